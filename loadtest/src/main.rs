@@ -1,0 +1,2 @@
+//! Loads a Copydesk server.
+fn main() {}

@@ -1,0 +1,212 @@
+//! The names of things: documents, nodes, sockets, users, clients. Newtypes that parse at the door and are trusted after.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The most bytes that a collection's or a document's name may have.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// A collection's, document's, channel's or presence's name: 1 to 255 bytes, no control characters, and no property of
+/// JavaScript's `Object.prototype` (the peers keep names as keys of plain objects).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+/// Why a name was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a name is 1 to 255 bytes without control characters, and no property of Object.prototype")]
+pub struct BadName;
+
+impl Name {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, holds a control character or is reserved.
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let sound = (1..=NAME_BYTES_MAX).contains(&text.len())
+            && !text.chars().any(char::is_control)
+            && !RESERVED.contains(&text);
+        sound.then(|| Self(text.into())).ok_or(BadName)
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The properties of `Object.prototype`: as keys they would reach what every JavaScript object inherits.
+const RESERVED: [&str; 12] = [
+    "__proto__",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+];
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A document's name: its collection and its id within it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DocId {
+    /// The collection that holds the document.
+    pub collection: Name,
+    /// The document's name within its collection.
+    pub id: Name,
+}
+
+impl DocId {
+    /// Parses both parts.
+    ///
+    /// # Errors
+    /// When either is no [`Name`].
+    pub fn parse(collection: &str, id: &str) -> Result<Self, BadName> {
+        Ok(Self {
+            collection: Name::parse(collection)?,
+            id: Name::parse(id)?,
+        })
+    }
+}
+
+impl fmt::Display for DocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.collection, self.id)
+    }
+}
+
+impl fmt::Debug for DocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One incarnation of a node: drawn anew at every start, so that its inbox has one reader for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One socket's life on one node. Never used again within a node's incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Who is responsible for an op. Everybody without an account shares [`UserId::anyone`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    /// A user by name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The user of those who did not say who they are.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self::new("")
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One open editor: ShareDB's `src`. Minted by `auth::Mint`, named anew at every page load, the same across
+/// reconnects. `(user, client, seq)` names a submit for ever.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(Arc<str>);
+
+/// The most bytes that a client's id may have.
+pub const CLIENT_BYTES_MAX: usize = 64;
+
+impl ClientId {
+    /// Parses 1 to 64 bytes of printable ASCII. Whether we minted it is `auth::Mint::vouches`'s question.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let sound = (1..=CLIENT_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        sound.then(|| Self(text.into())).ok_or(BadName)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_reach_a_prototype_are_refused() {
+        for bad in [
+            "",
+            "__proto__",
+            "constructor",
+            "toString",
+            "a\0b",
+            "tab\t",
+            "line\n",
+            "\u{85}",
+        ] {
+            assert_eq!(Name::parse(bad), Err(BadName), "{bad:?}");
+        }
+        for good in [
+            "a",
+            "ä",
+            "a/b",
+            ".",
+            "proto",
+            "名前",
+            &"x".repeat(NAME_BYTES_MAX),
+        ] {
+            assert_eq!(
+                Name::parse(good).map(|name| name.as_str().to_owned()),
+                Ok(good.to_owned())
+            );
+        }
+        assert_eq!(Name::parse(&"x".repeat(NAME_BYTES_MAX + 1)), Err(BadName));
+    }
+}
