@@ -1,0 +1,454 @@
+//! The log: revisions, epochs, entries, and what is folded or cut from them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::id::{ClientId, UserId};
+use crate::ot::{Content, Kind, Op, OtError};
+
+/// How many entries the log holds. Entry `r` leads from revision `r - 1` to `r`; on the wire a revision is ShareDB's
+/// `v`, and an op's `v` is the revision that it applies to.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// Before the first entry: the document has never existed.
+    pub const ZERO: Self = Self(0);
+
+    /// The revision one entry later.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The revision one entry earlier. Revision zero stays what it is.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The fencing number of a document: grows by one at every claim.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Epoch(pub u64);
+
+/// What an append must present: the epoch and the random token of one claim. The token tells two claims apart that a
+/// lost failover gave the same epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The claim's number.
+    pub epoch: Epoch,
+    /// The claim's random part.
+    pub token: u128,
+}
+
+/// What names one submit for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubmitId {
+    /// Who is responsible for it.
+    pub author: UserId,
+    /// The open editor that it came from.
+    pub client: ClientId,
+    /// That editor's count of its submits.
+    pub seq: u64,
+}
+
+/// What an entry does to the document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The document begins, with this content.
+    Create(Content),
+    /// The content is edited.
+    Edit(Op),
+    /// The document ends. Its revisions go on counting.
+    Delete,
+    /// Nothing: a submit whose effect was already there.
+    Nothing,
+}
+
+impl Change {
+    /// About how many bytes it takes, for bounds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Create(content) => content.size_bytes(),
+            Self::Edit(op) => op.size(),
+            Self::Delete | Self::Nothing => 0,
+        }
+    }
+
+    /// The stored form: a letter for the kind of change, then its JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Create(content) => {
+                out.push(b'C');
+                write_content(content, &mut out);
+            }
+            Self::Edit(op) => {
+                out.push(match op.kind() {
+                    Kind::TextUnicode => b'T',
+                    Kind::RichText => b'R',
+                });
+                op.write_json(&mut out);
+            }
+            Self::Delete => out.push(b'D'),
+            Self::Nothing => out.push(b'N'),
+        }
+        out
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`Change::encode`] writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (tag, json) = bytes.split_first().ok_or(DecodeError::Form("an empty change"))?;
+        let json = || std::str::from_utf8(json).map_err(|_| DecodeError::Form("not UTF-8"));
+        match tag {
+            b'C' => Ok(Self::Create(read_content(json()?)?)),
+            b'T' => Ok(Self::Edit(Op::parse(Kind::TextUnicode, json()?)?)),
+            b'R' => Ok(Self::Edit(Op::parse(Kind::RichText, json()?)?)),
+            b'D' => Ok(Self::Delete),
+            b'N' => Ok(Self::Nothing),
+            _ => Err(DecodeError::Form("an unknown kind of change")),
+        }
+    }
+}
+
+/// Why stored bytes could not be read back.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// The bytes do not have our form.
+    #[error("stored bytes: {0}")]
+    Form(&'static str),
+    /// The JSON within is broken.
+    #[error("stored JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The op or content within is broken.
+    #[error("stored op: {0}")]
+    Ot(#[from] OtError),
+}
+
+/// An op with its place in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The revision that it leads to.
+    pub revision: Revision,
+    /// The epoch that it was committed under.
+    pub epoch: Epoch,
+    /// The submit that it came from.
+    pub id: SubmitId,
+    /// When its owner sequenced it, in milliseconds since 1970 by the owner's clock. For people; nothing is decided by it.
+    pub at_ms: u64,
+    /// What it does.
+    pub change: Change,
+}
+
+impl Entry {
+    /// About how many bytes it takes, for bounds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.change.size() + 200
+    }
+}
+
+/// The document at a revision.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// How many entries are folded into it.
+    pub revision: Revision,
+    /// When its last entry was sequenced, in milliseconds since 1970; 0 at revision zero.
+    pub at_ms: u64,
+    /// The content, while the document exists.
+    pub content: Option<Content>,
+    /// The submit that created the document that now exists: a create that is sent again is recognised by it.
+    pub creator: Option<(SubmitId, Revision)>,
+}
+
+/// Why an entry does not follow from a snapshot: the log is corrupt.
+#[derive(Debug, Error)]
+pub enum FoldError {
+    /// The entry is not the next one.
+    #[error("entry {entry} does not follow revision {revision}")]
+    Gap {
+        /// The snapshot's revision.
+        revision: Revision,
+        /// The entry's revision.
+        entry: Revision,
+    },
+    /// The entry edits a document that does not exist.
+    #[error("entry {0} edits a document that does not exist")]
+    Missing(Revision),
+    /// The entry's op does not fit.
+    #[error("entry {0}: {1}")]
+    Unfit(Revision, OtError),
+}
+
+impl Snapshot {
+    /// Folds the next entry into it. On an error it is as it was.
+    ///
+    /// # Errors
+    /// When the entry is not the next one or does not fit.
+    pub fn fold(&mut self, entry: &Entry) -> Result<(), FoldError> {
+        if entry.revision != self.revision.next() {
+            return Err(FoldError::Gap { revision: self.revision, entry: entry.revision });
+        }
+        match &entry.change {
+            Change::Create(content) => {
+                self.content = Some(content.clone());
+                self.creator = Some((entry.id.clone(), entry.revision));
+            }
+            Change::Edit(op) => {
+                let content = self.content.as_mut().ok_or(FoldError::Missing(entry.revision))?;
+                content.apply(op).map_err(|error| FoldError::Unfit(entry.revision, error))?;
+            }
+            Change::Delete => {
+                self.content = None;
+                self.creator = None;
+            }
+            Change::Nothing => {}
+        }
+        self.revision = entry.revision;
+        self.at_ms = entry.at_ms;
+        Ok(())
+    }
+
+    /// The stored form, as JSON. The revision is the store's to keep.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let head = StoredSnapshot {
+            at_ms: self.at_ms,
+            creator: self.creator.as_ref().map(|(id, revision)| StoredCreator {
+                author: id.author.as_str().to_owned(),
+                client: id.client.as_str().to_owned(),
+                seq: id.seq,
+                revision: *revision,
+            }),
+        };
+        let mut out = serde_json::to_vec(&head).expect("a plain struct is JSON");
+        if let Some(content) = &self.content {
+            out.push(b'\n');
+            write_content(content, &mut out);
+        }
+        out
+    }
+
+    /// Reads the stored form of the snapshot at `revision`.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`Snapshot::encode`] writes.
+    pub fn decode(revision: Revision, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Form("not UTF-8"))?;
+        let (head, content) = match text.split_once('\n') {
+            Some((head, content)) => (head, Some(content)),
+            None => (text, None),
+        };
+        let head: StoredSnapshot = serde_json::from_str(head)?;
+        let creator = match head.creator {
+            None => None,
+            Some(creator) => {
+                let client = ClientId::parse(&creator.client)
+                    .map_err(|_| DecodeError::Form("a client's id"))?;
+                let id = SubmitId { author: UserId::new(&creator.author), client, seq: creator.seq };
+                Some((id, creator.revision))
+            }
+        };
+        let content = content.map(read_content).transpose()?;
+        Ok(Self { revision, at_ms: head.at_ms, content, creator })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSnapshot {
+    at_ms: u64,
+    creator: Option<StoredCreator>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCreator {
+    author: String,
+    client: String,
+    seq: u64,
+    revision: Revision,
+}
+
+#[derive(Deserialize)]
+struct StoredContent<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// Writes `{"type":uri,"data":json}`: a create's form in the log and on the wire.
+pub fn write_content(content: &Content, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(content.kind().uri().as_bytes());
+    out.extend_from_slice(b"\",\"data\":");
+    content.write_json(out);
+    out.push(b'}');
+}
+
+fn read_content(json: &str) -> Result<Content, DecodeError> {
+    let stored: StoredContent<'_> = serde_json::from_str(json)?;
+    let kind = Kind::parse(stored.r#type).ok_or(DecodeError::Form("an unknown type"))?;
+    Ok(Content::create(kind, Some(stored.data.get()))?)
+}
+
+/// The newest entries of the log, without a gap. Whoever needs older ones reads the store.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    /// The revision that the first entry applies to; with no entries, the head.
+    start: Revision,
+    entries: VecDeque<Arc<Entry>>,
+    /// The entries' sizes, summed.
+    bytes: usize,
+}
+
+impl Tail {
+    /// A tail that ends at `head` and holds nothing yet.
+    #[must_use]
+    pub fn new(head: Revision) -> Self {
+        Self { start: head, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// The revision that the newest entry leads to.
+    #[must_use]
+    pub fn head(&self) -> Revision {
+        Revision(self.start.0 + self.entries.len() as u64)
+    }
+
+    /// The oldest revision whose successors are all here.
+    #[must_use]
+    pub fn start(&self) -> Revision {
+        self.start
+    }
+
+    /// How many entries are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds the next entry.
+    ///
+    /// # Panics
+    /// When it is not the next one: whoever calls has checked.
+    pub fn push(&mut self, entry: Arc<Entry>) {
+        assert_eq!(entry.revision, self.head().next(), "the log has no gaps");
+        self.bytes += entry.size();
+        self.entries.push_back(entry);
+    }
+
+    /// The entries after `revision`, oldest first; `None` when some of them are no longer (or not yet) here.
+    #[must_use]
+    pub fn since(&self, revision: Revision) -> Option<impl ExactSizeIterator<Item = &Arc<Entry>> + Clone> {
+        let skip = revision.0.checked_sub(self.start.0)?;
+        let skip = usize::try_from(skip).ok().filter(|skip| *skip <= self.entries.len())?;
+        Some(self.entries.range(skip..))
+    }
+
+    /// Forgets the oldest entries until at most so many entries and bytes are held; the newest is always kept.
+    /// Hands each forgotten one to `forgotten`.
+    pub fn trim(&mut self, entries_max: usize, bytes_max: usize, mut forgotten: impl FnMut(&Entry)) {
+        while self.entries.len() > entries_max || (self.bytes > bytes_max && self.entries.len() > 1) {
+            let Some(entry) = self.entries.pop_front() else { return };
+            self.bytes -= entry.size();
+            self.start = entry.revision;
+            forgotten(&entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(revision: u64, change: Change) -> Entry {
+        let client = ClientId::parse("ann").unwrap();
+        let id = SubmitId { author: UserId::anyone(), client, seq: revision };
+        Entry { revision: Revision(revision), epoch: Epoch(1), id, at_ms: 7, change }
+    }
+
+    fn text(data: &str) -> Content {
+        Content::create(Kind::TextUnicode, Some(&serde_json::to_string(data).unwrap())).unwrap()
+    }
+
+    fn op(json: &str) -> Change {
+        Change::Edit(Op::parse(Kind::TextUnicode, json).unwrap())
+    }
+
+    #[test]
+    fn snapshot_is_the_fold_of_its_entries() {
+        let mut snapshot = Snapshot::default();
+        snapshot.fold(&entry(1, Change::Create(text("a😀b")))).unwrap();
+        snapshot.fold(&entry(2, op(r#"[2,"x"]"#))).unwrap();
+        assert_eq!(snapshot.content, Some(text("a😀xb")));
+        assert!(matches!(snapshot.fold(&entry(4, Change::Nothing)), Err(FoldError::Gap { .. })));
+        assert!(matches!(snapshot.fold(&entry(3, op(r#"[9,"x"]"#))), Err(FoldError::Unfit(..))));
+        assert_eq!(snapshot.revision, Revision(2));
+        let again = Snapshot::decode(Revision(2), &snapshot.encode()).unwrap();
+        assert_eq!(again, snapshot);
+        snapshot.fold(&entry(3, Change::Delete)).unwrap();
+        assert_eq!(snapshot.content, None);
+        assert_eq!(Snapshot::decode(Revision(3), &snapshot.encode()).unwrap(), snapshot);
+        assert!(matches!(snapshot.fold(&entry(4, op("[]"))), Err(FoldError::Missing(_))));
+    }
+
+    #[test]
+    fn changes_survive_the_store() {
+        for change in [
+            Change::Create(text("\u{0}\"\n")),
+            Change::Create(Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap()),
+            op(r#"[1,"\n",{"d":2}]"#),
+            Change::Delete,
+            Change::Nothing,
+        ] {
+            assert_eq!(Change::decode(&change.encode()).unwrap(), change);
+        }
+        for bad in ["", "X", "T", "T{", "C{}", "C{\"type\":\"x\",\"data\":1}"] {
+            assert!(Change::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tail_has_no_gap_and_forgets_the_oldest() {
+        let mut tail = Tail::new(Revision(3));
+        assert_eq!(tail.since(Revision(3)).map(|it| it.len()), Some(0));
+        for revision in 4..=9 {
+            tail.push(Arc::new(entry(revision, Change::Nothing)));
+        }
+        assert!(tail.since(Revision(2)).is_none());
+        assert!(tail.since(Revision(10)).is_none());
+        let mut gone = Vec::new();
+        tail.trim(2, usize::MAX, |entry| gone.push(entry.revision.0));
+        assert_eq!(gone, [4, 5, 6, 7]);
+        assert_eq!((tail.start(), tail.head(), tail.len()), (Revision(7), Revision(9), 2));
+        let since: Vec<u64> = tail.since(Revision(8)).unwrap().map(|entry| entry.revision.0).collect();
+        assert_eq!(since, [9]);
+        tail.trim(9, 0, |_| {});
+        assert_eq!(tail.len(), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a store promises: five verbs for documents, three for the list of them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+
+use crate::id::{DocId, NodeId};
+use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
+
+/// Where the truth is kept. All verbs may be called at once from any thread; when a call itself fails, its fate is
+/// unknown. Nothing is tried again in here: whoever asked knows what to do.
+pub trait Store: Debug + Send + Sync {
+    /// Reads a document: what [`Reach`] names.
+    ///
+    /// A snapshot that does not verify is passed over for the one before it, down to the empty log.
+    ///
+    /// # Errors
+    /// When the store does not answer or what it holds is damaged beyond its snapshots.
+    fn load<'a>(&'a self, doc: &'a DocId, reach: Reach) -> BoxFuture<'a, Result<Loaded, StoreError>>;
+
+    /// Takes the right to append: epoch + 1 and a new token. Every older fence is void from then on, and the head that
+    /// is returned is final for them. A document that nobody knew is known from then on, at revision zero.
+    ///
+    /// # Errors
+    /// When the store does not answer; the claim may or may not have happened.
+    fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>>;
+
+    /// Appends many documents' entries in one durable transaction. Each batch is appended wholly or, when its fence
+    /// is void or its first entry is not the next one, not at all, without disturbing the others.
+    ///
+    /// Answers batch by batch in the order given.
+    ///
+    /// # Errors
+    /// When the fate of all of them is unknown.
+    fn append(&self, batches: Vec<Batch>) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
+
+    /// Keeps a snapshot, unless the fence is void; the two newest good ones are kept, older ones may go.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn save_snapshot<'a>(
+        &'a self,
+        doc: &'a DocId,
+        fence: Fence,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Says "I live", learns who else does, and which of `owned` were claimed by others.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn heartbeat<'a>(
+        &'a self,
+        me: NodeId,
+        owned: &'a [(DocId, Epoch)],
+    ) -> BoxFuture<'a, Result<Pulse, StoreError>>;
+
+    /// Lists a collection's documents that exist, newest edit first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
+
+    /// What the list says of one document; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>>;
+
+    /// Gives a document a title; `false` when it does not exist.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn rename<'a>(&'a self, doc: &'a DocId, title: &'a str) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// The secret that all nodes of this store share: drawn at random when it was first asked for.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
+}
+
+/// How much of a document to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The newest good snapshot and every entry after it.
+    Head,
+    /// The entries after a revision, oldest first, at most [`PAGE_ENTRIES`] and about [`PAGE_BYTES`]; no snapshot.
+    Since(Revision),
+    /// What the document was at a revision: a snapshot at or before it, and the entries from there to it.
+    At(Revision),
+    /// What the document was at a time, in milliseconds since 1970: as `At`, for the last entry at or before it.
+    AtTime(u64),
+}
+
+/// The most entries that one load `Since` returns.
+pub const PAGE_ENTRIES: usize = 2_000;
+
+/// About how many bytes of payload one load `Since` returns at most.
+pub const PAGE_BYTES: usize = 4 << 20;
+
+/// What a load found.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// What the entries follow; the empty document where the load asked for none.
+    pub snapshot: Snapshot,
+    /// The entries after it, without a gap.
+    pub entries: Vec<Arc<Entry>>,
+    /// How many entries the log held at that moment.
+    pub head: Revision,
+}
+
+/// The right to append, as a claim returns it.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// What each append must present.
+    pub fence: Fence,
+    /// The log's head, final for all older fences.
+    pub head: Revision,
+}
+
+/// One document's part of an append.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The document.
+    pub doc: DocId,
+    /// The right under which it is appended.
+    pub fence: Fence,
+    /// The entries, contiguous; never empty.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// Why a batch was surely not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// Another claim was made since.
+    #[error("fenced: the document was claimed since")]
+    Fenced,
+    /// The first entry is not the next one, or a submit in it is in the log already: the appender is wrong about the log.
+    #[error("the entries do not follow the log")]
+    Gap,
+}
+
+/// Why the store did not answer. What was asked may or may not have happened.
+#[derive(Debug, Clone, Error)]
+#[error("{verb}: {reason}")]
+pub struct StoreError {
+    /// What was asked.
+    pub verb: &'static str,
+    /// What came of it, for the log.
+    pub reason: Arc<str>,
+}
+
+impl StoreError {
+    /// An error of `verb` with what is known of its reason.
+    pub fn new(verb: &'static str, reason: impl ToString) -> Self {
+        Self { verb, reason: reason.to_string().into() }
+    }
+}
+
+/// What a heartbeat learns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// The nodes that live, this one among them, sorted.
+    pub nodes: Vec<NodeId>,
+    /// Which of the documents that were named as owned have been claimed by others.
+    pub lost: Vec<DocId>,
+}
+
+/// Which documents to list.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// The collection.
+    pub collection: crate::id::Name,
+    /// At most so many.
+    pub limit: usize,
+    /// Only those edited before this one: the last of the page before, by time and then id.
+    pub after: Option<(u64, String)>,
+    /// Only those whose title holds this text, whatever the case.
+    pub title: Option<String>,
+}
+
+/// What the list says of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The document.
+    pub doc: DocId,
+    /// Its title; empty when it has none.
+    pub title: String,
+    /// When it was first created, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When it was last edited, in milliseconds since 1970. Kept by the second or so, not by the op.
+    pub updated_at_ms: u64,
+    /// How many entries its log holds.
+    pub revision: Revision,
+}
