@@ -1,0 +1,399 @@
+//! One document on one node: a forwarder always, a sequencer while the node owns it. The only file that knows roles.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::event::{Action, Ask, Asker, Event, Now};
+use super::forwarder::{Forwarder, Want};
+use super::link::{Link, Submit};
+use super::sequencer::{Sequencer, Verdict};
+use crate::id::{NodeId, SessionId};
+use crate::log::{Epoch, Fence, Snapshot, Tail};
+use crate::store::{Refused, StoreError};
+
+/// What bounds a document. Sizes are bytes, counts are entries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DocumentSettings {
+    /// The largest that a document may grow.
+    pub document_bytes_max: usize,
+    /// The most commits that are held in memory for transforming and for those who come back.
+    pub tail_entries_max: usize,
+    /// The most bytes of commits that are held in memory.
+    pub tail_bytes_max: usize,
+    /// How many commits make a snapshot due.
+    pub snapshot_entries: usize,
+    /// How many bytes of commits make a snapshot due.
+    pub snapshot_bytes: usize,
+    /// How old a submit's base may be, in commits.
+    pub behind_entries_max: u64,
+    /// How many submits with old bases may wait at once.
+    pub late_submits_max: usize,
+    /// How many submits may wait to become durable.
+    pub staged_entries_max: usize,
+    /// How many submits one session may have waiting.
+    pub session_submits_max: usize,
+}
+
+impl Default for DocumentSettings {
+    fn default() -> Self {
+        Self {
+            document_bytes_max: 10 << 20,
+            tail_entries_max: 1_000,
+            tail_bytes_max: 1 << 20,
+            snapshot_entries: 1_000,
+            snapshot_bytes: 1 << 20,
+            behind_entries_max: 1_000_000,
+            late_submits_max: 1_000,
+            staged_entries_max: 10_000,
+            session_submits_max: 64,
+        }
+    }
+}
+
+/// One document on one node.
+///
+/// Driven like this: [`handle`](Self::handle) an event, then [`poll`](Self::poll) until it is empty, then sleep until
+/// [`timeout`](Self::timeout). It never fails and never waits; whatever it asks for is answered by an event.
+#[derive(Debug)]
+pub struct Document {
+    me: NodeId,
+    /// Who should own it, as far as this node knows.
+    owner: NodeId,
+    forwarder: Forwarder,
+    role: Role,
+    /// Submits made on a revision that this owner does not know: it claims anew before it refuses them.
+    ahead: Vec<Submit>,
+    /// The earliest time of the next claim that such a submit may cause.
+    doubt_again: Duration,
+    /// When to ask again what the store did not answer.
+    retry: Option<Duration>,
+    /// How often in a row the store did not answer.
+    failures: u32,
+    settings: DocumentSettings,
+    /// What the machines want, not yet looked at for what is meant for this node.
+    out: VecDeque<Action>,
+    /// What the shell is to do.
+    ready: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// Another owns the document, or nobody needs an owner yet.
+    Following,
+    /// The claim is on its way.
+    Claiming,
+    /// This node's sequencer serves it.
+    Owning(Box<Sequencer>),
+}
+
+/// How long after one doubt of its own lease an owner may doubt it again.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many submits from the future may wait for the owner to be sure.
+const AHEAD_MAX: usize = 64;
+
+/// How long a submit may be with an owner elsewhere before it is said again.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+
+impl Document {
+    /// A document that nothing is known of yet.
+    #[must_use]
+    pub fn new(me: NodeId, owner: NodeId, settings: DocumentSettings) -> Self {
+        Self {
+            me,
+            owner,
+            forwarder: Forwarder::new(settings.clone()),
+            role: Role::Following,
+            ahead: Vec::new(),
+            doubt_again: Duration::ZERO,
+            retry: None,
+            failures: 0,
+            settings,
+            out: VecDeque::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Asked { session, ticket, ask } => self.asked(session, ticket, ask, now),
+            Event::Left(session) => self.forwarder.left(session),
+            Event::Linked { from, link } => self.linked(from, link, now),
+            Event::Ring(owner) => self.owner = owner,
+            Event::Shown(Ok((shown, entries))) => {
+                self.answered();
+                self.forward(now, |forwarder, wants| forwarder.shown(shown, &entries, wants));
+            }
+            Event::Shown(Err(_)) => {
+                self.forwarder.not_shown();
+                self.unanswered(now);
+            }
+            Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
+            Event::Claimed(result) => self.claimed(result, now),
+            Event::Appended { fence, result } => self.appended(fence, result, now),
+            Event::Deposed(epoch) => self.deposed(epoch, now),
+            Event::Timeout => self.timed_out(now),
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.ready.pop_front()
+    }
+
+    /// When to hand in [`Event::Timeout`] at the latest; none: not before something else happens.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.retry
+    }
+
+    /// Whether nobody needs it: no session, nothing under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let quiet = match &self.role {
+            Role::Following => true,
+            Role::Claiming => false,
+            Role::Owning(sequencer) => sequencer.is_quiet(),
+        };
+        quiet && self.forwarder.is_idle() && self.ahead.is_empty()
+    }
+
+    /// Whether everything that was accepted is durable.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match &self.role {
+            Role::Following | Role::Claiming => true,
+            Role::Owning(sequencer) => sequencer.is_quiet(),
+        }
+    }
+
+    /// The epoch under which this node owns the document, while it does.
+    #[must_use]
+    pub fn owned(&self) -> Option<Epoch> {
+        match &self.role {
+            Role::Owning(sequencer) => Some(sequencer.fence().epoch),
+            Role::Following | Role::Claiming => None,
+        }
+    }
+
+    fn asked(&mut self, session: SessionId, ticket: super::Ticket, ask: Ask, now: Now) {
+        self.forward(now, |forwarder, wants| match ask {
+            Ask::Fetch { since } => forwarder.join((session, ticket), since, false, now, wants),
+            Ask::Subscribe { since } => forwarder.join((session, ticket), since, true, now, wants),
+            Ask::Unsubscribe => forwarder.unsubscribe(session, ticket, wants),
+            Ask::Submit(submit) => forwarder.submit(session, ticket, submit, wants),
+            Ask::Publish { client, mut presence } => {
+                forwarder.move_position(&client, &mut presence);
+                wants.push(Want::Do(Action::Publish { session, ticket, client, presence }));
+            }
+        });
+    }
+
+    fn linked(&mut self, from: NodeId, link: Link, now: Now) {
+        match link {
+            Link::Submit(submit) => self.submit(from, submit, now),
+            Link::Subscribe { since } => match &mut self.role {
+                Role::Owning(sequencer) => sequencer.subscribe(from, since, &mut self.out),
+                Role::Following | Role::Claiming => self.claim(),
+            },
+            Link::Commits(entries) => {
+                self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+            }
+            Link::Reject { id, refusal } => {
+                self.forward(now, |forwarder, wants| forwarder.rejected(&id, refusal, wants));
+            }
+        }
+    }
+
+    /// Brings a submit to the owner. While nobody owns, the forwarder remembers it.
+    fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
+        match &mut self.role {
+            Role::Owning(sequencer) => match sequencer.submit(from, submit, now, &mut self.out) {
+                Verdict::Settled => {}
+                Verdict::Ahead(submit) => self.doubt(from, submit, now),
+            },
+            Role::Claiming => {}
+            Role::Following if self.owner == self.me => self.claim(),
+            Role::Following => {
+                let link = Link::Submit(submit);
+                self.out.push_back(Action::Send { to: self.owner, link });
+            }
+        }
+    }
+
+    /// A base beyond the head: either a lie, or another node has appended since. Only a new claim can tell.
+    fn doubt(&mut self, from: NodeId, submit: Submit, now: Now) {
+        let known = self.ahead.iter().any(|waiting| waiting.id == submit.id);
+        if from != self.me || known {
+            return;
+        }
+        if self.ahead.len() >= AHEAD_MAX {
+            let link = Link::Reject { id: submit.id, refusal: crate::protocol::Refusal::future_version() };
+            return self.out.push_back(Action::Send { to: from, link });
+        }
+        self.ahead.push(submit);
+        if now.clock >= self.doubt_again {
+            self.claim();
+        } else {
+            self.retry_at(self.doubt_again);
+        }
+    }
+
+    fn claim(&mut self) {
+        if !matches!(self.role, Role::Claiming) {
+            self.role = Role::Claiming;
+            self.out.push_back(Action::Claim);
+        }
+    }
+
+    fn claimed(&mut self, result: Result<(Fence, Snapshot, Tail), StoreError>, now: Now) {
+        let Ok((fence, head, tail)) = result else {
+            self.role = Role::Following;
+            return self.unanswered(now);
+        };
+        if !matches!(self.role, Role::Claiming) {
+            return;
+        }
+        self.answered();
+        let entries: Vec<_> = tail.since(tail.start()).into_iter().flatten().cloned().collect();
+        let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        self.role = Role::Owning(Box::new(sequencer));
+        self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+        // Who was ahead of the last claim and is ahead of this one too was never told of such a revision.
+        self.doubt_again = now.clock + DOUBT_PAUSE;
+        for submit in std::mem::take(&mut self.ahead) {
+            self.submit_surely(submit, now);
+        }
+        self.forward(now, |forwarder, wants| forwarder.refresh(wants));
+    }
+
+    fn submit_surely(&mut self, submit: Submit, now: Now) {
+        let Role::Owning(sequencer) = &mut self.role else { return };
+        if let Verdict::Ahead(submit) = sequencer.submit(self.me, submit, now, &mut self.out) {
+            let link = Link::Reject { id: submit.id, refusal: crate::protocol::Refusal::future_version() };
+            self.out.push_back(Action::Send { to: self.me, link });
+        }
+    }
+
+    fn appended(&mut self, asked: Fence, result: Result<Result<(), Refused>, StoreError>, now: Now) {
+        let Role::Owning(sequencer) = &mut self.role else { return };
+        if sequencer.fence() != asked {
+            return;
+        }
+        match result {
+            Ok(Ok(())) => sequencer.appended(&mut self.out),
+            // Fenced, wrong about the log, or nobody knows: this sequencer's time is over. The truth is read by the
+            // next claim, and what had been staged is said again by those who still wait for it.
+            Ok(Err(Refused::Fenced | Refused::Gap)) => self.resign(now),
+            Err(_) => {
+                self.resign(now);
+                self.unanswered(now);
+            }
+        }
+    }
+
+    fn deposed(&mut self, epoch: Epoch, now: Now) {
+        if self.owned() == Some(epoch) {
+            self.resign(now);
+        }
+    }
+
+    fn resign(&mut self, now: Now) {
+        self.role = Role::Following;
+        self.retry_at(now.clock + RETRY_FIRST);
+    }
+
+    fn paged(
+        &mut self,
+        asker: Asker,
+        since: crate::log::Revision,
+        page: Result<Vec<Arc<crate::log::Entry>>, StoreError>,
+        now: Now,
+    ) {
+        let Ok(page) = page else { return self.unanswered(now) };
+        self.answered();
+        match (asker, &mut self.role) {
+            (Asker::Forwarder, _) => {
+                self.forward(now, |forwarder, wants| forwarder.paged(since, &page, wants));
+            }
+            (Asker::Sequencer(epoch), Role::Owning(sequencer)) if sequencer.fence().epoch == epoch => {
+                sequencer.paged(since, &page, now, &mut self.out);
+            }
+            // The sequencer that asked is gone.
+            (Asker::Sequencer(_), _) => {}
+        }
+    }
+
+    fn timed_out(&mut self, now: Now) {
+        if self.retry.is_none_or(|retry| now.clock < retry) {
+            return;
+        }
+        self.retry = None;
+        if !self.ahead.is_empty() && now.clock >= self.doubt_again {
+            self.claim();
+        }
+        if let Role::Owning(sequencer) = &self.role {
+            sequencer.page(&mut self.out);
+        }
+        self.forward(now, |forwarder, wants| {
+            forwarder.retry(now, wants);
+            forwarder.refresh(wants);
+        });
+    }
+
+    /// The store answered.
+    fn answered(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The store did not answer: what is still needed is asked again, a little later each time.
+    fn unanswered(&mut self, now: Now) {
+        let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LAST);
+        self.failures += 1;
+        self.retry_at(now.clock + pause);
+    }
+
+    fn retry_at(&mut self, at: Duration) {
+        self.retry = Some(self.retry.map_or(at, |retry| retry.min(at)));
+    }
+
+    /// Lets the forwarder act, and sees to what it wants.
+    fn forward(&mut self, now: Now, act: impl FnOnce(&mut Forwarder, &mut Vec<Want>)) {
+        let mut wants = Vec::new();
+        act(&mut self.forwarder, &mut wants);
+        for want in wants {
+            match want {
+                Want::Do(action) => self.out.push_back(action),
+                Want::Submit(submit) => self.submit(self.me, submit, now),
+                Want::Show => match &mut self.role {
+                    Role::Owning(sequencer) => sequencer.show(&mut self.out),
+                    Role::Following | Role::Claiming => self.out.push_back(Action::Show),
+                },
+            }
+        }
+    }
+
+    /// Hands itself what it says to its own node, within the same call: the owner's own sessions take the same path as
+    /// everyone's, only shorter.
+    fn settle(&mut self, now: Now) {
+        while let Some(action) = self.out.pop_front() {
+            match action {
+                Action::Send { to, link } if to == self.me => self.linked(self.me, link, now),
+                action => self.ready.push_back(action),
+            }
+        }
+        // Whoever still waits asks again: an unanswered submit may never have reached its owner.
+        if self.retry.is_none() && self.owned().is_none() && self.forwarder.is_waiting() {
+            self.retry_at(now.clock + ASK_AGAIN);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! All that can happen to a document, and all that it can want done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::{Link, Submit};
+use crate::id::{ClientId, NodeId, SessionId};
+use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
+use crate::protocol::{Presence, Refusal, Shown};
+use crate::store::{Refused, StoreError};
+
+/// The time, as the shell tells it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Now {
+    /// Since some moment before the document was opened; never goes back. What waits is measured by it.
+    pub clock: Duration,
+    /// Milliseconds since 1970, for people; may go back.
+    pub wall_ms: u64,
+}
+
+/// Names a session's request until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What a session of this node asks.
+#[derive(Debug)]
+pub enum Ask {
+    /// The document, or its commits since a revision.
+    Fetch {
+        /// What the client has, if it has anything.
+        since: Option<Revision>,
+    },
+    /// As a fetch, and the commits from then on.
+    Subscribe {
+        /// What the client has, if it has anything.
+        since: Option<Revision>,
+    },
+    /// No more commits.
+    Unsubscribe,
+    /// A change to be committed. It is answered by its commit, which is delivered to its session in any case.
+    Submit(Submit),
+    /// A position in the document, to be published when it has been brought up to the present revision.
+    Publish {
+        /// Whose it is.
+        client: ClientId,
+        /// The position.
+        presence: Presence,
+    },
+}
+
+/// Who asked the store for a page of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// This node's forwarder, for a client or a gap.
+    Forwarder,
+    /// The sequencer of this epoch, for a submit that was made long ago.
+    Sequencer(Epoch),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A session of this node asks.
+    Asked {
+        /// The session.
+        session: SessionId,
+        /// Under which it is answered.
+        ticket: Ticket,
+        /// What it asks.
+        ask: Ask,
+    },
+    /// A session of this node ended.
+    Left(SessionId),
+    /// Another node says something.
+    Linked {
+        /// The node.
+        from: NodeId,
+        /// What it says.
+        link: Link,
+    },
+    /// The ring names this owner.
+    Ring(NodeId),
+    /// The answer to [`Action::Show`] or [`Action::Encode`]: a snapshot, and the entries around it that came with it.
+    Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
+    /// The answer to [`Action::Page`].
+    Paged {
+        /// Who asked.
+        asker: Asker,
+        /// The revision asked from.
+        since: Revision,
+        /// The entries after it, as many as fit a page.
+        page: Result<Vec<Arc<Entry>>, StoreError>,
+    },
+    /// The answer to [`Action::Claim`]: the right to append, the document at its head, and the newest entries.
+    Claimed(Result<(Fence, Snapshot, Tail), StoreError>),
+    /// The answer to [`Action::Append`].
+    Appended {
+        /// The right under which it was asked.
+        fence: Fence,
+        /// What came of it; the outer error: nobody knows.
+        result: Result<Result<(), Refused>, StoreError>,
+    },
+    /// The store says that this epoch is over.
+    Deposed(Epoch),
+    /// [`Document::timeout`](super::Document::timeout) has passed.
+    Timeout,
+}
+
+/// Something that the document wants done. Nothing is answered in place: answers are events.
+#[derive(Debug)]
+pub enum Action {
+    /// Answer a session's request.
+    Reply {
+        /// The session.
+        session: SessionId,
+        /// The request.
+        ticket: Ticket,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Send commits to sessions, in this order, behind all that was sent to them before.
+    Deliver {
+        /// The sessions.
+        to: Arc<Vec<SessionId>>,
+        /// The commits, without a gap.
+        entries: Vec<Arc<Entry>>,
+    },
+    /// Publish a position.
+    Publish {
+        /// Whose request it is.
+        session: SessionId,
+        /// The request.
+        ticket: Ticket,
+        /// Whose position it is.
+        client: ClientId,
+        /// The position, at the present revision as far as it could be brought there.
+        presence: Presence,
+    },
+    /// Say something to another node.
+    Send {
+        /// The node.
+        to: NodeId,
+        /// What to say.
+        link: Link,
+    },
+    /// Load the document's head from the store and encode it.
+    Show,
+    /// Encode this snapshot.
+    Encode(Snapshot),
+    /// Load a page of the log.
+    Page {
+        /// Who asks.
+        asker: Asker,
+        /// The revision to start from.
+        since: Revision,
+    },
+    /// Claim the document.
+    Claim,
+    /// Append to the log.
+    Append {
+        /// The right to.
+        fence: Fence,
+        /// The entries, without a gap.
+        entries: Vec<Arc<Entry>>,
+    },
+    /// Keep a snapshot. Not answered: a lost snapshot costs the next opening some time.
+    Save {
+        /// The right to.
+        fence: Fence,
+        /// The snapshot.
+        snapshot: Snapshot,
+    },
+}
+
+/// What a session is answered.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The document. Commits after it follow.
+    Shown(Arc<Shown>),
+    /// All that was asked for has been sent.
+    Done,
+    /// No.
+    Refused(Refusal),
+}

@@ -1,0 +1,469 @@
+//! Every node's half: stands between this node's sessions and the owner, wherever the owner is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::DocumentSettings;
+use super::event::{Action, Answer, Asker, Now, Ticket};
+use super::link::Submit;
+use crate::id::{ClientId, SessionId};
+use crate::log::{Entry, Revision, SubmitId, Tail};
+use crate::protocol::{Presence, Refusal, Shown};
+
+/// Stands between this node's sessions and the owner: delivers commits in order, remembers what is unanswered.
+///
+/// A commit is a fact, whoever tells it: its revision is checked, never its sender.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    /// The newest commits that were delivered; nothing until the first are known.
+    tail: Option<Tail>,
+    /// The sessions that get every commit, sorted. All of them have been sent everything up to the tail's head.
+    live: Arc<Vec<SessionId>>,
+    /// The newest snapshot that was encoded: served, with the commits after it, to whoever joins.
+    shown: Option<Arc<Shown>>,
+    /// Those who wait for a snapshot, or for the tail to be known at all.
+    joiners: Vec<Joiner>,
+    /// Those who are behind the tail: brought to it from the store, page by page, one at a time.
+    walkers: VecDeque<Walker>,
+    /// Submits by session, oldest first. Only the first of each is with the owner.
+    unanswered: BTreeMap<SessionId, VecDeque<Unanswered>>,
+    /// Whose submit is with the owner.
+    with_owner: BTreeMap<(ClientId, u64), SessionId>,
+    /// Whether a snapshot was asked for and has not come.
+    showing: bool,
+    /// Whether the entries after the tail's head were asked for and have not come.
+    healing: bool,
+    settings: DocumentSettings,
+}
+
+#[derive(Debug)]
+struct Joiner {
+    session: SessionId,
+    ticket: Ticket,
+    since: Option<Revision>,
+    /// Whether it stays.
+    live: bool,
+    /// When waiting ends.
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Walker {
+    session: SessionId,
+    /// What it has been sent.
+    at: Revision,
+    then: Then,
+}
+
+/// What a walk ends with.
+#[derive(Debug)]
+enum Then {
+    /// The session has caught up: its request is done, and it may stay.
+    Joined { ticket: Ticket, live: bool },
+    /// The session has been sent its own commit.
+    Acked(Revision),
+}
+
+/// When the live sessions were sent an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Before,
+    Now,
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    ticket: Ticket,
+    submit: Submit,
+}
+
+/// What the forwarder wants of the document.
+#[derive(Debug)]
+pub(super) enum Want {
+    /// Bring this to the owner.
+    Submit(Submit),
+    /// A snapshot at the newest revision that is durable.
+    Show,
+    /// Do this.
+    Do(Action),
+}
+
+/// How long a joiner waits for the store.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many commits after a snapshot a joiner may be sent before a newer snapshot is better.
+const SHOWN_BEHIND_MAX: usize = 100;
+
+impl Forwarder {
+    pub(super) fn new(settings: DocumentSettings) -> Self {
+        Self {
+            tail: None,
+            live: Arc::default(),
+            shown: None,
+            joiners: Vec::new(),
+            walkers: VecDeque::new(),
+            unanswered: BTreeMap::new(),
+            with_owner: BTreeMap::new(),
+            showing: false,
+            healing: false,
+            settings,
+        }
+    }
+
+    /// Whether no session needs anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.is_empty() && self.joiners.is_empty() && self.walkers.is_empty() && self.unanswered.is_empty()
+    }
+
+    /// Whether a submit is with the owner.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.with_owner.is_empty()
+    }
+
+    /// The newest revision that was delivered.
+    pub(super) fn head(&self) -> Revision {
+        self.tail.as_ref().map_or(Revision::ZERO, Tail::head)
+    }
+
+    /// A session wants the document, or the commits since what it has; `live`: and those that follow.
+    pub(super) fn join(
+        &mut self,
+        (session, ticket): (SessionId, Ticket),
+        since: Option<Revision>,
+        live: bool,
+        now: Now,
+        out: &mut Vec<Want>,
+    ) {
+        // Subscribing again replaces the first subscription.
+        self.leave_live(session);
+        let joiner = Joiner { session, ticket, since, live, deadline: now.clock + JOIN_PATIENCE };
+        if let Some(joiner) = self.admit(joiner, out) {
+            self.joiners.push(joiner);
+            self.show(out);
+        }
+    }
+
+    /// A session wants no more commits.
+    pub(super) fn unsubscribe(&mut self, session: SessionId, ticket: Ticket, out: &mut Vec<Want>) {
+        self.leave_live(session);
+        self.joiners.retain(|joiner| joiner.session != session || !joiner.live);
+        for walker in &mut self.walkers {
+            if let (true, Then::Joined { live, .. }) = (walker.session == session, &mut walker.then) {
+                *live = false;
+            }
+        }
+        out.push(reply(session, ticket, Answer::Done));
+    }
+
+    /// A session ended. What it submitted may still be committed.
+    pub(super) fn left(&mut self, session: SessionId) {
+        self.leave_live(session);
+        self.joiners.retain(|joiner| joiner.session != session);
+        self.walkers.retain(|walker| walker.session != session);
+        if let Some(first) = self.unanswered.remove(&session).and_then(|mut queue| queue.pop_front()) {
+            self.with_owner.remove(&key(&first.submit.id));
+        }
+    }
+
+    /// A session wants something committed.
+    pub(super) fn submit(&mut self, session: SessionId, ticket: Ticket, submit: Submit, out: &mut Vec<Want>) {
+        let queue = self.unanswered.entry(session).or_default();
+        if queue.len() >= self.settings.session_submits_max {
+            return out.push(reply(session, ticket, Answer::Refused(Refusal::busy())));
+        }
+        queue.push_back(Unanswered { ticket, submit });
+        if queue.len() == 1 {
+            self.send_first(session, out);
+        }
+    }
+
+    /// Says every submit again that is with the owner: it may be another owner, or the first copy was lost.
+    pub(super) fn refresh(&self, out: &mut Vec<Want>) {
+        for session in self.with_owner.values() {
+            if let Some(first) = self.unanswered.get(session).and_then(VecDeque::front) {
+                out.push(Want::Submit(first.submit.clone()));
+            }
+        }
+    }
+
+    /// Commits are told, new ones or old ones.
+    pub(super) fn commits(&mut self, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        let Some(first) = entries.first() else { return };
+        let tail = self.tail.get_or_insert_with(|| Tail::new(first.revision.before()));
+        let Some(old) = tail.head().next().0.checked_sub(first.revision.0) else {
+            return self.heal(out);
+        };
+        let (old, new) = entries.split_at((old as usize).min(entries.len()));
+        for entry in new {
+            tail.push(entry.clone());
+        }
+        tail.trim(self.settings.tail_entries_max, self.settings.tail_bytes_max, |_| {});
+        if !new.is_empty() && !self.live.is_empty() {
+            out.push(Want::Do(Action::Deliver { to: self.live.clone(), entries: new.to_vec() }));
+        }
+        for entry in old {
+            self.answer(entry, Told::Before, out);
+        }
+        for entry in new {
+            self.answer(entry, Told::Now, out);
+        }
+        self.admit_all(out);
+    }
+
+    /// The owner refused a submit.
+    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: Refusal, out: &mut Vec<Want>) {
+        if let Some((session, first)) = self.take_answered(id) {
+            out.push(reply(session, first.ticket, Answer::Refused(refusal)));
+            self.send_first(session, out);
+        }
+    }
+
+    /// A snapshot came, with entries around it.
+    pub(super) fn shown(&mut self, shown: Arc<Shown>, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        self.showing = false;
+        if self.tail.is_none() {
+            let start = entries.first().map_or(shown.revision, |entry| entry.revision.before());
+            self.tail = Some(Tail::new(start));
+        }
+        self.commits(entries, out);
+        if self.shown.as_ref().is_none_or(|old| old.revision < shown.revision) {
+            self.shown = Some(shown);
+        }
+        self.admit_all(out);
+        if self.joiners.iter().any(|joiner| joiner.since.is_none()) {
+            self.show(out);
+        }
+    }
+
+    /// The snapshot did not come.
+    pub(super) fn not_shown(&mut self) {
+        self.showing = false;
+    }
+
+    /// Asks again for what is still needed; whoever has waited too long is refused.
+    pub(super) fn retry(&mut self, now: Now, out: &mut Vec<Want>) {
+        self.joiners.retain(|joiner| {
+            let waits = now.clock < joiner.deadline;
+            if !waits {
+                let refused = Answer::Refused(Refusal::store_unavailable());
+                out.push(reply(joiner.session, joiner.ticket, refused));
+            }
+            waits
+        });
+        if !self.joiners.is_empty() {
+            self.show(out);
+        }
+        if let Some(walker) = self.walkers.front() {
+            out.push(page(walker.at));
+        }
+        if std::mem::take(&mut self.healing) {
+            self.heal(out);
+        }
+    }
+
+    /// A page of the log came: for the first walker, or for a gap behind the tail's head.
+    pub(super) fn paged(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        if self.healing && since == self.head() {
+            self.healing = false;
+            self.commits(entries, out);
+        }
+        let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
+            return;
+        };
+        let until = match walker.then {
+            Then::Acked(revision) => revision,
+            Then::Joined { .. } => Revision(u64::MAX),
+        };
+        let wanted: Vec<_> = entries.iter().take_while(|entry| entry.revision <= until).cloned().collect();
+        let Some(last) = wanted.last().map(|entry| entry.revision) else {
+            // The log ends here, or it lacks what its head promises; either way there is nothing more to send.
+            let walker = self.walkers.pop_front().expect("it was just looked at");
+            self.walked(walker, out);
+            return self.walk(out);
+        };
+        walker.at = last;
+        out.push(deliver(walker.session, wanted));
+        let tail = self.tail.as_ref();
+        if last == until || tail.is_some_and(|tail| tail.since(last).is_some()) {
+            let walker = self.walkers.pop_front().expect("it was just looked at");
+            self.walked(walker, out);
+        }
+        self.walk(out);
+    }
+
+    /// Brings a position to the tail's head, as far as the tail reaches back.
+    pub(super) fn move_position(&self, client: &ClientId, presence: &mut Presence) {
+        let (Some(position), Some(tail)) = (&mut presence.position, &self.tail) else { return };
+        let Some(unseen) = tail.since(position.revision).filter(|unseen| unseen.len() > 0) else {
+            return;
+        };
+        let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&presence.value) else { return };
+        for entry in unseen {
+            use crate::log::Change;
+            match &entry.change {
+                Change::Edit(op) => {
+                    let own = entry.id.client == *client;
+                    if crate::ot::transform_presence(position.kind, &mut value, op, own).is_err() {
+                        value = serde_json::Value::Null;
+                    }
+                }
+                Change::Create(_) | Change::Delete => value = serde_json::Value::Null,
+                Change::Nothing => {}
+            }
+        }
+        position.revision = tail.head();
+        presence.value = value.to_string().into();
+    }
+
+    /// Lets a joiner in, or hands it back if it has to wait for a snapshot.
+    fn admit(&mut self, joiner: Joiner, out: &mut Vec<Want>) -> Option<Joiner> {
+        let Some(tail) = &self.tail else { return Some(joiner) };
+        let Joiner { session, ticket, since, live, .. } = joiner;
+        match since {
+            None => {
+                let shown = self.shown.as_ref();
+                let fresh = shown.and_then(|shown| {
+                    // A snapshot beyond the tail is good: what it holds comes once more, and clients pass it over.
+                    let after = tail.since(shown.revision.min(tail.head()))?;
+                    (after.len() <= SHOWN_BEHIND_MAX).then(|| (shown.clone(), after.cloned().collect()))
+                });
+                let Some((shown, after)) = fresh else { return Some(joiner) };
+                let after: Vec<_> = after;
+                out.push(reply(session, ticket, Answer::Shown(shown)));
+                if live {
+                    if !after.is_empty() {
+                        out.push(deliver(session, after));
+                    }
+                    self.enter_live(session);
+                }
+            }
+            Some(since) => {
+                let walker = Walker { session, at: since, then: Then::Joined { ticket, live } };
+                if since >= tail.head() || tail.since(since).is_some() {
+                    self.walked(walker, out);
+                } else {
+                    self.walkers.push_back(walker);
+                    if self.walkers.len() == 1 {
+                        self.walk(out);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn admit_all(&mut self, out: &mut Vec<Want>) {
+        for joiner in std::mem::take(&mut self.joiners) {
+            if let Some(joiner) = self.admit(joiner, out) {
+                self.joiners.push(joiner);
+            }
+        }
+    }
+
+    /// Asks for the page that the first walker needs.
+    fn walk(&self, out: &mut Vec<Want>) {
+        if let Some(walker) = self.walkers.front() {
+            out.push(page(walker.at));
+        }
+    }
+
+    /// A walker has come as far as the tail: it is sent the rest, and its walk ends.
+    fn walked(&mut self, walker: Walker, out: &mut Vec<Want>) {
+        let Walker { session, at, then } = walker;
+        let until = match then {
+            Then::Acked(revision) => revision,
+            Then::Joined { .. } => Revision(u64::MAX),
+        };
+        let rest = self.tail.as_ref().and_then(|tail| tail.since(at)).into_iter().flatten();
+        let rest: Vec<_> = rest.take_while(|entry| entry.revision <= until).cloned().collect();
+        if !rest.is_empty() {
+            out.push(deliver(session, rest));
+        }
+        if let Then::Joined { ticket, live } = then {
+            out.push(reply(session, ticket, Answer::Done));
+            if live {
+                self.enter_live(session);
+            }
+        }
+    }
+
+    /// Answers the submit that `entry` is the commit of, if its session is here.
+    fn answer(&mut self, entry: &Arc<Entry>, told: Told, out: &mut Vec<Want>) {
+        let Some((session, first)) = self.take_answered(&entry.id) else { return };
+        let heard = told == Told::Now && self.live.binary_search(&session).is_ok();
+        if !heard {
+            let at = first.submit.base.unwrap_or(entry.revision).min(entry.revision.before());
+            let walker = Walker { session, at, then: Then::Acked(entry.revision) };
+            let near = self.tail.as_ref().is_some_and(|tail| tail.since(at).is_some());
+            if near {
+                self.walked(walker, out);
+            } else {
+                self.walkers.push_back(walker);
+                if self.walkers.len() == 1 {
+                    self.walk(out);
+                }
+            }
+        }
+        self.send_first(session, out);
+    }
+
+    fn take_answered(&mut self, id: &SubmitId) -> Option<(SessionId, Unanswered)> {
+        let session = *self.with_owner.get(&key(id))?;
+        let queue = self.unanswered.get_mut(&session)?;
+        let first = queue.pop_front_if(|first| first.submit.id == *id)?;
+        if queue.is_empty() {
+            self.unanswered.remove(&session);
+        }
+        self.with_owner.remove(&key(id));
+        Some((session, first))
+    }
+
+    /// Brings the session's oldest submit to the owner.
+    fn send_first(&mut self, session: SessionId, out: &mut Vec<Want>) {
+        if let Some(first) = self.unanswered.get(&session).and_then(VecDeque::front) {
+            self.with_owner.insert(key(&first.submit.id), session);
+            out.push(Want::Submit(first.submit.clone()));
+        }
+    }
+
+    fn heal(&mut self, out: &mut Vec<Want>) {
+        if !std::mem::replace(&mut self.healing, true) {
+            out.push(page(self.head()));
+        }
+    }
+
+    fn show(&mut self, out: &mut Vec<Want>) {
+        if !std::mem::replace(&mut self.showing, true) {
+            out.push(Want::Show);
+        }
+    }
+
+    fn enter_live(&mut self, session: SessionId) {
+        if let Err(place) = self.live.binary_search(&session) {
+            Arc::make_mut(&mut self.live).insert(place, session);
+        }
+    }
+
+    fn leave_live(&mut self, session: SessionId) {
+        if let Ok(place) = self.live.binary_search(&session) {
+            Arc::make_mut(&mut self.live).remove(place);
+        }
+    }
+}
+
+fn key(id: &SubmitId) -> (ClientId, u64) {
+    (id.client.clone(), id.seq)
+}
+
+fn reply(session: SessionId, ticket: Ticket, answer: Answer) -> Want {
+    Want::Do(Action::Reply { session, ticket, answer })
+}
+
+fn deliver(session: SessionId, entries: Vec<Arc<Entry>>) -> Want {
+    Want::Do(Action::Deliver { to: Arc::new(vec![session]), entries })
+}
+
+fn page(since: Revision) -> Want {
+    Want::Do(Action::Page { asker: Asker::Forwarder, since })
+}

@@ -1,0 +1,13 @@
+//! One document on one node, as pure machines: what happens to it comes in as an [`Event`], what it wants done goes out
+//! as an [`Action`]. No clock, no dice, no waiting: the shell (`node`) does those.
+#![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
+mod document;
+mod event;
+mod forwarder;
+mod link;
+mod sequencer;
+
+pub use document::{Document, DocumentSettings};
+pub use event::{Action, Answer, Ask, Asker, Event, Now, Ticket};
+pub use link::{Link, Submit};

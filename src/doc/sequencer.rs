@@ -1,0 +1,435 @@
+//! The owner's half: gives every submit its place in the log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::document::DocumentSettings;
+use super::event::{Action, Asker, Now};
+use super::link::{Link, Submit};
+use crate::id::{ClientId, NodeId};
+use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
+use crate::ot::{Op, Side};
+use crate::protocol::{Proposal, Refusal};
+
+/// Gives every submit its place in the log. Knows nodes, not sessions.
+///
+/// Each call may add to `out`; what is meant for the own node is among it, addressed like any other.
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    fence: Fence,
+    me: NodeId,
+    /// The newest commits. Whoever needs older ones reads the store.
+    tail: Tail,
+    /// Sequenced but not yet durable: transformed against, told to nobody.
+    staged: VecDeque<Arc<Entry>>,
+    /// How many of `staged` are on their way to the store. Zero: no append is under way.
+    appending: usize,
+    /// The document with all that is staged.
+    head: Snapshot,
+    /// Each client's newest submit among the commits of `tail` and the staged: a copy of it is known even where the
+    /// copy's base lies behind it.
+    recent: BTreeMap<ClientId, (SubmitId, Revision)>,
+    /// Submits made on revisions before the tail, walked towards it page by page, one at a time.
+    late: VecDeque<Rebase>,
+    /// The other nodes that are told the commits.
+    subscribers: BTreeSet<NodeId>,
+    /// The document as it will be when the append under way is durable, if somebody waits for it.
+    view: Option<Snapshot>,
+    /// Whether somebody wants to be shown the document.
+    show_wanted: bool,
+    /// What was committed since the last snapshot was asked for.
+    unsaved: Unsaved,
+    settings: DocumentSettings,
+}
+
+#[derive(Debug, Default)]
+struct Unsaved {
+    entries: usize,
+    bytes: usize,
+    /// Whether `view` is to be saved.
+    due: bool,
+}
+
+/// What came of a submit that needs the document's decision.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It was staged, recognised, refused or put aside: all that follows is said in actions.
+    Settled,
+    /// Its base is beyond my head: I may be the one who is behind.
+    Ahead(Submit),
+}
+
+impl Sequencer {
+    /// Begins under a fresh claim: `head` is the document as the claim found it, `tail` its newest entries.
+    pub(super) fn new(me: NodeId, fence: Fence, head: Snapshot, tail: Tail, settings: DocumentSettings) -> Self {
+        assert_eq!(tail.head(), head.revision, "the tail leads to the head");
+        let mut recent = BTreeMap::new();
+        for entry in tail.since(tail.start()).into_iter().flatten() {
+            recent.insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+        }
+        Self {
+            fence,
+            me,
+            // Opening walked these entries: the next opening should not have to.
+            unsaved: Unsaved { entries: tail.len(), ..Unsaved::default() },
+            tail,
+            staged: VecDeque::new(),
+            appending: 0,
+            head,
+            recent,
+            late: VecDeque::new(),
+            subscribers: BTreeSet::new(),
+            view: None,
+            show_wanted: false,
+            settings,
+        }
+    }
+
+    pub(super) fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.staged.is_empty() && self.late.is_empty()
+    }
+
+    /// The durable entries that are held.
+    pub(super) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Gives `submit` the next revision, or answers with what came of its first copy.
+    pub(super) fn submit(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) -> Verdict {
+        if from != self.me {
+            self.subscribers.insert(from);
+        }
+        if let Some(revision) = self.first_copy(&submit) {
+            self.answer_known_copy(from, submit, revision, out);
+            return Verdict::Settled;
+        }
+        if submit.base.is_some_and(|base| base > self.tail.head()) {
+            return Verdict::Ahead(submit);
+        }
+        let rebase = match Rebase::new(from, submit, &self.head) {
+            Ok(rebase) => rebase,
+            Err((id, refusal)) => {
+                reject(from, id, refusal, out);
+                return Verdict::Settled;
+            }
+        };
+        if rebase.at >= self.tail.start() {
+            self.stage(rebase, now, out);
+        } else if self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max {
+            reject(from, rebase.id, Refusal::ops_not_found(), out);
+        } else {
+            self.put_aside(rebase, out);
+        }
+        Verdict::Settled
+    }
+
+    /// Lets a submit wait for the entries between its base and the tail.
+    fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
+        if self.late.iter().any(|late| late.id == rebase.id) {
+            return;
+        }
+        if self.late.len() >= self.settings.late_submits_max {
+            return reject(rebase.from, rebase.id, Refusal::busy(), out);
+        }
+        self.late.push_back(rebase);
+        if self.late.len() == 1 {
+            self.page(out);
+        }
+    }
+
+    /// Asks for what the first of the late submits has not seen.
+    pub(super) fn page(&self, out: &mut VecDeque<Action>) {
+        if let Some(late) = self.late.front() {
+            let asker = Asker::Sequencer(self.fence.epoch);
+            out.push_back(Action::Page { asker, since: late.at });
+        }
+    }
+
+    /// The entries after `since`, which the first of the late submits asked for.
+    pub(super) fn paged(&mut self, since: Revision, page: &[Arc<Entry>], now: Now, out: &mut VecDeque<Action>) {
+        let Some(mut rebase) = self.late.front().cloned().filter(|late| late.at == since) else {
+            return;
+        };
+        for entry in page {
+            if let ControlFlow::Break(outcome) = rebase.over(entry) {
+                self.late.pop_front();
+                self.settle(rebase, outcome, out);
+                return self.page(out);
+            }
+            if rebase.at == self.tail.head() {
+                break;
+            }
+        }
+        // A page without progress means that the log lacks what its head promises: nothing can be built on it.
+        if page.is_empty() {
+            self.late.pop_front();
+            reject(rebase.from, rebase.id, Refusal::ops_not_found(), out);
+            return self.page(out);
+        }
+        if rebase.at < self.tail.start() {
+            self.late[0] = rebase;
+        } else {
+            self.late.pop_front();
+            self.stage(rebase, now, out);
+        }
+        self.page(out);
+    }
+
+    /// The append under way is durable.
+    pub(super) fn appended(&mut self, out: &mut VecDeque<Action>) {
+        let commits: Vec<Arc<Entry>> = self.staged.drain(..self.appending).collect();
+        self.appending = 0;
+        for entry in &commits {
+            self.unsaved.entries += 1;
+            self.unsaved.bytes += entry.size();
+            self.tail.push(entry.clone());
+        }
+        let recent = &mut self.recent;
+        self.tail.trim(self.settings.tail_entries_max, self.settings.tail_bytes_max, |gone| {
+            if recent.get(&gone.id.client).is_some_and(|(_, revision)| *revision == gone.revision) {
+                recent.remove(&gone.id.client);
+            }
+        });
+        if let Some(view) = self.view.take() {
+            self.viewed(view, out);
+        }
+        for node in &self.subscribers {
+            out.push_back(Action::Send { to: *node, link: Link::Commits(commits.clone()) });
+        }
+        out.push_back(Action::Send { to: self.me, link: Link::Commits(commits) });
+        self.append(out);
+    }
+
+    /// Another node wants the commits after `since`, and all that follow.
+    pub(super) fn subscribe(&mut self, from: NodeId, since: Revision, out: &mut VecDeque<Action>) {
+        self.subscribers.insert(from);
+        // What is no longer here, the forwarder reads from the store when it sees the gap.
+        if since < self.tail.head() {
+            self.tell(from, since, self.tail.head(), out);
+        }
+    }
+
+    /// Asks for the durable document to be encoded, as soon as there is a moment at which it is at hand.
+    pub(super) fn show(&mut self, out: &mut VecDeque<Action>) {
+        self.show_wanted = true;
+        self.look(out);
+    }
+
+    /// Takes the durable document if this is a moment at which it is at hand: nothing is staged. Else the next append
+    /// provides one.
+    fn look(&mut self, out: &mut VecDeque<Action>) {
+        if self.staged.is_empty() && (self.show_wanted || self.unsaved.due) {
+            self.viewed(self.head.clone(), out);
+        }
+    }
+
+    fn viewed(&mut self, view: Snapshot, out: &mut VecDeque<Action>) {
+        if std::mem::take(&mut self.unsaved.due) {
+            out.push_back(Action::Save { fence: self.fence, snapshot: view.clone() });
+        }
+        if std::mem::take(&mut self.show_wanted) {
+            out.push_back(Action::Encode(view));
+        }
+    }
+
+    /// Where the log holds, or will hold, an earlier copy of this submit, as far as memory goes.
+    fn first_copy(&self, submit: &Submit) -> Option<Revision> {
+        let recent = self.recent.get(&submit.id.client).filter(|(id, _)| *id == submit.id);
+        let creator = self.head.creator.as_ref().filter(|(id, _)| *id == submit.id);
+        recent.or(creator).map(|(_, revision)| *revision)
+    }
+
+    /// Answers a copy of what memory knows to have `revision`.
+    fn answer_known_copy(&mut self, from: NodeId, submit: Submit, revision: Revision, out: &mut VecDeque<Action>) {
+        if revision > self.tail.head() {
+            // Not yet durable: its commit will be the answer.
+        } else if revision > self.tail.start() {
+            self.tell(from, submit.base.unwrap_or(revision), revision, out);
+        } else {
+            let (base, at) = (revision.before(), revision.before());
+            self.put_aside(Rebase { from, id: submit.id, base, at, wanted: Wanted::Unread }, out);
+        }
+    }
+
+    /// Tells a node the commits after `since`, and in any case from `until` on.
+    fn tell(&self, to: NodeId, since: Revision, until: Revision, out: &mut VecDeque<Action>) {
+        let since = since.min(until.before()).max(self.tail.start());
+        let commits: Vec<_> = self.tail.since(since).into_iter().flatten().cloned().collect();
+        out.push_back(Action::Send { to, link: Link::Commits(commits) });
+    }
+
+    /// Brings a submit that has reached the tail to the head, and stages it.
+    fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
+        let unseen = self.tail.since(rebase.at).expect("whoever stages has reached the tail");
+        // One entry at a time: over their composition it would become another op (rule 4).
+        let walked = unseen.chain(&self.staged).try_for_each(|entry| rebase.over(entry));
+        if let ControlFlow::Break(outcome) = walked {
+            return self.settle(rebase, outcome, out);
+        }
+        let Wanted::Change(change) = rebase.wanted else {
+            return reject(rebase.from, rebase.id, Refusal::does_not_exist(), out);
+        };
+        if self.staged.len() >= self.settings.staged_entries_max {
+            return reject(rebase.from, rebase.id, Refusal::busy(), out);
+        }
+        let entry = Entry {
+            revision: self.head.revision.next(),
+            epoch: self.fence.epoch,
+            id: rebase.id,
+            at_ms: now.wall_ms.max(self.head.at_ms),
+            change,
+        };
+        if let Err(refusal) = self.fold(&entry) {
+            return reject(rebase.from, entry.id, refusal, out);
+        }
+        self.recent.insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+        self.staged.push_back(Arc::new(entry));
+        self.append(out);
+    }
+
+    fn settle(&self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
+        match outcome {
+            Outcome::Copy(entry) if entry.revision > self.tail.head() => {
+                // Staged, and so told when it is durable.
+            }
+            Outcome::Copy(entry) if entry.revision > self.tail.start() => {
+                self.tell(rebase.from, rebase.base, entry.revision, out);
+            }
+            Outcome::Copy(entry) => {
+                out.push_back(Action::Send { to: rebase.from, link: Link::Commits(vec![entry]) });
+            }
+            Outcome::Refused(refusal) => reject(rebase.from, rebase.id, refusal, out),
+        }
+    }
+
+    /// Folds an entry into the head, unless it does not fit or makes the document too large.
+    fn fold(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let bytes_max = self.settings.document_bytes_max;
+        let bytes = self.head.content.as_ref().map_or(0, |content| content.size_bytes());
+        if matches!(entry.change, Change::Create(_)) && self.head.content.is_some() {
+            return Err(Refusal::already_created());
+        }
+        if bytes + entry.change.size() <= bytes_max {
+            return self.head.fold(entry).map_err(unfit);
+        }
+        // Near the limit the outcome decides: what shrinks the document is always welcome.
+        let mut grown = self.head.clone();
+        grown.fold(entry).map_err(unfit)?;
+        let bytes_grown = grown.content.as_ref().map_or(0, |content| content.size_bytes());
+        if bytes_grown > bytes_max && bytes_grown > bytes {
+            return Err(Refusal::document_too_large(bytes_max));
+        }
+        self.head = grown;
+        Ok(())
+    }
+
+    /// Sends all that is staged on its way, unless an append is under way: then it gathers.
+    fn append(&mut self, out: &mut VecDeque<Action>) {
+        if self.appending > 0 || self.staged.is_empty() {
+            return self.look(out);
+        }
+        self.appending = self.staged.len();
+        let bytes: usize = self.staged.iter().map(|entry| entry.size()).sum();
+        if self.unsaved.entries + self.appending >= self.settings.snapshot_entries
+            || self.unsaved.bytes + bytes >= self.settings.snapshot_bytes
+        {
+            self.unsaved = Unsaved { due: true, ..Unsaved::default() };
+        }
+        if self.unsaved.due || self.show_wanted {
+            self.view = Some(self.head.clone());
+        }
+        let entries = self.staged.iter().cloned().collect();
+        out.push_back(Action::Append { fence: self.fence, entries });
+    }
+}
+
+fn unfit(error: FoldError) -> Refusal {
+    match error {
+        FoldError::Unfit(_, error) => error.into(),
+        FoldError::Missing(_) => Refusal::does_not_exist(),
+        FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
+    }
+}
+
+fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+    out.push_back(Action::Send { to, link: Link::Reject { id, refusal } });
+}
+
+/// A submit on its way from its base to the head.
+#[derive(Debug, Clone)]
+struct Rebase {
+    from: NodeId,
+    id: SubmitId,
+    base: Revision,
+    /// The revision that it has been brought to.
+    at: Revision,
+    wanted: Wanted,
+}
+
+#[derive(Debug, Clone)]
+enum Wanted {
+    Change(Change),
+    /// An edit of a document that does not exist: no type could read it. It can still be a copy, or too late.
+    Unread,
+}
+
+/// Why a submit need not go further.
+#[derive(Debug)]
+enum Outcome {
+    /// This is its first copy.
+    Copy(Arc<Entry>),
+    Refused(Refusal),
+}
+
+impl Rebase {
+    fn new(from: NodeId, submit: Submit, head: &Snapshot) -> Result<Self, (SubmitId, Refusal)> {
+        let Submit { id, base, proposal } = submit;
+        let base = base.unwrap_or(head.revision);
+        let wanted = match (proposal, &head.content) {
+            (Proposal::Create(content), _) => Wanted::Change(Change::Create(content)),
+            (Proposal::Delete, _) => Wanted::Change(Change::Delete),
+            (Proposal::Edit(_), None) => Wanted::Unread,
+            (Proposal::Edit(json), Some(content)) => match Op::parse(content.kind(), &json) {
+                Ok(op) => Wanted::Change(Change::Edit(op)),
+                Err(error) => return Err((id, error.into())),
+            },
+        };
+        Ok(Self { from, id, base, at: base, wanted })
+    }
+
+    /// Brings it past one entry: ShareDB's matrix of what may follow what.
+    fn over(&mut self, entry: &Arc<Entry>) -> ControlFlow<Outcome> {
+        if entry.id == self.id {
+            return ControlFlow::Break(Outcome::Copy(entry.clone()));
+        }
+        let refused = |refusal| ControlFlow::Break(Outcome::Refused(refusal));
+        match (&mut self.wanted, &entry.change) {
+            (_, Change::Nothing) => {}
+            (_, Change::Create(_)) => return refused(Refusal::already_created()),
+            (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
+                return refused(Refusal::already_created());
+            }
+            (Wanted::Change(Change::Create(_) | Change::Edit(_)) | Wanted::Unread, Change::Delete) => {
+                return refused(Refusal::was_deleted());
+            }
+            (Wanted::Change(Change::Edit(op)), Change::Edit(other)) => {
+                // The later op is the left one, as it is in its client.
+                match op.transform(other, Side::Left) {
+                    Ok(moved) => *op = moved,
+                    Err(error) => return refused(error.into()),
+                }
+            }
+            (Wanted::Change(Change::Delete | Change::Nothing), Change::Edit(_) | Change::Delete)
+            | (Wanted::Unread, Change::Edit(_))
+            | (Wanted::Change(Change::Nothing), _) => {}
+        }
+        self.at = entry.revision;
+        ControlFlow::Continue(())
+    }
+}

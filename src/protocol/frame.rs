@@ -1,0 +1,92 @@
+//! WebSocket framing of what the server sends (RFC 6455, section 5.2). A server's frames carry no mask, so the same
+//! bytes serve every socket: a commit is framed once, and a batch of commits is one piece of memory for all readers.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Whole WebSocket text frames, one after the other.
+#[derive(Debug, Default)]
+pub struct Frames(BytesMut);
+
+impl Frames {
+    /// No frames yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one text frame. `json` is UTF-8.
+    pub fn push(&mut self, json: &[u8]) {
+        header(&mut self.0, TEXT, json.len());
+        self.0.extend_from_slice(json);
+    }
+
+    /// The frames as they go over the socket.
+    #[must_use]
+    pub fn finish(self) -> Bytes {
+        self.0.freeze()
+    }
+
+    /// One text frame.
+    #[must_use]
+    pub fn one(json: &[u8]) -> Bytes {
+        let mut frames = Self(BytesMut::with_capacity(json.len() + HEADER_BYTES_MAX));
+        frames.push(json);
+        frames.finish()
+    }
+}
+
+/// A close frame with its status and a reason of at most 123 bytes.
+#[must_use]
+pub fn close_frame(status: u16, reason: &str) -> Bytes {
+    debug_assert!(reason.len() <= 123, "a control frame carries at most 125 bytes");
+    let mut out = BytesMut::with_capacity(reason.len() + 4);
+    header(&mut out, CLOSE, reason.len() + 2);
+    out.put_u16(status);
+    out.extend_from_slice(reason.as_bytes());
+    out.freeze()
+}
+
+const HEADER_BYTES_MAX: usize = 10;
+const FINAL: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+
+fn header(out: &mut BytesMut, opcode: u8, length: usize) {
+    out.put_u8(FINAL | opcode);
+    match length {
+        0..=125 => out.put_u8(length as u8),
+        126..=0xffff => {
+            out.put_u8(126);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(length as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_what_a_client_parses() {
+        use actix_http::ws::{OpCode, Parser};
+        let long = "x".repeat(70_000);
+        let middle = "y".repeat(300);
+        let mut frames = Frames::new();
+        for text in ["{}", &middle, &long] {
+            frames.push(text.as_bytes());
+        }
+        let mut bytes = BytesMut::from(frames.finish().as_ref());
+        for text in ["{}", &middle, &long] {
+            let (fin, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
+            assert!(fin && opcode == OpCode::Text);
+            assert_eq!(payload.unwrap(), text.as_bytes());
+        }
+        let mut bytes = BytesMut::from(close_frame(1012, "restart").as_ref());
+        let (_, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
+        assert_eq!((opcode, &payload.unwrap()[..]), (OpCode::Close, &b"\x03\xf4restart"[..]));
+    }
+}

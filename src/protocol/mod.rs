@@ -1,0 +1,17 @@
+//! What a client's socket carries: the ShareDB wire protocol 1.2, as the npm client of sharedb 7 speaks it. Requests are
+//! parsed here and trusted after; replies are written here as whole WebSocket frames, once for all who get them.
+
+mod frame;
+mod refusal;
+mod reply;
+mod request;
+
+pub use frame::{Frames, close_frame};
+pub use refusal::{Code, Refusal};
+pub use reply::{
+    Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
+    shown_reply,
+};
+pub use request::{
+    BadRequest, Bulk, ClientMessage, Echo, Position, Presence, Proposal, SEQ_MAX, Submit, parse,
+};

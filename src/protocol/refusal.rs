@@ -1,0 +1,130 @@
+//! Why a request was refused: ShareDB's codes, which its clients know.
+
+use thiserror::Error;
+
+use crate::ot::OtError;
+
+/// ShareDB's name for a kind of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the code that it is written as, explained at its refusal")]
+pub enum Code {
+    MessageBadlyFormed,
+    OpBadlyFormed,
+    OpNotApplied,
+    AlreadyCreated,
+    DoesNotExist,
+    WasDeleted,
+    TypeNotRecognized,
+    FutureVersion,
+    OpsNotFound,
+    SeqOverflow,
+    NoPresence,
+    NotServed,
+    TooLarge,
+    TooMany,
+    Busy,
+    StoreUnavailable,
+    Forbidden,
+}
+
+impl Code {
+    /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageBadlyFormed => "ERR_MESSAGE_BADLY_FORMED",
+            Self::OpBadlyFormed => "ERR_OT_OP_BADLY_FORMED",
+            Self::OpNotApplied => "ERR_OT_OP_NOT_APPLIED",
+            Self::AlreadyCreated => "ERR_DOC_ALREADY_CREATED",
+            Self::DoesNotExist => "ERR_DOC_DOES_NOT_EXIST",
+            Self::WasDeleted => "ERR_DOC_WAS_DELETED",
+            Self::TypeNotRecognized => "ERR_DOC_TYPE_NOT_RECOGNIZED",
+            Self::FutureVersion => "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT",
+            Self::OpsNotFound => "ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND",
+            Self::SeqOverflow => "ERR_CONNECTION_SEQ_INTEGER_OVERFLOW",
+            Self::NoPresence => "ERR_TYPE_DOES_NOT_SUPPORT_PRESENCE",
+            Self::NotServed => "ERR_NOT_SERVED",
+            Self::TooLarge => "ERR_TOO_LARGE",
+            Self::TooMany => "ERR_TOO_MANY",
+            Self::Busy => "ERR_BUSY",
+            Self::StoreUnavailable => "ERR_STORE_UNAVAILABLE",
+            Self::Forbidden => "ERR_FORBIDDEN",
+        }
+    }
+}
+
+/// A request's refusal: a code that a program can act on, and one sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub code: Code,
+    /// One plain sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal of a kind, with its sentence.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// A create where the document exists, or an edit whose document was created anew since its base.
+    #[must_use]
+    pub fn already_created() -> Self {
+        Self::new(Code::AlreadyCreated, "Document already exists")
+    }
+
+    /// An edit where there is no document.
+    #[must_use]
+    pub fn does_not_exist() -> Self {
+        Self::new(Code::DoesNotExist, "Document does not exist")
+    }
+
+    /// An edit whose document was deleted since its base.
+    #[must_use]
+    pub fn was_deleted() -> Self {
+        Self::new(Code::WasDeleted, "Document was deleted")
+    }
+
+    /// A base or a wanted revision that the log has not reached.
+    #[must_use]
+    pub fn future_version() -> Self {
+        Self::new(Code::FutureVersion, "Version is newer than the document's current version")
+    }
+
+    /// A base so old that the way from it to the present is not walked for a client.
+    #[must_use]
+    pub fn ops_not_found() -> Self {
+        Self::new(Code::OpsNotFound, "The op was made on a version that is too old")
+    }
+
+    /// The document would outgrow what one may be.
+    #[must_use]
+    pub fn document_too_large(bytes_max: usize) -> Self {
+        Self::new(Code::TooLarge, format!("A document has at most {bytes_max} bytes"))
+    }
+
+    /// More at once than one client may ask of one document.
+    #[must_use]
+    pub fn busy() -> Self {
+        Self::new(Code::Busy, "Too much is under way: try again")
+    }
+
+    /// The store did not answer.
+    #[must_use]
+    pub fn store_unavailable() -> Self {
+        Self::new(Code::StoreUnavailable, "The store does not answer: try again")
+    }
+}
+
+impl From<OtError> for Refusal {
+    fn from(error: OtError) -> Self {
+        let code = match &error {
+            OtError::Malformed(_) => Code::OpBadlyFormed,
+            OtError::NotApplied(_) | OtError::KindsDiffer => Code::OpNotApplied,
+            OtError::NoPresence => Code::NoPresence,
+        };
+        Self::new(code, error.to_string())
+    }
+}

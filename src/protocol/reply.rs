@@ -1,0 +1,280 @@
+//! What the server says, written once as JSON or as whole frames.
+
+use bytes::Bytes;
+
+use super::frame::Frames;
+use super::refusal::Refusal;
+use super::request::{Echo, Presence};
+use crate::id::{ClientId, DocId, Name};
+use crate::log::{Change, Entry, Revision, Snapshot, write_content};
+use crate::ot::Kind;
+
+/// A snapshot as it goes over the wire: encoded once, whoever is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The snapshot's revision.
+    pub revision: Revision,
+    /// The document's type, while it exists.
+    pub kind: Option<Kind>,
+    /// `{"v":…,"data":…,"type":…}`.
+    json: Bytes,
+    /// Where the content stands in it.
+    data: (usize, usize),
+}
+
+impl Shown {
+    /// Encodes a snapshot.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let size = snapshot.content.as_ref().map_or(0, |content| content.size_bytes());
+        let mut json = Vec::with_capacity(size + size / 16 + 96);
+        json.extend_from_slice(b"{\"v\":");
+        json.extend_from_slice(snapshot.revision.0.to_string().as_bytes());
+        let mut data = (0, 0);
+        match &snapshot.content {
+            Some(content) => {
+                json.extend_from_slice(b",\"data\":");
+                data.0 = json.len();
+                content.write_json(&mut json);
+                data.1 = json.len();
+                json.extend_from_slice(b",\"type\":\"");
+                json.extend_from_slice(content.kind().uri().as_bytes());
+                json.extend_from_slice(b"\"}");
+            }
+            None => json.extend_from_slice(b",\"type\":null}"),
+        }
+        let kind = snapshot.content.as_ref().map(crate::ot::Content::kind);
+        Self { revision: snapshot.revision, kind, json: json.into(), data }
+    }
+
+    /// `{"v":…,"data":…,"type":…}`, as a bulk reply holds it.
+    #[must_use]
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// How many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.json.len()
+    }
+
+    /// The content's JSON; empty where there is no document.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.json[self.data.0..self.data.1]
+    }
+}
+
+/// `init` or `hs`: who the client is, and what we speak.
+#[must_use]
+pub fn handshake(action: &str, client: &ClientId) -> Bytes {
+    let client = client.as_str();
+    let json = format!(
+        "{{\"a\":\"{action}\",\"protocol\":1,\"protocolMinor\":2,\"id\":\"{client}\",\
+         \"type\":\"http://sharejs.org/types/JSONv0\"}}"
+    );
+    Frames::one(json.as_bytes())
+}
+
+/// A request's refusal.
+#[must_use]
+pub fn error(echo: &Echo, refusal: &Refusal) -> Bytes {
+    let mut json = format!("{{{}\"error\":", echo.all()).into_bytes();
+    write_refusal(refusal, &mut json);
+    json.push(b'}');
+    Frames::one(&json)
+}
+
+fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"code\":\"");
+    out.extend_from_slice(refusal.code.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"message\":");
+    write_string(&refusal.message, out);
+    out.push(b'}');
+}
+
+/// A request's success that has nothing to add.
+#[must_use]
+pub fn done(echo: &Echo) -> Bytes {
+    let members = echo.with_bulk();
+    Frames::one(format!("{{{}}}", members.trim_end_matches(',')).as_bytes())
+}
+
+/// A fetch's or subscription's success with a snapshot.
+#[must_use]
+pub fn shown_reply(echo: &Echo, shown: &Shown) -> Bytes {
+    let head = echo.plain();
+    let mut json = Vec::with_capacity(head.len() + shown.size() + 16);
+    json.push(b'{');
+    json.extend_from_slice(head.as_bytes());
+    json.extend_from_slice(b"\"data\":");
+    json.extend_from_slice(&shown.json);
+    json.push(b'}');
+    Frames::one(&json)
+}
+
+/// A bulk request's success with a snapshot, or a refusal in its place, of each document.
+#[must_use]
+pub fn bulk_reply<'a>(
+    echo: &Echo,
+    parts: impl Iterator<Item = (&'a Name, &'a Result<std::sync::Arc<Shown>, Refusal>)>,
+) -> Bytes {
+    let mut json = format!("{{{}\"data\":{{", echo.plain()).into_bytes();
+    for (index, (name, part)) in parts.enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        write_string(name.as_str(), &mut json);
+        json.push(b':');
+        match part {
+            Ok(shown) => json.extend_from_slice(&shown.json),
+            Err(refusal) => {
+                json.extend_from_slice(b"{\"error\":");
+                write_refusal(refusal, &mut json);
+                json.push(b'}');
+            }
+        }
+    }
+    json.extend_from_slice(b"}}");
+    Frames::one(&json)
+}
+
+/// The document as it once was: the answer to `nf` and `nt`.
+#[must_use]
+pub fn history(echo: &Echo, shown: &Shown) -> Bytes {
+    let mut json = format!("{{{}\"v\":{},\"type\":", echo.plain(), shown.revision).into_bytes();
+    match shown.kind {
+        Some(kind) => {
+            write_string(kind.uri(), &mut json);
+            json.extend_from_slice(b",\"data\":");
+            json.extend_from_slice(shown.data());
+        }
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(b",\"m\":null}");
+    Frames::one(&json)
+}
+
+/// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack.
+pub fn commit(doc: &DocId, entry: &Entry, frames: &mut Frames, scratch: &mut Vec<u8>) {
+    scratch.clear();
+    scratch.extend_from_slice(b"{\"a\":\"op\",\"c\":");
+    write_string(doc.collection.as_str(), scratch);
+    scratch.extend_from_slice(b",\"d\":");
+    write_string(doc.id.as_str(), scratch);
+    scratch.extend_from_slice(b",\"v\":");
+    write_number(entry.revision.before().0, scratch);
+    scratch.extend_from_slice(b",\"src\":\"");
+    scratch.extend_from_slice(entry.id.client.as_str().as_bytes());
+    scratch.extend_from_slice(b"\",\"seq\":");
+    write_number(entry.id.seq, scratch);
+    match &entry.change {
+        Change::Create(content) => {
+            scratch.extend_from_slice(b",\"create\":");
+            write_content(content, scratch);
+        }
+        Change::Edit(op) => {
+            scratch.extend_from_slice(b",\"op\":");
+            op.write_json(scratch);
+        }
+        Change::Delete => scratch.extend_from_slice(b",\"del\":true"),
+        Change::Nothing => {}
+    }
+    scratch.push(b'}');
+    frames.push(scratch);
+}
+
+/// A presence's value, as its channel's subscribers and, as the ack, its publisher get it.
+#[must_use]
+pub fn presence(client: &ClientId, presence: &Presence) -> Bytes {
+    let mut json = b"{\"a\":\"p\",\"ch\":".to_vec();
+    write_string(presence.channel.as_str(), &mut json);
+    json.extend_from_slice(b",\"src\":\"");
+    json.extend_from_slice(client.as_str().as_bytes());
+    json.extend_from_slice(b"\",\"id\":");
+    write_string(presence.id.as_str(), &mut json);
+    json.extend_from_slice(b",\"p\":");
+    json.extend_from_slice(presence.value.as_bytes());
+    json.extend_from_slice(b",\"pv\":");
+    write_number(presence.version, &mut json);
+    if let Some(position) = &presence.position {
+        json.extend_from_slice(b",\"c\":");
+        write_string(position.doc.collection.as_str(), &mut json);
+        json.extend_from_slice(b",\"d\":");
+        write_string(position.doc.id.as_str(), &mut json);
+        json.extend_from_slice(b",\"v\":");
+        write_number(position.revision.0, &mut json);
+        json.extend_from_slice(b",\"t\":\"");
+        json.extend_from_slice(position.kind.uri().as_bytes());
+        json.push(b'"');
+    }
+    json.push(b'}');
+    Frames::one(&json)
+}
+
+/// `pr`: asks a channel's subscriber to say its presences again.
+#[must_use]
+pub fn presence_requested(channel: &Name) -> Bytes {
+    let mut json = b"{\"a\":\"pr\",\"ch\":".to_vec();
+    write_string(channel.as_str(), &mut json);
+    json.push(b'}');
+    Frames::one(&json)
+}
+
+fn write_number(number: u64, out: &mut Vec<u8>) {
+    use std::io::Write;
+    write!(out, "{number}").expect("a vector takes what is written");
+}
+
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *out, text).expect("a string is JSON, and a vector takes it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{ClientMessage, parse};
+
+    fn payload(frame: &Bytes) -> &str {
+        let skip = match frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        std::str::from_utf8(&frame[skip..]).unwrap()
+    }
+
+    fn echo_of(text: &str) -> Echo {
+        parse(text).unwrap().1
+    }
+
+    #[test]
+    fn replies_repeat_what_the_client_looks_for() {
+        let echo = echo_of(r#"{"a":"s","c":"x","d":"y","v":null}"#);
+        assert_eq!(payload(&done(&echo)), r#"{"a":"s","c":"x","d":"y"}"#);
+        let shown = Shown::of(&Snapshot::default());
+        let reply = shown_reply(&echo, &shown);
+        assert_eq!(payload(&reply), r#"{"a":"s","c":"x","d":"y","data":{"v":0,"type":null}}"#);
+        let refusal = Refusal::does_not_exist();
+        assert_eq!(
+            payload(&error(&echo, &refusal)),
+            r#"{"a":"s","c":"x","d":"y","v":null,"error":{"code":"ERR_DOC_DOES_NOT_EXIST","message":"Document does not exist"}}"#
+        );
+        let echo = echo_of(r#"{"a":"bs","c":"x","b":{"a":2}}"#);
+        assert_eq!(payload(&done(&echo)), r#"{"a":"bs","c":"x","b":{"a":2}}"#);
+        let echo = echo_of(r#"{"a":"nf","id":7,"c":"x","d":"y","v":1}"#);
+        assert_eq!(payload(&history(&echo, &shown)), r#"{"a":"nf","id":7,"v":0,"type":null,"m":null}"#);
+    }
+
+    #[test]
+    fn presence_is_sent_as_it_was_said() {
+        let text = r#"{"a":"p","ch":"d.1","id":"pa","p":{"index":2},"pv":1,"c":"d","d":"1","v":3,"t":"rich-text"}"#;
+        let Ok((ClientMessage::Presence(said), _)) = parse(text) else { panic!("a presence") };
+        let client = ClientId::parse("ann").unwrap();
+        assert_eq!(
+            payload(&presence(&client, &said)),
+            r#"{"a":"p","ch":"d.1","src":"ann","id":"pa","p":{"index":2},"pv":1,"c":"d","d":"1","v":3,"t":"http://sharejs.org/types/rich-text/v1"}"#
+        );
+    }
+}
