@@ -278,6 +278,7 @@ impl Run<'_> {
         }
         if !self.quiet().await {
             faults.add("not all clients came to rest at one revision in time".to_owned());
+            self.desks.iter().for_each(|desk| tell_restless(desk, &mut faults));
         }
         self.phase.send_replace(Phase::Over);
         while self.tasks.join_next().await.is_some() {}
@@ -373,6 +374,20 @@ fn is_quiet(desk: &Desk) -> bool {
         let member = member.borrow();
         member.is_settled() && member.revision() == Some(head.max(Revision(1)))
     })
+}
+
+/// Says who is not quiet.
+fn tell_restless(desk: &Desk, faults: &mut Faults) {
+    let (doc, head) = (desk.tape.borrow().doc.clone(), desk.tape.borrow().head());
+    for (index, member) in desk.members.iter().enumerate() {
+        let member = member.borrow();
+        if !member.is_settled() {
+            faults.add(format!("client {index} of {doc} waits for an ack"));
+        } else if member.revision() != head {
+            let at = member.revision().unwrap_or_default();
+            faults.add(format!("client {index} of {doc} is at {at}, others have heard of {}", head.unwrap_or_default()));
+        }
+    }
 }
 
 /// Every client must have what the server shows.

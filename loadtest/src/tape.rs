@@ -18,8 +18,10 @@ use crate::wire::{self, Heard};
 pub(crate) struct Tape {
     pub(crate) doc: DocId,
     pub(crate) kind: Kind,
-    /// Without a gap, oldest first.
-    heard: VecDeque<Kept>,
+    /// One place for each revision from `first` on. A place is empty while only its author knows of it.
+    heard: VecDeque<Option<Kept>>,
+    /// The revision of the first place.
+    first: u64,
     /// The kept frames' bytes.
     bytes: usize,
     /// Who has submitted what when: one each at a time.
@@ -61,6 +63,7 @@ impl Tape {
             doc,
             kind,
             heard: VecDeque::new(),
+            first: 0,
             bytes: 0,
             submitted: HashMap::new(),
             shown: None,
@@ -103,12 +106,16 @@ impl Tape {
 
     /// The newest revision that was heard of here.
     pub(crate) fn head(&self) -> Option<Revision> {
-        self.heard.back().map(|kept| kept.commit.entry.revision)
+        let len = self.heard.len() as u64;
+        (len > 0).then(|| Revision(self.first + len - 1))
+    }
+
+    fn place(&self, revision: Revision) -> Option<usize> {
+        usize::try_from(revision.0.checked_sub(self.first)?).ok()
     }
 
     fn kept(&self, revision: Revision) -> Option<&Kept> {
-        let first = self.heard.front()?.commit.entry.revision.0;
-        self.heard.get(usize::try_from(revision.0.checked_sub(first)?).ok()?)
+        self.heard.get(self.place(revision)?)?.as_ref()
     }
 
     fn keep(&mut self, frame: &[u8], entry: Entry) -> Result<Commit> {
@@ -127,18 +134,38 @@ impl Tape {
         let mut hasher = DefaultHasher::new();
         hasher.write(frame);
         let commit = Commit {
-            due: due.filter(|(seq, _)| *seq == entry.id.seq).map(|(_, due)| *due),
+            due: due
+                .filter(|(seq, _)| *seq == entry.id.seq)
+                .map(|(_, due)| *due),
             hash: hasher.finish(),
             entry: Arc::new(entry),
         };
-        if self.head().is_none_or(|head| commit.entry.revision == head.next()) {
-            self.bytes += frame.len();
-            self.heard.push_back(Kept { frame: frame.into(), commit: commit.clone() });
-            while self.heard.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
-                self.bytes -= self.heard.pop_front().map_or(0, |kept| kept.frame.len());
-            }
-        }
+        self.put(frame, commit.clone());
         Ok(commit)
+    }
+
+    fn put(&mut self, frame: &[u8], commit: Commit) {
+        let revision = commit.entry.revision;
+        if self.heard.is_empty() {
+            self.first = revision.0;
+        }
+        // What is older than the first place is heard by a straggler, who reads it himself.
+        let Some(place) = self.place(revision).filter(|place| *place < self.heard.len() + KEPT_MAX) else {
+            return;
+        };
+        while self.heard.len() <= place {
+            self.heard.push_back(None);
+        }
+        self.bytes += frame.len();
+        self.heard[place] = Some(Kept {
+            frame: frame.into(),
+            commit,
+        });
+        while self.heard.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
+            let gone = self.heard.pop_front().flatten();
+            self.bytes -= gone.map_or(0, |kept| kept.frame.len());
+            self.first += 1;
+        }
     }
 }
 
