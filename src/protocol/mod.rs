@@ -6,10 +6,10 @@ mod refusal;
 mod reply;
 mod request;
 
-pub use frame::{Frames, close_frame};
+pub use frame::{Frames, close_frame, ping_frame, pong_frame};
 pub use refusal::{Code, Refusal};
 pub use reply::{
-    Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
+    Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested, presence_subscribed,
     shown_reply,
 };
 pub use request::{

@@ -18,7 +18,11 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer or what it holds is damaged beyond its snapshots.
-    fn load<'a>(&'a self, doc: &'a DocId, reach: Reach) -> BoxFuture<'a, Result<Loaded, StoreError>>;
+    fn load<'a>(
+        &'a self,
+        doc: &'a DocId,
+        reach: Reach,
+    ) -> BoxFuture<'a, Result<Loaded, StoreError>>;
 
     /// Takes the right to append: epoch + 1 and a new token. Every older fence is void from then on, and the head that
     /// is returned is final for them. A document that nobody knew is known from then on, at revision zero.
@@ -34,7 +38,10 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the fate of all of them is unknown.
-    fn append(&self, batches: Vec<Batch>) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
+    fn append(
+        &self,
+        batches: Vec<Batch>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
 
     /// Keeps a snapshot, unless the fence is void; the two newest good ones are kept, older ones may go.
     ///
@@ -73,7 +80,11 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn rename<'a>(&'a self, doc: &'a DocId, title: &'a str) -> BoxFuture<'a, Result<bool, StoreError>>;
+    fn rename<'a>(
+        &'a self,
+        doc: &'a DocId,
+        title: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// The secret that all nodes of this store share: drawn at random when it was first asked for.
     ///
@@ -156,7 +167,10 @@ pub struct StoreError {
 impl StoreError {
     /// An error of `verb` with what is known of its reason.
     pub fn new(verb: &'static str, reason: impl ToString) -> Self {
-        Self { verb, reason: reason.to_string().into() }
+        Self {
+            verb,
+            reason: reason.to_string().into(),
+        }
     }
 }
 
