@@ -2,3 +2,4 @@
 //! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
 
 pub mod id;
+pub mod ot;
