@@ -2,4 +2,6 @@
 //! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
 
 pub mod id;
+pub mod log;
 pub mod ot;
+pub mod store;
