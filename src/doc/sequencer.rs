@@ -104,11 +104,6 @@ impl Sequencer {
         self.staged.is_empty() && self.late.is_empty()
     }
 
-    /// The durable entries that are held.
-    pub(super) fn tail(&self) -> &Tail {
-        &self.tail
-    }
-
     /// Gives `submit` the next revision, or answers with what came of its first copy.
     pub(super) fn submit(
         &mut self,

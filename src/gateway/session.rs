@@ -48,7 +48,12 @@ enum End {
 }
 
 impl Session {
-    pub(super) fn new(gateway: Arc<Gateway>, user: UserId, client: ClientId, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        user: UserId,
+        client: ClientId,
+        outbox: Arc<Outbox>,
+    ) -> Self {
         let settings = gateway.settings();
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
         Self {
@@ -81,7 +86,11 @@ impl Session {
     }
 
     /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.
-    async fn listen(&mut self, stream: &mut AggregatedMessageStream, phase: &mut watch::Receiver<Phase>) -> End {
+    async fn listen(
+        &mut self,
+        stream: &mut AggregatedMessageStream,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> End {
         let (ping, idle) = {
             let settings = self.gateway.settings();
             (settings.ping_interval(), settings.idle_timeout())
@@ -118,7 +127,10 @@ impl Session {
         }
     }
 
-    async fn received(&mut self, message: Result<AggregatedMessage, ProtocolError>) -> Result<(), End> {
+    async fn received(
+        &mut self,
+        message: Result<AggregatedMessage, ProtocolError>,
+    ) -> Result<(), End> {
         self.pace.wait().await;
         match message {
             Ok(AggregatedMessage::Text(text)) => self.request(&text).await,
@@ -176,21 +188,27 @@ impl Session {
             ClientMessage::BulkSubscribe(bulk) => {
                 let docs: Vec<DocId> = documents(&bulk).collect();
                 self.subscribing(docs.iter())?;
-                self.bulk(bulk, echo, |since| Ask::Subscribe { since }).await
+                self.bulk(bulk, echo, |since| Ask::Subscribe { since })
+                    .await
             }
             ClientMessage::BulkUnsubscribe(bulk) => self.bulk_unsubscribe(&bulk, echo).await,
             ClientMessage::Submit { doc, submit } => self.submit(doc, submit, echo).await,
             ClientMessage::HistoryAt { doc, revision } => {
-                self.history(&doc, revision.map_or(Reach::Head, Reach::At), echo).await
+                self.history(&doc, revision.map_or(Reach::Head, Reach::At), echo)
+                    .await
             }
             ClientMessage::HistoryAtTime { doc, at_ms } => {
-                self.history(&doc, at_ms.map_or(Reach::Head, Reach::AtTime), echo).await
+                self.history(&doc, at_ms.map_or(Reach::Head, Reach::AtTime), echo)
+                    .await
             }
             ClientMessage::Presence(presence) => self.presence(presence, echo).await,
             ClientMessage::PresenceSubscribe { channel, seq } => {
                 self.use_channel(&channel)?;
                 self.say(protocol::presence_subscribed("ps", &channel, seq));
-                self.gateway.node().hub().subscribe(self.id, &self.client, &self.outbox, &channel);
+                self.gateway
+                    .node()
+                    .hub()
+                    .subscribe(self.id, &self.client, &self.outbox, &channel);
                 Ok(())
             }
             ClientMessage::PresenceUnsubscribe { channel, seq } => {
@@ -217,13 +235,29 @@ impl Session {
         self.say(protocol::handshake("hs", &self.client));
     }
 
-    async fn submit(&mut self, doc: DocId, submit: protocol::Submit, echo: &Echo) -> Result<(), Refusal> {
+    async fn submit(
+        &mut self,
+        doc: DocId,
+        submit: protocol::Submit,
+        echo: &Echo,
+    ) -> Result<(), Refusal> {
         let client = submit.client.unwrap_or_else(|| self.client.clone());
         if client != self.client && !self.gateway.mint().vouches(&self.user, &client) {
-            return Err(Refusal::new(Code::Forbidden, "The src belongs to somebody else"));
+            return Err(Refusal::new(
+                Code::Forbidden,
+                "The src belongs to somebody else",
+            ));
         }
-        let id = SubmitId { author: self.user.clone(), client, seq: submit.seq };
-        let submit = Submit { id, base: submit.base, proposal: submit.proposal };
+        let id = SubmitId {
+            author: self.user.clone(),
+            client,
+            seq: submit.seq,
+        };
+        let submit = Submit {
+            id,
+            base: submit.base,
+            proposal: submit.proposal,
+        };
         self.ask(&doc, Ask::Submit(submit), echo).await
     }
 
@@ -238,11 +272,17 @@ impl Session {
             // The document brings the position up to its present revision before it is published.
             Some(position) if !presence.is_gone() => {
                 let doc = position.doc.clone();
-                let ask = Ask::Publish { client: self.client.clone(), presence };
+                let ask = Ask::Publish {
+                    client: self.client.clone(),
+                    presence,
+                };
                 self.ask(&doc, ask, echo).await
             }
             _ => {
-                self.gateway.node().hub().publish(self.id, &self.client, &self.outbox, presence);
+                self.gateway
+                    .node()
+                    .hub()
+                    .publish(self.id, &self.client, &self.outbox, presence);
                 Ok(())
             }
         }
@@ -259,9 +299,15 @@ impl Session {
     }
 
     /// Counts documents towards what the socket may subscribe to: all of them, or none.
-    fn subscribing<'a>(&mut self, docs: impl Iterator<Item = &'a DocId> + Clone) -> Result<(), Refusal> {
+    fn subscribing<'a>(
+        &mut self,
+        docs: impl Iterator<Item = &'a DocId> + Clone,
+    ) -> Result<(), Refusal> {
         let documents_max = self.gateway.settings().documents_max;
-        let new = docs.clone().filter(|doc| !self.documents.contains(*doc)).count();
+        let new = docs
+            .clone()
+            .filter(|doc| !self.documents.contains(*doc))
+            .count();
         if self.documents.len() + new > documents_max {
             let message = format!("A connection subscribes to at most {documents_max} documents");
             return Err(Refusal::new(Code::TooMany, message));
@@ -287,16 +333,30 @@ impl Session {
         let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len());
         reply.begin(&self.outbox);
         for (id, version) in bulk.docs {
-            let doc = DocId { collection: bulk.collection.clone(), id: id.clone() };
+            let doc = DocId {
+                collection: bulk.collection.clone(),
+                id: id.clone(),
+            };
             // Where the request names versions, none is the very beginning.
-            let since = if bulk.since { version.or(Some(Revision::ZERO)) } else { None };
-            self.ask_for(&doc, ask(since), ReplyTo::Bulk(reply.clone(), id)).await?;
+            let since = if bulk.since {
+                version.or(Some(Revision::ZERO))
+            } else {
+                None
+            };
+            self.ask_for(&doc, ask(since), ReplyTo::Bulk(reply.clone(), id))
+                .await?;
         }
         Ok(())
     }
 
-    async fn bulk_unsubscribe(&mut self, bulk: &protocol::Bulk, echo: &Echo) -> Result<(), Refusal> {
-        let subscribed: Vec<DocId> = documents(bulk).filter(|doc| self.documents.remove(doc)).collect();
+    async fn bulk_unsubscribe(
+        &mut self,
+        bulk: &protocol::Bulk,
+        echo: &Echo,
+    ) -> Result<(), Refusal> {
+        let subscribed: Vec<DocId> = documents(bulk)
+            .filter(|doc| self.documents.remove(doc))
+            .collect();
         let reply = Bulk::new(echo.clone(), false, subscribed.len());
         reply.begin(&self.outbox);
         for doc in subscribed {
@@ -317,7 +377,11 @@ impl Session {
     }
 
     async fn ask_for(&self, doc: &DocId, ask: Ask, reply: ReplyTo) -> Result<(), Refusal> {
-        let asked = self.gateway.node().ask(doc, (self.id, &self.outbox), ask, reply).await;
+        let asked = self
+            .gateway
+            .node()
+            .ask(doc, (self.id, &self.outbox), ask, reply)
+            .await;
         asked.map_err(|unasked| match unasked {
             Unasked::Stopping => Refusal::new(Code::Busy, "The server restarts: come back"),
             Unasked::Full => Refusal::new(Code::Busy, "Too many documents are open: try again"),
@@ -330,7 +394,10 @@ impl Session {
     }
 
     async fn leave(&mut self) {
-        self.gateway.node().hub().left(self.id, self.channels.iter());
+        self.gateway
+            .node()
+            .hub()
+            .left(self.id, self.channels.iter());
         for doc in std::mem::take(&mut self.documents) {
             self.gateway.node().leave(&doc, self.id).await;
         }
@@ -338,7 +405,10 @@ impl Session {
 }
 
 fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {
-    bulk.docs.keys().map(|id| DocId { collection: bulk.collection.clone(), id: id.clone() })
+    bulk.docs.keys().map(|id| DocId {
+        collection: bulk.collection.clone(),
+        id: id.clone(),
+    })
 }
 
 /// Lets so many messages pass in a second, and a burst of them at once. Who is faster waits unread.
@@ -353,7 +423,11 @@ struct Pace {
 impl Pace {
     fn new(per_second: u32, burst: u32) -> Self {
         let each = Duration::from_secs(1) / per_second.max(1);
-        Self { due: Instant::now(), each, burst: each * burst }
+        Self {
+            due: Instant::now(),
+            each,
+            burst: each * burst,
+        }
     }
 
     async fn wait(&mut self) {

@@ -24,7 +24,10 @@ pub(super) struct SocketBody {
 
 impl SocketBody {
     pub(super) fn new(outbox: Arc<Outbox>, kept: BoxBody) -> Self {
-        Self { outbox, _kept: kept }
+        Self {
+            outbox,
+            _kept: kept,
+        }
     }
 }
 
@@ -35,7 +38,10 @@ impl MessageBody for SocketBody {
         BodySize::Stream
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         self.outbox.poll_take(cx).map(|frames| frames.map(Ok))
     }
 }
@@ -65,7 +71,9 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone, and a [`Knife`].
 pub(super) fn accepted(connection: &dyn Any, extensions: &mut Extensions) {
-    let Some(tcp) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    let Some(tcp) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
+        return;
+    };
     let socket = SockRef::from(tcp);
     let prepared = socket
         .set_tcp_nodelay(true)

@@ -210,3 +210,22 @@ pub struct Listed {
     /// How many entries its log holds.
     pub revision: Revision,
 }
+
+/// The last revision up to `head` whose entry was sequenced at `at_ms` or before, by halving: where the clocks of two
+/// owners disagree it is one of those near it.
+pub(super) fn last_at<E>(
+    head: Revision,
+    at_ms: u64,
+    mut time: impl FnMut(Revision) -> Result<u64, E>,
+) -> Result<Revision, E> {
+    let (mut at_or_before, mut after) = (0, head.0 + 1);
+    while after - at_or_before > 1 {
+        let middle = at_or_before + (after - at_or_before) / 2;
+        if time(Revision(middle))? <= at_ms {
+            at_or_before = middle;
+        } else {
+            after = middle;
+        }
+    }
+    Ok(Revision(at_or_before))
+}
