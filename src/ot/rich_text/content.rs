@@ -337,3 +337,19 @@ const _: fn() = || {
     shared::<RichContent>();
     shared::<Arc<str>>();
 };
+
+#[cfg(test)]
+impl RichContent {
+    pub(in crate::ot) fn check_invariants(&self) {
+        self.tree.check_invariants();
+    }
+
+    /// The lengths of what no op may cut.
+    pub(in crate::ot) fn unit_lens(&self) -> Vec<u64> {
+        let lens = |span: &Span| match &span.body {
+            Body::Text { text, .. } => text.chars().map(|char| char.len_utf16() as u64).collect(),
+            Body::Embed(_) => vec![1],
+        };
+        self.tree.spans().flat_map(lens).collect()
+    }
+}
