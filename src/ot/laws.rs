@@ -385,11 +385,11 @@ proptest! {
             let (after_a, after_b) = (applied(&base, &[&op_a]), applied(&base, &[&op_b]));
             let (a_after_b, b_after_a) = a.transform(&b).unwrap();
             prop_assert_eq!(edit(&op_a.transform(&op_b, Side::Left).unwrap(), &after_b), a_after_b);
-            prop_assert_eq!(edit(&op_b.transform(&op_a, Side::Right).unwrap(), &after_a), b_after_a.clone());
+            prop_assert_eq!(&edit(&op_b.transform(&op_a, Side::Right).unwrap(), &after_a), &b_after_a);
             let both = op_a.compose(&Op::Text(b_after_a.to_text_op())).unwrap();
             prop_assert_eq!(edit(&both, &base), a.compose(&b_after_a).unwrap());
             prop_assert_eq!(edit(&op_a.invert(&base).unwrap(), &after_a), a.invert(&base).unwrap());
-            let mut text = base.clone();
+            let mut text = base;
             a.apply(&mut text).unwrap();
             prop_assert!(text == after_a);
         }

@@ -106,6 +106,37 @@ impl Tree {
         self.root.as_ref().map_or(0, |root| root.bytes)
     }
 
+    /// Whether `at` lies within a surrogate pair.
+    pub(super) fn cuts_pair(&self, mut at: u64) -> bool {
+        let Some(mut node) = self.root.as_deref().filter(|root| at < root.len) else {
+            return false;
+        };
+        loop {
+            match &node.children {
+                Children::Nodes(nodes) => {
+                    let below = nodes.iter().find(|node| {
+                        let is_before = at >= node.len;
+                        at -= if is_before { node.len } else { 0 };
+                        !is_before
+                    });
+                    match below {
+                        Some(below) => node = below,
+                        None => return false,
+                    }
+                }
+                Children::Spans(spans) => {
+                    for span in spans {
+                        if at < span.len() {
+                            return span.cuts_pair(at);
+                        }
+                        at -= span.len();
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
     fn first(&self) -> Option<&Span> {
         self.spans().next()
     }
