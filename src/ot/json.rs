@@ -309,14 +309,30 @@ fn write_number(out: &mut Vec<u8>, raw: &str) -> Result<(), &'static str> {
     if number < 0.0 {
         out.push(b'-');
     }
-    // The shortest digits that read back as the same number, as both languages print them; only the layout differs.
-    let shortest = format!("{:e}", number.abs());
+    let shortest = shortest(number.abs());
     let (mantissa, exponent) = shortest.split_once('e').ok_or(NOT_SOUND)?;
     let digits: Vec<u8> = mantissa.bytes().filter(|&byte| byte != b'.').collect();
     // The decimal point stands after this many of the digits.
     let point = exponent.parse::<i32>().map_err(|_| NOT_SOUND)? + 1;
     lay_out(out, &digits, point);
     Ok(())
+}
+
+/// The fewest digits that read back as `number`, with an exponent. Of two that are equally near, Rust takes the larger
+/// and JavaScript the even one, as rounding to that many digits does.
+fn shortest(number: f64) -> String {
+    let shortest = format!("{number:e}");
+    let digits = shortest
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count();
+    let nearest = format!("{number:.*e}", digits - 1);
+    if nearest.parse() == Ok(number) {
+        nearest
+    } else {
+        shortest
+    }
 }
 
 /// ECMAScript's Number::toString: plain digits from 1e-6 up to 1e21, an exponent beyond.
@@ -380,6 +396,7 @@ mod tests {
             ("0.30000000000000004", "0.30000000000000004"),
             ("100.25", "100.25"),
             ("1e-400", "0"),
+            ("1150099217760634.3", "1150099217760634.2"),
         ];
         for (raw, expected) in table {
             assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
