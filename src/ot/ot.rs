@@ -306,6 +306,13 @@ mod tests {
     }
 
     #[test]
+    fn ops_and_contents_go_to_other_threads() {
+        fn shared<T: Send + Sync + Clone + 'static>() {}
+        shared::<Op>();
+        shared::<Content>();
+    }
+
+    #[test]
     fn kinds_do_not_mix() {
         let [text, rich] = Kind::ALL.map(Op::noop);
         let mut content = Content::create(Kind::RichText, None).unwrap();

@@ -1,7 +1,5 @@
 //! The content of a rich-text document.
 
-use std::sync::Arc;
-
 use super::super::error::{CUTS_PAIR, OtError, TOO_LONG};
 use super::super::json::write_escaped;
 use super::attributes::{Attributes, Nulls};
@@ -350,13 +348,6 @@ fn close(out: &mut Vec<u8>, last: &Span) {
     }
     out.push(b'}');
 }
-
-/// Contents go to other threads with their snapshots.
-const _: fn() = || {
-    fn shared<T: Send + Sync + Clone>() {}
-    shared::<RichContent>();
-    shared::<Arc<str>>();
-};
 
 #[cfg(test)]
 impl RichContent {
