@@ -6,7 +6,7 @@ use std::time::Instant;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::checkpoint::Checkpointer;
-use super::folder::{Folder, Purpose};
+use super::folder::{Folder, Lock, Purpose};
 use super::touches::Touches;
 use super::writer::Job;
 use crate::id::DocId;
@@ -25,8 +25,10 @@ const IDLE_TOUCHES_MAX: usize = 256;
 /// The connection that writes. It belongs to the writer's thread.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Held for its lock, and for opening the database anew.
+    /// For opening the database anew.
     folder: Folder,
+    /// Held to the end: the last that is let go.
+    lock: Lock,
     db: Connection,
     numbers: HashMap<DocId, i64>,
     /// The documents whose time of the last edit the table does not tell yet.
@@ -48,10 +50,11 @@ enum Care {
 
 impl Ledger {
     /// Takes over the open database.
-    pub(super) fn new(folder: Folder, db: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(folder: Folder, lock: Lock, db: Connection) -> rusqlite::Result<Self> {
         let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
         Ok(Self {
             folder,
+            lock,
             db,
             numbers: HashMap::new(),
             touches: Touches::default(),
@@ -112,6 +115,7 @@ impl Ledger {
             .db
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let closed = self.db.close().map_err(|(_, error)| error);
+        drop(self.lock);
         touched.and(moved).and(closed)
     }
 
