@@ -14,6 +14,7 @@ use copydesk::store::{
     Batch, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, Reach, Refused,
     SqliteSettings, SqliteStore, Store,
 };
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -460,7 +461,10 @@ async fn list_shows_what_exists(mut factory: impl Factory) {
         revision: Revision(1),
     };
     assert_eq!(described(factory.store(), "a").await, Some(created.clone()));
-    assert_eq!(list(factory.store(), query()).await, [created.clone()]);
+    assert_eq!(
+        list(factory.store(), query()).await,
+        std::slice::from_ref(&created)
+    );
     let other = ListQuery {
         collection: Name::parse("other").unwrap(),
         ..query()
@@ -675,7 +679,7 @@ fn step() -> impl Strategy<Value = Step> {
     let doc = 0..3_u8;
     let off = prop_oneof![5 => Just(1_u8), 1 => 0..4_u8];
     let stale = proptest::bool::weighted(0.2);
-    let batch = (doc.clone(), stale.clone(), off, 1..5_u8, 0..30_u8);
+    let batch = (doc.clone(), stale, off, 1..5_u8, 0..30_u8);
     prop_oneof![
         2 => doc.clone().prop_map(Step::Claim),
         8 => proptest::collection::vec(batch, 1..5).prop_map(Step::Append),
@@ -1132,9 +1136,7 @@ async fn appends_until_it_is_killed() {
             })
         })
         .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
+    join_all(tasks).await;
 }
 
 fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
@@ -1150,33 +1152,67 @@ fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
 
 // ---- Measurements ----
 
-/// `cargo test --release --test store measure -- --ignored --nocapture`
+/// `cargo test --release --test store measure -- --ignored --nocapture`, in `STORE_BENCH` or the folder for temporary
+/// files. Disks swing: all that is measured takes turns, and each is compared with the bare flushes of its own turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; wants a quiet machine"]
 async fn measure() {
     let folder = std::env::var_os("STORE_BENCH").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(folder).unwrap();
-    for round in 0..3 {
-        let flush = flushes_per_second(folder.path());
-        println!("round {round}: pwrite 4 KiB + fdatasync: {flush:.0}/s");
-        let part = folder.path().join(round.to_string());
-        let single = appends_per_second(&part.join("single"), 1, 1, 1).await;
-        println!(
-            "  one document, op by op: {single:.0}/s, {:.2} of the flushes",
-            single / flush
-        );
-        let many = appends_per_second(&part.join("many"), 1_000, 1, 1).await;
-        println!(
-            "  1,000 documents in turn, op by op: {many:.0}/s, {:.2} of the flushes",
-            many / flush
-        );
-        for batch in [10, 50, 100, 1_000] {
-            let one = appends_per_second(&part.join(format!("b{batch}")), 1, 1, batch).await;
-            let all = appends_per_second(&part.join(format!("d{batch}")), 1_000, batch, 1).await;
-            println!(
-                "  {batch} a commit: one document {one:.0} ops/s, as many documents {all:.0} ops/s"
-            );
+    let shapes = [
+        (1, 1),
+        (1, 10),
+        (1, 50),
+        (1, 100),
+        (1, 1_000),
+        (10, 1),
+        (50, 1),
+        (100, 1),
+        (1_000, 1),
+    ];
+    let mut stores = Vec::new();
+    for guard in [true, false] {
+        let part = folder.path().join(guard.to_string());
+        let store = open(&part);
+        if !guard {
+            let db = Connection::open(part.join("copydesk.db")).unwrap();
+            db.execute_batch("DROP INDEX entries_once").unwrap();
         }
+        stores.push((if guard { "unique" } else { "no unique index" }, store));
+    }
+    let mut writers = Vec::new();
+    for (_, store) in &stores {
+        let mut documents = Vec::new();
+        for at in 0..1_000 {
+            documents.push(Writer::claim(store, &format!("d{at}")).await);
+        }
+        for chunk in documents.chunks_mut(100) {
+            append_all(chunk, 1, &create("")).await;
+        }
+        writers.push(documents);
+    }
+    let mut figures: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for _ in 0..15 {
+        for (documents, entries) in shapes {
+            for (at, (name, _)) in stores.iter().enumerate() {
+                let flushes = flushes_per_second(folder.path());
+                let rate = appends_per_second(&mut writers[at], documents, entries).await;
+                let shape = format!("{documents:5} documents x {entries:5} entries, {name}");
+                figures
+                    .entry(shape)
+                    .or_default()
+                    .push((rate, rate / flushes));
+            }
+        }
+    }
+    for (shape, mut turns) in figures {
+        turns.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let rate = turns[turns.len() / 2].0;
+        turns.sort_by(|a, b| a.1.total_cmp(&b.1));
+        println!(
+            "{shape}: {rate:8.0} entries/s, {:6.2} for each bare flush",
+            turns[turns.len() / 2].1
+        );
     }
 }
 
@@ -1185,43 +1221,30 @@ fn flushes_per_second(folder: &Path) -> f64 {
     let file = std::fs::File::create(folder.join("flush")).unwrap();
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
-    let (start, count) = (Instant::now(), 2_000);
-    for at in 0..count {
-        file.write_all_at(&[at as u8; 4_096], (at % 1_024) * 4_096)
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(200) {
+        file.write_all_at(&[count as u8; 4_096], (count % 1_024) * 4_096)
             .unwrap();
         file.sync_data().unwrap();
+        count += 1;
     }
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Entries a second, when `per_append` of `documents` take turns and each appends `per_document` at a time.
-async fn appends_per_second(
-    folder: &Path,
-    documents: usize,
-    per_append: usize,
-    per_document: usize,
-) -> f64 {
-    let store = open(folder);
-    let mut writers = Vec::new();
-    for at in 0..documents {
-        writers.push(Writer::claim(&store, &format!("d{at}")).await);
+/// Entries a second, when so many documents at a time append so many entries each.
+async fn appends_per_second(writers: &mut [Writer<'_>], documents: usize, entries: usize) -> f64 {
+    let change = insert("some words of a text");
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(200) {
+        append_all(&mut writers[..documents], entries, &change).await;
+        writers.rotate_left(documents % 1_000);
+        count += documents * entries;
     }
-    for chunk in writers.chunks_mut(100) {
-        append_all(&store, chunk, 1, &create("")).await;
-    }
-    let (start, mut entries) = (Instant::now(), 0);
-    while start.elapsed() < Duration::from_secs(2) {
-        for chunk in writers.chunks_mut(per_append) {
-            append_all(&store, chunk, per_document, &insert("some words of a text")).await;
-            entries += chunk.len() * per_document;
-        }
-    }
-    let rate = entries as f64 / start.elapsed().as_secs_f64();
-    store.close().await.unwrap();
-    rate
+    count as f64 / start.elapsed().as_secs_f64()
 }
 
-async fn append_all(store: &dyn Store, writers: &mut [Writer<'_>], count: usize, change: &Change) {
+async fn append_all(writers: &mut [Writer<'_>], count: usize, change: &Change) {
+    let store = writers[0].store;
     let batches = writers.iter_mut().map(|writer| {
         let entries = (0..count).map(|_| writer.entry(change.clone())).collect();
         Batch {

@@ -15,13 +15,6 @@ use crate::log::{Epoch, Fence, Revision};
 /// How many documents' numbers are remembered. When there are more, all are forgotten and looked up again.
 const NUMBERS_MAX: usize = 100_000;
 
-/// How many touches a transaction carries beside its jobs. With thousands of busy documents the list lags longer; the
-/// appends do not.
-const TOUCHES_MAX: usize = 8;
-
-/// How many touches a transaction carries that has no jobs.
-const IDLE_TOUCHES_MAX: usize = 256;
-
 /// The connection that writes. It belongs to the writer's thread.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -132,16 +125,11 @@ impl Ledger {
 
     /// The transaction. Returns how many touches it has written.
     fn work(&mut self, jobs: &mut [Box<dyn Job>], now: Instant) -> rusqlite::Result<usize> {
-        let touches_max = if jobs.is_empty() {
-            IDLE_TOUCHES_MAX
-        } else {
-            TOUCHES_MAX
-        };
         self.execute("BEGIN IMMEDIATE")?;
         for job in jobs {
             job.run(self)?;
         }
-        let written = self.touches.write(&self.db, now, touches_max)?;
+        let written = self.touches.write(&self.db, now)?;
         self.execute("COMMIT")?;
         Ok(written)
     }
