@@ -70,10 +70,10 @@ impl SqliteStore {
     /// When another process uses the folder, it cannot be written, or what is in it is not ours, damaged or newer.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
-        let folder = Folder::lock(&settings.folder)?;
+        let (folder, lock) = Folder::lock(&settings.folder)?;
         let db = folder.open()?;
         let secret = secret(&db)?;
-        let mut ledger = Ledger::new(folder.clone(), db).map_err(error)?;
+        let mut ledger = Ledger::new(folder.clone(), lock, db).map_err(error)?;
         if settings.size_max_mib > 0 {
             ledger
                 .limit(settings.size_max_mib.saturating_mul(1 << 20))

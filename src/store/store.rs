@@ -166,6 +166,10 @@ pub struct StoreError {
 
 impl StoreError {
     /// An error of `verb` with what is known of its reason.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors are handed over, texts are lent"
+    )]
     pub fn new(verb: &'static str, reason: impl ToString) -> Self {
         Self {
             verb,

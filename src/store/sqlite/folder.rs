@@ -3,7 +3,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -29,14 +28,15 @@ const MIGRATIONS: [&str; 1] = [include_str!(
 const WAL_BYTES: u64 = 16 << 20;
 
 /// How long a connection waits for another's lock. Only foreign programs (a backup, a person) hold one for long.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A data folder that is ours until the last clone is dropped or the process dies.
+/// A data folder, to open connections in.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
-    path: PathBuf,
-    _lock: Arc<File>,
-}
+pub(super) struct Folder(PathBuf);
+
+/// The folder is ours until this is dropped or the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(super) enum Purpose {
 
 impl Folder {
     /// Takes the folder for this process; makes it when it is not there.
-    pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn lock(path: &Path) -> Result<(Self, Lock), StoreError> {
         let error = |what: &str, error: io::Error| {
             open_error(format!(
                 "{what} the data folder {}: {error}",
@@ -62,10 +62,7 @@ impl Folder {
             .open(path.join(LOCK))
             .map_err(|cause| error("write to", cause))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: Arc::new(lock),
-            }),
+            Ok(()) => Ok((Self(path.to_owned()), Lock(lock))),
             Err(TryLockError::WouldBlock) => Err(open_error(format!(
                 "another process uses the data folder {}",
                 path.display()
@@ -167,7 +164,7 @@ impl Folder {
     }
 
     fn file(&self) -> PathBuf {
-        self.path.join(DATABASE)
+        self.0.join(DATABASE)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::checkpoint::Checkpointer;
-use super::folder::{Folder, Purpose};
+use super::folder::{Folder, Lock, Purpose};
 use super::touches::Touches;
 use super::writer::Job;
 use crate::id::DocId;
@@ -15,18 +15,13 @@ use crate::log::{Epoch, Fence, Revision};
 /// How many documents' numbers are remembered. When there are more, all are forgotten and looked up again.
 const NUMBERS_MAX: usize = 100_000;
 
-/// How many touches a transaction carries beside its jobs. With thousands of busy documents the list lags longer; the
-/// appends do not.
-const TOUCHES_MAX: usize = 8;
-
-/// How many touches a transaction carries that has no jobs.
-const IDLE_TOUCHES_MAX: usize = 256;
-
 /// The connection that writes. It belongs to the writer's thread.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Held for its lock, and for opening the database anew.
+    /// For opening the database anew.
     folder: Folder,
+    /// Held to the end: the last that is let go.
+    lock: Lock,
     db: Connection,
     numbers: HashMap<DocId, i64>,
     /// The documents whose time of the last edit the table does not tell yet.
@@ -48,10 +43,11 @@ enum Care {
 
 impl Ledger {
     /// Takes over the open database.
-    pub(super) fn new(folder: Folder, db: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(folder: Folder, lock: Lock, db: Connection) -> rusqlite::Result<Self> {
         let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
         Ok(Self {
             folder,
+            lock,
             db,
             numbers: HashMap::new(),
             touches: Touches::default(),
@@ -112,6 +108,7 @@ impl Ledger {
             .db
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let closed = self.db.close().map_err(|(_, error)| error);
+        drop(self.lock);
         touched.and(moved).and(closed)
     }
 
@@ -128,16 +125,11 @@ impl Ledger {
 
     /// The transaction. Returns how many touches it has written.
     fn work(&mut self, jobs: &mut [Box<dyn Job>], now: Instant) -> rusqlite::Result<usize> {
-        let touches_max = if jobs.is_empty() {
-            IDLE_TOUCHES_MAX
-        } else {
-            TOUCHES_MAX
-        };
         self.execute("BEGIN IMMEDIATE")?;
         for job in jobs {
             job.run(self)?;
         }
-        let written = self.touches.write(&self.db, now, touches_max)?;
+        let written = self.touches.write(&self.db, now)?;
         self.execute("COMMIT")?;
         Ok(written)
     }

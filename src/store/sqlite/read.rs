@@ -86,11 +86,12 @@ struct Log<'a> {
 impl Log<'_> {
     /// The entries after `revision`, as many as one page holds.
     fn page(&self, revision: Revision) -> Answer<Loaded> {
-        let last = revision
+        let first = revision.min(self.head).next().0;
+        let last = self
+            .head
             .0
-            .saturating_add(PAGE_ENTRIES as u64)
-            .min(self.head.0);
-        let entries = self.entries(revision.next().0..=last, PAGE_BYTES)?;
+            .min(first.saturating_add(PAGE_ENTRIES as u64 - 1));
+        let entries = self.entries(first..=last, PAGE_BYTES)?;
         Ok(Loaded {
             snapshot: Snapshot::default(),
             entries,

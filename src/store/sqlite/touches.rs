@@ -1,28 +1,32 @@
 //! When documents were last edited, on its way into the list.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-/// How long the list may lag behind the log: a busy document is written to the list once in this time, not per op.
+/// How long the list may lag behind the log: all that was edited meanwhile is written to it at once. An append that
+/// kept the list itself would dirty four pages instead of two.
 const LAG: Duration = Duration::from_secs(1);
+
+/// How many touches one transaction carries, so that nobody waits long for them. More go into the next one.
+const TOUCHES_MAX: usize = 1_000;
 
 /// The documents whose `updated_at_ms` lags behind their log. A crash loses them; the next claim puts it right.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
     /// In the open transaction: taken back if it is.
     staged: Vec<(i64, u64)>,
-    /// Each document once, with when it is due.
-    queue: VecDeque<(Instant, i64)>,
-    /// The newest edit of each document in the queue.
-    latest: HashMap<i64, u64>,
+    /// Each document's newest edit; in the order in which their rows lie in the table.
+    latest: BTreeMap<i64, u64>,
+    /// When they are to be written; `None` while there are none.
+    due: Option<Instant>,
 }
 
 impl Touches {
-    /// When the first is due.
+    /// When a transaction is wanted for them.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.queue.front().map(|(due, _)| *due)
+        self.due
     }
 
     /// An edit in the open transaction.
@@ -40,49 +44,40 @@ impl Touches {
         self.staged.truncate(kept);
     }
 
-    /// Writes what is due at `now`, at most `max`. Returns how many that were, for [`Touches::committed`].
-    pub(super) fn write(
-        &self,
-        db: &Connection,
-        now: Instant,
-        max: usize,
-    ) -> rusqlite::Result<usize> {
-        let mut written = 0;
-        for (_, number) in self
-            .queue
-            .iter()
-            .take(max)
-            .take_while(|(due, _)| *due <= now)
-        {
-            db.prepare_cached("UPDATE documents SET updated_at_ms = ?2 WHERE number = ?1")?
-                .execute(params![
-                    number,
-                    self.latest.get(number).map(|at_ms| at_ms.cast_signed())
-                ])?;
-            written += 1;
+    /// Writes what is due at `now`. Returns how many that were, for [`Touches::committed`].
+    pub(super) fn write(&self, db: &Connection, now: Instant) -> rusqlite::Result<usize> {
+        if self.due.is_none_or(|due| now < due) {
+            return Ok(0);
         }
-        Ok(written)
+        let mut update =
+            db.prepare_cached("UPDATE documents SET updated_at_ms = ?2 WHERE number = ?1")?;
+        for (number, at_ms) in self.latest.iter().take(TOUCHES_MAX) {
+            update.execute(params![number, at_ms.cast_signed()])?;
+        }
+        Ok(self.latest.len().min(TOUCHES_MAX))
     }
 
-    /// The transaction is durable, with the first `written` of the queue.
+    /// The transaction is durable, with the first `written`.
     pub(super) fn committed(&mut self, written: usize, now: Instant) {
-        for (_, number) in self.queue.drain(..written) {
-            self.latest.remove(&number);
+        if written == self.latest.len() {
+            self.due = None;
         }
-        for (number, at_ms) in self.staged.drain(..) {
-            if self.latest.insert(number, at_ms).is_none() {
-                self.queue.push_back((now + LAG, number));
-            }
+        for _ in 0..written {
+            self.latest.pop_first();
+        }
+        self.latest.extend(self.staged.drain(..));
+        if !self.latest.is_empty() {
+            self.due.get_or_insert(now + LAG);
         }
     }
 
     /// The store closes: everything is due at `now`.
     pub(super) fn all_are_due(&mut self, now: Instant) {
-        self.queue.iter_mut().for_each(|(due, _)| *due = now);
+        self.due = self.due.map(|_| now);
     }
 
     /// Whether the list tells what the log tells.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.latest.is_empty()
     }
 }

@@ -203,6 +203,10 @@ impl Work for SaveSnapshot {
         let Some(number) = ledger.fenced(&self.doc, self.fence)? else {
             return Ok(Ok(()));
         };
+        if self.revision == Revision::ZERO {
+            // What every document is before its first entry.
+            return Ok(Ok(()));
+        }
         let head = head(ledger.db(), number)?;
         if self.revision > head {
             return Ok(Err(AheadOfTheLog));
