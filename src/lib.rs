@@ -2,6 +2,7 @@
 //! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
 
 pub mod auth;
+pub mod client;
 pub mod config;
 pub mod doc;
 pub mod gateway;
