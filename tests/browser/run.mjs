@@ -502,10 +502,37 @@ async function writeLetter(writer) {
     await page.keyboard.insertText(text);
     before = kind;
   }
-  await page.locator('li[data-list="unchecked"] .ql-ui').first().click({ position: { x: 2, y: 12 }, force: true });
+  await page.locator('li[data-list="unchecked"]').first().click({ position: { x: 12, y: 13 } });
+  await page.waitForSelector('li[data-list="checked"]');
+}
+
+/** Documents by their titles only, the last one newest. */
+async function keepDocuments(titles) {
+  for (const [index, title] of titles.entries()) {
+    const id = `sampleDocument0000000${index}`;
+    const { doc, close } = await plainClient(server.url, id);
+    await new Promise((resolve, reject) => {
+      doc.create([{ insert: `${title}\n` }], "http://sharejs.org/types/rich-text/v1", (error) => (error ? reject(error) : resolve()));
+    });
+    close();
+    const answer = await fetch(`${server.url}/api/documents/documents/${id}`, {
+      method: "PATCH",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ title }),
+    });
+    assert.equal(answer.status, 200);
+    assert.equal((await answer.json()).title, title);
+  }
 }
 
 test("the editor looks right, and so it does on a phone and by night", async () => {
+  await keepDocuments([
+    "Recipes from the ferry's galley",
+    "Minutes of the pilots' meeting",
+    "Letter to the lighthouse keeper",
+    "Words for the crane's last day",
+    "Spring issue: who writes what",
+  ]);
   const { ann, ben, id } = await annAndBen();
   await writeLetter(ann);
   await ann.title.fill("The harbour in winter");

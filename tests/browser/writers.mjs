@@ -37,7 +37,7 @@ export class Writer {
   faults = [];
 
   static async arrive(browser, url, name, options = {}) {
-    const context = await browser.newContext({ viewport: LAPTOP, ...options });
+    const context = await browser.newContext({ viewport: LAPTOP, reducedMotion: "reduce", ...options });
     await context.addInitScript((own) => localStorage.setItem("copydesk.name", own), name);
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);

@@ -31,9 +31,11 @@ export function titleField(store: Store<EditorState>, rename: (title: string) =>
     measure();
   });
   input.addEventListener("keydown", (event) => {
-    if (event.isComposing) return;
+    if (event.isComposing || (event.key !== "Enter" && event.key !== "Escape")) return;
     if (event.key === "Escape") input.value = current();
-    if (event.key === "Enter" || event.key === "Escape") leave();
+    // The focus moves before the key has done its work: unprevented, Enter would break a line in the text.
+    event.preventDefault();
+    leave();
   });
   store.watch(["title", "wantedTitle", "document"], (state) => {
     input.disabled = state.document !== "ready";

@@ -51,14 +51,13 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
   const binding = new Binding(doc, quill, {
     waiting(waiting) {
       store.set({ waiting });
-      if (waiting === 0) title.refresh();
+      if (waiting === 0) title.settled();
     },
     drawn() {
       if (store.state.document !== "ready") {
         store.set({ document: "ready" });
         quill.enable();
         title.refresh();
-        presence.publish();
         if (isNew) quill.focus();
       }
       cursors.draw();
@@ -74,7 +73,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
   });
   const presence = new Presence(
     line.connection,
-    id,
+    doc,
     () => ({ person: store.state.me, range: selection, titleRevision: title.revision }),
     (peers) => store.set({ peers }),
     () => title.refresh(),
@@ -116,7 +115,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
 
   // Without this a closed tab would take the unacknowledged work with it.
   addEventListener("beforeunload", (event) => {
-    if (store.state.waiting > 0) event.preventDefault();
+    if (store.state.waiting > 0 || store.state.wantedTitle !== null) event.preventDefault();
   });
 
   const bar = h(

@@ -5,9 +5,8 @@
  * was down, so after each reconnection only peers that were heard of again count.
  */
 
-import type { Connection, DocPresence, LocalPresence } from "sharedb/lib/client/index.js";
+import type { Connection, Doc, DocPresence, LocalPresence } from "sharedb/lib/client/index.js";
 import { cleanColor, cleanName, type Person } from "../lib/person";
-import { COLLECTION } from "../lib/api";
 import { randomId } from "../lib/ids";
 
 export interface Peer extends Person {
@@ -37,12 +36,12 @@ export class Presence {
 
   constructor(
     private readonly connection: Connection,
-    documentId: string,
+    doc: Doc,
     private readonly own: () => Own,
     onPeers: (peers: Peer[]) => void,
     onRenamed: () => void,
   ) {
-    this.#presence = connection.getDocPresence(COLLECTION, documentId);
+    this.#presence = connection.getDocPresence(doc.collection, doc.id);
     this.#local = this.#presence.create(randomId());
     this.#local.on("error", (error) => console.warn("presence:", error.message));
     this.#presence.on("error", (error) => console.warn("presence:", error.message));
@@ -63,9 +62,20 @@ export class Presence {
       else if (this.#isRenamed(id, value)) onRenamed();
       onPeers(this.#peers());
     });
-    this.#presence.subscribe((error) => {
+    // A snapshot wipes every presence the client knows, in its own listeners to these events: go after them.
+    doc.on("load", () => queueMicrotask(() => this.#join()));
+    doc.on("create", () => queueMicrotask(() => this.#join()));
+  }
+
+  /** Enters the document's channel anew, so that everybody there says again where they are. */
+  #join(): void {
+    const report = (error?: Error): void => {
       if (error) console.warn("presence:", error.message);
-    });
+    };
+    this.#presence.unsubscribe(report);
+    this.#presence.subscribe(report);
+    this.#underway = false;
+    this.publish();
   }
 
   /** Tells the others where we are. Call it as often as you like. */

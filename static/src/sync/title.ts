@@ -17,6 +17,8 @@ export interface TitleApi {
 export class TitleKeeper {
   /** Grows with each rename made here. */
   revision = 0;
+  /** The server has told the title once; from then on only renames and reconnections ask again. */
+  #isKnown = false;
   #busy = false;
   #again = false;
 
@@ -32,12 +34,17 @@ export class TitleKeeper {
     this.refresh();
   }
 
+  /** To be called when the document's ops are all acknowledged: what had to wait for that can go now. */
+  settled(): void {
+    if (!this.#isKnown || this.store.state.wantedTitle !== null) this.refresh();
+  }
+
   /** Sends what is wanted, or reads what there is. */
   refresh(): void {
     const { document, link, waiting } = this.store.state;
     if (document !== "ready" || link !== "online") return;
     // A document whose creation is still under way has no title to read or to change.
-    if (waiting > 0 && this.store.state.title === "") return;
+    if (waiting > 0 && !this.#isKnown) return;
     if (this.#busy) {
       this.#again = true;
       return;
@@ -55,6 +62,7 @@ export class TitleKeeper {
     const wanted = this.store.state.wantedTitle;
     try {
       const { title } = wanted === null ? await this.api.read(this.id) : await this.api.rename(this.id, wanted);
+      this.#isKnown = true;
       this.store.set({ title });
       if (wanted === null) return;
       if (this.store.state.wantedTitle === wanted) this.store.set({ wantedTitle: null });

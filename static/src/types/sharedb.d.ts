@@ -68,6 +68,7 @@ declare module "sharedb/lib/client/index.js" {
     readonly channel: string;
     remotePresences: Record<string, unknown>;
     subscribe(callback?: Callback): void;
+    unsubscribe(callback?: Callback): void;
     create(id?: string): LocalPresence;
     destroy(callback?: Callback): void;
     on(event: "receive", listener: (id: string, value: unknown) => void): this;
