@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -19,13 +19,7 @@ const BATCH: u64 = 500;
 fn same_as_the_npm_packages() {
     let Some(oracle) = oracle() else { return };
     let (seed, cases) = (setting("OT_SEED", 1), setting("OT_CASES", 20_000));
-    let mut node = Command::new("node")
-        .arg("oracle.mjs")
-        .current_dir(oracle)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("start node");
+    let mut node = node(&oracle);
     let mut questions = node.stdin.take().expect("node's stdin");
     let answers = BufReader::new(node.stdout.take().expect("node's stdout"));
 
@@ -61,6 +55,70 @@ fn same_as_the_npm_packages() {
     node.wait().expect("node ends");
     assert_eq!(compared, cases, "every case was answered");
     println!("{compared} cases, OT_SEED={seed}: no difference");
+}
+
+#[test]
+fn values_are_written_as_javascript_writes_them() {
+    let Some(oracle) = oracle() else { return };
+    let (seed, cases) = (setting("OT_SEED", 1), setting("OT_CASES", 20_000));
+    let mut dice = Dice(seed ^ 0x7A15);
+    let values: Vec<String> = (0..cases).map(|_| value_as_sent(&mut dice)).collect();
+    let mut node = node(&oracle);
+    let mut questions = node.stdin.take().expect("node's stdin");
+    let mut answers = BufReader::new(node.stdout.take().expect("node's stdout")).lines();
+    for batch in values.chunks(BATCH as usize) {
+        let asked: Vec<_> = batch
+            .iter()
+            .map(|value| format!(r#"{{"kind":"json","value":{value}}}"#))
+            .collect();
+        writeln!(questions, "[{}]", asked.join(",")).expect("ask node");
+        let line = answers
+            .next()
+            .expect("a line")
+            .expect("an answer from node");
+        let theirs: Vec<&RawValue> = serde_json::from_str(&line).expect("a line of answers");
+        for (value, theirs) in batch.iter().zip(theirs) {
+            let embed = parse(
+                Kind::RichText,
+                &format!(r#"[{{"insert":{{"v":{value}}}}}]"#),
+            );
+            assert_eq!(
+                written(&embed),
+                format!(r#"{{"ops":[{{"insert":{{"v":{theirs}}}}}]}}"#),
+                "{value}"
+            );
+        }
+    }
+    drop(questions);
+    node.wait().expect("node ends");
+}
+
+/// Numbers and strings in many spellings.
+fn value_as_sent(dice: &mut Dice) -> String {
+    let float = f64::from_bits(dice.next());
+    let decimal = dice.next() as i64 as f64 / 10_f64.powi(dice.below(25) as i32);
+    match dice.below(6) {
+        0 if float.is_finite() => format!("{float:e}"),
+        1 => decimal.to_string(),
+        2 => (dice.next() as i64).to_string(),
+        3 => format!("{}e{}", dice.below(100_000), dice.below(40) as i64 - 20),
+        4 => format!("-{}.{}0", dice.below(1_000), dice.below(1_000_000)),
+        _ => {
+            let unit = |unit: u16| format!(r"\u{unit:04x}");
+            let escaped: String = text(dice, 6).encode_utf16().map(unit).collect();
+            format!(r#"[{},"{escaped}"]"#, json!(text(dice, 6)))
+        }
+    }
+}
+
+fn node(oracle: &Path) -> Child {
+    Command::new("node")
+        .arg("oracle.mjs")
+        .current_dir(oracle)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start node")
 }
 
 /// The oracle's folder with its packages installed.

@@ -309,14 +309,30 @@ fn write_number(out: &mut Vec<u8>, raw: &str) -> Result<(), &'static str> {
     if number < 0.0 {
         out.push(b'-');
     }
-    // The shortest digits that read back as the same number, as both languages print them; only the layout differs.
-    let shortest = format!("{:e}", number.abs());
+    let shortest = shortest(number.abs());
     let (mantissa, exponent) = shortest.split_once('e').ok_or(NOT_SOUND)?;
     let digits: Vec<u8> = mantissa.bytes().filter(|&byte| byte != b'.').collect();
     // The decimal point stands after this many of the digits.
     let point = exponent.parse::<i32>().map_err(|_| NOT_SOUND)? + 1;
     lay_out(out, &digits, point);
     Ok(())
+}
+
+/// The fewest digits that read back as `number`, with an exponent. Of two that are equally near, Rust takes the larger
+/// and JavaScript the even one, as rounding to that many digits does.
+fn shortest(number: f64) -> String {
+    let shortest = format!("{number:e}");
+    let digits = shortest
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count();
+    let nearest = format!("{number:.*e}", digits - 1);
+    if nearest.parse() == Ok(number) {
+        nearest
+    } else {
+        shortest
+    }
 }
 
 /// ECMAScript's Number::toString: plain digits from 1e-6 up to 1e21, an exponent beyond.
@@ -346,6 +362,116 @@ fn lay_out(out: &mut Vec<u8>, digits: &[u8], point: i32) {
             }
             out.extend_from_slice(if point > 0 { b"e+" } else { b"e-" });
             write_count(out, u64::from((point - 1).unsigned_abs()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The right column is what Node prints for `JSON.stringify(JSON.parse(left))`.
+    #[test]
+    fn numbers_are_written_as_javascript_writes_them() {
+        let table = [
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("1.0", "1"),
+            ("-1.50", "-1.5"),
+            ("1e3", "1000"),
+            ("123456789012345", "123456789012345"),
+            ("9007199254740991", "9007199254740991"),
+            ("9007199254740993", "9007199254740992"),
+            ("123456789012345678901234567890", "1.2345678901234568e+29"),
+            ("1e20", "100000000000000000000"),
+            ("1e21", "1e+21"),
+            ("-1.5e300", "-1.5e+300"),
+            ("0.1", "0.1"),
+            ("0.000001", "0.000001"),
+            ("0.0000001", "1e-7"),
+            ("-1.5e-7", "-1.5e-7"),
+            ("5e-324", "5e-324"),
+            ("1.7976931348623157e308", "1.7976931348623157e+308"),
+            ("0.30000000000000004", "0.30000000000000004"),
+            ("100.25", "100.25"),
+            ("1e-400", "0"),
+            ("1150099217760634.3", "1150099217760634.2"),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn equal_values_are_equal_texts() {
+        let table = [
+            (
+                r#" { "b" : [ 1.0 , true ] , "a" : null } "#,
+                r#"{"a":null,"b":[1,true]}"#,
+            ),
+            (
+                r#"{"\u0062":"\u00e9\ud83d\ude00","a":"\/"}"#,
+                r#"{"a":"/","b":"é😀"}"#,
+            ),
+            (
+                r#""\u001f\b\f\n\r\t\"\\\u007f\u2028""#,
+                "\"\\u001f\\b\\f\\n\\r\\t\\\"\\\\\u{7f}\u{2028}\"",
+            ),
+            ("[]", "[]"),
+            ("{}", "{}"),
+            ("[[],{},\"\"]", "[[],{},\"\"]"),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(canonical(raw.trim()).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn values_that_peers_could_not_hold_are_refused() {
+        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(canonical(&deep(DEPTH_MAX)).is_ok());
+        let too_deep = deep(DEPTH_MAX + 1);
+        for raw in [
+            "1e400",
+            r#""\ud800""#,
+            r#"{"\udc00":1}"#,
+            r#"{"a":{"__proto__":1}}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            &too_deep,
+        ] {
+            assert!(canonical(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_and_positive() {
+        for (raw, expected) in [
+            ("1", Some(1)),
+            ("2147483648", Some(COUNT_MAX)),
+            ("5.0", Some(5)),
+            ("1e2", Some(100)),
+        ] {
+            assert_eq!(read_count(raw, "").ok(), expected, "{raw}");
+        }
+        for raw in [
+            "0",
+            "-1",
+            "2147483649",
+            "1.5",
+            "1e300",
+            "1e400",
+            "-0",
+            "0.0",
+            "true",
+            "null",
+            "\"1\"",
+            "{}",
+            "[1]",
+            "inf",
+            "nan",
+        ] {
+            assert!(read_count(raw, "").is_err(), "{raw}");
         }
     }
 }

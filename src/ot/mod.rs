@@ -8,6 +8,8 @@
 
 mod error;
 mod json;
+#[cfg(test)]
+mod laws;
 #[expect(
     clippy::module_inception,
     reason = "the room's door bears the house's name"

@@ -289,3 +289,37 @@ impl Content {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_a_name_and_a_uri() {
+        for kind in Kind::ALL {
+            assert_eq!(
+                (Kind::parse(kind.name()), Kind::parse(kind.uri())),
+                (Some(kind), Some(kind))
+            );
+        }
+        assert_eq!(Kind::parse("json0"), None);
+    }
+
+    #[test]
+    fn ops_and_contents_go_to_other_threads() {
+        fn shared<T: Send + Sync + Clone + 'static>() {}
+        shared::<Op>();
+        shared::<Content>();
+    }
+
+    #[test]
+    fn kinds_do_not_mix() {
+        let [text, rich] = Kind::ALL.map(Op::noop);
+        let mut content = Content::create(Kind::RichText, None).unwrap();
+        assert_eq!(text.transform(&rich, Side::Left), Err(OtError::KindsDiffer));
+        assert_eq!(rich.compose(&text), Err(OtError::KindsDiffer));
+        assert_eq!(text.invert(&content), Err(OtError::KindsDiffer));
+        assert_eq!(content.apply(&text), Err(OtError::KindsDiffer));
+        assert!(text.is_noop() && rich.is_noop());
+    }
+}

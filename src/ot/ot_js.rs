@@ -176,3 +176,82 @@ enum Sent {
 }
 
 const OTHER_LENGTH: OtError = OtError::NotApplied("The edit is made on a text of another length");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ot::Kind;
+
+    fn written(edit: &Edit) -> String {
+        let mut out = Vec::new();
+        edit.write_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn edits_apply_and_are_undone() {
+        let mut content = Content::create(Kind::TextUnicode, Some(r#""a😀bcdef""#)).unwrap();
+        let before = content.clone();
+        let edit = Edit::parse(r#"[2,"xyz",-2,3]"#).unwrap();
+        let inverse = edit.invert(&content).unwrap();
+        edit.apply(&mut content).unwrap();
+        assert_eq!(
+            (
+                content.to_text().as_str(),
+                edit.base_len(),
+                edit.target_len()
+            ),
+            ("a😀xyzdef", 7, 8)
+        );
+        assert_eq!(written(&inverse), r#"[2,"bc",-3,3]"#);
+        inverse.apply(&mut content).unwrap();
+        assert!(content == before);
+    }
+
+    #[test]
+    fn what_would_hang_the_crate_never_reaches_it() {
+        let many = format!("[{}1]", "1,".repeat(COMPONENTS_MAX));
+        let table = [
+            "[-9223372036854775808,9223372036854775812]",
+            r#"[18446744073709551615,"x",5]"#,
+            "[2147483649]",
+            "[-2147483649]",
+            "[0]",
+            "[1.5]",
+            r#"[""]"#,
+            r#"["\ud800"]"#,
+            "[null]",
+            "{}",
+            "5",
+            "",
+            &many,
+        ];
+        for json in table {
+            assert!(
+                matches!(Edit::parse(json), Err(OtError::Malformed(_))),
+                "{json}"
+            );
+        }
+        let mut content = Content::create(Kind::TextUnicode, Some(r#""abc""#)).unwrap();
+        let huge = Edit::parse("[2147483648,-2147483648]").unwrap();
+        assert!(huge.apply(&mut content).is_err() && huge.invert(&content).is_err());
+        let mut rich = Content::create(Kind::RichText, None).unwrap();
+        assert_eq!(Edit::default().apply(&mut rich), Err(OtError::KindsDiffer));
+    }
+
+    #[test]
+    fn lengths_must_meet() {
+        let edit = |json| Edit::parse(json).unwrap();
+        assert_eq!(
+            written(&edit("[3,\"a\"]").compose(&edit("[4,\"b\"]")).unwrap()),
+            "[3,\"ab\"]"
+        );
+        assert_eq!(edit("[3]").compose(&edit("[4]")), Err(OTHER_LENGTH));
+        assert_eq!(edit("[3]").transform(&edit("[4]")), Err(OTHER_LENGTH));
+        let (own, theirs) = edit("[\"a\",2]").transform(&edit("[\"b\",2]")).unwrap();
+        assert_eq!(
+            (written(&own).as_str(), written(&theirs).as_str()),
+            ("[\"a\",3]", "[1,\"b\",2]")
+        );
+    }
+}

@@ -1,7 +1,5 @@
 //! The content of a rich-text document.
 
-use std::sync::Arc;
-
 use super::super::error::{CUTS_PAIR, OtError, TOO_LONG};
 use super::super::json::write_escaped;
 use super::attributes::{Attributes, Nulls};
@@ -45,7 +43,19 @@ impl RichContent {
     }
 
     pub(in crate::ot) fn apply(&mut self, op: &Delta) -> Result<(), OtError> {
-        let mut rest = self.base_for(op)?;
+        let newline = self.check(op)?;
+        // Nothing can fail from here on, so the tree itself is taken apart: what nobody shares is changed in place.
+        let mut rest = std::mem::take(&mut self.tree);
+        if newline {
+            push(&mut rest, NEWLINE);
+        }
+        let mut split = |len| {
+            let (left, right) = std::mem::take(&mut rest)
+                .split(len)
+                .expect("no cut was found");
+            rest = right;
+            left
+        };
         let mut done = Tree::default();
         for component in op.components() {
             match component {
@@ -54,33 +64,29 @@ impl RichContent {
                     len,
                     attributes,
                 } => {
+                    let attributes = attributes.as_ref();
                     push(
                         &mut done,
                         Piece::Text {
                             text,
                             len: *len,
-                            attributes: attributes.as_ref(),
+                            attributes,
                         },
                     );
                 }
                 Component::Embed { value, attributes } => {
-                    push(
-                        &mut done,
-                        Piece::Embed {
-                            value,
-                            attributes: attributes.as_ref(),
-                        },
-                    );
+                    let attributes = attributes.as_ref();
+                    push(&mut done, Piece::Embed { value, attributes });
                 }
-                Component::Delete { len } => (_, rest) = rest.split(*len)?,
-                Component::Retain { len, attributes } => {
-                    let (kept, after) = rest.split(*len)?;
-                    rest = after;
-                    match attributes {
-                        None => done.append(kept),
-                        Some(attributes) => format(&mut done, &kept, attributes),
-                    }
-                }
+                Component::Delete { len } => drop(split(*len)),
+                Component::Retain {
+                    len,
+                    attributes: None,
+                } => done.append(split(*len)),
+                Component::Retain {
+                    len,
+                    attributes: Some(attributes),
+                } => format(&mut done, &split(*len), attributes),
             }
         }
         done.append(rest);
@@ -90,9 +96,13 @@ impl RichContent {
 
     /// The op that undoes `op`, which applies to this content.
     pub(in crate::ot) fn invert(&self, op: &Delta) -> Result<Delta, OtError> {
-        let mut rest = self.base_for(op)?;
+        let newline = self.check(op)?;
+        let mut rest = self.tree.clone();
+        if newline {
+            push(&mut rest, NEWLINE);
+        }
         // The newline that `op` makes real goes again.
-        let mut imagined = rest.len() - self.len();
+        let mut imagined = u64::from(newline);
         let mut inverse = Delta::default();
         for component in op.components() {
             match component {
@@ -130,33 +140,35 @@ impl RichContent {
         Ok(inverse.chop())
     }
 
-    /// What `op` applies to: this content, with the final newline that every Quill shows if only that is missing.
+    /// Whether `op` applies: it fits and cuts no surrogate pair. Says whether it does so only with the final newline that
+    /// every Quill shows, also where the document has none.
     ///
-    /// Quill formats its last line by a retain over that newline, also in a document that has none. To refuse it would
-    /// throw the user's work away; to store it, as the package does, would leave a retain in the document.
-    fn base_for(&self, op: &Delta) -> Result<Tree, OtError> {
-        let mut tree = self.tree.clone();
+    /// Quill formats its last line by a retain over that newline. To refuse it would throw the user's work away; to
+    /// store it, as the package does, would leave a retain in the document. So the newline becomes a real one.
+    fn check(&self, op: &Delta) -> Result<bool, OtError> {
         let beyond = op.base_len().saturating_sub(self.len());
-        if beyond == 0 {
-            return Ok(tree);
-        }
         let last = op
             .components()
             .iter()
             .rfind(|component| !component.is_insert());
-        if beyond > 1 || self.ends_with_newline() || !matches!(last, Some(Component::Retain { .. }))
-        {
+        let newline = beyond == 1
+            && !self.ends_with_newline()
+            && matches!(last, Some(Component::Retain { .. }));
+        if beyond > 0 && !newline {
             return Err(TOO_LONG);
         }
-        push(
-            &mut tree,
-            Piece::Text {
-                text: "\n",
-                len: 1,
-                attributes: None,
-            },
-        );
-        Ok(tree)
+        let mut at = 0;
+        for component in op
+            .components()
+            .iter()
+            .filter(|component| !component.is_insert())
+        {
+            at += component.len();
+            if self.tree.cuts_pair(at) {
+                return Err(CUTS_PAIR);
+            }
+        }
+        Ok(newline)
     }
 
     fn ends_with_newline(&self) -> bool {
@@ -252,6 +264,12 @@ impl PartialEq for RichContent {
 
 impl Eq for RichContent {}
 
+const NEWLINE: Piece<'static> = Piece::Text {
+    text: "\n",
+    len: 1,
+    attributes: None,
+};
+
 /// Adds an insert at the end, in spans that are short enough.
 fn push(tree: &mut Tree, piece: Piece<'_>) {
     let attributes = piece.attributes().cloned();
@@ -331,9 +349,18 @@ fn close(out: &mut Vec<u8>, last: &Span) {
     out.push(b'}');
 }
 
-/// Contents go to other threads with their snapshots.
-const _: fn() = || {
-    fn shared<T: Send + Sync + Clone>() {}
-    shared::<RichContent>();
-    shared::<Arc<str>>();
-};
+#[cfg(test)]
+impl RichContent {
+    pub(in crate::ot) fn check_invariants(&self) {
+        self.tree.check_invariants();
+    }
+
+    /// The lengths of what no op may cut.
+    pub(in crate::ot) fn unit_lens(&self) -> Vec<u64> {
+        let lens = |span: &Span| match &span.body {
+            Body::Text { text, .. } => text.chars().map(|char| char.len_utf16() as u64).collect(),
+            Body::Embed(_) => vec![1],
+        };
+        self.tree.spans().flat_map(lens).collect()
+    }
+}

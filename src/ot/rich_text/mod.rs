@@ -7,6 +7,8 @@ mod delta;
 mod parse;
 mod presence;
 mod span;
+#[cfg(test)]
+mod tests;
 mod transform;
 mod tree;
 mod units;

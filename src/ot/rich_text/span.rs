@@ -78,6 +78,14 @@ impl Span {
         true
     }
 
+    /// Whether `at`, which lies within, lies within a surrogate pair.
+    pub(super) fn cuts_pair(&self, at: u64) -> bool {
+        match &self.body {
+            Body::Text { text, len } => split_units(text, *len, at).is_none(),
+            Body::Embed(_) => false,
+        }
+    }
+
     /// Both sides of `at`, which lies within; nothing when that would cut a surrogate pair.
     pub(super) fn split(self, at: u64) -> Option<(Self, Self)> {
         let Body::Text { text, len } = &self.body else {

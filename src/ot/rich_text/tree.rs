@@ -85,8 +85,17 @@ impl Tree {
         let Some(root) = self.root else {
             return Ok((Self::default(), Self::default()));
         };
-        let (left, right) = split(root, at)?;
-        Ok((Self { root: left }, Self { root: right }))
+        let sides = split(root, at);
+        let (mut left, mut right) = (Self { root: sides.left }, Self { root: sides.right });
+        if let Some((span, at)) = sides.cut {
+            // The halves are shorter: either may now be one with its neighbour.
+            let (end, start) = span.split(at).ok_or(CutsPair)?;
+            left.push(end);
+            let after = std::mem::take(&mut right);
+            right.push(start);
+            right.append(after);
+        }
+        Ok((left, right))
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -95,6 +104,37 @@ impl Tree {
 
     pub(super) fn bytes(&self) -> usize {
         self.root.as_ref().map_or(0, |root| root.bytes)
+    }
+
+    /// Whether `at` lies within a surrogate pair.
+    pub(super) fn cuts_pair(&self, mut at: u64) -> bool {
+        let Some(mut node) = self.root.as_deref().filter(|root| at < root.len) else {
+            return false;
+        };
+        loop {
+            match &node.children {
+                Children::Nodes(nodes) => {
+                    let below = nodes.iter().find(|node| {
+                        let is_before = at >= node.len;
+                        at -= if is_before { node.len } else { 0 };
+                        !is_before
+                    });
+                    match below {
+                        Some(below) => node = below,
+                        None => return false,
+                    }
+                }
+                Children::Spans(spans) => {
+                    for span in spans {
+                        if at < span.len() {
+                            return span.cuts_pair(at);
+                        }
+                        at -= span.len();
+                    }
+                    return false;
+                }
+            }
+        }
     }
 
     fn first(&self) -> Option<&Span> {
@@ -289,10 +329,16 @@ fn pack(mut nodes: Vec<Arc<Node>>) -> Arc<Node> {
     ]))
 }
 
-type Sides = (Option<Arc<Node>>, Option<Arc<Node>>);
+/// What stands before and after a place.
+struct Sides {
+    left: Option<Arc<Node>>,
+    /// The span that the place lies within, and where.
+    cut: Option<(Span, u64)>,
+    right: Option<Arc<Node>>,
+}
 
 /// Both sides of `at`, which lies within.
-fn split(node: Arc<Node>, mut at: u64) -> Result<Sides, CutsPair> {
+fn split(node: Arc<Node>, mut at: u64) -> Sides {
     match &node.children {
         Children::Spans(_) => split_leaf(node, at),
         Children::Nodes(nodes) => {
@@ -304,15 +350,23 @@ fn split(node: Arc<Node>, mut at: u64) -> Result<Sides, CutsPair> {
             let mut left = node.into_nodes();
             let mut right = left.split_off(index);
             if at == 0 {
-                return Ok((over(left), over(right)));
+                return Sides {
+                    left: over(left),
+                    cut: None,
+                    right: over(right),
+                };
             }
-            let (end, start) = split(right.remove(0), at)?;
-            Ok((join_sides(over(left), end), join_sides(start, over(right))))
+            let within = split(right.remove(0), at);
+            Sides {
+                left: join_sides(over(left), within.left),
+                cut: within.cut,
+                right: join_sides(within.right, over(right)),
+            }
         }
     }
 }
 
-fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Result<Sides, CutsPair> {
+fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Sides {
     let Children::Spans(mut left) = Arc::unwrap_or_clone(leaf).children else {
         unreachable!("a leaf holds spans")
     };
@@ -322,13 +376,13 @@ fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Result<Sides, CutsPair> {
         index += 1;
     }
     let mut right = left.split_off(index);
-    if at > 0 {
-        let (end, start) = right.remove(0).split(at).ok_or(CutsPair)?;
-        left.push(end);
-        right.insert(0, start);
-    }
+    let cut = (at > 0).then(|| (right.remove(0), at));
     let leaf = |spans: Vec<Span>| (!spans.is_empty()).then(|| Arc::new(Node::leaf(spans)));
-    Ok((leaf(left), leaf(right)))
+    Sides {
+        left: leaf(left),
+        cut,
+        right: leaf(right),
+    }
 }
 
 /// The root over some nodes of one height.

@@ -24,3 +24,36 @@ pub(super) fn split_units(text: &str, len: u64, at: u64) -> Option<(&str, &str)>
     }
     (units == at).then_some((text, ""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_those_of_javascript() {
+        for (text, len) in [
+            ("", 0),
+            ("ab", 2),
+            ("é中", 2),
+            ("😀", 2),
+            ("a😀\u{301}", 4),
+            ("\u{ffff}\u{10000}", 3),
+        ] {
+            assert_eq!(utf16_len(text), len);
+            let cuts: Vec<_> = (0..=len)
+                .map(|at| split_units(text, len, at).map(|(left, _)| utf16_len(left)))
+                .collect();
+            let whole = |at| {
+                text.encode_utf16()
+                    .nth(at as usize)
+                    .is_none_or(|unit| !(0xDC00..0xE000).contains(&unit))
+            };
+            assert_eq!(
+                cuts,
+                (0..=len)
+                    .map(|at| whole(at).then_some(at))
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+}

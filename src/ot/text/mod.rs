@@ -4,6 +4,8 @@ mod compose;
 mod content;
 mod op;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod transform;
 mod walk;
 

@@ -1,6 +1,7 @@
 // What the npm packages make of a case: JSON lines in, JSON lines out, in order.
 //
-//   in   [case, ..]     case = {kind, doc, a, b, c, at, length}: `a` and `b` are made on `doc`, `c` on what `a` makes
+//   in   [case, ..]     case = {kind, doc, a, b, c, normal, at, length}: `a` and `b` are made on `doc`, `c` on what `a`
+//                       makes; `normal` is `a` in the builder's form. Or {kind: "json", value}
 //   out  [answer, ..]   answer = the verbs below by name; {"error": message} where the package threw
 //
 // rich-text runs on quill-delta 4; Quill itself on 5. The answer says whether both agree.
@@ -54,9 +55,16 @@ function richAnswer({doc, a, b, c, normal, at, length}) {
   return answer;
 }
 
+const verbs = {
+  'text-unicode': textAnswer,
+  'rich-text': richAnswer,
+  // A value as JavaScript writes it after having read it.
+  json: ({value}) => value,
+};
+
 function answer(question) {
   try {
-    return question.kind === 'rich-text' ? richAnswer(question) : textAnswer(question);
+    return verbs[question.kind](question);
   } catch (error) {
     return {error: String(error && error.message)};
   }

@@ -1,0 +1,161 @@
+// The real ShareDB client over a real socket, watched: what it warns of, what it fetches to heal itself, what is acked.
+import sharedb from 'sharedb/lib/client/index.js';
+import richText from 'rich-text';
+import textUnicode from 'ot-text-unicode';
+import WebSocket from 'ws';
+import { called, until } from './wait.mjs';
+
+export const RICH = richText.type;
+export const TEXT = textUnicode.type;
+export const Delta = richText.Delta;
+sharedb.types.register(RICH);
+sharedb.types.register(TEXT);
+
+/** What the client library warned of since the last look. An orderly server gives it no reason. */
+let warnings = [];
+const warn = (...parts) => warnings.push(parts.map(String).join(' '));
+sharedb.logger.setMethods({ info() {}, warn, error: warn });
+
+/** Takes the warnings. */
+export function takeWarnings() {
+  const taken = warnings;
+  warnings = [];
+  return taken;
+}
+
+/** One open editor: a ShareDB connection that can be cut and come back. */
+export class Client {
+  constructor(url, { headers = {} } = {}) {
+    this.url = url;
+    this.headers = headers;
+    /** Versioned fetches that nobody but the library itself asked for: it healed a gap. */
+    this.refetches = 0;
+    this.fetchesAsked = 0;
+    /** What the library reported as errors on the connection. */
+    this.errors = [];
+    /** Every op that was sent, as `src/seq`, and each that was acked, with its version. */
+    this.sent = new Set();
+    this.acks = [];
+    /** Everything received, if a test wants to look. */
+    this.received = [];
+    this.keepsReceived = false;
+    this.connection = new sharedb.Connection(new Socket(this));
+    this.connection.on('error', (error) => this.errors.push(error));
+  }
+
+  static async connect(url, options) {
+    const client = new Client(url, options);
+    await client.connected();
+    return client;
+  }
+
+  connected() {
+    return until(() => this.connection.state === 'connected', 'the client is connected');
+  }
+
+  doc(id, collection = 'docs') {
+    return this.connection.get(collection, id);
+  }
+
+  async subscribed(id, collection) {
+    const doc = this.doc(id, collection);
+    await called((done) => doc.subscribe(done), 'subscribe');
+    return doc;
+  }
+
+  async fetched(id, collection) {
+    const doc = this.doc(id, collection);
+    this.fetchesAsked += 1;
+    await called((done) => doc.fetch(done), 'fetch');
+    this.fetchesAsked -= 1;
+    return doc;
+  }
+
+  /** The socket dies without a word. */
+  cut() {
+    this.connection.socket.die();
+  }
+
+  /** A new socket for the same editor, perhaps by another way. */
+  async reconnect(url = this.url) {
+    this.url = url;
+    this.connection.bindToSocket(new Socket(this));
+    await this.connected();
+  }
+
+  /** As `reconnect`, without waiting. */
+  rebind() {
+    this.connection.bindToSocket(new Socket(this));
+  }
+
+  settled() {
+    return until(() => !this.connection.hasPending(), 'everything is acknowledged');
+  }
+
+  close() {
+    this.connection.close();
+  }
+
+  /** Speaks past the library: for requests that it would not make. */
+  say(message) {
+    this.connection.socket.ws.send(JSON.stringify(message));
+  }
+
+  sending(message) {
+    if (message.a === 'f' && message.v != null && !this.fetchesAsked) this.refetches += 1;
+    if (message.a === 'op') this.sent.add(`${message.src ?? this.connection.id}/${message.seq}`);
+  }
+
+  receiving(message) {
+    if (this.keepsReceived) this.received.push(message);
+    if (message.a === 'op' && !message.error && message.src === this.connection.id) {
+      const { c, d, src, seq, v } = message;
+      this.acks.push({ c, d, src, seq, v });
+    }
+  }
+}
+
+/** What the library expects of a browser's WebSocket. */
+class Socket {
+  constructor(client) {
+    this.readyState = 0;
+    this.client = client;
+    // One message an event-loop turn, as in a browser.
+    this.ws = new WebSocket(client.url, { headers: client.headers, allowSynchronousEvents: false });
+    this.ws.on('open', () => {
+      if (this.readyState !== 0) return;
+      this.readyState = 1;
+      this.onopen?.();
+    });
+    this.ws.on('message', (data) => {
+      if (this.readyState !== 1) return;
+      const text = String(data);
+      client.receiving(JSON.parse(text));
+      this.onmessage?.({ data: text });
+    });
+    this.ws.on('error', () => {});
+    this.ws.on('close', (code) => this.gone(code));
+  }
+
+  send(text) {
+    if (this.ws.readyState !== 1) return;
+    this.client.sending(JSON.parse(text));
+    this.ws.send(text);
+  }
+
+  close() {
+    this.ws.close();
+    this.gone(1000);
+  }
+
+  die() {
+    this.ws.terminate();
+    this.gone(1006);
+  }
+
+  gone(code) {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.onclose?.({ code });
+  }
+}

@@ -1,0 +1,129 @@
+// One Copydesk server of a test's own: a free port, a folder of its own, and every way to end it.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { until } from './wait.mjs';
+
+const running = new Set();
+process.on('exit', () => running.forEach((server) => server.discard()));
+
+export class Server {
+  /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment. */
+  static async start({ env = {} } = {}) {
+    const server = new Server(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env);
+    await server.boot();
+    return server;
+  }
+
+  constructor(port, data, env) {
+    this.port = port;
+    this.data = data;
+    this.env = env;
+    this.log = '';
+  }
+
+  get http() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}/ws`;
+  }
+
+  /** Starts the process; the port and the folder stay what they were. */
+  async boot() {
+    const args = ['serve', '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
+    this.child = spawn(binary(), args, {
+      env: { ...process.env, ...this.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    running.add(this);
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => this.heard(text));
+    }
+    this.ended = new Promise((resolve) => {
+      this.child.on('error', (error) => resolve(String(error)));
+      this.child.on('exit', (code, signal) => resolve(signal ?? code));
+    });
+    const how = this.ended.then((end) => {
+      throw new Error(`the server ended (${end}) before it was ready:\n${this.log}`);
+    });
+    await Promise.race([how, until(() => this.isReady(), 'the server is ready', 30_000)]);
+    how.catch(() => {});
+  }
+
+  /** Whether `/readyz` says so. */
+  async isReady() {
+    const answer = await fetch(`${this.http}/readyz`).catch(() => undefined);
+    await answer?.arrayBuffer();
+    return answer?.status === 200;
+  }
+
+  /** Whether the process has not ended. */
+  get isAlive() {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Ends the process as a power cut would: no handler runs, nothing is flushed. */
+  async kill(signal = 'SIGKILL') {
+    this.child.kill(signal);
+    return this.ended;
+  }
+
+  /** A power cut, and the same folder and port again. */
+  async restart() {
+    await this.kill();
+    await this.boot();
+  }
+
+  /** Ends the server and removes its folder; complains if it had crashed or panicked. */
+  async stop() {
+    const crashed = !this.isAlive;
+    await this.kill();
+    this.discard();
+    if (crashed) throw new Error(`the server had crashed:\n${this.log}`);
+    if (this.panics.length) throw new Error(`the server panicked:\n${this.panics.join('\n')}`);
+  }
+
+  discard() {
+    running.delete(this);
+    this.child.kill('SIGKILL');
+    rmSync(this.data, { recursive: true, force: true });
+  }
+
+  /** The log's lines that speak of a panic. */
+  get panics() {
+    return this.log.split('\n').filter((line) => /panicked at/.test(line));
+  }
+
+  /** How much of the machine's memory the process holds. */
+  rssBytes() {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)[1]) * 1024;
+  }
+
+  heard(text) {
+    const LOG_CHARS_MAX = 200_000;
+    this.log = (this.log + text).slice(-LOG_CHARS_MAX);
+  }
+}
+
+function binary() {
+  const file = process.env.COPYDESK_BIN;
+  if (!file) throw new Error('Set COPYDESK_BIN to the path of the copydesk binary.');
+  return file;
+}
+
+/** A port that nobody listened on a moment ago. */
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.on('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
