@@ -132,6 +132,11 @@ impl Forwarder {
         !self.with_owner.is_empty()
     }
 
+    /// Whether a session is told every commit.
+    pub(super) fn is_listening(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     /// The newest revision that was delivered.
     pub(super) fn head(&self) -> Revision {
         self.tail.as_ref().map_or(Revision::ZERO, Tail::head)
