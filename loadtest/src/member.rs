@@ -1,0 +1,273 @@
+//! The clients of a run: editors, which keep the whole document, and readers, which only keep count.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use copydesk::client::{Client, Message, Request};
+use copydesk::id::ClientId;
+use copydesk::log::{Change, Revision, Snapshot};
+use copydesk::ot::Op;
+
+use crate::socket::Socket;
+use crate::stats::Stats;
+use crate::tape::{Tape, Told};
+use crate::wire::{self, Heard};
+use crate::writing::Writer;
+
+/// What all clients of one document in this process share.
+pub(crate) type SharedTape = Rc<RefCell<Tape>>;
+
+/// One client.
+#[derive(Debug)]
+pub(crate) enum Member {
+    Editor(Box<Editor>),
+    Reader(Reader),
+}
+
+/// When an editor writes.
+#[derive(Debug)]
+pub(crate) enum Pace {
+    /// Never by itself.
+    Silent,
+    /// As soon as all it wrote is acknowledged.
+    Closed,
+    /// At a rate, however long acks take.
+    Rate {
+        /// When the next edit is due; unset until the writing begins.
+        next: Option<Instant>,
+        /// From one edit to the next.
+        step: Duration,
+    },
+}
+
+/// A client with the whole document, transforming and all.
+#[derive(Debug)]
+pub(crate) struct Editor {
+    pub(crate) client: Client,
+    tape: SharedTape,
+    writer: Writer,
+    pace: Pace,
+    /// When the edits that wait were due.
+    waiting: Vec<Instant>,
+    /// When the edits of the submit in flight were due.
+    in_flight: Vec<Instant>,
+    /// How many acks have been counted.
+    acked: usize,
+}
+
+/// How many edits may wait behind a submit. Then the writer pauses, and catches up later: what it meant to write stays due.
+const WAITING_MAX: usize = 1_000;
+
+impl Editor {
+    pub(crate) fn new(id: ClientId, tape: SharedTape, writer: Writer, pace: Pace) -> Self {
+        let mut client = Client::new(id);
+        client.connected();
+        Self {
+            client,
+            tape,
+            writer,
+            pace,
+            waiting: Vec::new(),
+            in_flight: Vec::new(),
+            acked: 0,
+        }
+    }
+
+    /// Takes in a frame.
+    pub(crate) fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+        let before = self.client.revision();
+        let next = before.unwrap_or_default().next();
+        let told = self.tape.borrow_mut().read(next, frame)?;
+        let message = match told {
+            Told::Commit(commit) => {
+                let own = commit.entry.id.client == *self.client.id();
+                if before.is_some() && commit.entry.revision == next && !own {
+                    stats.delivered(commit.due, now);
+                    self.writer.moved(&commit.entry.change);
+                }
+                Message::Commit(commit.entry)
+            }
+            Told::Other(heard) => match self.other(heard, stats)? {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+        };
+        self.client.received(message)?;
+        if self.client.acknowledged().len() > self.acked {
+            self.acked = self.client.acknowledged().len();
+            stats.acked(&self.in_flight, now);
+        }
+        Ok(())
+    }
+
+    fn other(&mut self, heard: Heard<'_>, stats: &mut Stats) -> Result<Option<Message>> {
+        Ok(Some(match heard {
+            Heard::Shown { revision, exists, data } => {
+                let content = exists.then(|| self.tape.borrow_mut().content(data)).transpose()?;
+                Message::Shown(Snapshot { revision, content, ..Snapshot::default() })
+            }
+            Heard::Done => Message::Done,
+            Heard::Bare(id, seq, revision) if id == *self.client.id() => Message::Acked { seq, revision },
+            Heard::Bare(id, seq, revision) => {
+                Message::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
+            }
+            Heard::Refused(Some(seq), said) => {
+                stats.failed(&anyhow::anyhow!("submit {seq} was refused: {said}"));
+                Message::Refused { seq }
+            }
+            Heard::Refused(None, said) => bail!("the server refused: {said}"),
+            Heard::Commit(_) | Heard::Handshake(_) | Heard::Other => return Ok(None),
+        }))
+    }
+
+    /// Edits the document; the change was due then.
+    pub(crate) fn edit(&mut self, op: Op, due: Instant) -> Result<()> {
+        self.client.edit(op).context("make an edit")?;
+        self.waiting.push(due);
+        Ok(())
+    }
+
+    /// Writes what is due and says what there is to say.
+    fn act(&mut self, now: Instant, writing: bool, socket: &mut Socket) -> Result<()> {
+        while writing && self.waiting.len() < WAITING_MAX {
+            let due = match &mut self.pace {
+                Pace::Closed if self.client.is_settled() => now,
+                Pace::Rate { next, step } => {
+                    // Not all at once: everyone begins somewhere within the first step.
+                    let due = *next.get_or_insert_with(|| now + step.mul_f64(fastrand::f64()));
+                    if due > now {
+                        break;
+                    }
+                    *next = Some(due + *step);
+                    due
+                }
+                Pace::Silent | Pace::Closed => break,
+            };
+            let content = self.client.content().context("write into a document that is not there")?;
+            let op = self.writer.edit(content);
+            self.edit(op, due)?;
+        }
+        self.speak(socket);
+        Ok(())
+    }
+
+    /// Says what there is to say.
+    pub(crate) fn speak(&mut self, socket: &mut Socket) {
+        while let Some(request) = self.client.poll() {
+            if let Request::Submit { seq, .. } = &request {
+                self.in_flight.clear();
+                std::mem::swap(&mut self.in_flight, &mut self.waiting);
+                if let Some(due) = self.in_flight.first() {
+                    self.tape.borrow_mut().submitted(self.client.id(), *seq, *due);
+                }
+            }
+            let mut json = Vec::with_capacity(160);
+            wire::write(&self.tape.borrow().doc, self.client.id(), &request, &mut json);
+            socket.say(&json);
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self.pace {
+            Pace::Rate { next, .. } if self.waiting.len() < WAITING_MAX => next,
+            Pace::Rate { .. } | Pace::Silent | Pace::Closed => None,
+        }
+    }
+}
+
+/// A client that only follows: it checks that no revision is missing and hashes what it is told.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    id: ClientId,
+    tape: SharedTape,
+    /// The newest revision that it was told of.
+    pub(crate) revision: Option<Revision>,
+    /// Of all frames since it joined: equal for all who joined at the same revision.
+    pub(crate) hash: u64,
+    asked: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(id: ClientId, tape: SharedTape) -> Self {
+        Self { id, tape, revision: None, hash: 0, asked: false }
+    }
+
+    fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+        let next = self.revision.unwrap_or_default().next();
+        let told = self.tape.borrow_mut().read(next, frame)?;
+        match told {
+            Told::Commit(commit) => {
+                if self.revision.is_none() || commit.entry.revision < next {
+                    return Ok(());
+                }
+                ensure!(
+                    commit.entry.revision == next,
+                    "revision {} came where {next} was due",
+                    commit.entry.revision
+                );
+                self.revision = Some(next);
+                self.hash = (self.hash.rotate_left(5) ^ commit.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                stats.delivered(commit.due, now);
+            }
+            Told::Other(Heard::Shown { revision, .. }) => self.revision = Some(revision),
+            Told::Other(Heard::Refused(_, said)) => bail!("the server refused: {said}"),
+            Told::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, socket: &mut Socket) {
+        if !std::mem::replace(&mut self.asked, true) {
+            let mut json = Vec::new();
+            let request = Request::Subscribe { since: None };
+            wire::write(&self.tape.borrow().doc, &self.id, &request, &mut json);
+            socket.say(&json);
+        }
+    }
+}
+
+impl Member {
+    pub(crate) fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+        match self {
+            Self::Editor(editor) => editor.hear(frame, now, stats),
+            Self::Reader(reader) => reader.hear(frame, now, stats),
+        }
+    }
+
+    /// Does what is due, now that it may write or not.
+    pub(crate) fn act(&mut self, now: Instant, writing: bool, socket: &mut Socket) -> Result<()> {
+        match self {
+            Self::Editor(editor) => editor.act(now, writing, socket),
+            Self::Reader(reader) => {
+                reader.act(socket);
+                Ok(())
+            }
+        }
+    }
+
+    /// When it wants to write next by itself.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Editor(editor) => editor.due(),
+            Self::Reader(_) => None,
+        }
+    }
+
+    /// The newest revision that it knows; none: it has not joined.
+    pub(crate) fn revision(&self) -> Option<Revision> {
+        match self {
+            Self::Editor(editor) => editor.client.revision(),
+            Self::Reader(reader) => reader.revision,
+        }
+    }
+
+    /// Whether nothing of its own is under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Self::Editor(editor) => editor.client.is_settled(),
+            Self::Reader(_) => true,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What every scenario is told on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use copydesk::id::DocId;
+use copydesk::ot::Kind;
+
+/// The options of every scenario.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Where the server takes WebSockets.
+    #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
+    pub(crate) url: String,
+    /// How long to measure.
+    #[arg(long, default_value_t = 10.0, value_parser = positive, global = true)]
+    pub(crate) seconds: f64,
+    /// How long to load the server before measuring.
+    #[arg(long, default_value_t = 1.0, value_parser = positive, global = true)]
+    pub(crate) warmup: f64,
+    /// Also write the report to this file, as JSON.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) json: Option<PathBuf>,
+    /// What all dice are drawn from; by default another one each time. The report names it.
+    #[arg(long, global = true)]
+    pub(crate) seed: Option<u64>,
+    /// The server's process, on this machine: its processor time and memory are reported.
+    #[arg(long, value_name = "PID", visible_alias = "pid", global = true)]
+    pub(crate) server_pid: Option<u32>,
+    /// The collection in which the run makes its documents. Each run makes new ones.
+    #[arg(long, default_value = "loadtest", global = true)]
+    pub(crate) collection: String,
+    /// How long after the last op everything may take to become quiet.
+    #[arg(long, default_value_t = 60.0, value_parser = positive, global = true)]
+    pub(crate) patience: f64,
+    /// Do not read the documents and their logs back: for a server that keeps none.
+    #[arg(long, global = true)]
+    pub(crate) unchecked: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if value.is_finite() && (0.0..=1e7).contains(&value) {
+        Ok(value)
+    } else {
+        Err("not a number from 0 to 10000000".to_owned())
+    }
+}
+
+/// A number of ops in a second.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    positive(text)
+}
+
+/// A type of document.
+pub(crate) fn kind(name: &str) -> Result<Kind, String> {
+    Kind::parse(name).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.into_iter().map(Kind::name).collect();
+        format!("known types are {}", known.join(" and "))
+    })
+}
+
+impl Common {
+    pub(crate) fn seconds(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.warmup)
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.patience)
+    }
+
+    /// A document's name that no other run has.
+    pub(crate) fn doc(&self, scenario: &str, index: usize) -> Result<DocId> {
+        let run = std::process::id();
+        let at = std::time::UNIX_EPOCH.elapsed().context("read the clock")?.as_millis();
+        DocId::parse(&self.collection, &format!("{scenario}-{at:x}-{run:x}-{index}"))
+            .with_context(|| format!("name a document in {}", self.collection))
+    }
+}

@@ -1,0 +1,45 @@
+//! A few writers, many readers.
+
+use anyhow::Result;
+use copydesk::ot::Kind;
+
+use crate::options::{self, Common};
+use crate::report::Report;
+use crate::run::{self, Plan};
+
+/// One writer, or a few, and many who only read.
+///
+/// At a low rate every op travels alone: this is the price of one delivery. With --rate 0 the writers write as fast as they
+/// are acknowledged, ops gather, and a socket is written once for many of them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many read.
+    #[arg(long, default_value_t = 1_000)]
+    readers: usize,
+    /// How many write.
+    #[arg(long, default_value_t = 1)]
+    writers: usize,
+    /// How many ops each writer makes in a second; 0: as fast as they are acknowledged.
+    #[arg(long, default_value_t = 10.0, value_parser = options::rate)]
+    rate: f64,
+    /// How long the document is, about.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    chars: u64,
+    /// What kind of document it is: text-unicode or rich-text.
+    #[arg(long = "type", default_value = "text-unicode", value_parser = options::kind)]
+    kind: Kind,
+}
+
+pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
+    let plan = Plan {
+        scenario: "fanout",
+        docs: 1,
+        kind: options.kind,
+        chars: options.chars,
+        editors: options.writers,
+        readers: options.readers,
+        rate: (options.rate > 0.0).then_some(options.rate),
+        typing: true,
+    };
+    run::run(common, &plan).await
+}

@@ -1,0 +1,45 @@
+//! Many documents with a few typists each.
+
+use anyhow::Result;
+use copydesk::ot::Kind;
+
+use crate::options::{self, Common};
+use crate::report::Report;
+use crate::run::{self, Plan};
+
+/// Many documents, each with a few typists at a steady rate.
+///
+/// Whoever falls behind types on, as people do: what they typed while an op was in flight is sent as one op when its ack
+/// has come, and its latency counts from when each letter was due.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many documents.
+    #[arg(long, default_value_t = 1_000)]
+    docs: usize,
+    /// How many type in each.
+    #[arg(long, default_value_t = 2)]
+    clients: usize,
+    /// How many letters each types in a second; 0: as fast as they are acknowledged.
+    #[arg(long, default_value_t = 3.0, value_parser = options::rate)]
+    rate: f64,
+    /// How long each document is, about.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    chars: u64,
+    /// What kind of documents they are: text-unicode or rich-text.
+    #[arg(long = "type", default_value = "text-unicode", value_parser = options::kind)]
+    kind: Kind,
+}
+
+pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
+    let plan = Plan {
+        scenario: "many",
+        docs: options.docs,
+        kind: options.kind,
+        chars: options.chars,
+        editors: options.clients,
+        readers: 0,
+        rate: (options.rate > 0.0).then_some(options.rate),
+        typing: true,
+    };
+    run::run(common, &plan).await
+}

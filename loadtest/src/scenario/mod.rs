@@ -1,0 +1,6 @@
+//! What can be run, each with its own options.
+
+pub(crate) mod fanout;
+pub(crate) mod hot;
+pub(crate) mod idle;
+pub(crate) mod many;

@@ -1,0 +1,337 @@
+//! A client's WebSocket with as little work per frame as possible: the server under test shares the processors with us.
+//! All sockets read into one buffer, and one read takes in as many frames as have come.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use url::Url;
+
+/// Where the server listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    address: SocketAddr,
+    host: String,
+    path: String,
+}
+
+impl Target {
+    /// Resolves a `ws://` address.
+    pub(crate) async fn resolve(url: &str) -> Result<Self> {
+        let url = Url::parse(url).with_context(|| format!("read the address {url}"))?;
+        ensure!(
+            url.scheme() == "ws",
+            "only ws:// is spoken here, not {}://: encryption would be measured along",
+            url.scheme()
+        );
+        let name = url.host_str().context("read the address: no host")?;
+        let port = url.port().unwrap_or(80);
+        let address = tokio::net::lookup_host((name.trim_matches(['[', ']']), port))
+            .await
+            .with_context(|| format!("look up {name}"))?
+            .next()
+            .with_context(|| format!("look up {name}: no address"))?;
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        Ok(Self {
+            address,
+            host: format!("{name}:{port}"),
+            path,
+        })
+    }
+
+    /// Where the `index`th connection comes from. One loopback address has too few ports for tens of thousands.
+    fn source(&self, index: usize) -> Option<IpAddr> {
+        const PORTS: usize = 20_000;
+        let loopback = self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let address = u8::try_from(index / PORTS).ok()?.checked_add(1)?;
+        (loopback && address > 1).then(|| Ipv4Addr::new(127, 0, 0, address).into())
+    }
+}
+
+/// The largest frame that is taken in.
+const FRAME_BYTES_MAX: usize = 256 << 20;
+/// The most bytes that may wait to be written: more means that the server does not read.
+const UNSENT_BYTES_MAX: usize = 256 << 20;
+const SCRATCH_BYTES: usize = 256 << 10;
+const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+/// One open WebSocket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    /// The beginning of a frame whose end has not come.
+    partial: Vec<u8>,
+    /// What has been said and not been written, as frames.
+    unsent: Vec<u8>,
+    /// Bytes taken in since the last [`Socket::take_received`].
+    received: u64,
+}
+
+impl Socket {
+    /// Connects and shakes hands.
+    pub(crate) async fn open(target: &Target, index: usize) -> Result<Self> {
+        timeout(CONNECT_PATIENCE, Self::connect(target, index))
+            .await
+            .with_context(|| format!("connect to {}: no answer in time", target.address))?
+    }
+
+    async fn connect(target: &Target, index: usize) -> Result<Self> {
+        let socket = match target.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(source) = target.source(index) {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let mut stream = socket
+            .connect(target.address)
+            .await
+            .with_context(|| format!("connect to {}: is the server there?", target.address))?;
+        stream.set_nodelay(true)?;
+        let partial = upgrade(&mut stream, target).await.context("upgrade to a WebSocket")?;
+        Ok(Self {
+            stream,
+            partial,
+            unsent: Vec::new(),
+            received: 0,
+        })
+    }
+
+    /// Queues a text frame. [`Socket::flush`] writes it.
+    pub(crate) fn say(&mut self, json: &[u8]) {
+        self.frame(TEXT, json);
+    }
+
+    fn frame(&mut self, opcode: u8, payload: &[u8]) {
+        let out = &mut self.unsent;
+        out.push(FINAL | opcode);
+        match u16::try_from(payload.len()) {
+            Ok(len @ 0..=125) => out.push(MASKED | len as u8),
+            Ok(len) => {
+                out.push(MASKED | 126);
+                out.extend_from_slice(&len.to_be_bytes());
+            }
+            Err(_) => {
+                out.push(MASKED | 127);
+                out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+            }
+        }
+        let mask = fastrand::u32(..).to_ne_bytes();
+        out.extend_from_slice(&mask);
+        let start = out.len();
+        out.extend_from_slice(payload);
+        for (byte, mask) in out[start..].iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+    }
+
+    /// Writes what can be written at once. [`Socket::read`] sees to the rest.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        match self.stream.try_write(&self.unsent) {
+            Ok(written) => drop(self.unsent.drain(..written)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("write"),
+        }
+        ensure!(self.unsent.len() <= UNSENT_BYTES_MAX, "the server does not read what it is sent");
+        Ok(())
+    }
+
+    /// Waits for frames and hands each text that has come to `heard`, with the time at which it was read. Writes what is
+    /// unsent meanwhile. Cancel-safe: a frame is handed over within one poll or is still there.
+    pub(crate) async fn read(
+        &mut self,
+        mut heard: impl FnMut(&[u8], Instant) -> Result<()>,
+    ) -> Result<()> {
+        poll_fn(|task| {
+            self.poll_write(task)?;
+            self.poll_read(task, &mut heard)
+        })
+        .await
+    }
+
+    fn poll_write(&mut self, task: &mut TaskContext<'_>) -> Result<()> {
+        while !self.unsent.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(task, &self.unsent) {
+                Poll::Ready(written) => drop(self.unsent.drain(..written.context("write")?)),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_read(
+        &mut self,
+        task: &mut TaskContext<'_>,
+        heard: &mut impl FnMut(&[u8], Instant) -> Result<()>,
+    ) -> Poll<Result<()>> {
+        if !self.partial.is_empty() && frame_length(&self.partial)?.is_some_and(|len| len <= self.partial.len()) {
+            // What came along with the upgrade's answer.
+            let taken = std::mem::take(&mut self.partial);
+            return Poll::Ready(self.take_in(&taken, heard));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let read = Pin::new(&mut self.stream);
+            std::task::ready!(tokio::io::AsyncRead::poll_read(read, task, &mut buffer)).context("read")?;
+            let filled = buffer.filled();
+            if filled.is_empty() {
+                return Poll::Ready(Err(anyhow::anyhow!("the server closed the connection")));
+            }
+            self.received += filled.len() as u64;
+            if self.partial.is_empty() {
+                return Poll::Ready(self.take_in(filled, heard));
+            }
+            let mut whole = std::mem::take(&mut self.partial);
+            whole.extend_from_slice(filled);
+            if frame_length(&whole)?.is_none_or(|len| whole.len() < len) {
+                self.partial = whole;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(self.take_in(&whole, heard))
+        })
+    }
+
+    /// Hands over all whole frames and keeps the rest.
+    fn take_in(
+        &mut self,
+        mut bytes: &[u8],
+        heard: &mut impl FnMut(&[u8], Instant) -> Result<()>,
+    ) -> Result<()> {
+        let now = Instant::now();
+        while let Some(len) = frame_length(bytes)?.filter(|len| *len <= bytes.len()) {
+            let (frame, rest) = bytes.split_at(len);
+            let payload = &frame[header_length(frame)..];
+            match frame[0] {
+                TEXT_FRAME => heard(payload, now)?,
+                PING_FRAME => self.frame(PONG, payload),
+                PONG_FRAME => {}
+                CLOSE_FRAME => bail!("the server closed the connection: {}", close_reason(payload)),
+                other => bail!("read a frame: {other:#x} is neither whole nor text"),
+            }
+            bytes = rest;
+        }
+        self.partial.extend_from_slice(bytes);
+        if self.partial.capacity() < 1 << 16
+            && let Some(len) = frame_length(&self.partial)?
+        {
+            self.partial.reserve_exact(len - self.partial.len());
+        }
+        Ok(())
+    }
+
+    /// How many bytes were taken in since the last call.
+    pub(crate) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+}
+
+const FINAL: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const PONG: u8 = 0xa;
+const TEXT_FRAME: u8 = FINAL | TEXT;
+const CLOSE_FRAME: u8 = FINAL | 0x8;
+const PING_FRAME: u8 = FINAL | 0x9;
+const PONG_FRAME: u8 = FINAL | PONG;
+
+fn header_length(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// How long the frame is that begins here, as soon as its header is whole.
+fn frame_length(bytes: &[u8]) -> Result<Option<usize>> {
+    let payload = match bytes {
+        [] | [_] => return Ok(None),
+        [_, 126, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
+        [_, 127, rest @ ..] => match rest.first_chunk() {
+            Some(len) => usize::try_from(u64::from_be_bytes(*len)).unwrap_or(usize::MAX),
+            None => return Ok(None),
+        },
+        [_, 126, ..] => return Ok(None),
+        [_, len @ 0..=125, ..] => usize::from(*len),
+        [_, _, ..] => bail!("read a frame: a server's frames are not masked"),
+    };
+    ensure!(payload <= FRAME_BYTES_MAX, "read a frame: it has {payload} bytes");
+    Ok(Some(payload + header_length(bytes)))
+}
+
+fn close_reason(payload: &[u8]) -> String {
+    match payload.split_first_chunk() {
+        Some((status, reason)) => {
+            format!("{} {}", u16::from_be_bytes(*status), String::from_utf8_lossy(reason))
+        }
+        None => "without a reason".to_owned(),
+    }
+}
+
+/// Asks for the WebSocket; returns what came behind the answer.
+async fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>> {
+    let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_ne_bytes());
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        target.path,
+        host = target.host,
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    loop {
+        ensure!(stream.read_buf(&mut answer).await? > 0, "the server hung up");
+        ensure!(answer.len() < 64 << 10, "the answer is no HTTP");
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = response.parse(&answer).context("read the answer")? else {
+            continue;
+        };
+        let code = response.code.unwrap_or_default();
+        ensure!(code == 101, "the server answered {code} {}", response.reason.unwrap_or_default());
+        let accept = response
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+        ensure!(
+            accept.is_some_and(|header| header.value == actix_http::ws::hash_key(key.as_bytes())),
+            "the answer does not accept our key"
+        );
+        return Ok(answer.split_off(length));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_measured_by_their_headers() {
+        assert_eq!(frame_length(&[0x81]).unwrap(), None);
+        assert_eq!(frame_length(&[0x81, 5]).unwrap(), Some(7));
+        assert_eq!(frame_length(&[0x81, 126, 1]).unwrap(), None);
+        assert_eq!(frame_length(&[0x81, 126, 1, 0]).unwrap(), Some(260));
+        assert_eq!(frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0]).unwrap(), None);
+        assert_eq!(frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]).unwrap(), Some(65_546));
+        assert!(frame_length(&[0x81, 0x85]).is_err());
+    }
+}
