@@ -27,7 +27,9 @@ impl Mint {
     /// Never: a MAC takes a key of any length.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { key: Hmac::new_from_slice(secret).expect("a MAC takes a key of any length") }
+        Self {
+            key: Hmac::new_from_slice(secret).expect("a MAC takes a key of any length"),
+        }
     }
 
     /// Mints an id for `user` from fresh random bytes.
@@ -83,8 +85,17 @@ mod tests {
         assert!(!mint.vouches(&bob, &client));
         assert!(!mint.vouches(&UserId::anyone(), &client));
         assert!(!Mint::new(&[8; 32]).vouches(&ann, &client));
-        for forged in ["A", "ann", "0123456789abcdef0123456789abcdef", &"A".repeat(33), &"A".repeat(64)] {
-            assert!(!mint.vouches(&ann, &ClientId::parse(forged).unwrap()), "{forged}");
+        for forged in [
+            "A",
+            "ann",
+            "0123456789abcdef0123456789abcdef",
+            &"A".repeat(33),
+            &"A".repeat(64),
+        ] {
+            assert!(
+                !mint.vouches(&ann, &ClientId::parse(forged).unwrap()),
+                "{forged}"
+            );
         }
     }
 }

@@ -1,4 +1,15 @@
 //! Copydesk: a real-time document server. Every document has one owner at a time, whose sequencer gives every op its
 //! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
 
+pub mod auth;
+pub mod client;
+pub mod config;
+pub mod doc;
+pub mod gateway;
 pub mod id;
+pub mod log;
+pub mod node;
+pub mod ot;
+pub mod protocol;
+pub mod store;
+pub mod telemetry;

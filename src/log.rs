@@ -119,7 +119,9 @@ impl Change {
     /// # Errors
     /// When the bytes are not what [`Change::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (tag, json) = bytes.split_first().ok_or(DecodeError::Form("an empty change"))?;
+        let (tag, json) = bytes
+            .split_first()
+            .ok_or(DecodeError::Form("an empty change"))?;
         let json = || std::str::from_utf8(json).map_err(|_| DecodeError::Form("not UTF-8"));
         match tag {
             b'C' => Ok(Self::Create(read_content(json()?)?)),
@@ -208,7 +210,10 @@ impl Snapshot {
     /// When the entry is not the next one or does not fit.
     pub fn fold(&mut self, entry: &Entry) -> Result<(), FoldError> {
         if entry.revision != self.revision.next() {
-            return Err(FoldError::Gap { revision: self.revision, entry: entry.revision });
+            return Err(FoldError::Gap {
+                revision: self.revision,
+                entry: entry.revision,
+            });
         }
         match &entry.change {
             Change::Create(content) => {
@@ -216,8 +221,13 @@ impl Snapshot {
                 self.creator = Some((entry.id.clone(), entry.revision));
             }
             Change::Edit(op) => {
-                let content = self.content.as_mut().ok_or(FoldError::Missing(entry.revision))?;
-                content.apply(op).map_err(|error| FoldError::Unfit(entry.revision, error))?;
+                let content = self
+                    .content
+                    .as_mut()
+                    .ok_or(FoldError::Missing(entry.revision))?;
+                content
+                    .apply(op)
+                    .map_err(|error| FoldError::Unfit(entry.revision, error))?;
             }
             Change::Delete => {
                 self.content = None;
@@ -266,12 +276,21 @@ impl Snapshot {
             Some(creator) => {
                 let client = ClientId::parse(&creator.client)
                     .map_err(|_| DecodeError::Form("a client's id"))?;
-                let id = SubmitId { author: UserId::new(&creator.author), client, seq: creator.seq };
+                let id = SubmitId {
+                    author: UserId::new(&creator.author),
+                    client,
+                    seq: creator.seq,
+                };
                 Some((id, creator.revision))
             }
         };
         let content = content.map(read_content).transpose()?;
-        Ok(Self { revision, at_ms: head.at_ms, content, creator })
+        Ok(Self {
+            revision,
+            at_ms: head.at_ms,
+            content,
+            creator,
+        })
     }
 }
 
@@ -325,7 +344,11 @@ impl Tail {
     /// A tail that ends at `head` and holds nothing yet.
     #[must_use]
     pub fn new(head: Revision) -> Self {
-        Self { start: head, entries: VecDeque::new(), bytes: 0 }
+        Self {
+            start: head,
+            entries: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     /// The revision that the newest entry leads to.
@@ -364,17 +387,30 @@ impl Tail {
 
     /// The entries after `revision`, oldest first; `None` when some of them are no longer (or not yet) here.
     #[must_use]
-    pub fn since(&self, revision: Revision) -> Option<impl ExactSizeIterator<Item = &Arc<Entry>> + Clone> {
+    pub fn since(
+        &self,
+        revision: Revision,
+    ) -> Option<impl ExactSizeIterator<Item = &Arc<Entry>> + Clone> {
         let skip = revision.0.checked_sub(self.start.0)?;
-        let skip = usize::try_from(skip).ok().filter(|skip| *skip <= self.entries.len())?;
+        let skip = usize::try_from(skip)
+            .ok()
+            .filter(|skip| *skip <= self.entries.len())?;
         Some(self.entries.range(skip..))
     }
 
     /// Forgets the oldest entries until at most so many entries and bytes are held; the newest is always kept.
     /// Hands each forgotten one to `forgotten`.
-    pub fn trim(&mut self, entries_max: usize, bytes_max: usize, mut forgotten: impl FnMut(&Entry)) {
-        while self.entries.len() > entries_max || (self.bytes > bytes_max && self.entries.len() > 1) {
-            let Some(entry) = self.entries.pop_front() else { return };
+    pub fn trim(
+        &mut self,
+        entries_max: usize,
+        bytes_max: usize,
+        mut forgotten: impl FnMut(&Entry),
+    ) {
+        while self.entries.len() > entries_max || (self.bytes > bytes_max && self.entries.len() > 1)
+        {
+            let Some(entry) = self.entries.pop_front() else {
+                return;
+            };
             self.bytes -= entry.size();
             self.start = entry.revision;
             forgotten(&entry);
@@ -388,12 +424,26 @@ mod tests {
 
     fn entry(revision: u64, change: Change) -> Entry {
         let client = ClientId::parse("ann").unwrap();
-        let id = SubmitId { author: UserId::anyone(), client, seq: revision };
-        Entry { revision: Revision(revision), epoch: Epoch(1), id, at_ms: 7, change }
+        let id = SubmitId {
+            author: UserId::anyone(),
+            client,
+            seq: revision,
+        };
+        Entry {
+            revision: Revision(revision),
+            epoch: Epoch(1),
+            id,
+            at_ms: 7,
+            change,
+        }
     }
 
     fn text(data: &str) -> Content {
-        Content::create(Kind::TextUnicode, Some(&serde_json::to_string(data).unwrap())).unwrap()
+        Content::create(
+            Kind::TextUnicode,
+            Some(&serde_json::to_string(data).unwrap()),
+        )
+        .unwrap()
     }
 
     fn op(json: &str) -> Change {
@@ -403,18 +453,32 @@ mod tests {
     #[test]
     fn snapshot_is_the_fold_of_its_entries() {
         let mut snapshot = Snapshot::default();
-        snapshot.fold(&entry(1, Change::Create(text("a😀b")))).unwrap();
+        snapshot
+            .fold(&entry(1, Change::Create(text("a😀b"))))
+            .unwrap();
         snapshot.fold(&entry(2, op(r#"[2,"x"]"#))).unwrap();
         assert_eq!(snapshot.content, Some(text("a😀xb")));
-        assert!(matches!(snapshot.fold(&entry(4, Change::Nothing)), Err(FoldError::Gap { .. })));
-        assert!(matches!(snapshot.fold(&entry(3, op(r#"[9,"x"]"#))), Err(FoldError::Unfit(..))));
+        assert!(matches!(
+            snapshot.fold(&entry(4, Change::Nothing)),
+            Err(FoldError::Gap { .. })
+        ));
+        assert!(matches!(
+            snapshot.fold(&entry(3, op(r#"[9,"x"]"#))),
+            Err(FoldError::Unfit(..))
+        ));
         assert_eq!(snapshot.revision, Revision(2));
         let again = Snapshot::decode(Revision(2), &snapshot.encode()).unwrap();
         assert_eq!(again, snapshot);
         snapshot.fold(&entry(3, Change::Delete)).unwrap();
         assert_eq!(snapshot.content, None);
-        assert_eq!(Snapshot::decode(Revision(3), &snapshot.encode()).unwrap(), snapshot);
-        assert!(matches!(snapshot.fold(&entry(4, op("[]"))), Err(FoldError::Missing(_))));
+        assert_eq!(
+            Snapshot::decode(Revision(3), &snapshot.encode()).unwrap(),
+            snapshot
+        );
+        assert!(matches!(
+            snapshot.fold(&entry(4, op("[]"))),
+            Err(FoldError::Missing(_))
+        ));
     }
 
     #[test]
@@ -445,8 +509,15 @@ mod tests {
         let mut gone = Vec::new();
         tail.trim(2, usize::MAX, |entry| gone.push(entry.revision.0));
         assert_eq!(gone, [4, 5, 6, 7]);
-        assert_eq!((tail.start(), tail.head(), tail.len()), (Revision(7), Revision(9), 2));
-        let since: Vec<u64> = tail.since(Revision(8)).unwrap().map(|entry| entry.revision.0).collect();
+        assert_eq!(
+            (tail.start(), tail.head(), tail.len()),
+            (Revision(7), Revision(9), 2)
+        );
+        let since: Vec<u64> = tail
+            .since(Revision(8))
+            .unwrap()
+            .map(|entry| entry.revision.0)
+            .collect();
         assert_eq!(since, [9]);
         tail.trim(9, 0, |_| {});
         assert_eq!(tail.len(), 1);

@@ -124,13 +124,19 @@ impl Document {
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
-            Event::Asked { session, ticket, ask } => self.asked(session, ticket, ask, now),
+            Event::Asked {
+                session,
+                ticket,
+                ask,
+            } => self.asked(session, ticket, ask, now),
             Event::Left(session) => self.forwarder.left(session),
             Event::Linked { from, link } => self.linked(from, link, now),
             Event::Ring(owner) => self.owner = owner,
             Event::Shown(Ok((shown, entries))) => {
                 self.answered();
-                self.forward(now, |forwarder, wants| forwarder.shown(shown, &entries, wants));
+                self.forward(now, |forwarder, wants| {
+                    forwarder.shown(shown, &entries, wants)
+                });
             }
             Event::Shown(Err(_)) => {
                 self.forwarder.not_shown();
@@ -167,6 +173,12 @@ impl Document {
         quiet && self.forwarder.is_idle() && self.ahead.is_empty()
     }
 
+    /// Whether a session waits for something, or is told the commits.
+    #[must_use]
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.forwarder.knows(session)
+    }
+
     /// Whether everything that was accepted is durable.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -191,9 +203,17 @@ impl Document {
             Ask::Subscribe { since } => forwarder.join((session, ticket), since, true, now, wants),
             Ask::Unsubscribe => forwarder.unsubscribe(session, ticket, wants),
             Ask::Submit(submit) => forwarder.submit(session, ticket, submit, wants),
-            Ask::Publish { client, mut presence } => {
+            Ask::Publish {
+                client,
+                mut presence,
+            } => {
                 forwarder.move_position(&client, &mut presence);
-                wants.push(Want::Do(Action::Publish { session, ticket, client, presence }));
+                wants.push(Want::Do(Action::Publish {
+                    session,
+                    ticket,
+                    client,
+                    presence,
+                }));
             }
         });
     }
@@ -209,7 +229,9 @@ impl Document {
                 self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
             }
             Link::Reject { id, refusal } => {
-                self.forward(now, |forwarder, wants| forwarder.rejected(&id, refusal, wants));
+                self.forward(now, |forwarder, wants| {
+                    forwarder.rejected(&id, refusal, wants)
+                });
             }
         }
     }
@@ -225,7 +247,10 @@ impl Document {
             Role::Following if self.owner == self.me => self.claim(),
             Role::Following => {
                 let link = Link::Submit(submit);
-                self.out.push_back(Action::Send { to: self.owner, link });
+                self.out.push_back(Action::Send {
+                    to: self.owner,
+                    link,
+                });
             }
         }
     }
@@ -237,7 +262,10 @@ impl Document {
             return;
         }
         if self.ahead.len() >= AHEAD_MAX {
-            let link = Link::Reject { id: submit.id, refusal: crate::protocol::Refusal::future_version() };
+            let link = Link::Reject {
+                id: submit.id,
+                refusal: crate::protocol::Refusal::future_version(),
+            };
             return self.out.push_back(Action::Send { to: from, link });
         }
         self.ahead.push(submit);
@@ -264,7 +292,12 @@ impl Document {
             return;
         }
         self.answered();
-        let entries: Vec<_> = tail.since(tail.start()).into_iter().flatten().cloned().collect();
+        let entries: Vec<_> = tail
+            .since(tail.start())
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
         self.role = Role::Owning(Box::new(sequencer));
         self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
@@ -277,15 +310,27 @@ impl Document {
     }
 
     fn submit_surely(&mut self, submit: Submit, now: Now) {
-        let Role::Owning(sequencer) = &mut self.role else { return };
+        let Role::Owning(sequencer) = &mut self.role else {
+            return;
+        };
         if let Verdict::Ahead(submit) = sequencer.submit(self.me, submit, now, &mut self.out) {
-            let link = Link::Reject { id: submit.id, refusal: crate::protocol::Refusal::future_version() };
+            let link = Link::Reject {
+                id: submit.id,
+                refusal: crate::protocol::Refusal::future_version(),
+            };
             self.out.push_back(Action::Send { to: self.me, link });
         }
     }
 
-    fn appended(&mut self, asked: Fence, result: Result<Result<(), Refused>, StoreError>, now: Now) {
-        let Role::Owning(sequencer) = &mut self.role else { return };
+    fn appended(
+        &mut self,
+        asked: Fence,
+        result: Result<Result<(), Refused>, StoreError>,
+        now: Now,
+    ) {
+        let Role::Owning(sequencer) = &mut self.role else {
+            return;
+        };
         if sequencer.fence() != asked {
             return;
         }
@@ -319,13 +364,17 @@ impl Document {
         page: Result<Vec<Arc<crate::log::Entry>>, StoreError>,
         now: Now,
     ) {
-        let Ok(page) = page else { return self.unanswered(now) };
+        let Ok(page) = page else {
+            return self.unanswered(now);
+        };
         self.answered();
         match (asker, &mut self.role) {
             (Asker::Forwarder, _) => {
                 self.forward(now, |forwarder, wants| forwarder.paged(since, &page, wants));
             }
-            (Asker::Sequencer(epoch), Role::Owning(sequencer)) if sequencer.fence().epoch == epoch => {
+            (Asker::Sequencer(epoch), Role::Owning(sequencer))
+                if sequencer.fence().epoch == epoch =>
+            {
                 sequencer.paged(since, &page, now, &mut self.out);
             }
             // The sequencer that asked is gone.
@@ -357,7 +406,9 @@ impl Document {
 
     /// The store did not answer: what is still needed is asked again, a little later each time.
     fn unanswered(&mut self, now: Now) {
-        let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LAST);
+        let pause = RETRY_FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(RETRY_LAST);
         self.failures += 1;
         self.retry_at(now.clock + pause);
     }

@@ -179,6 +179,8 @@ pub enum Answer {
     Shown(Arc<Shown>),
     /// All that was asked for has been sent.
     Done,
+    /// The submit is committed, and its commit has been sent: nothing is to be added.
+    Committed,
     /// No.
     Refused(Refusal),
 }

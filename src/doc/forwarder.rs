@@ -113,7 +113,18 @@ impl Forwarder {
 
     /// Whether no session needs anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.live.is_empty() && self.joiners.is_empty() && self.walkers.is_empty() && self.unanswered.is_empty()
+        self.live.is_empty()
+            && self.joiners.is_empty()
+            && self.walkers.is_empty()
+            && self.unanswered.is_empty()
+    }
+
+    /// Whether a session needs anything.
+    pub(super) fn knows(&self, session: SessionId) -> bool {
+        self.live.binary_search(&session).is_ok()
+            || self.unanswered.contains_key(&session)
+            || self.joiners.iter().any(|joiner| joiner.session == session)
+            || self.walkers.iter().any(|walker| walker.session == session)
     }
 
     /// Whether a submit is with the owner.
@@ -137,7 +148,13 @@ impl Forwarder {
     ) {
         // Subscribing again replaces the first subscription.
         self.leave_live(session);
-        let joiner = Joiner { session, ticket, since, live, deadline: now.clock + JOIN_PATIENCE };
+        let joiner = Joiner {
+            session,
+            ticket,
+            since,
+            live,
+            deadline: now.clock + JOIN_PATIENCE,
+        };
         if let Some(joiner) = self.admit(joiner, out) {
             self.joiners.push(joiner);
             self.show(out);
@@ -147,9 +164,11 @@ impl Forwarder {
     /// A session wants no more commits.
     pub(super) fn unsubscribe(&mut self, session: SessionId, ticket: Ticket, out: &mut Vec<Want>) {
         self.leave_live(session);
-        self.joiners.retain(|joiner| joiner.session != session || !joiner.live);
+        self.joiners
+            .retain(|joiner| joiner.session != session || !joiner.live);
         for walker in &mut self.walkers {
-            if let (true, Then::Joined { live, .. }) = (walker.session == session, &mut walker.then) {
+            if let (true, Then::Joined { live, .. }) = (walker.session == session, &mut walker.then)
+            {
                 *live = false;
             }
         }
@@ -161,13 +180,23 @@ impl Forwarder {
         self.leave_live(session);
         self.joiners.retain(|joiner| joiner.session != session);
         self.walkers.retain(|walker| walker.session != session);
-        if let Some(first) = self.unanswered.remove(&session).and_then(|mut queue| queue.pop_front()) {
+        if let Some(first) = self
+            .unanswered
+            .remove(&session)
+            .and_then(|mut queue| queue.pop_front())
+        {
             self.with_owner.remove(&key(&first.submit.id));
         }
     }
 
     /// A session wants something committed.
-    pub(super) fn submit(&mut self, session: SessionId, ticket: Ticket, submit: Submit, out: &mut Vec<Want>) {
+    pub(super) fn submit(
+        &mut self,
+        session: SessionId,
+        ticket: Ticket,
+        submit: Submit,
+        out: &mut Vec<Want>,
+    ) {
         let queue = self.unanswered.entry(session).or_default();
         if queue.len() >= self.settings.session_submits_max {
             return out.push(reply(session, ticket, Answer::Refused(Refusal::busy())));
@@ -190,7 +219,9 @@ impl Forwarder {
     /// Commits are told, new ones or old ones.
     pub(super) fn commits(&mut self, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         let Some(first) = entries.first() else { return };
-        let tail = self.tail.get_or_insert_with(|| Tail::new(first.revision.before()));
+        let tail = self
+            .tail
+            .get_or_insert_with(|| Tail::new(first.revision.before()));
         let Some(old) = tail.head().next().0.checked_sub(first.revision.0) else {
             return self.heal(out);
         };
@@ -198,9 +229,16 @@ impl Forwarder {
         for entry in new {
             tail.push(entry.clone());
         }
-        tail.trim(self.settings.tail_entries_max, self.settings.tail_bytes_max, |_| {});
+        tail.trim(
+            self.settings.tail_entries_max,
+            self.settings.tail_bytes_max,
+            |_| {},
+        );
         if !new.is_empty() && !self.live.is_empty() {
-            out.push(Want::Do(Action::Deliver { to: self.live.clone(), entries: new.to_vec() }));
+            out.push(Want::Do(Action::Deliver {
+                to: self.live.clone(),
+                entries: new.to_vec(),
+            }));
         }
         for entry in old {
             self.answer(entry, Told::Before, out);
@@ -223,11 +261,17 @@ impl Forwarder {
     pub(super) fn shown(&mut self, shown: Arc<Shown>, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         self.showing = false;
         if self.tail.is_none() {
-            let start = entries.first().map_or(shown.revision, |entry| entry.revision.before());
+            let start = entries
+                .first()
+                .map_or(shown.revision, |entry| entry.revision.before());
             self.tail = Some(Tail::new(start));
         }
         self.commits(entries, out);
-        if self.shown.as_ref().is_none_or(|old| old.revision < shown.revision) {
+        if self
+            .shown
+            .as_ref()
+            .is_none_or(|old| old.revision < shown.revision)
+        {
             self.shown = Some(shown);
         }
         self.admit_all(out);
@@ -275,7 +319,11 @@ impl Forwarder {
             Then::Acked(revision) => revision,
             Then::Joined { .. } => Revision(u64::MAX),
         };
-        let wanted: Vec<_> = entries.iter().take_while(|entry| entry.revision <= until).cloned().collect();
+        let wanted: Vec<_> = entries
+            .iter()
+            .take_while(|entry| entry.revision <= until)
+            .cloned()
+            .collect();
         let Some(last) = wanted.last().map(|entry| entry.revision) else {
             // The log ends here, or it lacks what its head promises; either way there is nothing more to send.
             let walker = self.walkers.pop_front().expect("it was just looked at");
@@ -294,11 +342,18 @@ impl Forwarder {
 
     /// Brings a position to the tail's head, as far as the tail reaches back.
     pub(super) fn move_position(&self, client: &ClientId, presence: &mut Presence) {
-        let (Some(position), Some(tail)) = (&mut presence.position, &self.tail) else { return };
-        let Some(unseen) = tail.since(position.revision).filter(|unseen| unseen.len() > 0) else {
+        let (Some(position), Some(tail)) = (&mut presence.position, &self.tail) else {
             return;
         };
-        let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&presence.value) else { return };
+        let Some(unseen) = tail
+            .since(position.revision)
+            .filter(|unseen| unseen.len() > 0)
+        else {
+            return;
+        };
+        let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&presence.value) else {
+            return;
+        };
         for entry in unseen {
             use crate::log::Change;
             match &entry.change {
@@ -318,17 +373,28 @@ impl Forwarder {
 
     /// Lets a joiner in, or hands it back if it has to wait for a snapshot.
     fn admit(&mut self, joiner: Joiner, out: &mut Vec<Want>) -> Option<Joiner> {
-        let Some(tail) = &self.tail else { return Some(joiner) };
-        let Joiner { session, ticket, since, live, .. } = joiner;
+        let Some(tail) = &self.tail else {
+            return Some(joiner);
+        };
+        let Joiner {
+            session,
+            ticket,
+            since,
+            live,
+            ..
+        } = joiner;
         match since {
             None => {
                 let shown = self.shown.as_ref();
                 let fresh = shown.and_then(|shown| {
                     // A snapshot beyond the tail is good: what it holds comes once more, and clients pass it over.
                     let after = tail.since(shown.revision.min(tail.head()))?;
-                    (after.len() <= SHOWN_BEHIND_MAX).then(|| (shown.clone(), after.cloned().collect()))
+                    (after.len() <= SHOWN_BEHIND_MAX)
+                        .then(|| (shown.clone(), after.cloned().collect()))
                 });
-                let Some((shown, after)) = fresh else { return Some(joiner) };
+                let Some((shown, after)) = fresh else {
+                    return Some(joiner);
+                };
                 let after: Vec<_> = after;
                 out.push(reply(session, ticket, Answer::Shown(shown)));
                 if live {
@@ -339,7 +405,11 @@ impl Forwarder {
                 }
             }
             Some(since) => {
-                let walker = Walker { session, at: since, then: Then::Joined { ticket, live } };
+                let walker = Walker {
+                    session,
+                    at: since,
+                    then: Then::Joined { ticket, live },
+                };
                 if since >= tail.head() || tail.since(since).is_some() {
                     self.walked(walker, out);
                 } else {
@@ -375,8 +445,16 @@ impl Forwarder {
             Then::Acked(revision) => revision,
             Then::Joined { .. } => Revision(u64::MAX),
         };
-        let rest = self.tail.as_ref().and_then(|tail| tail.since(at)).into_iter().flatten();
-        let rest: Vec<_> = rest.take_while(|entry| entry.revision <= until).cloned().collect();
+        let rest = self
+            .tail
+            .as_ref()
+            .and_then(|tail| tail.since(at))
+            .into_iter()
+            .flatten();
+        let rest: Vec<_> = rest
+            .take_while(|entry| entry.revision <= until)
+            .cloned()
+            .collect();
         if !rest.is_empty() {
             out.push(deliver(session, rest));
         }
@@ -390,12 +468,26 @@ impl Forwarder {
 
     /// Answers the submit that `entry` is the commit of, if its session is here.
     fn answer(&mut self, entry: &Arc<Entry>, told: Told, out: &mut Vec<Want>) {
-        let Some((session, first)) = self.take_answered(&entry.id) else { return };
+        let Some((session, first)) = self.take_answered(&entry.id) else {
+            return;
+        };
+        out.push(reply(session, first.ticket, Answer::Committed));
         let heard = told == Told::Now && self.live.binary_search(&session).is_ok();
         if !heard {
-            let at = first.submit.base.unwrap_or(entry.revision).min(entry.revision.before());
-            let walker = Walker { session, at, then: Then::Acked(entry.revision) };
-            let near = self.tail.as_ref().is_some_and(|tail| tail.since(at).is_some());
+            let at = first
+                .submit
+                .base
+                .unwrap_or(entry.revision)
+                .min(entry.revision.before());
+            let walker = Walker {
+                session,
+                at,
+                then: Then::Acked(entry.revision),
+            };
+            let near = self
+                .tail
+                .as_ref()
+                .is_some_and(|tail| tail.since(at).is_some());
             if near {
                 self.walked(walker, out);
             } else {
@@ -457,13 +549,23 @@ fn key(id: &SubmitId) -> (ClientId, u64) {
 }
 
 fn reply(session: SessionId, ticket: Ticket, answer: Answer) -> Want {
-    Want::Do(Action::Reply { session, ticket, answer })
+    Want::Do(Action::Reply {
+        session,
+        ticket,
+        answer,
+    })
 }
 
 fn deliver(session: SessionId, entries: Vec<Arc<Entry>>) -> Want {
-    Want::Do(Action::Deliver { to: Arc::new(vec![session]), entries })
+    Want::Do(Action::Deliver {
+        to: Arc::new(vec![session]),
+        entries,
+    })
 }
 
 fn page(since: Revision) -> Want {
-    Want::Do(Action::Page { asker: Asker::Forwarder, since })
+    Want::Do(Action::Page {
+        asker: Asker::Forwarder,
+        since,
+    })
 }

@@ -62,7 +62,13 @@ pub(super) enum Verdict {
 
 impl Sequencer {
     /// Begins under a fresh claim: `head` is the document as the claim found it, `tail` its newest entries.
-    pub(super) fn new(me: NodeId, fence: Fence, head: Snapshot, tail: Tail, settings: DocumentSettings) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        fence: Fence,
+        head: Snapshot,
+        tail: Tail,
+        settings: DocumentSettings,
+    ) -> Self {
         assert_eq!(tail.head(), head.revision, "the tail leads to the head");
         let mut recent = BTreeMap::new();
         for entry in tail.since(tail.start()).into_iter().flatten() {
@@ -72,7 +78,10 @@ impl Sequencer {
             fence,
             me,
             // Opening walked these entries: the next opening should not have to.
-            unsaved: Unsaved { entries: tail.len(), ..Unsaved::default() },
+            unsaved: Unsaved {
+                entries: tail.len(),
+                ..Unsaved::default()
+            },
             tail,
             staged: VecDeque::new(),
             appending: 0,
@@ -95,13 +104,14 @@ impl Sequencer {
         self.staged.is_empty() && self.late.is_empty()
     }
 
-    /// The durable entries that are held.
-    pub(super) fn tail(&self) -> &Tail {
-        &self.tail
-    }
-
     /// Gives `submit` the next revision, or answers with what came of its first copy.
-    pub(super) fn submit(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) -> Verdict {
+    pub(super) fn submit(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        now: Now,
+        out: &mut VecDeque<Action>,
+    ) -> Verdict {
         if from != self.me {
             self.subscribers.insert(from);
         }
@@ -147,12 +157,21 @@ impl Sequencer {
     pub(super) fn page(&self, out: &mut VecDeque<Action>) {
         if let Some(late) = self.late.front() {
             let asker = Asker::Sequencer(self.fence.epoch);
-            out.push_back(Action::Page { asker, since: late.at });
+            out.push_back(Action::Page {
+                asker,
+                since: late.at,
+            });
         }
     }
 
     /// The entries after `since`, which the first of the late submits asked for.
-    pub(super) fn paged(&mut self, since: Revision, page: &[Arc<Entry>], now: Now, out: &mut VecDeque<Action>) {
+    pub(super) fn paged(
+        &mut self,
+        since: Revision,
+        page: &[Arc<Entry>],
+        now: Now,
+        out: &mut VecDeque<Action>,
+    ) {
         let Some(mut rebase) = self.late.front().cloned().filter(|late| late.at == since) else {
             return;
         };
@@ -191,18 +210,31 @@ impl Sequencer {
             self.tail.push(entry.clone());
         }
         let recent = &mut self.recent;
-        self.tail.trim(self.settings.tail_entries_max, self.settings.tail_bytes_max, |gone| {
-            if recent.get(&gone.id.client).is_some_and(|(_, revision)| *revision == gone.revision) {
-                recent.remove(&gone.id.client);
-            }
-        });
+        self.tail.trim(
+            self.settings.tail_entries_max,
+            self.settings.tail_bytes_max,
+            |gone| {
+                if recent
+                    .get(&gone.id.client)
+                    .is_some_and(|(_, revision)| *revision == gone.revision)
+                {
+                    recent.remove(&gone.id.client);
+                }
+            },
+        );
         if let Some(view) = self.view.take() {
             self.viewed(view, out);
         }
         for node in &self.subscribers {
-            out.push_back(Action::Send { to: *node, link: Link::Commits(commits.clone()) });
+            out.push_back(Action::Send {
+                to: *node,
+                link: Link::Commits(commits.clone()),
+            });
         }
-        out.push_back(Action::Send { to: self.me, link: Link::Commits(commits) });
+        out.push_back(Action::Send {
+            to: self.me,
+            link: Link::Commits(commits),
+        });
         self.append(out);
     }
 
@@ -231,7 +263,10 @@ impl Sequencer {
 
     fn viewed(&mut self, view: Snapshot, out: &mut VecDeque<Action>) {
         if std::mem::take(&mut self.unsaved.due) {
-            out.push_back(Action::Save { fence: self.fence, snapshot: view.clone() });
+            out.push_back(Action::Save {
+                fence: self.fence,
+                snapshot: view.clone(),
+            });
         }
         if std::mem::take(&mut self.show_wanted) {
             out.push_back(Action::Encode(view));
@@ -240,35 +275,71 @@ impl Sequencer {
 
     /// Where the log holds, or will hold, an earlier copy of this submit, as far as memory goes.
     fn first_copy(&self, submit: &Submit) -> Option<Revision> {
-        let recent = self.recent.get(&submit.id.client).filter(|(id, _)| *id == submit.id);
-        let creator = self.head.creator.as_ref().filter(|(id, _)| *id == submit.id);
+        let recent = self
+            .recent
+            .get(&submit.id.client)
+            .filter(|(id, _)| *id == submit.id);
+        let creator = self
+            .head
+            .creator
+            .as_ref()
+            .filter(|(id, _)| *id == submit.id);
         recent.or(creator).map(|(_, revision)| *revision)
     }
 
     /// Answers a copy of what memory knows to have `revision`.
-    fn answer_known_copy(&mut self, from: NodeId, submit: Submit, revision: Revision, out: &mut VecDeque<Action>) {
+    fn answer_known_copy(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        revision: Revision,
+        out: &mut VecDeque<Action>,
+    ) {
         if revision > self.tail.head() {
             // Not yet durable: its commit will be the answer.
         } else if revision > self.tail.start() {
             self.tell(from, submit.base.unwrap_or(revision), revision, out);
         } else {
             let (base, at) = (revision.before(), revision.before());
-            self.put_aside(Rebase { from, id: submit.id, base, at, wanted: Wanted::Unread }, out);
+            self.put_aside(
+                Rebase {
+                    from,
+                    id: submit.id,
+                    base,
+                    at,
+                    wanted: Wanted::Unread,
+                },
+                out,
+            );
         }
     }
 
     /// Tells a node the commits after `since`, and in any case from `until` on.
     fn tell(&self, to: NodeId, since: Revision, until: Revision, out: &mut VecDeque<Action>) {
         let since = since.min(until.before()).max(self.tail.start());
-        let commits: Vec<_> = self.tail.since(since).into_iter().flatten().cloned().collect();
-        out.push_back(Action::Send { to, link: Link::Commits(commits) });
+        let commits: Vec<_> = self
+            .tail
+            .since(since)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        out.push_back(Action::Send {
+            to,
+            link: Link::Commits(commits),
+        });
     }
 
     /// Brings a submit that has reached the tail to the head, and stages it.
     fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
-        let unseen = self.tail.since(rebase.at).expect("whoever stages has reached the tail");
+        let unseen = self
+            .tail
+            .since(rebase.at)
+            .expect("whoever stages has reached the tail");
         // One entry at a time: over their composition it would become another op (rule 4).
-        let walked = unseen.chain(&self.staged).try_for_each(|entry| rebase.over(entry));
+        let walked = unseen
+            .chain(&self.staged)
+            .try_for_each(|entry| rebase.over(entry));
         if let ControlFlow::Break(outcome) = walked {
             return self.settle(rebase, outcome, out);
         }
@@ -288,7 +359,8 @@ impl Sequencer {
         if let Err(refusal) = self.fold(&entry) {
             return reject(rebase.from, entry.id, refusal, out);
         }
-        self.recent.insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+        self.recent
+            .insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
         self.staged.push_back(Arc::new(entry));
         self.append(out);
     }
@@ -302,7 +374,10 @@ impl Sequencer {
                 self.tell(rebase.from, rebase.base, entry.revision, out);
             }
             Outcome::Copy(entry) => {
-                out.push_back(Action::Send { to: rebase.from, link: Link::Commits(vec![entry]) });
+                out.push_back(Action::Send {
+                    to: rebase.from,
+                    link: Link::Commits(vec![entry]),
+                });
             }
             Outcome::Refused(refusal) => reject(rebase.from, rebase.id, refusal, out),
         }
@@ -311,7 +386,11 @@ impl Sequencer {
     /// Folds an entry into the head, unless it does not fit or makes the document too large.
     fn fold(&mut self, entry: &Entry) -> Result<(), Refusal> {
         let bytes_max = self.settings.document_bytes_max;
-        let bytes = self.head.content.as_ref().map_or(0, |content| content.size_bytes());
+        let bytes = self
+            .head
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes());
         if matches!(entry.change, Change::Create(_)) && self.head.content.is_some() {
             return Err(Refusal::already_created());
         }
@@ -321,7 +400,10 @@ impl Sequencer {
         // Near the limit the outcome decides: what shrinks the document is always welcome.
         let mut grown = self.head.clone();
         grown.fold(entry).map_err(unfit)?;
-        let bytes_grown = grown.content.as_ref().map_or(0, |content| content.size_bytes());
+        let bytes_grown = grown
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes());
         if bytes_grown > bytes_max && bytes_grown > bytes {
             return Err(Refusal::document_too_large(bytes_max));
         }
@@ -339,13 +421,19 @@ impl Sequencer {
         if self.unsaved.entries + self.appending >= self.settings.snapshot_entries
             || self.unsaved.bytes + bytes >= self.settings.snapshot_bytes
         {
-            self.unsaved = Unsaved { due: true, ..Unsaved::default() };
+            self.unsaved = Unsaved {
+                due: true,
+                ..Unsaved::default()
+            };
         }
         if self.unsaved.due || self.show_wanted {
             self.view = Some(self.head.clone());
         }
         let entries = self.staged.iter().cloned().collect();
-        out.push_back(Action::Append { fence: self.fence, entries });
+        out.push_back(Action::Append {
+            fence: self.fence,
+            entries,
+        });
     }
 }
 
@@ -358,7 +446,10 @@ fn unfit(error: FoldError) -> Refusal {
 }
 
 fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
-    out.push_back(Action::Send { to, link: Link::Reject { id, refusal } });
+    out.push_back(Action::Send {
+        to,
+        link: Link::Reject { id, refusal },
+    });
 }
 
 /// A submit on its way from its base to the head.
@@ -400,7 +491,13 @@ impl Rebase {
                 Err(error) => return Err((id, error.into())),
             },
         };
-        Ok(Self { from, id, base, at: base, wanted })
+        Ok(Self {
+            from,
+            id,
+            base,
+            at: base,
+            wanted,
+        })
     }
 
     /// Brings it past one entry: ShareDB's matrix of what may follow what.
@@ -415,7 +512,10 @@ impl Rebase {
             (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
                 return refused(Refusal::already_created());
             }
-            (Wanted::Change(Change::Create(_) | Change::Edit(_)) | Wanted::Unread, Change::Delete) => {
+            (
+                Wanted::Change(Change::Create(_) | Change::Edit(_)) | Wanted::Unread,
+                Change::Delete,
+            ) => {
                 return refused(Refusal::was_deleted());
             }
             (Wanted::Change(Change::Edit(op)), Change::Edit(other)) => {
@@ -425,9 +525,11 @@ impl Rebase {
                     Err(error) => return refused(error.into()),
                 }
             }
-            (Wanted::Change(Change::Delete | Change::Nothing), Change::Edit(_) | Change::Delete)
-            | (Wanted::Unread, Change::Edit(_))
-            | (Wanted::Change(Change::Nothing), _) => {}
+            (
+                Wanted::Change(Change::Delete | Change::Nothing),
+                Change::Edit(_) | Change::Delete,
+            )
+            | (Wanted::Unread, Change::Edit(_)) => {}
         }
         self.at = entry.revision;
         ControlFlow::Continue(())

@@ -38,7 +38,10 @@ impl Frames {
 /// A close frame with its status and a reason of at most 123 bytes.
 #[must_use]
 pub fn close_frame(status: u16, reason: &str) -> Bytes {
-    debug_assert!(reason.len() <= 123, "a control frame carries at most 125 bytes");
+    debug_assert!(
+        reason.len() <= 123,
+        "a control frame carries at most 125 bytes"
+    );
     let mut out = BytesMut::with_capacity(reason.len() + 4);
     header(&mut out, CLOSE, reason.len() + 2);
     out.put_u16(status);
@@ -46,10 +49,28 @@ pub fn close_frame(status: u16, reason: &str) -> Bytes {
     out.freeze()
 }
 
+/// A ping, which a living client answers by itself.
+#[must_use]
+pub fn ping_frame() -> Bytes {
+    Bytes::from_static(&[FINAL | PING, 0])
+}
+
+/// The answer to a client's ping, with what the ping carried: at most 125 bytes.
+#[must_use]
+pub fn pong_frame(payload: &[u8]) -> Bytes {
+    let payload = &payload[..payload.len().min(125)];
+    let mut out = BytesMut::with_capacity(payload.len() + 2);
+    header(&mut out, PONG, payload.len());
+    out.extend_from_slice(payload);
+    out.freeze()
+}
+
 const HEADER_BYTES_MAX: usize = 10;
 const FINAL: u8 = 0x80;
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
 
 fn header(out: &mut BytesMut, opcode: u8, length: usize) {
     out.put_u8(FINAL | opcode);
@@ -81,12 +102,16 @@ mod tests {
         }
         let mut bytes = BytesMut::from(frames.finish().as_ref());
         for text in ["{}", &middle, &long] {
-            let (fin, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
+            let (fin, opcode, payload) =
+                Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
             assert!(fin && opcode == OpCode::Text);
             assert_eq!(payload.unwrap(), text.as_bytes());
         }
         let mut bytes = BytesMut::from(close_frame(1012, "restart").as_ref());
         let (_, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
-        assert_eq!((opcode, &payload.unwrap()[..]), (OpCode::Close, &b"\x03\xf4restart"[..]));
+        assert_eq!(
+            (opcode, &payload.unwrap()[..]),
+            (OpCode::Close, &b"\x03\xf4restart"[..])
+        );
     }
 }

@@ -6,11 +6,11 @@ mod refusal;
 mod reply;
 mod request;
 
-pub use frame::{Frames, close_frame};
+pub use frame::{Frames, close_frame, ping_frame, pong_frame};
 pub use refusal::{Code, Refusal};
 pub use reply::{
     Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
-    shown_reply,
+    presence_subscribed, shown_reply,
 };
 pub use request::{
     BadRequest, Bulk, ClientMessage, Echo, Position, Presence, Proposal, SEQ_MAX, Submit, parse,

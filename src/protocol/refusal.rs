@@ -6,7 +6,10 @@ use crate::ot::OtError;
 
 /// ShareDB's name for a kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the code that it is written as, explained at its refusal")]
+#[allow(
+    missing_docs,
+    reason = "each is the code that it is written as, explained at its refusal"
+)]
 pub enum Code {
     MessageBadlyFormed,
     OpBadlyFormed,
@@ -66,7 +69,10 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of a kind, with its sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// A create where the document exists, or an edit whose document was created anew since its base.
@@ -90,19 +96,28 @@ impl Refusal {
     /// A base or a wanted revision that the log has not reached.
     #[must_use]
     pub fn future_version() -> Self {
-        Self::new(Code::FutureVersion, "Version is newer than the document's current version")
+        Self::new(
+            Code::FutureVersion,
+            "Version is newer than the document's current version",
+        )
     }
 
     /// A base so old that the way from it to the present is not walked for a client.
     #[must_use]
     pub fn ops_not_found() -> Self {
-        Self::new(Code::OpsNotFound, "The op was made on a version that is too old")
+        Self::new(
+            Code::OpsNotFound,
+            "The op was made on a version that is too old",
+        )
     }
 
     /// The document would outgrow what one may be.
     #[must_use]
     pub fn document_too_large(bytes_max: usize) -> Self {
-        Self::new(Code::TooLarge, format!("A document has at most {bytes_max} bytes"))
+        Self::new(
+            Code::TooLarge,
+            format!("A document has at most {bytes_max} bytes"),
+        )
     }
 
     /// More at once than one client may ask of one document.
@@ -114,14 +129,17 @@ impl Refusal {
     /// The store did not answer.
     #[must_use]
     pub fn store_unavailable() -> Self {
-        Self::new(Code::StoreUnavailable, "The store does not answer: try again")
+        Self::new(
+            Code::StoreUnavailable,
+            "The store does not answer: try again",
+        )
     }
 }
 
 impl From<OtError> for Refusal {
     fn from(error: OtError) -> Self {
         let code = match &error {
-            OtError::Malformed(_) => Code::OpBadlyFormed,
+            OtError::Malformed(_) | OtError::BadData(_) => Code::OpBadlyFormed,
             OtError::NotApplied(_) | OtError::KindsDiffer => Code::OpNotApplied,
             OtError::NoPresence => Code::NoPresence,
         };

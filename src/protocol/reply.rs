@@ -26,7 +26,10 @@ impl Shown {
     /// Encodes a snapshot.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
-        let size = snapshot.content.as_ref().map_or(0, |content| content.size_bytes());
+        let size = snapshot
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes());
         let mut json = Vec::with_capacity(size + size / 16 + 96);
         json.extend_from_slice(b"{\"v\":");
         json.extend_from_slice(snapshot.revision.0.to_string().as_bytes());
@@ -44,7 +47,12 @@ impl Shown {
             None => json.extend_from_slice(b",\"type\":null}"),
         }
         let kind = snapshot.content.as_ref().map(crate::ot::Content::kind);
-        Self { revision: snapshot.revision, kind, json: json.into(), data }
+        Self {
+            revision: snapshot.revision,
+            kind,
+            json: json.into(),
+            data,
+        }
     }
 
     /// `{"v":…,"data":…,"type":…}`, as a bulk reply holds it.
@@ -213,6 +221,19 @@ pub fn presence(client: &ClientId, presence: &Presence) -> Bytes {
     Frames::one(&json)
 }
 
+/// The success of `ps` or `pu`.
+#[must_use]
+pub fn presence_subscribed(action: &str, channel: &Name, seq: u64) -> Bytes {
+    let mut json = b"{\"ch\":".to_vec();
+    write_string(channel.as_str(), &mut json);
+    json.extend_from_slice(b",\"seq\":");
+    write_number(seq, &mut json);
+    json.extend_from_slice(b",\"a\":\"");
+    json.extend_from_slice(action.as_bytes());
+    json.extend_from_slice(b"\"}");
+    Frames::one(&json)
+}
+
 /// `pr`: asks a channel's subscriber to say its presences again.
 #[must_use]
 pub fn presence_requested(channel: &Name) -> Bytes {
@@ -255,7 +276,10 @@ mod tests {
         assert_eq!(payload(&done(&echo)), r#"{"a":"s","c":"x","d":"y"}"#);
         let shown = Shown::of(&Snapshot::default());
         let reply = shown_reply(&echo, &shown);
-        assert_eq!(payload(&reply), r#"{"a":"s","c":"x","d":"y","data":{"v":0,"type":null}}"#);
+        assert_eq!(
+            payload(&reply),
+            r#"{"a":"s","c":"x","d":"y","data":{"v":0,"type":null}}"#
+        );
         let refusal = Refusal::does_not_exist();
         assert_eq!(
             payload(&error(&echo, &refusal)),
@@ -264,13 +288,18 @@ mod tests {
         let echo = echo_of(r#"{"a":"bs","c":"x","b":{"a":2}}"#);
         assert_eq!(payload(&done(&echo)), r#"{"a":"bs","c":"x","b":{"a":2}}"#);
         let echo = echo_of(r#"{"a":"nf","id":7,"c":"x","d":"y","v":1}"#);
-        assert_eq!(payload(&history(&echo, &shown)), r#"{"a":"nf","id":7,"v":0,"type":null,"m":null}"#);
+        assert_eq!(
+            payload(&history(&echo, &shown)),
+            r#"{"a":"nf","id":7,"v":0,"type":null,"m":null}"#
+        );
     }
 
     #[test]
     fn presence_is_sent_as_it_was_said() {
         let text = r#"{"a":"p","ch":"d.1","id":"pa","p":{"index":2},"pv":1,"c":"d","d":"1","v":3,"t":"rich-text"}"#;
-        let Ok((ClientMessage::Presence(said), _)) = parse(text) else { panic!("a presence") };
+        let Ok((ClientMessage::Presence(said), _)) = parse(text) else {
+            panic!("a presence")
+        };
         let client = ClientId::parse("ann").unwrap();
         assert_eq!(
             payload(&presence(&client, &said)),

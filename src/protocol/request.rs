@@ -225,7 +225,10 @@ pub fn parse(text: &str) -> Result<(ClientMessage, Echo), BadRequest> {
         Ok(fields) => fields,
         // A field named twice is an object still, but not one whose meaning is plain.
         Err(error) if error.is_data() => {
-            return Err(BadRequest::Refused(Echo::default(), badly_formed("Invalid or unknown message")));
+            return Err(BadRequest::Refused(
+                Echo::default(),
+                badly_formed("Invalid or unknown message"),
+            ));
         }
         Err(_) => return Err(BadRequest::NotAnObject),
     };
@@ -297,18 +300,28 @@ impl<'a> Raw<'a> {
 
     /// A string member.
     fn string(self, message: &str) -> Result<Option<String>, Refusal> {
-        let Some(json) = self.json() else { return Ok(None) };
-        serde_json::from_str(json).map(Some).map_err(|_| badly_formed(message))
+        let Some(json) = self.json() else {
+            return Ok(None);
+        };
+        serde_json::from_str(json)
+            .map(Some)
+            .map_err(|_| badly_formed(message))
     }
 
     fn name(self, message: &str) -> Result<Option<Name>, Refusal> {
-        let Some(text) = self.string(message)? else { return Ok(None) };
-        Name::parse(&text).map(Some).map_err(|_| badly_formed(message))
+        let Some(text) = self.string(message)? else {
+            return Ok(None);
+        };
+        Name::parse(&text)
+            .map(Some)
+            .map_err(|_| badly_formed(message))
     }
 
     /// A number that is whole, not negative, and exact in JavaScript.
     fn count(self, message: &str) -> Result<Option<u64>, Refusal> {
-        let Some(json) = self.json() else { return Ok(None) };
+        let Some(json) = self.json() else {
+            return Ok(None);
+        };
         count(json).map(Some).ok_or_else(|| badly_formed(message))
     }
 
@@ -330,30 +343,52 @@ fn count(json: &str) -> Option<u64> {
 impl Fields<'_> {
     fn message(&self) -> Result<ClientMessage, Refusal> {
         let unknown = || badly_formed("Invalid or unknown message");
-        let action = self.a.string("Invalid or unknown message")?.ok_or_else(unknown)?;
+        let action = self
+            .a
+            .string("Invalid or unknown message")?
+            .ok_or_else(unknown)?;
         // Whatever is asked, a name that is there must be one.
         self.c.name("Invalid collection")?;
         self.ch.name("Invalid presence channel")?;
         match action.as_str() {
             "hs" => self.handshake(),
             "pp" => Ok(ClientMessage::Ping),
-            "f" => Ok(ClientMessage::Fetch { doc: self.doc()?, since: self.v.revision()? }),
-            "s" => Ok(ClientMessage::Subscribe { doc: self.doc()?, since: self.v.revision()? }),
+            "f" => Ok(ClientMessage::Fetch {
+                doc: self.doc()?,
+                since: self.v.revision()?,
+            }),
+            "s" => Ok(ClientMessage::Subscribe {
+                doc: self.doc()?,
+                since: self.v.revision()?,
+            }),
             "u" => Ok(ClientMessage::Unsubscribe { doc: self.doc()? }),
             "bf" => Ok(ClientMessage::BulkFetch(self.bulk()?)),
             "bs" => Ok(ClientMessage::BulkSubscribe(self.bulk()?)),
             "bu" => Ok(ClientMessage::BulkUnsubscribe(self.bulk()?)),
-            "op" => Ok(ClientMessage::Submit { doc: self.doc()?, submit: self.submit()? }),
-            "nf" => Ok(ClientMessage::HistoryAt { doc: self.doc()?, revision: self.v.revision()? }),
-            "nt" => Ok(ClientMessage::HistoryAtTime { doc: self.doc()?, at_ms: self.timestamp()? }),
+            "op" => Ok(ClientMessage::Submit {
+                doc: self.doc()?,
+                submit: self.submit()?,
+            }),
+            "nf" => Ok(ClientMessage::HistoryAt {
+                doc: self.doc()?,
+                revision: self.v.revision()?,
+            }),
+            "nt" => Ok(ClientMessage::HistoryAtTime {
+                doc: self.doc()?,
+                at_ms: self.timestamp()?,
+            }),
             "p" => Ok(ClientMessage::Presence(self.presence()?)),
-            "ps" => {
-                Ok(ClientMessage::PresenceSubscribe { channel: self.channel()?, seq: self.presence_seq()? })
-            }
-            "pu" => {
-                Ok(ClientMessage::PresenceUnsubscribe { channel: self.channel()?, seq: self.presence_seq()? })
-            }
-            "pr" => Ok(ClientMessage::PresenceRequest { channel: self.channel()? }),
+            "ps" => Ok(ClientMessage::PresenceSubscribe {
+                channel: self.channel()?,
+                seq: self.presence_seq()?,
+            }),
+            "pu" => Ok(ClientMessage::PresenceUnsubscribe {
+                channel: self.channel()?,
+                seq: self.presence_seq()?,
+            }),
+            "pr" => Ok(ClientMessage::PresenceRequest {
+                channel: self.channel()?,
+            }),
             "qf" | "qs" | "qu" => Err(Refusal::new(Code::NotServed, "Queries are not served")),
             _ => Err(unknown()),
         }
@@ -364,7 +399,11 @@ impl Fields<'_> {
         const MEMBER_BYTES_MAX: usize = 1_600;
         let mut members = String::with_capacity(96);
         let mut add = |name: &str, raw: Raw<'_>, bytes_max: usize| {
-            if let Some(json) = raw.0.map(RawValue::get).filter(|json| json.len() <= bytes_max) {
+            if let Some(json) = raw
+                .0
+                .map(RawValue::get)
+                .filter(|json| json.len() <= bytes_max)
+            {
                 for part in ["\"", name, "\":", json, ","] {
                     members.push_str(part);
                 }
@@ -379,16 +418,27 @@ impl Fields<'_> {
             plain = named;
         }
         let bulk = add("b", self.b, BULK_BYTES_MAX);
-        for (name, raw) in [("ch", self.ch), ("seq", self.seq), ("src", self.src), ("v", self.v)] {
+        for (name, raw) in [
+            ("ch", self.ch),
+            ("seq", self.seq),
+            ("src", self.src),
+            ("v", self.v),
+        ] {
             add(name, raw, MEMBER_BYTES_MAX);
         }
-        Echo { members: members.into(), plain, bulk }
+        Echo {
+            members: members.into(),
+            plain,
+            bulk,
+        }
     }
 
     fn handshake(&self) -> Result<ClientMessage, Refusal> {
         for version in [self.protocol, self.protocol_minor] {
             let json = version.json().unwrap_or("0");
-            if !json.starts_with(|first: char| first.is_ascii_digit() || first == '"' || first == '-') {
+            if !json
+                .starts_with(|first: char| first.is_ascii_digit() || first == '"' || first == '-')
+            {
                 return Err(badly_formed("Invalid protocol"));
             }
         }
@@ -397,8 +447,14 @@ impl Fields<'_> {
     }
 
     fn doc(&self) -> Result<DocId, Refusal> {
-        let collection = self.c.name("Invalid collection")?.ok_or_else(|| badly_formed("Invalid collection"))?;
-        let id = self.d.name("Invalid id")?.ok_or_else(|| badly_formed("Invalid id"))?;
+        let collection = self
+            .c
+            .name("Invalid collection")?
+            .ok_or_else(|| badly_formed("Invalid collection"))?;
+        let id = self
+            .d
+            .name("Invalid id")?
+            .ok_or_else(|| badly_formed("Invalid id"))?;
         Ok(DocId { collection, id })
     }
 
@@ -414,29 +470,46 @@ impl Fields<'_> {
 
     fn bulk(&self) -> Result<Bulk, Refusal> {
         let invalid = || badly_formed("Invalid bulk subscribe data");
-        let collection = self.c.name("Invalid collection")?.ok_or_else(|| badly_formed("Invalid collection"))?;
+        let collection = self
+            .c
+            .name("Invalid collection")?
+            .ok_or_else(|| badly_formed("Invalid collection"))?;
         let json = self.b.json().ok_or_else(invalid)?;
         let since = json.starts_with('{');
         let names: Vec<(String, Option<Revision>)> = if since {
-            let map: BTreeMap<String, Raw<'_>> = serde_json::from_str(json).map_err(|_| invalid())?;
+            let map: BTreeMap<String, Raw<'_>> =
+                serde_json::from_str(json).map_err(|_| invalid())?;
             map.into_iter()
                 .map(|(name, version)| Ok((name, version.revision()?)))
                 .collect::<Result<_, Refusal>>()?
         } else {
             let list: Vec<Raw<'_>> = serde_json::from_str(json).map_err(|_| invalid())?;
             list.into_iter()
-                .map(|name| Ok((name.string("Invalid id")?.ok_or_else(|| badly_formed("Invalid id"))?, None)))
+                .map(|name| {
+                    Ok((
+                        name.string("Invalid id")?
+                            .ok_or_else(|| badly_formed("Invalid id"))?,
+                        None,
+                    ))
+                })
                 .collect::<Result<_, Refusal>>()?
         };
         let mut docs = BTreeMap::new();
         for (name, version) in names {
-            docs.insert(Name::parse(&name).map_err(|_| badly_formed("Invalid id"))?, version);
+            docs.insert(
+                Name::parse(&name).map_err(|_| badly_formed("Invalid id"))?,
+                version,
+            );
         }
         if docs.len() > BULK_DOCS_MAX {
             let message = format!("A bulk request names at most {BULK_DOCS_MAX} documents");
             return Err(Refusal::new(Code::TooMany, message));
         }
-        Ok(Bulk { collection, docs, since })
+        Ok(Bulk {
+            collection,
+            docs,
+            since,
+        })
     }
 
     fn submit(&self) -> Result<Submit, Refusal> {
@@ -445,8 +518,12 @@ impl Fields<'_> {
         let client = match self.src.json() {
             None => None,
             Some(json) => {
-                let text: String = serde_json::from_str(json).map_err(|_| op_badly_formed("src must be a string"))?;
-                Some(ClientId::parse(&text).map_err(|_| op_badly_formed("src is not a client's id"))?)
+                let text: String = serde_json::from_str(json)
+                    .map_err(|_| op_badly_formed("src must be a string"))?;
+                Some(
+                    ClientId::parse(&text)
+                        .map_err(|_| op_badly_formed("src is not a client's id"))?,
+                )
             }
         };
         let Some(seq) = seq? else {
@@ -456,7 +533,12 @@ impl Fields<'_> {
             let message = "Connection seq has exceeded the max safe integer, maybe from being open for too long";
             return Err(Refusal::new(Code::SeqOverflow, message));
         }
-        Ok(Submit { client, seq, base, proposal: self.proposal()? })
+        Ok(Submit {
+            client,
+            seq,
+            base,
+            proposal: self.proposal()?,
+        })
     }
 
     fn proposal(&self) -> Result<Proposal, Refusal> {
@@ -475,33 +557,54 @@ impl Fields<'_> {
     }
 
     fn timestamp(&self) -> Result<Option<u64>, Refusal> {
-        let Some(json) = self.ts.json() else { return Ok(None) };
-        let number: f64 = serde_json::from_str(json).map_err(|_| badly_formed("Invalid timestamp"))?;
+        let Some(json) = self.ts.json() else {
+            return Ok(None);
+        };
+        let number: f64 =
+            serde_json::from_str(json).map_err(|_| badly_formed("Invalid timestamp"))?;
         Ok(Some(number.max(0.0) as u64))
     }
 
     fn presence(&self) -> Result<Presence, Refusal> {
         let channel = self.channel()?;
-        let id = self.id.name("Invalid presence ID")?.ok_or_else(|| badly_formed("Invalid presence ID"))?;
+        let id = self
+            .id
+            .name("Invalid presence ID")?
+            .ok_or_else(|| badly_formed("Invalid presence ID"))?;
         let version = self.pv.count("Invalid presence version")?.unwrap_or(0);
         let value: Arc<str> = self.p.0.map_or("null", RawValue::get).into();
         let position = match (self.c.json(), self.d.json()) {
             (None, None) => None,
             _ => self.position()?,
         };
-        Ok(Presence { channel, id, version, value, position })
+        Ok(Presence {
+            channel,
+            id,
+            version,
+            value,
+            position,
+        })
     }
 
     fn position(&self) -> Result<Option<Position>, Refusal> {
         let doc = self.doc()?;
-        let Some(revision) = self.v.revision()? else { return Ok(None) };
-        let Some(name) = self.t.string("Invalid type")? else { return Ok(None) };
-        let kind = Kind::parse(&name).ok_or_else(|| Refusal::new(Code::TypeNotRecognized, "Unknown type"))?;
+        let Some(revision) = self.v.revision()? else {
+            return Ok(None);
+        };
+        let Some(name) = self.t.string("Invalid type")? else {
+            return Ok(None);
+        };
+        let kind = Kind::parse(&name)
+            .ok_or_else(|| Refusal::new(Code::TypeNotRecognized, "Unknown type"))?;
         if kind != Kind::RichText {
             let message = format!("Type does not support presence: {name}");
             return Err(Refusal::new(Code::NoPresence, message));
         }
-        Ok(Some(Position { doc, revision, kind }))
+        Ok(Some(Position {
+            doc,
+            revision,
+            kind,
+        }))
     }
 }
 
@@ -522,7 +625,8 @@ fn created(json: &str) -> Result<Content, Refusal> {
     let missing = || op_badly_formed("Missing create type");
     let name = created.r#type.json().ok_or_else(missing)?;
     let name: String = serde_json::from_str(name).map_err(|_| missing())?;
-    let kind = Kind::parse(&name).ok_or_else(|| Refusal::new(Code::TypeNotRecognized, "Unknown type"))?;
+    let kind =
+        Kind::parse(&name).ok_or_else(|| Refusal::new(Code::TypeNotRecognized, "Unknown type"))?;
     Ok(Content::create(kind, created.data.json())?)
 }
 
@@ -532,9 +636,11 @@ mod tests {
 
     fn refused(text: &str) -> (String, &'static str, String) {
         match parse(text) {
-            Err(BadRequest::Refused(echo, refusal)) => {
-                (echo.all().to_owned(), refusal.code.as_str(), refusal.message)
-            }
+            Err(BadRequest::Refused(echo, refusal)) => (
+                echo.all().to_owned(),
+                refusal.code.as_str(),
+                refusal.message,
+            ),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -543,7 +649,10 @@ mod tests {
     fn form_is_checked_with_the_protocols_own_words() {
         for (text, message) in [
             (r#"{"a":"f","c":5,"d":"x"}"#, "Invalid collection"),
-            (r#"{"a":"f","c":"constructor","d":"x"}"#, "Invalid collection"),
+            (
+                r#"{"a":"f","c":"constructor","d":"x"}"#,
+                "Invalid collection",
+            ),
             (r#"{"a":"f","d":"x"}"#, "Invalid collection"),
             (r#"{"a":"f","c":"x"}"#, "Invalid id"),
             (r#"{"a":"f","c":"x","d":"__proto__"}"#, "Invalid id"),
@@ -551,7 +660,10 @@ mod tests {
             (r#"{"a":"f","c":"x","d":"y","v":1.5}"#, "Invalid version"),
             (r#"{"a":"f","c":"x","d":"y","v":1e308}"#, "Invalid version"),
             (r#"{"a":"f","c":"x","d":"y","v":"1"}"#, "Invalid version"),
-            (r#"{"a":"bs","c":"x","b":null}"#, "Invalid bulk subscribe data"),
+            (
+                r#"{"a":"bs","c":"x","b":null}"#,
+                "Invalid bulk subscribe data",
+            ),
             (r#"{"a":"bs","c":"x","b":["a",1]}"#, "Invalid id"),
             (r#"{"a":"bs","c":"x","b":{"a":-1}}"#, "Invalid version"),
             (r#"{"a":"hs","protocol":{}}"#, "Invalid protocol"),
@@ -560,14 +672,30 @@ mod tests {
             (r#"{"a":5}"#, "Invalid or unknown message"),
             (r#"{}"#, "Invalid or unknown message"),
             (r#"{"a":"f","a":"f"}"#, "Invalid or unknown message"),
-            (r#"{"a":"p","ch":"toString","id":"x"}"#, "Invalid presence channel"),
+            (
+                r#"{"a":"p","ch":"toString","id":"x"}"#,
+                "Invalid presence channel",
+            ),
             (r#"{"a":"p","ch":"x","id":1}"#, "Invalid presence ID"),
-            (r#"{"a":"p","ch":"x","id":"y","pv":-1}"#, "Invalid presence version"),
-            (r#"{"a":"nt","c":"x","d":"y","ts":"1"}"#, "Invalid timestamp"),
-            (r#"{"a":"op","c":"x","d":"y","seq":"1","op":[]}"#, "Invalid seq"),
+            (
+                r#"{"a":"p","ch":"x","id":"y","pv":-1}"#,
+                "Invalid presence version",
+            ),
+            (
+                r#"{"a":"nt","c":"x","d":"y","ts":"1"}"#,
+                "Invalid timestamp",
+            ),
+            (
+                r#"{"a":"op","c":"x","d":"y","seq":"1","op":[]}"#,
+                "Invalid seq",
+            ),
         ] {
             let (_, code, said) = refused(text);
-            assert_eq!((code, said.as_str()), ("ERR_MESSAGE_BADLY_FORMED", message), "{text}");
+            assert_eq!(
+                (code, said.as_str()),
+                ("ERR_MESSAGE_BADLY_FORMED", message),
+                "{text}"
+            );
         }
     }
 
@@ -583,37 +711,66 @@ mod tests {
             (r#""seq":1,"src":5,"op":[]"#, "src must be a string"),
             (r#""seq":1,"src":"a b","op":[]"#, "src is not a client's id"),
         ] {
-            let (echo, code, said) = refused(&format!(r#"{{"a":"op","c":"x","d":"y","v":1,{members}}}"#));
-            assert_eq!((code, said.as_str()), ("ERR_OT_OP_BADLY_FORMED", message), "{members}");
+            let (echo, code, said) =
+                refused(&format!(r#"{{"a":"op","c":"x","d":"y","v":1,{members}}}"#));
+            assert_eq!(
+                (code, said.as_str()),
+                ("ERR_OT_OP_BADLY_FORMED", message),
+                "{members}"
+            );
             assert!(echo.starts_with(r#""a":"op","c":"x","d":"y","#), "{echo}");
         }
-        let (_, code, _) = refused(r#"{"a":"op","c":"x","d":"y","v":1,"seq":9007199254740991,"op":[]}"#);
+        let (_, code, _) =
+            refused(r#"{"a":"op","c":"x","d":"y","v":1,"seq":9007199254740991,"op":[]}"#);
         assert_eq!(code, "ERR_CONNECTION_SEQ_INTEGER_OVERFLOW");
-        let (_, code, _) = refused(r#"{"a":"op","c":"x","d":"y","seq":1,"create":{"type":"nope"}}"#);
+        let (_, code, _) =
+            refused(r#"{"a":"op","c":"x","d":"y","seq":1,"create":{"type":"nope"}}"#);
         assert_eq!(code, "ERR_DOC_TYPE_NOT_RECOGNIZED");
     }
 
     #[test]
     fn what_is_no_object_cannot_be_answered() {
-        for text in ["", "null", "5", "\"x\"", "[]", "nonsense", "{", "{\"a\":\"\\ud800\""] {
-            assert!(matches!(parse(text), Err(BadRequest::NotAnObject)), "{text}");
+        for text in [
+            "",
+            "null",
+            "5",
+            "\"x\"",
+            "[]",
+            "nonsense",
+            "{",
+            "{\"a\":\"\\ud800\"",
+        ] {
+            assert!(
+                matches!(parse(text), Err(BadRequest::NotAnObject)),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn numbers_are_read_as_javascript_reads_them() {
-        for (json, read) in [("0", Some(0)), ("2.0", Some(2)), ("2e1", Some(20)), ("-0", Some(0)), ("1e400", None)] {
+        for (json, read) in [
+            ("0", Some(0)),
+            ("2.0", Some(2)),
+            ("2e1", Some(20)),
+            ("-0", Some(0)),
+            ("1e400", None),
+        ] {
             assert_eq!(count(json), read, "{json}");
         }
     }
 
     #[test]
     fn bulk_is_a_list_of_names_or_a_map_to_revisions() {
-        let Ok((ClientMessage::BulkSubscribe(bulk), _)) = parse(r#"{"a":"bs","c":"x","b":["b","a","b"]}"#) else {
+        let Ok((ClientMessage::BulkSubscribe(bulk), _)) =
+            parse(r#"{"a":"bs","c":"x","b":["b","a","b"]}"#)
+        else {
             panic!("a bulk subscription");
         };
         assert_eq!((bulk.docs.len(), bulk.since), (2, false));
-        let Ok((ClientMessage::BulkFetch(bulk), _)) = parse(r#"{"a":"bf","c":"x","b":{"a":3,"b":null}}"#) else {
+        let Ok((ClientMessage::BulkFetch(bulk), _)) =
+            parse(r#"{"a":"bf","c":"x","b":{"a":3,"b":null}}"#)
+        else {
             panic!("a bulk fetch");
         };
         let since: Vec<_> = bulk.docs.values().copied().collect();

@@ -18,7 +18,11 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer or what it holds is damaged beyond its snapshots.
-    fn load<'a>(&'a self, doc: &'a DocId, reach: Reach) -> BoxFuture<'a, Result<Loaded, StoreError>>;
+    fn load<'a>(
+        &'a self,
+        doc: &'a DocId,
+        reach: Reach,
+    ) -> BoxFuture<'a, Result<Loaded, StoreError>>;
 
     /// Takes the right to append: epoch + 1 and a new token. Every older fence is void from then on, and the head that
     /// is returned is final for them. A document that nobody knew is known from then on, at revision zero.
@@ -34,7 +38,10 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the fate of all of them is unknown.
-    fn append(&self, batches: Vec<Batch>) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
+    fn append(
+        &self,
+        batches: Vec<Batch>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
 
     /// Keeps a snapshot, unless the fence is void; the two newest good ones are kept, older ones may go.
     ///
@@ -73,7 +80,11 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn rename<'a>(&'a self, doc: &'a DocId, title: &'a str) -> BoxFuture<'a, Result<bool, StoreError>>;
+    fn rename<'a>(
+        &'a self,
+        doc: &'a DocId,
+        title: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// The secret that all nodes of this store share: drawn at random when it was first asked for.
     ///
@@ -155,8 +166,15 @@ pub struct StoreError {
 
 impl StoreError {
     /// An error of `verb` with what is known of its reason.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors are handed over, texts are lent"
+    )]
     pub fn new(verb: &'static str, reason: impl ToString) -> Self {
-        Self { verb, reason: reason.to_string().into() }
+        Self {
+            verb,
+            reason: reason.to_string().into(),
+        }
     }
 }
 
@@ -195,4 +213,23 @@ pub struct Listed {
     pub updated_at_ms: u64,
     /// How many entries its log holds.
     pub revision: Revision,
+}
+
+/// The last revision up to `head` whose entry was sequenced at `at_ms` or before, by halving: where the clocks of two
+/// owners disagree it is one of those near it.
+pub(super) fn last_at<E>(
+    head: Revision,
+    at_ms: u64,
+    mut time: impl FnMut(Revision) -> Result<u64, E>,
+) -> Result<Revision, E> {
+    let (mut at_or_before, mut after) = (0, head.0 + 1);
+    while after - at_or_before > 1 {
+        let middle = at_or_before + (after - at_or_before) / 2;
+        if time(Revision(middle))? <= at_ms {
+            at_or_before = middle;
+        } else {
+            after = middle;
+        }
+    }
+    Ok(Revision(at_or_before))
 }

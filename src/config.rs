@@ -1,0 +1,458 @@
+//! config.toml and the environment, read into the modules' own settings.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+use toml::{Table, Value};
+
+use crate::doc::DocumentSettings;
+use crate::gateway::GatewaySettings;
+use crate::node::NodeSettings;
+use crate::telemetry::{self, LogSettings};
+
+/// All settings. Each has its default, so an empty file is a whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the server listens, and where it keeps what it is told.
+    pub server: ServerSettings,
+    /// How it logs.
+    pub log: LogSettings,
+    /// What bounds a socket.
+    pub gateway: GatewaySettings,
+    /// What bounds a node.
+    pub node: NodeSettings,
+    /// What bounds a document.
+    pub document: DocumentSettings,
+}
+
+/// Where the server listens, and where it keeps what it is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSettings {
+    /// The address of the page, the API and the sockets.
+    pub listen: SocketAddr,
+    /// The folder of the database.
+    pub data: PathBuf,
+    /// The largest that the database may grow, in MiB; 0: as large as the disk.
+    pub data_mib_max: u64,
+    /// How long a stop may take until what was accepted is durable, in milliseconds.
+    pub stop_patience_ms: u64,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data: PathBuf::from("data"),
+            data_mib_max: 0,
+            stop_patience_ms: 10_000,
+        }
+    }
+}
+
+/// Why there is no configuration. Each says where the fault is, and what would be right.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read {0}: {1}")]
+    File(PathBuf, std::io::Error),
+    /// The file says something that is no setting, or no value of one.
+    #[error("{file}:{line}: {message}")]
+    Setting {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
+    /// The environment does.
+    #[error("{variable}: {message}")]
+    Environment {
+        /// The variable.
+        variable: String,
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
+}
+
+/// What the names of environment variables that set something begin with.
+pub const ENVIRONMENT_PREFIX: &str = "COPYDESK__";
+
+/// Reads `path`, and what `environment` sets on top of it: `COPYDESK__GATEWAY__SOCKETS_MAX=100` sets
+/// `gateway.sockets_max`.
+///
+/// # Errors
+/// When either says something that is not a setting, or no value of it.
+pub fn load(
+    path: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let (text, file) = match path {
+        None => (String::new(), String::new()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::File(path.into(), error))?;
+            (text, path.display().to_string())
+        }
+    };
+    let in_file = |message: String, at: usize| {
+        let line = text[..at.min(text.len())].matches('\n').count() + 1;
+        ConfigError::Setting {
+            file: file.clone(),
+            line,
+            message,
+        }
+    };
+    let config: Config = toml::from_str(&text).map_err(|error| {
+        in_file(
+            one_line(error.message()),
+            error.span().map_or(0, |span| span.start),
+        )
+    })?;
+    if let Err((key, message)) = check(&config) {
+        return Err(in_file(message, position(&text, key)));
+    }
+    let mut table: Table = toml::from_str(&text).map_err(|error| {
+        in_file(
+            one_line(error.message()),
+            error.span().map_or(0, |span| span.start),
+        )
+    })?;
+    let mut config = config;
+    for (variable, value) in
+        environment.filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX))
+    {
+        let wrong = |message: String| ConfigError::Environment {
+            variable: variable.clone(),
+            message,
+        };
+        set(&mut table, &variable, &value).map_err(wrong)?;
+        config = table
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(one_line(error.message())))?;
+        check(&config).map_err(|(_, message)| wrong(message))?;
+    }
+    config.node.document = config.document.clone();
+    Ok(config)
+}
+
+/// Sets what a variable names: its parts are a section and a setting.
+fn set(table: &mut Table, variable: &str, value: &str) -> Result<(), String> {
+    let path = variable[ENVIRONMENT_PREFIX.len()..].to_lowercase();
+    let Some((section, key)) = path.split_once("__") else {
+        return Err(
+            "a variable names a section and a setting: COPYDESK__SECTION__SETTING".to_owned(),
+        );
+    };
+    // Numbers and truth values are written as in the file, all else without quotes.
+    let value = match toml::from_str::<Table>(&format!("value = {value}")) {
+        Ok(mut parsed) => parsed
+            .remove("value")
+            .unwrap_or_else(|| Value::String(value.to_owned())),
+        Err(_) => Value::String(value.to_owned()),
+    };
+    let section = table
+        .entry(section)
+        .or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(section) = section else {
+        return Err("not a section".to_owned());
+    };
+    section.insert(key.to_owned(), value);
+    Ok(())
+}
+
+/// Where a setting stands in the file, roughly: its name at the beginning of a line, in its section.
+fn position(text: &str, key: &str) -> usize {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let start = text.find(&format!("[{section}]")).unwrap_or(0);
+    let found = text[start..].match_indices(name).find(|(at, _)| {
+        let before = &text[..start + at];
+        before
+            .rsplit('\n')
+            .next()
+            .is_some_and(|line| line.trim().is_empty())
+    });
+    start + found.map_or(0, |(at, _)| at)
+}
+
+fn one_line(message: &str) -> String {
+    message
+        .split('\n')
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The ranges that the types do not say.
+fn check(config: &Config) -> Result<(), (&'static str, String)> {
+    let (gateway, node, document) = (&config.gateway, &config.node, &config.document);
+    let ranges = [
+        (
+            "gateway.sockets_max",
+            gateway.sockets_max as u64,
+            1,
+            10_000_000,
+        ),
+        (
+            "gateway.message_bytes_max",
+            gateway.message_bytes_max as u64,
+            1 << 10,
+            256 << 20,
+        ),
+        (
+            "gateway.outbox_bytes_max",
+            gateway.outbox_bytes_max as u64,
+            64 << 10,
+            1 << 30,
+        ),
+        (
+            "gateway.documents_max",
+            gateway.documents_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "gateway.channels_max",
+            gateway.channels_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "gateway.presence_bytes_max",
+            gateway.presence_bytes_max as u64,
+            64,
+            1 << 20,
+        ),
+        (
+            "gateway.messages_per_second",
+            gateway.messages_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.messages_burst",
+            gateway.messages_burst.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.ping_interval_ms",
+            gateway.ping_interval_ms,
+            100,
+            3_600_000,
+        ),
+        (
+            "gateway.idle_timeout_ms",
+            gateway.idle_timeout_ms,
+            200,
+            7_200_000,
+        ),
+        (
+            "gateway.close_patience_ms",
+            gateway.close_patience_ms,
+            10,
+            60_000,
+        ),
+        ("node.idle_close_ms", node.idle_close_ms, 0, 86_400_000),
+        (
+            "node.documents_max",
+            node.documents_max as u64,
+            1,
+            100_000_000,
+        ),
+        ("node.mailbox_max", node.mailbox_max as u64, 1, 1_000_000),
+        (
+            "document.document_bytes_max",
+            document.document_bytes_max as u64,
+            1 << 10,
+            1 << 30,
+        ),
+        (
+            "document.tail_entries_max",
+            document.tail_entries_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "document.tail_bytes_max",
+            document.tail_bytes_max as u64,
+            1 << 10,
+            1 << 30,
+        ),
+        (
+            "document.snapshot_entries",
+            document.snapshot_entries as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "document.snapshot_bytes",
+            document.snapshot_bytes as u64,
+            1 << 10,
+            1 << 30,
+        ),
+        (
+            "document.behind_entries_max",
+            document.behind_entries_max,
+            1,
+            1 << 40,
+        ),
+        (
+            "document.late_submits_max",
+            document.late_submits_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "document.staged_entries_max",
+            document.staged_entries_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "document.session_submits_max",
+            document.session_submits_max as u64,
+            1,
+            100_000,
+        ),
+        (
+            "server.data_mib_max",
+            config.server.data_mib_max,
+            0,
+            1 << 40,
+        ),
+        (
+            "server.stop_patience_ms",
+            config.server.stop_patience_ms,
+            100,
+            600_000,
+        ),
+    ];
+    for (key, value, least, most) in ranges {
+        if !(least..=most).contains(&value) {
+            return Err((
+                key,
+                format!("{key} is {value}, but must be {least} to {most}"),
+            ));
+        }
+    }
+    if gateway.idle_timeout_ms <= gateway.ping_interval_ms {
+        let mut message =
+            String::from("gateway.idle_timeout_ms must be longer than gateway.ping_interval_ms");
+        let _ = write!(
+            message,
+            " ({} ms): else every quiet socket is closed",
+            gateway.ping_interval_ms
+        );
+        return Err(("gateway.idle_timeout_ms", message));
+    }
+    telemetry::filter(&config.log)
+        .map(|_| ())
+        .map_err(|error| ("log.level", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load(Some(&path), environment).map_err(|error| {
+            error
+                .to_string()
+                .replace(&format!("{}/", folder.path().display()), "")
+        })
+    }
+
+    #[test]
+    fn a_wrong_setting_names_its_line_and_what_is_allowed() {
+        for (text, words) in [
+            (
+                "[gateway]\nsokets_max = 1\n",
+                &["config.toml:2: ", "sokets_max", "sockets_max"][..],
+            ),
+            (
+                "\n\n[gatewai]\n",
+                &["config.toml:3: ", "gatewai", "`gateway`"],
+            ),
+            (
+                "[gateway]\nsockets_max = \"many\"\n",
+                &["config.toml:2: ", "expected"],
+            ),
+            (
+                "[gateway]\n# sockets_max\nsockets_max = 0\n",
+                &["config.toml:3: ", "must be 1 to"],
+            ),
+            (
+                "[server]\nlisten = \"here\"\n",
+                &["config.toml:2: ", "socket address"],
+            ),
+            (
+                "[log]\nlevel = \"a=b=c\"\n",
+                &["config.toml:2: ", "is no filter"],
+            ),
+            (
+                "[log]\nformat = \"pretty\"\n",
+                &["config.toml:2: ", "`auto`, `human`, `json`"],
+            ),
+            (
+                "[gateway]\nidle_timeout_ms = 20000\n",
+                &["config.toml:2: ", "must be longer than"],
+            ),
+            ("what", &["config.toml:1: "]),
+        ] {
+            let error = load_text(text, &[]).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{text:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn environment_overrides_the_file() {
+        let text = "[gateway]\nsockets_max = 5\n";
+        let environment = [
+            ("COPYDESK__GATEWAY__SOCKETS_MAX", "7"),
+            ("COPYDESK__SERVER__LISTEN", "127.0.0.1:9"),
+            ("COPYDESK__DOCUMENT__TAIL_ENTRIES_MAX", "3"),
+            ("OTHER", "x"),
+        ];
+        let config = load_text(text, &environment).unwrap();
+        assert_eq!(config.gateway.sockets_max, 7);
+        assert_eq!(config.server.listen.port(), 9);
+        assert_eq!(config.node.document.tail_entries_max, 3);
+        for (name, value, word) in [
+            ("COPYDESK__GATEWAY__SOKETS_MAX", "7", "unknown field"),
+            ("COPYDESK__GATEWAY__SOCKETS_MAX", "0", "must be 1 to"),
+            ("COPYDESK__GATEWAY__SOCKETS_MAX", "x", "expected"),
+            ("COPYDESK__GATEWAY", "x", "a section and a setting"),
+        ] {
+            let error = load_text(text, &[(name, value)]).unwrap_err();
+            assert!(error.starts_with(name) && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_says_the_defaults() {
+        let text = include_str!("../config.toml");
+        let shipped: Config = toml::from_str(text).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(
+                !line.trim_start().starts_with('#'),
+                "a comment stands at the beginning of its line: {line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Routes: the page, the socket, the list of documents, health.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::cookie::time::Duration as CookieDuration;
+use actix_web::cookie::{Cookie, SameSite};
+use actix_web::dev::ServerHandle;
+use actix_web::http::StatusCode;
+use actix_web::middleware::{Compress, DefaultHeaders};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::page;
+use super::session::Session;
+use super::settings::GatewaySettings;
+use super::socket::{self, Knife, SocketBody};
+use crate::auth::{Mint, NONCE_BYTES};
+use crate::id::{DocId, Name, UserId};
+use crate::node::{Node, Outbox};
+use crate::store::{ListQuery, Listed, StoreError};
+
+/// How far the server is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It accepts nothing more; what was accepted becomes durable and is told.
+    Draining,
+    /// Sockets close.
+    Closing,
+}
+
+/// What all sockets and requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    node: Arc<Node>,
+    mint: Mint,
+    settings: GatewaySettings,
+    phase: watch::Sender<Phase>,
+    /// How many sockets are open.
+    sockets: watch::Sender<usize>,
+}
+
+impl Gateway {
+    /// A gateway to a node's documents.
+    #[must_use]
+    pub fn new(node: Arc<Node>, mint: Mint, settings: GatewaySettings) -> Arc<Self> {
+        let phase = watch::Sender::new(Phase::Serving);
+        Arc::new(Self {
+            node,
+            mint,
+            settings,
+            phase,
+            sockets: watch::Sender::new(0),
+        })
+    }
+
+    /// Stops accepting, waits until what was accepted is durable and told, and closes the sockets with 1012. Returns
+    /// when they are closed, or after `patience`; `false`: something was not durable by then.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.phase.send_replace(Phase::Draining);
+        let durable = self.node.stop(patience).await;
+        self.phase.send_replace(Phase::Closing);
+        let mut sockets = self.sockets.subscribe();
+        let closed = sockets.wait_for(|open| *open == 0);
+        let _ = rt::time::timeout(self.settings.close_patience() * 2, closed).await;
+        durable
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(super) fn mint(&self) -> &Mint {
+        &self.mint
+    }
+
+    pub(super) fn settings(&self) -> &GatewaySettings {
+        &self.settings
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}
+
+/// Counts a socket for as long as it lives.
+struct Counted(Arc<Gateway>);
+
+impl Counted {
+    fn new(gateway: &Arc<Gateway>) -> Option<Self> {
+        let counted = Self(gateway.clone());
+        gateway.sockets.send_modify(|open| *open += 1);
+        (*gateway.sockets.borrow() <= gateway.settings.sockets_max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sockets.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Serves on `listener`. The future runs until the handle stops it.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+) -> io::Result<(
+    SocketAddr,
+    ServerHandle,
+    impl Future<Output = io::Result<()>>,
+)> {
+    let address = listener.local_addr()?;
+    let sockets_max = gateway.settings.sockets_max;
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(Data::from(gateway.clone()))
+            .app_data(
+                web::JsonConfig::default()
+                    .limit(JSON_BYTES_MAX)
+                    .error_handler(|error, _| {
+                        let message = error.to_string();
+                        let response = failure(StatusCode::BAD_REQUEST, "bad_request", &message);
+                        actix_web::error::InternalError::from_response(error, response).into()
+                    }),
+            )
+            .route("/ws", web::get().to(upgrade))
+            .route("/healthz", web::get().to(healthz))
+            .route("/readyz", web::get().to(readyz))
+            .service(
+                web::scope("")
+                    .wrap(Compress::default())
+                    .wrap(headers())
+                    .route("/", web::get().to(index))
+                    .route("/d/{id}", web::get().to(index))
+                    .route("/api/me", web::get().to(me))
+                    .route("/api/documents", web::get().to(list))
+                    .route("/api/documents/{collection}/{id}", web::get().to(describe))
+                    .route("/api/documents/{collection}/{id}", web::patch().to(rename))
+                    .route("/api/{rest:.*}", web::route().to(no_such_api))
+                    .route("/{path:.*}", web::get().to(asset)),
+            )
+    })
+    .on_connect(socket::accepted)
+    .disable_signals()
+    .shutdown_timeout(SHUTDOWN_SECONDS)
+    .max_connections(sockets_max + HTTP_CONNECTIONS)
+    .backlog(BACKLOG)
+    .listen(listener)?
+    .run();
+    Ok((address, server.handle(), server))
+}
+
+/// The largest body of a request.
+const JSON_BYTES_MAX: usize = 16 << 10;
+
+/// Connections a worker takes besides sockets.
+const HTTP_CONNECTIONS: usize = 1_000;
+
+/// Connections that may wait to be taken: as many come at once when a neighbour restarts.
+const BACKLOG: u32 = 4_096;
+
+/// How long requests may take to end when the server stops, in seconds.
+const SHUTDOWN_SECONDS: u64 = 2;
+
+fn headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add(("content-security-policy", CONTENT_SECURITY_POLICY))
+        .add(("x-content-type-options", "nosniff"))
+        .add(("referrer-policy", "same-origin"))
+        .add((
+            "permissions-policy",
+            "camera=(), geolocation=(), microphone=()",
+        ))
+        .add(("cross-origin-opener-policy", "same-origin"))
+}
+
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
+     style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     frame-ancestors 'none'; form-action 'self'";
+
+async fn upgrade(
+    request: HttpRequest,
+    payload: web::Payload,
+    gateway: Data<Gateway>,
+) -> actix_web::Result<HttpResponse> {
+    let gateway = gateway.into_inner();
+    if *gateway.phase.borrow() != Phase::Serving {
+        return Ok(failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "restarting",
+            "The server restarts: come back",
+        ));
+    }
+    let Some(counted) = Counted::new(&gateway) else {
+        return Ok(failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "full",
+            "As many sockets are open as may be",
+        ));
+    };
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce)
+        .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
+    let user =
+        guest(&request).map_or_else(UserId::anyone, |name| UserId::new(&format!("guest:{name}")));
+    let client = gateway.mint.mint(&user, nonce);
+
+    // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
+    let (response, _, stream) = actix_ws::handle(&request, payload)?;
+    let bytes_max = gateway.settings.message_bytes_max;
+    let stream = stream
+        .max_frame_size(bytes_max)
+        .aggregate_continuations()
+        .max_continuation_size(bytes_max);
+    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max));
+    let session = Session::new(gateway, user, client, outbox.clone());
+    let knife = request.conn_data::<Knife>().cloned();
+    rt::spawn(async move {
+        session.run(stream, knife).await;
+        drop(counted);
+    });
+    let (response, kept) = response.into_parts();
+    Ok(response
+        .set_body(SocketBody::new(outbox, kept))
+        .map_into_boxed_body())
+}
+
+/// Names the cookie that tells guests apart: so that one cannot speak as another's client.
+const GUEST_COOKIE: &str = "copydesk_guest";
+
+/// How many random bytes name a guest.
+const GUEST_BYTES: usize = 16;
+
+fn guest(request: &HttpRequest) -> Option<String> {
+    let cookie = request.cookie(GUEST_COOKIE)?;
+    let sound = URL_SAFE_NO_PAD
+        .decode(cookie.value())
+        .is_ok_and(|bytes| bytes.len() == GUEST_BYTES);
+    sound.then(|| cookie.value().to_owned())
+}
+
+async fn index(request: HttpRequest) -> actix_web::Result<HttpResponse> {
+    let mut response = page::page(&request);
+    if guest(&request).is_none() {
+        let mut name = [0; GUEST_BYTES];
+        getrandom::fill(&mut name)
+            .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
+        let cookie = Cookie::build(GUEST_COOKIE, URL_SAFE_NO_PAD.encode(name))
+            .path("/")
+            .http_only(true)
+            .same_site(SameSite::Lax)
+            .max_age(CookieDuration::days(365))
+            .finish();
+        response
+            .add_cookie(&cookie)
+            .map_err(actix_web::error::ErrorInternalServerError)?;
+    }
+    Ok(response)
+}
+
+async fn asset(request: HttpRequest, path: web::Path<String>) -> HttpResponse {
+    page::asset(&request, &path)
+}
+
+async fn healthz() -> impl Responder {
+    "ok\n"
+}
+
+/// Ready means: the store answers, and the server is not on its way down.
+async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
+    if *gateway.phase.borrow() != Phase::Serving {
+        return HttpResponse::ServiceUnavailable().body("draining\n");
+    }
+    // Whether such a document exists is not the question.
+    let doc = DocId::parse("readyz", "readyz").expect("both are names");
+    match gateway.node.store().describe(&doc).await {
+        Ok(_) => HttpResponse::Ok().body("ready\n"),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            HttpResponse::ServiceUnavailable().body("the store does not answer\n")
+        }
+    }
+}
+
+async fn me() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(NO_STORE)
+        .json(json!({ "mode": "open" }))
+}
+
+/// What an answer about documents says to caches.
+const NO_STORE: (&str, &str) = ("cache-control", "no-store");
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default = "default_collection")]
+    collection: String,
+    #[serde(default = "default_limit")]
+    limit: usize,
+    after: Option<String>,
+    q: Option<String>,
+}
+
+fn default_collection() -> String {
+    "documents".to_owned()
+}
+
+fn default_limit() -> usize {
+    50
+}
+
+/// The most documents that one page of the list holds.
+const LIST_MAX: usize = 200;
+
+async fn list(
+    gateway: Data<Gateway>,
+    params: Result<web::Query<ListParams>, actix_web::Error>,
+) -> HttpResponse {
+    let params = match params {
+        Ok(params) => params.into_inner(),
+        Err(error) => return failure(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
+    };
+    let Ok(collection) = Name::parse(&params.collection) else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "collection is not a name",
+        );
+    };
+    let after = match params.after.as_deref().map(parse_cursor) {
+        None => None,
+        Some(Some(after)) => Some(after),
+        Some(None) => {
+            return failure(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "after is not a cursor",
+            );
+        }
+    };
+    if !(1..=LIST_MAX).contains(&params.limit) {
+        let message = format!("limit is 1 to {LIST_MAX}");
+        return failure(StatusCode::BAD_REQUEST, "bad_request", &message);
+    }
+    let query = ListQuery {
+        collection,
+        limit: params.limit,
+        after,
+        title: params.q.filter(|q| !q.is_empty()),
+    };
+    match gateway.node.store().list(query).await {
+        Ok(found) => {
+            let full = found.len() == params.limit;
+            let next = found.last().filter(|_| full).map(cursor);
+            let documents: Vec<_> = found.iter().map(listed).collect();
+            let body = json!({ "documents": documents, "next": next });
+            HttpResponse::Ok().insert_header(NO_STORE).json(body)
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn cursor(listed: &Listed) -> String {
+    format!("{}.{}", listed.updated_at_ms, listed.doc.id)
+}
+
+fn parse_cursor(text: &str) -> Option<(u64, String)> {
+    let (at, id) = text.split_once('.')?;
+    Some((at.parse().ok()?, id.to_owned()))
+}
+
+fn listed(listed: &Listed) -> serde_json::Value {
+    json!({
+        "collection": listed.doc.collection.as_str(),
+        "id": listed.doc.id.as_str(),
+        "title": listed.title,
+        "created_at": listed.created_at_ms,
+        "updated_at": listed.updated_at_ms,
+        "revision": listed.revision,
+    })
+}
+
+async fn describe(gateway: Data<Gateway>, path: web::Path<(String, String)>) -> HttpResponse {
+    let Ok(doc) = DocId::parse(&path.0, &path.1) else {
+        return no_document();
+    };
+    match gateway.node.store().describe(&doc).await {
+        Ok(Some(found)) => HttpResponse::Ok()
+            .insert_header(NO_STORE)
+            .json(listed(&found)),
+        Ok(None) => no_document(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rename {
+    title: String,
+}
+
+/// The longest title, in characters.
+const TITLE_CHARS_MAX: usize = 200;
+
+async fn rename(
+    gateway: Data<Gateway>,
+    path: web::Path<(String, String)>,
+    rename: web::Json<Rename>,
+) -> HttpResponse {
+    let Ok(doc) = DocId::parse(&path.0, &path.1) else {
+        return no_document();
+    };
+    let title = rename.title.trim();
+    if title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control) {
+        let message = format!(
+            "a title has at most {TITLE_CHARS_MAX} characters, none of them control characters"
+        );
+        return failure(StatusCode::UNPROCESSABLE_ENTITY, "bad_title", &message);
+    }
+    match gateway.node.store().rename(&doc, title).await {
+        Ok(true) => describe(gateway, path).await,
+        Ok(false) => no_document(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn no_such_api() -> HttpResponse {
+    failure(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such resource",
+    )
+}
+
+fn no_document() -> HttpResponse {
+    failure(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such document",
+    )
+}
+
+fn unavailable(error: &StoreError) -> HttpResponse {
+    tracing::warn!(%error, "request not served");
+    failure(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store_unavailable",
+        "the store does not answer: try again",
+    )
+}
+
+fn failure(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let body = json!({ "error": { "code": code, "message": message } });
+    HttpResponse::build(status)
+        .insert_header(NO_STORE)
+        .json(body)
+}

@@ -1,0 +1,440 @@
+//! One socket's life: its requests in, their answers and the commits out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::ws::ProtocolError;
+use actix_web::rt::time::{Instant, sleep_until, timeout};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use futures_util::StreamExt;
+use tokio::select;
+use tokio::sync::watch;
+
+use super::http::{Gateway, Phase};
+use super::socket::Knife;
+use crate::doc::{Ask, Submit};
+use crate::id::{ClientId, DocId, Name, SessionId, UserId};
+use crate::log::{Revision, SubmitId};
+use crate::node::{Bulk, Outbox, ReplyTo, Unasked};
+use crate::protocol::{
+    self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Refusal, ping_frame, pong_frame,
+};
+use crate::store::Reach;
+
+/// One socket's life.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: SessionId,
+    gateway: Arc<Gateway>,
+    user: UserId,
+    /// Who its submits and presences come from: minted for this socket, or brought along from the one before.
+    client: ClientId,
+    outbox: Arc<Outbox>,
+    /// The documents that it is told the commits of.
+    documents: BTreeSet<DocId>,
+    /// The presence channels that it listens or speaks on.
+    channels: BTreeSet<Name>,
+    pace: Pace,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+enum End {
+    /// The peer is gone, or the outbox closed itself.
+    Gone,
+    /// We close, and say why.
+    Close(u16, &'static str),
+}
+
+impl Session {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        user: UserId,
+        client: ClientId,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        let settings = gateway.settings();
+        let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
+        Self {
+            id: gateway.node().next_session(),
+            gateway,
+            user,
+            client,
+            outbox,
+            documents: BTreeSet::new(),
+            channels: BTreeSet::new(),
+            pace,
+        }
+    }
+
+    /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
+    pub(super) async fn run(mut self, mut stream: AggregatedMessageStream, knife: Option<Knife>) {
+        self.say(protocol::handshake("init", &self.client));
+        let mut phase = self.gateway.phase();
+        let end = self.listen(&mut stream, &mut phase).await;
+        if let End::Close(status, reason) = end {
+            self.outbox.close(status, reason);
+        }
+        self.leave().await;
+        // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
+        let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = timeout(self.gateway.settings().close_patience(), rest).await;
+        if let Some(knife) = knife {
+            knife.cut();
+        }
+    }
+
+    /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.
+    async fn listen(
+        &mut self,
+        stream: &mut AggregatedMessageStream,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> End {
+        let (ping, idle) = {
+            let settings = self.gateway.settings();
+            (settings.ping_interval(), settings.idle_timeout())
+        };
+        let mut heard = Instant::now();
+        let mut pinged = heard;
+        loop {
+            let serving = *phase.borrow_and_update() == Phase::Serving;
+            if *phase.borrow() == Phase::Closing {
+                return End::Close(1012, "the server restarts: come back");
+            }
+            let silent_at = (pinged.max(heard) + ping).min(heard + idle);
+            select! {
+                biased;
+                _ = phase.changed() => {}
+                () = self.outbox.closed() => return End::Gone,
+                // While the server drains, nothing more is accepted.
+                message = stream.next(), if serving => {
+                    heard = Instant::now();
+                    let Some(message) = message else { return End::Gone };
+                    if let Err(end) = self.received(message).await {
+                        return end;
+                    }
+                }
+                () = sleep_until(silent_at) => {
+                    let now = Instant::now();
+                    if now >= heard + idle {
+                        return End::Close(1001, "nothing was heard for too long");
+                    }
+                    pinged = now;
+                    self.say(ping_frame());
+                }
+            }
+        }
+    }
+
+    async fn received(
+        &mut self,
+        message: Result<AggregatedMessage, ProtocolError>,
+    ) -> Result<(), End> {
+        self.pace.wait().await;
+        match message {
+            Ok(AggregatedMessage::Text(text)) => self.request(&text).await,
+            Ok(AggregatedMessage::Binary(_)) => Err(End::Close(1003, "only text is spoken here")),
+            Ok(AggregatedMessage::Ping(payload)) => {
+                self.say(pong_frame(&payload));
+                Ok(())
+            }
+            Ok(AggregatedMessage::Pong(_)) => Ok(()),
+            Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
+            Err(ProtocolError::Overflow) => Err(End::Close(1009, "the message is too large")),
+            Err(ProtocolError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Err(End::Close(1007, "not what a text frame carries"))
+            }
+            Err(ProtocolError::Io(_)) => Err(End::Gone),
+            Err(_) => Err(End::Close(1002, "not what a WebSocket carries")),
+        }
+    }
+
+    async fn request(&mut self, text: &str) -> Result<(), End> {
+        match protocol::parse(text) {
+            Ok((message, echo)) => {
+                if let Err(refusal) = self.serve(message, &echo).await {
+                    self.say(protocol::error(&echo, &refusal));
+                }
+                Ok(())
+            }
+            Err(BadRequest::Refused(echo, refusal)) => {
+                self.say(protocol::error(&echo, &refusal));
+                Ok(())
+            }
+            Err(BadRequest::NotAnObject) => Err(End::Close(1007, "a message is a JSON object")),
+        }
+    }
+
+    async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Refusal> {
+        match message {
+            ClientMessage::Handshake { client } => {
+                self.shake_hands(client);
+                Ok(())
+            }
+            ClientMessage::Ping => {
+                self.say(Frames::one(b"{\"a\":\"pp\"}"));
+                Ok(())
+            }
+            ClientMessage::Fetch { doc, since } => self.ask(&doc, Ask::Fetch { since }, echo).await,
+            ClientMessage::Subscribe { doc, since } => {
+                self.subscribing([&doc].into_iter())?;
+                self.ask(&doc, Ask::Subscribe { since }, echo).await
+            }
+            ClientMessage::Unsubscribe { doc } => self.unsubscribe(&doc, echo).await,
+            ClientMessage::BulkFetch(bulk) => {
+                self.bulk(bulk, echo, |since| Ask::Fetch { since }).await
+            }
+            ClientMessage::BulkSubscribe(bulk) => {
+                let docs: Vec<DocId> = documents(&bulk).collect();
+                self.subscribing(docs.iter())?;
+                self.bulk(bulk, echo, |since| Ask::Subscribe { since })
+                    .await
+            }
+            ClientMessage::BulkUnsubscribe(bulk) => self.bulk_unsubscribe(&bulk, echo).await,
+            ClientMessage::Submit { doc, submit } => self.submit(doc, submit, echo).await,
+            ClientMessage::HistoryAt { doc, revision } => {
+                self.history(&doc, revision.map_or(Reach::Head, Reach::At), echo)
+                    .await
+            }
+            ClientMessage::HistoryAtTime { doc, at_ms } => {
+                self.history(&doc, at_ms.map_or(Reach::Head, Reach::AtTime), echo)
+                    .await
+            }
+            ClientMessage::Presence(presence) => self.presence(presence, echo).await,
+            ClientMessage::PresenceSubscribe { channel, seq } => {
+                self.use_channel(&channel)?;
+                self.say(protocol::presence_subscribed("ps", &channel, seq));
+                self.gateway
+                    .node()
+                    .hub()
+                    .subscribe(self.id, &self.client, &self.outbox, &channel);
+                Ok(())
+            }
+            ClientMessage::PresenceUnsubscribe { channel, seq } => {
+                self.gateway.node().hub().unsubscribe(self.id, &channel);
+                self.say(protocol::presence_subscribed("pu", &channel, seq));
+                Ok(())
+            }
+            ClientMessage::PresenceRequest { channel } => {
+                self.gateway.node().hub().request(self.id, &channel);
+                self.say(protocol::done(echo));
+                Ok(())
+            }
+        }
+    }
+
+    /// A client that comes back is who it was, if we minted its id for this very user; else it is who we say it is.
+    fn shake_hands(&mut self, claimed: Option<String>) {
+        let known = claimed
+            .and_then(|id| ClientId::parse(&id).ok())
+            .filter(|id| self.gateway.mint().vouches(&self.user, id));
+        if let Some(client) = known {
+            self.client = client;
+        }
+        self.say(protocol::handshake("hs", &self.client));
+    }
+
+    async fn submit(
+        &mut self,
+        doc: DocId,
+        submit: protocol::Submit,
+        echo: &Echo,
+    ) -> Result<(), Refusal> {
+        let client = submit.client.unwrap_or_else(|| self.client.clone());
+        if client != self.client && !self.gateway.mint().vouches(&self.user, &client) {
+            return Err(Refusal::new(
+                Code::Forbidden,
+                "The src belongs to somebody else",
+            ));
+        }
+        let id = SubmitId {
+            author: self.user.clone(),
+            client,
+            seq: submit.seq,
+        };
+        let submit = Submit {
+            id,
+            base: submit.base,
+            proposal: submit.proposal,
+        };
+        self.ask(&doc, Ask::Submit(submit), echo).await
+    }
+
+    async fn presence(&mut self, presence: Presence, echo: &Echo) -> Result<(), Refusal> {
+        let bytes_max = self.gateway.settings().presence_bytes_max;
+        if presence.value.len() > bytes_max {
+            let message = format!("A presence has at most {bytes_max} bytes");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        self.use_channel(&presence.channel)?;
+        match &presence.position {
+            // The document brings the position up to its present revision before it is published.
+            Some(position) if !presence.is_gone() => {
+                let doc = position.doc.clone();
+                let ask = Ask::Publish {
+                    client: self.client.clone(),
+                    presence,
+                };
+                self.ask(&doc, ask, echo).await
+            }
+            _ => {
+                self.gateway
+                    .node()
+                    .hub()
+                    .publish(self.id, &self.client, &self.outbox, presence);
+                Ok(())
+            }
+        }
+    }
+
+    fn use_channel(&mut self, channel: &Name) -> Result<(), Refusal> {
+        let channels_max = self.gateway.settings().channels_max;
+        if self.channels.len() >= channels_max && !self.channels.contains(channel) {
+            let message = format!("A connection uses at most {channels_max} presence channels");
+            return Err(Refusal::new(Code::TooMany, message));
+        }
+        self.channels.insert(channel.clone());
+        Ok(())
+    }
+
+    /// Counts documents towards what the socket may subscribe to: all of them, or none.
+    fn subscribing<'a>(
+        &mut self,
+        docs: impl Iterator<Item = &'a DocId> + Clone,
+    ) -> Result<(), Refusal> {
+        let documents_max = self.gateway.settings().documents_max;
+        let new = docs
+            .clone()
+            .filter(|doc| !self.documents.contains(*doc))
+            .count();
+        if self.documents.len() + new > documents_max {
+            let message = format!("A connection subscribes to at most {documents_max} documents");
+            return Err(Refusal::new(Code::TooMany, message));
+        }
+        self.documents.extend(docs.cloned());
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, doc: &DocId, echo: &Echo) -> Result<(), Refusal> {
+        if self.documents.remove(doc) {
+            return self.ask(doc, Ask::Unsubscribe, echo).await;
+        }
+        self.say(protocol::done(echo));
+        Ok(())
+    }
+
+    async fn bulk(
+        &self,
+        bulk: protocol::Bulk,
+        echo: &Echo,
+        ask: impl Fn(Option<Revision>) -> Ask,
+    ) -> Result<(), Refusal> {
+        let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len());
+        reply.begin(&self.outbox);
+        for (id, version) in bulk.docs {
+            let doc = DocId {
+                collection: bulk.collection.clone(),
+                id: id.clone(),
+            };
+            // Where the request names versions, none is the very beginning.
+            let since = if bulk.since {
+                version.or(Some(Revision::ZERO))
+            } else {
+                None
+            };
+            self.ask_for(&doc, ask(since), ReplyTo::Bulk(reply.clone(), id))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn bulk_unsubscribe(
+        &mut self,
+        bulk: &protocol::Bulk,
+        echo: &Echo,
+    ) -> Result<(), Refusal> {
+        let subscribed: Vec<DocId> = documents(bulk)
+            .filter(|doc| self.documents.remove(doc))
+            .collect();
+        let reply = Bulk::new(echo.clone(), false, subscribed.len());
+        reply.begin(&self.outbox);
+        for doc in subscribed {
+            let reply = ReplyTo::Bulk(reply.clone(), doc.id.clone());
+            self.ask_for(&doc, Ask::Unsubscribe, reply).await?;
+        }
+        Ok(())
+    }
+
+    async fn history(&self, doc: &DocId, reach: Reach, echo: &Echo) -> Result<(), Refusal> {
+        let shown = self.gateway.node().history(doc, reach).await?;
+        self.say(protocol::history(echo, &shown));
+        Ok(())
+    }
+
+    async fn ask(&self, doc: &DocId, ask: Ask, echo: &Echo) -> Result<(), Refusal> {
+        self.ask_for(doc, ask, ReplyTo::Socket(echo.clone())).await
+    }
+
+    async fn ask_for(&self, doc: &DocId, ask: Ask, reply: ReplyTo) -> Result<(), Refusal> {
+        let asked = self
+            .gateway
+            .node()
+            .ask(doc, (self.id, &self.outbox), ask, reply)
+            .await;
+        asked.map_err(|unasked| match unasked {
+            Unasked::Stopping => Refusal::new(Code::Busy, "The server restarts: come back"),
+            Unasked::Full => Refusal::new(Code::Busy, "Too many documents are open: try again"),
+        })
+    }
+
+    fn say(&self, frames: actix_web::web::Bytes) {
+        // A full outbox closes itself, and `listen` sees that.
+        let _ = self.outbox.push(frames);
+    }
+
+    async fn leave(&mut self) {
+        self.gateway
+            .node()
+            .hub()
+            .left(self.id, self.channels.iter());
+        for doc in std::mem::take(&mut self.documents) {
+            self.gateway.node().leave(&doc, self.id).await;
+        }
+    }
+}
+
+fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {
+    bulk.docs.keys().map(|id| DocId {
+        collection: bulk.collection.clone(),
+        id: id.clone(),
+    })
+}
+
+/// Lets so many messages pass in a second, and a burst of them at once. Who is faster waits unread.
+#[derive(Debug)]
+struct Pace {
+    /// When the messages so far would have passed at the steady rate.
+    due: Instant,
+    each: Duration,
+    burst: Duration,
+}
+
+impl Pace {
+    fn new(per_second: u32, burst: u32) -> Self {
+        let each = Duration::from_secs(1) / per_second.max(1);
+        Self {
+            due: Instant::now(),
+            each,
+            burst: each * burst,
+        }
+    }
+
+    async fn wait(&mut self) {
+        let now = Instant::now();
+        self.due = self.due.max(now) + self.each;
+        if self.due > now + self.burst {
+            sleep_until(self.due - self.burst).await;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What bounds a socket.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What bounds a socket. Sizes are bytes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySettings {
+    /// How many sockets may be open at once.
+    pub sockets_max: usize,
+    /// The largest message that a client may send, whether in one frame or in many.
+    pub message_bytes_max: usize,
+    /// How much may wait to be written to a socket before its reader counts as too slow.
+    pub outbox_bytes_max: usize,
+    /// How many documents one socket may subscribe to.
+    pub documents_max: usize,
+    /// How many presence channels one socket may use.
+    pub channels_max: usize,
+    /// The largest presence value.
+    pub presence_bytes_max: usize,
+    /// How many messages a second a socket is read for; a flood waits in the client's network stack.
+    pub messages_per_second: u32,
+    /// How many messages a quiet socket may send at once before that rate holds.
+    pub messages_burst: u32,
+    /// How long a socket may be silent before it is pinged, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// How long a socket that is being closed may take to read the rest, in milliseconds.
+    pub close_patience_ms: u64,
+}
+
+impl GatewaySettings {
+    pub(super) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms)
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(super) fn close_patience(&self) -> Duration {
+        Duration::from_millis(self.close_patience_ms)
+    }
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            sockets_max: 50_000,
+            message_bytes_max: 2 << 20,
+            outbox_bytes_max: 4 << 20,
+            documents_max: 1_000,
+            channels_max: 1_000,
+            presence_bytes_max: 8 << 10,
+            messages_per_second: 5_000,
+            messages_burst: 10_000,
+            ping_interval_ms: 20_000,
+            idle_timeout_ms: 45_000,
+            close_patience_ms: 2_000,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
+
+mod node;
+mod outbox;
+mod presence;
+mod reply;
+mod task;
+
+pub use node::{Node, NodeSettings, Unasked};
+pub use outbox::{Outbox, Slow};
+pub use presence::Hub;
+pub use reply::{Bulk, ReplyTo};

@@ -1,0 +1,264 @@
+//! A node: the documents that are open on it, each with its task.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::outbox::Outbox;
+use super::presence::Hub;
+use super::reply::ReplyTo;
+use super::task::{Post, Task};
+use crate::doc::{Ask, DocumentSettings, Now};
+use crate::id::{DocId, NodeId, SessionId};
+use crate::store::Store;
+
+/// What bounds a node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSettings {
+    /// How long a document that nobody needs stays in memory, in milliseconds.
+    pub idle_close_ms: u64,
+    /// How many documents may be open at once.
+    pub documents_max: usize,
+    /// How many requests may wait for one document. When they are as many, the sockets that have more are not read.
+    pub mailbox_max: usize,
+    /// What bounds each document.
+    #[serde(skip)]
+    pub document: DocumentSettings,
+}
+
+impl NodeSettings {
+    pub(super) fn idle_close(&self) -> Duration {
+        Duration::from_millis(self.idle_close_ms)
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            idle_close_ms: 60_000,
+            documents_max: 200_000,
+            mailbox_max: 1_024,
+            document: DocumentSettings::default(),
+        }
+    }
+}
+
+/// The documents that are open on this node, by name, and what they share.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    store: Arc<dyn Store>,
+    settings: NodeSettings,
+    hub: Hub,
+    /// Where the documents' tasks run: not on a socket's single-threaded worker.
+    runtime: Handle,
+    started: Instant,
+    /// The open documents' mailboxes. Locked for look-ups only. Whoever posts holds a clone of the sender while it
+    /// does; a document closes itself only while nobody holds one.
+    documents: Mutex<HashMap<DocId, Arc<Mailbox>>>,
+    next_incarnation: AtomicU64,
+    next_session: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// The way to an open document.
+#[derive(Debug)]
+struct Mailbox {
+    /// Which of the document's tasks it leads to.
+    incarnation: u64,
+    sender: mpsc::Sender<Post>,
+}
+
+/// Why a document was not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unasked {
+    /// The node stops.
+    #[error("the node stops")]
+    Stopping,
+    /// As many documents are open as may be.
+    #[error("too many documents are open")]
+    Full,
+}
+
+impl Node {
+    /// A node without documents, whose tasks will run on `runtime`. `id` is drawn anew at every start.
+    #[must_use]
+    pub fn new(
+        id: NodeId,
+        store: Arc<dyn Store>,
+        settings: NodeSettings,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            store,
+            settings,
+            hub: Hub::default(),
+            runtime,
+            started: Instant::now(),
+            documents: Mutex::default(),
+            next_incarnation: AtomicU64::new(1),
+            next_session: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// A name for a new socket.
+    #[must_use]
+    pub fn next_session(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The presence channels.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Where the truth is kept.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// How many documents are open.
+    #[must_use]
+    pub fn documents_open(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Asks a document something in a session's name, opening it if it is not open. The answer goes to `reply`. Waits
+    /// while the document's mailbox is full.
+    ///
+    /// # Errors
+    /// When the document was not asked; there will be no answer.
+    pub async fn ask(
+        self: &Arc<Self>,
+        doc: &DocId,
+        (session, outbox): (SessionId, &Arc<Outbox>),
+        ask: Ask,
+        reply: ReplyTo,
+    ) -> Result<(), Unasked> {
+        let mut post = Post::Asked {
+            session,
+            outbox: outbox.clone(),
+            reply,
+            ask,
+        };
+        loop {
+            let mailbox = self.open(doc)?;
+            match mailbox.sender.send(post).await {
+                Ok(()) => return Ok(()),
+                // Its task ended without closing the document first: by a panic. It is opened anew.
+                Err(unsent) => post = unsent.0,
+            }
+        }
+    }
+
+    /// Says that a session ended.
+    pub async fn leave(&self, doc: &DocId, session: SessionId) {
+        let mailbox = self.lock().get(doc).cloned();
+        if let Some(mailbox) = mailbox {
+            // A document that has ended needs no telling.
+            let _ = mailbox.sender.send(Post::Left(session)).await;
+        }
+    }
+
+    /// Opens no more documents, and waits until what was accepted is durable; `false`: not within `patience`.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.stopping.store(true, Ordering::SeqCst);
+        let mailboxes: Vec<_> = self.lock().values().cloned().collect();
+        let finish = async {
+            for mailbox in mailboxes {
+                if mailbox.sender.send(Post::Finish).await.is_ok() {
+                    mailbox.sender.closed().await;
+                }
+            }
+        };
+        timeout(patience, finish).await.is_ok()
+    }
+
+    fn open(self: &Arc<Self>, doc: &DocId) -> Result<Arc<Mailbox>, Unasked> {
+        let mut documents = self.lock();
+        if let Some(mailbox) = documents.get(doc) {
+            return Ok(mailbox.clone());
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(Unasked::Stopping);
+        }
+        if documents.len() >= self.settings.documents_max {
+            return Err(Unasked::Full);
+        }
+        let (sender, receiver) = mpsc::channel(self.settings.mailbox_max);
+        let incarnation = self.next_incarnation.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::new(Mailbox {
+            incarnation,
+            sender,
+        });
+        documents.insert(doc.clone(), mailbox.clone());
+        // The task ends itself: when it is idle, finished, or has panicked.
+        self.runtime
+            .spawn(Task::new(doc.clone(), incarnation, self.clone(), receiver).run());
+        Ok(mailbox)
+    }
+
+    /// Closes a document, unless somebody is about to ask it something or its mailbox is not empty.
+    pub(super) fn close_unless_wanted(&self, doc: &DocId, mailbox_is_empty: bool) -> bool {
+        let mut documents = self.lock();
+        let wanted = documents
+            .get(doc)
+            .is_none_or(|mailbox| Arc::strong_count(mailbox) > 1);
+        let closes = !wanted && mailbox_is_empty;
+        if closes {
+            documents.remove(doc);
+        }
+        closes
+    }
+
+    /// Forgets a document whose task ends, unless another was opened since.
+    pub(super) fn forget(&self, doc: &DocId, incarnation: u64) {
+        let mut documents = self.lock();
+        if documents
+            .get(doc)
+            .is_some_and(|mailbox| mailbox.incarnation == incarnation)
+        {
+            documents.remove(doc);
+        }
+    }
+
+    pub(super) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(super) fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            clock: self.started.elapsed(),
+            wall_ms: wall.as_millis() as u64,
+        }
+    }
+
+    pub(super) fn instant(&self, clock: Duration) -> Instant {
+        self.started + clock
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DocId, Arc<Mailbox>>> {
+        self.documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,203 @@
+//! What waits to be written to one socket.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+
+use crate::protocol::close_frame;
+
+/// What waits to be written to one socket: whole WebSocket frames, in order, up to a bound.
+///
+/// A reader that lets more than the bound gather is not waited for: its outbox closes, it comes back with its revision
+/// and is sent what it missed from there. Anybody may push, from any thread; one stream drains.
+#[derive(Debug)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    /// Told when the outbox closes.
+    closing: Notify,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    state: State,
+    drainer: Option<Waker>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// Nothing more is taken; what is queued, a close frame last, is still written.
+    Closing,
+}
+
+/// The outbox was full, and is closed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slow;
+
+/// The most bytes that one write gathers.
+const WRITE_BYTES: usize = 64 << 10;
+
+impl Outbox {
+    /// An empty outbox that takes at most so many bytes at once.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            closing: Notify::new(),
+            bytes_max,
+        }
+    }
+
+    /// Queues whole frames. A closed outbox drops them: its socket is on its way out.
+    ///
+    /// An empty outbox takes anything, whatever its size: one large document is not a slow reader.
+    ///
+    /// # Errors
+    /// When it was full; it is closed then.
+    pub fn push(&self, frames: Bytes) -> Result<(), Slow> {
+        let mut inner = self.lock();
+        if inner.state != State::Open {
+            return Ok(());
+        }
+        if inner.bytes > 0 && inner.bytes + frames.len() > self.bytes_max {
+            inner.queue.clear();
+            inner.bytes = 0;
+            self.end(
+                inner,
+                1013,
+                "you read too slowly: come back with your version",
+            );
+            return Err(Slow);
+        }
+        inner.bytes += frames.len();
+        inner.queue.push_back(frames);
+        let drainer = inner.drainer.take();
+        drop(inner);
+        if let Some(drainer) = drainer {
+            drainer.wake();
+        }
+        Ok(())
+    }
+
+    /// Closes behind what is queued, with a WebSocket status and a reason of at most 123 bytes.
+    pub fn close(&self, status: u16, reason: &str) {
+        let inner = self.lock();
+        if inner.state == State::Open {
+            self.end(inner, status, reason);
+        }
+    }
+
+    fn end(&self, mut inner: MutexGuard<'_, Inner>, status: u16, reason: &str) {
+        inner.state = State::Closing;
+        inner.queue.push_back(close_frame(status, reason));
+        let drainer = inner.drainer.take();
+        drop(inner);
+        if let Some(drainer) = drainer {
+            drainer.wake();
+        }
+        self.closing.notify_one();
+    }
+
+    /// Whether it takes nothing more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().state != State::Open
+    }
+
+    /// Waits until it closes. One waiter at a time.
+    pub async fn closed(&self) {
+        if !self.is_closed() {
+            self.closing.notified().await;
+        }
+    }
+
+    /// Whether all that was queued has been taken to be written.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.lock().queue.is_empty()
+    }
+
+    /// Takes what is queued, gathered for one write; ends after the close frame.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut inner = self.lock();
+        let Some(first) = inner.queue.pop_front() else {
+            if inner.state == State::Closing {
+                return Poll::Ready(None);
+            }
+            if !inner
+                .drainer
+                .as_ref()
+                .is_some_and(|drainer| drainer.will_wake(cx.waker()))
+            {
+                inner.drainer = Some(cx.waker().clone());
+            }
+            // A burst leaves its room behind: an idle socket should not keep it.
+            inner.queue.shrink_to(4);
+            return Poll::Pending;
+        };
+        inner.bytes = inner.bytes.saturating_sub(first.len());
+        if inner.queue.is_empty() || first.len() >= WRITE_BYTES {
+            return Poll::Ready(Some(first));
+        }
+        let mut gathered = BytesMut::from(first.as_ref());
+        while let Some(next) = inner.queue.front() {
+            if gathered.len() + next.len() > WRITE_BYTES {
+                break;
+            }
+            gathered.extend_from_slice(next);
+            inner.bytes = inner.bytes.saturating_sub(next.len());
+            inner.queue.pop_front();
+        }
+        Poll::Ready(Some(gathered.freeze()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here can panic half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(outbox: &Outbox) -> Poll<Option<Bytes>> {
+        outbox.poll_take(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_gathered_is_written_at_once_and_in_order() {
+        let outbox = Outbox::new(100);
+        assert_eq!(take(&outbox), Poll::Pending);
+        outbox.push(Bytes::from_static(b"a")).unwrap();
+        outbox.push(Bytes::from_static(b"b")).unwrap();
+        assert_eq!(take(&outbox), Poll::Ready(Some(Bytes::from_static(b"ab"))));
+        assert_eq!(take(&outbox), Poll::Pending);
+        outbox.close(1000, "");
+        outbox.push(Bytes::from_static(b"late")).unwrap();
+        assert_eq!(take(&outbox), Poll::Ready(Some(close_frame(1000, ""))));
+        assert_eq!(take(&outbox), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_is_closed_and_forgotten() {
+        let outbox = Outbox::new(10);
+        outbox
+            .push(Bytes::from_static(b"one large piece is taken whole"))
+            .unwrap();
+        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(Slow));
+        assert!(outbox.is_closed());
+        let Poll::Ready(Some(last)) = take(&outbox) else {
+            panic!("a close frame")
+        };
+        assert_eq!(last[2..4], 1013_u16.to_be_bytes());
+        assert_eq!(take(&outbox), Poll::Ready(None));
+    }
+}

@@ -1,0 +1,210 @@
+//! Cursors and who is here: channels on which each value replaces the one before. Nothing is stored, nothing is ordered.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::outbox::Outbox;
+use crate::id::{ClientId, Name, SessionId};
+use crate::protocol::{self, Presence};
+
+/// The presence channels of this node's sessions.
+#[derive(Debug, Default)]
+pub struct Hub {
+    channels: Mutex<HashMap<Name, Channel>>,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    subscribers: BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
+    /// The values that are not gone, each with the session that said it last. A client that came back over a new socket
+    /// takes its values along: the end of its old socket does not end them.
+    published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
+}
+
+impl Hub {
+    /// A session listens to a channel. The others are asked to say their values again: that is how it learns them.
+    pub fn subscribe(
+        &self,
+        session: SessionId,
+        client: &ClientId,
+        outbox: &Arc<Outbox>,
+        channel: &Name,
+    ) {
+        let mut channels = self.lock();
+        let subscribers = &mut channels.entry(channel.clone()).or_default().subscribers;
+        subscribers.insert(session, (client.clone(), outbox.clone()));
+        ask(channel, session, subscribers);
+    }
+
+    /// A session listens no more. What it says itself stays.
+    pub fn unsubscribe(&self, session: SessionId, channel: &Name) {
+        let mut channels = self.lock();
+        if let Some(found) = channels.get_mut(channel) {
+            found.subscribers.remove(&session);
+            if found.is_empty() {
+                channels.remove(channel);
+            }
+        }
+    }
+
+    /// A session wants the others to say their values again.
+    pub fn request(&self, session: SessionId, channel: &Name) {
+        if let Some(found) = self.lock().get(channel) {
+            ask(channel, session, &found.subscribers);
+        }
+    }
+
+    /// A session says a value: the channel's others are told, and the session itself, as its ack.
+    pub fn publish(
+        &self,
+        session: SessionId,
+        client: &ClientId,
+        outbox: &Outbox,
+        presence: Presence,
+    ) {
+        let frame = protocol::presence(client, &presence);
+        let mut channels = self.lock();
+        let channel = channels.entry(presence.channel.clone()).or_default();
+        channel.tell(client, &frame);
+        let name = presence.channel.clone();
+        let key = (client.clone(), presence.id.clone());
+        if presence.is_gone() {
+            channel.published.remove(&key);
+        } else {
+            channel.published.insert(key, (session, presence));
+        }
+        if channel.is_empty() {
+            channels.remove(&name);
+        }
+        drop(channels);
+        // A full outbox closes itself; its session ends by that.
+        let _ = outbox.push(frame);
+    }
+
+    /// A session ended: it listens no more on `channels`, and what it said there last is gone.
+    pub fn left<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
+        let mut all = self.lock();
+        for name in channels {
+            let Some(channel) = all.get_mut(name) else {
+                continue;
+            };
+            channel.subscribers.remove(&session);
+            let gone: Vec<_> = channel
+                .published
+                .extract_if(.., |_, (by, _)| *by == session)
+                .collect();
+            for ((client, _), (_, mut presence)) in gone {
+                presence.value = "null".into();
+                presence.version += 1;
+                channel.tell(&client, &protocol::presence(&client, &presence));
+            }
+            if channel.is_empty() {
+                all.remove(name);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Channel {
+    fn is_empty(&self) -> bool {
+        self.subscribers.is_empty() && self.published.is_empty()
+    }
+
+    /// Tells all but the client itself.
+    fn tell(&self, client: &ClientId, frame: &bytes::Bytes) {
+        for (other, outbox) in self.subscribers.values() {
+            if other != client {
+                let _ = outbox.push(frame.clone());
+            }
+        }
+    }
+}
+
+fn ask(
+    channel: &Name,
+    session: SessionId,
+    subscribers: &BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
+) {
+    let frame = protocol::presence_requested(channel);
+    for (other, (_, outbox)) in subscribers {
+        if *other != session {
+            let _ = outbox.push(frame.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    struct Member(SessionId, ClientId, Arc<Outbox>);
+
+    fn member(id: u64, client: &str) -> Member {
+        Member(
+            SessionId(id),
+            ClientId::parse(client).unwrap(),
+            Arc::new(Outbox::new(1 << 20)),
+        )
+    }
+
+    impl Member {
+        fn heard(&self) -> String {
+            match self.2.poll_take(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(frames)) => String::from_utf8_lossy(&frames[2..]).into_owned(),
+                _ => String::new(),
+            }
+        }
+    }
+
+    fn value(version: u64, value: &str) -> Presence {
+        let (channel, id) = (Name::parse("ch").unwrap(), Name::parse("p").unwrap());
+        Presence {
+            channel,
+            id,
+            version,
+            value: value.into(),
+            position: None,
+        }
+    }
+
+    #[test]
+    fn a_client_that_came_back_outlives_its_old_socket() {
+        let hub = Hub::default();
+        let channel = Name::parse("ch").unwrap();
+        let (old, new, bob) = (member(1, "ann"), member(2, "ann"), member(3, "bob"));
+        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        hub.publish(old.0, &old.1, &old.2, value(1, "1"));
+        assert!(bob.heard().contains(r#""p":1,"pv":1"#));
+        hub.publish(new.0, &new.1, &new.2, value(2, "2"));
+        assert!(bob.heard().contains(r#""p":2,"pv":2"#));
+        hub.left(old.0, [&channel].into_iter());
+        assert_eq!(bob.heard(), "");
+        hub.left(new.0, [&channel].into_iter());
+        assert!(bob.heard().contains(r#""p":null,"pv":3"#));
+        hub.left(bob.0, [&channel].into_iter());
+        assert!(hub.lock().is_empty());
+    }
+
+    #[test]
+    fn a_newcomer_makes_the_others_speak() {
+        let hub = Hub::default();
+        let channel = Name::parse("ch").unwrap();
+        let (ann, bob) = (member(1, "ann"), member(2, "bob"));
+        hub.subscribe(ann.0, &ann.1, &ann.2, &channel);
+        assert_eq!(ann.heard(), "");
+        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        assert_eq!(ann.heard(), r#"{"a":"pr","ch":"ch"}"#);
+        hub.publish(bob.0, &bob.1, &bob.2, value(1, "1"));
+        assert!(
+            bob.heard().contains(r#""src":"bob""#),
+            "the publisher's own frame is its ack"
+        );
+        assert!(ann.heard().contains(r#""src":"bob""#));
+    }
+}

@@ -1,0 +1,458 @@
+//! One task for each open document: it drives the document's machine and does what the machine asks for.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::node::Node;
+use super::outbox::Outbox;
+use super::reply::{Bulk, ReplyTo};
+use crate::doc::{Action, Answer, Ask, Document, Event, Ticket};
+use crate::id::{DocId, SessionId};
+use crate::log::{Entry, Fence, Snapshot, Tail};
+use crate::protocol::{self, Code, Frames, Refusal, Shown};
+use crate::store::{Batch, Loaded, Reach, StoreError};
+
+/// What reaches a document's task.
+#[derive(Debug)]
+pub(super) enum Post {
+    /// A session asks.
+    Asked {
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        reply: ReplyTo,
+        ask: Ask,
+    },
+    /// A session ended.
+    Left(SessionId),
+    /// The node stops: end as soon as everything accepted is durable.
+    Finish,
+}
+
+/// A session that the document knows.
+#[derive(Debug)]
+struct Member {
+    outbox: Arc<Outbox>,
+    /// What holds its commits back.
+    hold: Option<Arc<Bulk>>,
+    /// Its requests that wait for an answer: a few.
+    tickets: Vec<(Ticket, ReplyTo)>,
+}
+
+impl Member {
+    fn take(&mut self, ticket: Ticket) -> Option<ReplyTo> {
+        let place = self
+            .tickets
+            .iter()
+            .position(|(waiting, _)| *waiting == ticket)?;
+        Some(self.tickets.swap_remove(place).1)
+    }
+}
+
+/// One document's task.
+pub(super) struct Task {
+    doc: DocId,
+    /// Which of the document's tasks this is: a later one may have been opened since.
+    incarnation: u64,
+    document: Document,
+    node: Arc<Node>,
+    mailbox: mpsc::Receiver<Post>,
+    members: HashMap<SessionId, Member>,
+    next_ticket: u64,
+    /// What the store is doing for the document. Bounded: the machine has one of each kind under way.
+    effects: FuturesUnordered<BoxFuture<'static, Event>>,
+    finishing: bool,
+    idle_since: Option<Instant>,
+    /// The sessions that were answered since they were last looked at.
+    answered: Vec<SessionId>,
+    scratch: Vec<u8>,
+}
+
+/// Why a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody needed the document.
+    Idle,
+    /// The node stops, and everything accepted is durable.
+    Finished,
+    /// The machine panicked.
+    Panicked,
+}
+
+impl Task {
+    pub(super) fn new(
+        doc: DocId,
+        incarnation: u64,
+        node: Arc<Node>,
+        mailbox: mpsc::Receiver<Post>,
+    ) -> Self {
+        let document = Document::new(node.id(), node.id(), node.settings().document.clone());
+        Self {
+            doc,
+            incarnation,
+            document,
+            node,
+            mailbox,
+            members: HashMap::new(),
+            next_ticket: 0,
+            effects: FuturesUnordered::new(),
+            finishing: false,
+            idle_since: None,
+            answered: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Runs the document until nobody needs it.
+    pub(super) async fn run(mut self) {
+        loop {
+            if let Some(end) = self.turn().await {
+                return tracing::debug!(doc = %self.doc, ?end, "document closed");
+            }
+        }
+    }
+
+    /// Waits for one thing and sees to it. Each branch is cancel-safe: a channel, a set of futures and a timer.
+    async fn turn(&mut self) -> Option<End> {
+        let idle_at = self
+            .idle_since
+            .map(|since| since + self.node.settings().idle_close());
+        let timeout = self.document.timeout().map(|at| self.node.instant(at));
+        let wake = [idle_at, timeout].into_iter().flatten().min();
+        let event = select! {
+            biased;
+            // The store's answers first: they let waiting clients go.
+            Some(event) = self.effects.next(), if !self.effects.is_empty() => event,
+            post = self.mailbox.recv() => match post? {
+                Post::Asked { session, outbox, reply, ask } => self.asked(session, outbox, reply, ask),
+                Post::Left(session) => {
+                    self.members.remove(&session);
+                    Event::Left(session)
+                }
+                Post::Finish => {
+                    self.finishing = true;
+                    Event::Timeout
+                }
+            },
+            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
+        };
+        if self.handle(event).is_err() {
+            return Some(End::Panicked);
+        }
+        self.end()
+    }
+
+    /// Whether it is time to end.
+    fn end(&mut self) -> Option<End> {
+        if self.finishing && self.document.is_settled() && self.mailbox.is_empty() {
+            return Some(End::Finished);
+        }
+        if !self.document.is_idle() || !self.effects.is_empty() {
+            self.idle_since = None;
+            return None;
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let due = since.elapsed() >= self.node.settings().idle_close();
+        (due && self
+            .node
+            .close_unless_wanted(&self.doc, self.mailbox.is_empty()))
+        .then_some(End::Idle)
+    }
+
+    fn asked(
+        &mut self,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        reply: ReplyTo,
+        ask: Ask,
+    ) -> Event {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let member = self.members.entry(session).or_insert(Member {
+            outbox,
+            hold: None,
+            tickets: Vec::new(),
+        });
+        if let Some(hold) = reply.hold() {
+            member.hold = Some(hold);
+        }
+        member.tickets.push((ticket, reply));
+        Event::Asked {
+            session,
+            ticket,
+            ask,
+        }
+    }
+
+    /// Lets the machine handle an event, and does what it asks for. A panic is the end of this machine, and of nothing
+    /// else: whoever caused it is refused, so that it does not cause the next one.
+    fn handle(&mut self, event: Event) -> Result<(), ()> {
+        let culprit = match &event {
+            Event::Asked {
+                session, ticket, ..
+            } => Some((*session, *ticket)),
+            _ => None,
+        };
+        let now = self.node.now();
+        let document = &mut self.document;
+        if catch_unwind(AssertUnwindSafe(|| document.handle(event, now))).is_err() {
+            tracing::error!(doc = %self.doc, "the document's machine panicked: it is closed and opened anew");
+            if let Some((session, ticket)) = culprit {
+                let refusal = Refusal::new(Code::OpNotApplied, "The op could not be applied");
+                self.reply(session, ticket, Answer::Refused(refusal));
+            }
+            return Err(());
+        }
+        while let Some(action) = self.document.poll() {
+            self.perform(action);
+        }
+        self.forget_answered();
+        Ok(())
+    }
+
+    /// Forgets the sessions that need the document no more, and says of those whose socket is gone that they left.
+    fn forget_answered(&mut self) {
+        for session in std::mem::take(&mut self.answered) {
+            let Some(member) = self.members.get(&session) else {
+                continue;
+            };
+            if !self.document.knows(session) {
+                self.members.remove(&session);
+            } else if member.outbox.is_closed() {
+                self.members.remove(&session);
+                self.effects
+                    .push(std::future::ready(Event::Left(session)).boxed());
+            }
+        }
+    }
+
+    /// Does one thing that the machine asked for. Never waits: answers come back as events.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Reply {
+                session,
+                ticket,
+                answer,
+            } => self.reply(session, ticket, answer),
+            Action::Deliver { to, entries } => self.deliver(&to, &entries),
+            Action::Publish {
+                session,
+                ticket,
+                client,
+                presence,
+            } => {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.take(ticket);
+                    self.node
+                        .hub()
+                        .publish(session, &client, &member.outbox, presence);
+                }
+                self.answered.push(session);
+            }
+            Action::Send { to, .. } => {
+                tracing::debug!(doc = %self.doc, %to, "no link to that node");
+            }
+            Action::Show => {
+                self.effect(|node, doc| async move { Event::Shown(node.show(&doc).await) })
+            }
+            Action::Encode(snapshot) => self.effect(|_, _| async move {
+                let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
+                Event::Shown(Ok((Arc::new(shown), Vec::new())))
+            }),
+            Action::Page { asker, since } => self.effect(move |node, doc| async move {
+                let page = node.store().load(&doc, Reach::Since(since)).await;
+                Event::Paged {
+                    asker,
+                    since,
+                    page: page.map(|loaded| loaded.entries),
+                }
+            }),
+            Action::Claim => {
+                self.effect(|node, doc| async move { Event::Claimed(node.claim(&doc).await) });
+            }
+            Action::Append { fence, entries } => self.append(fence, entries),
+            Action::Save { fence, snapshot } => {
+                let (node, doc) = (self.node.clone(), self.doc.clone());
+                // Nobody waits for it, and the store bounds how much it takes on.
+                tokio::spawn(async move {
+                    if let Err(error) = node.store().save_snapshot(&doc, fence, snapshot).await {
+                        tracing::warn!(%doc, %error, "snapshot not saved: the next one will be");
+                    }
+                });
+            }
+        }
+    }
+
+    fn effect<F>(&mut self, act: impl FnOnce(Arc<Node>, DocId) -> F)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        self.effects
+            .push(act(self.node.clone(), self.doc.clone()).boxed());
+    }
+
+    fn append(&mut self, fence: Fence, entries: Vec<Arc<Entry>>) {
+        let batch = Batch {
+            doc: self.doc.clone(),
+            fence,
+            entries,
+        };
+        self.effect(move |node, _| async move {
+            let result = node
+                .store()
+                .append(vec![batch])
+                .await
+                .and_then(|mut answers| {
+                    answers
+                        .pop()
+                        .ok_or_else(|| StoreError::new("append", "no answer for the batch"))
+                });
+            Event::Appended { fence, result }
+        });
+    }
+
+    fn reply(&mut self, session: SessionId, ticket: Ticket, answer: Answer) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        if let Some(reply) = member.take(ticket) {
+            reply.answer(&member.outbox, answer);
+        }
+        self.answered.push(session);
+    }
+
+    /// Encodes the commits once, and puts the same bytes into each session's outbox.
+    fn deliver(&mut self, to: &[SessionId], entries: &[Arc<Entry>]) {
+        let mut frames = Frames::new();
+        for entry in entries {
+            protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
+        }
+        let frames = frames.finish();
+        for session in to {
+            let Some(member) = self.members.get_mut(session) else {
+                continue;
+            };
+            if let Some(hold) = &member.hold {
+                if hold.hold(&frames) {
+                    continue;
+                }
+                member.hold = None;
+            }
+            if member.outbox.push(frames.clone()).is_err() {
+                tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
+            }
+        }
+        if let [session] = to {
+            self.answered.push(*session);
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // Whatever the reason, whoever is still here comes back with its revision, and the document is opened anew.
+        self.node.forget(&self.doc, self.incarnation);
+        for member in self.members.values() {
+            member
+                .outbox
+                .close(1012, "the document was closed: come back with your version");
+        }
+    }
+}
+
+/// About how many bytes it is to encode or to fold.
+fn weight(snapshot: &Snapshot) -> usize {
+    snapshot
+        .content
+        .as_ref()
+        .map_or(0, |content| content.size_bytes())
+}
+
+/// What is done in place; more goes to a thread of its own, so that others need not wait.
+const IN_PLACE_BYTES: usize = 32 << 10;
+
+async fn off_path<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if bytes <= IN_PLACE_BYTES {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+impl Node {
+    /// Loads a document's head, and encodes it.
+    async fn show(&self, doc: &DocId) -> Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError> {
+        let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
+        let shown = off_path(weight(&head), move || Shown::of(&head)).await;
+        Ok((Arc::new(shown), entries))
+    }
+
+    /// Claims a document, and loads what it is from then on.
+    async fn claim(&self, doc: &DocId) -> Result<(Fence, Snapshot, Tail), StoreError> {
+        let lease = self.store().claim(doc, self.id()).await?;
+        let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
+        if head.revision != lease.head {
+            // Only another claim lets the head move on: ours is void already.
+            return Err(StoreError::new("claim", "the document was claimed again"));
+        }
+        let start = entries
+            .first()
+            .map_or(head.revision, |entry| entry.revision.before());
+        let mut tail = Tail::new(start);
+        entries.into_iter().for_each(|entry| tail.push(entry));
+        Ok((lease.fence, head, tail))
+    }
+
+    /// The document as it was once.
+    ///
+    /// # Errors
+    /// When the log has not reached that revision, or the store does not answer.
+    pub async fn history(&self, doc: &DocId, reach: Reach) -> Result<Shown, Refusal> {
+        let loaded = self
+            .store()
+            .load(doc, reach)
+            .await
+            .map_err(|error| self.unread(doc, &error))?;
+        if let Reach::At(revision) = reach
+            && revision > loaded.head
+        {
+            return Err(Refusal::future_version());
+        }
+        let (then, _) = fold(loaded)
+            .await
+            .map_err(|error| self.unread(doc, &error))?;
+        Ok(off_path(weight(&then), move || Shown::of(&then)).await)
+    }
+
+    fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
+        tracing::warn!(%doc, %error, "document not read");
+        Refusal::store_unavailable()
+    }
+}
+
+/// Folds what was loaded.
+async fn fold(loaded: Loaded) -> Result<(Snapshot, Vec<Arc<Entry>>), StoreError> {
+    let Loaded {
+        mut snapshot,
+        entries,
+        ..
+    } = loaded;
+    let bytes = weight(&snapshot) + entries.iter().map(|entry| entry.size()).sum::<usize>();
+    let folded = off_path(bytes, move || {
+        entries
+            .iter()
+            .try_for_each(|entry| snapshot.fold(entry))
+            .map(|()| (snapshot, entries))
+    });
+    folded.await.map_err(|error| StoreError::new("load", error))
+}

@@ -1,0 +1,477 @@
+//! JSON as JavaScript writes it: strings, counts, and values in one canonical form, so that equal values are equal texts.
+//!
+//! In canonical form keys are sorted, numbers are printed as `JSON.stringify` prints them, there is no white space, and
+//! only what must be escaped is.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
+
+use super::error::{COUNT_MAX, COUNT_NOT_WHOLE, COUNT_TOO_LARGE, DEPTH_MAX};
+
+/// Writes `text` as a JSON string.
+pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Writes the inside of a JSON string.
+pub(super) fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            control => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let (high, low) = (
+                    HEX[usize::from(control >> 4)],
+                    HEX[usize::from(control & 15)],
+                );
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+}
+
+/// Writes a count.
+pub(super) fn write_count(out: &mut Vec<u8>, mut count: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (count % 10) as u8;
+        count /= 10;
+        if count == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Reads a string literal; nothing when it is none or holds half a surrogate pair.
+pub(super) fn read_string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// Reads a count: a whole number from 1 to [`COUNT_MAX`], or `else_flaw` when it is not even a positive number.
+pub(super) fn read_count(raw: &str, else_flaw: &'static str) -> Result<u64, &'static str> {
+    if let Ok(count) = raw.parse::<u64>() {
+        return check_count(count, else_flaw);
+    }
+    match raw.parse::<f64>() {
+        Ok(number) if is_number(raw) => whole_count(number, else_flaw),
+        _ => Err(else_flaw),
+    }
+}
+
+/// Checks a count that is already a number.
+pub(super) fn check_count(count: u64, else_flaw: &'static str) -> Result<u64, &'static str> {
+    match count {
+        0 => Err(else_flaw),
+        1..=COUNT_MAX => Ok(count),
+        _ => Err(COUNT_TOO_LARGE),
+    }
+}
+
+/// Checks a count that was written as a fraction or with an exponent. `5.0` is JavaScript's 5.
+pub(super) fn whole_count(number: f64, else_flaw: &'static str) -> Result<u64, &'static str> {
+    if number.is_nan() || number <= 0.0 {
+        return Err(else_flaw);
+    }
+    if number > COUNT_MAX as f64 {
+        return Err(COUNT_TOO_LARGE);
+    }
+    if number.fract() != 0.0 {
+        return Err(COUNT_NOT_WHOLE);
+    }
+    Ok(number as u64)
+}
+
+fn is_number(raw: &str) -> bool {
+    raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}
+
+/// A value as it was sent: sound JSON by its syntax, `null` included.
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Skips what a visitor did not want, so that its flaw is reported and not the parser's position.
+pub(super) fn skip_rest<'de, A: serde::de::SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
+    while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+/// A map's key without a copy where it has no escapes.
+pub(super) struct Key<'de>(pub(super) Cow<'de, str>);
+
+impl<'de> serde::Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+            fn visit_str<E: Error>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// The canonical form of `raw`, which is sound JSON by its syntax.
+pub(super) fn canonical(raw: &str) -> Result<String, &'static str> {
+    let mut reader = Reader { raw, at: 0 };
+    let mut out = Vec::with_capacity(raw.len());
+    reader.value(&mut out, 0)?;
+    String::from_utf8(out).map_err(|_| NOT_SOUND)
+}
+
+const NOT_SOUND: &str = "Values must be sound JSON";
+
+/// Walks JSON whose syntax somebody else has checked.
+struct Reader<'a> {
+    raw: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
+        match self.peek() {
+            Some(b'{' | b'[') if depth == DEPTH_MAX => {
+                Err("Values must not be nested deeper than 100")
+            }
+            Some(b'{') => self.object(out, depth + 1),
+            Some(b'[') => self.array(out, depth + 1),
+            Some(b'"') => {
+                write_string(out, &self.string()?);
+                Ok(())
+            }
+            Some(b'-' | b'0'..=b'9') => write_number(out, self.word()),
+            Some(b't' | b'f' | b'n') => {
+                out.extend_from_slice(self.word().as_bytes());
+                Ok(())
+            }
+            _ => Err(NOT_SOUND),
+        }
+    }
+
+    fn object(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
+        let mut members: Vec<(Cow<'a, str>, Vec<u8>)> = Vec::new();
+        self.at += 1;
+        loop {
+            match self.peek() {
+                Some(b'}') => break,
+                Some(b',') => self.at += 1,
+                Some(b'"') => {
+                    let key = self.string()?;
+                    // It would reach what every JavaScript object inherits.
+                    if key == "__proto__" {
+                        return Err(RESERVED_NAME);
+                    }
+                    if self.peek() != Some(b':') {
+                        return Err(NOT_SOUND);
+                    }
+                    self.at += 1;
+                    let mut value = Vec::new();
+                    self.value(&mut value, depth)?;
+                    members.push((key, value));
+                }
+                _ => return Err(NOT_SOUND),
+            }
+        }
+        self.at += 1;
+        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err("Keys must not be given twice");
+        }
+        for (at, (key, value)) in members.iter().enumerate() {
+            out.push(if at == 0 { b'{' } else { b',' });
+            write_string(out, key);
+            out.push(b':');
+            out.extend_from_slice(value);
+        }
+        out.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
+        Ok(())
+    }
+
+    fn array(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
+        out.push(b'[');
+        self.at += 1;
+        loop {
+            match self.peek() {
+                Some(b']') => break,
+                Some(b',') => {
+                    self.at += 1;
+                    out.push(b',');
+                }
+                _ => self.value(out, depth)?,
+            }
+        }
+        self.at += 1;
+        out.push(b']');
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, &'static str> {
+        let start = self.at;
+        let bytes = self.raw.as_bytes();
+        let mut at = start + 1;
+        while *bytes.get(at).ok_or(NOT_SOUND)? != b'"' {
+            at += if bytes[at] == b'\\' { 2 } else { 1 };
+        }
+        self.at = at + 1;
+        read_string(&self.raw[start..self.at]).ok_or(LONE_SURROGATE)
+    }
+
+    /// A number, `true`, `false` or `null`.
+    fn word(&mut self) -> &'a str {
+        let rest = &self.raw[self.at..];
+        let word = &rest[..rest
+            .find([',', ']', '}', ' ', '\t', '\n', '\r'])
+            .unwrap_or(rest.len())];
+        self.at += word.len();
+        word
+    }
+
+    /// The next byte that is not white space.
+    fn peek(&mut self) -> Option<u8> {
+        let bytes = self.raw.as_bytes();
+        while bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied()
+    }
+}
+
+pub(super) const LONE_SURROGATE: &str = "Strings must not hold half a surrogate pair";
+
+pub(super) const RESERVED_NAME: &str = "Names must not be properties of Object.prototype";
+
+/// The properties of `Object.prototype`: a peer that looks one up in a plain object finds something.
+pub(super) const RESERVED: [&str; 12] = [
+    "__proto__",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+];
+
+/// Writes the number literal `raw` as JavaScript would after having read it.
+fn write_number(out: &mut Vec<u8>, raw: &str) -> Result<(), &'static str> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.len() <= 15 && digits != "0" && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        out.extend_from_slice(raw.as_bytes());
+        return Ok(());
+    }
+    let number: f64 = raw.parse().map_err(|_| NOT_SOUND)?;
+    if !number.is_finite() {
+        return Err("Numbers must be finite");
+    }
+    if number == 0.0 {
+        out.push(b'0');
+        return Ok(());
+    }
+    if number < 0.0 {
+        out.push(b'-');
+    }
+    let shortest = shortest(number.abs());
+    let (mantissa, exponent) = shortest.split_once('e').ok_or(NOT_SOUND)?;
+    let digits: Vec<u8> = mantissa.bytes().filter(|&byte| byte != b'.').collect();
+    // The decimal point stands after this many of the digits.
+    let point = exponent.parse::<i32>().map_err(|_| NOT_SOUND)? + 1;
+    lay_out(out, &digits, point);
+    Ok(())
+}
+
+/// The fewest digits that read back as `number`, with an exponent. Of two that are equally near, Rust takes the larger
+/// and JavaScript the even one, as rounding to that many digits does.
+fn shortest(number: f64) -> String {
+    let shortest = format!("{number:e}");
+    let digits = shortest
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count();
+    let nearest = format!("{number:.*e}", digits - 1);
+    if nearest.parse() == Ok(number) {
+        nearest
+    } else {
+        shortest
+    }
+}
+
+/// ECMAScript's Number::toString: plain digits from 1e-6 up to 1e21, an exponent beyond.
+fn lay_out(out: &mut Vec<u8>, digits: &[u8], point: i32) {
+    let count = digits.len();
+    let zeros = |out: &mut Vec<u8>, n: usize| out.resize(out.len() + n, b'0');
+    match usize::try_from(point) {
+        Ok(whole) if (1..=21).contains(&whole) && whole >= count => {
+            out.extend_from_slice(digits);
+            zeros(out, whole - count);
+        }
+        Ok(whole) if (1..=21).contains(&whole) => {
+            out.extend_from_slice(&digits[..whole]);
+            out.push(b'.');
+            out.extend_from_slice(&digits[whole..]);
+        }
+        _ if (-5..=0).contains(&point) => {
+            out.extend_from_slice(b"0.");
+            zeros(out, point.unsigned_abs() as usize);
+            out.extend_from_slice(digits);
+        }
+        _ => {
+            out.push(digits[0]);
+            if count > 1 {
+                out.push(b'.');
+                out.extend_from_slice(&digits[1..]);
+            }
+            out.extend_from_slice(if point > 0 { b"e+" } else { b"e-" });
+            write_count(out, u64::from((point - 1).unsigned_abs()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The right column is what Node prints for `JSON.stringify(JSON.parse(left))`.
+    #[test]
+    fn numbers_are_written_as_javascript_writes_them() {
+        let table = [
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("1.0", "1"),
+            ("-1.50", "-1.5"),
+            ("1e3", "1000"),
+            ("123456789012345", "123456789012345"),
+            ("9007199254740991", "9007199254740991"),
+            ("9007199254740993", "9007199254740992"),
+            ("123456789012345678901234567890", "1.2345678901234568e+29"),
+            ("1e20", "100000000000000000000"),
+            ("1e21", "1e+21"),
+            ("-1.5e300", "-1.5e+300"),
+            ("0.1", "0.1"),
+            ("0.000001", "0.000001"),
+            ("0.0000001", "1e-7"),
+            ("-1.5e-7", "-1.5e-7"),
+            ("5e-324", "5e-324"),
+            ("1.7976931348623157e308", "1.7976931348623157e+308"),
+            ("0.30000000000000004", "0.30000000000000004"),
+            ("100.25", "100.25"),
+            ("1e-400", "0"),
+            ("1150099217760634.3", "1150099217760634.2"),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn equal_values_are_equal_texts() {
+        let table = [
+            (
+                r#" { "b" : [ 1.0 , true ] , "a" : null } "#,
+                r#"{"a":null,"b":[1,true]}"#,
+            ),
+            (
+                r#"{"\u0062":"\u00e9\ud83d\ude00","a":"\/"}"#,
+                r#"{"a":"/","b":"é😀"}"#,
+            ),
+            (
+                r#""\u001f\b\f\n\r\t\"\\\u007f\u2028""#,
+                "\"\\u001f\\b\\f\\n\\r\\t\\\"\\\\\u{7f}\u{2028}\"",
+            ),
+            ("[]", "[]"),
+            ("{}", "{}"),
+            ("[[],{},\"\"]", "[[],{},\"\"]"),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(canonical(raw.trim()).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn values_that_peers_could_not_hold_are_refused() {
+        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(canonical(&deep(DEPTH_MAX)).is_ok());
+        let too_deep = deep(DEPTH_MAX + 1);
+        for raw in [
+            "1e400",
+            r#""\ud800""#,
+            r#"{"\udc00":1}"#,
+            r#"{"a":{"__proto__":1}}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            &too_deep,
+        ] {
+            assert!(canonical(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_and_positive() {
+        for (raw, expected) in [
+            ("1", Some(1)),
+            ("2147483648", Some(COUNT_MAX)),
+            ("5.0", Some(5)),
+            ("1e2", Some(100)),
+        ] {
+            assert_eq!(read_count(raw, "").ok(), expected, "{raw}");
+        }
+        for raw in [
+            "0",
+            "-1",
+            "2147483649",
+            "1.5",
+            "1e300",
+            "1e400",
+            "-0",
+            "0.0",
+            "true",
+            "null",
+            "\"1\"",
+            "{}",
+            "[1]",
+            "inf",
+            "nan",
+        ] {
+            assert!(read_count(raw, "").is_err(), "{raw}");
+        }
+    }
+}

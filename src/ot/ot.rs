@@ -1,0 +1,325 @@
+//! One door to every type of op: which kinds there are, and their verbs.
+
+use serde_json::Value;
+
+use super::error::{COMPONENTS_MAX, OtError};
+use super::rich_text::{self, Delta, RichContent};
+use super::text::{TextContent, TextOp};
+
+/// A type of document, and so of the ops on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Plain text; lengths in code points.
+    TextUnicode,
+    /// Text with attributes and embeds; lengths in UTF-16 units.
+    RichText,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::TextUnicode, Self::RichText];
+
+    /// The kind of this name or URI.
+    #[must_use]
+    pub fn parse(name_or_uri: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| name_or_uri == kind.name() || name_or_uri == kind.uri())
+    }
+
+    /// What snapshots call it.
+    #[must_use]
+    pub const fn uri(self) -> &'static str {
+        match self {
+            Self::TextUnicode => "http://sharejs.org/types/text-unicode",
+            Self::RichText => "http://sharejs.org/types/rich-text/v1",
+        }
+    }
+
+    /// Its short name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TextUnicode => "text-unicode",
+            Self::RichText => "rich-text",
+        }
+    }
+}
+
+/// Who of two concurrent ops is being rewritten. An op that arrives later is the left one; its author's client calls its
+/// own op the left one too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The op that was not committed yet.
+    Left,
+    /// The op that was.
+    Right,
+}
+
+/// A change of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Of a plain text.
+    Text(TextOp),
+    /// Of a rich text.
+    Rich(Delta),
+}
+
+impl Op {
+    /// Parses what a client sent.
+    ///
+    /// # Errors
+    /// `Malformed` when it is not of the type's form or beyond a limit.
+    pub fn parse(kind: Kind, json: &str) -> Result<Self, OtError> {
+        Self::parse_within(kind, json, COMPONENTS_MAX)
+    }
+
+    /// Parses what the log holds: any number of components, because transforming may have cut one in many.
+    ///
+    /// # Errors
+    /// `Malformed` when it is not of the type's form.
+    pub fn parse_logged(kind: Kind, json: &str) -> Result<Self, OtError> {
+        Self::parse_within(kind, json, usize::MAX)
+    }
+
+    fn parse_within(kind: Kind, json: &str, components_max: usize) -> Result<Self, OtError> {
+        match kind {
+            Kind::TextUnicode => TextOp::parse(json, components_max).map(Self::Text),
+            Kind::RichText => Delta::parse(json, components_max).map(Self::Rich),
+        }
+    }
+
+    /// The op that changes nothing.
+    #[must_use]
+    pub fn noop(kind: Kind) -> Self {
+        match kind {
+            Kind::TextUnicode => Self::Text(TextOp::default()),
+            Kind::RichText => Self::Rich(Delta::default()),
+        }
+    }
+
+    /// The kind of document it changes.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Text(_) => Kind::TextUnicode,
+            Self::Rich(_) => Kind::RichText,
+        }
+    }
+
+    /// Writes it as the JSON that clients read.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(op) => op.write_json(out),
+            Self::Rich(op) => op.write_json(out),
+        }
+    }
+
+    /// This op, made on the same content as `other`, as it applies after it.
+    ///
+    /// # Errors
+    /// When the kinds differ.
+    pub fn transform(&self, other: &Self, side: Side) -> Result<Self, OtError> {
+        match (self, other) {
+            (Self::Text(op), Self::Text(other)) => Ok(Self::Text(op.transform(other, side))),
+            (Self::Rich(op), Self::Rich(other)) => Ok(Self::Rich(op.transform(other, side))),
+            (Self::Text(_), Self::Rich(_)) | (Self::Rich(_), Self::Text(_)) => {
+                Err(OtError::KindsDiffer)
+            }
+        }
+    }
+
+    /// One op that does what this one and then `next` do. Never transform over a composed history: the results differ.
+    ///
+    /// # Errors
+    /// When the kinds differ, or `next` cuts a surrogate pair that this op inserts.
+    pub fn compose(&self, next: &Self) -> Result<Self, OtError> {
+        match (self, next) {
+            (Self::Text(op), Self::Text(next)) => Ok(Self::Text(op.compose(next))),
+            (Self::Rich(op), Self::Rich(next)) => op.compose(next).map(Self::Rich),
+            (Self::Text(_), Self::Rich(_)) | (Self::Rich(_), Self::Text(_)) => {
+                Err(OtError::KindsDiffer)
+            }
+        }
+    }
+
+    /// The op that undoes this one, which applies to `content`.
+    ///
+    /// # Errors
+    /// When the kinds differ or it does not apply.
+    pub fn invert(&self, content: &Content) -> Result<Self, OtError> {
+        match (self, content) {
+            (Self::Text(op), Content::Text(text)) => text.invert(op).map(Self::Text),
+            (Self::Rich(op), Content::Rich(rich)) => rich.invert(op).map(Self::Rich),
+            (Self::Text(_), Content::Rich(_)) | (Self::Rich(_), Content::Text(_)) => {
+                Err(OtError::KindsDiffer)
+            }
+        }
+    }
+
+    /// Where a cursor at `position` stands afterwards; `own` when the cursor's user made the op.
+    #[must_use]
+    pub fn transform_position(&self, position: u64, own: bool) -> u64 {
+        match self {
+            Self::Text(op) => op.transform_position(position),
+            Self::Rich(op) => op.transform_position(position, own),
+        }
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_noop(&self) -> bool {
+        match self {
+            Self::Text(op) => op.is_noop(),
+            Self::Rich(op) => op.is_noop(),
+        }
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text(op) => op.size(),
+            Self::Rich(op) => op.size(),
+        }
+    }
+}
+
+/// Moves a client's presence past `op`; `own` when the same user made it.
+///
+/// # Errors
+/// When the type has no presence, or the value is not of its form: it is left as it was.
+pub fn transform_presence(
+    kind: Kind,
+    value: &mut Value,
+    op: &Op,
+    own: bool,
+) -> Result<(), OtError> {
+    match (kind, op) {
+        (Kind::RichText, Op::Rich(op)) => rich_text::transform_presence(value, op, own),
+        (Kind::TextUnicode, Op::Text(_)) => Err(OtError::NoPresence),
+        (Kind::RichText, Op::Text(_)) | (Kind::TextUnicode, Op::Rich(_)) => {
+            Err(OtError::KindsDiffer)
+        }
+    }
+}
+
+/// What a document holds. Cloned at once, edited at the cost of the op.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Plain text.
+    Text(TextContent),
+    /// Rich text.
+    Rich(RichContent),
+}
+
+impl Content {
+    /// The content of a new document with this data.
+    ///
+    /// # Errors
+    /// `BadData` when the type does not take it.
+    pub fn create(kind: Kind, data: Option<&str>) -> Result<Self, OtError> {
+        match kind {
+            Kind::TextUnicode => TextContent::create(data).map(Self::Text),
+            Kind::RichText => RichContent::create(data).map(Self::Rich),
+        }
+    }
+
+    /// The kind of document it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Text(_) => Kind::TextUnicode,
+            Self::Rich(_) => Kind::RichText,
+        }
+    }
+
+    /// Applies `op`, or leaves all as it was.
+    ///
+    /// # Errors
+    /// When the kinds differ, the op reaches beyond the end or it cuts a surrogate pair.
+    pub fn apply(&mut self, op: &Op) -> Result<(), OtError> {
+        match (self, op) {
+            (Self::Text(text), Op::Text(op)) => text.apply(op),
+            (Self::Rich(rich), Op::Rich(op)) => rich.apply(op),
+            (Self::Text(_), Op::Rich(_)) | (Self::Rich(_), Op::Text(_)) => {
+                Err(OtError::KindsDiffer)
+            }
+        }
+    }
+
+    /// Writes what a snapshot holds as its data.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => text.write_json(out),
+            Self::Rich(rich) => rich.write_json(out),
+        }
+    }
+
+    /// About how many bytes it takes as JSON.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.size_bytes(),
+            Self::Rich(rich) => rich.size_bytes(),
+        }
+    }
+
+    /// Its length in the kind's own unit.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Rich(rich) => rich.len(),
+        }
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its plain text; embeds are left out.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.to_text(),
+            Self::Rich(rich) => rich.to_text(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_a_name_and_a_uri() {
+        for kind in Kind::ALL {
+            assert_eq!(
+                (Kind::parse(kind.name()), Kind::parse(kind.uri())),
+                (Some(kind), Some(kind))
+            );
+        }
+        assert_eq!(Kind::parse("json0"), None);
+    }
+
+    #[test]
+    fn ops_and_contents_go_to_other_threads() {
+        fn shared<T: Send + Sync + Clone + 'static>() {}
+        shared::<Op>();
+        shared::<Content>();
+    }
+
+    #[test]
+    fn kinds_do_not_mix() {
+        let [text, rich] = Kind::ALL.map(Op::noop);
+        let mut content = Content::create(Kind::RichText, None).unwrap();
+        assert_eq!(text.transform(&rich, Side::Left), Err(OtError::KindsDiffer));
+        assert_eq!(rich.compose(&text), Err(OtError::KindsDiffer));
+        assert_eq!(text.invert(&content), Err(OtError::KindsDiffer));
+        assert_eq!(content.apply(&text), Err(OtError::KindsDiffer));
+        assert!(text.is_noop() && rich.is_noop());
+    }
+}

@@ -1,0 +1,257 @@
+//! Plain-text edits in the form of ot.js (`[5,"abc",-2]`: retain, insert, delete), over the crate `operational-transform`.
+//!
+//! It is the form in which the server makes edits of its own or takes them over REST. Such an edit spans the whole text
+//! and puts an insert before a delete at the same place, so it cannot stand for what clients send, but it becomes a
+//! [`TextOp`] at any time. The crate loops on lengths that wrap; nothing reaches it unchecked.
+
+use operational_transform::{Operation, OperationSeq};
+
+use super::error::{COMPONENTS_MAX, COUNT_MAX, OtError, TOO_LONG, TOO_MANY};
+use super::json::{write_count, write_string};
+use super::text::{Component, Piece, TextOp};
+use super::{Content, Op};
+
+/// An edit of a whole plain text, in code points.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Edit {
+    sequence: OperationSeq,
+}
+
+impl Edit {
+    /// Parses `[5,"abc",-2]`.
+    ///
+    /// # Errors
+    /// `Malformed` when it is anything else or beyond the limits.
+    pub fn parse(json: &str) -> Result<Self, OtError> {
+        let sent: Vec<Sent> = serde_json::from_str(json)
+            .map_err(|_| OtError::Malformed("The edit must be an array of numbers and strings"))?;
+        if sent.len() > COMPONENTS_MAX {
+            return Err(OtError::Malformed(TOO_MANY));
+        }
+        let mut edit = Self::default();
+        for component in sent {
+            match component {
+                Sent::Count(count) if count == 0 || count.unsigned_abs() > COUNT_MAX => {
+                    return Err(OtError::Malformed("Counts must be from 1 to 2147483648"));
+                }
+                Sent::Count(count) if count > 0 => edit.sequence.retain(count.unsigned_abs()),
+                Sent::Count(count) => edit.sequence.delete(count.unsigned_abs()),
+                Sent::Text(text) if text.is_empty() => {
+                    return Err(OtError::Malformed("Inserts cannot be empty"));
+                }
+                Sent::Text(text) => edit.sequence.insert(&text),
+            }
+        }
+        Ok(edit)
+    }
+
+    /// The same edit as `op` on a text of this length.
+    ///
+    /// # Errors
+    /// When `op` is too long for it.
+    pub fn from_text_op(op: &TextOp, len: u64) -> Result<Self, OtError> {
+        let rest = len.checked_sub(op.base_len()).ok_or(TOO_LONG)?;
+        let mut edit = Self::default();
+        for component in op.components() {
+            match component {
+                Component::Keep(len) => edit.sequence.retain(*len),
+                Component::Insert { text, .. } => edit.sequence.insert(text),
+                Component::Delete { len, .. } => edit.sequence.delete(*len),
+            }
+        }
+        edit.sequence.retain(rest);
+        Ok(edit)
+    }
+
+    /// The same edit as clients know it.
+    #[must_use]
+    pub fn to_text_op(&self) -> TextOp {
+        let mut op = TextOp::default();
+        for component in self.sequence.ops() {
+            match component {
+                Operation::Retain(len) => op.push(Piece::Keep(*len)),
+                Operation::Insert(text) => op.push(Piece::Insert {
+                    text,
+                    len: text.chars().count() as u64,
+                }),
+                Operation::Delete(len) => op.push(Piece::Delete {
+                    len: *len,
+                    text: None,
+                }),
+            }
+        }
+        op.trim()
+    }
+
+    /// How long the text is before.
+    #[must_use]
+    pub fn base_len(&self) -> u64 {
+        self.sequence.base_len() as u64
+    }
+
+    /// How long the text is after.
+    #[must_use]
+    pub fn target_len(&self) -> u64 {
+        self.sequence.target_len() as u64
+    }
+
+    /// Applies it to a plain text, or leaves all as it was.
+    ///
+    /// # Errors
+    /// When the text has another length, or is none.
+    pub fn apply(&self, content: &mut Content) -> Result<(), OtError> {
+        self.fits(content)?;
+        content.apply(&Op::Text(self.to_text_op()))
+    }
+
+    /// The edit that undoes this one, which applies to `content`.
+    ///
+    /// # Errors
+    /// When the text has another length, or is none.
+    pub fn invert(&self, content: &Content) -> Result<Self, OtError> {
+        self.fits(content)?;
+        Ok(Self {
+            sequence: self.sequence.invert(&content.to_text()),
+        })
+    }
+
+    /// One edit that does what this one and then `next` do. Takes the product of their lengths at worst.
+    ///
+    /// # Errors
+    /// When `next` is not made on what this one makes.
+    pub fn compose(&self, next: &Self) -> Result<Self, OtError> {
+        let sequence = self
+            .sequence
+            .compose(&next.sequence)
+            .map_err(|_| OTHER_LENGTH)?;
+        Ok(Self { sequence })
+    }
+
+    /// Both edits, made on the same text, as each applies after the other. At one place this one's insert goes first.
+    ///
+    /// # Errors
+    /// When they are made on texts of different lengths.
+    pub fn transform(&self, other: &Self) -> Result<(Self, Self), OtError> {
+        let (own, theirs) = self
+            .sequence
+            .transform(&other.sequence)
+            .map_err(|_| OTHER_LENGTH)?;
+        Ok((Self { sequence: own }, Self { sequence: theirs }))
+    }
+
+    /// Writes it as JSON.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        for (at, component) in self.sequence.ops().iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match component {
+                Operation::Retain(len) => write_count(out, *len),
+                Operation::Insert(text) => write_string(out, text),
+                Operation::Delete(len) => {
+                    out.push(b'-');
+                    write_count(out, *len);
+                }
+            }
+        }
+        out.push(b']');
+    }
+
+    fn fits(&self, content: &Content) -> Result<(), OtError> {
+        match content {
+            Content::Rich(_) => Err(OtError::KindsDiffer),
+            Content::Text(_) if content.len() != self.base_len() => Err(OTHER_LENGTH),
+            Content::Text(_) => Ok(()),
+        }
+    }
+}
+
+/// A component as it was sent.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Sent {
+    Count(i64),
+    Text(String),
+}
+
+const OTHER_LENGTH: OtError = OtError::NotApplied("The edit is made on a text of another length");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ot::Kind;
+
+    fn written(edit: &Edit) -> String {
+        let mut out = Vec::new();
+        edit.write_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn edits_apply_and_are_undone() {
+        let mut content = Content::create(Kind::TextUnicode, Some(r#""a😀bcdef""#)).unwrap();
+        let before = content.clone();
+        let edit = Edit::parse(r#"[2,"xyz",-2,3]"#).unwrap();
+        let inverse = edit.invert(&content).unwrap();
+        edit.apply(&mut content).unwrap();
+        assert_eq!(
+            (
+                content.to_text().as_str(),
+                edit.base_len(),
+                edit.target_len()
+            ),
+            ("a😀xyzdef", 7, 8)
+        );
+        assert_eq!(written(&inverse), r#"[2,"bc",-3,3]"#);
+        inverse.apply(&mut content).unwrap();
+        assert!(content == before);
+    }
+
+    #[test]
+    fn what_would_hang_the_crate_never_reaches_it() {
+        let many = format!("[{}1]", "1,".repeat(COMPONENTS_MAX));
+        let table = [
+            "[-9223372036854775808,9223372036854775812]",
+            r#"[18446744073709551615,"x",5]"#,
+            "[2147483649]",
+            "[-2147483649]",
+            "[0]",
+            "[1.5]",
+            r#"[""]"#,
+            r#"["\ud800"]"#,
+            "[null]",
+            "{}",
+            "5",
+            "",
+            &many,
+        ];
+        for json in table {
+            assert!(
+                matches!(Edit::parse(json), Err(OtError::Malformed(_))),
+                "{json}"
+            );
+        }
+        let mut content = Content::create(Kind::TextUnicode, Some(r#""abc""#)).unwrap();
+        let huge = Edit::parse("[2147483648,-2147483648]").unwrap();
+        assert!(huge.apply(&mut content).is_err() && huge.invert(&content).is_err());
+        let mut rich = Content::create(Kind::RichText, None).unwrap();
+        assert_eq!(Edit::default().apply(&mut rich), Err(OtError::KindsDiffer));
+    }
+
+    #[test]
+    fn lengths_must_meet() {
+        let edit = |json| Edit::parse(json).unwrap();
+        assert_eq!(
+            written(&edit("[3,\"a\"]").compose(&edit("[4,\"b\"]")).unwrap()),
+            "[3,\"ab\"]"
+        );
+        assert_eq!(edit("[3]").compose(&edit("[4]")), Err(OTHER_LENGTH));
+        assert_eq!(edit("[3]").transform(&edit("[4]")), Err(OTHER_LENGTH));
+        let (own, theirs) = edit("[\"a\",2]").transform(&edit("[\"b\",2]")).unwrap();
+        assert_eq!(
+            (written(&own).as_str(), written(&theirs).as_str()),
+            ("[\"a\",3]", "[1,\"b\",2]")
+        );
+    }
+}

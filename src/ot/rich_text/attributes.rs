@@ -1,0 +1,204 @@
+//! The attributes of a stretch of rich text, and how they compose, transform and invert.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::super::json::{Key, RESERVED, RESERVED_NAME, canonical, write_string};
+use super::super::ot::Side;
+
+/// A set of attributes that is not empty. Cloned at once, compared deeply.
+#[derive(Debug, Clone)]
+pub(super) struct Attributes(Arc<Map>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Map {
+    /// Sorted by key, each key once.
+    pairs: Vec<Pair>,
+    /// How many bytes they take as JSON.
+    size: usize,
+}
+
+/// A key and its value in canonical JSON: equal values are equal texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair {
+    key: Arc<str>,
+    value: Arc<str>,
+}
+
+/// Whether a null is an attribute (it removes one, in a retain) or the absence of one (in an insert).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nulls {
+    Keep,
+    Drop,
+}
+
+impl Pair {
+    fn is_null(&self) -> bool {
+        &*self.value == "null"
+    }
+
+    /// JavaScript's `===`, as the package uses it in `invert`: two objects are never the same one.
+    fn is_identical(&self, other: &Self) -> bool {
+        !self.value.starts_with(['{', '[']) && self.value == other.value
+    }
+}
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Attributes {}
+
+impl Attributes {
+    /// Parses the `attributes` of a component, whose syntax is sound; none when they are empty.
+    pub(super) fn parse(raw: &str, nulls: Nulls) -> Result<Option<Self>, &'static str> {
+        if !raw.starts_with('{') {
+            return Err("Attributes must be an object");
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(raw);
+        let pairs = deserializer
+            .deserialize_map(PairsVisitor)
+            .map_err(|_| "Attributes must be sound JSON")?;
+        let mut pairs = pairs?;
+        pairs.sort_by(|a, b| a.key.cmp(&b.key));
+        if pairs.windows(2).any(|pair| pair[0].key == pair[1].key) {
+            return Err("Keys must not be given twice");
+        }
+        if nulls == Nulls::Drop {
+            pairs.retain(|pair| !pair.is_null());
+        }
+        Ok(Self::of(pairs))
+    }
+
+    fn of(pairs: Vec<Pair>) -> Option<Self> {
+        let size = pairs
+            .iter()
+            .map(|pair| pair.key.len() + pair.value.len() + 4)
+            .sum::<usize>()
+            + 2;
+        (!pairs.is_empty()).then(|| Self(Arc::new(Map { pairs, size })))
+    }
+
+    /// How many bytes they take as JSON.
+    pub(super) fn size(&self) -> usize {
+        self.0.size
+    }
+
+    pub(super) fn write_json(&self, out: &mut Vec<u8>) {
+        for (at, pair) in self.0.pairs.iter().enumerate() {
+            out.push(if at == 0 { b'{' } else { b',' });
+            write_string(out, &pair.key);
+            out.push(b':');
+            out.extend_from_slice(pair.value.as_bytes());
+        }
+        out.push(b'}');
+    }
+
+    /// What the attributes `first` become under `then`.
+    pub(super) fn compose(first: Option<&Self>, then: Option<&Self>, nulls: Nulls) -> Option<Self> {
+        let Some(then) = then else {
+            return first.cloned();
+        };
+        if nulls == Nulls::Keep && first.is_none() {
+            return Some(then.clone());
+        }
+        let mut pairs = Vec::new();
+        zip(first, Some(then), |old, new| match (old, new) {
+            (_, Some(new)) if nulls == Nulls::Drop && new.is_null() => {}
+            (_, Some(pair)) | (Some(pair), None) => pairs.push(pair.clone()),
+            (None, None) => {}
+        });
+        Self::of(pairs)
+    }
+
+    /// What is left of the attributes `own` past `other`: the left one yields what both set.
+    pub(super) fn transform(own: Option<&Self>, other: Option<&Self>, side: Side) -> Option<Self> {
+        if side == Side::Right || other.is_none() {
+            return own.cloned();
+        }
+        let mut pairs = Vec::new();
+        zip(own, other, |own, other| {
+            if let (Some(own), None) = (own, other) {
+                pairs.push(own.clone());
+            }
+        });
+        Self::of(pairs)
+    }
+
+    /// What brings back `base` after these attributes have been set on it.
+    pub(super) fn invert(&self, base: Option<&Self>) -> Option<Self> {
+        let mut pairs = Vec::new();
+        zip(Some(self), base, |set, base| match (set, base) {
+            (Some(set), Some(base)) if !set.is_identical(base) => pairs.push(base.clone()),
+            (Some(set), None) => pairs.push(Pair {
+                key: set.key.clone(),
+                value: "null".into(),
+            }),
+            _ => {} // not touched, or set to what it was
+        });
+        Self::of(pairs)
+    }
+}
+
+/// Goes over the keys of both in order, each key once.
+fn zip<'a>(
+    a: Option<&'a Attributes>,
+    b: Option<&'a Attributes>,
+    mut see: impl FnMut(Option<&'a Pair>, Option<&'a Pair>),
+) {
+    let pairs = |attributes: Option<&'a Attributes>| {
+        attributes.map_or(&[][..], |attributes| &attributes.0.pairs)
+    };
+    let (mut a, mut b) = (pairs(a), pairs(b));
+    loop {
+        let order = match (a.first(), b.first()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.key.cmp(&b.key),
+        };
+        see(
+            a.first().filter(|_| order.is_le()),
+            b.first().filter(|_| order.is_ge()),
+        );
+        a = if order.is_le() { &a[1..] } else { a };
+        b = if order.is_ge() { &b[1..] } else { b };
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Result<Vec<Pair>, &'static str>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+            let value = if RESERVED.contains(&&*key) {
+                Err(RESERVED_NAME)
+            } else {
+                canonical(value.get())
+            };
+            match value {
+                Ok(value) => pairs.push(Pair {
+                    key: key.into(),
+                    value: value.into(),
+                }),
+                Err(flaw) => {
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(Err(flaw));
+                }
+            }
+        }
+        Ok(Ok(pairs))
+    }
+}

@@ -1,0 +1,234 @@
+//! An edit of a rich text: components that walk along it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::super::json::{write_count, write_string};
+use super::attributes::Attributes;
+use super::walk::{Piece, Walk};
+
+/// An edit of a rich text. Neighbours that could be one are one, nothing is empty, and no plain retain ends it.
+///
+/// Delta's builder puts an insert before a delete at the same place, and so does all that is computed here. What a
+/// client sent keeps its order: its author goes on from it, and others' inserts would fall elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delta {
+    components: SmallVec<[Component; 3]>,
+}
+
+/// One step along the text. Lengths are UTF-16 units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Component {
+    Text {
+        text: String,
+        len: u64,
+        attributes: Option<Attributes>,
+    },
+    /// Anything but text, as canonical JSON: an object with one key.
+    Embed {
+        value: Arc<str>,
+        attributes: Option<Attributes>,
+    },
+    Retain {
+        len: u64,
+        attributes: Option<Attributes>,
+    },
+    Delete {
+        len: u64,
+    },
+}
+
+impl Component {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Text { len, .. } | Self::Retain { len, .. } | Self::Delete { len } => *len,
+            Self::Embed { .. } => 1,
+        }
+    }
+
+    pub(super) fn is_insert(&self) -> bool {
+        matches!(self, Self::Text { .. } | Self::Embed { .. })
+    }
+
+    /// Takes `piece` in, if both can be one.
+    fn absorb(&mut self, piece: &Piece<'_>) -> bool {
+        match (self, piece) {
+            (
+                Self::Text {
+                    text,
+                    len,
+                    attributes,
+                },
+                Piece::Text {
+                    text: more,
+                    len: more_len,
+                    attributes: theirs,
+                },
+            ) if attributes.as_ref() == *theirs => {
+                text.push_str(more);
+                *len += more_len;
+            }
+            (
+                Self::Retain { len, attributes },
+                Piece::Retain {
+                    len: more,
+                    attributes: theirs,
+                },
+            ) if attributes.as_ref() == *theirs => {
+                *len += more;
+            }
+            (Self::Delete { len }, Piece::Delete { len: more }) => *len += more,
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Delta {
+    pub(super) fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// Adds a piece at the end, or before the delete that stands there when it is an insert, as Delta's builder does.
+    pub(super) fn push(&mut self, piece: Piece<'_>) {
+        let before_delete =
+            piece.is_insert() && matches!(self.components.last(), Some(Component::Delete { .. }));
+        self.push_at(self.components.len() - usize::from(before_delete), piece);
+    }
+
+    /// Adds a piece at the very end.
+    pub(super) fn push_in_order(&mut self, piece: Piece<'_>) {
+        self.push_at(self.components.len(), piece);
+    }
+
+    fn push_at(&mut self, at: usize, piece: Piece<'_>) {
+        let is_absorbed = at > 0 && self.components[at - 1].absorb(&piece);
+        if !is_absorbed {
+            self.components.insert(at, piece.into());
+        }
+    }
+
+    /// Adds a plain retain.
+    pub(super) fn push_retain(&mut self, len: u64) {
+        if len > 0 {
+            self.push(Piece::Retain {
+                len,
+                attributes: None,
+            });
+        }
+    }
+
+    /// Drops a plain retain at the end: the rest is kept anyway.
+    pub(super) fn chop(mut self) -> Self {
+        if let Some(Component::Retain {
+            attributes: None, ..
+        }) = self.components.last()
+        {
+            self.components.pop();
+        }
+        self
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_noop(&self) -> bool {
+        self.components.is_empty()
+    }
+
+    /// How long a text must at least be.
+    pub(super) fn base_len(&self) -> u64 {
+        self.components
+            .iter()
+            .filter(|component| !component.is_insert())
+            .map(Component::len)
+            .sum()
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let size = |component: &Component| match component {
+            Component::Text {
+                text, attributes, ..
+            } => text.len() + attributes.as_ref().map_or(0, Attributes::size),
+            Component::Embed { value, attributes } => {
+                value.len() + attributes.as_ref().map_or(0, Attributes::size)
+            }
+            Component::Retain { attributes, .. } => attributes.as_ref().map_or(0, Attributes::size),
+            Component::Delete { .. } => 0,
+        };
+        self.components
+            .iter()
+            .map(|component| size_of::<Component>() + size(component))
+            .sum()
+    }
+
+    /// Where a cursor at `position` stands afterwards. An insert exactly there moves it only when it is the cursor's own.
+    #[must_use]
+    pub fn transform_position(&self, mut position: u64, own: bool) -> u64 {
+        let mut at = 0;
+        for component in &self.components {
+            if at > position {
+                break;
+            }
+            let len = component.len();
+            if let Component::Delete { .. } = component {
+                position -= len.min(position - at);
+                continue;
+            }
+            if component.is_insert() && (at < position || own) {
+                position += len;
+            }
+            at += len;
+        }
+        position
+    }
+
+    /// Writes it as the JSON that clients read.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"ops\":[");
+        let mut walk = Walk::new(self);
+        let mut is_first = true;
+        while let Some(piece) = walk.take_component() {
+            if !is_first {
+                out.push(b',');
+            }
+            is_first = false;
+            write_piece(out, piece);
+        }
+        out.extend_from_slice(b"]}");
+    }
+}
+
+fn write_piece(out: &mut Vec<u8>, piece: Piece<'_>) {
+    let attributes = match piece {
+        Piece::Text {
+            text, attributes, ..
+        } => {
+            out.extend_from_slice(b"{\"insert\":");
+            write_string(out, text);
+            attributes
+        }
+        Piece::Embed { value, attributes } => {
+            out.extend_from_slice(b"{\"insert\":");
+            out.extend_from_slice(value.as_bytes());
+            attributes
+        }
+        Piece::Retain { len, attributes } => {
+            out.extend_from_slice(b"{\"retain\":");
+            write_count(out, len);
+            attributes
+        }
+        Piece::Delete { len } => {
+            out.extend_from_slice(b"{\"delete\":");
+            write_count(out, len);
+            None
+        }
+    };
+    if let Some(attributes) = attributes {
+        out.extend_from_slice(b",\"attributes\":");
+        attributes.write_json(out);
+    }
+    out.push(b'}');
+}

@@ -1,0 +1,500 @@
+//! A persistent sequence of spans: a balanced tree whose nodes are shared by all who hold a version of it.
+//!
+//! Clone is one counter; split and append cost the logarithm of the length; a node that nobody else holds is changed in
+//! place. No two neighbouring spans could be one: every seam that an edit makes is looked at.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::span::Span;
+
+/// A sequence of spans.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tree {
+    root: Option<Arc<Node>>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    /// UTF-16 units and bytes of all below.
+    len: u64,
+    bytes: usize,
+    /// How many levels are below; a leaf's is 0.
+    height: u32,
+    children: Children,
+}
+
+/// From [`CHILDREN_MIN`] to [`CHILDREN_MAX`]; the root may have fewer.
+#[derive(Debug, Clone)]
+enum Children {
+    Spans(Vec<Span>),
+    Nodes(Vec<Arc<Node>>),
+}
+
+const CHILDREN_MAX: usize = if cfg!(test) { 4 } else { 16 };
+const CHILDREN_MIN: usize = CHILDREN_MAX / 2;
+
+/// A place that lies within a surrogate pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CutsPair;
+
+impl Tree {
+    /// Adds a span at the end.
+    pub(super) fn push(&mut self, span: Span) {
+        let Some(root) = &mut self.root else {
+            self.root = Some(Arc::new(Node::leaf(vec![span])));
+            return;
+        };
+        if !root.absorb_at_end(&span) {
+            let leaf = Arc::new(Node::leaf(vec![span]));
+            self.root = self.root.take().map(|root| join(root, leaf));
+        }
+    }
+
+    /// Adds another tree at the end.
+    pub(super) fn append(&mut self, mut other: Self) {
+        while let Some(first) = other.first() {
+            // One absorbed span may bring the next one within reach.
+            let is_absorbed = self
+                .root
+                .as_mut()
+                .is_some_and(|root| root.absorb_at_end(first));
+            if !is_absorbed {
+                break;
+            }
+            let len = first.len();
+            let Ok((_, rest)) = other.split(len) else {
+                return;
+            };
+            other = rest;
+        }
+        self.root = match (self.root.take(), other.root) {
+            (Some(left), Some(right)) => Some(join(left, right)),
+            (root, None) | (None, root) => root,
+        };
+    }
+
+    /// Both sides of `at`; what lies beyond the end is empty.
+    pub(super) fn split(self, at: u64) -> Result<(Self, Self), CutsPair> {
+        if at == 0 {
+            return Ok((Self::default(), self));
+        }
+        if at >= self.len() {
+            return Ok((self, Self::default()));
+        }
+        let Some(root) = self.root else {
+            return Ok((Self::default(), Self::default()));
+        };
+        let sides = split(root, at);
+        let (mut left, mut right) = (Self { root: sides.left }, Self { root: sides.right });
+        if let Some((span, at)) = sides.cut {
+            // The halves are shorter: either may now be one with its neighbour.
+            let (end, start) = span.split(at).ok_or(CutsPair)?;
+            left.push(end);
+            let after = std::mem::take(&mut right);
+            right.push(start);
+            right.append(after);
+        }
+        Ok((left, right))
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.root.as_ref().map_or(0, |root| root.len)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.root.as_ref().map_or(0, |root| root.bytes)
+    }
+
+    /// Whether `at` lies within a surrogate pair.
+    pub(super) fn cuts_pair(&self, mut at: u64) -> bool {
+        let Some(mut node) = self.root.as_deref().filter(|root| at < root.len) else {
+            return false;
+        };
+        loop {
+            match &node.children {
+                Children::Nodes(nodes) => {
+                    let below = nodes.iter().find(|node| {
+                        let is_before = at >= node.len;
+                        at -= if is_before { node.len } else { 0 };
+                        !is_before
+                    });
+                    match below {
+                        Some(below) => node = below,
+                        None => return false,
+                    }
+                }
+                Children::Spans(spans) => {
+                    for span in spans {
+                        if at < span.len() {
+                            return span.cuts_pair(at);
+                        }
+                        at -= span.len();
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn first(&self) -> Option<&Span> {
+        self.spans().next()
+    }
+
+    pub(super) fn last(&self) -> Option<&Span> {
+        let mut node = self.root.as_deref()?;
+        loop {
+            match &node.children {
+                Children::Spans(spans) => return spans.last(),
+                Children::Nodes(nodes) => node = nodes.last()?,
+            }
+        }
+    }
+
+    pub(super) fn spans(&self) -> Spans<'_> {
+        let mut spans = Spans {
+            open: Vec::new(),
+            leaf: [].iter(),
+        };
+        if let Some(root) = &self.root {
+            spans.descend(root);
+        }
+        spans
+    }
+}
+
+impl Node {
+    fn leaf(spans: Vec<Span>) -> Self {
+        let len = spans.iter().map(Span::len).sum();
+        let bytes = spans.iter().map(Span::bytes).sum();
+        Self {
+            len,
+            bytes,
+            height: 0,
+            children: Children::Spans(spans),
+        }
+    }
+
+    fn branch(nodes: Vec<Arc<Self>>) -> Self {
+        let len = nodes.iter().map(|node| node.len).sum();
+        let bytes = nodes.iter().map(|node| node.bytes).sum();
+        let height = nodes.first().map_or(0, |node| node.height) + 1;
+        Self {
+            len,
+            bytes,
+            height,
+            children: Children::Nodes(nodes),
+        }
+    }
+
+    /// Whether it may stand below another.
+    fn is_filled(&self) -> bool {
+        let count = match &self.children {
+            Children::Spans(spans) => spans.len(),
+            Children::Nodes(nodes) => nodes.len(),
+        };
+        count >= CHILDREN_MIN
+    }
+
+    /// The nodes below; for a leaf, itself.
+    fn into_nodes(self: Arc<Self>) -> Vec<Arc<Self>> {
+        match &self.children {
+            Children::Spans(_) => vec![self],
+            Children::Nodes(_) => match Arc::unwrap_or_clone(self).children {
+                Children::Nodes(nodes) => nodes,
+                Children::Spans(_) => Vec::new(),
+            },
+        }
+    }
+
+    /// Lets the last span take `span` in, if both can be one.
+    fn absorb_at_end(self: &mut Arc<Self>, span: &Span) -> bool {
+        // Look before touching: a touched node is copied when it is shared.
+        let mut node = &**self;
+        let last = loop {
+            match &node.children {
+                Children::Spans(spans) => break spans.last(),
+                Children::Nodes(nodes) => match nodes.last() {
+                    Some(last) => node = last,
+                    None => break None,
+                },
+            }
+        };
+        let Some(mut merged) = last.cloned() else {
+            return false;
+        };
+        let before = merged.bytes();
+        if !merged.absorb(span) {
+            return false;
+        }
+        let bytes = merged.bytes() - before;
+        let mut node = self;
+        loop {
+            let this = Arc::make_mut(node);
+            this.len += span.len();
+            this.bytes += bytes;
+            match &mut this.children {
+                Children::Nodes(nodes) => match nodes.last_mut() {
+                    Some(last) => node = last,
+                    None => return true,
+                },
+                Children::Spans(spans) => {
+                    if let Some(last) = spans.last_mut() {
+                        *last = merged;
+                    }
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+/// One tree of two. Only the roots given may be short of children.
+fn join(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
+    match left.height.cmp(&right.height) {
+        Ordering::Equal if left.is_filled() && right.is_filled() => {
+            Arc::new(Node::branch(vec![left, right]))
+        }
+        Ordering::Equal => fuse(left, right),
+        Ordering::Less => {
+            let height = right.height;
+            let mut nodes = right.into_nodes();
+            let first = if left.height + 1 == height && left.is_filled() {
+                vec![left]
+            } else {
+                let first = nodes.remove(0);
+                level(join(left, first), height - 1)
+            };
+            nodes.splice(0..0, first);
+            pack(nodes)
+        }
+        Ordering::Greater => {
+            let height = left.height;
+            let mut nodes = left.into_nodes();
+            if right.height + 1 == height && right.is_filled() {
+                nodes.push(right);
+            } else if let Some(last) = nodes.pop() {
+                nodes.extend(level(join(last, right), height - 1));
+            }
+            pack(nodes)
+        }
+    }
+}
+
+/// The node itself if it is of this height, else those below it, which then are.
+fn level(node: Arc<Node>, height: u32) -> Vec<Arc<Node>> {
+    if node.height == height {
+        vec![node]
+    } else {
+        node.into_nodes()
+    }
+}
+
+/// Two nodes of one height, one of them short of children.
+fn fuse(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
+    match (
+        Arc::unwrap_or_clone(left).children,
+        Arc::unwrap_or_clone(right).children,
+    ) {
+        (Children::Spans(mut spans), Children::Spans(more)) => {
+            spans.extend(more);
+            if spans.len() <= CHILDREN_MAX {
+                return Arc::new(Node::leaf(spans));
+            }
+            let right = spans.split_off(spans.len() / 2);
+            Arc::new(Node::branch(vec![
+                Arc::new(Node::leaf(spans)),
+                Arc::new(Node::leaf(right)),
+            ]))
+        }
+        (Children::Nodes(mut nodes), Children::Nodes(more)) => {
+            nodes.extend(more);
+            pack(nodes)
+        }
+        (Children::Spans(_), Children::Nodes(_)) | (Children::Nodes(_), Children::Spans(_)) => {
+            unreachable!("nodes of one height have children of one sort")
+        }
+    }
+}
+
+/// A branch over at most twice as many nodes as one may have.
+fn pack(mut nodes: Vec<Arc<Node>>) -> Arc<Node> {
+    if nodes.len() <= CHILDREN_MAX {
+        return Arc::new(Node::branch(nodes));
+    }
+    let right = nodes.split_off(nodes.len() / 2);
+    Arc::new(Node::branch(vec![
+        Arc::new(Node::branch(nodes)),
+        Arc::new(Node::branch(right)),
+    ]))
+}
+
+/// What stands before and after a place.
+struct Sides {
+    left: Option<Arc<Node>>,
+    /// The span that the place lies within, and where.
+    cut: Option<(Span, u64)>,
+    right: Option<Arc<Node>>,
+}
+
+/// Both sides of `at`, which lies within.
+fn split(node: Arc<Node>, mut at: u64) -> Sides {
+    match &node.children {
+        Children::Spans(_) => split_leaf(node, at),
+        Children::Nodes(nodes) => {
+            let mut index = 0;
+            while at >= nodes[index].len {
+                at -= nodes[index].len;
+                index += 1;
+            }
+            let mut left = node.into_nodes();
+            let mut right = left.split_off(index);
+            if at == 0 {
+                return Sides {
+                    left: over(left),
+                    cut: None,
+                    right: over(right),
+                };
+            }
+            let within = split(right.remove(0), at);
+            Sides {
+                left: join_sides(over(left), within.left),
+                cut: within.cut,
+                right: join_sides(within.right, over(right)),
+            }
+        }
+    }
+}
+
+fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Sides {
+    let Children::Spans(mut left) = Arc::unwrap_or_clone(leaf).children else {
+        unreachable!("a leaf holds spans")
+    };
+    let mut index = 0;
+    while index < left.len() && at >= left[index].len() {
+        at -= left[index].len();
+        index += 1;
+    }
+    let mut right = left.split_off(index);
+    let cut = (at > 0).then(|| (right.remove(0), at));
+    let leaf = |spans: Vec<Span>| (!spans.is_empty()).then(|| Arc::new(Node::leaf(spans)));
+    Sides {
+        left: leaf(left),
+        cut,
+        right: leaf(right),
+    }
+}
+
+/// The root over some nodes of one height.
+fn over(mut nodes: Vec<Arc<Node>>) -> Option<Arc<Node>> {
+    match nodes.len() {
+        0 | 1 => nodes.pop(),
+        _ => Some(Arc::new(Node::branch(nodes))),
+    }
+}
+
+fn join_sides(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<Node>> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(join(left, right)),
+        (root, None) | (None, root) => root,
+    }
+}
+
+/// The spans from first to last.
+#[derive(Debug)]
+pub(super) struct Spans<'a> {
+    /// What is left of each level above the leaf.
+    open: Vec<std::slice::Iter<'a, Arc<Node>>>,
+    leaf: std::slice::Iter<'a, Span>,
+}
+
+impl<'a> Spans<'a> {
+    fn descend(&mut self, mut node: &'a Node) {
+        loop {
+            match &node.children {
+                Children::Spans(spans) => {
+                    self.leaf = spans.iter();
+                    return;
+                }
+                Children::Nodes(nodes) => {
+                    let mut nodes = nodes.iter();
+                    let Some(first) = nodes.next() else { return };
+                    self.open.push(nodes);
+                    node = first;
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Spans<'a> {
+    type Item = &'a Span;
+
+    fn next(&mut self) -> Option<&'a Span> {
+        loop {
+            if let Some(span) = self.leaf.next() {
+                return Some(span);
+            }
+            match self.open.last_mut()?.next() {
+                Some(node) => self.descend(node),
+                None => {
+                    self.open.pop();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tree {
+    /// Panics unless the tree is balanced, its sums are right and no neighbours could be one.
+    pub(super) fn check_invariants(&self) {
+        if let Some(root) = &self.root {
+            root.check(true);
+        }
+        let spans: Vec<_> = self.spans().cloned().collect();
+        for pair in spans.windows(2) {
+            assert!(
+                !pair[0].clone().absorb(&pair[1]),
+                "neighbours that could be one: {pair:?}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    fn check(&self, is_root: bool) {
+        let (count, len, bytes) = match &self.children {
+            Children::Spans(spans) => {
+                assert_eq!(self.height, 0, "a leaf's height");
+                assert!(spans.iter().all(|span| span.len() > 0), "no empty span");
+                (
+                    spans.len(),
+                    spans.iter().map(Span::len).sum::<u64>(),
+                    spans.iter().map(Span::bytes).sum::<usize>(),
+                )
+            }
+            Children::Nodes(nodes) => {
+                for node in nodes {
+                    assert_eq!(node.height + 1, self.height, "all leaves are at one depth");
+                    node.check(false);
+                }
+                (
+                    nodes.len(),
+                    nodes.iter().map(|node| node.len).sum(),
+                    nodes.iter().map(|node| node.bytes).sum(),
+                )
+            }
+        };
+        assert_eq!((self.len, self.bytes), (len, bytes), "the sums of a node");
+        let least = if !is_root {
+            CHILDREN_MIN
+        } else if self.height > 0 {
+            2
+        } else {
+            1
+        };
+        assert!((least..=CHILDREN_MAX).contains(&count), "{count} children");
+    }
+}

@@ -1,0 +1,105 @@
+//! The text of a plain-text document.
+
+use ropey::Rope;
+
+use super::super::error::{OtError, TOO_LONG};
+use super::super::json::{read_string, write_escaped};
+use super::op::{Component, TextOp};
+use super::walk::Piece;
+
+/// A plain text that is edited in place and cloned at once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextContent {
+    rope: Rope,
+}
+
+impl TextContent {
+    pub(in crate::ot) fn create(data: Option<&str>) -> Result<Self, OtError> {
+        let Some(json) = data else {
+            return Ok(Self::default());
+        };
+        let not_a_string = OtError::BadData("Initial data must be a string");
+        // `read_string` trusts the syntax of a literal; what came from outside is read by the real parser.
+        let sound =
+            serde_json::from_str::<&serde_json::value::RawValue>(json).map_err(|_| not_a_string)?;
+        let text = read_string(sound.get()).ok_or(not_a_string)?;
+        Ok(Self {
+            rope: Rope::from_str(&text),
+        })
+    }
+
+    pub(in crate::ot) fn apply(&mut self, op: &TextOp) -> Result<(), OtError> {
+        if op.base_len() > self.len() {
+            return Err(TOO_LONG);
+        }
+        let mut at = 0;
+        for component in op.components() {
+            match component {
+                Component::Keep(len) => at += index(*len),
+                Component::Insert { text, len } => {
+                    self.rope.insert(at, text);
+                    at += index(*len);
+                }
+                Component::Delete { len, .. } => self.rope.remove(at..at + index(*len)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The op that undoes `op`, which applies to this text. What it deletes is told, as the package has it.
+    pub(in crate::ot) fn invert(&self, op: &TextOp) -> Result<TextOp, OtError> {
+        if op.base_len() > self.len() {
+            return Err(TOO_LONG);
+        }
+        let mut inverse = TextOp::default();
+        let mut at = 0;
+        for component in op.components() {
+            match component {
+                Component::Keep(len) => {
+                    inverse.push(Piece::Keep(*len));
+                    at += index(*len);
+                }
+                Component::Insert { text, len } => inverse.push(Piece::Delete {
+                    len: *len,
+                    text: Some(text),
+                }),
+                Component::Delete { len, .. } => {
+                    // What stands here, whatever the op told.
+                    let text = self.rope.slice(at..at + index(*len)).to_string();
+                    inverse.push(Piece::Insert {
+                        text: &text,
+                        len: *len,
+                    });
+                    at += index(*len);
+                }
+            }
+        }
+        Ok(inverse.trim())
+    }
+
+    pub(in crate::ot) fn len(&self) -> u64 {
+        self.rope.len_chars() as u64
+    }
+
+    pub(in crate::ot) fn size_bytes(&self) -> usize {
+        self.rope.len_bytes() + 2
+    }
+
+    pub(in crate::ot) fn to_text(&self) -> String {
+        self.rope.to_string()
+    }
+
+    pub(in crate::ot) fn write_json(&self, out: &mut Vec<u8>) {
+        out.reserve(self.size_bytes());
+        out.push(b'"');
+        for chunk in self.rope.chunks() {
+            write_escaped(out, chunk);
+        }
+        out.push(b'"');
+    }
+}
+
+/// A count that was checked against the text's own length.
+fn index(len: u64) -> usize {
+    usize::try_from(len).expect("an op within the text counts no further than memory")
+}

@@ -1,0 +1,172 @@
+//! An edit of a plain text: components that walk along it.
+
+use smallvec::SmallVec;
+
+use super::super::json::{write_count, write_string};
+use super::walk::Piece;
+
+/// An edit of a plain text, in normal form: nothing empty, neighbours of one sort merged, no keep at the end.
+///
+/// The order of an insert and a delete next to each other is free and kept: `["z",{d:1}]` and `[{d:1},"z"]` give the
+/// same text but transform others differently.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextOp {
+    components: SmallVec<[Component; 3]>,
+}
+
+/// One step along the text. Counts are code points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::ot) enum Component {
+    Keep(u64),
+    Insert {
+        text: String,
+        len: u64,
+    },
+    /// What is deleted may be told, so that the op can be inverted without its document.
+    Delete {
+        len: u64,
+        text: Option<String>,
+    },
+}
+
+impl TextOp {
+    pub(in crate::ot) fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// Takes a component as it is. The caller keeps the normal form.
+    pub(super) fn push_as_is(&mut self, component: Component) {
+        self.components.push(component);
+    }
+
+    /// Adds a piece at the end, merged with its neighbour where they are of one sort.
+    pub(in crate::ot) fn push(&mut self, piece: Piece<'_>) {
+        match (self.components.last_mut(), piece) {
+            (_, Piece::Keep(0)) => {}
+            (Some(Component::Keep(last)), Piece::Keep(len)) => *last += len,
+            (
+                Some(Component::Insert {
+                    text: last,
+                    len: last_len,
+                }),
+                Piece::Insert { text, len },
+            ) => {
+                last.push_str(text);
+                *last_len += len;
+            }
+            (
+                Some(Component::Delete {
+                    len: last_len,
+                    text: last,
+                }),
+                Piece::Delete { len, text },
+            ) => {
+                *last_len += len;
+                // The merged delete is told only where both were.
+                match (last.as_mut(), text) {
+                    (Some(last), Some(text)) => last.push_str(text),
+                    _ => *last = None,
+                }
+            }
+            (_, piece) => self.components.push(piece.into()),
+        }
+    }
+
+    /// Drops a keep at the end: the rest is kept anyway.
+    pub(in crate::ot) fn trim(mut self) -> Self {
+        if let Some(Component::Keep(_)) = self.components.last() {
+            self.components.pop();
+        }
+        self
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_noop(&self) -> bool {
+        self.components.is_empty()
+    }
+
+    /// How long a text must at least be.
+    pub(in crate::ot) fn base_len(&self) -> u64 {
+        let consumed = |component: &Component| match component {
+            Component::Keep(len) | Component::Delete { len, .. } => *len,
+            Component::Insert { .. } => 0,
+        };
+        self.components.iter().map(consumed).sum()
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let told = |component: &Component| match component {
+            Component::Keep(_) | Component::Delete { text: None, .. } => 0,
+            Component::Insert { text, .. }
+            | Component::Delete {
+                text: Some(text), ..
+            } => text.len(),
+        };
+        self.components
+            .iter()
+            .map(|component| size_of::<Component>() + told(component))
+            .sum()
+    }
+
+    /// Where a cursor at `position` stands afterwards. An insert exactly there does not move it, whoever made it.
+    #[must_use]
+    pub fn transform_position(&self, mut position: u64) -> u64 {
+        let mut at = 0;
+        for component in &self.components {
+            if position <= at {
+                break;
+            }
+            match component {
+                Component::Keep(len) => at += len,
+                Component::Insert { len, .. } => {
+                    at += len;
+                    position += len;
+                }
+                Component::Delete { len, .. } => position -= (*len).min(position - at),
+            }
+        }
+        position
+    }
+
+    /// Writes it as the JSON that clients read.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        for (at, component) in self.components.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match component {
+                Component::Keep(len) => write_count(out, *len),
+                Component::Insert { text, .. } => write_string(out, text),
+                Component::Delete { len, text } => {
+                    out.extend_from_slice(b"{\"d\":");
+                    match text {
+                        Some(text) => write_string(out, text),
+                        None => write_count(out, *len),
+                    }
+                    out.push(b'}');
+                }
+            }
+        }
+        out.push(b']');
+    }
+}
+
+impl From<Piece<'_>> for Component {
+    fn from(piece: Piece<'_>) -> Self {
+        match piece {
+            Piece::Keep(len) => Self::Keep(len),
+            Piece::Insert { text, len } => Self::Insert {
+                text: text.to_owned(),
+                len,
+            },
+            Piece::Delete { len, text } => Self::Delete {
+                len,
+                text: text.map(str::to_owned),
+            },
+        }
+    }
+}

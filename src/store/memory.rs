@@ -1,0 +1,293 @@
+//! A store in memory, for tests: the same promises, behind one mutex, and nothing outlives the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use super::store::last_at;
+use super::{
+    Batch, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
+    Store, StoreError,
+};
+use crate::id::{DocId, NodeId};
+use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
+
+/// A store in memory. A clone is another handle on the same data.
+///
+/// It throws no dice but for the secret: tokens are counted, so that a simulation with one seed is one story.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    documents: BTreeMap<DocId, Document>,
+    /// The newest token.
+    token: u128,
+    secret: Option<[u8; 32]>,
+}
+
+#[derive(Debug, Default)]
+struct Document {
+    fence: Option<Fence>,
+    log: Vec<Arc<Entry>>,
+    /// The submits in the log: none is in it twice.
+    submits: BTreeSet<SubmitId>,
+    /// The newest two.
+    snapshots: BTreeMap<Revision, Snapshot>,
+    live: bool,
+    title: String,
+    created_at_ms: Option<u64>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing in here panics while it holds the lock; a test's thread that did is no reason to stop.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn load<'a>(
+        &'a self,
+        doc: &'a DocId,
+        reach: Reach,
+    ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
+        let state = self.state();
+        let loaded = state
+            .documents
+            .get(doc)
+            .map(|document| document.load(reach));
+        ready(Ok(loaded.unwrap_or_default())).boxed()
+    }
+
+    fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        let mut state = self.state();
+        state.token += 1;
+        let token = state.token;
+        let document = state.documents.entry(doc.clone()).or_default();
+        let epoch = Epoch(document.fence.map_or(1, |fence| fence.epoch.0 + 1));
+        let fence = Fence { epoch, token };
+        document.fence = Some(fence);
+        ready(Ok(Lease {
+            fence,
+            head: document.head(),
+        }))
+        .boxed()
+    }
+
+    fn append(
+        &self,
+        batches: Vec<Batch>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+        let mut state = self.state();
+        let append = |batch: Batch| match state.documents.get_mut(&batch.doc) {
+            Some(document) => document.append(batch),
+            None => Err(Refused::Fenced),
+        };
+        ready(Ok(batches.into_iter().map(append).collect())).boxed()
+    }
+
+    fn save_snapshot<'a>(
+        &'a self,
+        doc: &'a DocId,
+        fence: Fence,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        let document = state
+            .documents
+            .get_mut(doc)
+            .filter(|it| it.fence == Some(fence));
+        let kept = document.map_or(Ok(()), |document| document.keep(doc, snapshot));
+        ready(kept).boxed()
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        me: NodeId,
+        owned: &'a [(DocId, Epoch)],
+    ) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+        let state = self.state();
+        let epoch = |doc| {
+            state
+                .documents
+                .get(doc)
+                .and_then(|it| it.fence)
+                .map(|it| it.epoch)
+        };
+        let lost = owned.iter().filter(|(doc, mine)| epoch(doc) != Some(*mine));
+        let lost = lost.map(|(doc, _)| doc.clone()).collect();
+        ready(Ok(Pulse {
+            nodes: vec![me],
+            lost,
+        }))
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+        let state = self.state();
+        let mut list: Vec<Listed> = state
+            .documents
+            .iter()
+            .filter(|(doc, _)| doc.collection == query.collection)
+            .filter_map(|(doc, document)| document.listed(doc))
+            .filter(|listed| query.admits(listed))
+            .collect();
+        list.sort_by(|a, b| b.place().cmp(&a.place()));
+        list.truncate(query.limit);
+        ready(Ok(list)).boxed()
+    }
+
+    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+        let state = self.state();
+        let listed = state
+            .documents
+            .get(doc)
+            .and_then(|document| document.listed(doc));
+        ready(Ok(listed)).boxed()
+    }
+
+    fn rename<'a>(
+        &'a self,
+        doc: &'a DocId,
+        title: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let mut state = self.state();
+        let document = state
+            .documents
+            .get_mut(doc)
+            .filter(|document| document.live);
+        let renamed = document.map(|document| title.clone_into(&mut document.title));
+        ready(Ok(renamed.is_some())).boxed()
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        let mut state = self.state();
+        if let Some(secret) = state.secret {
+            return ready(Ok(secret)).boxed();
+        }
+        let mut secret = [0; 32];
+        let drawn = getrandom::fill(&mut secret).map_err(|error| StoreError::new("secret", error));
+        let answer = drawn.map(|()| *state.secret.insert(secret));
+        ready(answer).boxed()
+    }
+}
+
+impl Document {
+    fn append(&mut self, batch: Batch) -> Result<(), Refused> {
+        if self.fence != Some(batch.fence) {
+            return Err(Refused::Fenced);
+        }
+        let revisions = batch.entries.iter().map(|entry| entry.revision.0);
+        let follows = revisions.eq((self.head().0 + 1..).take(batch.entries.len()));
+        let submits: BTreeSet<_> = batch.entries.iter().map(|entry| entry.id.clone()).collect();
+        if !follows || submits.len() < batch.entries.len() || !submits.is_disjoint(&self.submits) {
+            return Err(Refused::Gap);
+        }
+        self.submits.extend(submits);
+        for entry in batch.entries {
+            match entry.change {
+                Change::Create(_) => {
+                    self.live = true;
+                    self.created_at_ms.get_or_insert(entry.at_ms);
+                }
+                Change::Delete => self.live = false,
+                Change::Edit(_) | Change::Nothing => {}
+            }
+            self.log.push(entry);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, doc: &DocId, snapshot: Snapshot) -> Result<(), StoreError> {
+        let revision = snapshot.revision;
+        if revision > self.head() {
+            let reason = format!("{doc}: the log ends before {revision}");
+            return Err(StoreError::new("save snapshot", reason));
+        }
+        self.snapshots.insert(revision, snapshot);
+        while self.snapshots.len() > 2 {
+            self.snapshots.pop_first();
+        }
+        Ok(())
+    }
+
+    fn load(&self, reach: Reach) -> Loaded {
+        let until = match reach {
+            Reach::Since(revision) => return self.page(revision),
+            Reach::Head => self.head(),
+            Reach::At(revision) => revision.min(self.head()),
+            Reach::AtTime(at_ms) => {
+                let at =
+                    |revision: Revision| Ok::<_, ()>(self.log[revision.before().0 as usize].at_ms);
+                last_at(self.head(), at_ms, at).unwrap_or_default()
+            }
+        };
+        let snapshot = self.snapshots.range(..=until).next_back();
+        let snapshot = snapshot
+            .map(|(_, snapshot)| snapshot.clone())
+            .unwrap_or_default();
+        let entries = self.log[snapshot.revision.0 as usize..until.0 as usize].to_vec();
+        Loaded {
+            snapshot,
+            entries,
+            head: self.head(),
+        }
+    }
+
+    fn page(&self, revision: Revision) -> Loaded {
+        let mut bytes = 0;
+        let fits = |entry: &&Arc<Entry>| {
+            let before = bytes;
+            bytes += entry.change.size();
+            before < PAGE_BYTES
+        };
+        let since = self.log.iter().skip(revision.0 as usize);
+        let entries = since.take(PAGE_ENTRIES).take_while(fits).cloned().collect();
+        Loaded {
+            snapshot: Snapshot::default(),
+            entries,
+            head: self.head(),
+        }
+    }
+
+    fn listed(&self, doc: &DocId) -> Option<Listed> {
+        self.live.then(|| Listed {
+            doc: doc.clone(),
+            title: self.title.clone(),
+            created_at_ms: self.created_at_ms.unwrap_or_default(),
+            updated_at_ms: self.log.last().map_or(0, |entry| entry.at_ms),
+            revision: self.head(),
+        })
+    }
+
+    fn head(&self) -> Revision {
+        Revision(self.log.len() as u64)
+    }
+}
+
+impl ListQuery {
+    fn admits(&self, listed: &Listed) -> bool {
+        let before = self
+            .after
+            .as_ref()
+            .is_none_or(|(at_ms, id)| listed.place() < (*at_ms, id.as_str()));
+        let title = self.title.as_deref().unwrap_or_default().to_lowercase();
+        before && listed.title.to_lowercase().contains(&title)
+    }
+}
+
+impl Listed {
+    /// What the list is sorted by.
+    fn place(&self) -> (u64, &str) {
+        (self.updated_at_ms, self.doc.id.as_str())
+    }
+}

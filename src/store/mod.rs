@@ -1,0 +1,18 @@
+//! The store: where the truth is kept, and the only room that speaks SQL. [`Store`] says what it promises; SQLite (in a
+//! data folder) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds them to it.
+
+mod memory;
+mod packed;
+mod sqlite;
+#[expect(
+    clippy::module_inception,
+    reason = "the trait's file is named as the trait is"
+)]
+mod store;
+
+pub use memory::MemoryStore;
+pub use sqlite::{Counts, SqliteSettings, SqliteStore};
+pub use store::{
+    Batch, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
+    Store, StoreError,
+};

@@ -1,0 +1,320 @@
+//! The embedded store: SQLite in a data folder. One thread writes, a few connections read beside it.
+
+mod checkpoint;
+mod folder;
+mod ledger;
+mod read;
+mod touches;
+mod work;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use self::folder::{Folder, Purpose};
+use self::ledger::Ledger;
+use self::read::{Fault, Reported};
+use self::work::{AheadOfTheLog, Append, Claim, Limit, Rename, SaveSnapshot};
+pub use self::writer::Counts;
+use self::writer::Writer;
+use super::packed::pack;
+use super::{Batch, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError};
+use crate::id::{DocId, NodeId};
+use crate::log::{Epoch, Fence, Snapshot};
+
+/// How the embedded store is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SqliteSettings {
+    /// The data folder. It is made when it is not there, and serves one process at a time.
+    pub folder: PathBuf,
+    /// The database's largest size, in MiB; 0: as large as the disk. When it is reached, nothing more is accepted and
+    /// everything can still be read.
+    pub size_max_mib: u64,
+    /// How many reads may be under way at once; the others wait.
+    pub readers: usize,
+}
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        Self {
+            folder: "data".into(),
+            size_max_mib: 0,
+            readers: 4,
+        }
+    }
+}
+
+/// A store in a data folder. Its verbs want a tokio runtime around them; reads go to its blocking threads.
+///
+/// Dropped, it finishes what is queued and waits for it; [`SqliteStore::close`] does so without blocking.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Arc<Writer>,
+    readers: Readers,
+    secret: [u8; 32],
+    reported: Arc<Reported>,
+}
+
+impl SqliteStore {
+    /// Opens the data folder and brings its database up to date. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When another process uses the folder, it cannot be written, or what is in it is not ours, damaged or newer.
+    pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
+        let error = |error: rusqlite::Error| StoreError::new("open", error);
+        let (folder, lock) = Folder::lock(&settings.folder)?;
+        let db = folder.open()?;
+        let secret = secret(&db)?;
+        let mut ledger = Ledger::new(folder.clone(), lock, db).map_err(error)?;
+        if settings.size_max_mib > 0 {
+            ledger
+                .limit(settings.size_max_mib.saturating_mul(1 << 20))
+                .map_err(error)?;
+        }
+        let writer = Writer::start(ledger).map_err(|error| StoreError::new("open", error))?;
+        Ok(Self {
+            writer: Arc::new(writer),
+            readers: Readers::new(folder, settings.readers.max(1)),
+            secret,
+            reported: Arc::default(),
+        })
+    }
+
+    /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn limit_size(&self, bytes: u64) -> Result<(), StoreError> {
+        self.writer.ask(Limit(bytes)).await
+    }
+
+    /// What was written so far, for metrics.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.writer.counts()
+    }
+
+    /// Finishes what is queued, leaves everything in the database's file and gives the folder free. Whatever is asked
+    /// later is answered with an error.
+    ///
+    /// # Errors
+    /// When the last of it could not be written. What was acknowledged is safe all the same.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close();
+        let writer = Arc::clone(&self.writer);
+        let closed = tokio::task::spawn_blocking(move || writer.close()).await;
+        closed.map_err(|error| StoreError::new("close", error))?
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Before the writer, whose connection moves the write-ahead log into the database when it is the last.
+        self.readers.close();
+    }
+}
+
+impl Store for SqliteStore {
+    fn load<'a>(
+        &'a self,
+        doc: &'a DocId,
+        reach: Reach,
+    ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
+        let (doc, reported) = (doc.clone(), Arc::clone(&self.reported));
+        self.readers
+            .read("load", move |db| read::load(db, &doc, reach, &reported))
+            .boxed()
+    }
+
+    fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        async {
+            let token = u128::from_be_bytes(random("claim")?);
+            self.writer
+                .ask(Claim {
+                    doc: doc.clone(),
+                    token,
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    fn append(
+        &self,
+        batches: Vec<Batch>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+        async { self.writer.ask(Append::new(batches)).await }.boxed()
+    }
+
+    fn save_snapshot<'a>(
+        &'a self,
+        doc: &'a DocId,
+        fence: Fence,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let revision = snapshot.revision;
+            // A large document takes a while to pack.
+            let packed = tokio::task::spawn_blocking(move || pack(&snapshot)).await;
+            let packed = packed.map_err(|error| StoreError::new("save snapshot", error))?;
+            let kept = self.writer.ask(SaveSnapshot {
+                doc: doc.clone(),
+                fence,
+                revision,
+                packed,
+            });
+            kept.await?.map_err(|AheadOfTheLog| {
+                StoreError::new(
+                    "save snapshot",
+                    format!("{doc}: the log ends before {revision}"),
+                )
+            })
+        }
+        .boxed()
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        me: NodeId,
+        owned: &'a [(DocId, Epoch)],
+    ) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+        let owned = owned.to_vec();
+        // The folder's lock says that there is no other node.
+        let pulse = move |lost| Pulse {
+            nodes: vec![me],
+            lost,
+        };
+        let lost = self
+            .readers
+            .read("heartbeat", move |db| read::lost(db, &owned));
+        lost.map(move |lost| lost.map(pulse)).boxed()
+    }
+
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+        self.readers
+            .read("list", move |db| read::list(db, &query))
+            .boxed()
+    }
+
+    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+        let doc = doc.clone();
+        self.readers
+            .read("describe", move |db| read::describe(db, &doc))
+            .boxed()
+    }
+
+    fn rename<'a>(
+        &'a self,
+        doc: &'a DocId,
+        title: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.writer
+            .ask(Rename {
+                doc: doc.clone(),
+                title: title.to_owned(),
+            })
+            .boxed()
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        async { Ok(self.secret) }.boxed()
+    }
+}
+
+/// The connections that read: opened when they are needed, at most so many.
+struct Readers {
+    folder: Folder,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    fn new(folder: Folder, max: usize) -> Self {
+        Self {
+            folder,
+            idle: Arc::default(),
+            permits: Arc::new(Semaphore::new(max)),
+        }
+    }
+
+    /// Runs `read` in one read transaction on a blocking thread. When all connections are busy, it waits for one.
+    async fn read<T: Send + 'static>(
+        &self,
+        verb: &'static str,
+        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let closed = |_| StoreError::new(verb, "the store is closed");
+        // Goes with the work: a caller who leaves does not make room before the work is done.
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        let (folder, idle) = (self.folder.clone(), Arc::clone(&self.idle));
+        let work = move || {
+            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut db = pooled.map_or_else(|| folder.connect(Purpose::Read), Ok)?;
+            let transaction = db.transaction()?;
+            let answer = read(&transaction)?;
+            transaction.finish()?;
+            if !permit.semaphore().is_closed() {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            }
+            drop(permit);
+            Ok::<T, Fault>(answer)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(answer) => answer.map_err(|fault| StoreError::new(verb, fault)),
+            Err(error) => Err(StoreError::new(verb, error)),
+        }
+    }
+
+    fn close(&self) {
+        self.permits.close();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The secret of this store; drawn when it is not there.
+fn secret(db: &Connection) -> Result<[u8; 32], StoreError> {
+    let error = |error| StoreError::new("open", error);
+    db.execute(
+        "INSERT OR IGNORE INTO secrets (name, value) VALUES ('shared', ?1)",
+        params![random::<32>("open")?],
+    )
+    .map_err(error)?;
+    let secret = db
+        .query_row(
+            "SELECT value FROM secrets WHERE name = 'shared'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(error)?;
+    secret.ok_or_else(|| StoreError::new("open", "the secret cannot be kept"))
+}
+
+/// Bytes that nobody can guess.
+fn random<const BYTES: usize>(verb: &'static str) -> Result<[u8; BYTES], StoreError> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::new(verb, error))?;
+    Ok(bytes)
+}

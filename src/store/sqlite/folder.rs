@@ -1,0 +1,196 @@
+//! The data folder: its lock, its database file, and how connections to it are opened.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::store::StoreError;
+
+/// The database's file within the folder; `-wal` and `-shm` stand beside it while it is open.
+const DATABASE: &str = "copydesk.db";
+
+/// The file whose lock says that a process uses the folder. It is empty, and stays when the process ends.
+const LOCK: &str = "copydesk.lock";
+
+/// Marks the file as ours ("Cpdk"), so that no other program's database is taken for one.
+const APPLICATION_ID: i32 = 0x4370_646b;
+
+/// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
+const MIGRATIONS: [&str; 1] = [include_str!(
+    "../../../sql/sqlite/0001_documents_and_their_log.sql"
+)];
+
+/// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
+/// flush cheap; the checkpoints see to it that it seldom grows beyond.
+const WAL_BYTES: u64 = 16 << 20;
+
+/// How long a connection waits for another's lock. Only foreign programs (a backup, a person) hold one for long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A data folder, to open connections in.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(PathBuf);
+
+/// The folder is ours until this is dropped or the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Write,
+    Read,
+}
+
+impl Folder {
+    /// Takes the folder for this process; makes it when it is not there.
+    pub(super) fn lock(path: &Path) -> Result<(Self, Lock), StoreError> {
+        let error = |what: &str, error: io::Error| {
+            open_error(format!(
+                "{what} the data folder {}: {error}",
+                path.display()
+            ))
+        };
+        make_private(path).map_err(|cause| error("make", cause))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .map_err(|cause| error("write to", cause))?;
+        match lock.try_lock() {
+            Ok(()) => Ok((Self(path.to_owned()), Lock(lock))),
+            Err(TryLockError::WouldBlock) => Err(open_error(format!(
+                "another process uses the data folder {}",
+                path.display()
+            ))),
+            Err(TryLockError::Error(cause)) => Err(error("lock", cause)),
+        }
+    }
+
+    /// Opens the database for writing, brings it up to date, and makes room for its write-ahead log.
+    pub(super) fn open(&self) -> Result<Connection, StoreError> {
+        let explain = |error| self.explain(&error);
+        let mut db = self.connect(Purpose::Write).map_err(explain)?;
+        self.migrate(&mut db)?;
+        // Without the room each commit costs more, but it is no reason not to start: a full disk can still be read.
+        if let Err(error) = grow(&self.file().with_extension("db-wal"), WAL_BYTES) {
+            tracing::warn!(%error, "cannot make room for the write-ahead log");
+        }
+        Ok(db)
+    }
+
+    /// Opens a connection.
+    pub(super) fn connect(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
+        let db = Connection::open_with_flags(
+            self.file(),
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_CREATE
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        db.busy_timeout(BUSY_TIMEOUT)?;
+        db.set_prepared_statement_cache_capacity(64);
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // A commit is on the disk when it returns, whatever happens to the power.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        // Not within somebody's commit: `Checkpointer` sees to it.
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
+        // In KiB when negative. The writer's holds the last page of each of some ten thousand documents.
+        let cache_kib = if purpose == Purpose::Write {
+            64 << 10
+        } else {
+            8 << 10
+        };
+        db.pragma_update(None, "cache_size", -cache_kib)?;
+        db.pragma_update(None, "query_only", purpose == Purpose::Read)?;
+        Ok(db)
+    }
+
+    /// Applies the migrations that the file has not seen.
+    fn migrate(&self, db: &mut Connection) -> Result<(), StoreError> {
+        let explain = |error| self.explain(&error);
+        let seen: usize = self.version(db)?;
+        for (number, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
+            let transaction = db.transaction().map_err(explain)?;
+            transaction.execute_batch(migration).map_err(explain)?;
+            transaction
+                .pragma_update(None, "user_version", number as i64 + 1)
+                .map_err(explain)?;
+            transaction
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(explain)?;
+            transaction.commit().map_err(explain)?;
+        }
+        Ok(())
+    }
+
+    /// How many migrations the file has seen, if it is one of ours or empty.
+    fn version(&self, db: &Connection) -> Result<usize, StoreError> {
+        let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let explain = |error| self.explain(&error);
+        let application = number("PRAGMA application_id").map_err(explain)?;
+        let version = number("PRAGMA user_version").map_err(explain)?;
+        let tables = number("SELECT count(*) FROM sqlite_schema").map_err(explain)?;
+        let file = self.file();
+        if application != i64::from(APPLICATION_ID) && (application, version, tables) != (0, 0, 0) {
+            return Err(open_error(format!(
+                "{} is another program's database",
+                file.display()
+            )));
+        }
+        usize::try_from(version).ok().filter(|version| *version <= MIGRATIONS.len()).ok_or_else(|| {
+            open_error(format!(
+                "{} has version {version}, and this program knows versions up to {}: it was written by a newer one",
+                file.display(),
+                MIGRATIONS.len()
+            ))
+        })
+    }
+
+    fn explain(&self, error: &rusqlite::Error) -> StoreError {
+        let file = self.file();
+        open_error(match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => format!("{} is not a database", file.display()),
+            Some(ErrorCode::DatabaseCorrupt) => format!("{} is damaged: {error}", file.display()),
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                format!("{} cannot be written: {error}", file.display())
+            }
+            _ => format!("{}: {error}", file.display()),
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(DATABASE)
+    }
+}
+
+fn open_error(reason: String) -> StoreError {
+    StoreError::new("open", reason)
+}
+
+/// Makes the folder, for this user alone: it holds all texts and the secret.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut folder = fs::DirBuilder::new();
+    folder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+    folder.create(path)
+}
+
+/// Fills the write-ahead log with zeros up to `bytes`. To SQLite they are where the log ends: it reads a log as far as
+/// the frames' checksums hold. Must come before the first write of this start.
+fn grow(wal: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::options().append(true).open(wal)?;
+    let zeros = [0; 64 << 10];
+    let mut missing = bytes.saturating_sub(file.metadata()?.len());
+    while missing > 0 {
+        let step = missing.min(zeros.len() as u64);
+        file.write_all(&zeros[..step as usize])?;
+        missing -= step;
+    }
+    file.sync_all()
+}

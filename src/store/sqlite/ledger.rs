@@ -1,0 +1,258 @@
+//! The ledger: the one connection that writes, and its transactions.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::checkpoint::Checkpointer;
+use super::folder::{Folder, Lock, Purpose};
+use super::touches::Touches;
+use super::writer::Job;
+use crate::id::DocId;
+use crate::log::{Epoch, Fence, Revision};
+
+/// How many documents' numbers are remembered. When there are more, all are forgotten and looked up again.
+const NUMBERS_MAX: usize = 100_000;
+
+/// The connection that writes. It belongs to the writer's thread.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// For opening the database anew.
+    folder: Folder,
+    /// Held to the end: the last that is let go.
+    lock: Lock,
+    db: Connection,
+    numbers: HashMap<DocId, i64>,
+    /// The documents whose time of the last edit the table does not tell yet.
+    touches: Touches,
+    care: Care,
+    /// The most pages that the database may have.
+    pages_max: u32,
+    checkpointer: Checkpointer,
+}
+
+/// How the jobs of a transaction share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// A data error ends the transaction for all. Costs nothing, and data errors are bugs.
+    Together,
+    /// A data error undoes what is guarded, and the others go on.
+    Apart,
+}
+
+impl Ledger {
+    /// Takes over the open database.
+    pub(super) fn new(folder: Folder, lock: Lock, db: Connection) -> rusqlite::Result<Self> {
+        let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
+        Ok(Self {
+            folder,
+            lock,
+            db,
+            numbers: HashMap::new(),
+            touches: Touches::default(),
+            care: Care::Together,
+            pages_max: u32::MAX - 1,
+            checkpointer,
+        })
+    }
+
+    /// Bounds the database's size in bytes from now on. It does not shrink what is there.
+    pub(super) fn limit(&mut self, bytes: u64) -> rusqlite::Result<()> {
+        let page: u64 = self
+            .db
+            .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?
+            .cast_unsigned();
+        self.pages_max = u32::try_from(bytes / page.max(1))
+            .unwrap_or(u32::MAX - 1)
+            .max(1);
+        self.apply_limit()
+    }
+
+    fn apply_limit(&self) -> rusqlite::Result<()> {
+        // It answers with what it is now, which is never less than what the database has.
+        self.db.query_row(
+            &format!("PRAGMA max_page_count = {}", self.pages_max),
+            [],
+            |_| Ok(()),
+        )
+    }
+
+    /// Does all of `jobs` in one durable transaction. After an error nothing of them may be acknowledged.
+    pub(super) fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+        match self.attempt(jobs, Care::Together) {
+            Err(error) if is_about_the_data(&error) => self.attempt(jobs, Care::Apart),
+            outcome => outcome,
+        }
+    }
+
+    /// When the ledger wants a transaction of its own, without a job.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.touches.due()
+    }
+
+    /// What is done between transactions, when everybody has been answered.
+    pub(super) fn tend(&mut self) {
+        self.checkpointer.tend(&self.db);
+    }
+
+    /// Writes what was put off, moves the write-ahead log into the database and closes it.
+    pub(super) fn close(mut self) -> rusqlite::Result<()> {
+        self.touches.all_are_due(Instant::now());
+        let mut touched = Ok(());
+        while touched.is_ok() && !self.touches.is_empty() {
+            touched = self.commit(&mut []);
+        }
+        self.checkpointer.stop();
+        let moved = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let closed = self.db.close().map_err(|(_, error)| error);
+        drop(self.lock);
+        touched.and(moved).and(closed)
+    }
+
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job>], care: Care) -> rusqlite::Result<()> {
+        self.care = care;
+        let now = Instant::now();
+        let done = self.work(jobs, now);
+        match done {
+            Ok(written) => self.touches.committed(written, now),
+            Err(_) => self.roll_back(),
+        }
+        done.map(drop)
+    }
+
+    /// The transaction. Returns how many touches it has written.
+    fn work(&mut self, jobs: &mut [Box<dyn Job>], now: Instant) -> rusqlite::Result<usize> {
+        self.execute("BEGIN IMMEDIATE")?;
+        for job in jobs {
+            job.run(self)?;
+        }
+        let written = self.touches.write(&self.db, now)?;
+        self.execute("COMMIT")?;
+        Ok(written)
+    }
+
+    /// Forgets the transaction and what was learned in it.
+    fn roll_back(&mut self) {
+        self.numbers.clear();
+        self.touches.rolled_back(0);
+        // Some errors, such as a full disk, have rolled back already.
+        if self.db.is_autocommit() || self.execute("ROLLBACK").is_ok() {
+            return;
+        }
+        let opened = self.folder.connect(Purpose::Write).and_then(|db| {
+            self.db = db;
+            self.apply_limit()
+        });
+        if let Err(error) = opened {
+            // The next transaction fails at its beginning and comes here again.
+            tracing::error!(%error, "cannot open the store's database anew");
+        }
+    }
+
+    /// Does `run` so that an error which is about its data, and not about the store, can be undone alone: it is then
+    /// the inner result. All other errors end the transaction.
+    pub(super) fn guarded<T>(
+        &mut self,
+        run: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<rusqlite::Result<T>> {
+        if self.care == Care::Together {
+            return run(self).map(Ok);
+        }
+        self.execute("SAVEPOINT apart")?;
+        let staged = self.touches.staged();
+        match run(self) {
+            Err(error) if is_about_the_data(&error) => {
+                self.execute("ROLLBACK TO apart")?;
+                self.execute("RELEASE apart")?;
+                self.numbers.clear();
+                self.touches.rolled_back(staged);
+                Ok(Err(error))
+            }
+            outcome => {
+                let outcome = outcome?;
+                self.execute("RELEASE apart")?;
+                Ok(Ok(outcome))
+            }
+        }
+    }
+
+    /// The connection, within the open transaction.
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Remembers that a document was edited, for the list.
+    pub(super) fn touch(&mut self, number: i64, at_ms: u64) {
+        self.touches.stage(number, at_ms);
+    }
+
+    /// The document's number, if a claim has made it known.
+    pub(super) fn number(&mut self, doc: &DocId) -> rusqlite::Result<Option<i64>> {
+        if let Some(number) = self.numbers.get(doc) {
+            return Ok(Some(*number));
+        }
+        let number = number(&self.db, doc)?;
+        if let Some(number) = number {
+            self.remember(doc, number);
+        }
+        Ok(number)
+    }
+
+    /// Remembers a document's number.
+    pub(super) fn remember(&mut self, doc: &DocId, number: i64) {
+        if self.numbers.len() >= NUMBERS_MAX {
+            self.numbers.clear();
+        }
+        self.numbers.insert(doc.clone(), number);
+    }
+
+    /// The document's number if `fence` is the newest claim's.
+    pub(super) fn fenced(&mut self, doc: &DocId, fence: Fence) -> rusqlite::Result<Option<i64>> {
+        let Some(number) = self.number(doc)? else {
+            return Ok(None);
+        };
+        let mut statement = self.db.prepare_cached(
+            "SELECT 1 FROM documents WHERE number = ?1 AND epoch = ?2 AND token = ?3",
+        )?;
+        let Fence {
+            epoch: Epoch(epoch),
+            token,
+        } = fence;
+        let holds = statement.exists(params![number, epoch.cast_signed(), token.to_be_bytes()])?;
+        Ok(holds.then_some(number))
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.db.prepare_cached(sql)?.execute([]).map(drop)
+    }
+}
+
+/// The document's number, if a claim has made it known.
+pub(super) fn number(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT number FROM documents WHERE collection = ?1 AND id = ?2")?
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// How many entries the document's log holds.
+pub(super) fn head(db: &Connection, number: i64) -> rusqlite::Result<Revision> {
+    let newest: Option<i64> = db
+        .prepare_cached("SELECT max(revision) FROM entries WHERE doc = ?1")?
+        .query_row([number], |row| row.get(0))?;
+    Ok(Revision(newest.unwrap_or(0).cast_unsigned()))
+}
+
+/// Whether an error is the fault of what was to be written. It would come again, and whoever shares the transaction
+/// has no part in it.
+fn is_about_the_data(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::ToSqlConversionFailure(_) => true,
+        _ => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        ),
+    }
+}

@@ -1,0 +1,289 @@
+//! What is read: documents, and the list of them. Each of these is called within one read transaction.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use thiserror::Error;
+
+use super::ledger::{head, number};
+use crate::id::{ClientId, DocId, UserId};
+use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
+use crate::store::packed::{row_checksum, unpack};
+use crate::store::store::last_at;
+use crate::store::{ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
+
+/// Why something could not be read.
+#[derive(Debug, Error)]
+pub(super) enum Fault {
+    /// SQLite says why.
+    #[error("{0}")]
+    Sql(#[from] rusqlite::Error),
+    /// What is stored is not what was stored.
+    #[error("{doc}: {what}: the log is damaged")]
+    Damage { doc: DocId, what: String },
+}
+
+type Answer<T> = Result<T, Fault>;
+
+/// How many damaged snapshots are remembered. When there are more, all are forgotten and may be reported again.
+const REPORTED_MAX: usize = 1_024;
+
+/// The damaged snapshots that were reported: once each, not at every load.
+#[derive(Debug, Default)]
+pub(super) struct Reported(Mutex<HashSet<(DocId, Revision)>>);
+
+impl Reported {
+    fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= REPORTED_MAX {
+            reported.clear();
+        }
+        reported.insert((doc.clone(), revision))
+    }
+}
+
+/// Reads a document.
+pub(super) fn load(
+    db: &Connection,
+    doc: &DocId,
+    reach: Reach,
+    reported: &Reported,
+) -> Answer<Loaded> {
+    let Some(number) = number(db, doc)? else {
+        return Ok(Loaded::default());
+    };
+    let log = Log {
+        db,
+        doc,
+        number,
+        head: head(db, number)?,
+    };
+    let until = match reach {
+        Reach::Since(revision) => return log.page(revision),
+        Reach::Head => log.head,
+        Reach::At(revision) => revision.min(log.head),
+        Reach::AtTime(at_ms) => last_at(log.head, at_ms, |revision| log.at_ms(revision))?,
+    };
+    let snapshot = log.snapshot(until, reported)?;
+    let entries = log.entries(snapshot.revision.next().0..=until.0, usize::MAX)?;
+    Ok(Loaded {
+        snapshot,
+        entries,
+        head: log.head,
+    })
+}
+
+/// One document's log in the database.
+struct Log<'a> {
+    db: &'a Connection,
+    doc: &'a DocId,
+    number: i64,
+    head: Revision,
+}
+
+impl Log<'_> {
+    /// The entries after `revision`, as many as one page holds.
+    fn page(&self, revision: Revision) -> Answer<Loaded> {
+        let first = revision.min(self.head).next().0;
+        let last = self
+            .head
+            .0
+            .min(first.saturating_add(PAGE_ENTRIES as u64 - 1));
+        let entries = self.entries(first..=last, PAGE_BYTES)?;
+        Ok(Loaded {
+            snapshot: Snapshot::default(),
+            entries,
+            head: self.head,
+        })
+    }
+
+    /// These entries without a gap, or fewer once they have `bytes_max` bytes.
+    fn entries(&self, range: RangeInclusive<u64>, bytes_max: usize) -> Answer<Vec<Arc<Entry>>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db.prepare_cached(
+            "SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
+             FROM entries
+             WHERE doc = ?1 AND revision BETWEEN ?2 AND ?3
+             ORDER BY revision",
+        )?;
+        let (first, last) = (range.start().cast_signed(), range.end().cast_signed());
+        let mut rows = statement.query(params![self.number, first, last])?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for expected in range {
+            let row = rows
+                .next()?
+                .ok_or_else(|| self.damage(expected, "it is missing"))?;
+            let entry = entry(row).map_err(|why| self.damage(expected, why))?;
+            if entry.revision.0 != expected {
+                return Err(self.damage(expected, "it is missing"));
+            }
+            entries.push(Arc::new(entry));
+            bytes += row.get_ref(6)?.as_blob().map_or(0, <[u8]>::len);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The newest good snapshot at or before a revision; down to the empty document.
+    ///
+    /// A good one that is ahead of the log proves that the log has lost its end.
+    fn snapshot(&self, until: Revision, reported: &Reported) -> Answer<Snapshot> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT revision, data
+             FROM snapshots
+             WHERE doc = ?1
+             ORDER BY revision DESC",
+        )?;
+        let mut rows = statement.query([self.number])?;
+        while let Some(row) = rows.next()? {
+            let revision = Revision(row.get::<_, i64>(0)?.cast_unsigned());
+            if revision > until && revision <= self.head {
+                continue;
+            }
+            match unpack(revision, row.get_ref(1)?.as_blob().unwrap_or_default()) {
+                Ok(_) if revision > self.head => {
+                    return Err(
+                        self.damage(revision.0, "it is missing, and there is a snapshot of it")
+                    );
+                }
+                Ok(snapshot) => return Ok(snapshot),
+                Err(damage) if reported.is_news(self.doc, revision) => {
+                    tracing::error!(doc = %self.doc, %revision, %damage, "passed over a damaged snapshot");
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Snapshot::default())
+    }
+
+    fn at_ms(&self, revision: Revision) -> Answer<u64> {
+        let at_ms: Option<i64> = self
+            .db
+            .prepare_cached("SELECT at_ms FROM entries WHERE doc = ?1 AND revision = ?2")?
+            .query_row([self.number, revision.0.cast_signed()], |row| row.get(0))
+            .optional()?;
+        at_ms
+            .map(i64::cast_unsigned)
+            .ok_or_else(|| self.damage(revision.0, "it is missing"))
+    }
+
+    fn damage(&self, revision: u64, what: impl std::fmt::Display) -> Fault {
+        Fault::Damage {
+            doc: self.doc.clone(),
+            what: format!("entry {revision}: {what}"),
+        }
+    }
+}
+
+/// Reads an entry; whatever is wrong with it is said in words.
+fn entry(row: &Row<'_>) -> Result<Entry, String> {
+    let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let read = || -> rusqlite::Result<_> {
+        let payload = row.get_ref(6)?.as_blob()?;
+        let texts = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_str()?);
+        let numbers = [number(0)?, number(1)?, number(4)?, number(5)?, number(7)?];
+        Ok((payload, texts, numbers))
+    };
+    let (payload, (author, client), [revision, epoch, seq, at_ms, checksum]) =
+        read().map_err(|error| error.to_string())?;
+    let client = ClientId::parse(client).map_err(|_| "its client is none")?;
+    let entry = Entry {
+        revision: Revision(revision),
+        epoch: Epoch(epoch),
+        id: SubmitId {
+            author: UserId::new(author),
+            client,
+            seq,
+        },
+        at_ms,
+        change: Change::decode(payload).map_err(|error| error.to_string())?,
+    };
+    if row_checksum(&entry, payload) != checksum {
+        return Err("its checksum does not match".to_owned());
+    }
+    Ok(entry)
+}
+
+/// The columns of what the list says.
+macro_rules! listed {
+    () => {
+        "SELECT collection, id, title, created_at_ms, updated_at_ms,
+           (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
+         FROM documents
+         WHERE live = 1 AND collection = ?1"
+    };
+}
+
+/// Lists the documents that exist.
+pub(super) fn list(db: &Connection, query: &ListQuery) -> Answer<Vec<Listed>> {
+    let mut statement = db.prepare_cached(concat!(
+        listed!(),
+        " AND (updated_at_ms, id) < (?2, ?3) AND instr(title_folded, ?4) > 0
+         ORDER BY updated_at_ms DESC, id DESC
+         LIMIT ?5"
+    ))?;
+    // No id is as large as this: the first page begins before it.
+    let (at_ms, id) = match &query.after {
+        Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
+        None => (i64::MAX, "\u{10ffff}"),
+    };
+    let title = query.title.as_deref().unwrap_or_default().to_lowercase();
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![query.collection.as_str(), at_ms, id, title, limit])?;
+    let mut list = Vec::new();
+    while let Some(row) = rows.next()? {
+        list.push(listed(row)?);
+    }
+    Ok(list)
+}
+
+/// What the list says of one document.
+pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<Listed>> {
+    let mut statement = db.prepare_cached(concat!(listed!(), " AND id = ?2"))?;
+    let mut rows = statement.query([doc.collection.as_str(), doc.id.as_str()])?;
+    rows.next()?.map(listed).transpose()
+}
+
+fn listed(row: &Row<'_>) -> Answer<Listed> {
+    let (collection, id) = (row.get_ref(0)?, row.get_ref(1)?);
+    let text = |value: rusqlite::types::ValueRef<'_>| value.as_str().map(str::to_owned);
+    let (collection, id) = (
+        text(collection).map_err(rusqlite::Error::from)?,
+        text(id).map_err(rusqlite::Error::from)?,
+    );
+    let doc = DocId::parse(&collection, &id).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(Listed {
+        doc,
+        title: row.get(2)?,
+        created_at_ms: row.get::<_, Option<i64>>(3)?.unwrap_or(0).cast_unsigned(),
+        updated_at_ms: row.get::<_, i64>(4)?.cast_unsigned(),
+        revision: Revision(row.get::<_, i64>(5)?.cast_unsigned()),
+    })
+}
+
+/// Which of these documents have been claimed by others.
+pub(super) fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> Answer<Vec<DocId>> {
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2 AND epoch = ?3",
+    )?;
+    let mut lost = Vec::new();
+    for (doc, epoch) in owned {
+        let names = params![
+            doc.collection.as_str(),
+            doc.id.as_str(),
+            epoch.0.cast_signed()
+        ];
+        if !statement.exists(names)? {
+            lost.push(doc.clone());
+        }
+    }
+    Ok(lost)
+}

@@ -1,0 +1,342 @@
+//! What is asked of the writer: appends, claims, snapshots, titles.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::ledger::{Ledger, head};
+use super::writer::Work;
+use crate::id::DocId;
+use crate::log::{Change, Entry, Epoch, Fence, Revision};
+use crate::store::packed::{row_checksum, verify};
+use crate::store::{Batch, Lease, Refused};
+
+/// Appends many documents' entries.
+pub(super) struct Append(Vec<Part>);
+
+/// One document's part, encoded where it was asked for and not on the writer's thread.
+struct Part {
+    doc: DocId,
+    fence: Fence,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    entry: Arc<Entry>,
+    payload: Vec<u8>,
+    checksum: u64,
+}
+
+impl Append {
+    pub(super) fn new(batches: Vec<Batch>) -> Self {
+        Self(batches.into_iter().map(Part::new).collect())
+    }
+}
+
+impl Part {
+    fn new(batch: Batch) -> Self {
+        let rows = batch.entries.into_iter().map(|entry| {
+            let payload = entry.change.encode();
+            Row {
+                checksum: row_checksum(&entry, &payload),
+                payload,
+                entry,
+            }
+        });
+        Self {
+            doc: batch.doc,
+            fence: batch.fence,
+            rows: rows.collect(),
+        }
+    }
+}
+
+impl Work for Append {
+    type Outcome = Vec<Result<(), Refused>>;
+    const VERB: &'static str = "append";
+
+    fn weight(&self) -> usize {
+        let rows = self.0.iter().flat_map(|part| &part.rows);
+        rows.map(|row| row.payload.len() + 200).sum()
+    }
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome> {
+        let append = |part| {
+            let outcome = ledger.guarded(|ledger| append(ledger, part))?;
+            // The constraints say what `Gap` says: a submit or a revision that is in the log already.
+            Ok(outcome.unwrap_or_else(|error| {
+                tracing::error!(doc = %part.doc, %error, "refused what does not fit into the log");
+                Err(Refused::Gap)
+            }))
+        };
+        self.0.iter().map(append).collect()
+    }
+}
+
+fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Refused>> {
+    let Some(number) = ledger.fenced(&part.doc, part.fence)? else {
+        return Ok(Err(Refused::Fenced));
+    };
+    let mut revision = head(ledger.db(), number)?;
+    let mut insert = ledger.db().prepare_cached(
+        "INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    if !follow(revision, &part.rows) {
+        return Ok(Err(Refused::Gap));
+    }
+    for Row {
+        entry,
+        payload,
+        checksum,
+    } in &part.rows
+    {
+        revision = entry.revision;
+        insert.execute(params![
+            number,
+            revision.0.cast_signed(),
+            entry.epoch.0.cast_signed(),
+            entry.id.author.as_str(),
+            entry.id.client.as_str(),
+            entry.id.seq.cast_signed(),
+            entry.at_ms.cast_signed(),
+            payload,
+            checksum.cast_signed(),
+        ])?;
+    }
+    drop(insert);
+    live_or_die(ledger.db(), number, &part.rows)?;
+    if let Some(newest) = part.rows.last() {
+        ledger.touch(number, newest.entry.at_ms);
+    }
+    Ok(Ok(()))
+}
+
+fn follow(head: Revision, rows: &[Row]) -> bool {
+    let revisions = rows.iter().map(|row| row.entry.revision.0);
+    revisions.eq((head.0 + 1..).take(rows.len()))
+}
+
+/// Tells the list whether the document exists after these entries.
+fn live_or_die(db: &Connection, number: i64, rows: &[Row]) -> rusqlite::Result<()> {
+    for Row { entry, .. } in rows {
+        let live = match entry.change {
+            Change::Create(_) => true,
+            Change::Delete => false,
+            Change::Edit(_) | Change::Nothing => continue,
+        };
+        db.prepare_cached(
+            "UPDATE documents
+             SET live = ?2, updated_at_ms = ?3,
+                 created_at_ms = coalesce(created_at_ms, CASE WHEN ?2 THEN ?3 END)
+             WHERE number = ?1",
+        )?
+        .execute(params![number, live, entry.at_ms.cast_signed()])?;
+    }
+    Ok(())
+}
+
+/// Takes the right to append, with a token that was drawn where it was asked for.
+pub(super) struct Claim {
+    pub(super) doc: DocId,
+    pub(super) token: u128,
+}
+
+impl Work for Claim {
+    type Outcome = Lease;
+    const VERB: &'static str = "claim";
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Lease> {
+        // The time of the last edit is read from the log: a crash may have kept it from the list.
+        let (number, epoch): (i64, i64) = ledger
+            .db()
+            .prepare_cached(
+                "INSERT INTO documents (collection, id, epoch, token)
+                 VALUES (?1, ?2, 1, ?3)
+                 ON CONFLICT (collection, id) DO UPDATE
+                 SET epoch = epoch + 1, token = excluded.token,
+                     updated_at_ms = coalesce(
+                       (SELECT at_ms FROM entries WHERE doc = number ORDER BY revision DESC LIMIT 1),
+                       updated_at_ms)
+                 RETURNING number, epoch",
+            )?
+            .query_row(
+                params![
+                    self.doc.collection.as_str(),
+                    self.doc.id.as_str(),
+                    self.token.to_be_bytes()
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+        ledger.remember(&self.doc, number);
+        let fence = Fence {
+            epoch: Epoch(epoch.cast_unsigned()),
+            token: self.token,
+        };
+        Ok(Lease {
+            fence,
+            head: head(ledger.db(), number)?,
+        })
+    }
+}
+
+/// Keeps a snapshot that was packed where it was asked for.
+pub(super) struct SaveSnapshot {
+    pub(super) doc: DocId,
+    pub(super) fence: Fence,
+    pub(super) revision: Revision,
+    pub(super) packed: Vec<u8>,
+}
+
+/// The snapshot tells of entries that the log does not have.
+pub(super) struct AheadOfTheLog;
+
+impl Work for SaveSnapshot {
+    type Outcome = Result<(), AheadOfTheLog>;
+    const VERB: &'static str = "save snapshot";
+
+    fn weight(&self) -> usize {
+        self.packed.len()
+    }
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome> {
+        let Some(number) = ledger.fenced(&self.doc, self.fence)? else {
+            return Ok(Ok(()));
+        };
+        if self.revision == Revision::ZERO {
+            // What every document is before its first entry.
+            return Ok(Ok(()));
+        }
+        let head = head(ledger.db(), number)?;
+        if self.revision > head {
+            return Ok(Err(AheadOfTheLog));
+        }
+        ledger
+            .db()
+            .prepare_cached(
+                "INSERT OR REPLACE INTO snapshots (doc, revision, epoch, data)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                number,
+                self.revision.0.cast_signed(),
+                self.fence.epoch.0.cast_signed(),
+                self.packed
+            ])?;
+        thin_out(ledger.db(), number, head)?;
+        Ok(Ok(()))
+    }
+}
+
+/// Forgets the snapshots that are no longer worth their place: see [`superfluous`].
+fn thin_out(db: &Connection, number: i64, head: Revision) -> rusqlite::Result<()> {
+    let revisions: Vec<i64> = db
+        .prepare_cached("SELECT revision FROM snapshots WHERE doc = ?1 ORDER BY revision DESC")?
+        .query_map([number], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let (mut good, mut newest) = (0, 0);
+    while good < 2 && newest < revisions.len() {
+        good += usize::from(is_good(db, number, revisions[newest])?);
+        newest += 1;
+    }
+    let older: Vec<u64> = revisions[newest..]
+        .iter()
+        .map(|it| it.cast_unsigned())
+        .collect();
+    let newer = newest
+        .checked_sub(1)
+        .map_or(head.0, |at| revisions[at].cast_unsigned());
+    for revision in superfluous(head.0, newer, &older) {
+        db.prepare_cached("DELETE FROM snapshots WHERE doc = ?1 AND revision = ?2")?
+            .execute([number, revision.cast_signed()])?;
+    }
+    Ok(())
+}
+
+fn is_good(db: &Connection, number: i64, revision: i64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT data FROM snapshots WHERE doc = ?1 AND revision = ?2")?
+        .query_row([number, revision], |row| {
+            Ok(verify(
+                Revision(revision.cast_unsigned()),
+                row.get_ref(0)?.as_blob()?,
+            )
+            .is_ok())
+        })
+}
+
+/// Which of the `older` snapshots, newest first, are not needed: the others are spaced so that to read the document as
+/// it was `n` entries ago takes about `n` entries at most, and they are as few as the logarithm of the log's length.
+fn superfluous(head: u64, mut newer: u64, older: &[u64]) -> Vec<u64> {
+    let mut gone = Vec::new();
+    for (at, revision) in older.iter().enumerate() {
+        let next = older.get(at + 1).copied().unwrap_or(0);
+        if head - next <= 2 * (head - newer) {
+            gone.push(*revision);
+        } else {
+            newer = *revision;
+        }
+    }
+    gone
+}
+
+/// Gives a document a title.
+pub(super) struct Rename {
+    pub(super) doc: DocId,
+    pub(super) title: String,
+}
+
+impl Work for Rename {
+    type Outcome = bool;
+    const VERB: &'static str = "rename";
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<bool> {
+        let renamed = ledger
+            .db()
+            .prepare_cached(
+                "UPDATE documents SET title = ?3, title_folded = ?4
+                 WHERE collection = ?1 AND id = ?2 AND live = 1",
+            )?
+            .execute([
+                self.doc.collection.as_str(),
+                self.doc.id.as_str(),
+                &self.title,
+                &self.title.to_lowercase(),
+            ])?;
+        Ok(renamed > 0)
+    }
+}
+
+/// Bounds the database's size, in bytes.
+pub(super) struct Limit(pub(super) u64);
+
+impl Work for Limit {
+    type Outcome = ();
+    const VERB: &'static str = "limit";
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
+        ledger.limit(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_grow_rarer_with_their_age() {
+        let mut kept: Vec<u64> = Vec::new();
+        for head in (100..=100_000).step_by(100) {
+            kept.insert(0, head);
+            let newest = kept.len().min(2);
+            let gone = superfluous(head, kept[newest - 1], &kept[newest..]);
+            kept.retain(|revision| !gone.contains(revision));
+            for pair in kept.windows(2) {
+                assert!(
+                    pair[0] - pair[1] <= 100 + head - pair[0],
+                    "{pair:?} at {head}"
+                );
+            }
+        }
+        assert!(kept.len() < 24, "{kept:?}");
+    }
+}

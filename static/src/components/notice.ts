@@ -1,0 +1,42 @@
+/** Bad news, and what can still be done about it. */
+
+import { fill, h } from "../lib/dom";
+import type { Store } from "../lib/store";
+import type { EditorState } from "../pages/state";
+import { icon } from "./icons";
+
+export function notice(store: Store<EditorState>): HTMLElement {
+  const element = h("div", { class: "notices" });
+  store.watch(["refusal", "notice"], ({ refusal, notice: text }) => {
+    fill(
+      element,
+      refusal &&
+        bar(
+          refusal.lost === ""
+            ? `The server refused a change, and it was undone. ${refusal.reason}`
+            : `The server refused a change. What it did not take is no longer in the document. ${refusal.reason}`,
+          () => store.set({ refusal: null }),
+          refusal.lost === "" ? null : copyButton(refusal.lost),
+        ),
+      text && bar(text, () => store.set({ notice: null }), null),
+    );
+  });
+  return element;
+}
+
+function bar(text: string, dismiss: () => void, action: HTMLElement | null): HTMLElement {
+  const close = h("button", { type: "button", class: "icon-button", "aria-label": "Dismiss", title: "Dismiss", onclick: dismiss }, icon("close"));
+  return h("div", { class: "notice", role: "alert" }, h("p", {}, text), action, close);
+}
+
+function copyButton(lost: string): HTMLElement {
+  const button = h("button", { type: "button", class: "primary" }, "Copy lost text");
+  button.addEventListener("click", () => {
+    navigator.clipboard.writeText(lost).then(
+      () => (button.textContent = "Copied"),
+      // No permission: show the text, so that it can be taken by hand.
+      () => button.replaceWith(h("textarea", { class: "lost", readonly: true, "aria-label": "Lost text" }, lost)),
+    );
+  });
+  return button;
+}

@@ -1,0 +1,70 @@
+/** Who is here now. One's own portrait comes first and is the place to change one's name. */
+
+import { fill, h } from "../lib/dom";
+import { initials, NAME_LENGTH_MAX, type Person } from "../lib/person";
+import type { Store } from "../lib/store";
+import type { EditorState } from "../pages/state";
+import type { Peer } from "../sync/presence";
+import { popover } from "./popover";
+
+const SHOWN_MAX = 5;
+
+export function people(store: Store<EditorState>, rename: (name: string) => void, visit: (peer: Peer) => void): HTMLElement {
+  const peers = h("ul", { class: "peers", "aria-label": "Also here" });
+  const own = h("button", { type: "button", class: "avatar own", "aria-haspopup": "dialog" });
+  const form = nameForm(store, rename);
+  own.addEventListener("click", () => form.open(own.getBoundingClientRect()));
+
+  store.watch(["me"], ({ me }) => {
+    paint(own, me);
+    own.title = `You are ${me.name}. Change your name`;
+    own.setAttribute("aria-label", own.title);
+  });
+  store.watch(["peers"], (state) => {
+    const shown = state.peers.slice(0, SHOWN_MAX);
+    const more = state.peers.length - shown.length;
+    fill(
+      peers,
+      ...shown.map((peer) => h("li", {}, portrait(peer, visit))),
+      more > 0 && h("li", {}, h("span", { class: "avatar more", title: state.peers.slice(SHOWN_MAX).map(({ name }) => name).join(", ") }, `+${more}`)),
+    );
+    peers.hidden = state.peers.length === 0;
+  });
+  return h("div", { class: "people" }, peers, own);
+}
+
+function portrait(peer: Peer, visit: (peer: Peer) => void): HTMLElement {
+  const title = peer.range ? `${peer.name}: go to where they write` : `${peer.name} is reading`;
+  const button = h("button", { type: "button", class: "avatar", title, "aria-label": title, onclick: () => visit(peer) });
+  paint(button, peer);
+  return button;
+}
+
+function paint(element: HTMLElement, person: Person): void {
+  // Drawn by the style sheet, so that nobody hears the initials before the name.
+  element.dataset.initials = initials(person.name);
+  element.style.setProperty("--color", person.color);
+}
+
+function nameForm(store: Store<EditorState>, rename: (name: string) => void) {
+  const input = h("input", { type: "text", id: "own-name", maxlength: NAME_LENGTH_MAX, autocomplete: "nickname" });
+  const form = h(
+    "form",
+    { class: "small-form" },
+    h("label", { class: "field", for: "own-name" }, "Your name, as others see it", input),
+    h("div", { class: "form-actions" }, h("button", { type: "submit", class: "primary" }, "Save")),
+  );
+  const panel = popover("Your name", [form]);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    rename(input.value);
+    panel.close();
+  });
+  return {
+    open(anchor: DOMRect): void {
+      input.value = store.state.me.name;
+      panel.open(anchor);
+      input.select();
+    },
+  };
+}

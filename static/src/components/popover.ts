@@ -1,0 +1,45 @@
+/** A small dialog that hangs below the button it belongs to. Escape or a click elsewhere closes it. */
+
+import { h } from "../lib/dom";
+
+export interface Popover {
+  element: HTMLElement;
+  open(anchor: DOMRect): void;
+  close(): void;
+  readonly isOpen: boolean;
+}
+
+export function popover(label: string, content: Node[], onClose: () => void = () => {}): Popover {
+  const element = h("div", { class: "popover", role: "dialog", "aria-label": label, popover: "auto" }, ...content);
+  let isOpen = false;
+  element.addEventListener("toggle", (event) => {
+    isOpen = (event as ToggleEvent).newState === "open";
+    if (!isOpen) onClose();
+  });
+  document.body.append(element);
+  return {
+    element,
+    get isOpen() {
+      return isOpen;
+    },
+    open(anchor) {
+      element.showPopover();
+      place(element, anchor);
+    },
+    close() {
+      if (element.matches(":popover-open")) element.hidePopover();
+    },
+  };
+}
+
+const MARGIN_PX = 8;
+
+function place(element: HTMLElement, anchor: DOMRect): void {
+  const { offsetWidth: width, offsetHeight: height } = element;
+  const { clientWidth, clientHeight } = document.documentElement;
+  const left = Math.max(MARGIN_PX, Math.min(anchor.left, clientWidth - width - MARGIN_PX));
+  const below = anchor.bottom + 6;
+  const fits = below + height + MARGIN_PX <= clientHeight;
+  element.style.left = `${left}px`;
+  element.style.top = `${fits ? below : Math.max(MARGIN_PX, anchor.top - height - 6)}px`;
+}

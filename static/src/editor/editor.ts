@@ -1,0 +1,60 @@
+/** The Quill editor as this page configures it. */
+
+import Quill, { type Range } from "quill/core";
+import QuillCursors from "quill-cursors/core";
+import { registerFormats } from "./formats";
+import { FORMATS } from "./sanitise";
+
+const IMAGE_BYTES_MAX = 256 * 1024;
+
+// Cursors paint selections by the CSS Highlight API. Without it the list of people still shows who is here.
+const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
+
+registerFormats();
+if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
+
+export function createEditor(container: HTMLElement, onTooLarge: (message: string) => void): Quill {
+  const quill = new Quill(container, {
+    formats: FORMATS,
+    placeholder: "Start writing…",
+    modules: {
+      ...(paintsCursors && { cursors: { selectionChangeSource: null, hideDelayMs: 1500 } }),
+      history: { userOnly: true, delay: 800, maxStack: 500 },
+      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(onTooLarge) },
+    },
+  });
+  quill.root.setAttribute("role", "textbox");
+  quill.root.setAttribute("aria-multiline", "true");
+  quill.root.setAttribute("aria-label", "Document text");
+  quill.root.setAttribute("aria-describedby", "editor-keys");
+  quill.root.spellcheck = true;
+  return quill;
+}
+
+export function cursorsOf(quill: Quill): QuillCursors | null {
+  return paintsCursors ? (quill.getModule("cursors") as QuillCursors) : null;
+}
+
+/** Pasted and dropped pictures become part of the text, so they have to be small. */
+function insertFiles(onTooLarge: (message: string) => void) {
+  return function (this: { quill: Quill }, range: Range, files: File[]): void {
+    const small = files.filter((file) => file.size <= IMAGE_BYTES_MAX);
+    if (small.length < files.length) {
+      onTooLarge("Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.");
+    }
+    void Promise.all(small.map(readAsDataUrl)).then((images) => {
+      let at = range.index;
+      for (const image of images) this.quill.insertEmbed(at++, "image", image, "user");
+      this.quill.setSelection(at, 0, "silent");
+    });
+  };
+}
+
+function readAsDataUrl(file: File): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result as string);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}

@@ -1,0 +1,168 @@
+/** All documents, newest edit first: find one, open one, name one, begin one. */
+
+import { brand } from "../components/brand";
+import { icon } from "../components/icons";
+import { ApiError, TITLE_LENGTH_MAX, UNTITLED, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
+import { fill, h } from "../lib/dom";
+import { randomId } from "../lib/ids";
+import { Store } from "../lib/store";
+import { ago } from "../lib/time";
+
+interface ListState {
+  query: string;
+  documents: DocumentSummary[] | null;
+  next: string | null;
+  error: string | null;
+  renaming: string | null;
+}
+
+const SEARCH_PAUSE_MS = 180;
+const MINUTE_MS = 60_000;
+
+export function showList(app: HTMLElement): void {
+  const store = new Store<ListState>({ query: "", documents: null, next: null, error: null, renaming: null });
+  document.title = "Documents · Copydesk";
+
+  /** Only the newest question's answer counts. */
+  let asked = 0;
+  const load = async (after?: string): Promise<void> => {
+    const question = (asked += 1);
+    try {
+      const page = await listDocuments({ q: store.state.query.trim(), after, limit: 50 });
+      if (question !== asked) return;
+      const known = after ? (store.state.documents ?? []) : [];
+      store.set({ documents: [...known, ...page.documents], next: page.next, error: null });
+    } catch (error) {
+      if (question === asked) store.set({ error: messageOf(error) });
+    }
+  };
+  const rename = async (summary: DocumentSummary, title: string): Promise<void> => {
+    store.set({ renaming: null });
+    if (title === "" || title === summary.title) return;
+    try {
+      const renamed = await renameDocument(summary.id, title);
+      store.set({ documents: (store.state.documents ?? []).map((each) => (each.id === renamed.id ? renamed : each)), error: null });
+    } catch (error) {
+      store.set({ error: messageOf(error) });
+    }
+  };
+
+  const rows = h("ul", { class: "rows", "aria-label": "Documents" });
+  const empty = h("div", { class: "empty" });
+  const more = h("button", { type: "button", class: "quiet more", onclick: () => void load(store.state.next ?? undefined) }, "Show more");
+  const error = h("div", { class: "notices" });
+  const count = h("p", { class: "sr-only", role: "status" });
+
+  store.watch(["documents", "renaming"], ({ documents, renaming, query }) => {
+    fill(rows, ...(documents ?? []).map((each) => row(each, each.id === renaming, (id) => store.set({ renaming: id }), rename)));
+    rows.hidden = !documents?.length;
+    rows.querySelector<HTMLInputElement>("input")?.select();
+    empty.hidden = documents === null || documents.length > 0;
+    if (!empty.hidden) fill(empty, ...(query.trim() ? nothingFound(query) : invitation()));
+    if (documents) count.textContent = documents.length === 1 ? "1 document" : `${documents.length} documents`;
+    app.dataset.list = documents === null ? "loading" : "ready";
+  });
+  store.watch(["next"], ({ next }) => (more.hidden = next === null));
+  store.watch(["error"], ({ error: text }) => {
+    const again = h("button", { type: "button", class: "primary", onclick: () => void load() }, "Try again");
+    fill(error, text && h("div", { class: "notice", role: "alert" }, h("p", {}, text), again));
+  });
+
+  fill(
+    app,
+    h(
+      "header",
+      { class: "bar list-bar" },
+      h("div", { class: "bar-top" }, brand("Copydesk"), h("span", { class: "wordmark" }, "Copydesk"), searchBox(store, load), newButton("New document")),
+    ),
+    h("main", { class: "list" }, h("h1", {}, "Documents"), error, count, rows, empty, more),
+  );
+
+  void load();
+  setInterval(() => {
+    for (const time of rows.querySelectorAll("time")) time.textContent = edited(Date.parse(time.dateTime));
+  }, MINUTE_MS);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && store.state.renaming === null) void load();
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) void load();
+  });
+}
+
+function searchBox(store: Store<ListState>, load: () => Promise<void>): HTMLElement {
+  const input = h("input", { type: "search", id: "search", placeholder: "Search titles", autocomplete: "off", "aria-label": "Search documents" });
+  let timer = 0;
+  input.addEventListener("input", () => {
+    store.set({ query: input.value });
+    clearTimeout(timer);
+    timer = window.setTimeout(() => void load(), SEARCH_PAUSE_MS);
+  });
+  return h("div", { class: "search", role: "search" }, icon("search"), input);
+}
+
+function newButton(label: string): HTMLElement {
+  const button = h("button", { type: "button", class: "primary new" }, icon("plus"), h("span", {}, label));
+  button.setAttribute("aria-label", label);
+  button.addEventListener("click", () => location.assign(`/d/${randomId()}?new`));
+  return button;
+}
+
+function row(
+  summary: DocumentSummary,
+  isRenaming: boolean,
+  startRenaming: (id: string | null) => void,
+  rename: (summary: DocumentSummary, title: string) => Promise<void>,
+): HTMLElement {
+  const title = summary.title || UNTITLED;
+  const time = h("time", { datetime: new Date(summary.updated_at).toISOString(), title: new Date(summary.updated_at).toLocaleString() }, edited(summary.updated_at));
+  if (isRenaming) {
+    const input = h("input", { type: "text", class: "row-input", value: summary.title, maxlength: TITLE_LENGTH_MAX, "aria-label": `New title of ${title}` });
+    let isDone = false;
+    const done = (keep: boolean): void => {
+      if (isDone) return;
+      isDone = true;
+      void rename(summary, keep ? input.value.trim() : "");
+    };
+    input.addEventListener("blur", () => done(true));
+    input.addEventListener("keydown", (event) => {
+      if (event.isComposing) return;
+      if (event.key === "Enter") done(true);
+      if (event.key === "Escape") done(false);
+    });
+    return h("li", { class: "row" }, icon("page"), h("div", { class: "row-text" }, input, time));
+  }
+  return h(
+    "li",
+    { class: "row" },
+    icon("page"),
+    h("a", { class: "row-text", href: `/d/${encodeURIComponent(summary.id)}` }, h("span", { class: "row-title" }, title), time),
+    h(
+      "button",
+      { type: "button", class: "icon-button", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => startRenaming(summary.id) },
+      icon("pencil"),
+    ),
+  );
+}
+
+function invitation(): Node[] {
+  const picture = h("img", { src: "/empty.svg", alt: "", width: 220, height: 150 });
+  return [
+    picture,
+    h("h2", {}, "A clean desk"),
+    h("p", {}, "Begin a document and send its address to those who should write with you. Everybody sees every word at once."),
+    newButton("Start your first document"),
+  ];
+}
+
+function nothingFound(query: string): Node[] {
+  return [h("h2", {}, "Nothing found"), h("p", {}, `No title contains “${query.trim()}”.`)];
+}
+
+function edited(timeMs: number): string {
+  return `edited ${ago(timeMs)}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof ApiError ? error.message : "Something went wrong.";
+}

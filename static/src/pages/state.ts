@@ -1,0 +1,39 @@
+/** Everything the editor's page shows, in one place. */
+
+import type { Formats } from "../editor/commands";
+import type { Person } from "../lib/person";
+import type { Refusal } from "../sync/binding";
+import type { Link } from "../sync/connection";
+import type { Peer } from "../sync/presence";
+
+export interface EditorState {
+  document: "loading" | "ready" | "missing" | "deleted" | "failed";
+  link: Link;
+  wasOnline: boolean;
+  /** Changes of this user that the server has not acknowledged. */
+  waiting: number;
+  title: string;
+  /** A title that the server has not taken yet. */
+  wantedTitle: string | null;
+  me: Person;
+  peers: Peer[];
+  formats: Formats;
+  canUndo: boolean;
+  canRedo: boolean;
+  refusal: Refusal | null;
+  notice: string | null;
+}
+
+export type Status = "connecting" | "loading" | "saved" | "saving" | "offline" | "failed";
+
+export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } {
+  const { document, link, wasOnline, waiting, wantedTitle } = state;
+  if (document === "failed") return { status: "failed", text: "Not loaded" };
+  if (link !== "online") {
+    if (link === "connecting" && !wasOnline) return { status: "connecting", text: "Connecting…" };
+    const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
+    return { status: "offline", text: waiting > 0 ? `Offline: ${changes}` : "Offline" };
+  }
+  if (document === "loading") return { status: "loading", text: "Loading…" };
+  return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
+}

@@ -1,0 +1,133 @@
+/**
+ * Ties a ShareDB document to a Quill editor.
+ *
+ * The document is always ahead of the editor or level with it. Ops from others go into the document one by one as they
+ * come, and into the editor composed, once per frame. What the user does in between was made without those ops, so it is
+ * moved past them on its way into the document, and they are moved past it on their way into the editor.
+ */
+
+import Delta, { type Op } from "quill-delta";
+import type Quill from "quill/core";
+import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
+import { unveil, veil, veilDocument } from "../editor/sanitise";
+
+export interface Refusal {
+  reason: string;
+  /** What the editor had and the server's document does not: text that only this page still knows. */
+  lost: string;
+}
+
+export interface BindingEvents {
+  /** How many changes of this user the server has not acknowledged. */
+  waiting(changes: number): void;
+  /** The editor shows what the document holds. */
+  drawn(): void;
+  refused(refusal: Refusal): void;
+  deleted(): void;
+}
+
+export class Binding {
+  /** Ops of others that are in the document but not in the editor. */
+  #undrawn = new Delta();
+  #frame = 0;
+  #waiting = 0;
+  #bound = false;
+
+  constructor(
+    private readonly doc: Doc,
+    private readonly quill: Quill,
+    private readonly events: BindingEvents,
+  ) {
+    quill.on("text-change", (delta, _before, source) => {
+      if (source !== "api") this.#edited(delta);
+    });
+    quill.root.addEventListener("compositionend", () => this.#schedule());
+    doc.on("op", (op, source) => {
+      if (source === this) return;
+      this.#undrawn = this.#undrawn.compose(new Delta(op as Op[]));
+      this.#schedule();
+    });
+    doc.on("load", () => this.#loaded());
+    doc.on("create", () => this.#loaded());
+    doc.on("del", () => events.deleted());
+    doc.on("error", (error) => this.#refused(error));
+    if (doc.type) this.#loaded();
+  }
+
+  /** Counts a change that was handed to the document outside the editor, until its callback is called. */
+  pending(): (error?: ShareDBError) => void {
+    this.events.waiting((this.#waiting += 1));
+    return (error) => {
+      this.events.waiting((this.#waiting -= 1));
+      if (error) this.#refused(error);
+    };
+  }
+
+  /** Brings the editor level with the document. Does nothing while an input method is composing a word. */
+  draw(): void {
+    this.#frame = 0;
+    if (!this.#bound || this.quill.composition.isComposing) return;
+    // Typing that Quill has not read from the DOM yet must come first: it moves what is undrawn.
+    this.quill.update();
+    const undrawn = this.#undrawn;
+    this.#undrawn = new Delta();
+    if (undrawn.ops.length > 0) this.quill.updateContents(veil(undrawn), "api");
+    this.#mend();
+    this.events.drawn();
+  }
+
+  #edited(delta: Delta): void {
+    const own = unveil(delta);
+    const moved = this.#undrawn.transform(own, true);
+    this.#undrawn = own.transform(this.#undrawn, false);
+    this.doc.submitOp(moved.ops, { source: this }, this.pending());
+  }
+
+  /** A snapshot instead of an op: the first one, or the one after a refusal, when the client starts over. */
+  #loaded(): void {
+    this.#undrawn = new Delta();
+    if (!this.doc.type) {
+      if (this.#bound) this.events.deleted();
+      return;
+    }
+    const next = veilDocument(this.doc.data);
+    if (this.#bound) {
+      this.quill.update();
+      const before = this.quill.getContents();
+      const lost = next.diff(before).ops.map((op) => (typeof op.insert === "string" ? op.insert : "")).join("");
+      this.quill.updateContents(before.diff(next), "api");
+      if (lost.trim() !== "") this.events.refused({ reason: "", lost });
+    } else {
+      this.#bound = true;
+      this.quill.setContents(next, "api");
+    }
+    this.quill.history.clear();
+    this.events.drawn();
+  }
+
+  #refused(error: ShareDBError): void {
+    console.error("refused:", error.code ?? "", error.message);
+    this.events.refused({ reason: error.message, lost: "" });
+  }
+
+  #schedule(): void {
+    if (this.#frame) return;
+    // A hidden page gets no frames, but its reader will come back to it.
+    this.#frame = document.hidden
+      ? window.setTimeout(() => this.draw(), 200)
+      : requestAnimationFrame(() => this.draw());
+  }
+
+  /**
+   * Quill adds a final newline where the document has none, so an op of another client at the very end can leave the
+   * two apart. The length shows it; the document is right.
+   */
+  #mend(): void {
+    if (!this.doc.type || this.#undrawn.ops.length > 0) return;
+    const document = new Delta(this.doc.data as Op[]);
+    const last = document.ops.at(-1)?.insert;
+    const newline = typeof last === "string" && last.endsWith("\n") ? 0 : 1;
+    if (document.length() + newline === this.quill.getLength()) return;
+    this.quill.updateContents(this.quill.getContents().diff(veilDocument(document)), "api");
+  }
+}

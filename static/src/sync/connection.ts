@@ -1,0 +1,92 @@
+/**
+ * The line to the server: a ShareDB connection over a socket that comes back by itself.
+ *
+ * The client keeps one connection object for the page's life, so ops that were cut off are sent again under the same
+ * (src, seq) and the server commits them once.
+ */
+
+import ReconnectingWebSocket from "partysocket/ws";
+import richText from "rich-text";
+import ShareDB, { type Connection } from "sharedb/lib/client/index.js";
+
+ShareDB.types.register(richText.type);
+
+export type Link = "connecting" | "online" | "offline";
+
+const HEARTBEAT_MS = 10_000;
+const UNANSWERED_MAX = 2;
+
+export class Line {
+  readonly connection: Connection;
+  #socket: ReconnectingWebSocket;
+  /** Heartbeats that the server has not answered with anything at all. */
+  #unanswered = 0;
+  #wasOnline = false;
+
+  constructor(onChange: (link: Link) => void) {
+    this.#socket = openSocket();
+    this.connection = new ShareDB.Connection(this.#socket);
+    this.connection.on("state", () => {
+      this.#unanswered = 0;
+      if (this.connection.state === "connected") this.#wasOnline = true;
+      onChange(this.link);
+    });
+    this.connection.on("receive", () => {
+      this.#unanswered = 0;
+    });
+    this.connection.on("error", (error) => console.error("connection:", error.message));
+
+    setInterval(() => this.#beat(), HEARTBEAT_MS);
+    addEventListener("online", () => this.#wake());
+    addEventListener("offline", () => this.#restart());
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#wake();
+    });
+  }
+
+  get link(): Link {
+    switch (this.connection.state) {
+      case "connected":
+        return "online";
+      case "connecting":
+        return "connecting";
+      default:
+        // Until the first handshake nobody has lost anything yet.
+        return this.#wasOnline || !navigator.onLine ? "offline" : "connecting";
+    }
+  }
+
+  /** A half-open socket says nothing for ever; a handshake may hang as well. Both end here. */
+  #beat(): void {
+    if (this.connection.state !== "connected" && this.connection.state !== "connecting") return;
+    if (this.#unanswered >= UNANSWERED_MAX) return this.#restart();
+    this.#unanswered += 1;
+    if (this.connection.canSend) this.connection.ping();
+  }
+
+  #restart(): void {
+    this.#unanswered = 0;
+    this.#socket.reconnect();
+  }
+
+  /** The library cannot be talked out of a long pause, so the pause is left behind with its socket. */
+  #wake(): void {
+    if (this.connection.state !== "disconnected") return;
+    this.#socket = openSocket();
+    this.connection.bindToSocket(this.#socket);
+  }
+}
+
+/** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */
+function openSocket(): ReconnectingWebSocket {
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  return new ReconnectingWebSocket(`${scheme}//${location.host}/ws`, [], {
+    minReconnectionDelay: 250 + Math.random() * 500,
+    maxReconnectionDelay: 8_000 + Math.random() * 4_000,
+    reconnectionDelayGrowFactor: 1.6,
+    connectionTimeout: 8_000,
+    minUptime: 5_000,
+    // ShareDB knows what to send again; a second queue underneath would send it twice.
+    maxEnqueuedMessages: 0,
+  });
+}

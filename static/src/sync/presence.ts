@@ -1,0 +1,133 @@
+/**
+ * Who else is here and where they write, by ShareDB document presence.
+ *
+ * A presence moves along with the text by itself on every side. It says nothing of a peer whose line broke while ours
+ * was down, so after each reconnection only peers that were heard of again count.
+ */
+
+import type { Connection, Doc, DocPresence, LocalPresence } from "sharedb/lib/client/index.js";
+import { cleanColor, cleanName, type Person } from "../lib/person";
+import { randomId } from "../lib/ids";
+
+export interface Peer extends Person {
+  id: string;
+  /** Null while the peer has not put a cursor into the text. */
+  range: { index: number; length: number } | null;
+  /** When the peer last moved or wrote. Text that moves the cursor along does not count. */
+  movedAt: number;
+}
+
+export interface Own {
+  person: Person;
+  range: { index: number; length: number } | null;
+  /** Grows with each rename: it tells the others to ask for the title again. */
+  titleRevision: number;
+}
+
+export class Presence {
+  #presence: DocPresence;
+  #local: LocalPresence;
+  /** Of every peer heard of on this socket: the last message and when it came. */
+  #heard = new Map<string, { text: string; at: number }>();
+  #titleRevisions = new Map<string, number>();
+  /** A value that the server has not acknowledged: the next one waits, so a slow line sees fewer, not later ones. */
+  #underway = false;
+  #stale = false;
+
+  constructor(
+    private readonly connection: Connection,
+    doc: Doc,
+    private readonly own: () => Own,
+    onPeers: (peers: Peer[]) => void,
+    onRenamed: () => void,
+  ) {
+    this.#presence = connection.getDocPresence(doc.collection, doc.id);
+    this.#local = this.#presence.create(randomId());
+    this.#local.on("error", (error) => console.warn("presence:", error.message));
+    this.#presence.on("error", (error) => console.warn("presence:", error.message));
+
+    connection.on("receive", ({ data }) => this.#received(data));
+    connection.on("state", (state) => {
+      if (state === "disconnected") {
+        this.#heard.clear();
+        onPeers([]);
+      }
+      if (state === "connected") {
+        this.#underway = false;
+        this.publish();
+      }
+    });
+    this.#presence.on("receive", (id, value) => {
+      if (value === null) this.#heard.delete(id);
+      else if (this.#isRenamed(id, value)) onRenamed();
+      onPeers(this.#peers());
+    });
+    // A snapshot wipes every presence the client knows, in its own listeners to these events: go after them.
+    doc.on("load", () => queueMicrotask(() => this.#join()));
+    doc.on("create", () => queueMicrotask(() => this.#join()));
+  }
+
+  /** Enters the document's channel anew, so that everybody there says again where they are. */
+  #join(): void {
+    const report = (error?: Error): void => {
+      if (error) console.warn("presence:", error.message);
+    };
+    this.#presence.unsubscribe(report);
+    this.#presence.subscribe(report);
+    this.#underway = false;
+    this.publish();
+  }
+
+  /** Tells the others where we are. Call it as often as you like. */
+  publish(): void {
+    if (this.#underway) {
+      this.#stale = true;
+      return;
+    }
+    if (!this.connection.canSend) return;
+    this.#underway = true;
+    this.#stale = false;
+    const { person, range, titleRevision } = this.own();
+    const value = { index: range?.index ?? 0, length: range?.length ?? 0, active: range !== null, titleRevision, ...person };
+    this.#local.submit(value, () => {
+      this.#underway = false;
+      if (this.#stale) this.publish();
+    });
+  }
+
+  #received(message: unknown): void {
+    const { a, ch, id, p } = (message ?? {}) as { a?: unknown; ch?: unknown; id?: unknown; p?: unknown };
+    if (a === "p" && ch === this.#presence.channel && typeof id === "string" && p) {
+      const text = JSON.stringify(p);
+      if (this.#heard.get(id)?.text !== text) this.#heard.set(id, { text, at: Date.now() });
+    }
+  }
+
+  #isRenamed(id: string, value: unknown): boolean {
+    const revision = (value as { titleRevision?: unknown }).titleRevision;
+    if (typeof revision !== "number") return false;
+    const before = this.#titleRevisions.get(id) ?? 0;
+    this.#titleRevisions.set(id, revision);
+    return revision > before;
+  }
+
+  #peers(): Peer[] {
+    return Object.entries(this.#presence.remotePresences)
+      .filter(([id, value]) => this.#heard.has(id) && typeof value === "object" && value !== null)
+      .map(([id, value]) => peerFrom(id, value as Record<string, unknown>, this.#heard.get(id)!.at))
+      .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.id < b.id ? -1 : 1));
+  }
+}
+
+function peerFrom(id: string, value: Record<string, unknown>, movedAt: number): Peer {
+  const name = cleanName(value.name) || "Somebody";
+  const { index, length, active } = value;
+  const isRange = Number.isInteger(index) && Number.isInteger(length) && active !== false;
+  return {
+    id,
+    name,
+    color: cleanColor(value.color, name),
+    range: isRange ? { index: Math.max(0, index as number), length: Math.max(0, length as number) } : null,
+    movedAt,
+  };
+}

@@ -1,0 +1,78 @@
+/**
+ * Keeps the shown title level with the server's.
+ *
+ * Titles go by REST, not by op: whoever renames says so in its presence, and the others ask again. A title that cannot
+ * be sent now, because the line is down or the document itself is still on its way, is sent later.
+ */
+
+import { ApiError, type DocumentSummary } from "../lib/api";
+import type { Store } from "../lib/store";
+import type { EditorState } from "../pages/state";
+
+export interface TitleApi {
+  read(id: string): Promise<DocumentSummary>;
+  rename(id: string, title: string): Promise<DocumentSummary>;
+}
+
+export class TitleKeeper {
+  /** Grows with each rename made here. */
+  revision = 0;
+  /** The server has told the title once; from then on only renames and reconnections ask again. */
+  #isKnown = false;
+  #busy = false;
+  #again = false;
+
+  constructor(
+    private readonly id: string,
+    private readonly store: Store<EditorState>,
+    private readonly onRenamed: () => void,
+    private readonly api: TitleApi,
+  ) {}
+
+  rename(title: string): void {
+    this.store.set({ wantedTitle: title });
+    this.refresh();
+  }
+
+  /** To be called when the document's ops are all acknowledged: what had to wait for that can go now. */
+  settled(): void {
+    if (!this.#isKnown || this.store.state.wantedTitle !== null) this.refresh();
+  }
+
+  /** Sends what is wanted, or reads what there is. */
+  refresh(): void {
+    const { document, link, waiting } = this.store.state;
+    if (document !== "ready" || link !== "online") return;
+    // A document whose creation is still under way has no title to read or to change.
+    if (waiting > 0 && !this.#isKnown) return;
+    if (this.#busy) {
+      this.#again = true;
+      return;
+    }
+    this.#busy = true;
+    void this.#exchange().finally(() => {
+      this.#busy = false;
+      if (!this.#again) return;
+      this.#again = false;
+      this.refresh();
+    });
+  }
+
+  async #exchange(): Promise<void> {
+    const wanted = this.store.state.wantedTitle;
+    try {
+      const { title } = wanted === null ? await this.api.read(this.id) : await this.api.rename(this.id, wanted);
+      this.#isKnown = true;
+      this.store.set({ title });
+      if (wanted === null) return;
+      if (this.store.state.wantedTitle === wanted) this.store.set({ wantedTitle: null });
+      else this.#again = true;
+      this.revision = Math.max(this.revision + 1, Date.now());
+      this.onRenamed();
+    } catch (error) {
+      const isRefusal = error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
+      if (wanted === null || !isRefusal) return;
+      this.store.set({ wantedTitle: null, notice: `The title was not changed. ${error.message}` });
+    }
+  }
+}

@@ -1,0 +1,90 @@
+// The part of the ShareDB client that this page uses. The package ships no types of its own.
+
+declare module "sharedb/lib/client/index.js" {
+  export type Callback = (error?: ShareDBError) => void;
+
+  export interface ShareDBError extends Error {
+    code?: string;
+  }
+
+  export interface Socket {
+    readyState: number;
+    close(): void;
+    send(data: string): void;
+    onmessage: ((event: MessageEvent) => void) | null;
+    onopen: ((event: Event) => void) | null;
+    onclose: ((event: CloseEvent) => void) | null;
+    onerror: ((event: ErrorEvent) => void) | null;
+  }
+
+  export type ConnectionState = "connecting" | "connected" | "disconnected" | "closed" | "stopped";
+
+  export class Connection {
+    constructor(socket: unknown);
+    id: string | null;
+    state: ConnectionState;
+    canSend: boolean;
+    bindToSocket(socket: unknown): void;
+    close(): void;
+    ping(): void;
+    get(collection: string, id: string): Doc;
+    getDocPresence(collection: string, id: string): DocPresence;
+    on(event: "state", listener: (state: ConnectionState) => void): this;
+    on(event: "error", listener: (error: ShareDBError) => void): this;
+    on(event: "pong", listener: () => void): this;
+    on(event: "receive", listener: (request: { data: unknown }) => void): this;
+    on(event: ConnectionState, listener: () => void): this;
+    removeAllListeners(event?: string): this;
+  }
+
+  /** An op's source: false for what came from the server, else what was given to `submitOp`. */
+  export type Source = unknown;
+
+  export class Doc {
+    readonly collection: string;
+    readonly id: string;
+    version: number | null;
+    type: { uri: string } | null;
+    data: unknown;
+    subscribe(callback: Callback): void;
+    submitOp(op: unknown, options: { source: Source }, callback: Callback): void;
+    create(data: unknown, type: string, callback: Callback): void;
+    hasWritePending(): boolean;
+    destroy(callback?: Callback): void;
+    on(event: "op", listener: (op: unknown, source: Source) => void): this;
+    on(event: "load" | "create" | "del" | "nothing pending", listener: () => void): this;
+    on(event: "error", listener: (error: ShareDBError) => void): this;
+    removeAllListeners(event?: string): this;
+  }
+
+  export class LocalPresence {
+    value: unknown;
+    submit(value: unknown, callback?: Callback): void;
+    destroy(callback?: Callback): void;
+    on(event: "error", listener: (error: ShareDBError) => void): this;
+  }
+
+  export class DocPresence {
+    readonly channel: string;
+    remotePresences: Record<string, unknown>;
+    subscribe(callback?: Callback): void;
+    unsubscribe(callback?: Callback): void;
+    create(id?: string): LocalPresence;
+    destroy(callback?: Callback): void;
+    on(event: "receive", listener: (id: string, value: unknown) => void): this;
+    on(event: "error", listener: (error: ShareDBError) => void): this;
+    removeAllListeners(event?: string): this;
+  }
+
+  const client: {
+    Connection: typeof Connection;
+    types: { register(type: unknown): void };
+    logger: { setMethods(methods: Record<string, (...args: unknown[]) => void>): void };
+  };
+  export default client;
+}
+
+declare module "rich-text" {
+  const richText: { type: { name: string; uri: string } };
+  export default richText;
+}

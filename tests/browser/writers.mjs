@@ -1,0 +1,191 @@
+// Those who take part in a test: people in browsers, and a plain ShareDB client that sees what the server has.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { chromium } from "playwright-core";
+import richText from "rich-text";
+import ShareDB from "sharedb/lib/client/index.js";
+import WebSocket from "ws";
+
+const axeSource = await import("node:fs").then(({ readFileSync }) =>
+  readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"),
+);
+
+ShareDB.types.register(richText.type);
+
+const WAIT_MS = 20_000;
+const LAPTOP = { width: 1280, height: 800 };
+
+export async function openBrowser() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--no-first-run",
+      "--disable-quic",
+    ],
+  });
+}
+
+/** A person with a browser of their own. */
+export class Writer {
+  /** What must never happen on any page: scripts that throw, and things the Content-Security-Policy had to stop. */
+  faults = [];
+
+  static async arrive(browser, url, name, options = {}) {
+    const context = await browser.newContext({ viewport: LAPTOP, reducedMotion: "reduce", ...options });
+    await context.addInitScript((own) => localStorage.setItem("copydesk.name", own), name);
+    const page = await context.newPage();
+    page.setDefaultTimeout(WAIT_MS);
+    const writer = new Writer(url, name, context, page);
+    page.on("pageerror", (error) => writer.faults.push(error.stack));
+    page.on("console", (message) => {
+      if (/Content.Security.Policy/i.test(message.text())) writer.faults.push(message.text());
+    });
+    return writer;
+  }
+
+  constructor(url, name, context, page) {
+    Object.assign(this, { url, name, context, page });
+    this.text = page.locator(".ql-editor");
+    this.title = page.getByLabel("Document title");
+  }
+
+  get id() {
+    return new URL(this.page.url()).pathname.split("/").at(-1);
+  }
+
+  async list() {
+    await this.page.goto(this.url);
+    await this.page.waitForSelector('#app[data-list="ready"]');
+  }
+
+  async begin() {
+    await this.list();
+    await this.page.getByRole("button", { name: "New document" }).click();
+    await this.saved();
+    await this.page.waitForURL(/\/d\/[0-9A-Za-z]{20,}$/);
+    return this.id;
+  }
+
+  async open(id) {
+    await this.page.goto(`${this.url}/d/${id}`);
+    await this.saved();
+  }
+
+  async status(status) {
+    await this.page.waitForSelector(`.status[data-status="${status}"]`);
+  }
+
+  saved() {
+    return this.status("saved");
+  }
+
+  async type(text, delay = 0) {
+    await this.page.keyboard.type(text, { delay });
+  }
+
+  press(keys) {
+    return this.page.keyboard.press(keys);
+  }
+
+  tool(name) {
+    return this.page.getByRole("toolbar").getByRole("button", { name, exact: true });
+  }
+
+  /** Puts the cursor to the end or the beginning of the text. */
+  async goTo(place) {
+    await this.text.focus();
+    await this.press(place === "end" ? "Control+End" : "Control+Home");
+  }
+
+  async sees(text) {
+    await this.page.waitForFunction(
+      ([selector, wanted]) => document.querySelector(selector)?.textContent.includes(wanted),
+      [".ql-editor", text],
+    );
+  }
+
+  html() {
+    return this.text.innerHTML();
+  }
+
+  /** The text, one line for each block, as Quill counts it. */
+  lines() {
+    return this.page.evaluate(() =>
+      [...document.querySelectorAll(".ql-editor :is(p, h1, h2, h3, blockquote, li, .ql-code-block)")].map(
+        (block) => block.textContent,
+      ),
+    );
+  }
+
+  async shot(name) {
+    // A blinking caret and running animations make no two pictures alike.
+    await this.page.screenshot({ path: new URL(`shots/${name}.png`, import.meta.url).pathname, animations: "disabled" });
+  }
+
+  async isAccessible() {
+    await this.page.evaluate(axeSource);
+    const findings = await this.page.evaluate(async () => {
+      const { violations } = await globalThis.axe.run(document);
+      return violations.map(({ id, impact, nodes }) => ({ id, impact, at: nodes.map(({ html }) => html) }));
+    });
+    assert.deepEqual(findings, []);
+  }
+
+  async leave() {
+    await this.context.close();
+    assert.deepEqual(this.faults, [], `${this.name}'s page had faults`);
+  }
+}
+
+/** What the server has, read by the plain client. */
+export async function contentOf(url, id) {
+  const { doc, close } = await plainClient(url, id);
+  const { ops } = doc.data;
+  close();
+  return ops;
+}
+
+export function textOf(ops) {
+  return ops.map(({ insert }) => (typeof insert === "string" ? insert : "\ufffc")).join("");
+}
+
+/** A ShareDB client without a page; it may send what no page would. */
+export async function plainClient(url, id) {
+  const socket = new WebSocket(`${url.replace("http", "ws")}/ws`);
+  const connection = new ShareDB.Connection(socket);
+  const doc = connection.get("documents", id);
+  await new Promise((resolve, reject) => {
+    socket.on("error", reject);
+    doc.subscribe((error) => (error ? reject(error) : resolve()));
+  });
+  return {
+    doc,
+    close: () => connection.close(),
+    submit: (op) => new Promise((resolve) => doc.submitOp(op, {}, resolve)),
+  };
+}
+
+/** Everybody is done, shows the same, and it is what the server has. Returns the text. */
+export async function settled(url, ...writers) {
+  const deadline = Date.now() + WAIT_MS;
+  for (;;) {
+    for (const writer of writers) await writer.saved();
+    const text = textOf(await contentOf(url, writers[0].id));
+    const shown = await Promise.all(writers.map(async (writer) => `${(await writer.lines()).join("\n")}\n`));
+    const pages = await Promise.all(writers.map((writer) => writer.html()));
+    const isSettled = shown.every((each) => each === text) && new Set(pages).size === 1;
+    if (isSettled) return text;
+    if (Date.now() > deadline) assert.deepEqual(shown, writers.map(() => text), "the pages differ from the server");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+export function countOf(text, part) {
+  return text.split(part).length - 1;
+}

@@ -1,0 +1,1408 @@
+//! One suite that every store passes, and what only a store with a disk can promise.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
+use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
+use copydesk::ot::{Content, Kind, Op};
+use copydesk::store::{
+    Batch, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, Reach, Refused,
+    SqliteSettings, SqliteStore, Store,
+};
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const ME: NodeId = NodeId(7);
+
+// ---- The suite ----
+
+/// A kind of store, empty, that can be closed and opened again.
+trait Factory {
+    fn store(&self) -> &dyn Store;
+
+    /// Closes the store and opens what it has left.
+    fn reopen(&mut self) -> impl Future<Output = ()>;
+}
+
+struct InMemory(MemoryStore);
+
+impl Factory for InMemory {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn reopen(&mut self) {
+        self.0 = self.0.clone();
+    }
+}
+
+struct InFolder {
+    store: SqliteStore,
+    folder: TempDir,
+}
+
+impl InFolder {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        Self {
+            store: open(folder.path()),
+            folder,
+        }
+    }
+
+    /// A connection of a stranger, for harm.
+    fn stranger(&self) -> Connection {
+        Connection::open(self.folder.path().join("copydesk.db")).unwrap()
+    }
+}
+
+impl Factory for InFolder {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = open(self.folder.path());
+    }
+}
+
+fn settings(folder: &Path) -> SqliteSettings {
+    SqliteSettings {
+        folder: folder.to_owned(),
+        ..SqliteSettings::default()
+    }
+}
+
+fn open(folder: &Path) -> SqliteStore {
+    SqliteStore::open(&settings(folder)).unwrap()
+}
+
+/// Each of these runs on every store.
+macro_rules! suite {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::InMemory(super::MemoryStore::new())).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::InFolder::new()).await;
+            })*
+        }
+    };
+}
+
+suite![
+    appended_entries_are_loaded_as_they_were,
+    restart_keeps_everything,
+    unknown_document_is_empty,
+    old_epoch_is_fenced,
+    same_epoch_with_another_token_is_fenced,
+    claim_returns_the_final_head,
+    gap_is_refused_whole,
+    doubled_submit_is_refused_and_disturbs_nobody,
+    refused_batches_do_not_disturb_the_others,
+    one_document_twice_in_one_append,
+    since_is_read_page_by_page,
+    document_is_read_as_it_was,
+    snapshots_shorten_the_load,
+    fenced_snapshot_is_not_kept,
+    snapshot_ahead_of_the_log_is_refused,
+    list_shows_what_exists,
+    list_is_paged_newest_first,
+    titles_are_found_whatever_their_case,
+    secret_is_drawn_once,
+    heartbeat_tells_what_was_lost,
+    odd_values_survive,
+];
+
+async fn appended_entries_are_loaded_as_they_were(factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    let mut expected = vec![ann.entry(create("héllo 😀\u{0}"))];
+    expected.push(ann.entry(insert("x")));
+    expected.push(ann.entry(Change::Nothing));
+    expected.push(ann.entry(Change::Delete));
+    expected.push(ann.entry(Change::Create(rich())));
+    ann.append(&expected[..2]).await.unwrap();
+    ann.append(&expected[2..]).await.unwrap();
+    let loaded = head(factory.store(), "a").await;
+    assert_eq!(loaded.entries, expected);
+    assert_eq!(
+        (loaded.head, loaded.snapshot),
+        (Revision(5), Snapshot::default())
+    );
+}
+
+async fn restart_keeps_everything(mut factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    ann.write(create("")).await;
+    let mut snapshot = Snapshot::default();
+    for entry in head(factory.store(), "a").await.entries {
+        snapshot.fold(&entry).unwrap();
+    }
+    ann.save(snapshot.clone()).await;
+    ann.write(insert("b")).await;
+    factory.store().rename(&doc("a"), "Title").await.unwrap();
+    let (before, listed) = (
+        head(factory.store(), "a").await,
+        described(factory.store(), "a").await,
+    );
+    drop(ann);
+    factory.reopen().await;
+    let after = head(factory.store(), "a").await;
+    assert_eq!(after.entries, before.entries);
+    assert_eq!((after.snapshot, after.head), (snapshot, before.head));
+    let listed = Listed {
+        updated_at_ms: 2_002,
+        ..listed.unwrap()
+    };
+    assert_eq!(described(factory.store(), "a").await, Some(listed));
+    assert_eq!(claim(factory.store(), "a").await.fence.epoch, Epoch(2));
+}
+
+async fn unknown_document_is_empty(factory: impl Factory) {
+    let store = factory.store();
+    for reach in [
+        Reach::Head,
+        Reach::Since(Revision(3)),
+        Reach::At(Revision(3)),
+        Reach::AtTime(3),
+    ] {
+        let loaded = store.load(&doc("a"), reach).await.unwrap();
+        assert_eq!(
+            (loaded.snapshot, loaded.entries, loaded.head.0),
+            (Snapshot::default(), vec![], 0)
+        );
+    }
+    assert_eq!(described(store, "a").await, None);
+    assert!(!store.rename(&doc("a"), "x").await.unwrap());
+    let forged = Fence {
+        epoch: Epoch(0),
+        token: 0,
+    };
+    let append = vec![batch("a", forged, vec![entry(1, 1, create(""))])];
+    assert_eq!(store.append(append).await.unwrap(), [Err(Refused::Fenced)]);
+    assert_eq!(store.append(Vec::new()).await.unwrap(), []);
+    let lease = claim(store, "a").await;
+    assert_eq!((lease.fence.epoch, lease.head), (Epoch(1), Revision::ZERO));
+    // Claimed is not created.
+    assert_eq!(described(store, "a").await, None);
+}
+
+async fn old_epoch_is_fenced(factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    ann.write(create("")).await;
+    let mut ben = Writer::claim(factory.store(), "a").await;
+    let late = ann.entry(insert("ann"));
+    assert_eq!(ann.append(&[late]).await, Err(Refused::Fenced));
+    ben.write(insert("ben")).await;
+    assert_eq!(head(factory.store(), "a").await.head, Revision(2));
+}
+
+async fn same_epoch_with_another_token_is_fenced(factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    let first = ann.entry(create(""));
+    ann.fence.token ^= 1;
+    assert_eq!(
+        ann.append(&[Arc::clone(&first)]).await,
+        Err(Refused::Fenced)
+    );
+    ann.fence.token ^= 1;
+    ann.fence.epoch.0 += 1;
+    assert_eq!(
+        ann.append(&[Arc::clone(&first)]).await,
+        Err(Refused::Fenced)
+    );
+    ann.fence.epoch.0 -= 1;
+    assert_eq!(ann.append(&[first]).await, Ok(()));
+}
+
+async fn claim_returns_the_final_head(factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    for at in 0..5 {
+        ann.write(if at == 0 { create("") } else { insert("x") })
+            .await;
+    }
+    let lease = claim(factory.store(), "a").await;
+    assert_eq!((lease.head, lease.fence.epoch), (Revision(5), Epoch(2)));
+    assert_ne!(lease.fence.token, ann.fence.token);
+}
+
+async fn gap_is_refused_whole(factory: impl Factory) {
+    let ann = Writer::claim(factory.store(), "a").await;
+    let entries = |revisions: &[u64]| -> Vec<_> {
+        revisions
+            .iter()
+            .map(|revision| entry(*revision, *revision, Change::Nothing))
+            .collect()
+    };
+    for wrong in [&[0][..], &[2], &[1, 3], &[1, 2, 2], &[2, 1], &[u64::MAX]] {
+        assert_eq!(
+            ann.append(&entries(wrong)).await,
+            Err(Refused::Gap),
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(ann.append(&entries(&[1, 2])).await, Ok(()));
+    assert_eq!(ann.append(&entries(&[2, 3])).await, Err(Refused::Gap));
+    assert_eq!(head(factory.store(), "a").await.head, Revision(2));
+}
+
+async fn doubled_submit_is_refused_and_disturbs_nobody(factory: impl Factory) {
+    let store = factory.store();
+    let ann = Writer::claim(store, "a").await;
+    let ben = Writer::claim(store, "b").await;
+    let cat = Writer::claim(store, "c").await;
+    ann.append(&[entry(1, 1, create(""))]).await.unwrap();
+    let answer = store
+        .append(vec![
+            batch("b", ben.fence, vec![entry(1, 1, create("b"))]),
+            // Fresh, then doubled: nothing of it may stay.
+            batch(
+                "a",
+                ann.fence,
+                vec![entry(2, 2, insert("x")), entry(3, 1, insert("y"))],
+            ),
+            batch("c", cat.fence, vec![entry(1, 1, create("c"))]),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(answer, [Ok(()), Err(Refused::Gap), Ok(())]);
+    for (id, revision) in [("a", 1), ("b", 1), ("c", 1)] {
+        assert_eq!(head(store, id).await.head, Revision(revision), "{id}");
+        assert!(described(store, id).await.is_some(), "{id}");
+    }
+    // The same count by another author or from another editor is another submit.
+    let mut other = Entry::clone(&entry(2, 1, insert("x")));
+    other.id.author = UserId::new("other");
+    let mut another = Entry::clone(&entry(3, 1, insert("x")));
+    another.id.client = ClientId::parse("other").unwrap();
+    assert_eq!(
+        ann.append(&[Arc::new(other), Arc::new(another)]).await,
+        Ok(())
+    );
+}
+
+async fn refused_batches_do_not_disturb_the_others(factory: impl Factory) {
+    let store = factory.store();
+    let mut batches = Vec::new();
+    let mut expected = Vec::new();
+    for at in 0..100 {
+        let id = format!("d{at}");
+        let mut fence = claim(store, &id).await.fence;
+        let mut revision = 1;
+        expected.push(match at % 4 {
+            1 => {
+                fence.token += 1;
+                Err(Refused::Fenced)
+            }
+            2 => {
+                revision = 2;
+                Err(Refused::Gap)
+            }
+            _ => Ok(()),
+        });
+        batches.push(batch(&id, fence, vec![entry(revision, 1, create(""))]));
+    }
+    assert_eq!(store.append(batches).await.unwrap(), expected);
+    for (at, outcome) in expected.iter().enumerate() {
+        let loaded = head(store, &format!("d{at}")).await;
+        assert_eq!(loaded.head.0, u64::from(outcome.is_ok()), "d{at}");
+    }
+}
+
+async fn one_document_twice_in_one_append(factory: impl Factory) {
+    let fence = claim(factory.store(), "a").await.fence;
+    let batches = vec![
+        batch("a", fence, vec![entry(1, 1, create(""))]),
+        batch("a", fence, vec![entry(2, 2, insert("x"))]),
+        batch("a", fence, vec![entry(2, 3, insert("y"))]),
+    ];
+    let answer = factory.store().append(batches).await.unwrap();
+    assert_eq!(answer, [Ok(()), Ok(()), Err(Refused::Gap)]);
+}
+
+async fn since_is_read_page_by_page(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    let count = PAGE_ENTRIES as u64 + 10;
+    let entries: Vec<_> = (0..count).map(|_| ann.entry(Change::Nothing)).collect();
+    ann.append(&entries).await.unwrap();
+    // Two of these are more than a page's bytes.
+    let large: Vec<_> = (0..3)
+        .map(|_| ann.entry(create(&"x".repeat(3 << 20))))
+        .collect();
+    ann.append(&large).await.unwrap();
+    let (mut at, mut pages) = (Revision::ZERO, Vec::new());
+    loop {
+        let page = store.load(&doc("a"), Reach::Since(at)).await.unwrap();
+        assert_eq!(
+            (page.head.0, &page.snapshot),
+            (count + 3, &Snapshot::default())
+        );
+        let Some(last) = page.entries.last() else {
+            break;
+        };
+        assert_eq!(page.entries[0].revision, at.next());
+        at = last.revision;
+        pages.push(page.entries.len());
+    }
+    assert_eq!(pages, [PAGE_ENTRIES, 12, 1]);
+    let beyond = store
+        .load(&doc("a"), Reach::Since(Revision(u64::MAX)))
+        .await
+        .unwrap();
+    assert_eq!((beyond.entries, beyond.head.0), (vec![], count + 3));
+}
+
+async fn document_is_read_as_it_was(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    ann.write(create("")).await;
+    let mut texts = vec![None, Some(String::new())];
+    for at in 0..30 {
+        ann.write(insert(&(at % 10).to_string())).await;
+        let text = texts.last().unwrap().clone().unwrap_or_default();
+        texts.push(Some(format!("{}{text}", at % 10)));
+        if at % 7 == 0 {
+            ann.save(fold(&head(store, "a").await)).await;
+        }
+    }
+    for revision in 0..=40 {
+        let at = store
+            .load(&doc("a"), Reach::At(Revision(revision)))
+            .await
+            .unwrap();
+        let expected = &texts[31.min(revision as usize)];
+        assert_eq!(&text(&fold(&at)), expected, "at {revision}");
+        // An entry's time is 2,000 and its revision.
+        let then = store
+            .load(&doc("a"), Reach::AtTime(2_000 + revision))
+            .await
+            .unwrap();
+        assert_eq!(&text(&fold(&then)), expected, "at time {revision}");
+    }
+    for (at_ms, revision) in [(0, 0), (2_000, 0), (u64::MAX, 31)] {
+        let then = store.load(&doc("a"), Reach::AtTime(at_ms)).await.unwrap();
+        assert_eq!(fold(&then).revision, Revision(revision));
+    }
+}
+
+async fn snapshots_shorten_the_load(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    ann.write(create("abc")).await;
+    for at in 2..=9 {
+        ann.write(insert("x")).await;
+        if at % 2 == 0 {
+            ann.save(fold(&head(store, "a").await)).await;
+        }
+    }
+    let loaded = head(store, "a").await;
+    assert_eq!(
+        (loaded.snapshot.revision, loaded.entries.len()),
+        (Revision(8), 1)
+    );
+    assert_eq!(loaded.snapshot.creator, Some((submit(1), Revision(1))));
+    assert_eq!(text(&fold(&loaded)).as_deref(), Some("xxxxxxxxabc"));
+}
+
+async fn fenced_snapshot_is_not_kept(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    ann.write(create("abc")).await;
+    claim(store, "a").await;
+    ann.save(fold(&head(store, "a").await)).await;
+    assert_eq!(head(store, "a").await.snapshot, Snapshot::default());
+    let nobody = Fence {
+        epoch: Epoch(1),
+        token: 1,
+    };
+    store
+        .save_snapshot(&doc("nobody"), nobody, Snapshot::default())
+        .await
+        .unwrap();
+}
+
+async fn snapshot_ahead_of_the_log_is_refused(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    ann.write(create("abc")).await;
+    let mut ahead = fold(&head(store, "a").await);
+    ahead.fold(&entry(2, 2, insert("x"))).unwrap();
+    assert!(
+        store
+            .save_snapshot(&doc("a"), ann.fence, ahead)
+            .await
+            .is_err()
+    );
+    assert_eq!(head(store, "a").await.snapshot, Snapshot::default());
+}
+
+async fn list_shows_what_exists(mut factory: impl Factory) {
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    ann.write(create("")).await;
+    let created = Listed {
+        doc: doc("a"),
+        title: String::new(),
+        created_at_ms: 2_001,
+        updated_at_ms: 2_001,
+        revision: Revision(1),
+    };
+    assert_eq!(described(factory.store(), "a").await, Some(created.clone()));
+    assert_eq!(
+        list(factory.store(), query()).await,
+        std::slice::from_ref(&created)
+    );
+    let other = ListQuery {
+        collection: Name::parse("other").unwrap(),
+        ..query()
+    };
+    assert_eq!(list(factory.store(), other).await, []);
+
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    ann.write(Change::Delete).await;
+    assert_eq!(described(factory.store(), "a").await, None);
+    assert_eq!(list(factory.store(), query()).await, []);
+    assert!(!factory.store().rename(&doc("a"), "gone").await.unwrap());
+
+    // A document that exists again was first created when it was first created.
+    let mut ann = Writer::claim(factory.store(), "a").await;
+    ann.write(create("")).await;
+    ann.write(insert("x")).await;
+    drop(ann);
+    factory.reopen().await;
+    let again = Listed {
+        updated_at_ms: 2_004,
+        revision: Revision(4),
+        ..created
+    };
+    assert_eq!(list(factory.store(), query()).await, [again]);
+}
+
+async fn list_is_paged_newest_first(mut factory: impl Factory) {
+    for (at, id) in ["b", "a", "d", "c", "e"].iter().enumerate() {
+        let fence = claim(factory.store(), id).await.fence;
+        // `a` and `d` have the same time, and are told apart by their ids.
+        let at_ms = [10, 20, 20, 30, 5][at];
+        let first = Entry {
+            at_ms,
+            ..Entry::clone(&entry(1, 1, create("")))
+        };
+        let mut entries = vec![Arc::new(first)];
+        if *id == "e" {
+            entries.push(Arc::new(Entry {
+                at_ms: 40,
+                ..Entry::clone(&entry(2, 2, insert("x")))
+            }));
+        }
+        let answer = factory
+            .store()
+            .append(vec![batch(id, fence, entries)])
+            .await
+            .unwrap();
+        assert_eq!(answer, [Ok(())]);
+    }
+    factory.reopen().await;
+    for limit in [1, 2, 3, 100] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = list(
+                factory.store(),
+                ListQuery {
+                    limit,
+                    after,
+                    ..query()
+                },
+            )
+            .await;
+            assert!(page.len() <= limit);
+            seen.extend(page.iter().map(|listed| listed.doc.id.to_string()));
+            let Some(last) = page.last() else { break };
+            after = Some((last.updated_at_ms, last.doc.id.to_string()));
+        }
+        assert_eq!(seen, ["e", "c", "d", "a", "b"], "{limit} a page");
+    }
+    assert_eq!(
+        list(
+            factory.store(),
+            ListQuery {
+                limit: 0,
+                ..query()
+            }
+        )
+        .await,
+        []
+    );
+}
+
+async fn titles_are_found_whatever_their_case(factory: impl Factory) {
+    let store = factory.store();
+    for (id, title) in [
+        ("a", "Über Äpfel"),
+        ("b", "100% _sure_"),
+        ("c", "ÜBER'M \"Berg\""),
+    ] {
+        Writer::claim(store, id).await.write(create("")).await;
+        assert!(store.rename(&doc(id), title).await.unwrap());
+        assert_eq!(described(store, id).await.unwrap().title, title);
+    }
+    for (text, expected) in [
+        ("über", vec!["c", "a"]),
+        ("ÄPFEL", vec!["a"]),
+        ("%", vec!["b"]),
+        ("_SURE_", vec!["b"]),
+        ("'", vec!["c"]),
+        ("", vec!["c", "b", "a"]),
+        ("nothing", vec![]),
+    ] {
+        let found = list(
+            store,
+            ListQuery {
+                title: Some(text.into()),
+                ..query()
+            },
+        )
+        .await;
+        let found: Vec<_> = found.iter().map(|listed| listed.doc.id.as_str()).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+async fn secret_is_drawn_once(mut factory: impl Factory) {
+    let secret = factory.store().secret().await.unwrap();
+    assert_ne!(secret, [0; 32]);
+    assert_eq!(factory.store().secret().await.unwrap(), secret);
+    factory.reopen().await;
+    assert_eq!(factory.store().secret().await.unwrap(), secret);
+}
+
+async fn heartbeat_tells_what_was_lost(factory: impl Factory) {
+    let store = factory.store();
+    let mut owned = Vec::new();
+    for id in ["a", "b", "c"] {
+        owned.push((doc(id), claim(store, id).await.fence.epoch));
+    }
+    let pulse = store.heartbeat(ME, &owned).await.unwrap();
+    assert_eq!((pulse.nodes, pulse.lost), (vec![ME], vec![]));
+    claim(store, "b").await;
+    owned.push((doc("unknown"), Epoch(1)));
+    let pulse = store.heartbeat(ME, &owned).await.unwrap();
+    assert_eq!(pulse.lost, [doc("b"), doc("unknown")]);
+}
+
+async fn odd_values_survive(factory: impl Factory) {
+    let store = factory.store();
+    let odd = DocId::parse("名前/'\"%", &"ä".repeat(127)).unwrap();
+    let fence = store.claim(&odd, ME).await.unwrap().fence;
+    let id = SubmitId {
+        author: UserId::new("a\0b'--"),
+        client: ClientId::parse("!\"'~").unwrap(),
+        seq: u64::MAX,
+    };
+    let entry = Arc::new(Entry {
+        revision: Revision(1),
+        epoch: Epoch(u64::MAX),
+        id,
+        at_ms: u64::MAX,
+        change: create("\u{0}\u{10ffff}"),
+    });
+    let batch = Batch {
+        doc: odd.clone(),
+        fence,
+        entries: vec![Arc::clone(&entry)],
+    };
+    assert_eq!(store.append(vec![batch]).await.unwrap(), [Ok(())]);
+    assert_eq!(
+        store.load(&odd, Reach::Head).await.unwrap().entries,
+        [entry]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Whatever is asked, SQLite answers as memory does, also after a restart.
+    #[test]
+    fn stores_agree(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (mut folder, memory) = (InFolder::new(), MemoryStore::new());
+            let mut fences = [BTreeMap::new(), BTreeMap::new()];
+            for step in &steps {
+                if matches!(step, Step::Reopen) {
+                    folder.reopen().await;
+                }
+                let on_disk = step.run(&folder.store, &mut fences[0]).await;
+                let in_memory = step.run(&memory, &mut fences[1]).await;
+                assert_eq!(on_disk, in_memory, "{step:?}");
+            }
+            folder.reopen().await;
+            assert_eq!(list(&folder.store, query()).await, list(&memory, query()).await);
+            for id in ["d0", "d1", "d2"] {
+                let (on_disk, in_memory) = (head(&folder.store, id).await, head(&memory, id).await);
+                assert_eq!(on_disk.head, in_memory.head);
+                assert_eq!(fold(&on_disk), fold(&in_memory));
+            }
+        });
+    }
+}
+
+/// One thing that is asked of a store.
+#[derive(Debug, Clone)]
+enum Step {
+    Claim(u8),
+    /// Batches of: document, which claim of it, how far from the head, how many entries, which seq.
+    Append(Vec<(u8, bool, u8, u8, u8)>),
+    Snapshot(u8, bool),
+    Load(u8, u8, u8),
+    Rename(u8, bool),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let doc = 0..3_u8;
+    let off = prop_oneof![5 => Just(1_u8), 1 => 0..4_u8];
+    let stale = proptest::bool::weighted(0.2);
+    let batch = (doc.clone(), stale, off, 1..5_u8, 0..30_u8);
+    prop_oneof![
+        2 => doc.clone().prop_map(Step::Claim),
+        8 => proptest::collection::vec(batch, 1..5).prop_map(Step::Append),
+        2 => (doc.clone(), stale).prop_map(|(doc, stale)| Step::Snapshot(doc, stale)),
+        4 => (doc.clone(), 0..4_u8, 0..40_u8).prop_map(|(doc, reach, at)| Step::Load(doc, reach, at)),
+        1 => (doc, any::<bool>()).prop_map(|(doc, upper)| Step::Rename(doc, upper)),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+impl Step {
+    /// Does it, and says in words what came of it. `fences` are the claims of each document.
+    async fn run(&self, store: &dyn Store, fences: &mut BTreeMap<u8, Vec<Fence>>) -> String {
+        let fence = |fences: &BTreeMap<u8, Vec<Fence>>, doc: u8, stale: bool| {
+            let claims = fences.get(&doc)?;
+            claims
+                .iter()
+                .rev()
+                .nth(usize::from(stale))
+                .or(claims.last())
+                .copied()
+        };
+        match self {
+            Self::Claim(doc) => {
+                let lease = claim(store, &format!("d{doc}")).await;
+                fences.entry(*doc).or_default().push(lease.fence);
+                format!("{} {}", lease.fence.epoch.0, lease.head)
+            }
+            Self::Append(parts) => {
+                let mut batches = Vec::new();
+                for (doc, stale, off, count, seq) in parts {
+                    let Some(fence) = fence(fences, *doc, *stale) else {
+                        continue;
+                    };
+                    let id = format!("d{doc}");
+                    let loaded = head(store, &id).await;
+                    let first = loaded.head.0 + u64::from(*off);
+                    let exists = fold(&loaded).content.is_some();
+                    let entries = (0..u64::from(*count)).map(|at| {
+                        let change = match (exists, at) {
+                            (false, 0) => create("new"),
+                            (true, 3) => Change::Delete,
+                            (_, 1) => insert("a"),
+                            _ => Change::Nothing,
+                        };
+                        // Now and then a submit that is in the log already.
+                        let doubled = *seq == 29 && at + 1 == u64::from(*count);
+                        entry(first + at, if doubled { 1 } else { first + at }, change)
+                    });
+                    batches.push(batch(&id, fence, entries.collect()));
+                }
+                format!("{:?}", store.append(batches).await.unwrap())
+            }
+            Self::Snapshot(doc, stale) => {
+                let Some(fence) = fence(fences, *doc, *stale) else {
+                    return String::new();
+                };
+                let id = format!("d{doc}");
+                let snapshot = fold(&head(store, &id).await);
+                format!(
+                    "{:?}",
+                    store.save_snapshot(&self::doc(&id), fence, snapshot).await
+                )
+            }
+            Self::Load(doc, reach, at) => {
+                let at = u64::from(*at);
+                let reach = match reach {
+                    0 => Reach::Head,
+                    1 => Reach::Since(Revision(at)),
+                    2 => Reach::At(Revision(at)),
+                    _ => Reach::AtTime(2_000 + at),
+                };
+                let loaded = store
+                    .load(&self::doc(&format!("d{doc}")), reach)
+                    .await
+                    .unwrap();
+                match reach {
+                    Reach::Since(_) => format!("{:?} {}", loaded.entries, loaded.head),
+                    _ => format!("{:?} {}", fold(&loaded), loaded.head),
+                }
+            }
+            Self::Rename(doc, upper) => {
+                let title = if *upper { "ÄÖ" } else { "äö" };
+                let id = self::doc(&format!("d{doc}"));
+                let renamed = store.rename(&id, title).await.unwrap();
+                let titled = list(
+                    store,
+                    ListQuery {
+                        title: Some("äÖ".into()),
+                        ..query()
+                    },
+                )
+                .await;
+                format!("{renamed} {}", titled.len())
+            }
+            Self::Reopen => String::new(),
+        }
+    }
+}
+
+// ---- What only a disk can promise ----
+
+#[tokio::test]
+async fn damaged_snapshots_are_passed_over() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    for _ in 0..3 {
+        ann.write(insert("x")).await;
+        ann.save(fold(&head(&factory.store, "a").await)).await;
+    }
+    ann.write(insert("y")).await;
+    let expected = fold(&head(&factory.store, "a").await);
+    for (damaged, next_best) in [(4, 3), (3, 2), (2, 0)] {
+        flip_a_bit(&factory, "snapshots", "data", damaged);
+        let loaded = head(&factory.store, "a").await;
+        assert_eq!(loaded.snapshot.revision, Revision(next_best));
+        assert_eq!(fold(&loaded), expected);
+    }
+    // The next one is good again.
+    ann.save(expected.clone()).await;
+    assert_eq!(head(&factory.store, "a").await.snapshot, expected);
+}
+
+#[tokio::test]
+async fn two_good_snapshots_are_kept_beside_damaged_ones() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    for round in 0..40 {
+        ann.write(insert("x")).await;
+        ann.save(fold(&head(&factory.store, "a").await)).await;
+        if round % 3 == 2 {
+            flip_a_bit(&factory, "snapshots", "data", round + 2);
+        }
+    }
+    // 40 was damaged.
+    for revision in [41, 39] {
+        let at = Reach::At(Revision(revision));
+        let loaded = factory.store.load(&doc("a"), at).await.unwrap();
+        assert_eq!(loaded.snapshot.revision, Revision(revision));
+    }
+    let kept: i64 = factory
+        .stranger()
+        .query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0))
+        .unwrap();
+    assert!((2..=12).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn damaged_log_is_an_error_and_never_another_text() {
+    for harm in [
+        "UPDATE entries SET payload = x'' WHERE revision = 2",
+        "UPDATE entries SET payload = CAST(replace(CAST(payload AS TEXT), 'x', 'y') AS BLOB)
+         WHERE revision = 2",
+        "UPDATE entries SET seq = seq + 100 WHERE revision = 2",
+        "UPDATE entries SET client = '' WHERE revision = 3",
+        "DELETE FROM entries WHERE revision = 2",
+        "DELETE FROM entries WHERE revision = 1",
+    ] {
+        let factory = InFolder::new();
+        let mut ann = Writer::claim(&factory.store, "a").await;
+        ann.write(create("abc")).await;
+        ann.write(insert("x")).await;
+        ann.write(insert("x")).await;
+        assert!(factory.stranger().execute(harm, []).unwrap() > 0, "{harm}");
+        for reach in [
+            Reach::Head,
+            Reach::Since(Revision::ZERO),
+            Reach::At(Revision(3)),
+        ] {
+            let error = factory.store.load(&doc("a"), reach).await.unwrap_err();
+            assert!(
+                error.to_string().contains("the log is damaged"),
+                "{harm}: {error}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn log_that_lost_its_end_is_an_error() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    ann.write(insert("x")).await;
+    ann.save(fold(&head(&factory.store, "a").await)).await;
+    factory
+        .stranger()
+        .execute("DELETE FROM entries WHERE revision = 2", [])
+        .unwrap();
+    let error = factory
+        .store
+        .load(&doc("a"), Reach::Head)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("the log is damaged"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_of_many_are_gathered() {
+    let factory = Arc::new(InFolder::new());
+    let (documents, rounds) = (50, 20);
+    let tasks: Vec<_> = (0..documents)
+        .map(|at| {
+            let factory = Arc::clone(&factory);
+            tokio::spawn(async move {
+                let mut writer = Writer::claim(&factory.store, &format!("d{at}")).await;
+                writer.write(create("")).await;
+                for _ in 1..rounds {
+                    writer.write(insert("x")).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let counts = factory.store.counts();
+    assert_eq!(counts.jobs, documents * (rounds + 1));
+    assert!(counts.transactions < counts.jobs / 4, "{counts:?}");
+    for at in 0..documents {
+        assert_eq!(
+            head(&factory.store, &format!("d{at}")).await.head,
+            Revision(rounds)
+        );
+    }
+}
+
+#[tokio::test]
+async fn full_disk_acknowledges_nothing_and_recovers() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("")).await;
+    factory.store.limit_size(0).await.unwrap();
+    let mut written = 1;
+    let refused = loop {
+        let entry = ann.entry(create(&noise(20_000, written)));
+        let batch = batch("a", ann.fence, vec![Arc::clone(&entry)]);
+        match factory.store.append(vec![batch]).await {
+            Ok(answer) => assert_eq!(answer, [Ok(())]),
+            Err(error) => break (entry, error),
+        }
+        written += 1;
+        assert!(written < 1_000, "the limit does nothing");
+    };
+    assert!(refused.1.to_string().contains("full"), "{}", refused.1);
+    // Everything can be read, and nothing of what was refused.
+    let loaded = factory
+        .store
+        .load(&doc("a"), Reach::Since(Revision::ZERO))
+        .await
+        .unwrap();
+    assert_eq!(loaded.entries.len() as u64, written);
+    factory.store.limit_size(1 << 30).await.unwrap();
+    assert_eq!(ann.append(&[refused.0]).await, Ok(()));
+    assert_eq!(head(&factory.store, "a").await.head, Revision(written + 1));
+}
+
+#[tokio::test]
+async fn locked_database_is_an_error_until_it_is_free() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    let stranger = factory.stranger();
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let entry = ann.entry(create(""));
+    let stuck = batch("a", ann.fence, vec![Arc::clone(&entry)]);
+    assert!(factory.store.append(vec![stuck]).await.is_err());
+    assert_eq!(factory.store.counts().failures, 1);
+    stranger.execute_batch("COMMIT").unwrap();
+    assert_eq!(ann.append(&[entry]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn folder_serves_one_at_a_time() {
+    let factory = InFolder::new();
+    let folder = factory.folder.path();
+    let error = SqliteStore::open(&settings(folder)).unwrap_err();
+    let expected = format!(
+        "open: another process uses the data folder {}",
+        folder.display()
+    );
+    assert_eq!(error.to_string(), expected);
+    factory.store.close().await.unwrap();
+    open(folder);
+}
+
+#[tokio::test]
+async fn closed_store_says_so() {
+    let factory = InFolder::new();
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    factory.store.close().await.unwrap();
+    let batch = batch("a", ann.fence, vec![ann.entry(create(""))]);
+    let error = factory.store.append(vec![batch]).await.unwrap_err();
+    assert_eq!(error.to_string(), "append: the store is closed");
+    let error = factory
+        .store
+        .load(&doc("a"), Reach::Head)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "load: the store is closed");
+    factory.store.close().await.unwrap();
+    // All is in one file: it can be copied.
+    let files = std::fs::read_dir(factory.folder.path()).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["copydesk.db", "copydesk.lock"]);
+}
+
+#[test]
+fn what_is_not_ours_is_refused() {
+    let check = |prepare: &dyn Fn(&Path), expected: &str| {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("copydesk.db");
+        prepare(&file);
+        let before = std::fs::read(&file).ok();
+        let error = SqliteStore::open(&settings(folder.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(&*folder.path().to_string_lossy()), "{error}");
+        assert_eq!(std::fs::read(&file).ok(), before, "it was changed");
+    };
+    check(
+        &|file| std::fs::write(file, [b'x'; 5_000]).unwrap(),
+        "is not a database",
+    );
+    check(
+        &|file| {
+            let db = Connection::open(file).unwrap();
+            db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE cats (name)")
+                .unwrap();
+        },
+        "another program's database",
+    );
+    check(
+        &|file| {
+            open(file.parent().unwrap());
+            let db = Connection::open(file).unwrap();
+            db.execute_batch("PRAGMA user_version = 1000").unwrap();
+        },
+        "has version 1000",
+    );
+}
+
+#[test]
+fn folder_that_cannot_be_made_is_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = SqliteStore::open(&settings(&file.join("data"))).unwrap_err();
+    assert!(
+        error.to_string().starts_with("open: make the data folder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn settings_are_read() {
+    let read = toml::from_str::<SqliteSettings>;
+    let some = SqliteSettings {
+        size_max_mib: 5,
+        ..SqliteSettings::default()
+    };
+    assert_eq!(read("size_max_mib = 5"), Ok(some));
+    assert!(read("size = 5").is_err());
+}
+
+/// Kills a process in the middle of its appends, again and again.
+#[test]
+fn acknowledged_appends_survive_a_kill() {
+    let folder = TempDir::new().unwrap();
+    let mut acknowledged: BTreeMap<String, u64> = BTreeMap::new();
+    for round in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "appends_until_it_is_killed",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env("STORE_FOLDER", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut hear = |line: Option<std::io::Result<String>>| {
+            let line = line?.ok()?;
+            if let Some((id, revision)) =
+                line.strip_prefix("ack ").and_then(|it| it.split_once(' '))
+            {
+                acknowledged.insert(id.to_owned(), revision.parse().unwrap());
+            }
+            Some(())
+        };
+        for _ in 0..200 + 70 * round {
+            hear(lines.next()).expect("the child goes on until it is killed");
+        }
+        assert!(
+            SqliteStore::open(&settings(folder.path())).is_err(),
+            "the child has the folder"
+        );
+        child.kill().unwrap();
+        // What it said before its death counts.
+        while hear(lines.next()).is_some() {}
+        child.wait().unwrap();
+        check_log(folder.path(), &acknowledged);
+    }
+}
+
+fn check_log(folder: &Path, acknowledged: &BTreeMap<String, u64>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = open(folder);
+        for (id, revision) in acknowledged {
+            let loaded = head(&store, id).await;
+            assert!(
+                loaded.head.0 >= *revision,
+                "{id}: {} < {revision}",
+                loaded.head
+            );
+            assert_eq!(
+                text(&fold(&loaded)).unwrap().len() as u64,
+                loaded.head.0 - 1
+            );
+            assert_eq!(claim(&store, id).await.head, loaded.head);
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a child of `acknowledged_appends_survive_a_kill`"]
+async fn appends_until_it_is_killed() {
+    let Some(folder) = std::env::var_os("STORE_FOLDER").map(PathBuf::from) else {
+        return;
+    };
+    let store = Arc::new(open(&folder));
+    let tasks: Vec<_> = (0..4)
+        .map(|at| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let id = format!("d{at}");
+                let mut writer = Writer::claim(&*store, &id).await;
+                loop {
+                    let empty = writer.head == Revision::ZERO;
+                    writer
+                        .write(if empty { create("") } else { insert("x") })
+                        .await;
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "ack {id} {}", writer.head).unwrap();
+                    out.flush().unwrap();
+                }
+            })
+        })
+        .collect();
+    join_all(tasks).await;
+}
+
+fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
+    let db = factory.stranger();
+    let at = format!("WHERE revision = {revision}");
+    let read = format!("SELECT {column} FROM {table} {at}");
+    let mut bytes: Vec<u8> = db.query_row(&read, [], |row| row.get(0)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    db.execute(&format!("UPDATE {table} SET {column} = ?1 {at}"), [bytes])
+        .unwrap();
+}
+
+// ---- Measurements ----
+
+/// `cargo test --release --test store measure -- --ignored --nocapture`, in `STORE_BENCH` or the folder for temporary
+/// files. Disks swing: all that is measured takes turns, and each is compared with the bare flushes of its own turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; wants a quiet machine"]
+async fn measure() {
+    let folder = std::env::var_os("STORE_BENCH").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = tempfile::tempdir_in(folder).unwrap();
+    let shapes = [
+        (1, 1),
+        (1, 10),
+        (1, 50),
+        (1, 100),
+        (1, 1_000),
+        (10, 1),
+        (50, 1),
+        (100, 1),
+        (1_000, 1),
+    ];
+    let mut stores = Vec::new();
+    for guard in [true, false] {
+        let part = folder.path().join(guard.to_string());
+        let store = open(&part);
+        if !guard {
+            let db = Connection::open(part.join("copydesk.db")).unwrap();
+            db.execute_batch("DROP INDEX entries_once").unwrap();
+        }
+        stores.push((if guard { "unique" } else { "no unique index" }, store));
+    }
+    let mut writers = Vec::new();
+    for (_, store) in &stores {
+        let mut documents = Vec::new();
+        for at in 0..1_000 {
+            documents.push(Writer::claim(store, &format!("d{at}")).await);
+        }
+        for chunk in documents.chunks_mut(100) {
+            append_all(chunk, 1, &create("")).await;
+        }
+        writers.push(documents);
+    }
+    let mut figures: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for _ in 0..15 {
+        for (documents, entries) in shapes {
+            for (at, (name, _)) in stores.iter().enumerate() {
+                let flushes = flushes_per_second(folder.path());
+                let rate = appends_per_second(&mut writers[at], documents, entries).await;
+                let shape = format!("{documents:5} documents x {entries:5} entries, {name}");
+                figures
+                    .entry(shape)
+                    .or_default()
+                    .push((rate, rate / flushes));
+            }
+        }
+    }
+    for (shape, mut turns) in figures {
+        turns.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let rate = turns[turns.len() / 2].0;
+        turns.sort_by(|a, b| a.1.total_cmp(&b.1));
+        println!(
+            "{shape}: {rate:8.0} entries/s, {:6.2} for each bare flush",
+            turns[turns.len() / 2].1
+        );
+    }
+}
+
+fn flushes_per_second(folder: &Path) -> f64 {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(folder.join("flush")).unwrap();
+    file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(200) {
+        file.write_all_at(&[count as u8; 4_096], (count % 1_024) * 4_096)
+            .unwrap();
+        file.sync_data().unwrap();
+        count += 1;
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Entries a second, when so many documents at a time append so many entries each.
+async fn appends_per_second(writers: &mut [Writer<'_>], documents: usize, entries: usize) -> f64 {
+    let change = insert("some words of a text");
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(200) {
+        append_all(&mut writers[..documents], entries, &change).await;
+        writers.rotate_left(documents % 1_000);
+        count += documents * entries;
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+async fn append_all(writers: &mut [Writer<'_>], count: usize, change: &Change) {
+    let store = writers[0].store;
+    let batches = writers.iter_mut().map(|writer| {
+        let entries = (0..count).map(|_| writer.entry(change.clone())).collect();
+        Batch {
+            doc: writer.doc.clone(),
+            fence: writer.fence,
+            entries,
+        }
+    });
+    let answer = store.append(batches.collect()).await.unwrap();
+    assert!(answer.iter().all(Result::is_ok), "{answer:?}");
+}
+
+// ---- The words of the tests ----
+
+/// Somebody with the right to append to a document.
+struct Writer<'a> {
+    store: &'a dyn Store,
+    doc: DocId,
+    fence: Fence,
+    /// What the next entry follows.
+    head: Revision,
+}
+
+impl<'a> Writer<'a> {
+    async fn claim(store: &'a dyn Store, id: &str) -> Self {
+        let Lease { fence, head } = claim(store, id).await;
+        Self {
+            store,
+            doc: doc(id),
+            fence,
+            head,
+        }
+    }
+
+    /// The next entry, for an append.
+    fn entry(&mut self, change: Change) -> Arc<Entry> {
+        self.head = self.head.next();
+        let entry = Entry::clone(&entry(self.head.0, self.head.0, change));
+        Arc::new(Entry {
+            epoch: self.fence.epoch,
+            ..entry
+        })
+    }
+
+    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), Refused> {
+        let batch = batch(self.doc.id.as_str(), self.fence, entries.to_vec());
+        self.store.append(vec![batch]).await.unwrap()[0]
+    }
+
+    /// Appends one entry.
+    async fn write(&mut self, change: Change) {
+        let entry = self.entry(change);
+        assert_eq!(self.append(&[entry]).await, Ok(()));
+    }
+
+    async fn save(&self, snapshot: Snapshot) {
+        self.store
+            .save_snapshot(&self.doc, self.fence, snapshot)
+            .await
+            .unwrap();
+    }
+}
+
+fn doc(id: &str) -> DocId {
+    DocId::parse("docs", id).unwrap()
+}
+
+fn query() -> ListQuery {
+    ListQuery {
+        collection: Name::parse("docs").unwrap(),
+        limit: 100,
+        after: None,
+        title: None,
+    }
+}
+
+fn batch(id: &str, fence: Fence, entries: Vec<Arc<Entry>>) -> Batch {
+    Batch {
+        doc: doc(id),
+        fence,
+        entries,
+    }
+}
+
+fn entry(revision: u64, seq: u64, change: Change) -> Arc<Entry> {
+    let at_ms = revision.saturating_add(2_000);
+    let id = submit(seq);
+    Arc::new(Entry {
+        revision: Revision(revision),
+        epoch: Epoch(1),
+        id,
+        at_ms,
+        change,
+    })
+}
+
+fn submit(seq: u64) -> SubmitId {
+    let client = ClientId::parse("c0ffee00c0ffee00c0ffee00c0ffee00").unwrap();
+    SubmitId {
+        author: UserId::anyone(),
+        client,
+        seq,
+    }
+}
+
+fn create(text: &str) -> Change {
+    let json = serde_json::to_string(text).unwrap();
+    Change::Create(Content::create(Kind::TextUnicode, Some(&json)).unwrap())
+}
+
+fn rich() -> Content {
+    Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap()
+}
+
+/// An insert at the beginning.
+fn insert(text: &str) -> Change {
+    let json = serde_json::to_string(&[text]).unwrap();
+    Change::Edit(Op::parse(Kind::TextUnicode, &json).unwrap())
+}
+
+/// Text that does not compress.
+fn noise(len: usize, seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'a' + (state % 26) as u8)
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+async fn claim(store: &dyn Store, id: &str) -> Lease {
+    store.claim(&doc(id), ME).await.unwrap()
+}
+
+async fn head(store: &dyn Store, id: &str) -> Loaded {
+    store.load(&doc(id), Reach::Head).await.unwrap()
+}
+
+async fn described(store: &dyn Store, id: &str) -> Option<Listed> {
+    store.describe(&doc(id)).await.unwrap()
+}
+
+async fn list(store: &dyn Store, query: ListQuery) -> Vec<Listed> {
+    store.list(query).await.unwrap()
+}
+
+fn fold(loaded: &Loaded) -> Snapshot {
+    let mut snapshot = loaded.snapshot.clone();
+    for entry in &loaded.entries {
+        snapshot.fold(entry).unwrap();
+    }
+    snapshot
+}
+
+fn text(snapshot: &Snapshot) -> Option<String> {
+    let mut json = Vec::new();
+    snapshot.content.as_ref()?.write_json(&mut json);
+    Some(serde_json::from_slice(&json).unwrap())
+}
