@@ -354,13 +354,15 @@ impl Document {
         }
     }
 
+    /// The ring names an owner, perhaps the same again.
     fn ring(&mut self, owner: NodeId, now: Now) {
-        if std::mem::replace(&mut self.owner, owner) != owner {
+        let news = std::mem::replace(&mut self.owner, owner) != owner;
+        if owner == self.me && self.forwarder.is_listening() && self.owned().is_none() {
+            // Whoever owned before may be gone or not know: readers here would wait for its commits for ever.
+            self.claim();
+        }
+        if news {
             self.subscribe = now.clock;
-            if owner == self.me && self.forwarder.is_listening() {
-                // The owner before may be gone or not know: readers here would wait for its commits for ever.
-                self.claim();
-            }
             self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
     }

@@ -185,13 +185,9 @@ impl Forwarder {
         self.leave_live(session);
         self.joiners.retain(|joiner| joiner.session != session);
         self.walkers.retain(|walker| walker.session != session);
-        if let Some(first) = self
-            .unanswered
-            .remove(&session)
-            .and_then(|mut queue| queue.pop_front())
-        {
-            self.with_owner.remove(&key(&first.submit.id));
-        }
+        self.unanswered.remove(&session);
+        // The client may have said the same again on a socket that came before this one's end was noticed.
+        self.with_owner.retain(|_, waiting| *waiting != session);
     }
 
     /// A session wants something committed.

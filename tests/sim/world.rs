@@ -403,6 +403,9 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
+        if self.nodes[node].id.0 == 0 {
+            return;
+        }
         let sessions = std::mem::take(&mut self.nodes[node].sessions);
         self.nodes[node].document = None;
         self.nodes[node].timeout = None;
@@ -417,6 +420,9 @@ impl World {
     }
 
     fn start(&mut self, node: usize) {
+        if self.nodes[node].id.0 != 0 {
+            return;
+        }
         self.nodes[node].id = self.fresh_node();
         self.tell_ring();
     }
