@@ -60,9 +60,16 @@ impl Faults {
 
 impl Checker {
     pub(crate) fn new(claims: HashMap<ClientId, Claim>) -> Self {
-        let reading = |claim| Reading { claim, found: 0, last: 0 };
+        let reading = |claim| Reading {
+            claim,
+            found: 0,
+            last: 0,
+        };
         Self {
-            claims: claims.into_iter().map(|(client, claim)| (client, reading(claim))).collect(),
+            claims: claims
+                .into_iter()
+                .map(|(client, claim)| (client, reading(claim)))
+                .collect(),
             folded: Snapshot::default(),
             faults: Faults::default(),
         }
@@ -80,11 +87,15 @@ impl Checker {
             return self.faults.add(fault);
         };
         if seq == 0 || seq > reading.claim.submits {
-            self.faults.add(format!("revision {revision} holds submit {seq} of {client}, who never sent it"));
+            self.faults.add(format!(
+                "revision {revision} holds submit {seq} of {client}, who never sent it"
+            ));
             return;
         }
         if seq <= reading.last {
-            self.faults.add(format!("revision {revision} holds submit {seq} of {client} again"));
+            self.faults.add(format!(
+                "revision {revision} holds submit {seq} of {client} again"
+            ));
             return;
         }
         reading.last = seq;
@@ -94,9 +105,13 @@ impl Checker {
             }
             reading.found += 1;
             if *acked < seq {
-                self.faults.add(format!("submit {acked} of {client} was acknowledged at {at} and is lost"));
+                self.faults.add(format!(
+                    "submit {acked} of {client} was acknowledged at {at} and is lost"
+                ));
             } else if *at != revision {
-                self.faults.add(format!("submit {seq} of {client} was acknowledged at {at} and is at {revision}"));
+                self.faults.add(format!(
+                    "submit {seq} of {client} was acknowledged at {at} and is at {revision}"
+                ));
             }
         }
     }
@@ -109,14 +124,20 @@ impl Checker {
         for (client, reading) in claims {
             for (seq, at) in &reading.claim.acknowledged[reading.found..] {
                 let client = client.as_str();
-                self.faults.add(format!("submit {seq} of {client} was acknowledged at {at} and is lost"));
+                self.faults.add(format!(
+                    "submit {seq} of {client} was acknowledged at {at} and is lost"
+                ));
             }
         }
         if self.folded.revision != shown.0 {
-            let fault = format!("the log ends at {}, the document is at {}", self.folded.revision, shown.0);
+            let fault = format!(
+                "the log ends at {}, the document is at {}",
+                self.folded.revision, shown.0
+            );
             self.faults.add(fault);
         } else if self.folded.content != shown.1 {
-            self.faults.add("the log folds to another document than the server shows".to_owned());
+            self.faults
+                .add("the log folds to another document than the server shows".to_owned());
         }
         (self.folded, self.faults)
     }
@@ -160,7 +181,10 @@ mod tests {
             ("ann", claim(&[(1, 2), (2, 4)])),
             ("bob", claim(&[(1, 3)])),
         ];
-        let claims = claims.into_iter().map(|(client, claim)| (name(client), claim)).collect();
+        let claims = claims
+            .into_iter()
+            .map(|(client, claim)| (name(client), claim))
+            .collect();
         let mut checker = Checker::new(claims);
         log.iter().for_each(|entry| checker.entry(entry));
         let json = serde_json::to_string(text).unwrap();
@@ -181,21 +205,49 @@ mod tests {
             faults(&log, "abc")
         };
         let lost = doctored(|log| drop(log.pop()));
-        assert!(lost.iter().any(|fault| fault.contains("submit 2 of ann was acknowledged at 4 and is lost")));
+        assert!(
+            lost.iter()
+                .any(|fault| fault.contains("submit 2 of ann was acknowledged at 4 and is lost"))
+        );
         let gap = doctored(|log| drop(log.remove(2)));
         assert!(gap.iter().any(|fault| fault.contains("does not fold")));
         let twice = doctored(|log| log[3].id.seq = 1);
-        assert!(twice.iter().any(|fault| fault.contains("submit 1 of ann again")));
+        assert!(
+            twice
+                .iter()
+                .any(|fault| fault.contains("submit 1 of ann again"))
+        );
         let foreign = doctored(|log| log[2].id.client = name("eve"));
-        assert!(foreign.iter().any(|fault| fault.contains("eve, who is none of ours")));
+        assert!(
+            foreign
+                .iter()
+                .any(|fault| fault.contains("eve, who is none of ours"))
+        );
         let invented = doctored(|log| log[2].id.seq = 9);
-        assert!(invented.iter().any(|fault| fault.contains("submit 9 of bob, who never sent it")));
+        assert!(
+            invented
+                .iter()
+                .any(|fault| fault.contains("submit 9 of bob, who never sent it"))
+        );
         let swapped = doctored(|log| {
             let id = log[1].id.clone();
             log[1].id = std::mem::replace(&mut log[2].id, id);
         });
-        assert!(swapped.iter().any(|fault| fault.contains("was acknowledged at 2 and is at 3")));
-        let edited = doctored(|log| *log = { let mut it = log.clone(); it[2] = entry(3, "bob", 1, r#"[1,"x"]"#); it });
-        assert_eq!(edited, ["the log folds to another document than the server shows"]);
+        assert!(
+            swapped
+                .iter()
+                .any(|fault| fault.contains("was acknowledged at 2 and is at 3"))
+        );
+        let edited = doctored(|log| {
+            *log = {
+                let mut it = log.clone();
+                it[2] = entry(3, "bob", 1, r#"[1,"x"]"#);
+                it
+            }
+        });
+        assert_eq!(
+            edited,
+            ["the log folds to another document than the server shows"]
+        );
     }
 }

@@ -42,7 +42,9 @@ pub(crate) async fn join(target: &Target, index: usize) -> Result<(Socket, Clien
         }
         id.context("learn our id")
     };
-    let id = timeout(PATIENCE, shake).await.context("shake hands: no answer in time")??;
+    let id = timeout(PATIENCE, shake)
+        .await
+        .context("shake hands: no answer in time")??;
     Ok((socket, id))
 }
 
@@ -73,17 +75,30 @@ impl Clerk {
     }
 
     /// Fetches a document as it stands.
-    pub(crate) async fn fetch(&mut self, doc: &DocId, kind: Kind) -> Result<(Revision, Option<Content>)> {
+    pub(crate) async fn fetch(
+        &mut self,
+        doc: &DocId,
+        kind: Kind,
+    ) -> Result<(Revision, Option<Content>)> {
         let mut shown = None;
-        self.ask(doc, kind, &Request::Fetch { since: None }, |heard| match heard {
-            Heard::Shown { revision, exists, data } => {
-                let content = exists.then(|| Content::create(kind, data)).transpose()?;
-                shown = Some((revision, content));
-                Ok(true)
-            }
-            Heard::Refused(_, said) => bail!("the server refused: {said}"),
-            _ => Ok(false),
-        })
+        self.ask(
+            doc,
+            kind,
+            &Request::Fetch { since: None },
+            |heard| match heard {
+                Heard::Shown {
+                    revision,
+                    exists,
+                    data,
+                } => {
+                    let content = exists.then(|| Content::create(kind, data)).transpose()?;
+                    shown = Some((revision, content));
+                    Ok(true)
+                }
+                Heard::Refused(_, said) => bail!("the server refused: {said}"),
+                _ => Ok(false),
+            },
+        )
         .await
         .with_context(|| format!("fetch {doc}"))?;
         shown.context("a snapshot ended the wait")
@@ -96,7 +111,9 @@ impl Clerk {
         kind: Kind,
         mut each: impl FnMut(&Entry),
     ) -> Result<()> {
-        let request = Request::Fetch { since: Some(Revision::ZERO) };
+        let request = Request::Fetch {
+            since: Some(Revision::ZERO),
+        };
         self.ask(doc, kind, &request, |heard| match heard {
             Heard::Commit(entry) => {
                 each(&entry);
@@ -133,7 +150,9 @@ impl Clerk {
                 done = answered(wire::read(kind, frame)?)?;
                 Ok(())
             });
-            timeout(PATIENCE, read).await.context("no answer in time")??;
+            timeout(PATIENCE, read)
+                .await
+                .context("no answer in time")??;
         }
         Ok(())
     }

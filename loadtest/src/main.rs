@@ -68,7 +68,9 @@ fn main() -> ExitCode {
 
 fn load(arguments: &Arguments) -> Result<Report> {
     // One thread: the server under test needs the others, and what the clients share needs no locks.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     let common = &arguments.common;
     let report = runtime.block_on(local.run_until(async {

@@ -104,12 +104,24 @@ impl Editor {
 
     fn other(&mut self, heard: Heard<'_>, stats: &mut Stats) -> Result<Option<Message>> {
         Ok(Some(match heard {
-            Heard::Shown { revision, exists, data } => {
-                let content = exists.then(|| self.tape.borrow_mut().content(data)).transpose()?;
-                Message::Shown(Snapshot { revision, content, ..Snapshot::default() })
+            Heard::Shown {
+                revision,
+                exists,
+                data,
+            } => {
+                let content = exists
+                    .then(|| self.tape.borrow_mut().content(data))
+                    .transpose()?;
+                Message::Shown(Snapshot {
+                    revision,
+                    content,
+                    ..Snapshot::default()
+                })
             }
             Heard::Done => Message::Done,
-            Heard::Bare(id, seq, revision) if id == *self.client.id() => Message::Acked { seq, revision },
+            Heard::Bare(id, seq, revision) if id == *self.client.id() => {
+                Message::Acked { seq, revision }
+            }
             Heard::Bare(id, seq, revision) => {
                 Message::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
             }
@@ -145,7 +157,10 @@ impl Editor {
                 }
                 Pace::Silent | Pace::Closed => break,
             };
-            let content = self.client.content().context("write into a document that is not there")?;
+            let content = self
+                .client
+                .content()
+                .context("write into a document that is not there")?;
             let op = self.writer.edit(content);
             self.edit(op, due)?;
         }
@@ -160,11 +175,18 @@ impl Editor {
                 self.in_flight.clear();
                 std::mem::swap(&mut self.in_flight, &mut self.waiting);
                 if let Some(due) = self.in_flight.first() {
-                    self.tape.borrow_mut().submitted(self.client.id(), *seq, *due);
+                    self.tape
+                        .borrow_mut()
+                        .submitted(self.client.id(), *seq, *due);
                 }
             }
             let mut json = Vec::with_capacity(160);
-            wire::write(&self.tape.borrow().doc, self.client.id(), &request, &mut json);
+            wire::write(
+                &self.tape.borrow().doc,
+                self.client.id(),
+                &request,
+                &mut json,
+            );
             socket.say(&json);
         }
     }
@@ -191,7 +213,13 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(id: ClientId, tape: SharedTape) -> Self {
-        Self { id, tape, revision: None, hash: 0, asked: false }
+        Self {
+            id,
+            tape,
+            revision: None,
+            hash: 0,
+            asked: false,
+        }
     }
 
     fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
@@ -208,7 +236,8 @@ impl Reader {
                     commit.entry.revision
                 );
                 self.revision = Some(next);
-                self.hash = (self.hash.rotate_left(5) ^ commit.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                self.hash =
+                    (self.hash.rotate_left(5) ^ commit.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 stats.delivered(commit.due, now);
             }
             Told::Other(Heard::Shown { revision, .. }) => self.revision = Some(revision),

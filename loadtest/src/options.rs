@@ -78,8 +78,14 @@ impl Common {
     /// A document's name that no other run has.
     pub(crate) fn doc(&self, scenario: &str, index: usize) -> Result<DocId> {
         let run = std::process::id();
-        let at = std::time::UNIX_EPOCH.elapsed().context("read the clock")?.as_millis();
-        DocId::parse(&self.collection, &format!("{scenario}-{at:x}-{run:x}-{index}"))
-            .with_context(|| format!("name a document in {}", self.collection))
+        let at = std::time::UNIX_EPOCH
+            .elapsed()
+            .context("read the clock")?
+            .as_millis();
+        DocId::parse(
+            &self.collection,
+            &format!("{scenario}-{at:x}-{run:x}-{index}"),
+        )
+        .with_context(|| format!("name a document in {}", self.collection))
     }
 }

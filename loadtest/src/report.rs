@@ -72,32 +72,70 @@ impl Report {
     }
 
     pub(crate) fn figure(&mut self, key: &'static str, name: &'static str, value: f64, unit: Unit) {
-        self.figures.push(Figure { key, name, value, unit });
+        self.figures.push(Figure {
+            key,
+            name,
+            value,
+            unit,
+        });
     }
 
     /// What was counted in the measured time.
     pub(crate) fn counts(&mut self, stats: &Stats) {
         let (submits, edits) = (stats.submits as f64, stats.acks.len() as f64);
-        self.figure("ops_per_second", "ops acknowledged", submits / self.seconds, Unit::PerSecond);
+        self.figure(
+            "ops_per_second",
+            "ops acknowledged",
+            submits / self.seconds,
+            Unit::PerSecond,
+        );
         if stats.acks.len() != stats.submits {
-            self.figure("edits_per_second", "edits acknowledged", edits / self.seconds, Unit::PerSecond);
+            self.figure(
+                "edits_per_second",
+                "edits acknowledged",
+                edits / self.seconds,
+                Unit::PerSecond,
+            );
         }
-        self.latencies(["ack_p50_us", "ack_p99_us", "ack_max_us"], ["ack p50", "ack p99", "ack max"], &stats.acks);
-        self.figure("deliveries_per_second", "deliveries", stats.delivered as f64 / self.seconds, Unit::PerSecond);
+        self.latencies(
+            ["ack_p50_us", "ack_p99_us", "ack_max_us"],
+            ["ack p50", "ack p99", "ack max"],
+            &stats.acks,
+        );
+        self.figure(
+            "deliveries_per_second",
+            "deliveries",
+            stats.delivered as f64 / self.seconds,
+            Unit::PerSecond,
+        );
         self.latencies(
             ["delivery_p50_us", "delivery_p99_us", "delivery_max_us"],
             ["delivery p50", "delivery p99", "delivery max"],
             &stats.deliveries,
         );
-        self.figure("received_bytes", "bytes received", stats.received as f64, Unit::Bytes);
+        self.figure(
+            "received_bytes",
+            "bytes received",
+            stats.received as f64,
+            Unit::Bytes,
+        );
     }
 
     /// 50 %, 99 % and the worst.
-    pub(crate) fn latencies(&mut self, keys: [&'static str; 3], names: [&'static str; 3], times: &Latencies) {
+    pub(crate) fn latencies(
+        &mut self,
+        keys: [&'static str; 3],
+        names: [&'static str; 3],
+        times: &Latencies,
+    ) {
         if times.len() == 0 {
             return;
         }
-        let values = [times.quantile_us(0.5), times.quantile_us(0.99), times.max_us()];
+        let values = [
+            times.quantile_us(0.5),
+            times.quantile_us(0.99),
+            times.max_us(),
+        ];
         for ((key, name), value) in keys.into_iter().zip(names).zip(values) {
             self.figure(key, name, value as f64, Unit::Microseconds);
         }
@@ -106,16 +144,30 @@ impl Report {
     /// What the server spent in the measured time.
     pub(crate) fn cost(&mut self, before: Cost, after: Cost, stats: &Stats) {
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
-        self.figure("server_cpu_seconds", "server processor time", cpu, Unit::Seconds);
+        self.figure(
+            "server_cpu_seconds",
+            "server processor time",
+            cpu,
+            Unit::Seconds,
+        );
         for (key, name, count) in [
-            ("server_cpu_us_per_delivery", "server time a delivery", stats.delivered),
+            (
+                "server_cpu_us_per_delivery",
+                "server time a delivery",
+                stats.delivered,
+            ),
             ("server_cpu_us_per_op", "server time an op", stats.submits),
         ] {
             if count > 0 {
                 self.figure(key, name, cpu * 1e6 / count as f64, Unit::Microseconds);
             }
         }
-        self.figure("server_rss_bytes", "server memory", after.rss_bytes as f64, Unit::Bytes);
+        self.figure(
+            "server_rss_bytes",
+            "server memory",
+            after.rss_bytes as f64,
+            Unit::Bytes,
+        );
     }
 
     pub(crate) fn faulty(&mut self, faults: Faults) {
@@ -126,13 +178,37 @@ impl Report {
     /// The report as a table.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let parameters: Vec<_> = self.parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let _ = writeln!(out, "{} for {:.1} s: {}", self.scenario, self.seconds, parameters.join(", "));
-        let width = self.figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
+        let parameters: Vec<_> = self
+            .parameters
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        let _ = writeln!(
+            out,
+            "{} for {:.1} s: {}",
+            self.scenario,
+            self.seconds,
+            parameters.join(", ")
+        );
+        let width = self
+            .figures
+            .iter()
+            .map(|figure| figure.name.len())
+            .max()
+            .unwrap_or(0);
         for figure in &self.figures {
-            let _ = writeln!(out, "  {:width$}  {:>14}", figure.name, figure.unit.show(figure.value));
+            let _ = writeln!(
+                out,
+                "  {:width$}  {:>14}",
+                figure.name,
+                figure.unit.show(figure.value)
+            );
         }
-        let verdict = if self.fault_count == 0 { "converged" } else { "FAULTY" };
+        let verdict = if self.fault_count == 0 {
+            "converged"
+        } else {
+            "FAULTY"
+        };
         let _ = writeln!(out, "  {verdict}: {}", self.checked);
         for fault in &self.faults {
             let _ = writeln!(out, "    {fault}");

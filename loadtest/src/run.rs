@@ -110,7 +110,8 @@ pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
 /// Raises the limit of open files.
 pub(crate) fn allow_files(clients: u64) -> Result<()> {
     let needed = clients + FILES_BESIDE;
-    let allowed = rlimit::increase_nofile_limit(needed.max(1 << 16)).context("raise the limit of open files")?;
+    let allowed = rlimit::increase_nofile_limit(needed.max(1 << 16))
+        .context("raise the limit of open files")?;
     ensure!(
         allowed >= needed,
         "{clients} clients need {needed} open files and {allowed} are allowed: raise the hard limit (ulimit -Hn)"
@@ -120,7 +121,8 @@ pub(crate) fn allow_files(clients: u64) -> Result<()> {
 
 /// A progress line on a terminal; nothing elsewhere.
 pub(crate) fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is sound");
+    let style =
+        ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is sound");
     ProgressBar::new_spinner().with_style(style)
 }
 
@@ -131,8 +133,15 @@ impl Run<'_> {
             let doc = self.options.doc(self.plan.scenario, index)?;
             clerk.create(&doc, content.clone()).await?;
             let tape = Rc::new(RefCell::new(Tape::new(doc, self.plan.kind)));
-            self.desks.push(Desk { tape, members: Vec::new() });
-            self.bar.set_message(format!("{} of {} documents made", index + 1, self.plan.docs));
+            self.desks.push(Desk {
+                tape,
+                members: Vec::new(),
+            });
+            self.bar.set_message(format!(
+                "{} of {} documents made",
+                index + 1,
+                self.plan.docs
+            ));
             self.bar.tick();
         }
         Ok(())
@@ -149,18 +158,29 @@ impl Run<'_> {
                 opening.spawn_local(async move { (index, join(&target, index).await) });
                 opened += 1;
             }
-            let next = opening.join_next().await.context("a connection is opening")?;
+            let next = opening
+                .join_next()
+                .await
+                .context("a connection is opening")?;
             let (index, joined) = next.context("open a connection")?;
-            let (socket, id) = joined.with_context(|| format!("open connection {} of {clients}", index + 1))?;
+            let (socket, id) =
+                joined.with_context(|| format!("open connection {} of {clients}", index + 1))?;
             self.take_seat(index, socket, id);
             seated += 1;
-            self.bar.set_message(format!("{seated} of {clients} connected"));
+            self.bar
+                .set_message(format!("{seated} of {clients} connected"));
             self.bar.tick();
         }
         let deadline = Instant::now() + self.options.patience();
-        while self.members().any(|member| member.borrow().revision().is_none()) {
+        while self
+            .members()
+            .any(|member| member.borrow().revision().is_none())
+        {
             self.check_alive()?;
-            ensure!(Instant::now() < deadline, "not all clients were shown their document in time");
+            ensure!(
+                Instant::now() < deadline,
+                "not all clients were shown their document in time"
+            );
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
@@ -172,11 +192,18 @@ impl Run<'_> {
         let tape = Rc::clone(&desk.tape);
         let member = if index / docs < plan.editors {
             let cursor = self.rng.u64(..=plan.chars);
-            let habit = if plan.typing { Habit::Typing { cursor } } else { Habit::Anywhere };
+            let habit = if plan.typing {
+                Habit::Typing { cursor }
+            } else {
+                Habit::Anywhere
+            };
             let writer = Writer::new(self.rng.fork(), plan.chars, habit);
             let pace = match plan.rate {
                 None => Pace::Closed,
-                Some(rate) if rate > 0.0 => Pace::Rate { next: None, step: Duration::from_secs_f64(1.0 / rate) },
+                Some(rate) if rate > 0.0 => Pace::Rate {
+                    next: None,
+                    step: Duration::from_secs_f64(1.0 / rate),
+                },
                 Some(_) => Pace::Silent,
             };
             Member::Editor(Box::new(Editor::new(id, tape, writer, pace)))
@@ -200,7 +227,11 @@ impl Run<'_> {
     fn check_alive(&self) -> Result<()> {
         let stats = self.stats.borrow();
         let told = stats.failures.first().map_or("", String::as_str);
-        ensure!(stats.failed == 0, "{} clients failed; the first: {told}", stats.failed);
+        ensure!(
+            stats.failed == 0,
+            "{} clients failed; the first: {told}",
+            stats.failed
+        );
         Ok(())
     }
 
@@ -222,8 +253,14 @@ impl Run<'_> {
         report.counts(&self.stats.borrow());
         if let (Some(before), Some(start), Some(end)) = (before, start, end) {
             report.cost(start, end, &self.stats.borrow());
-            let grown = end.rss_bytes.saturating_sub(before.rss_bytes) as f64 / clients.max(1) as f64;
-            report.figure("server_bytes_per_connection", "server memory a connection", grown, Unit::Bytes);
+            let grown =
+                end.rss_bytes.saturating_sub(before.rss_bytes) as f64 / clients.max(1) as f64;
+            report.figure(
+                "server_bytes_per_connection",
+                "server memory a connection",
+                grown,
+                Unit::Bytes,
+            );
         }
         Ok(report)
     }
@@ -261,7 +298,8 @@ impl Run<'_> {
             let stats = self.stats.borrow();
             let rate = (stats.submits - submits) * 5;
             submits = stats.submits;
-            self.bar.set_message(format!("{doing}: {rate} ops/s, {} failures", stats.failed));
+            self.bar
+                .set_message(format!("{doing}: {rate} ops/s, {} failures", stats.failed));
             self.bar.tick();
             if Instant::now() >= deadline || stats.failed as usize >= self.tasks.len().max(1) {
                 return false;
@@ -274,11 +312,18 @@ impl Run<'_> {
         let mut faults = Faults::default();
         let gaps: u64 = self.members().map(|member| gaps(&member.borrow())).sum();
         if gaps > 0 {
-            report.figure("gaps_healed", "gaps that clients healed", gaps as f64, Unit::Count);
+            report.figure(
+                "gaps_healed",
+                "gaps that clients healed",
+                gaps as f64,
+                Unit::Count,
+            );
         }
         if !self.quiet().await {
             faults.add("not all clients came to rest at one revision in time".to_owned());
-            self.desks.iter().for_each(|desk| tell_restless(desk, &mut faults));
+            self.desks
+                .iter()
+                .for_each(|desk| tell_restless(desk, &mut faults));
         }
         self.phase.send_replace(Phase::Over);
         while self.tasks.join_next().await.is_some() {}
@@ -286,23 +331,37 @@ impl Run<'_> {
         self.bar.tick();
         let mut entries = 0;
         if self.options.unchecked {
-            self.desks.iter().for_each(|desk| check_readers(desk, &mut faults));
+            self.desks
+                .iter()
+                .for_each(|desk| check_readers(desk, &mut faults));
         } else {
-            let mut clerk = Clerk::new(&self.target).await.context("come back to check")?;
+            let mut clerk = Clerk::new(&self.target)
+                .await
+                .context("come back to check")?;
             for (index, desk) in self.desks.iter().enumerate() {
                 entries += self.check(index, desk, &mut clerk, &mut faults).await?;
             }
         }
         self.bar.finish_and_clear();
         let stats = self.stats.borrow();
-        let failures = Faults { told: stats.failures.clone(), count: stats.failed };
+        let failures = Faults {
+            told: stats.failures.clone(),
+            count: stats.failed,
+        };
         faults.extend(failures);
         let (clients, docs) = (self.members().count(), self.desks.len());
-        report.figure("log_entries", "entries in the logs", entries as f64, Unit::Count);
+        report.figure(
+            "log_entries",
+            "entries in the logs",
+            entries as f64,
+            Unit::Count,
+        );
         report.checked = if self.options.unchecked {
             format!("{clients} clients of {docs} documents among themselves; nothing was read back")
         } else {
-            format!("{clients} clients of {docs} documents, with what was fetched afresh and with the whole log")
+            format!(
+                "{clients} clients of {docs} documents, with what was fetched afresh and with the whole log"
+            )
         };
         report.faulty(faults);
         Ok(())
@@ -322,7 +381,11 @@ impl Run<'_> {
             }
             self.bar.set_message("waiting until all is quiet");
             self.bar.tick();
-            still = if self.desks.iter().all(is_quiet) { still + 1 } else { 0 };
+            still = if self.desks.iter().all(is_quiet) {
+                still + 1
+            } else {
+                0
+            };
             if Instant::now() > deadline || self.stats.borrow().failed > 0 {
                 return false;
             }
@@ -331,13 +394,22 @@ impl Run<'_> {
     }
 
     /// Checks one document; returns how many entries its log has.
-    async fn check(&self, index: usize, desk: &Desk, clerk: &mut Clerk, faults: &mut Faults) -> Result<u64> {
+    async fn check(
+        &self,
+        index: usize,
+        desk: &Desk,
+        clerk: &mut Clerk,
+        faults: &mut Faults,
+    ) -> Result<u64> {
         let (doc, kind) = {
             let tape = desk.tape.borrow();
             (tape.doc.clone(), tape.kind)
         };
         let shown = clerk.fetch(&doc, kind).await?;
-        let made = Claim { submits: index as u64 + 1, acknowledged: vec![(index as u64 + 1, Revision(1))] };
+        let made = Claim {
+            submits: index as u64 + 1,
+            acknowledged: vec![(index as u64 + 1, Revision(1))],
+        };
         let mut claims = HashMap::from([(self.clerk.clone(), made)]);
         for member in &desk.members {
             if let Member::Editor(editor) = &*member.borrow() {
@@ -385,22 +457,35 @@ fn tell_restless(desk: &Desk, faults: &mut Faults) {
             faults.add(format!("client {index} of {doc} waits for an ack"));
         } else if member.revision() != head {
             let at = member.revision().unwrap_or_default();
-            faults.add(format!("client {index} of {doc} is at {at}, others have heard of {}", head.unwrap_or_default()));
+            faults.add(format!(
+                "client {index} of {doc} is at {at}, others have heard of {}",
+                head.unwrap_or_default()
+            ));
         }
     }
 }
 
 /// Every client must have what the server shows.
-fn check_members(doc: &DocId, desk: &Desk, shown: &(Revision, Option<Content>), faults: &mut Faults) {
+fn check_members(
+    doc: &DocId,
+    desk: &Desk,
+    shown: &(Revision, Option<Content>),
+    faults: &mut Faults,
+) {
     for (index, member) in desk.members.iter().enumerate() {
         let member = member.borrow();
         if member.revision() != Some(shown.0) {
             let at = member.revision().unwrap_or_default();
-            faults.add(format!("client {index} of {doc} is at {at}, the document is at {}", shown.0));
+            faults.add(format!(
+                "client {index} of {doc} is at {at}, the document is at {}",
+                shown.0
+            ));
         } else if let Member::Editor(editor) = &*member
             && editor.client.content() != shown.1.as_ref()
         {
-            faults.add(format!("client {index} of {doc} sees another document than the server shows"));
+            faults.add(format!(
+                "client {index} of {doc} sees another document than the server shows"
+            ));
         }
     }
 }
@@ -412,7 +497,10 @@ fn check_readers(desk: &Desk, faults: &mut Faults) {
         if let Member::Reader(reader) = &*member.borrow() {
             let told = (reader.revision, reader.hash);
             if *first.get_or_insert(told) != told {
-                faults.add(format!("client {index} of {} was told something else", desk.tape.borrow().doc));
+                faults.add(format!(
+                    "client {index} of {} was told something else",
+                    desk.tape.borrow().doc
+                ));
             }
         }
     }
@@ -431,7 +519,9 @@ async fn attend(
             return Ok(());
         }
         let writing = now == Phase::Writing;
-        member.borrow_mut().act(Instant::now(), writing, &mut socket)?;
+        member
+            .borrow_mut()
+            .act(Instant::now(), writing, &mut socket)?;
         socket.flush()?;
         let due = member.borrow().due().filter(|_| writing);
         let until = async {

@@ -23,11 +23,19 @@ impl Cost {
         let stat = read(pid, "stat")?;
         // The second field is the program's name, which may hold anything; the numbers stand behind its last bracket.
         let numbers = stat.rsplit_once(')').map_or("", |(_, numbers)| numbers);
-        let ticks = |index: usize| -> Option<u64> { numbers.split_whitespace().nth(index)?.parse().ok() };
+        let ticks =
+            |index: usize| -> Option<u64> { numbers.split_whitespace().nth(index)?.parse().ok() };
         let (user, system) = ticks(11).zip(ticks(12)).context("read /proc/PID/stat")?;
         let status = read(pid, "status")?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-        let kib: u64 = rss.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
+        let rss = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("0 kB");
+        let kib: u64 = rss
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .context("read VmRSS")?;
         Ok(Self {
             cpu: Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND),
             rss_bytes: kib << 10,

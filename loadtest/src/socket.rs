@@ -104,7 +104,9 @@ impl Socket {
             .await
             .with_context(|| format!("connect to {}: is the server there?", target.address))?;
         stream.set_nodelay(true)?;
-        let partial = upgrade(&mut stream, target).await.context("upgrade to a WebSocket")?;
+        let partial = upgrade(&mut stream, target)
+            .await
+            .context("upgrade to a WebSocket")?;
         Ok(Self {
             stream,
             partial,
@@ -151,7 +153,10 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("write"),
         }
-        ensure!(self.unsent.len() <= UNSENT_BYTES_MAX, "the server does not read what it is sent");
+        ensure!(
+            self.unsent.len() <= UNSENT_BYTES_MAX,
+            "the server does not read what it is sent"
+        );
         Ok(())
     }
 
@@ -183,7 +188,9 @@ impl Socket {
         task: &mut TaskContext<'_>,
         heard: &mut impl FnMut(&[u8], Instant) -> Result<()>,
     ) -> Poll<Result<()>> {
-        if !self.partial.is_empty() && frame_length(&self.partial)?.is_some_and(|len| len <= self.partial.len()) {
+        if !self.partial.is_empty()
+            && frame_length(&self.partial)?.is_some_and(|len| len <= self.partial.len())
+        {
             // What came along with the upgrade's answer.
             let taken = std::mem::take(&mut self.partial);
             return Poll::Ready(self.take_in(&taken, heard));
@@ -191,7 +198,8 @@ impl Socket {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             let read = Pin::new(&mut self.stream);
-            std::task::ready!(tokio::io::AsyncRead::poll_read(read, task, &mut buffer)).context("read")?;
+            std::task::ready!(tokio::io::AsyncRead::poll_read(read, task, &mut buffer))
+                .context("read")?;
             let filled = buffer.filled();
             if filled.is_empty() {
                 return Poll::Ready(Err(anyhow::anyhow!("the server closed the connection")));
@@ -224,7 +232,10 @@ impl Socket {
                 TEXT_FRAME => heard(payload, now)?,
                 PING_FRAME => self.frame(PONG, payload),
                 PONG_FRAME => {}
-                CLOSE_FRAME => bail!("the server closed the connection: {}", close_reason(payload)),
+                CLOSE_FRAME => bail!(
+                    "the server closed the connection: {}",
+                    close_reason(payload)
+                ),
                 other => bail!("read a frame: {other:#x} is neither whole nor text"),
             }
             bytes = rest;
@@ -274,14 +285,21 @@ fn frame_length(bytes: &[u8]) -> Result<Option<usize>> {
         [_, len @ 0..=125, ..] => usize::from(*len),
         [_, _, ..] => bail!("read a frame: a server's frames are not masked"),
     };
-    ensure!(payload <= FRAME_BYTES_MAX, "read a frame: it has {payload} bytes");
+    ensure!(
+        payload <= FRAME_BYTES_MAX,
+        "read a frame: it has {payload} bytes"
+    );
     Ok(Some(payload + header_length(bytes)))
 }
 
 fn close_reason(payload: &[u8]) -> String {
     match payload.split_first_chunk() {
         Some((status, reason)) => {
-            format!("{} {}", u16::from_be_bytes(*status), String::from_utf8_lossy(reason))
+            format!(
+                "{} {}",
+                u16::from_be_bytes(*status),
+                String::from_utf8_lossy(reason)
+            )
         }
         None => "without a reason".to_owned(),
     }
@@ -299,15 +317,24 @@ async fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     loop {
-        ensure!(stream.read_buf(&mut answer).await? > 0, "the server hung up");
+        ensure!(
+            stream.read_buf(&mut answer).await? > 0,
+            "the server hung up"
+        );
         ensure!(answer.len() < 64 << 10, "the answer is no HTTP");
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut response = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(length) = response.parse(&answer).context("read the answer")? else {
+        let httparse::Status::Complete(length) =
+            response.parse(&answer).context("read the answer")?
+        else {
             continue;
         };
         let code = response.code.unwrap_or_default();
-        ensure!(code == 101, "the server answered {code} {}", response.reason.unwrap_or_default());
+        ensure!(
+            code == 101,
+            "the server answered {code} {}",
+            response.reason.unwrap_or_default()
+        );
         let accept = response
             .headers
             .iter()
@@ -330,8 +357,14 @@ mod tests {
         assert_eq!(frame_length(&[0x81, 5]).unwrap(), Some(7));
         assert_eq!(frame_length(&[0x81, 126, 1]).unwrap(), None);
         assert_eq!(frame_length(&[0x81, 126, 1, 0]).unwrap(), Some(260));
-        assert_eq!(frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0]).unwrap(), None);
-        assert_eq!(frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]).unwrap(), Some(65_546));
+        assert_eq!(
+            frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0]).unwrap(),
+            None
+        );
+        assert_eq!(
+            frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]).unwrap(),
+            Some(65_546)
+        );
         assert!(frame_length(&[0x81, 0x85]).is_err());
     }
 }

@@ -150,7 +150,10 @@ impl Tape {
             self.first = revision.0;
         }
         // What is older than the first place is heard by a straggler, who reads it himself.
-        let Some(place) = self.place(revision).filter(|place| *place < self.heard.len() + KEPT_MAX) else {
+        let Some(place) = self
+            .place(revision)
+            .filter(|place| *place < self.heard.len() + KEPT_MAX)
+        else {
             return;
         };
         while self.heard.len() <= place {
@@ -174,15 +177,21 @@ mod tests {
     use super::*;
 
     fn frame(v: u64, op: &str) -> Vec<u8> {
-        format!(r#"{{"a":"op","c":"c","d":"d","v":{v},"src":"A","seq":{v},"op":{op}}}"#).into_bytes()
+        format!(r#"{{"a":"op","c":"c","d":"d","v":{v},"src":"A","seq":{v},"op":{op}}}"#)
+            .into_bytes()
     }
 
     #[test]
     fn revision_told_in_two_ways_is_a_fault() {
         let mut tape = Tape::new(DocId::parse("c", "d").unwrap(), Kind::TextUnicode);
         let first = frame(4, r#"["a"]"#);
-        assert!(matches!(tape.read(Revision(5), &first), Ok(Told::Commit(_))));
-        let Ok(Told::Commit(again)) = tape.read(Revision(5), &first) else { panic!("a commit") };
+        assert!(matches!(
+            tape.read(Revision(5), &first),
+            Ok(Told::Commit(_))
+        ));
+        let Ok(Told::Commit(again)) = tape.read(Revision(5), &first) else {
+            panic!("a commit")
+        };
         assert_eq!(again.entry.revision, Revision(5));
         // The same in other words is the same.
         assert!(tape.read(Revision(5), &frame(4, r#"[ "a" ]"#)).is_ok());

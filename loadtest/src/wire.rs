@@ -80,8 +80,12 @@ struct Refusal {
 
 /// Reads a frame about a document of this kind.
 pub(crate) fn read(kind: Kind, text: &[u8]) -> Result<Heard<'_>> {
-    let fields: Fields<'_> = serde_json::from_slice(text)
-        .with_context(|| format!("read {}", String::from_utf8_lossy(&text[..text.len().min(200)])))?;
+    let fields: Fields<'_> = serde_json::from_slice(text).with_context(|| {
+        format!(
+            "read {}",
+            String::from_utf8_lossy(&text[..text.len().min(200)])
+        )
+    })?;
     if let Some(refusal) = &fields.error {
         let said = format!("{} {}", refusal.code, refusal.message);
         let seq = fields.seq.filter(|_| fields.a == "op");
@@ -89,7 +93,8 @@ pub(crate) fn read(kind: Kind, text: &[u8]) -> Result<Heard<'_>> {
     }
     match (&*fields.a, fields.data) {
         ("hs", _) => {
-            let id: Cow<'_, str> = serde_json::from_str(fields.id.context("a handshake without an id")?.get())?;
+            let id: Cow<'_, str> =
+                serde_json::from_str(fields.id.context("a handshake without an id")?.get())?;
             Ok(Heard::Handshake(ClientId::parse(&id)?))
         }
         ("s" | "f", Some(data)) => shown(kind, data.get()),
@@ -162,12 +167,19 @@ pub(crate) fn write(doc: &DocId, client: &ClientId, request: &Request, out: &mut
         Request::Submit { base, .. } => ("op", Some(*base)),
     };
     // Names are ours: they hold nothing that would have to be escaped.
-    let _ = write!(out, "{{\"a\":\"{action}\",\"c\":\"{}\",\"d\":\"{}\"", doc.collection, doc.id);
+    let _ = write!(
+        out,
+        "{{\"a\":\"{action}\",\"c\":\"{}\",\"d\":\"{}\"",
+        doc.collection, doc.id
+    );
     match version {
         Some(version) => drop(write!(out, ",\"v\":{version}")),
         None => out.extend_from_slice(b",\"v\":null"),
     }
-    if let Request::Submit { seq, change, again, .. } = request {
+    if let Request::Submit {
+        seq, change, again, ..
+    } = request
+    {
         if *again {
             let _ = write!(out, ",\"src\":\"{}\"", client.as_str());
         }
@@ -205,20 +217,28 @@ mod tests {
         assert!(matches!(read(ack), Heard::Bare(_, 1, Revision(4))));
         let shown = r#"{"data":{"v":1,"data":"h\u00e9","type":"http://sharejs.org/types/text-unicode"},"a":"s","c":"d","d":"x"}"#;
         let data = Some(r#""h\u00e9""#);
-        assert!(matches!(read(shown), Heard::Shown { revision: Revision(1), exists: true, data: d } if d == data));
+        assert!(
+            matches!(read(shown), Heard::Shown { revision: Revision(1), exists: true, data: d } if d == data)
+        );
         let nothing = r#"{"data":{"v":0,"type":null},"a":"f","c":"d","d":"x"}"#;
         assert!(matches!(read(nothing), Heard::Shown { exists: false, .. }));
         assert!(matches!(read(r#"{"a":"s","c":"d","d":"x"}"#), Heard::Done));
         let refused = r#"{"a":"op","seq":7,"v":1,"error":{"code":"E","message":"no"}}"#;
         assert!(matches!(read(refused), Heard::Refused(Some(7), said) if said == "E no"));
-        assert!(matches!(read(r#"{"a":"init","protocol":1,"id":"A"}"#), Heard::Other));
+        assert!(matches!(
+            read(r#"{"a":"init","protocol":1,"id":"A"}"#),
+            Heard::Other
+        ));
     }
 
     #[test]
     fn wrong_type_is_told() {
         let shown = br#"{"data":{"v":1,"data":{}},"a":"s","c":"d","d":"x"}"#;
         let error = read(Kind::RichText, shown).unwrap_err();
-        assert_eq!(error.to_string(), "the document is of type json0, not rich-text");
+        assert_eq!(
+            error.to_string(),
+            "the document is of type json0, not rich-text"
+        );
     }
 
     #[test]
@@ -226,7 +246,12 @@ mod tests {
         let doc = DocId::parse("d", "1").unwrap();
         let client = ClientId::parse("A").unwrap();
         let change = Change::Edit(Op::parse(Kind::TextUnicode, r#"[2,"AA"]"#).unwrap());
-        let request = Request::Submit { seq: 3, base: Revision(2), change, again: true };
+        let request = Request::Submit {
+            seq: 3,
+            base: Revision(2),
+            change,
+            again: true,
+        };
         let mut out = Vec::new();
         write(&doc, &client, &request, &mut out);
         assert_eq!(

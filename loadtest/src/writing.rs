@@ -26,7 +26,22 @@ pub(crate) enum Habit {
 }
 
 const LETTERS: [&str; 16] = [
-    "e", "t", "a", "o", "i", "n", " ", "s", "h", "r", "d", "l", "u", "é", "漢", "\u{1f600}",
+    "e",
+    "t",
+    "a",
+    "o",
+    "i",
+    "n",
+    " ",
+    "s",
+    "h",
+    "r",
+    "d",
+    "l",
+    "u",
+    "é",
+    "漢",
+    "\u{1f600}",
 ];
 /// Rich text counts UTF-16 units: without the last letter no edit can cut one in half.
 const PLAIN: usize = LETTERS.len() - 1;
@@ -59,7 +74,11 @@ impl Writer {
         if deletes {
             return splice(kind, position, 1, "");
         }
-        let letters = if kind == Kind::RichText { PLAIN } else { LETTERS.len() };
+        let letters = if kind == Kind::RichText {
+            PLAIN
+        } else {
+            LETTERS.len()
+        };
         splice(kind, position, 0, LETTERS[self.rng.usize(..letters)])
     }
 
@@ -91,14 +110,19 @@ pub(crate) fn splice(kind: Kind, position: u64, delete: u64, insert: &str) -> Op
         len if rich => parts.push(format!("{{\"delete\":{len}}}")),
         len => parts.push(format!("{{\"d\":{len}}}")),
     }
-    Op::parse(kind, &format!("[{}]", parts.join(","))).expect("a splice that does something is an op")
+    Op::parse(kind, &format!("[{}]", parts.join(",")))
+        .expect("a splice that does something is an op")
 }
 
 /// A text to begin with.
 pub(crate) fn content(kind: Kind, chars: u64, rng: &mut Rng) -> Content {
     let mut text = String::new();
     for at in 0..chars {
-        text.push_str(if at % 80 == 79 { "\n" } else { LETTERS[rng.usize(..PLAIN)] });
+        text.push_str(if at % 80 == 79 {
+            "\n"
+        } else {
+            LETTERS[rng.usize(..PLAIN)]
+        });
     }
     let json = serde_json::to_string(&text).expect("a string is JSON");
     let data = match kind {

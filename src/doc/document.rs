@@ -233,8 +233,10 @@ impl Document {
                 // It says it again; by then this node owns, or the other knows better.
                 Role::Following | Role::Claiming => {}
             },
-            Link::Commits(entries) => {
-                self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+            Link::Commits { head, entries } => {
+                self.forward(now, |forwarder, wants| {
+                    forwarder.commits(head, &entries, wants)
+                });
             }
             Link::Reject { id, refusal } => {
                 self.forward(now, |forwarder, wants| {
@@ -300,6 +302,7 @@ impl Document {
             return;
         }
         self.answered();
+        let durable = head.revision;
         let entries: Vec<_> = tail
             .since(tail.start())
             .into_iter()
@@ -308,7 +311,9 @@ impl Document {
             .collect();
         let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
         self.role = Role::Owning(Box::new(sequencer));
-        self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+        self.forward(now, |forwarder, wants| {
+            forwarder.commits(durable, &entries, wants)
+        });
         // Who was ahead of the last claim and is ahead of this one too was never told of such a revision.
         self.doubt_again = now.clock + DOUBT_PAUSE;
         for submit in std::mem::take(&mut self.ahead) {
@@ -477,8 +482,13 @@ impl Document {
             return;
         }
         if now.clock >= self.subscribe {
-            let link = Link::Subscribe { since: self.forwarder.head() };
-            self.ready.push_back(Action::Send { to: self.owner, link });
+            let link = Link::Subscribe {
+                since: self.forwarder.head(),
+            };
+            self.ready.push_back(Action::Send {
+                to: self.owner,
+                link,
+            });
             self.subscribe = now.clock + SUBSCRIBE_AGAIN;
         }
         self.retry_at(self.subscribe);

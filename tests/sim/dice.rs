@@ -39,7 +39,11 @@ pub(crate) fn op(dice: &mut Dice, content: &Content) -> Op {
     match content.kind() {
         Kind::TextUnicode => {
             let at = dice.below(len + 1);
-            let keep = if at == 0 { String::new() } else { format!("{at},") };
+            let keep = if at == 0 {
+                String::new()
+            } else {
+                format!("{at},")
+            };
             let json = if at < len && dice.percent(40) {
                 format!("[{keep}{{\"d\":{}}}]", 1 + dice.below((len - at).min(3)))
             } else {
@@ -50,7 +54,11 @@ pub(crate) fn op(dice: &mut Dice, content: &Content) -> Op {
         Kind::RichText => {
             // Letters of one unit each, so that any place is between two characters.
             let at = dice.below(len + 1);
-            let keep = if at == 0 { String::new() } else { format!("{{\"retain\":{at}}},") };
+            let keep = if at == 0 {
+                String::new()
+            } else {
+                format!("{{\"retain\":{at}}},")
+            };
             let rest = (len - at).min(3);
             let json = match dice.below(4) {
                 0 if rest > 0 => format!("[{keep}{{\"delete\":{}}}]", 1 + dice.below(rest)),

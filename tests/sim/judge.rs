@@ -18,7 +18,10 @@ pub(crate) fn judge(world: &World) -> Result<(), String> {
     for entry in &log {
         let key = (entry.id.client.clone(), entry.id.seq);
         if let Some(other) = places.insert(key, entry.revision) {
-            return Err(format!("{:?} is in the log twice: at {other} and {}", entry.id, entry.revision));
+            return Err(format!(
+                "{:?} is in the log twice: at {other} and {}",
+                entry.id, entry.revision
+            ));
         }
     }
     for (index, client) in world.clients.iter().enumerate() {
@@ -27,22 +30,35 @@ pub(crate) fn judge(world: &World) -> Result<(), String> {
             return Err(format!("client {index} still waits: {machine:?}"));
         }
         if machine.revision() != Some(head.revision) {
-            return Err(format!("client {index} is at {:?}, the log at {}", machine.revision(), head.revision));
+            return Err(format!(
+                "client {index} is at {:?}, the log at {}",
+                machine.revision(),
+                head.revision
+            ));
         }
         if machine.content() != head.content.as_ref() {
-            return Err(format!("client {index} differs: {:?}, the log: {:?}", machine.content(), head.content));
+            return Err(format!(
+                "client {index} differs: {:?}, the log: {:?}",
+                machine.content(),
+                head.content
+            ));
         }
         if machine.troubles().rollbacks > 0 {
             return Err(format!("client {index} had work thrown away"));
         }
         for (seq, revision) in machine.acknowledged() {
             if places.get(&(machine.id().clone(), *seq)) != Some(revision) {
-                return Err(format!("client {index}: the ack of {seq} at {revision} is not in the log"));
+                return Err(format!(
+                    "client {index}: the ack of {seq} at {revision} is not in the log"
+                ));
             }
         }
     }
     for entry in &log {
-        let known = world.clients.iter().find(|client| *client.machine.id() == entry.id.client);
+        let known = world
+            .clients
+            .iter()
+            .find(|client| *client.machine.id() == entry.id.client);
         if known.is_none_or(|client| entry.id.seq > client.machine.submits()) {
             return Err(format!("nobody submitted {:?}", entry.id));
         }

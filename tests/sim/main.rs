@@ -34,21 +34,33 @@ fn tell(shape: &Shape) {
         let mut world = World::new(seed, shape, false);
         world.tell();
         judge::judge(&world).unwrap_or_else(|fault| {
-            panic!("{fault}\nreproduce: SIM_SEED={seed} cargo test --test sim {}", shape.name)
+            panic!(
+                "{fault}\nreproduce: SIM_SEED={seed} cargo test --test sim {}",
+                shape.name
+            )
         });
         acknowledged += world.acknowledged();
         faults += world.faults;
     }
-    println!("{}: {count} stories, {acknowledged} ops acknowledged, {faults} faults, none lost or doubled", shape.name);
+    println!(
+        "{}: {count} stories, {acknowledged} ops acknowledged, {faults} faults, none lost or doubled",
+        shape.name
+    );
     assert!(acknowledged > count, "the stories are about something");
 }
 
 #[test]
 fn one_node() {
-    tell(&Shape { name: "one_node", nodes: 1 });
+    tell(&Shape {
+        name: "one_node",
+        nodes: 1,
+    });
 }
 
 #[test]
 fn three_nodes() {
-    tell(&Shape { name: "three_nodes", nodes: 3 });
+    tell(&Shape {
+        name: "three_nodes",
+        nodes: 3,
+    });
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use copydesk::client::{Client, Message, Request};
-use copydesk::doc::{Action, Answer, Ask, Document, DocumentSettings, Event, Link, Now, Submit, Ticket};
+use copydesk::doc::{
+    Action, Answer, Ask, Document, DocumentSettings, Event, Link, Now, Submit, Ticket,
+};
 use copydesk::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use copydesk::ot::{Content, Kind};
@@ -105,7 +107,11 @@ fn ms(ms: u64) -> Duration {
 impl World {
     pub(crate) fn new(seed: u64, shape: &Shape, trace: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let kind = if dice.percent(60) { Kind::TextUnicode } else { Kind::RichText };
+        let kind = if dice.percent(60) {
+            Kind::TextUnicode
+        } else {
+            Kind::RichText
+        };
         let clients = 2 + dice.below(4) as usize;
         let mut world = Self {
             kind,
@@ -125,12 +131,21 @@ impl World {
         };
         for _ in 0..shape.nodes {
             let id = world.fresh_node();
-            world.nodes.push(SimNode { id, document: None, sessions: BTreeMap::new(), timeout: None });
+            world.nodes.push(SimNode {
+                id,
+                document: None,
+                sessions: BTreeMap::new(),
+                timeout: None,
+            });
         }
         for index in 0..clients {
             let id = ClientId::parse(&format!("client-{index}")).unwrap();
             let edits_left = world.dice.below(25);
-            world.clients.push(SimClient { machine: Client::new(id), socket: None, edits_left });
+            world.clients.push(SimClient {
+                machine: Client::new(id),
+                socket: None,
+                edits_left,
+            });
             world.within(20, Happening::Connect(index));
             world.within(200, Happening::Edit(index));
         }
@@ -155,7 +170,10 @@ impl World {
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.clients.iter().map(|client| client.machine.acknowledged().len() as u64).sum()
+        self.clients
+            .iter()
+            .map(|client| client.machine.acknowledged().len() as u64)
+            .sum()
     }
 
     /// The log as the store holds it.
@@ -163,7 +181,10 @@ impl World {
         let mut log = Vec::new();
         loop {
             let since = Revision(log.len() as u64);
-            let page = self.load(Reach::Since(since)).expect("memory answers").entries;
+            let page = self
+                .load(Reach::Since(since))
+                .expect("memory answers")
+                .entries;
             if page.is_empty() {
                 return log;
             }
@@ -172,7 +193,10 @@ impl World {
     }
 
     fn rests(&self) -> bool {
-        let head = self.load(Reach::Since(Revision(u64::MAX >> 1))).expect("memory answers").head;
+        let head = self
+            .load(Reach::Since(Revision(u64::MAX >> 1)))
+            .expect("memory answers")
+            .head;
         self.clients.iter().all(|client| {
             client.edits_left == 0
                 && client.socket.is_some()
@@ -215,7 +239,16 @@ impl World {
             }
             Happening::Append(node, fence, batch) => {
                 let result = self.append(batch);
-                self.within(5, Happening::Answer(node, Event::Appended { fence, result: Ok(result) }));
+                self.within(
+                    5,
+                    Happening::Answer(
+                        node,
+                        Event::Appended {
+                            fence,
+                            result: Ok(result),
+                        },
+                    ),
+                );
             }
             Happening::Link(from, to, link) => self.event(to, Event::Linked { from, link }),
             Happening::Ring(node, owner) => {
@@ -245,8 +278,14 @@ impl World {
             }
             // One creates it, so that nobody's work is thrown away because two did.
             (Some(_), None) if index == 0 => {
-                let data = if self.kind == Kind::RichText { r#"[{"insert":"a\n"}]"# } else { "\"ab\"" };
-                machine.create(Content::create(self.kind, Some(data)).unwrap()).expect("it does not exist");
+                let data = if self.kind == Kind::RichText {
+                    r#"[{"insert":"a\n"}]"#
+                } else {
+                    "\"ab\""
+                };
+                machine
+                    .create(Content::create(self.kind, Some(data)).unwrap())
+                    .expect("it does not exist");
             }
             _ => {}
         }
@@ -261,7 +300,9 @@ impl World {
         if self.clients[index].socket.is_some() {
             return;
         }
-        let alive: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].id.0 != 0).collect();
+        let alive: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].id.0 != 0)
+            .collect();
         if alive.is_empty() {
             return self.within(200, Happening::Connect(index));
         }
@@ -269,15 +310,21 @@ impl World {
         let session = SessionId(self.next);
         self.next += 1;
         self.nodes[node].sessions.insert(session, index);
-        self.clients[index].socket =
-            Some(Socket { node, session, to_server: self.clock, to_client: self.clock });
+        self.clients[index].socket = Some(Socket {
+            node,
+            session,
+            to_server: self.clock,
+            to_client: self.clock,
+        });
         self.clients[index].machine.connected();
         self.pump(index);
     }
 
     /// The socket breaks: the client knows at once, the server a little later.
     fn cut(&mut self, index: usize) {
-        let Some(socket) = self.clients[index].socket.take() else { return };
+        let Some(socket) = self.clients[index].socket.take() else {
+            return;
+        };
         self.clients[index].machine.disconnected();
         self.within(500, Happening::Connect(index));
         let node = &mut self.nodes[socket.node];
@@ -290,7 +337,9 @@ impl World {
     fn pump(&mut self, index: usize) {
         while let Some(request) = self.clients[index].machine.poll() {
             let delay = ms(1 + self.dice.below(10));
-            let Some(socket) = &mut self.clients[index].socket else { continue };
+            let Some(socket) = &mut self.clients[index].socket else {
+                continue;
+            };
             socket.to_server = socket.to_server.max(self.clock + delay);
             let (at, session) = (socket.to_server, socket.session);
             self.at(at, Happening::Request(index, session, request));
@@ -299,11 +348,19 @@ impl World {
 
     fn request(&mut self, index: usize, session: SessionId, request: Request) {
         // What was on its way on a socket that broke may still arrive.
-        let Some(node) = self.nodes.iter().position(|node| node.sessions.contains_key(&session)) else { return };
+        let Some(node) = self
+            .nodes
+            .iter()
+            .position(|node| node.sessions.contains_key(&session))
+        else {
+            return;
+        };
         let ask = match request {
             Request::Subscribe { since } => Ask::Subscribe { since },
             Request::Fetch { since } => Ask::Fetch { since },
-            Request::Submit { seq, base, change, .. } => {
+            Request::Submit {
+                seq, base, change, ..
+            } => {
                 let client = self.clients[index].machine.id().clone();
                 let proposal = match change {
                     Change::Create(content) => Proposal::Create(content),
@@ -314,8 +371,16 @@ impl World {
                     }
                     Change::Delete | Change::Nothing => Proposal::Delete,
                 };
-                let id = SubmitId { author: UserId::anyone(), client, seq };
-                Ask::Submit(Submit { id, base: Some(base), proposal })
+                let id = SubmitId {
+                    author: UserId::anyone(),
+                    client,
+                    seq,
+                };
+                Ask::Submit(Submit {
+                    id,
+                    base: Some(base),
+                    proposal,
+                })
             }
         };
         // The ticket says what kind of request it answers.
@@ -324,16 +389,28 @@ impl World {
             _ => 0,
         });
         let id = self.nodes[node].id;
-        self.event(id, Event::Asked { session, ticket, ask });
+        self.event(
+            id,
+            Event::Asked {
+                session,
+                ticket,
+                ask,
+            },
+        );
     }
 
     fn message(&mut self, index: usize, session: SessionId, message: Message) {
-        if self.clients[index].socket.is_none_or(|socket| socket.session != session) {
+        if self.clients[index]
+            .socket
+            .is_none_or(|socket| socket.session != session)
+        {
             return;
         }
         let heard = self.clients[index].machine.received(message);
         if let Err(unfit) = heard {
-            self.fault = Some(format!("client {index} cannot take what it was sent: {unfit}"));
+            self.fault = Some(format!(
+                "client {index} cannot take what it was sent: {unfit}"
+            ));
         }
         self.pump(index);
         if self.storm(1) {
@@ -342,10 +419,14 @@ impl World {
     }
 
     fn say(&mut self, node: usize, session: SessionId, message: Message) {
-        let Some(index) = self.nodes[node].sessions.get(&session).copied() else { return };
+        let Some(index) = self.nodes[node].sessions.get(&session).copied() else {
+            return;
+        };
         let delay = ms(1 + self.dice.below(10));
         let clock = self.clock;
-        let Some(socket) = &mut self.clients[index].socket else { return };
+        let Some(socket) = &mut self.clients[index].socket else {
+            return;
+        };
         socket.to_client = socket.to_client.max(clock + delay);
         let at = socket.to_client;
         self.at(at, Happening::Message(index, session, message));
@@ -355,18 +436,28 @@ impl World {
 
     fn settings() -> DocumentSettings {
         // Small, so that every edge is reached.
-        DocumentSettings { tail_entries_max: 6, snapshot_entries: 10, ..DocumentSettings::default() }
+        DocumentSettings {
+            tail_entries_max: 6,
+            snapshot_entries: 10,
+            ..DocumentSettings::default()
+        }
     }
 
     fn event(&mut self, id: NodeId, event: Event) {
-        let Some(node) = self.nodes.iter().position(|node| node.id == id) else { return };
+        let Some(node) = self.nodes.iter().position(|node| node.id == id) else {
+            return;
+        };
         if self.nodes[node].id.0 == 0 {
             return;
         }
-        let now = Now { clock: self.clock, wall_ms: self.clock.as_millis() as u64 };
+        let now = Now {
+            clock: self.clock,
+            wall_ms: self.clock.as_millis() as u64,
+        };
         let owner = self.owner_as_seen(node);
-        let document =
-            self.nodes[node].document.get_or_insert_with(|| Document::new(id, owner, Self::settings()));
+        let document = self.nodes[node]
+            .document
+            .get_or_insert_with(|| Document::new(id, owner, Self::settings()));
         document.handle(event, now);
         let mut actions = Vec::new();
         while let Some(action) = document.poll() {
@@ -375,7 +466,10 @@ impl World {
         let timeout = document.timeout();
         if timeout.is_some() && timeout != self.nodes[node].timeout {
             self.nodes[node].timeout = timeout;
-            self.at(timeout.unwrap_or_default().max(self.clock), Happening::Timeout(id));
+            self.at(
+                timeout.unwrap_or_default().max(self.clock),
+                Happening::Timeout(id),
+            );
         }
         for action in actions {
             // A crash between any two steps.
@@ -399,7 +493,11 @@ impl World {
     }
 
     fn owner(&self) -> NodeId {
-        self.nodes.iter().map(|node| node.id).find(|id| id.0 != 0).unwrap_or(NodeId(0))
+        self.nodes
+            .iter()
+            .map(|node| node.id)
+            .find(|id| id.0 != 0)
+            .unwrap_or(NodeId(0))
     }
 
     fn crash(&mut self, node: usize) {
@@ -440,9 +538,16 @@ impl World {
         let owner = self.owner();
         for node in 0..self.nodes.len() {
             let id = self.nodes[node].id;
-            let Some(epoch) = self.nodes[node].document.as_ref().and_then(Document::owned) else { continue };
+            let Some(epoch) = self.nodes[node].document.as_ref().and_then(Document::owned) else {
+                continue;
+            };
             let owned = [(self.doc.clone(), epoch)];
-            let pulse = self.store.heartbeat(id, &owned).now_or_never().expect("memory answers").unwrap();
+            let pulse = self
+                .store
+                .heartbeat(id, &owned)
+                .now_or_never()
+                .expect("memory answers")
+                .unwrap();
             if !pulse.lost.is_empty() && !self.storm(30) {
                 self.within(20, Happening::Answer(id, Event::Deposed(Epoch(epoch.0))));
             }
@@ -463,7 +568,11 @@ impl World {
     fn perform(&mut self, node: usize, action: Action) {
         let id = self.nodes[node].id;
         match action {
-            Action::Reply { session, ticket, answer } => self.reply(node, session, ticket, answer),
+            Action::Reply {
+                session,
+                ticket,
+                answer,
+            } => self.reply(node, session, ticket, answer),
             Action::Deliver { to, entries } => {
                 self.must_be_durable(&entries);
                 for session in to.iter() {
@@ -484,7 +593,11 @@ impl World {
             }
             Action::Page { asker, since } => {
                 let page = self.unless_away(|world| world.load(Reach::Since(since)));
-                let event = Event::Paged { asker, since, page: page.map(|loaded| loaded.entries) };
+                let event = Event::Paged {
+                    asker,
+                    since,
+                    page: page.map(|loaded| loaded.entries),
+                };
                 self.within(20, Happening::Answer(id, event));
             }
             Action::Claim => {
@@ -492,11 +605,18 @@ impl World {
                 self.within(20, Happening::Answer(id, event));
             }
             Action::Append { fence, entries } => {
-                let batch = Batch { doc: self.doc.clone(), fence, entries };
+                let batch = Batch {
+                    doc: self.doc.clone(),
+                    fence,
+                    entries,
+                };
                 self.send_append(id, fence, batch);
             }
             Action::Save { fence, snapshot } => {
-                let saved = self.store.save_snapshot(&self.doc, fence, snapshot).now_or_never();
+                let saved = self
+                    .store
+                    .save_snapshot(&self.doc, fence, snapshot)
+                    .now_or_never();
                 saved.expect("memory answers").unwrap();
             }
         }
@@ -512,7 +632,9 @@ impl World {
                 if self.trace {
                     println!("refused: {refusal}");
                 }
-                let Some(index) = self.nodes[node].sessions.get(&session).copied() else { return };
+                let Some(index) = self.nodes[node].sessions.get(&session).copied() else {
+                    return;
+                };
                 return self.cut(index);
             }
             Answer::Committed => return,
@@ -521,7 +643,7 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, link: Link) {
-        if let Link::Commits(entries) = &link {
+        if let Link::Commits { entries, .. } = &link {
             self.must_be_durable(entries);
         }
         if self.storm(10) {
@@ -536,26 +658,50 @@ impl World {
 
     fn must_be_durable(&mut self, entries: &[Arc<Entry>]) {
         let Some(first) = entries.first() else { return };
-        let stored = self.load(Reach::Since(first.revision.before())).expect("memory answers").entries;
-        if stored.len() < entries.len() || stored.iter().zip(entries).any(|(stored, told)| stored != told) {
+        let stored = self
+            .load(Reach::Since(first.revision.before()))
+            .expect("memory answers")
+            .entries;
+        if stored.len() < entries.len()
+            || stored
+                .iter()
+                .zip(entries)
+                .any(|(stored, told)| stored != told)
+        {
             self.fault = Some(format!("told before it was durable: {entries:?}"));
         }
     }
 
     // The store.
 
-    fn unless_away<T>(&mut self, ask: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.storm(3) { Err(StoreError::new("ask", "away")) } else { ask(self) }
+    fn unless_away<T>(
+        &mut self,
+        ask: impl FnOnce(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.storm(3) {
+            Err(StoreError::new("ask", "away"))
+        } else {
+            ask(self)
+        }
     }
 
     fn load(&self, reach: Reach) -> Result<Loaded, StoreError> {
-        self.store.load(&self.doc, reach).now_or_never().expect("memory answers")
+        self.store
+            .load(&self.doc, reach)
+            .now_or_never()
+            .expect("memory answers")
     }
 
     fn head(&self) -> Result<(Snapshot, Vec<Arc<Entry>>), StoreError> {
-        let Loaded { mut snapshot, entries, .. } = self.load(Reach::Head)?;
+        let Loaded {
+            mut snapshot,
+            entries,
+            ..
+        } = self.load(Reach::Head)?;
         for entry in &entries {
-            snapshot.fold(entry).map_err(|error| StoreError::new("fold", error))?;
+            snapshot
+                .fold(entry)
+                .map_err(|error| StoreError::new("fold", error))?;
         }
         Ok((snapshot, entries))
     }
@@ -566,15 +712,27 @@ impl World {
     }
 
     fn claim(&self, node: NodeId) -> Result<(Fence, Snapshot, Tail), StoreError> {
-        let lease = self.store.claim(&self.doc, node).now_or_never().expect("memory answers")?;
+        let lease = self
+            .store
+            .claim(&self.doc, node)
+            .now_or_never()
+            .expect("memory answers")?;
         let (head, entries) = self.head()?;
-        let mut tail = Tail::new(entries.first().map_or(head.revision, |entry| entry.revision.before()));
+        let mut tail = Tail::new(
+            entries
+                .first()
+                .map_or(head.revision, |entry| entry.revision.before()),
+        );
         entries.into_iter().for_each(|entry| tail.push(entry));
         Ok((lease.fence, head, tail))
     }
 
     fn append(&self, batch: Batch) -> Result<(), Refused> {
-        let answers = self.store.append(vec![batch]).now_or_never().expect("memory answers");
+        let answers = self
+            .store
+            .append(vec![batch])
+            .now_or_never()
+            .expect("memory answers");
         answers.expect("memory answers").remove(0)
     }
 
@@ -582,7 +740,16 @@ impl World {
     fn send_append(&mut self, node: NodeId, fence: Fence, batch: Batch) {
         if self.storm(3) {
             let unknown = Err(StoreError::new("append", "nobody knows"));
-            self.within(30, Happening::Answer(node, Event::Appended { fence, result: unknown }));
+            self.within(
+                30,
+                Happening::Answer(
+                    node,
+                    Event::Appended {
+                        fence,
+                        result: unknown,
+                    },
+                ),
+            );
             match self.dice.below(3) {
                 0 => drop(self.append(batch)),
                 1 => self.within(2_000, Happening::LateAppend(batch)),
@@ -601,5 +768,9 @@ fn snapshot(shown: &Shown) -> Snapshot {
         let data = std::str::from_utf8(shown.data()).unwrap();
         Content::create(kind, Some(data)).unwrap()
     });
-    Snapshot { revision: shown.revision, content, ..Snapshot::default() }
+    Snapshot {
+        revision: shown.revision,
+        content,
+        ..Snapshot::default()
+    }
 }
