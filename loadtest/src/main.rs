@@ -2,6 +2,7 @@
 
 mod check;
 mod clerk;
+mod lens;
 mod member;
 mod options;
 mod report;
@@ -11,6 +12,7 @@ mod server;
 mod socket;
 mod stats;
 mod tape;
+mod trace;
 mod wire;
 mod writing;
 
@@ -21,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::options::Common;
 use crate::report::Report;
-use crate::scenario::{fanout, hot, idle, many};
+use crate::scenario::{fanout, hot, idle, many, open, replay};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,6 +52,8 @@ enum Scenario {
     Many(many::Options),
     Fanout(fanout::Options),
     Idle(idle::Options),
+    Open(open::Options),
+    Replay(replay::Options),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +83,8 @@ fn load(arguments: &Arguments) -> Result<Report> {
             Scenario::Many(options) => many::run(common, options).await,
             Scenario::Fanout(options) => fanout::run(common, options).await,
             Scenario::Idle(options) => idle::run(common, options).await,
+            Scenario::Open(options) => open::run(common, options).await,
+            Scenario::Replay(options) => replay::run(common, options).await,
         }
     }))?;
     if let Some(file) = &common.json {

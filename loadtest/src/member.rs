@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use copydesk::client::{Client, Message, Request};
-use copydesk::id::ClientId;
+use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Change, Revision, Snapshot};
-use copydesk::ot::Op;
+use copydesk::ot::{Kind, Op};
 
 use crate::socket::Socket;
 use crate::stats::Stats;
@@ -73,6 +73,12 @@ impl Editor {
             in_flight: Vec::new(),
             acked: 0,
         }
+    }
+
+    /// Which document it edits.
+    pub(crate) fn doc(&self) -> (DocId, Kind) {
+        let tape = self.tape.borrow();
+        (tape.doc.clone(), tape.kind)
     }
 
     /// Takes in a frame.

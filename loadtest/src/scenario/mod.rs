@@ -4,3 +4,6 @@ pub(crate) mod fanout;
 pub(crate) mod hot;
 pub(crate) mod idle;
 pub(crate) mod many;
+pub(crate) mod open;
+pub(crate) mod replay;
+mod session;

@@ -1,0 +1,197 @@
+//! How long a document takes to open.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use copydesk::client::Request;
+use copydesk::ot::{Content, Kind};
+use fastrand::Rng;
+use tokio::time::timeout;
+
+use crate::clerk::{Clerk, join};
+use crate::member::{Editor, Pace};
+use crate::options::{self, Common};
+use crate::report::{Report, Unit};
+use crate::run::{allow_files, bar};
+use crate::server::Cost;
+use crate::socket::{Socket, Target};
+use crate::stats::Latencies;
+use crate::tape::Tape;
+use crate::wire::{self, Heard};
+use crate::writing::{self, Habit, Writer};
+
+/// How long a document takes to open: from asking for it to its last byte.
+///
+/// Each time on a new connection, whose making is not counted. Before each opening the document is edited, so that nobody
+/// can be shown what was prepared for the one before; --untouched leaves it alone.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How long the document is.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    chars: u64,
+    /// Leave the document alone between two openings.
+    #[arg(long)]
+    untouched: bool,
+    /// What kind of document it is: text-unicode or rich-text.
+    #[arg(long = "type", default_value = "text-unicode", value_parser = options::kind)]
+    kind: Kind,
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
+    allow_files(3)?;
+    let seed = common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let mut rng = Rng::with_seed(seed);
+    let target = Target::resolve(&common.url).await?;
+    let doc = common.doc("open", 0)?;
+    let content = writing::content(options.kind, options.chars, &mut rng);
+    let mut clerk = Clerk::new(&target).await?;
+    clerk.create(&doc, content).await?;
+    let tape = std::rc::Rc::new(std::cell::RefCell::new(Tape::new(doc, options.kind)));
+    let mut editor = Typist::new(&target, tape, rng, options).await?;
+    let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
+    let before = common.server_pid.map(Cost::of).transpose()?;
+    let began = Instant::now();
+    while times.len() == 0 || began.elapsed() < common.seconds() {
+        if !options.untouched {
+            editor.edit().await?;
+        }
+        let (time, size) = editor.time_opening(&target).await?;
+        times.record(time);
+        bytes = size;
+        bar.set_message(format!("{} openings", times.len()));
+        bar.tick();
+    }
+    bar.finish_and_clear();
+    let mut report = Report::new("open", began.elapsed());
+    report.parameter("seed", seed);
+    report.parameter("type", options.kind.name());
+    report.parameter("chars", options.chars);
+    report.parameter("edited", !options.untouched);
+    report.figure("openings", "openings", times.len() as f64, Unit::Count);
+    report.latencies(
+        ["open_p50_us", "open_p99_us", "open_max_us"],
+        ["open p50", "open p99", "open max"],
+        &times,
+    );
+    report.figure(
+        "snapshot_bytes",
+        "bytes of a snapshot",
+        bytes as f64,
+        Unit::Bytes,
+    );
+    if let (Some(before), Some(pid)) = (before, common.server_pid) {
+        let after = Cost::of(pid)?;
+        let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
+        report.figure(
+            "server_cpu_us_per_open",
+            "server time an opening",
+            cpu / times.len() as f64,
+            Unit::Microseconds,
+        );
+        report.figure(
+            "server_rss_bytes",
+            "server memory",
+            after.rss_bytes as f64,
+            Unit::Bytes,
+        );
+    }
+    report.checked = "every opening showed what the one who edits sees".to_owned();
+    Ok(report)
+}
+
+/// Edits the document between two openings, and knows what they must show.
+struct Typist {
+    socket: Socket,
+    editor: Editor,
+    writer: Writer,
+}
+
+impl Typist {
+    async fn new(
+        target: &Target,
+        tape: crate::member::SharedTape,
+        mut rng: Rng,
+        options: &Options,
+    ) -> Result<Self> {
+        let (socket, id) = join(target, 0).await?;
+        let writer = |rng| Writer::new(rng, options.chars, Habit::Anywhere);
+        let spare = writer(rng.fork());
+        let editor = Editor::new(id, tape, spare, Pace::Silent);
+        let mut typist = Self {
+            socket,
+            editor,
+            writer: writer(rng),
+        };
+        typist
+            .settle(|editor| editor.client.content().is_some())
+            .await?;
+        Ok(typist)
+    }
+
+    /// Makes an edit, and waits until it is acknowledged.
+    async fn edit(&mut self) -> Result<()> {
+        let content = self
+            .editor
+            .client
+            .content()
+            .context("the document is gone")?;
+        let op = self.writer.edit(content);
+        self.editor.edit(op, Instant::now())?;
+        self.settle(|editor| editor.client.is_settled()).await
+    }
+
+    async fn settle(&mut self, done: impl Fn(&Editor) -> bool) -> Result<()> {
+        let mut stats = crate::stats::Stats::new();
+        loop {
+            self.editor.speak(&mut self.socket);
+            self.socket.flush()?;
+            if done(&self.editor) {
+                return Ok(());
+            }
+            let read = self
+                .socket
+                .read(|frame, now| self.editor.hear(frame, now, &mut stats));
+            timeout(PATIENCE, read)
+                .await
+                .context("no answer in time")??;
+            ensure!(stats.failed == 0, "{}", stats.failures.join("; "));
+        }
+    }
+
+    /// Opens the document on a new connection; how long it took, and how many bytes it was.
+    async fn time_opening(&self, target: &Target) -> Result<(Duration, usize)> {
+        let (mut socket, id) = join(target, 1).await?;
+        let (doc, kind) = self.editor.doc();
+        let mut json = Vec::new();
+        wire::write(&doc, &id, &Request::Subscribe { since: None }, &mut json);
+        let mut opened = None;
+        let began = Instant::now();
+        socket.say(&json);
+        socket.flush()?;
+        while opened.is_none() {
+            let read = socket.read(|frame, _| {
+                let time = began.elapsed();
+                if let Heard::Shown {
+                    revision,
+                    exists,
+                    data,
+                } = wire::read(kind, frame)?
+                {
+                    let content = exists.then(|| Content::create(kind, data)).transpose()?;
+                    let client = &self.editor.client;
+                    let same =
+                        Some(revision) == client.revision() && content.as_ref() == client.content();
+                    ensure!(same, "an opening showed another document");
+                    opened = Some((time, frame.len()));
+                }
+                Ok(())
+            });
+            timeout(PATIENCE, read)
+                .await
+                .context("open the document: no answer in time")??;
+        }
+        opened.context("the wait ended with an opening")
+    }
+}

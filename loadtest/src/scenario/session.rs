@@ -1,0 +1,389 @@
+//! The agents of a recorded session, each with a client, played transaction by transaction.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use copydesk::client::{Client, Message, Request};
+use copydesk::id::ClientId;
+use copydesk::log::{Change, Revision, Snapshot};
+use copydesk::ot::{Content, Kind, Op, Side};
+use tokio::time::timeout;
+
+use crate::check::Claim;
+use crate::clerk::join;
+use crate::lens::Lens;
+use crate::member::SharedTape;
+use crate::socket::{Socket, Target};
+use crate::stats::Stats;
+use crate::tape::Told;
+use crate::trace::{Trace, Transaction};
+use crate::wire::{self, Heard};
+use crate::writing::splice;
+
+/// All agents, and the order in which the server has put what they did.
+pub(crate) struct Session {
+    agents: Vec<Agent>,
+    tape: SharedTape,
+    /// What became each revision after the first: whose, and which of their transactions.
+    log: Vec<(usize, u32)>,
+    /// Which transactions of each agent are still to be played, as what they will have seen.
+    ahead: Vec<VecDeque<Vec<u32>>>,
+    /// Submits that were made on another revision than the newest.
+    pub(crate) concurrent: u64,
+    /// Transactions whose agent had to see more than it had seen when it was recorded.
+    pub(crate) inexact: u64,
+}
+
+/// One agent: a person, their lens, their client.
+struct Agent {
+    socket: Socket,
+    client: Client,
+    lens: Lens,
+    /// What the server has sent and the client has not been told, in order.
+    inbox: VecDeque<Message>,
+    /// The revision that the next in the inbox, or the next to arrive, leads to.
+    arriving: Revision,
+    /// How many transactions of each agent the person has seen.
+    seen: Vec<u32>,
+    /// How many of its own have been submitted.
+    submitted: u32,
+    sent: Option<Instant>,
+}
+
+/// The document is made by one create.
+const FIRST: Revision = Revision(1);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Session {
+    pub(crate) async fn new(target: &Target, trace: &Trace, tape: SharedTape) -> Result<Self> {
+        let mut agents = Vec::new();
+        for index in 0..trace.agents {
+            agents.push(Agent::join(target, index, trace.agents, &tape).await?);
+        }
+        let mut ahead = vec![VecDeque::new(); trace.agents];
+        for transaction in &trace.transactions {
+            ahead[transaction.agent].push_back(transaction.seen.clone());
+        }
+        Ok(Self {
+            agents,
+            tape,
+            log: Vec::new(),
+            ahead,
+            concurrent: 0,
+            inexact: 0,
+        })
+    }
+
+    /// Plays the next transaction of the trace.
+    pub(crate) async fn play(
+        &mut self,
+        trace: &Trace,
+        transaction: &Transaction,
+        stats: &mut Stats,
+    ) -> Result<()> {
+        let agent = transaction.agent;
+        self.catch_up(stats).await?;
+        self.show_all(agent, &transaction.seen, stats).await?;
+        let person = &mut self.agents[agent];
+        let exact = (0..trace.agents)
+            .all(|other| other == agent || person.seen[other] == transaction.seen[other]);
+        self.inexact += u64::from(!exact);
+        let op = op(person.lens.shown(), transaction)?;
+        person.lens.edit(op)?;
+        self.ahead[agent].pop_front();
+        self.submit(agent, stats).await
+    }
+
+    /// Tells everybody everything.
+    pub(crate) async fn finish(&mut self, stats: &mut Stats) -> Result<()> {
+        self.ahead.iter_mut().for_each(VecDeque::clear);
+        while self.catch_up(stats).await? {}
+        for person in &mut self.agents {
+            while person.lens.next().is_some() {
+                person.lens.show()?;
+            }
+            ensure!(
+                person.lens.is_clear() && person.client.is_settled(),
+                "something was never sent"
+            );
+        }
+        Ok(())
+    }
+
+    /// What each client says that it did.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (ClientId, Claim)> {
+        self.agents.iter().map(|person| {
+            let client = &person.client;
+            let acknowledged = client.acknowledged().to_vec();
+            (
+                client.id().clone(),
+                Claim {
+                    submits: client.submits(),
+                    acknowledged,
+                },
+            )
+        })
+    }
+
+    /// What each person sees.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = String> {
+        self.agents
+            .iter()
+            .map(|person| person.lens.shown().to_text())
+    }
+
+    /// Tells every client what its person is to see next anyway, and acks as soon as they are next. Whether any was told
+    /// anything.
+    async fn catch_up(&mut self, stats: &mut Stats) -> Result<bool> {
+        let mut told = false;
+        let mut going = true;
+        while std::mem::take(&mut going) {
+            for agent in 0..self.agents.len() {
+                while self.is_welcome(agent) {
+                    self.hear(agent, stats).await?;
+                    going = true;
+                    told = true;
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// Whether the next commit is the client's own, or one that its person's next transaction will have seen.
+    fn is_welcome(&self, agent: usize) -> bool {
+        let next = self.log.get(self.agents[agent].heard());
+        let limit = self.ahead[agent].front();
+        next.is_some_and(|(author, which)| {
+            *author == agent || limit.is_none_or(|limit| *which < limit[*author])
+        })
+    }
+
+    /// Shows a person all that they had seen when the transaction was recorded, and as little else as can be.
+    async fn show_all(&mut self, agent: usize, seen: &[u32], stats: &mut Stats) -> Result<()> {
+        loop {
+            let person = &mut self.agents[agent];
+            while person
+                .lens
+                .next()
+                .is_some_and(|author| person.seen[author] < seen[author])
+            {
+                person.show_next()?;
+            }
+            let missing =
+                (0..seen.len()).find(|other| *other != agent && person.seen[*other] < seen[*other]);
+            let Some(author) = missing else { return Ok(()) };
+            if person.lens.holds(author) {
+                // It stands behind something that they had not seen: the server's order leaves no choice.
+                person.show_next()?;
+            } else if person.heard() < self.log.len() {
+                self.hear(agent, stats).await?;
+            } else {
+                // Its author has not submitted it: their ack stands behind commits that were held back.
+                let waits = self.agents[author].heard() < self.log.len();
+                ensure!(waits, "a transaction is to be seen that nobody made");
+                self.hear(author, stats).await?;
+            }
+        }
+    }
+
+    /// Tells a client the next commit. If it was its own, the next one is submitted.
+    async fn hear(&mut self, agent: usize, stats: &mut Stats) -> Result<()> {
+        let (author, _) = self.log[self.agents[agent].heard()];
+        let person = &mut self.agents[agent];
+        person.arrive(&self.tape, 1).await?;
+        let message = person.inbox.pop_front().context("something has arrived")?;
+        if author != agent {
+            let op = person.applied(&message)?;
+            person.lens.told(author, op);
+            person.client.received(message)?;
+            return Ok(());
+        }
+        person.client.received(message)?;
+        ensure!(
+            person.client.is_settled(),
+            "an ack did not settle its submit"
+        );
+        self.submit(agent, stats).await
+    }
+
+    /// Submits the next of what a person did, if the client is free, and waits until the server has put it in order.
+    async fn submit(&mut self, agent: usize, stats: &mut Stats) -> Result<()> {
+        let person = &mut self.agents[agent];
+        if !person.client.is_settled() {
+            return Ok(());
+        }
+        let Some(op) = person.lens.give()? else {
+            return Ok(());
+        };
+        person.client.edit(op)?;
+        person.speak(&self.tape)?;
+        let behind = self.log.len() - person.heard();
+        self.concurrent += u64::from(behind > 0);
+        person.arrive(&self.tape, behind + 1).await?;
+        let now = Instant::now();
+        let sent: Vec<_> = person.sent.take().into_iter().collect();
+        stats.acked(&sent, now);
+        stats.received(person.socket.take_received());
+        self.log.push((agent, person.submitted));
+        person.submitted += 1;
+        Ok(())
+    }
+}
+
+impl Agent {
+    async fn join(target: &Target, index: usize, agents: usize, tape: &SharedTape) -> Result<Self> {
+        let (socket, id) = join(target, index).await?;
+        let mut client = Client::new(id);
+        client.connected();
+        let mut agent = Self {
+            socket,
+            client,
+            lens: Lens::new(Content::create(Kind::TextUnicode, None)?),
+            inbox: VecDeque::new(),
+            arriving: FIRST,
+            seen: vec![0; agents],
+            submitted: 0,
+            sent: None,
+        };
+        agent.speak(tape)?;
+        while agent.client.revision().is_none() {
+            agent.arrive(tape, 1).await?;
+            let message = agent.inbox.pop_front().context("something has arrived")?;
+            agent.client.received(message)?;
+        }
+        ensure!(
+            agent.client.revision() == Some(FIRST),
+            "the document was not made by us alone"
+        );
+        agent.arriving = FIRST.next();
+        agent.lens = Lens::new(
+            agent
+                .client
+                .content()
+                .context("the document is gone")?
+                .clone(),
+        );
+        Ok(agent)
+    }
+
+    /// How many commits after the first the client has been told.
+    fn heard(&self) -> usize {
+        let revision = self.client.revision().unwrap_or(FIRST);
+        usize::try_from(revision.0 - FIRST.0).unwrap_or(usize::MAX)
+    }
+
+    fn show_next(&mut self) -> Result<()> {
+        if let Some(author) = self.lens.next() {
+            self.seen[author] += 1;
+        }
+        self.lens.show()
+    }
+
+    /// Another's commit as it changes what the client has.
+    fn applied(&self, message: &Message) -> Result<Op> {
+        let Message::Commit(entry) = message else {
+            bail!("a commit of another is no ack")
+        };
+        match (&entry.change, self.client.in_flight()) {
+            (Change::Edit(op), Some((_, Change::Edit(own)))) => Ok(op.transform(own, Side::Right)?),
+            (Change::Edit(op), _) => Ok(op.clone()),
+            (change, _) => bail!("nobody made {change:?}"),
+        }
+    }
+
+    fn speak(&mut self, tape: &SharedTape) -> Result<()> {
+        while let Some(request) = self.client.poll() {
+            let mut json = Vec::new();
+            wire::write(&tape.borrow().doc, self.client.id(), &request, &mut json);
+            self.socket.say(&json);
+            if let Request::Submit { .. } = request {
+                self.sent = Some(Instant::now());
+            }
+        }
+        self.socket.flush()
+    }
+
+    /// Waits until so many messages are in the inbox.
+    async fn arrive(&mut self, tape: &SharedTape, count: usize) -> Result<()> {
+        while self.inbox.len() < count {
+            let (inbox, arriving, client) = (&mut self.inbox, &mut self.arriving, &self.client);
+            let read = self.socket.read(|frame, _| {
+                let told = tape.borrow_mut().read(*arriving, frame)?;
+                if let Some(message) = message(told, tape, client, arriving)? {
+                    inbox.push_back(message);
+                }
+                Ok(())
+            });
+            timeout(PATIENCE, read)
+                .await
+                .context("no answer in time")??;
+        }
+        Ok(())
+    }
+}
+
+/// What a frame says to the client, if it is the next thing to say.
+fn message(
+    told: Told<'_>,
+    tape: &SharedTape,
+    client: &Client,
+    arriving: &mut Revision,
+) -> Result<Option<Message>> {
+    let (message, revision) = match told {
+        Told::Commit(commit) => {
+            let revision = commit.entry.revision;
+            (Message::Commit(commit.entry), revision)
+        }
+        Told::Other(Heard::Bare(id, seq, revision)) if id == *client.id() => {
+            (Message::Acked { seq, revision }, revision)
+        }
+        Told::Other(Heard::Shown {
+            revision,
+            exists,
+            data,
+        }) => {
+            let content = exists
+                .then(|| tape.borrow_mut().content(data))
+                .transpose()?;
+            let snapshot = Snapshot {
+                revision,
+                content,
+                ..Snapshot::default()
+            };
+            return Ok(Some(Message::Shown(snapshot)));
+        }
+        Told::Other(Heard::Refused(_, said)) => bail!("the server refused: {said}"),
+        Told::Other(_) => return Ok(None),
+    };
+    // Some servers tell a submitter again what it has been told.
+    if revision < *arriving {
+        return Ok(None);
+    }
+    ensure!(
+        revision == *arriving,
+        "revision {revision} came where {arriving} was due"
+    );
+    *arriving = revision.next();
+    Ok(Some(message))
+}
+
+/// A transaction's patches as one op on what its agent sees. An empty transaction is an empty op: it counts as well.
+fn op(shown: &Content, transaction: &Transaction) -> Result<Op> {
+    let mut whole: Option<Op> = None;
+    let mut text = shown.clone();
+    for (position, delete, insert) in &transaction.patches {
+        let op = if *delete == 0 && insert.is_empty() {
+            Op::noop(Kind::TextUnicode)
+        } else {
+            splice(Kind::TextUnicode, *position, *delete, insert)
+        };
+        text.apply(&op)
+            .context("a patch does not fit what its agent sees")?;
+        whole = Some(match whole {
+            Some(first) => first.compose(&op)?,
+            None => op,
+        });
+    }
+    Ok(whole.unwrap_or_else(|| Op::noop(Kind::TextUnicode)))
+}
