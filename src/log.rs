@@ -125,8 +125,8 @@ impl Change {
         let json = || std::str::from_utf8(json).map_err(|_| DecodeError::Form("not UTF-8"));
         match tag {
             b'C' => Ok(Self::Create(read_content(json()?)?)),
-            b'T' => Ok(Self::Edit(Op::parse(Kind::TextUnicode, json()?)?)),
-            b'R' => Ok(Self::Edit(Op::parse(Kind::RichText, json()?)?)),
+            b'T' => Ok(Self::Edit(Op::parse_logged(Kind::TextUnicode, json()?)?)),
+            b'R' => Ok(Self::Edit(Op::parse_logged(Kind::RichText, json()?)?)),
             b'D' => Ok(Self::Delete),
             b'N' => Ok(Self::Nothing),
             _ => Err(DecodeError::Form("an unknown kind of change")),

@@ -10,7 +10,9 @@ fn table() -> BTreeMap<String, Vec<String>> {
     let rows = page.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
         // | floor | module | may import | is |
-        let [floor, module, imports, ..] = cells[..] else { return None };
+        let [floor, module, imports, ..] = cells[..] else {
+            return None;
+        };
         floor.parse::<u32>().ok()?;
         Some((words(module), words(imports)))
     });
@@ -24,7 +26,12 @@ fn table() -> BTreeMap<String, Vec<String>> {
 }
 
 fn words(cell: &str) -> Vec<String> {
-    cell.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).map(str::to_owned).collect()
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn read(path: &str) -> String {
@@ -44,11 +51,25 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// What a file imports of ours: the first word behind each `crate::`. Its tests may import what they like.
 fn imports(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
+    let code = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     let named = |line: &str| -> Vec<String> {
-        let word = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_owned();
-        line.split("crate::").skip(1).map(word).filter(|word| !word.is_empty()).collect()
+        let word = |rest: &str| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        line.split("crate::")
+            .skip(1)
+            .map(word)
+            .filter(|word| !word.is_empty())
+            .collect()
     };
     code.flat_map(named).collect()
 }
@@ -56,7 +77,10 @@ fn imports(text: &str) -> Vec<String> {
 #[test]
 fn modules_import_what_their_row_allows() {
     let table = table();
-    assert!(table.len() >= 12, "ARCHITECTURE.md has its table: {table:?}");
+    assert!(
+        table.len() >= 12,
+        "ARCHITECTURE.md has its table: {table:?}"
+    );
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = Vec::new();
     files(&root, &mut sources);
@@ -74,7 +98,10 @@ fn modules_import_what_their_row_allows() {
         };
         for import in imports(&fs::read_to_string(path).expect("a source")) {
             if import != module && !allowed.contains(&import) {
-                faults.push(format!("{}: {module} may not import {import}", inside.display()));
+                faults.push(format!(
+                    "{}: {module} may not import {import}",
+                    inside.display()
+                ));
             }
         }
     }

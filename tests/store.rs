@@ -910,6 +910,20 @@ async fn appends_of_many_are_gathered() {
 }
 
 #[tokio::test]
+async fn write_ahead_log_is_used_again() {
+    let factory = InFolder::new();
+    let log = factory.folder.path().join("copydesk.db-wal");
+    let size = || std::fs::metadata(&log).unwrap().len();
+    assert_eq!(size(), 16 << 20);
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    // Some 160 MiB.
+    for at in 0..2_000 {
+        ann.write(create(&noise(80_000, at))).await;
+    }
+    assert!(size() <= 80 << 20, "{}", size());
+}
+
+#[tokio::test]
 async fn full_disk_acknowledges_nothing_and_recovers() {
     let factory = InFolder::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
@@ -1153,7 +1167,8 @@ fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
 // ---- Measurements ----
 
 /// `cargo test --release --test store measure -- --ignored --nocapture`, in `STORE_BENCH` or the folder for temporary
-/// files. Disks swing: all that is measured takes turns, and each is compared with the bare flushes of its own turn.
+/// files. Disks swing: all that is measured takes turns, and each is compared with the bare flushes of its own turn. On
+/// a busy machine only the processor's time tells anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; wants a quiet machine"]
 async fn measure() {
@@ -1191,29 +1206,41 @@ async fn measure() {
         }
         writers.push(documents);
     }
-    let mut figures: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-    for _ in 0..15 {
+    let mut figures: BTreeMap<String, Vec<[f64; 3]>> = BTreeMap::new();
+    for _ in 0..9 {
         for (documents, entries) in shapes {
             for (at, (name, _)) in stores.iter().enumerate() {
                 let flushes = flushes_per_second(folder.path());
-                let rate = appends_per_second(&mut writers[at], documents, entries).await;
+                let before = cpu_us();
+                let (count, seconds) =
+                    append_for_a_while(&mut writers[at], documents, entries).await;
+                let cpu = (cpu_us() - before) / count;
                 let shape = format!("{documents:5} documents x {entries:5} entries, {name}");
-                figures
-                    .entry(shape)
-                    .or_default()
-                    .push((rate, rate / flushes));
+                let turn = [count / seconds, count / seconds / flushes, cpu];
+                figures.entry(shape).or_default().push(turn);
             }
         }
     }
-    for (shape, mut turns) in figures {
-        turns.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let rate = turns[turns.len() / 2].0;
-        turns.sort_by(|a, b| a.1.total_cmp(&b.1));
+    for (shape, turns) in figures {
+        let [rate, ratio, cpu] = [0, 1, 2].map(|column| {
+            let mut values: Vec<f64> = turns.iter().map(|turn| turn[column]).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        });
         println!(
-            "{shape}: {rate:8.0} entries/s, {:6.2} for each bare flush",
-            turns[turns.len() / 2].1
+            "{shape}: {rate:8.0} entries/s, {ratio:6.2} a bare flush, {cpu:6.1} µs of processor each"
         );
     }
+}
+
+/// The processor's time of all our threads, in microseconds.
+fn cpu_us() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let spent = tasks.filter_map(|task| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<f64>().ok()
+    });
+    spent.sum::<f64>() / 1e3
 }
 
 fn flushes_per_second(folder: &Path) -> f64 {
@@ -1231,8 +1258,12 @@ fn flushes_per_second(folder: &Path) -> f64 {
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Entries a second, when so many documents at a time append so many entries each.
-async fn appends_per_second(writers: &mut [Writer<'_>], documents: usize, entries: usize) -> f64 {
+/// Lets so many documents at a time append so many entries each. Returns how many that were, in how many seconds.
+async fn append_for_a_while(
+    writers: &mut [Writer<'_>],
+    documents: usize,
+    entries: usize,
+) -> (f64, f64) {
     let change = insert("some words of a text");
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_millis(200) {
@@ -1240,7 +1271,7 @@ async fn appends_per_second(writers: &mut [Writer<'_>], documents: usize, entrie
         writers.rotate_left(documents % 1_000);
         count += documents * entries;
     }
-    count as f64 / start.elapsed().as_secs_f64()
+    (count as f64, start.elapsed().as_secs_f64())
 }
 
 async fn append_all(writers: &mut [Writer<'_>], count: usize, change: &Change) {

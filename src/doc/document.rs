@@ -73,6 +73,8 @@ pub struct Document {
     retry: Option<Duration>,
     /// How often in a row the store did not answer.
     failures: u32,
+    /// When to tell an owner elsewhere again that its commits are wanted here.
+    subscribe: Duration,
     settings: DocumentSettings,
     /// What the machines want, not yet looked at for what is meant for this node.
     out: VecDeque<Action>,
@@ -99,6 +101,9 @@ const AHEAD_MAX: usize = 64;
 /// How long a submit may be with an owner elsewhere before it is said again.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 
+/// How long a reader on this node may miss what an owner elsewhere committed last.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
+
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
@@ -115,6 +120,7 @@ impl Document {
             doubt_again: Duration::ZERO,
             retry: None,
             failures: 0,
+            subscribe: Duration::ZERO,
             settings,
             out: VecDeque::new(),
             ready: VecDeque::new(),
@@ -131,7 +137,7 @@ impl Document {
             } => self.asked(session, ticket, ask, now),
             Event::Left(session) => self.forwarder.left(session),
             Event::Linked { from, link } => self.linked(from, link, now),
-            Event::Ring(owner) => self.owner = owner,
+            Event::Ring(owner) => self.ring(owner, now),
             Event::Shown(Ok((shown, entries))) => {
                 self.answered();
                 self.forward(now, |forwarder, wants| {
@@ -223,10 +229,14 @@ impl Document {
             Link::Submit(submit) => self.submit(from, submit, now),
             Link::Subscribe { since } => match &mut self.role {
                 Role::Owning(sequencer) => sequencer.subscribe(from, since, &mut self.out),
-                Role::Following | Role::Claiming => self.claim(),
+                Role::Following if self.owner == self.me => self.claim(),
+                // It says it again; by then this node owns, or the other knows better.
+                Role::Following | Role::Claiming => {}
             },
-            Link::Commits(entries) => {
-                self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+            Link::Commits { head, entries } => {
+                self.forward(now, |forwarder, wants| {
+                    forwarder.commits(head, &entries, wants)
+                });
             }
             Link::Reject { id, refusal } => {
                 self.forward(now, |forwarder, wants| {
@@ -292,6 +302,7 @@ impl Document {
             return;
         }
         self.answered();
+        let durable = head.revision;
         let entries: Vec<_> = tail
             .since(tail.start())
             .into_iter()
@@ -300,7 +311,9 @@ impl Document {
             .collect();
         let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
         self.role = Role::Owning(Box::new(sequencer));
-        self.forward(now, |forwarder, wants| forwarder.commits(&entries, wants));
+        self.forward(now, |forwarder, wants| {
+            forwarder.commits(durable, &entries, wants)
+        });
         // Who was ahead of the last claim and is ahead of this one too was never told of such a revision.
         self.doubt_again = now.clock + DOUBT_PAUSE;
         for submit in std::mem::take(&mut self.ahead) {
@@ -343,6 +356,19 @@ impl Document {
                 self.resign(now);
                 self.unanswered(now);
             }
+        }
+    }
+
+    /// The ring names an owner, perhaps the same again.
+    fn ring(&mut self, owner: NodeId, now: Now) {
+        let news = std::mem::replace(&mut self.owner, owner) != owner;
+        if owner == self.me && self.forwarder.is_listening() && self.owned().is_none() {
+            // Whoever owned before may be gone or not know: readers here would wait for its commits for ever.
+            self.claim();
+        }
+        if news {
+            self.subscribe = now.clock;
+            self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
     }
 
@@ -442,9 +468,29 @@ impl Document {
                 action => self.ready.push_back(action),
             }
         }
+        self.listen(now);
         // Whoever still waits asks again: an unanswered submit may never have reached its owner.
         if self.retry.is_none() && self.owned().is_none() && self.forwarder.is_waiting() {
             self.retry_at(now.clock + ASK_AGAIN);
         }
+    }
+
+    /// Tells an owner elsewhere that its commits are wanted here. Said again and again: a quiet reader cannot notice that
+    /// the last commit was lost, or that the owner is another.
+    fn listen(&mut self, now: Now) {
+        if self.owner == self.me || !self.forwarder.is_listening() || self.owned().is_some() {
+            return;
+        }
+        if now.clock >= self.subscribe {
+            let link = Link::Subscribe {
+                since: self.forwarder.head(),
+            };
+            self.ready.push_back(Action::Send {
+                to: self.owner,
+                link,
+            });
+            self.subscribe = now.clock + SUBSCRIBE_AGAIN;
+        }
+        self.retry_at(self.subscribe);
     }
 }

@@ -18,6 +18,8 @@ use crate::protocol::{Presence, Refusal, Shown};
 pub(super) struct Forwarder {
     /// The newest commits that were delivered; nothing until the first are known.
     tail: Option<Tail>,
+    /// The newest revision that anybody told of: what is missing up to it is healed from the store.
+    told_head: Revision,
     /// The sessions that get every commit, sorted. All of them have been sent everything up to the tail's head.
     live: Arc<Vec<SessionId>>,
     /// The newest snapshot that was encoded: served, with the commits after it, to whoever joins.
@@ -99,6 +101,7 @@ impl Forwarder {
     pub(super) fn new(settings: DocumentSettings) -> Self {
         Self {
             tail: None,
+            told_head: Revision::ZERO,
             live: Arc::default(),
             shown: None,
             joiners: Vec::new(),
@@ -130,6 +133,11 @@ impl Forwarder {
     /// Whether a submit is with the owner.
     pub(super) fn is_waiting(&self) -> bool {
         !self.with_owner.is_empty()
+    }
+
+    /// Whether a session is told every commit.
+    pub(super) fn is_listening(&self) -> bool {
+        !self.live.is_empty()
     }
 
     /// The newest revision that was delivered.
@@ -180,13 +188,9 @@ impl Forwarder {
         self.leave_live(session);
         self.joiners.retain(|joiner| joiner.session != session);
         self.walkers.retain(|walker| walker.session != session);
-        if let Some(first) = self
-            .unanswered
-            .remove(&session)
-            .and_then(|mut queue| queue.pop_front())
-        {
-            self.with_owner.remove(&key(&first.submit.id));
-        }
+        self.unanswered.remove(&session);
+        // The client may have said the same again on a socket that came before this one's end was noticed.
+        self.with_owner.retain(|_, waiting| *waiting != session);
     }
 
     /// A session wants something committed.
@@ -216,16 +220,38 @@ impl Forwarder {
         }
     }
 
-    /// Commits are told, new ones or old ones.
-    pub(super) fn commits(&mut self, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
-        let Some(first) = entries.first() else { return };
-        let tail = self
-            .tail
-            .get_or_insert_with(|| Tail::new(first.revision.before()));
-        let Some(old) = tail.head().next().0.checked_sub(first.revision.0) else {
-            return self.heal(out);
+    /// The log's head is told, and commits, new ones or old ones.
+    pub(super) fn commits(&mut self, head: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        self.told_head = self.told_head.max(head);
+        let start = entries
+            .first()
+            .map_or(head, |first| first.revision.before());
+        let tail = self.tail.get_or_insert_with(|| Tail::new(start));
+        // How many of them are known; none where there is a gap before them, which is healed below.
+        if let Some(known) = tail.head().0.checked_sub(start.0) {
+            let known = usize::try_from(known)
+                .unwrap_or(usize::MAX)
+                .min(entries.len());
+            let (old, new) = entries.split_at(known);
+            self.take_in(new, out);
+            for entry in old {
+                self.answer(entry, Told::Before, out);
+            }
+            for entry in new {
+                self.answer(entry, Told::Now, out);
+            }
+            self.admit_all(out);
+        }
+        if self.head() < self.told_head {
+            self.heal(out);
+        }
+    }
+
+    /// Takes in the commits behind the tail's head, and delivers them.
+    fn take_in(&mut self, new: &[Arc<Entry>], out: &mut Vec<Want>) {
+        let Some(tail) = self.tail.as_mut().filter(|_| !new.is_empty()) else {
+            return;
         };
-        let (old, new) = entries.split_at((old as usize).min(entries.len()));
         for entry in new {
             tail.push(entry.clone());
         }
@@ -234,19 +260,12 @@ impl Forwarder {
             self.settings.tail_bytes_max,
             |_| {},
         );
-        if !new.is_empty() && !self.live.is_empty() {
+        if !self.live.is_empty() {
             out.push(Want::Do(Action::Deliver {
                 to: self.live.clone(),
                 entries: new.to_vec(),
             }));
         }
-        for entry in old {
-            self.answer(entry, Told::Before, out);
-        }
-        for entry in new {
-            self.answer(entry, Told::Now, out);
-        }
-        self.admit_all(out);
     }
 
     /// The owner refused a submit.
@@ -266,7 +285,7 @@ impl Forwarder {
                 .map_or(shown.revision, |entry| entry.revision.before());
             self.tail = Some(Tail::new(start));
         }
-        self.commits(entries, out);
+        self.commits(shown.revision, entries, out);
         if self
             .shown
             .as_ref()
@@ -310,7 +329,8 @@ impl Forwarder {
     pub(super) fn paged(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         if self.healing && since == self.head() {
             self.healing = false;
-            self.commits(entries, out);
+            let head = entries.last().map_or(since, |entry| entry.revision);
+            self.commits(head, entries, out);
         }
         let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
             return;

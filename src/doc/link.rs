@@ -27,8 +27,13 @@ pub enum Link {
     },
     /// To the owner: a client's change.
     Submit(Submit),
-    /// From the owner: entries that are durable, without a gap.
-    Commits(Vec<Arc<Entry>>),
+    /// From the owner: entries that are durable, without a gap. Perhaps none: then the head is the news.
+    Commits {
+        /// The newest revision that is durable.
+        head: Revision,
+        /// The entries.
+        entries: Vec<Arc<Entry>>,
+    },
     /// From the owner: a submit that was refused.
     Reject {
         /// The submit.

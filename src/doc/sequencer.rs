@@ -228,12 +228,18 @@ impl Sequencer {
         for node in &self.subscribers {
             out.push_back(Action::Send {
                 to: *node,
-                link: Link::Commits(commits.clone()),
+                link: Link::Commits {
+                    head: self.tail.head(),
+                    entries: commits.clone(),
+                },
             });
         }
         out.push_back(Action::Send {
             to: self.me,
-            link: Link::Commits(commits),
+            link: Link::Commits {
+                head: self.tail.head(),
+                entries: commits,
+            },
         });
         self.append(out);
     }
@@ -326,7 +332,10 @@ impl Sequencer {
             .collect();
         out.push_back(Action::Send {
             to,
-            link: Link::Commits(commits),
+            link: Link::Commits {
+                head: self.tail.head(),
+                entries: commits,
+            },
         });
     }
 
@@ -376,7 +385,10 @@ impl Sequencer {
             Outcome::Copy(entry) => {
                 out.push_back(Action::Send {
                     to: rebase.from,
-                    link: Link::Commits(vec![entry]),
+                    link: Link::Commits {
+                        head: self.tail.head(),
+                        entries: vec![entry],
+                    },
                 });
             }
             Outcome::Refused(refusal) => reject(rebase.from, rebase.id, refusal, out),

@@ -115,6 +115,11 @@ export class Wire {
     this.socket.on('close', () => (this.isGone = true));
   }
 
+  /** The peer said that it closes, or is gone without a word. */
+  get isOver() {
+    return this.closeCode !== null || this.isGone;
+  }
+
   read(chunk) {
     this.bytesRead += chunk.length;
     for (const { head, opcode, payload } of this.splitter.push(chunk)) {
@@ -143,7 +148,7 @@ export class Wire {
 
   /** The first message from `start` on that `matches`. */
   async heard(matches, what = 'an answer', start = 0) {
-    await until(() => this.messages.slice(start).some(matches) || this.isGone, `${what} comes`);
+    await until(() => this.messages.slice(start).some(matches) || this.isOver, `${what} comes`);
     return this.messages.slice(start).find(matches);
   }
 

@@ -4,8 +4,6 @@
 //! So it goes in two steps: a thread moves the bulk while commits go on, then the writer moves the little rest
 //! between two transactions.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -14,15 +12,20 @@ use rusqlite::Connection;
 /// How many pages of the log may wait to be moved: half of what there is room for.
 const PAGES_MAX: i64 = 2_048;
 
+/// With so many pages waiting, 64 MiB, the writer waits too: the disk takes commits faster than it moves them.
+const PAGES_LIMIT: i64 = 16_384;
+
 /// The log is measured once in so many transactions.
 const TRANSACTIONS: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    /// Asks the thread for the bulk. Holds one request: a second one would say the same. `None`: there is no thread.
+    /// Asks the thread for the bulk. `None`: there is no thread.
     bulk: Option<SyncSender<()>>,
     /// The thread has moved the bulk; the rest is the writer's.
-    moved: Arc<AtomicBool>,
+    moved: Receiver<()>,
+    /// The thread was asked and has not answered.
+    under_way: bool,
     thread: Option<JoinHandle<()>>,
     /// Transactions since the log was measured.
     transactions: u32,
@@ -31,18 +34,19 @@ pub(super) struct Checkpointer {
 impl Checkpointer {
     /// Starts the thread, with a connection of its own.
     pub(super) fn start(db: Connection) -> Self {
+        // One request and one answer at a time: neither side ever waits to send.
         let (bulk, requests) = sync_channel(1);
-        let moved = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&moved);
+        let (answers, moved) = sync_channel(1);
         let thread = Builder::new()
             .name("store-checkpoint".into())
-            .spawn(move || move_bulk(&db, &requests, &told));
+            .spawn(move || move_bulk(&db, &requests, &answers));
         if let Err(error) = &thread {
             tracing::warn!(%error, "checkpoints hold up commits: there is no thread for them");
         }
         Self {
             bulk: thread.is_ok().then_some(bulk),
             moved,
+            under_way: false,
             thread: thread.ok(),
             transactions: 0,
         }
@@ -50,8 +54,8 @@ impl Checkpointer {
 
     /// Between two transactions of the writer, whose connection `db` is: sees whether something is to be moved.
     pub(super) fn tend(&mut self, db: &Connection) {
-        if self.moved.swap(false, Ordering::AcqRel) {
-            return report(checkpoint(db, "PASSIVE"));
+        if self.under_way && self.moved.try_recv().is_ok() {
+            return self.move_rest(db);
         }
         self.transactions += 1;
         if self.transactions < TRANSACTIONS {
@@ -59,14 +63,21 @@ impl Checkpointer {
         }
         self.transactions = 0;
         let waiting = checkpoint(db, "NOOP").unwrap_or(0);
-        if waiting < PAGES_MAX {
-            return;
+        if self.under_way {
+            if waiting > PAGES_LIMIT && self.moved.recv().is_ok() {
+                self.move_rest(db);
+            }
+        } else if waiting > PAGES_MAX {
+            match &self.bulk {
+                Some(bulk) => self.under_way = bulk.try_send(()).is_ok(),
+                None => report(checkpoint(db, "PASSIVE")),
+            }
         }
-        match &self.bulk {
-            // Full: it is at it.
-            Some(bulk) => drop(bulk.try_send(())),
-            None => report(checkpoint(db, "PASSIVE")),
-        }
+    }
+
+    fn move_rest(&mut self, db: &Connection) {
+        self.under_way = false;
+        report(checkpoint(db, "PASSIVE"));
     }
 
     /// Ends the thread, after what it is doing.
@@ -80,10 +91,12 @@ impl Checkpointer {
     }
 }
 
-fn move_bulk(db: &Connection, requests: &Receiver<()>, moved: &AtomicBool) {
+fn move_bulk(db: &Connection, requests: &Receiver<()>, answers: &SyncSender<()>) {
     while requests.recv().is_ok() {
         report(checkpoint(db, "PASSIVE"));
-        moved.store(true, Ordering::Release);
+        if answers.send(()).is_err() {
+            return;
+        }
     }
 }
 

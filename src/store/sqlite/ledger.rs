@@ -118,7 +118,7 @@ impl Ledger {
         let done = self.work(jobs, now);
         match done {
             Ok(written) => self.touches.committed(written, now),
-            Err(_) => self.roll_back(),
+            Err(_) => self.roll_back(now),
         }
         done.map(drop)
     }
@@ -135,9 +135,9 @@ impl Ledger {
     }
 
     /// Forgets the transaction and what was learned in it.
-    fn roll_back(&mut self) {
+    fn roll_back(&mut self, now: Instant) {
         self.numbers.clear();
-        self.touches.rolled_back(0);
+        self.touches.rolled_back(now);
         // Some errors, such as a full disk, have rolled back already.
         if self.db.is_autocommit() || self.execute("ROLLBACK").is_ok() {
             return;
@@ -168,7 +168,7 @@ impl Ledger {
                 self.execute("ROLLBACK TO apart")?;
                 self.execute("RELEASE apart")?;
                 self.numbers.clear();
-                self.touches.rolled_back(staged);
+                self.touches.keep(staged);
                 Ok(Err(error))
             }
             outcome => {

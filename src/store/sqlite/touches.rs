@@ -34,14 +34,21 @@ impl Touches {
         self.staged.push((number, at_ms));
     }
 
-    /// How many edits the open transaction has: what [`Touches::rolled_back`] takes to undo later ones.
+    /// How many edits the open transaction has: what [`Touches::keep`] takes to undo later ones.
     pub(super) fn staged(&self) -> usize {
         self.staged.len()
     }
 
-    /// The transaction was taken back, down to its first `kept` edits.
-    pub(super) fn rolled_back(&mut self, kept: usize) {
+    /// What is guarded was taken back, down to the transaction's first `kept` edits.
+    pub(super) fn keep(&mut self, kept: usize) {
         self.staged.truncate(kept);
+    }
+
+    /// The transaction that began at `now` was taken back. What is due is tried again later: a full disk is not asked
+    /// again and again.
+    pub(super) fn rolled_back(&mut self, now: Instant) {
+        self.staged.clear();
+        self.due = self.due.map(|due| due.max(now + LAG));
     }
 
     /// Writes what is due at `now`. Returns how many that were, for [`Touches::committed`].
@@ -79,5 +86,50 @@ impl Touches {
     /// Whether the list tells what the log tells.
     pub(super) fn is_empty(&self) -> bool {
         self.latest.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_is_written_once_a_second_and_never_early() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(
+            "CREATE TABLE documents (number INTEGER PRIMARY KEY, updated_at_ms INTEGER);
+             WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 1500)
+             INSERT INTO documents SELECT n, 0 FROM numbers",
+        )
+        .unwrap();
+        let written = || -> i64 {
+            let sql = "SELECT count(*) FROM documents WHERE updated_at_ms = 9";
+            db.query_row(sql, [], |row| row.get(0)).unwrap()
+        };
+        let mut touches = Touches::default();
+        let start = Instant::now();
+        let step = |touches: &mut Touches, after| {
+            let now = start + after;
+            let count = touches.write(&db, now).unwrap();
+            touches.committed(count, now);
+        };
+        for at_ms in [7, 8, 9] {
+            (1..=1_500).for_each(|number| touches.stage(number, at_ms));
+            step(&mut touches, Duration::ZERO);
+        }
+        step(&mut touches, LAG - Duration::from_millis(1));
+        assert_eq!((written(), touches.due()), (0, Some(start + LAG)));
+        // The disk is full for a while.
+        touches.stage(1, 10);
+        touches.rolled_back(start + LAG);
+        step(&mut touches, LAG);
+        assert_eq!((written(), touches.due()), (0, Some(start + 2 * LAG)));
+        step(&mut touches, 2 * LAG);
+        assert_eq!((written(), touches.is_empty()), (1_000, false));
+        step(&mut touches, 2 * LAG);
+        assert_eq!(
+            (written(), touches.is_empty(), touches.due()),
+            (1_500, true, None)
+        );
     }
 }

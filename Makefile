@@ -1,0 +1,155 @@
+# What can be done here. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LOGS := $(TARGET)/test-logs
+CHROMIUM ?= /usr/bin/chromium
+SEEDS ?= 20000
+FUZZ ?= text_op_parse rich_op_parse transform
+FUZZ_SECONDS ?= 60
+export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk
+export CHROMIUM
+
+##@ Use
+
+.PHONY: help
+help: ## List what can be done
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: tools static ## Build the server and serve on this machine: ARGS="--listen 0.0.0.0:8080 --data DIR"
+	@echo "== building the server (a few minutes the first time)"
+	cargo build --release --bin copydesk
+	echo "== the page: http://127.0.0.1:8080/ unless ARGS or config.toml say otherwise; Ctrl-C ends it"
+	exec $(TARGET)/release/copydesk serve $(ARGS)
+
+.PHONY: static
+static: static/dist/index.html ## Build the web editor
+
+##@ Check
+
+.PHONY: test
+test: tools chromium static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+	@rm -rf $(LOGS)
+	mkdir -p $(LOGS)
+	# All suites run, whatever the ones before them found.
+	suite() {
+		echo; echo "== $$1: $${*:2}"
+		if "$${@:2}" 2>&1 | tee "$(LOGS)/$$1.log"; then echo 0; else echo 1; fi >"$(LOGS)/$$1.status"
+	}
+	in_folder() { (cd "$$1" && "$${@:2}"); }
+	exec 3>&1
+	{
+		suite format cargo fmt --all --check
+		suite lints cargo clippy --workspace --all-targets -- -D warnings
+		if command -v cargo-nextest >/dev/null; then
+			suite rust cargo nextest run --workspace --no-fail-fast --color never
+			suite docs cargo test --workspace --doc --no-fail-fast
+		else
+			suite rust cargo test --workspace --no-fail-fast
+		fi
+		suite server cargo build --bin copydesk
+		suite clients in_folder tests/js npm test
+		suite browser in_folder tests/browser npm test
+	} >&3
+	$(sum)
+
+.PHONY: bench
+bench: tools ## Measure: the verbs of the algebra, then a server under load (ARGS go to the load test)
+	@cargo test --release --test ot_bench -- --ignored --nocapture
+	cargo build --release --bin copydesk
+	COPYDESK_BIN=$(abspath $(TARGET))/release/copydesk cargo run --release -p copydesk-loadtest -- $(ARGS)
+
+.PHONY: sim
+sim: tools ## Run SEEDS=20000 stories of the cluster simulation
+	@SIM_SEEDS=$(SEEDS) cargo test --release --test sim -- --nocapture
+
+.PHONY: fuzz
+fuzz: tools ## Fuzz each parser for FUZZ_SECONDS=60 (needs a nightly compiler and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
+	for target in $(FUZZ); do
+		echo "== $$target"
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/json.dict
+	done
+
+##@ Tidy
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	@cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove what was built and installed here
+	@cargo clean
+	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules
+
+# Below: what the above stand on.
+
+# Debian's packages are installed where they are missing and may be; compilers of a certain version are asked for.
+.PHONY: tools
+tools:
+	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2"; exit 1; }; }
+	need cargo "install Rust 1.95 or newer, see https://rustup.rs"
+	need node "install Node 20 or newer, see https://nodejs.org"
+	need npm "it comes with Node, see https://nodejs.org"
+	node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || { echo "node is $$(node --version): 20 or newer is needed"; exit 1; }
+	command -v cc >/dev/null || $(call debian,build-essential,cc)
+
+.PHONY: chromium
+chromium:
+	@[ -x "$(CHROMIUM)" ] || $(call debian,chromium,a browser at $(CHROMIUM))
+
+# $(call debian,package,what it brings): installs a package, or says that it is missing.
+define debian
+{
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "$(2) is missing: install Debian's package $(1)"; exit 1; }
+		echo "== installing Debian's package $(1)"
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+	}
+endef
+
+# Packages are installed anew when their lock changes.
+%/node_modules/.stamp: %/package-lock.json %/package.json
+	@echo "== installing the packages of $*"
+	npm ci --prefix $*
+	touch $@
+
+static/dist/index.html: static/node_modules/.stamp $(shell find static -type f -not -path '*/node_modules/*' -not -path 'static/dist/*')
+	@echo "== building the web editor"
+	npm run build --prefix static
+	touch $@
+
+# Adds up what the suites said. A suite that counts nothing counts as one; one that failed has failed at least once.
+define sum
+passed=0 failed=0
+	for status in $(LOGS)/*.status; do
+		read -r p f < <(awk '
+			/^(#|ℹ) pass [0-9]+$$/ { p += $$3 }
+			/^(#|ℹ) (fail|cancelled) [0-9]+$$/ { f += $$3 }
+			/^test result: / { p += $$4; f += $$6 }
+			/^ *Summary \[.*tests? run:/ {
+				for (i = 2; i <= NF; i++) {
+					if ($$i ~ /^passed/) p += $$(i - 1)
+					if ($$i ~ /^(failed|timed)/) f += $$(i - 1)
+				}
+			}
+			END { print p + 0, f + 0 }' "$${status%.status}.log")
+		if [ "$$(cat "$$status")" = 0 ]; then
+			[ $$((p + f)) != 0 ] || p=1
+		else
+			[ "$$f" != 0 ] || f=1
+			echo "FAILED: $$(basename "$${status%.status}"), see $${status%.status}.log"
+		fi
+		passed=$$((passed + p)) failed=$$((failed + f))
+	done
+	echo
+	echo "$$passed passed, $$failed failed"
+	[ "$$failed" = 0 ]
+endef

@@ -1,0 +1,76 @@
+//! Seeded dice, and what is thrown with them: the same seed, the same story.
+
+use copydesk::ot::{Content, Kind, Op};
+
+/// A source of chance (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `below - 1`.
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
+        self.next() % below.max(1)
+    }
+
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// An op that fits: an insert, a deletion, or a format.
+pub(crate) fn op(dice: &mut Dice, content: &Content) -> Op {
+    let len = content.len();
+    match content.kind() {
+        Kind::TextUnicode => {
+            let at = dice.below(len + 1);
+            let keep = if at == 0 {
+                String::new()
+            } else {
+                format!("{at},")
+            };
+            let json = if at < len && dice.percent(40) {
+                format!("[{keep}{{\"d\":{}}}]", 1 + dice.below((len - at).min(3)))
+            } else {
+                format!("[{keep}\"{}\"]", dice.pick(&["a", "bc", "😀", "é"]))
+            };
+            Op::parse(Kind::TextUnicode, &json).expect("an op in normal form")
+        }
+        Kind::RichText => {
+            // Letters of one unit each, so that any place is between two characters.
+            let at = dice.below(len + 1);
+            let keep = if at == 0 {
+                String::new()
+            } else {
+                format!("{{\"retain\":{at}}},")
+            };
+            let rest = (len - at).min(3);
+            let json = match dice.below(4) {
+                0 if rest > 0 => format!("[{keep}{{\"delete\":{}}}]", 1 + dice.below(rest)),
+                1 if rest > 0 => format!(
+                    "[{keep}{{\"retain\":{},\"attributes\":{{\"bold\":{}}}}}]",
+                    1 + dice.below(rest),
+                    dice.pick(&["true", "null"])
+                ),
+                2 => format!("[{keep}{{\"insert\":{{\"image\":\"i\"}}}}]"),
+                _ => format!("[{keep}{{\"insert\":\"{}\"}}]", dice.pick(&["x", "yz"])),
+            };
+            Op::parse(Kind::RichText, &json).expect("an op in normal form")
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! One document's whole life, simulated: real client machines, real document machines on several nodes, a real store's
+//! rules, and between them links that lose, double and delay, sockets that break, appends of unknown fate, crashes at
+//! every step and nodes whose view of the ring lags. One seed is one story.
+//!
+//! `cargo test --test sim` tells [`SEEDS`] stories; `SIM_SEEDS=100000` tells more, `SIM_SEED=42` tells one, with every
+//! step printed.
+
+mod dice;
+mod judge;
+mod world;
+
+use world::{Shape, World};
+
+/// How many stories are told where nobody says otherwise.
+const SEEDS: u64 = 2_000;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Tells the stories of `seeds` and panics at the first that ends badly.
+fn tell(shape: &Shape) {
+    if let Some(seed) = number("SIM_SEED") {
+        let mut world = World::new(seed, shape, true);
+        world.tell();
+        judge::judge(&world).unwrap_or_else(|fault| panic!("SIM_SEED={seed}: {fault}"));
+        return;
+    }
+    let first = number("SIM_FIRST").unwrap_or(1);
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let mut acknowledged = 0;
+    let mut faults = 0;
+    for seed in first..first + count {
+        let mut world = World::new(seed, shape, false);
+        world.tell();
+        judge::judge(&world).unwrap_or_else(|fault| {
+            panic!(
+                "{fault}\nreproduce: SIM_SEED={seed} cargo test --test sim {}",
+                shape.name
+            )
+        });
+        acknowledged += world.acknowledged();
+        faults += world.faults;
+    }
+    println!(
+        "{}: {count} stories, {acknowledged} ops acknowledged, {faults} faults, none lost or doubled",
+        shape.name
+    );
+    assert!(acknowledged > count, "the stories are about something");
+}
+
+#[test]
+fn one_node() {
+    tell(&Shape {
+        name: "one_node",
+        nodes: 1,
+    });
+}
+
+#[test]
+fn three_nodes() {
+    tell(&Shape {
+        name: "three_nodes",
+        nodes: 3,
+    });
+}
