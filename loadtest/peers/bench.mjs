@@ -384,6 +384,10 @@ function sleep(ms) {
 }
 
 process.on('SIGINT', () => process.exit(130));
+process.on('exit', () => {
+  running.forEach((child) => child.kill('SIGKILL'));
+  rmSync(work, { recursive: true, force: true });
+});
 try {
   await bench();
 } finally {
@@ -393,5 +397,4 @@ try {
     cluster.child.kill('SIGINT');
     await gone;
   }
-  rmSync(work, { recursive: true, force: true });
 }

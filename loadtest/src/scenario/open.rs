@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use crate::clerk::{Clerk, join};
 use crate::member::{Editor, Pace};
 use crate::options::{self, Common};
+use crate::process::{allow_files, bar, interrupted};
 use crate::report::{Report, Unit};
-use crate::run::{allow_files, bar};
 use crate::server::Cost;
 use crate::socket::{Socket, Target};
 use crate::stats::Latencies;
@@ -54,7 +54,8 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
     let before = common.server_pid.map(Cost::of).transpose()?;
     let began = Instant::now();
-    while times.len() == 0 || began.elapsed() < common.seconds() {
+    let interrupted = interrupted();
+    while times.len() == 0 || (began.elapsed() < common.seconds() && !interrupted.get()) {
         if !options.untouched {
             editor.edit().await?;
         }
@@ -175,14 +176,25 @@ impl Typist {
         let mut time = Duration::ZERO;
         socket.say(&json);
         socket.flush()?;
-        while client.revision().is_none_or(|revision| Some(revision) < wanted) {
+        while client
+            .revision()
+            .is_none_or(|revision| Some(revision) < wanted)
+        {
             let read = socket.read(|frame, now| {
                 // What came with one read came at one time, however long we take to read it.
                 time = now - began;
                 let message = match wire::read(kind, frame)? {
-                    Heard::Shown { revision, exists, data } => {
+                    Heard::Shown {
+                        revision,
+                        exists,
+                        data,
+                    } => {
                         let content = exists.then(|| Content::create(kind, data)).transpose()?;
-                        Message::Shown(Snapshot { revision, content, ..Snapshot::default() })
+                        Message::Shown(Snapshot {
+                            revision,
+                            content,
+                            ..Snapshot::default()
+                        })
                     }
                     Heard::Commit(entry) => Message::Commit(entry.into()),
                     Heard::Refused(_, said) => bail!("the server refused: {said}"),
@@ -190,9 +202,14 @@ impl Typist {
                 };
                 Ok(client.received(message)?)
             });
-            timeout(PATIENCE, read).await.context("open the document: no answer in time")??;
+            timeout(PATIENCE, read)
+                .await
+                .context("open the document: no answer in time")??;
         }
-        ensure!(client.content() == self.editor.client.content(), "an opening showed another document");
+        ensure!(
+            client.content() == self.editor.client.content(),
+            "an opening showed another document"
+        );
         Ok((time, socket.take_received()))
     }
 }
