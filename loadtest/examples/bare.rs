@@ -32,7 +32,9 @@ type Shared = Data<Mutex<Document>>;
 
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8099".to_owned());
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:8099".to_owned());
     let _ = rlimit::increase_nofile_limit(1 << 20);
     let document = Data::from(Arc::new(Mutex::new(Document::default())));
     HttpServer::new(move || App::new().app_data(document.clone()).service(socket))
@@ -42,7 +44,11 @@ async fn main() -> std::io::Result<()> {
 }
 
 #[get("/ws")]
-async fn socket(request: HttpRequest, body: Payload, document: Shared) -> actix_web::Result<HttpResponse> {
+async fn socket(
+    request: HttpRequest,
+    body: Payload,
+    document: Shared,
+) -> actix_web::Result<HttpResponse> {
     let (response, session, mut messages) = actix_ws::handle(&request, body)?;
     actix_web::rt::spawn(async move {
         let id = {
@@ -86,8 +92,14 @@ async fn answer(id: &str, text: &str, session: &Session, document: &Shared) -> O
     }
 }
 
-async fn broadcast(id: &str, request: &Value, mut author: Session, document: &Shared) -> Option<()> {
-    let mut op = json!({"a": "op", "c": request["c"], "d": request["d"], "src": id, "seq": request["seq"]});
+async fn broadcast(
+    id: &str,
+    request: &Value,
+    mut author: Session,
+    document: &Shared,
+) -> Option<()> {
+    let mut op =
+        json!({"a": "op", "c": request["c"], "d": request["d"], "src": id, "seq": request["seq"]});
     let subscribers = {
         let mut document = document.lock().unwrap_or_else(PoisonError::into_inner);
         op["v"] = document.version.into();

@@ -175,14 +175,25 @@ impl Typist {
         let mut time = Duration::ZERO;
         socket.say(&json);
         socket.flush()?;
-        while client.revision().is_none_or(|revision| Some(revision) < wanted) {
+        while client
+            .revision()
+            .is_none_or(|revision| Some(revision) < wanted)
+        {
             let read = socket.read(|frame, now| {
                 // What came with one read came at one time, however long we take to read it.
                 time = now - began;
                 let message = match wire::read(kind, frame)? {
-                    Heard::Shown { revision, exists, data } => {
+                    Heard::Shown {
+                        revision,
+                        exists,
+                        data,
+                    } => {
                         let content = exists.then(|| Content::create(kind, data)).transpose()?;
-                        Message::Shown(Snapshot { revision, content, ..Snapshot::default() })
+                        Message::Shown(Snapshot {
+                            revision,
+                            content,
+                            ..Snapshot::default()
+                        })
                     }
                     Heard::Commit(entry) => Message::Commit(entry.into()),
                     Heard::Refused(_, said) => bail!("the server refused: {said}"),
@@ -190,9 +201,14 @@ impl Typist {
                 };
                 Ok(client.received(message)?)
             });
-            timeout(PATIENCE, read).await.context("open the document: no answer in time")??;
+            timeout(PATIENCE, read)
+                .await
+                .context("open the document: no answer in time")??;
         }
-        ensure!(client.content() == self.editor.client.content(), "an opening showed another document");
+        ensure!(
+            client.content() == self.editor.client.content(),
+            "an opening showed another document"
+        );
         Ok((time, socket.take_received()))
     }
 }
