@@ -413,8 +413,12 @@ impl Document {
             return;
         }
         self.retry = None;
-        if !self.ahead.is_empty() && now.clock >= self.doubt_again {
-            self.claim();
+        if !self.ahead.is_empty() {
+            if now.clock >= self.doubt_again {
+                self.claim();
+            } else {
+                self.retry_at(self.doubt_again);
+            }
         }
         if let Role::Owning(sequencer) = &self.role {
             sequencer.page(&mut self.out);

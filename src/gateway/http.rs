@@ -187,7 +187,7 @@ fn headers() -> DefaultHeaders {
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(
