@@ -33,17 +33,26 @@ impl Desk {
 
     /// Whether every client has all there is and nothing of its own is under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        let head = self.tape.borrow().head().unwrap_or(FIRST);
+        let head = self.head();
         self.members.iter().all(|member| {
             let member = member.borrow();
             member.is_settled() && member.revision() == Some(head)
         })
     }
 
+    /// The newest revision that any client knows of. An author may know one that nobody else has heard of.
+    fn head(&self) -> Revision {
+        let known = self.members.iter().map(|member| member.borrow().revision());
+        known
+            .chain([self.tape.borrow().head()])
+            .flatten()
+            .max()
+            .unwrap_or(FIRST)
+    }
+
     /// Says who is not quiet.
     pub(crate) fn tell_restless(&self, faults: &mut Faults) {
-        let tape = self.tape.borrow();
-        let head = tape.head().unwrap_or(FIRST);
+        let (tape, head) = (self.tape.borrow(), self.head());
         for (index, member) in self.members.iter().enumerate() {
             let (member, doc) = (member.borrow(), &tape.doc);
             let at = member.revision().unwrap_or_default();
