@@ -451,7 +451,7 @@ impl Sequencer {
 
 fn unfit(error: &FoldError) -> Refusal {
     match error {
-        FoldError::Unfit(_, error) => error.clone().into(),
+        FoldError::Unfit(_, error) => (*error).into(),
         FoldError::Missing(_) => Refusal::does_not_exist(),
         FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
     }
