@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use actix_web::cookie::time::Duration as CookieDuration;
 use actix_web::cookie::{Cookie, SameSite};
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Payload, ServerHandle};
 use actix_web::http::StatusCode;
 use actix_web::middleware::{Compress, DefaultHeaders};
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt};
+use actix_web::{App, FromRequest, HttpRequest, HttpResponse, HttpServer, Responder, rt};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::guard::Guard;
 use super::page;
 use super::session::Session;
 use super::settings::GatewaySettings;
@@ -220,8 +221,16 @@ async fn upgrade(
     let client = gateway.mint.mint(&user, nonce);
 
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
-    let (response, _, stream) = actix_ws::handle(&request, payload)?;
     let bytes_max = gateway.settings.message_bytes_max;
+    let watched = Guard::new(payload, bytes_max);
+    let payload = web::Payload::from_request(
+        &request,
+        &mut Payload::Stream {
+            payload: Box::pin(watched),
+        },
+    )
+    .await?;
+    let (response, _, stream) = actix_ws::handle(&request, payload)?;
     let stream = stream
         .max_frame_size(bytes_max)
         .aggregate_continuations()
