@@ -99,7 +99,9 @@ impl Counted {
     fn new(gateway: &Arc<Gateway>) -> Option<Self> {
         let counted = Self(gateway.clone());
         gateway.sockets.send_modify(|open| *open += 1);
-        (*gateway.sockets.borrow() <= gateway.settings.sockets_max).then_some(counted)
+        // Looked at in a statement of its own: `counted` may be dropped below, and its drop takes the same lock.
+        let open = *gateway.sockets.borrow();
+        (open <= gateway.settings.sockets_max).then_some(counted)
     }
 }
 
@@ -187,7 +189,7 @@ fn headers() -> DefaultHeaders {
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(
@@ -467,4 +469,29 @@ fn failure(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header(NO_STORE)
         .json(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+    use crate::node::NodeSettings;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn the_socket_too_many_is_refused_and_no_longer_counted() {
+        let store = Arc::new(MemoryStore::new());
+        let runtime = tokio::runtime::Handle::current();
+        let node = Node::new(NodeId(1), store, NodeSettings::default(), runtime);
+        let settings = GatewaySettings {
+            sockets_max: 1,
+            ..GatewaySettings::default()
+        };
+        let gateway = Gateway::new(node, Mint::new(&[7; 32]), settings);
+        let first = Counted::new(&gateway);
+        assert!(first.is_some());
+        assert!(Counted::new(&gateway).is_none());
+        drop(first);
+        assert!(Counted::new(&gateway).is_some());
+    }
 }
