@@ -407,11 +407,11 @@ impl Sequencer {
             return Err(Refusal::already_created());
         }
         if bytes + entry.change.size() <= bytes_max {
-            return self.head.fold(entry).map_err(unfit);
+            return self.head.fold(entry).map_err(|error| unfit(&error));
         }
         // Near the limit the outcome decides: what shrinks the document is always welcome.
         let mut grown = self.head.clone();
-        grown.fold(entry).map_err(unfit)?;
+        grown.fold(entry).map_err(|error| unfit(&error))?;
         let bytes_grown = grown
             .content
             .as_ref()
@@ -449,9 +449,9 @@ impl Sequencer {
     }
 }
 
-fn unfit(error: FoldError) -> Refusal {
+fn unfit(error: &FoldError) -> Refusal {
     match error {
-        FoldError::Unfit(_, error) => error.into(),
+        FoldError::Unfit(_, error) => (*error).into(),
         FoldError::Missing(_) => Refusal::does_not_exist(),
         FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
     }

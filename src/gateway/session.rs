@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
+use actix_web::error::PayloadError;
 use actix_web::rt::time::{Instant, sleep_until, timeout};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::StreamExt;
@@ -142,6 +143,9 @@ impl Session {
             Ok(AggregatedMessage::Pong(_)) => Ok(()),
             Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
             Err(ProtocolError::Overflow) => Err(End::Close(1009, "the message is too large")),
+            Err(ProtocolError::Io(error)) if is_overflow(&error) => {
+                Err(End::Close(1009, "the message is too large"))
+            }
             Err(ProtocolError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Err(End::Close(1007, "not what a text frame carries"))
             }
@@ -204,11 +208,11 @@ impl Session {
             ClientMessage::Presence(presence) => self.presence(presence, echo).await,
             ClientMessage::PresenceSubscribe { channel, seq } => {
                 self.use_channel(&channel)?;
-                self.say(protocol::presence_subscribed("ps", &channel, seq));
                 self.gateway
                     .node()
                     .hub()
                     .subscribe(self.id, &self.client, &self.outbox, &channel);
+                self.say(protocol::presence_subscribed("ps", &channel, seq));
                 Ok(())
             }
             ClientMessage::PresenceUnsubscribe { channel, seq } => {
@@ -402,6 +406,14 @@ impl Session {
             self.gateway.node().leave(&doc, self.id).await;
         }
     }
+}
+
+/// Whether the guard let no more pass.
+fn is_overflow(error: &std::io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<PayloadError>());
+    matches!(inner, Some(PayloadError::Overflow))
 }
 
 fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {

@@ -1,5 +1,9 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
+#[expect(
+    clippy::module_inception,
+    reason = "the node's file is named as the node is"
+)]
 mod node;
 mod outbox;
 mod presence;
