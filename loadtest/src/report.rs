@@ -87,7 +87,8 @@ impl Report {
             ("edits_per_second", "edits acknowledged", stats.acks.len()),
         ] {
             // Where nothing was composed, the two are one.
-            if key == "ops_per_second" || count != stats.submits {
+            let told = key == "ops_per_second" || count != stats.submits;
+            if told && count > 0 {
                 self.figure(key, name, count as f64 / self.seconds, Unit::PerSecond);
             }
         }
