@@ -36,10 +36,22 @@ where
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         Pin::new(&mut this.bytes).poll_next(cx).map(|next| {
-            next.map(|bytes| bytes.and_then(|bytes| this.watch.pass(&bytes).map(|()| bytes)))
+            next.map(|bytes| {
+                let bytes = bytes?;
+                this.watch.pass(&bytes)?;
+                Ok(if bytes.len() <= COPIED_BYTES_MAX {
+                    Bytes::copy_from_slice(&bytes)
+                } else {
+                    bytes
+                })
+            })
         })
     }
 }
+
+/// Pieces up to this are copied: who keeps a few bytes of a connection's read buffer keeps all of it, and a silent
+/// socket would keep it for hours.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// Where in the stream of frames (RFC 6455, section 5.2) the bytes are.
 #[derive(Debug)]

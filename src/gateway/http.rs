@@ -1,5 +1,6 @@
 //! Routes: the page, the socket, the list of documents, health.
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::settings::GatewaySettings;
 use super::socket::{self, Knife, SocketBody};
 use crate::auth::{Mint, NONCE_BYTES};
 use crate::id::{DocId, Name, UserId};
-use crate::node::{Node, Outbox};
+use crate::node::{Bell, Node, Outbox};
 use crate::store::{ListQuery, Listed, StoreError};
 
 /// How far the server is on its way down.
@@ -235,7 +236,7 @@ async fn upgrade(
         .max_frame_size(bytes_max)
         .aggregate_continuations()
         .max_continuation_size(bytes_max);
-    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max));
+    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
     let session = Session::new(gateway, user, client, outbox.clone());
     let knife = request.conn_data::<Knife>().cloned();
     rt::spawn(async move {
@@ -246,6 +247,21 @@ async fn upgrade(
     Ok(response
         .set_body(SocketBody::new(outbox, kept))
         .map_into_boxed_body())
+}
+
+/// The bell of this worker's sockets: a worker is one thread.
+fn bell() -> Bell {
+    thread_local! {
+        static BELL: OnceCell<Bell> = const { OnceCell::new() };
+    }
+    BELL.with(|cell| {
+        let ring = || {
+            let (bell, ringing) = Bell::new();
+            rt::spawn(ringing.run());
+            bell
+        };
+        cell.get_or_init(ring).clone()
+    })
 }
 
 /// Names the cookie that tells guests apart: so that one cannot speak as another's client.

@@ -77,7 +77,7 @@ impl Session {
         if let End::Close(status, reason) = end {
             self.outbox.close(status, reason);
         }
-        self.leave().await;
+        Box::pin(self.leave()).await;
         // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
         let rest = async { while let Some(Ok(_)) = stream.next().await {} };
         let _ = timeout(self.gateway.settings().close_patience(), rest).await;
@@ -112,7 +112,8 @@ impl Session {
                 message = stream.next(), if serving => {
                     heard = Instant::now();
                     let Some(message) = message else { return End::Gone };
-                    if let Err(end) = self.received(message).await {
+                    // On the heap while it lasts: a silent socket should not keep the room for it.
+                    if let Err(end) = Box::pin(self.received(message)).await {
                         return end;
                     }
                 }
