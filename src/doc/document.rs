@@ -69,6 +69,9 @@ pub struct Document {
     ahead: Vec<Submit>,
     /// The earliest time of the next claim that such a submit may cause.
     doubt_again: Duration,
+    /// How many entries were in a batch that the log refused though nobody else had claimed: as many are appended one by
+    /// one by the next sequencer, which so finds the one that cannot be.
+    singly: usize,
     /// When to ask again what the store did not answer.
     retry: Option<Duration>,
     /// How often in a row the store did not answer.
@@ -118,6 +121,7 @@ impl Document {
             role: Role::Following,
             ahead: Vec::new(),
             doubt_again: Duration::ZERO,
+            singly: 0,
             retry: None,
             failures: 0,
             subscribe: Duration::ZERO,
@@ -318,7 +322,8 @@ impl Document {
             .flatten()
             .cloned()
             .collect();
-        let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        let mut sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        sequencer.append_singly(std::mem::take(&mut self.singly));
         self.role = Role::Owning(Box::new(sequencer));
         self.forward(now, |forwarder, wants| {
             forwarder.commits(durable, &entries, wants)
@@ -360,7 +365,11 @@ impl Document {
             Ok(Ok(())) => sequencer.appended(&mut self.out),
             // Fenced, wrong about the log, or nobody knows: this sequencer's time is over. The truth is read by the
             // next claim, and what had been staged is said again by those who still wait for it.
-            Ok(Err(Refused::Fenced | Refused::Gap)) => self.resign(now),
+            Ok(Err(Refused::Fenced)) => self.resign(now),
+            Ok(Err(Refused::Gap)) => {
+                self.singly = sequencer.refused(&mut self.out);
+                self.resign(now);
+            }
             Err(_) => {
                 self.resign(now);
                 self.unanswered(now);

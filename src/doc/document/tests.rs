@@ -549,6 +549,33 @@ fn an_owner_that_is_behind_claims_before_it_refuses() {
 }
 
 #[test]
+fn a_seq_that_was_used_before_is_refused_and_the_others_go_on() {
+    // Its first copy is so old that memory has forgotten it, and its base does not lead past it.
+    let mut desk = Desk::of(0);
+    desk.submit(1, submit("ann", 1, 0, Proposal::Create(text(""))));
+    desk.submit(1, edit("ann", 2, None));
+    desk.settle();
+    for seq in 3..8 {
+        desk.submit(1, edit("ann", seq, None));
+        desk.settle();
+    }
+    desk.sent(1);
+    desk.submit(1, edit("ann", 2, 7));
+    desk.submit(2, edit("bob", 1, 7));
+    desk.submit(3, edit("cat", 1, 7));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.log()[7..], ["bob/1", "cat/1"]);
+    // And in a batch with others.
+    desk.submit(2, edit("bob", 2, 9));
+    desk.submit(1, edit("ann", 3, 9));
+    desk.submit(3, edit("cat", 2, 9));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.log()[9..], ["bob/2", "cat/2"]);
+}
+
+#[test]
 fn what_is_said_on_a_new_socket_is_answered_there() {
     let mut desk = Desk::of(2);
     desk.submit(1, edit("ann", 1, 2));
