@@ -69,6 +69,9 @@ pub struct Document {
     ahead: Vec<Submit>,
     /// The earliest time of the next claim that such a submit may cause.
     doubt_again: Duration,
+    /// How many entries were in a batch that the log refused though nobody else had claimed: as many are appended one by
+    /// one by the next sequencer, which so finds the one that cannot be.
+    singly: usize,
     /// When to ask again what the store did not answer.
     retry: Option<Duration>,
     /// How often in a row the store did not answer.
@@ -118,6 +121,7 @@ impl Document {
             role: Role::Following,
             ahead: Vec::new(),
             doubt_again: Duration::ZERO,
+            singly: 0,
             retry: None,
             failures: 0,
             subscribe: Duration::ZERO,
@@ -135,7 +139,9 @@ impl Document {
                 ticket,
                 ask,
             } => self.asked(session, ticket, ask, now),
-            Event::Left(session) => self.forwarder.left(session),
+            Event::Left(session) => {
+                self.forward(now, |forwarder, wants| forwarder.left(session, wants));
+            }
             Event::Linked { from, link } => self.linked(from, link, now),
             Event::Ring(owner) => self.ring(owner, now),
             Event::Shown(Ok((shown, entries))) => {
@@ -229,7 +235,7 @@ impl Document {
             Link::Submit(submit) => self.submit(from, submit, now),
             Link::Subscribe { since } => match &mut self.role {
                 Role::Owning(sequencer) => sequencer.subscribe(from, since, &mut self.out),
-                Role::Following if self.owner == self.me => self.claim(),
+                Role::Following if self.owner == self.me => self.claim(now),
                 // It says it again; by then this node owns, or the other knows better.
                 Role::Following | Role::Claiming => {}
             },
@@ -254,7 +260,7 @@ impl Document {
                 Verdict::Ahead(submit) => self.doubt(from, submit, now),
             },
             Role::Claiming => {}
-            Role::Following if self.owner == self.me => self.claim(),
+            Role::Following if self.owner == self.me => self.claim(now),
             Role::Following => {
                 let link = Link::Submit(submit);
                 self.out.push_back(Action::Send {
@@ -280,16 +286,23 @@ impl Document {
         }
         self.ahead.push(submit);
         if now.clock >= self.doubt_again {
-            self.claim();
+            self.claim(now);
         } else {
             self.retry_at(self.doubt_again);
         }
     }
 
-    fn claim(&mut self) {
+    fn claim(&mut self, now: Now) {
         if !matches!(self.role, Role::Claiming) {
-            self.role = Role::Claiming;
+            self.become_other(Role::Claiming, now);
             self.out.push_back(Action::Claim);
+        }
+    }
+
+    /// Takes another role. A sequencer that ends takes along the snapshot that it may have promised.
+    fn become_other(&mut self, role: Role, now: Now) {
+        if let Role::Owning(_) = std::mem::replace(&mut self.role, role) {
+            self.forward(now, Forwarder::show_again);
         }
     }
 
@@ -309,7 +322,8 @@ impl Document {
             .flatten()
             .cloned()
             .collect();
-        let sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        let mut sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        sequencer.append_singly(std::mem::take(&mut self.singly));
         self.role = Role::Owning(Box::new(sequencer));
         self.forward(now, |forwarder, wants| {
             forwarder.commits(durable, &entries, wants)
@@ -351,7 +365,11 @@ impl Document {
             Ok(Ok(())) => sequencer.appended(&mut self.out),
             // Fenced, wrong about the log, or nobody knows: this sequencer's time is over. The truth is read by the
             // next claim, and what had been staged is said again by those who still wait for it.
-            Ok(Err(Refused::Fenced | Refused::Gap)) => self.resign(now),
+            Ok(Err(Refused::Fenced)) => self.resign(now),
+            Ok(Err(Refused::Gap)) => {
+                self.singly = sequencer.refused(&mut self.out);
+                self.resign(now);
+            }
             Err(_) => {
                 self.resign(now);
                 self.unanswered(now);
@@ -364,7 +382,7 @@ impl Document {
         let news = std::mem::replace(&mut self.owner, owner) != owner;
         if owner == self.me && self.forwarder.is_listening() && self.owned().is_none() {
             // Whoever owned before may be gone or not know: readers here would wait for its commits for ever.
-            self.claim();
+            self.claim(now);
         }
         if news {
             self.subscribe = now.clock;
@@ -379,7 +397,7 @@ impl Document {
     }
 
     fn resign(&mut self, now: Now) {
-        self.role = Role::Following;
+        self.become_other(Role::Following, now);
         self.retry_at(now.clock + RETRY_FIRST);
     }
 
@@ -415,7 +433,7 @@ impl Document {
         self.retry = None;
         if !self.ahead.is_empty() {
             if now.clock >= self.doubt_again {
-                self.claim();
+                self.claim(now);
             } else {
                 self.retry_at(self.doubt_again);
             }
@@ -498,3 +516,6 @@ impl Document {
         self.retry_at(self.subscribe);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,8 @@ pub(super) struct Forwarder {
     with_owner: BTreeMap<(ClientId, u64), SessionId>,
     /// Whether a snapshot was asked for and has not come.
     showing: bool,
-    /// Whether the entries after the tail's head were asked for and have not come.
-    healing: bool,
+    /// From which revision on the entries after the tail's head were asked for, while they have not come.
+    healing: Option<Revision>,
     settings: DocumentSettings,
 }
 
@@ -108,7 +108,7 @@ impl Forwarder {
             unanswered: BTreeMap::new(),
             with_owner: BTreeMap::new(),
             showing: false,
-            healing: false,
+            healing: None,
             settings,
         }
     }
@@ -153,8 +153,10 @@ impl Forwarder {
         now: Now,
         out: &mut Vec<Want>,
     ) {
-        // Subscribing again replaces the first subscription.
-        self.leave_live(session);
+        if live {
+            // Subscribing again replaces the first subscription; a fetch leaves it as it is.
+            self.leave_live(session);
+        }
         let joiner = Joiner {
             session,
             ticket,
@@ -169,28 +171,54 @@ impl Forwarder {
         }
     }
 
-    /// A session wants no more commits.
+    /// A session wants no more commits. A subscription that is still on its way is answered now, or, where only a
+    /// snapshot can answer it, later: but no commit follows.
     pub(super) fn unsubscribe(&mut self, session: SessionId, ticket: Ticket, out: &mut Vec<Want>) {
         self.leave_live(session);
-        self.joiners
-            .retain(|joiner| joiner.session != session || !joiner.live);
-        for walker in &mut self.walkers {
-            if let (true, Then::Joined { live, .. }) = (walker.session == session, &mut walker.then)
-            {
-                *live = false;
-            }
+        let mut ended = Vec::new();
+        self.joiners.retain_mut(|joiner| {
+            let subscribes = joiner.session == session && std::mem::take(&mut joiner.live);
+            let ends = subscribes && joiner.since.is_some();
+            ended.extend(ends.then_some(joiner.ticket));
+            !ends
+        });
+        self.retain_walkers(
+            |walker| match walker.then {
+                Then::Joined { ticket, live: true } if walker.session == session => {
+                    ended.push(ticket);
+                    false
+                }
+                Then::Joined { .. } | Then::Acked(_) => true,
+            },
+            out,
+        );
+        for ticket in ended {
+            out.push(reply(session, ticket, Answer::Done));
         }
         out.push(reply(session, ticket, Answer::Done));
     }
 
     /// A session ended. What it submitted may still be committed.
-    pub(super) fn left(&mut self, session: SessionId) {
+    pub(super) fn left(&mut self, session: SessionId, out: &mut Vec<Want>) {
         self.leave_live(session);
         self.joiners.retain(|joiner| joiner.session != session);
-        self.walkers.retain(|walker| walker.session != session);
+        self.retain_walkers(|walker| walker.session != session, out);
         self.unanswered.remove(&session);
         // The client may have said the same again on a socket that came before this one's end was noticed.
         self.with_owner.retain(|_, waiting| *waiting != session);
+    }
+
+    /// Lets some walkers go. Only the first has asked for its page: if it goes, the next one asks.
+    fn retain_walkers(&mut self, mut stays: impl FnMut(&Walker) -> bool, out: &mut Vec<Want>) {
+        let mut first_went = None;
+        self.walkers.retain(|walker| {
+            let stays = stays(walker);
+            first_went.get_or_insert(!stays);
+            stays
+        });
+        if first_went == Some(true) {
+            self.walk(out);
+        }
     }
 
     /// A session wants something committed.
@@ -304,6 +332,14 @@ impl Forwarder {
         self.showing = false;
     }
 
+    /// Whoever was to provide the snapshot is gone: it is asked for again, if anybody waits for it.
+    pub(super) fn show_again(&mut self, out: &mut Vec<Want>) {
+        self.showing = false;
+        if !self.joiners.is_empty() {
+            self.show(out);
+        }
+    }
+
     /// Asks again for what is still needed; whoever has waited too long is refused.
     pub(super) fn retry(&mut self, now: Now, out: &mut Vec<Want>) {
         self.joiners.retain(|joiner| {
@@ -320,15 +356,16 @@ impl Forwarder {
         if let Some(walker) = self.walkers.front() {
             out.push(page(walker.at));
         }
-        if std::mem::take(&mut self.healing) {
+        if self.healing.take().is_some() {
             self.heal(out);
         }
     }
 
     /// A page of the log came: for the first walker, or for a gap behind the tail's head.
     pub(super) fn paged(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
-        if self.healing && since == self.head() {
-            self.healing = false;
+        // What was asked for may have come from elsewhere in the meantime: then it is known, and passed over.
+        if self.healing == Some(since) {
+            self.healing = None;
             let head = entries.last().map_or(since, |entry| entry.revision);
             self.commits(head, entries, out);
         }
@@ -477,11 +514,17 @@ impl Forwarder {
         if !rest.is_empty() {
             out.push(deliver(session, rest));
         }
-        if let Then::Joined { ticket, live } = then {
-            out.push(reply(session, ticket, Answer::Done));
-            if live {
-                self.enter_live(session);
-            }
+        let Then::Joined { ticket, live } = then else {
+            return;
+        };
+        if self.tail.as_ref().is_some_and(|tail| at < tail.start()) {
+            // Better no stream than one with a gap.
+            let refused = Answer::Refused(Refusal::ops_not_found());
+            return out.push(reply(session, ticket, refused));
+        }
+        out.push(reply(session, ticket, Answer::Done));
+        if live {
+            self.enter_live(session);
         }
     }
 
@@ -539,7 +582,8 @@ impl Forwarder {
     }
 
     fn heal(&mut self, out: &mut Vec<Want>) {
-        if !std::mem::replace(&mut self.healing, true) {
+        if self.healing.is_none() {
+            self.healing = Some(self.head());
             out.push(page(self.head()));
         }
     }

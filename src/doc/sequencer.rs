@@ -25,6 +25,8 @@ pub(super) struct Sequencer {
     staged: VecDeque<Arc<Entry>>,
     /// How many of `staged` are on their way to the store. Zero: no append is under way.
     appending: usize,
+    /// How many of the next entries are appended one by one.
+    singly: usize,
     /// The document with all that is staged.
     head: Snapshot,
     /// Each client's newest submit among the commits of `tail` and the staged: a copy of it is known even where the
@@ -38,7 +40,7 @@ pub(super) struct Sequencer {
     view: Option<Snapshot>,
     /// Whether somebody wants to be shown the document.
     show_wanted: bool,
-    /// What was committed since the last snapshot was asked for.
+    /// What was appended since the last snapshot was asked for.
     unsaved: Unsaved,
     settings: DocumentSettings,
 }
@@ -88,6 +90,7 @@ impl Sequencer {
             tail,
             staged: VecDeque::new(),
             appending: 0,
+            singly: 0,
             head,
             recent,
             late: VecDeque::new(),
@@ -203,13 +206,33 @@ impl Sequencer {
         self.page(out);
     }
 
+    /// Appends so many of the next entries one by one.
+    pub(super) fn append_singly(&mut self, entries: usize) {
+        self.singly = entries;
+    }
+
+    /// The log refused the append under way, though this sequencer's claim holds: a submit in it is in the log already,
+    /// where neither memory nor the way from its base showed it. No client of ours says a `seq` twice for two things, but
+    /// one that does must not keep the others from writing. Where it was alone it is known, and refused; else the answer
+    /// is how many there were.
+    pub(super) fn refused(&self, out: &mut VecDeque<Action>) -> usize {
+        if self.appending > 1 {
+            return self.appending;
+        }
+        if let Some(entry) = self.staged.front() {
+            for node in self.subscribers.iter().chain([&self.me]) {
+                reject(*node, entry.id.clone(), Refusal::seq_used(), out);
+            }
+        }
+        0
+    }
+
     /// The append under way is durable.
     pub(super) fn appended(&mut self, out: &mut VecDeque<Action>) {
         let commits: Vec<Arc<Entry>> = self.staged.drain(..self.appending).collect();
         self.appending = 0;
+        self.singly = self.singly.saturating_sub(commits.len());
         for entry in &commits {
-            self.unsaved.entries += 1;
-            self.unsaved.bytes += entry.size();
             self.tail.push(entry.clone());
         }
         let recent = &mut self.recent;
@@ -429,15 +452,14 @@ impl Sequencer {
     /// Whether so much was committed since the last snapshot that the next opening should not have to walk it. A large
     /// document costs more to snapshot than to walk, so it is walked further.
     fn is_snapshot_due(&self) -> bool {
-        let bytes: usize = self.staged.iter().map(|entry| entry.size()).sum();
         let content = self
             .head
             .content
             .as_ref()
             .map_or(0, |content| content.size_bytes());
         let pieces = 1 + content / SNAPSHOT_PIECE_BYTES;
-        self.unsaved.entries + self.staged.len() >= self.settings.snapshot_entries * pieces
-            || self.unsaved.bytes + bytes >= self.settings.snapshot_bytes * pieces
+        self.unsaved.entries >= self.settings.snapshot_entries * pieces
+            || self.unsaved.bytes >= self.settings.snapshot_bytes * pieces
     }
 
     /// Sends all that is staged on its way, unless an append is under way: then it gathers.
@@ -445,21 +467,32 @@ impl Sequencer {
         if self.appending > 0 || self.staged.is_empty() {
             return self.look(out);
         }
-        self.appending = self.staged.len();
+        self.appending = if self.singly > 0 {
+            1
+        } else {
+            self.staged.len()
+        };
+        self.unsaved.entries += self.appending;
+        self.unsaved.bytes += self.under_way().map(|entry| entry.size()).sum::<usize>();
         if self.is_snapshot_due() {
             self.unsaved = Unsaved {
                 due: true,
                 ..Unsaved::default()
             };
         }
-        if self.unsaved.due || self.show_wanted {
+        // The head holds all that is staged: it is what this append leads to only if all of it goes.
+        if (self.unsaved.due || self.show_wanted) && self.appending == self.staged.len() {
             self.view = Some(self.head.clone());
         }
-        let entries = self.staged.iter().cloned().collect();
+        let entries = self.under_way().cloned().collect();
         out.push_back(Action::Append {
             fence: self.fence,
             entries,
         });
+    }
+
+    fn under_way(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.staged.range(..self.appending)
     }
 }
 
@@ -561,3 +594,6 @@ impl Rebase {
         ControlFlow::Continue(())
     }
 }
+
+#[cfg(test)]
+mod tests;

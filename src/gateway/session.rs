@@ -1,6 +1,6 @@
 //! One socket's life: its requests in, their answers and the commits out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +35,24 @@ pub(super) struct Session {
     /// The documents that it is told the commits of.
     documents: BTreeSet<DocId>,
     /// The presence channels that it listens or speaks on.
-    channels: BTreeSet<Name>,
+    channels: BTreeMap<Name, ChannelUse>,
+    /// How many of its presences are there, on all channels.
+    presences: usize,
     pace: Pace,
 }
+
+/// What a session does on a presence channel.
+#[derive(Debug, Default)]
+struct ChannelUse {
+    listens: bool,
+    /// Its presences there, by name.
+    presences: BTreeSet<Name>,
+    /// Whether it said a position there: that comes by way of its document, perhaps late, so the place is kept.
+    positions: bool,
+}
+
+/// How many presences one socket may have: each is held for those who end with its socket. An editor has one or two.
+const PRESENCES_MAX: usize = 1_000;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -64,7 +79,8 @@ impl Session {
             client,
             outbox,
             documents: BTreeSet::new(),
-            channels: BTreeSet::new(),
+            channels: BTreeMap::new(),
+            presences: 0,
             pace,
         }
     }
@@ -74,8 +90,10 @@ impl Session {
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
         let end = self.listen(&mut stream, &mut phase).await;
-        if let End::Close(status, reason) = end {
-            self.outbox.close(status, reason);
+        // Closed before it leaves: whoever still holds it sees by that that the session is over.
+        match end {
+            End::Close(status, reason) => self.outbox.close(status, reason),
+            End::Gone => self.outbox.close(1000, ""),
         }
         Box::pin(self.leave()).await;
         // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
@@ -208,7 +226,7 @@ impl Session {
             }
             ClientMessage::Presence(presence) => self.presence(presence, echo).await,
             ClientMessage::PresenceSubscribe { channel, seq } => {
-                self.use_channel(&channel)?;
+                self.use_channel(&channel)?.listens = true;
                 self.gateway
                     .node()
                     .hub()
@@ -218,6 +236,10 @@ impl Session {
             }
             ClientMessage::PresenceUnsubscribe { channel, seq } => {
                 self.gateway.node().hub().unsubscribe(self.id, &channel);
+                if let Some(used) = self.channels.get_mut(&channel) {
+                    used.listens = false;
+                }
+                self.drop_unused(&channel);
                 self.say(protocol::presence_subscribed("pu", &channel, seq));
                 Ok(())
             }
@@ -272,10 +294,11 @@ impl Session {
             let message = format!("A presence has at most {bytes_max} bytes");
             return Err(Refusal::new(Code::TooLarge, message));
         }
-        self.use_channel(&presence.channel)?;
+        self.keep_presence(&presence)?;
         match &presence.position {
-            // The document brings the position up to its present revision before it is published.
-            Some(position) if !presence.is_gone() => {
+            // The document brings the position up to its present revision before it is published. That a position is gone
+            // is said on the same way: it must not overtake the position.
+            Some(position) => {
                 let doc = position.doc.clone();
                 let ask = Ask::Publish {
                     client: self.client.clone(),
@@ -283,7 +306,7 @@ impl Session {
                 };
                 self.ask(&doc, ask, echo).await
             }
-            _ => {
+            None => {
                 self.gateway
                     .node()
                     .hub()
@@ -293,14 +316,47 @@ impl Session {
         }
     }
 
-    fn use_channel(&mut self, channel: &Name) -> Result<(), Refusal> {
+    fn use_channel(&mut self, channel: &Name) -> Result<&mut ChannelUse, Refusal> {
         let channels_max = self.gateway.settings().channels_max;
-        if self.channels.len() >= channels_max && !self.channels.contains(channel) {
+        if self.channels.len() >= channels_max && !self.channels.contains_key(channel) {
             let message = format!("A connection uses at most {channels_max} presence channels");
             return Err(Refusal::new(Code::TooMany, message));
         }
-        self.channels.insert(channel.clone());
+        Ok(self.channels.entry(channel.clone()).or_default())
+    }
+
+    /// Counts the presences that are there.
+    fn keep_presence(&mut self, presence: &Presence) -> Result<(), Refusal> {
+        let (channel, id) = (&presence.channel, &presence.id);
+        if presence.is_gone() {
+            let used = self.channels.get_mut(channel);
+            self.presences -= usize::from(used.is_some_and(|used| used.presences.remove(id)));
+            self.drop_unused(channel);
+            return Ok(());
+        }
+        let known = self.channels.get_mut(channel);
+        if let Some(used) = known.filter(|used| used.presences.contains(id)) {
+            used.positions |= presence.position.is_some();
+            return Ok(());
+        }
+        if self.presences >= PRESENCES_MAX {
+            let message = format!("A connection has at most {PRESENCES_MAX} presences");
+            return Err(Refusal::new(Code::TooMany, message));
+        }
+        let used = self.use_channel(channel)?;
+        used.presences.insert(id.clone());
+        used.positions |= presence.position.is_some();
+        self.presences += 1;
         Ok(())
+    }
+
+    /// Frees a channel's place, if the session neither listens nor is present there.
+    fn drop_unused(&mut self, channel: &Name) {
+        let unused =
+            |used: &ChannelUse| !used.listens && !used.positions && used.presences.is_empty();
+        if self.channels.get(channel).is_some_and(unused) {
+            self.channels.remove(channel);
+        }
     }
 
     /// Counts documents towards what the socket may subscribe to: all of them, or none.
@@ -348,8 +404,11 @@ impl Session {
             } else {
                 None
             };
-            self.ask_for(&doc, ask(since), ReplyTo::Bulk(reply.clone(), id))
-                .await?;
+            let part = ReplyTo::Bulk(reply.clone(), id.clone());
+            // A part that was not asked is answered in its place: the others wait for the whole.
+            if let Err(refusal) = self.ask_for(&doc, ask(since), part).await {
+                reply.refuse(&self.outbox, id, refusal);
+            }
         }
         Ok(())
     }
@@ -365,8 +424,10 @@ impl Session {
         let reply = Bulk::new(echo.clone(), false, subscribed.len());
         reply.begin(&self.outbox);
         for doc in subscribed {
-            let reply = ReplyTo::Bulk(reply.clone(), doc.id.clone());
-            self.ask_for(&doc, Ask::Unsubscribe, reply).await?;
+            let part = ReplyTo::Bulk(reply.clone(), doc.id.clone());
+            if let Err(refusal) = self.ask_for(&doc, Ask::Unsubscribe, part).await {
+                reply.refuse(&self.outbox, doc.id, refusal);
+            }
         }
         Ok(())
     }
@@ -387,10 +448,19 @@ impl Session {
             .node()
             .ask(doc, (self.id, &self.outbox), ask, reply)
             .await;
-        asked.map_err(|unasked| match unasked {
-            Unasked::Stopping => Refusal::new(Code::Busy, "The server restarts: come back"),
-            Unasked::Full => Refusal::new(Code::Busy, "Too many documents are open: try again"),
-        })
+        match asked {
+            Ok(()) => Ok(()),
+            Err(Unasked::Stopping) => {
+                // No answer at all: a client whose submit is refused throws its work away, one that must come back
+                // says it again.
+                self.outbox.close(1012, "the server restarts: come back");
+                Ok(())
+            }
+            Err(Unasked::Full) => {
+                let message = "Too many documents are open: try again";
+                Err(Refusal::new(Code::Busy, message))
+            }
+        }
     }
 
     fn say(&self, frames: actix_web::web::Bytes) {
@@ -402,7 +472,7 @@ impl Session {
         self.gateway
             .node()
             .hub()
-            .left(self.id, self.channels.iter());
+            .left(self.id, self.channels.keys());
         for doc in std::mem::take(&mut self.documents) {
             self.gateway.node().leave(&doc, self.id).await;
         }

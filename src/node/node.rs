@@ -177,10 +177,13 @@ impl Node {
         self.stopping.store(true, Ordering::SeqCst);
         let mailboxes: Vec<_> = self.lock().values().cloned().collect();
         let finish = async {
-            for mailbox in mailboxes {
-                if mailbox.sender.send(Post::Finish).await.is_ok() {
-                    mailbox.sender.closed().await;
-                }
+            // All are told before any is waited for: what they have to append, the store gathers.
+            for mailbox in &mailboxes {
+                // One that has ended needs no telling.
+                let _ = mailbox.sender.send(Post::Finish).await;
+            }
+            for mailbox in &mailboxes {
+                mailbox.sender.closed().await;
             }
         };
         timeout(patience, finish).await.is_ok()
@@ -210,13 +213,19 @@ impl Node {
         Ok(mailbox)
     }
 
-    /// Closes a document, unless somebody is about to ask it something or its mailbox is not empty.
-    pub(super) fn close_unless_wanted(&self, doc: &DocId, mailbox_is_empty: bool) -> bool {
+    /// Closes a document, unless somebody is about to ask it something or its mailbox is not empty. The mailbox is
+    /// looked at last, when nobody can post any more.
+    pub(super) fn close_unless_wanted(
+        &self,
+        doc: &DocId,
+        mailbox_is_empty: impl FnOnce() -> bool,
+    ) -> bool {
         let mut documents = self.lock();
-        let wanted = documents
-            .get(doc)
-            .is_none_or(|mailbox| Arc::strong_count(mailbox) > 1);
-        let closes = !wanted && mailbox_is_empty;
+        // Unlike a look at the count, this sees what those who let go had posted before.
+        let unwanted = documents
+            .get_mut(doc)
+            .is_some_and(|mailbox| Arc::get_mut(mailbox).is_some());
+        let closes = unwanted && mailbox_is_empty();
         if closes {
             documents.remove(doc);
         }
@@ -260,5 +269,31 @@ impl Node {
         self.documents
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn a_document_stays_open_for_whoever_is_about_to_ask() {
+        let store = Arc::new(MemoryStore::new());
+        let node = Node::new(NodeId(1), store, NodeSettings::default(), Handle::current());
+        let doc = DocId::parse("c", "d").unwrap();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let mailbox = Arc::new(Mailbox {
+            incarnation: 1,
+            sender,
+        });
+        node.lock().insert(doc.clone(), mailbox.clone());
+        assert!(!node.close_unless_wanted(&doc, || receiver.is_empty()));
+        mailbox.sender.try_send(Post::Finish).unwrap();
+        drop(mailbox);
+        assert!(!node.close_unless_wanted(&doc, || receiver.is_empty()));
+        receiver.try_recv().unwrap();
+        assert!(node.close_unless_wanted(&doc, || receiver.is_empty()));
+        assert_eq!(node.documents_open(), 0);
     }
 }

@@ -93,13 +93,7 @@ impl Outbox {
             return Ok(None);
         }
         if inner.bytes > 0 && inner.bytes + frames.len() > self.bytes_max {
-            inner.queue.clear();
-            inner.bytes = 0;
-            self.end(
-                inner,
-                1013,
-                "you read too slowly: come back with your version",
-            );
+            self.give_up(inner);
             return Err(Slow);
         }
         inner.bytes += frames.len();
@@ -113,6 +107,25 @@ impl Outbox {
         if inner.state == State::Open {
             self.end(inner, status, reason);
         }
+    }
+
+    /// Closes if what waits elsewhere to be pushed is more than it takes at once.
+    pub(super) fn bear(&self, bytes: usize) {
+        let inner = self.lock();
+        if inner.state == State::Open && bytes > self.bytes_max {
+            self.give_up(inner);
+        }
+    }
+
+    /// Closes because more waits for the reader than may; what waited, it will ask for again.
+    fn give_up(&self, mut inner: MutexGuard<'_, Inner>) {
+        inner.queue.clear();
+        inner.bytes = 0;
+        self.end(
+            inner,
+            1013,
+            "you read too slowly: come back with your version",
+        );
     }
 
     fn end(&self, mut inner: MutexGuard<'_, Inner>, status: u16, reason: &str) {

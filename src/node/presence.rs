@@ -64,6 +64,10 @@ impl Hub {
     ) {
         let frame = protocol::presence(client, &presence);
         let mut channels = self.lock();
+        // A position comes by way of its document: its session may have left meanwhile, and would never leave again.
+        if outbox.is_closed() {
+            return;
+        }
         let channel = channels.entry(presence.channel.clone()).or_default();
         channel.tell(client, &frame);
         let name = presence.channel.clone();
@@ -81,7 +85,7 @@ impl Hub {
         let _ = outbox.push(frame);
     }
 
-    /// A session ended: it listens no more on `channels`, and what it said there last is gone.
+    /// A session ended, and its outbox is closed: it listens no more on `channels`, and what it said there last is gone.
     pub fn left<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
         let mut all = self.lock();
         for name in channels {
@@ -187,6 +191,20 @@ mod tests {
         assert_eq!(bob.heard(), "");
         hub.left(new.0, [&channel].into_iter());
         assert!(bob.heard().contains(r#""p":null,"pv":3"#));
+        hub.left(bob.0, [&channel].into_iter());
+        assert!(hub.lock().is_empty());
+    }
+
+    #[test]
+    fn what_comes_after_its_session_left_leaves_no_ghost() {
+        let hub = Hub::default();
+        let channel = Name::parse("ch").unwrap();
+        let (ann, bob) = (member(1, "ann"), member(2, "bob"));
+        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        ann.2.close(1000, "");
+        hub.left(ann.0, [&channel].into_iter());
+        hub.publish(ann.0, &ann.1, &ann.2, value(1, "1"));
+        assert_eq!(bob.heard(), "");
         hub.left(bob.0, [&channel].into_iter());
         assert!(hub.lock().is_empty());
     }

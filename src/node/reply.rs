@@ -20,20 +20,21 @@ pub enum ReplyTo {
 }
 
 impl ReplyTo {
-    /// Sends the answer on its way.
-    pub(super) fn answer(self, outbox: &Outbox, answer: Answer) {
-        match self {
-            Self::Socket(echo) => {
-                let frame = match answer {
-                    Answer::Committed => return,
-                    Answer::Shown(shown) => protocol::shown_reply(&echo, &shown),
-                    Answer::Done => protocol::done(&echo),
-                    Answer::Refused(refusal) => protocol::error(&echo, &refusal),
-                };
-                // A full outbox closes itself; its session ends by that.
-                let _ = outbox.push(frame);
+    /// The frame that says the answer; none where nothing is to be said, or the answer is part of another.
+    pub(super) fn answer(self, outbox: &Outbox, answer: Answer) -> Option<Bytes> {
+        match (self, answer) {
+            (Self::Bulk(bulk, name), answer) => {
+                bulk.answer(outbox, name, answer);
+                None
             }
-            Self::Bulk(bulk, name) => bulk.answer(outbox, name, answer),
+            (Self::Socket(_), Answer::Committed) => None,
+            (Self::Socket(echo), Answer::Shown(shown)) => {
+                Some(protocol::shown_reply(&echo, &shown))
+            }
+            (Self::Socket(echo), Answer::Done) => Some(protocol::done(&echo)),
+            (Self::Socket(echo), Answer::Refused(refusal)) => {
+                Some(protocol::error(&echo, &refusal))
+            }
         }
     }
 
@@ -64,6 +65,7 @@ struct Parts {
     shown: BTreeMap<Name, Result<Arc<Shown>, Refusal>>,
     refused: Option<Refusal>,
     held: Vec<Bytes>,
+    held_bytes: usize,
 }
 
 impl Bulk {
@@ -75,6 +77,7 @@ impl Bulk {
             shown: BTreeMap::new(),
             refused: None,
             held: Vec::new(),
+            held_bytes: 0,
         };
         Arc::new(Self {
             echo,
@@ -91,12 +94,28 @@ impl Bulk {
         }
     }
 
-    /// Holds commits back; `false`: the answer is complete, and they may go.
-    pub(super) fn hold(&self, frames: &Bytes) -> bool {
+    /// A document that was not asked: it will not answer.
+    pub fn refuse(&self, outbox: &Outbox, name: Name, refusal: Refusal) {
+        self.answer(outbox, name, Answer::Refused(refusal));
+    }
+
+    /// Whether the answer is not complete.
+    pub(super) fn holds(&self) -> bool {
+        let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.missing > 0
+    }
+
+    /// Holds frames back, no more of them than the outbox takes; `false`: the answer is complete, and they may go.
+    pub(super) fn hold(&self, outbox: &Outbox, frames: &Bytes) -> bool {
         let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = parts.missing > 0;
         if holds {
+            parts.held_bytes += frames.len();
             parts.held.push(frames.clone());
+            outbox.bear(parts.held_bytes);
+            if outbox.is_closed() {
+                parts.held.clear();
+            }
         }
         holds
     }

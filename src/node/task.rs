@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -14,7 +15,7 @@ use tokio::time::sleep_until;
 
 use super::bell::Round;
 use super::node::Node;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Slow};
 use super::reply::{Bulk, ReplyTo};
 use crate::doc::{Action, Answer, Ask, Document, Event, Ticket};
 use crate::id::{DocId, SessionId};
@@ -49,6 +50,25 @@ struct Member {
 }
 
 impl Member {
+    /// Sends frames, behind all that is held back.
+    fn send(&mut self, frames: Bytes) -> Result<(), Slow> {
+        let mut round = Round::default();
+        let sent = self.send_in(&mut round, frames);
+        round.ring();
+        sent
+    }
+
+    /// As [`send`](Self::send), for many members: their sockets are woken when the round is rung.
+    fn send_in(&mut self, round: &mut Round, frames: Bytes) -> Result<(), Slow> {
+        if let Some(hold) = &self.hold {
+            if hold.hold(&self.outbox, &frames) {
+                return Ok(());
+            }
+            self.hold = None;
+        }
+        self.outbox.push_in(round, frames)
+    }
+
     fn take(&mut self, ticket: Ticket) -> Option<ReplyTo> {
         let place = self
             .tickets
@@ -128,12 +148,20 @@ impl Task {
             .map(|since| since + self.node.settings().idle_close());
         let timeout = self.document.timeout().map(|at| self.node.instant(at));
         let wake = [idle_at, timeout].into_iter().flatten().min();
+        // A mailbox that is never empty must not keep the document from what it has put off.
+        let overdue = timeout.is_some_and(|at| at <= Instant::now());
         let event = select! {
             biased;
+            () = std::future::ready(()), if overdue => Event::Timeout,
             // The store's answers first: they let waiting clients go.
             Some(event) = self.effects.next(), if !self.effects.is_empty() => event,
             post = self.mailbox.recv() => match post? {
-                Post::Asked { session, outbox, reply, ask } => self.asked(session, outbox, reply, ask),
+                Post::Asked { session, outbox, reply, ask } => {
+                    match self.asked(session, outbox, reply, ask) {
+                        Some(event) => event,
+                        None => return None,
+                    }
+                }
                 Post::Left(session) => {
                     self.members.remove(&session);
                     Event::Left(session)
@@ -164,17 +192,18 @@ impl Task {
         let due = since.elapsed() >= self.node.settings().idle_close();
         (due && self
             .node
-            .close_unless_wanted(&self.doc, self.mailbox.is_empty()))
+            .close_unless_wanted(&self.doc, || self.mailbox.is_empty()))
         .then_some(End::Idle)
     }
 
+    /// Takes in a session's request, unless too many of its requests wait already.
     fn asked(
         &mut self,
         session: SessionId,
         outbox: Arc<Outbox>,
         reply: ReplyTo,
         ask: Ask,
-    ) -> Event {
+    ) -> Option<Event> {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let member = self.members.entry(session).or_insert(Member {
@@ -182,15 +211,25 @@ impl Task {
             hold: None,
             tickets: Vec::new(),
         });
-        if let Some(hold) = reply.hold() {
-            member.hold = Some(hold);
+        // Submits have a bound of their own, and what ends a subscription only lessens what waits.
+        let reads = matches!(ask, Ask::Fetch { .. } | Ask::Subscribe { .. });
+        if reads && member.tickets.len() >= READS_MAX {
+            if let Some(frame) = reply.answer(&member.outbox, Answer::Refused(Refusal::busy())) {
+                // A full outbox closes itself; its session ends by that.
+                let _ = member.send(frame);
+            }
+            return None;
+        }
+        // What is held back already stays behind the answer that holds it: commits keep their order.
+        if member.hold.as_ref().is_none_or(|hold| !hold.holds()) {
+            member.hold = reply.hold();
         }
         member.tickets.push((ticket, reply));
-        Event::Asked {
+        Some(Event::Asked {
             session,
             ticket,
             ask,
-        }
+        })
     }
 
     /// Lets the machine handle an event, and does what it asks for. A panic is the end of this machine, and of nothing
@@ -324,8 +363,11 @@ impl Task {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
-        if let Some(reply) = member.take(ticket) {
-            reply.answer(&member.outbox, answer);
+        if let Some(reply) = member.take(ticket)
+            && let Some(frame) = reply.answer(&member.outbox, answer)
+        {
+            // A full outbox closes itself; its session ends by that.
+            let _ = member.send(frame);
         }
         self.answered.push(session);
     }
@@ -342,13 +384,7 @@ impl Task {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
             };
-            if let Some(hold) = &member.hold {
-                if hold.hold(&frames) {
-                    continue;
-                }
-                member.hold = None;
-            }
-            if member.outbox.push_in(&mut round, frames.clone()).is_err() {
+            if member.send_in(&mut round, frames.clone()).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
@@ -364,12 +400,22 @@ impl Drop for Task {
         // Whatever the reason, whoever is still here comes back with its revision, and the document is opened anew.
         self.node.forget(&self.doc, self.incarnation);
         for member in self.members.values() {
-            member
-                .outbox
-                .close(1012, "the document was closed: come back with your version");
+            member.outbox.close(1012, CLOSED);
+        }
+        // Whoever had only just asked would wait for an answer for ever.
+        self.mailbox.close();
+        while let Ok(post) = self.mailbox.try_recv() {
+            if let Post::Asked { outbox, .. } = post {
+                outbox.close(1012, CLOSED);
+            }
         }
     }
 }
+
+const CLOSED: &str = "the document was closed: come back with your version";
+
+/// How many requests of one session may wait for one document before its next fetch is refused. Its client has a few.
+const READS_MAX: usize = 100;
 
 /// About how many bytes it is to encode or to fold.
 fn weight(snapshot: &Snapshot) -> usize {
@@ -458,4 +504,155 @@ async fn fold(loaded: Loaded) -> Result<(Snapshot, Vec<Arc<Entry>>), StoreError>
             .map(|()| (snapshot, entries))
     });
     folded.await.map_err(|error| StoreError::new("load", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::id::{NodeId, UserId};
+    use crate::log::{Change, Epoch, Revision, SubmitId};
+    use crate::node::NodeSettings;
+    use crate::protocol::{BadRequest, Echo};
+    use crate::store::MemoryStore;
+
+    fn task() -> (Task, mpsc::Sender<Post>) {
+        let store = Arc::new(MemoryStore::new());
+        let runtime = tokio::runtime::Handle::current();
+        let node = Node::new(NodeId(1), store, NodeSettings::default(), runtime);
+        let (sender, receiver) = mpsc::channel(8);
+        let doc = DocId::parse("c", "a").unwrap();
+        (Task::new(doc, 1, node, receiver), sender)
+    }
+
+    fn echo(text: &str) -> Echo {
+        match protocol::parse(text) {
+            Ok((_, echo)) | Err(BadRequest::Refused(echo, _)) => echo,
+            Err(BadRequest::NotAnObject) => panic!("{text}"),
+        }
+    }
+
+    fn fetch(outbox: &Arc<Outbox>, reply: ReplyTo) -> Post {
+        Post::Asked {
+            session: SessionId(1),
+            outbox: outbox.clone(),
+            reply,
+            ask: Ask::Fetch { since: None },
+        }
+    }
+
+    fn to_socket() -> ReplyTo {
+        ReplyTo::Socket(echo(r#"{"a":"f","c":"c","d":"a"}"#))
+    }
+
+    /// All that is in the outbox, as text.
+    fn sent(outbox: &Outbox) -> String {
+        let mut all = String::new();
+        while let Poll::Ready(Some(frames)) =
+            outbox.poll_take(&mut Context::from_waker(Waker::noop()))
+        {
+            all.push_str(&String::from_utf8_lossy(&frames));
+        }
+        all
+    }
+
+    fn commit(revision: u64) -> Arc<Entry> {
+        Arc::new(Entry {
+            revision: Revision(revision),
+            epoch: Epoch(1),
+            id: SubmitId {
+                author: UserId::anyone(),
+                client: crate::id::ClientId::parse("ann").unwrap(),
+                seq: revision,
+            },
+            at_ms: 0,
+            change: Change::Delete,
+        })
+    }
+
+    #[tokio::test]
+    async fn who_had_just_asked_a_document_that_ends_is_told_to_come_back() {
+        let (task, sender) = task();
+        let outbox = Arc::new(Outbox::new(1_000));
+        sender.try_send(fetch(&outbox, to_socket())).unwrap();
+        drop(task);
+        assert!(outbox.is_closed());
+        assert!(sender.try_send(Post::Left(SessionId(1))).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_session_has_few_reads_waiting() {
+        let (mut task, _sender) = task();
+        let outbox = Arc::new(Outbox::new(100_000));
+        for asked in 0..=READS_MAX {
+            let fetch = Ask::Fetch { since: None };
+            let event = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch);
+            assert_eq!(event.is_some(), asked < READS_MAX);
+        }
+        assert!(sent(&outbox).contains("ERR_BUSY"));
+        let end = task.asked(SessionId(1), outbox, to_socket(), Ask::Unsubscribe);
+        assert!(end.is_some());
+    }
+
+    #[tokio::test]
+    async fn all_of_a_document_stays_behind_the_answer_that_holds_it() {
+        let (mut task, _sender) = task();
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000)));
+        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
+        let name = |name| crate::id::Name::parse(name).unwrap();
+        let subscribe = Ask::Subscribe { since: None };
+        let part = ReplyTo::Bulk(bulk.clone(), name("a"));
+        task.asked(session, outbox.clone(), part, subscribe);
+        let shown = Arc::new(Shown::of(&Snapshot::default()));
+        task.reply(session, Ticket(0), Answer::Shown(shown.clone()));
+        task.deliver(&[session], &[commit(1)]);
+        // Another bulk request for it is complete sooner; its commits may not overtake the one before.
+        let sooner = Bulk::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1);
+        let fetch = Ask::Fetch { since: None };
+        task.asked(
+            session,
+            outbox.clone(),
+            ReplyTo::Bulk(sooner, name("a")),
+            fetch,
+        );
+        task.reply(session, Ticket(1), Answer::Shown(shown));
+        task.deliver(&[session], &[commit(2)]);
+        task.asked(session, outbox.clone(), to_socket(), Ask::Unsubscribe);
+        task.reply(session, Ticket(2), Answer::Done);
+        assert!(!sent(&outbox).contains("\"a\":\"op\""));
+        bulk.refuse(&outbox, name("b"), Refusal::busy());
+        let sent = sent(&outbox);
+        let places: Vec<_> = [
+            "\"bs\"",
+            "\"v\":0,\"src\"",
+            "\"v\":1,\"src\"",
+            "\"a\":\"f\"",
+        ]
+        .iter()
+        .map(|it| sent.find(it))
+        .collect();
+        assert!(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            "{sent}"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_back_than_a_reader_may_have_waiting() {
+        let (mut task, _sender) = task();
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000)));
+        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
+        let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap());
+        task.asked(
+            session,
+            outbox.clone(),
+            part,
+            Ask::Subscribe { since: None },
+        );
+        for revision in 1..100 {
+            task.deliver(&[session], &[commit(revision)]);
+        }
+        assert!(outbox.is_closed());
+    }
 }

@@ -120,6 +120,12 @@ impl Refusal {
         )
     }
 
+    /// A submit whose `seq` its client has used for another one before.
+    #[must_use]
+    pub fn seq_used() -> Self {
+        Self::new(Code::OpBadlyFormed, "The seq was used before")
+    }
+
     /// More at once than one client may ask of one document.
     #[must_use]
     pub fn busy() -> Self {

@@ -1,0 +1,722 @@
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::doc::{Answer, Ticket};
+use crate::id::{ClientId, DocId, UserId};
+use crate::log::{Change, Entry, Revision, SubmitId};
+use crate::ot::{Content, Kind};
+use crate::protocol::{Proposal, Shown};
+use crate::store::{Batch, MemoryStore, Reach, Store};
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+
+/// A document under the test's hand, in front of a real store's rules: what it asks the store waits until the test
+/// lets it be answered.
+struct Desk {
+    document: Document,
+    store: MemoryStore,
+    doc: DocId,
+    clock: Duration,
+    asked: VecDeque<Action>,
+    /// What each session was sent, as short sentences.
+    sent: BTreeMap<u64, Vec<String>>,
+    links: Vec<(NodeId, Link)>,
+    tickets: u64,
+}
+
+fn text(data: &str) -> Content {
+    let json = serde_json::to_string(data).unwrap();
+    Content::create(Kind::TextUnicode, Some(&json)).unwrap()
+}
+
+fn submit(client: &str, seq: u64, base: impl Into<Option<u64>>, proposal: Proposal) -> Submit {
+    let client = ClientId::parse(client).unwrap();
+    let author = UserId::anyone();
+    Submit {
+        id: SubmitId {
+            author,
+            client,
+            seq,
+        },
+        base: base.into().map(Revision),
+        proposal,
+    }
+}
+
+fn edit(client: &str, seq: u64, base: impl Into<Option<u64>>) -> Submit {
+    submit(client, seq, base, Proposal::Edit(r#"["."]"#.into()))
+}
+
+impl Desk {
+    /// A document whose log holds its creation by `maker` and then edits by `bob`, up to `head`; nobody has opened it.
+    fn of(head: u64) -> Self {
+        let settings = DocumentSettings {
+            tail_entries_max: 3,
+            ..DocumentSettings::default()
+        };
+        let desk = Self {
+            document: Document::new(ME, ME, settings),
+            store: MemoryStore::new(),
+            doc: DocId::parse("c", "d").unwrap(),
+            clock: Duration::from_secs(100),
+            asked: VecDeque::new(),
+            sent: BTreeMap::new(),
+            links: Vec::new(),
+            tickets: 0,
+        };
+        if head > 0 {
+            desk.append_elsewhere(1, head);
+        }
+        desk
+    }
+
+    /// Another node claims, and appends these revisions.
+    fn append_elsewhere(&self, first: u64, last: u64) {
+        let lease = now(self.store.claim(&self.doc, OTHER));
+        let dot = Change::Edit(crate::ot::Op::parse(Kind::TextUnicode, r#"["."]"#).unwrap());
+        let entry = |revision| {
+            let (client, seq, change) = match revision {
+                1 => ("maker", 1, Change::Create(text(""))),
+                _ => ("bob", revision - 1, dot.clone()),
+            };
+            Arc::new(Entry {
+                revision: Revision(revision),
+                epoch: lease.fence.epoch,
+                id: submit(client, seq, 0, Proposal::Delete).id,
+                at_ms: 0,
+                change,
+            })
+        };
+        let batch = Batch {
+            doc: self.doc.clone(),
+            fence: lease.fence,
+            entries: (first..=last).map(entry).collect(),
+        };
+        now(self.store.append(vec![batch])).remove(0).unwrap();
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = Now {
+            clock: self.clock,
+            wall_ms: 0,
+        };
+        self.document.handle(event, now);
+        while let Some(action) = self.document.poll() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Reply {
+                session, answer, ..
+            } => {
+                let sentence = match answer {
+                    Answer::Shown(shown) => format!("shown {}", shown.revision),
+                    Answer::Done => "done".to_owned(),
+                    Answer::Committed => return,
+                    Answer::Refused(refusal) => refusal.code.as_str().to_owned(),
+                };
+                self.sent.entry(session.0).or_default().push(sentence);
+            }
+            Action::Deliver { to, entries } => {
+                for session in to.iter() {
+                    let sent = self.sent.entry(session.0).or_default();
+                    sent.extend(entries.iter().map(|entry| format!("op {}", entry.revision)));
+                }
+            }
+            Action::Send { to, link } => self.links.push((to, link)),
+            Action::Publish {
+                session, presence, ..
+            } => {
+                let revision = presence.position.map(|it| it.revision.0);
+                let sentence = format!("{} at {revision:?}", presence.value);
+                self.sent.entry(session.0).or_default().push(sentence);
+            }
+            Action::Show
+            | Action::Encode(_)
+            | Action::Page { .. }
+            | Action::Claim
+            | Action::Append { .. }
+            | Action::Save { .. } => self.asked.push_back(action),
+        }
+    }
+
+    fn ask(&mut self, session: u64, ask: Ask) {
+        self.tickets += 1;
+        self.handle(Event::Asked {
+            session: SessionId(session),
+            ticket: Ticket(self.tickets),
+            ask,
+        });
+    }
+
+    fn subscribe(&mut self, session: u64, since: impl Into<Option<u64>>) {
+        let since = since.into().map(Revision);
+        self.ask(session, Ask::Subscribe { since });
+    }
+
+    fn fetch(&mut self, session: u64, since: impl Into<Option<u64>>) {
+        let since = since.into().map(Revision);
+        self.ask(session, Ask::Fetch { since });
+    }
+
+    fn unsubscribe(&mut self, session: u64) {
+        self.ask(session, Ask::Unsubscribe);
+    }
+
+    fn submit(&mut self, session: u64, submit: Submit) {
+        self.ask(session, Ask::Submit(submit));
+    }
+
+    fn leave(&mut self, session: u64) {
+        self.handle(Event::Left(SessionId(session)));
+    }
+
+    /// The store answers what it was asked first.
+    fn answer(&mut self) {
+        let action = self.asked.pop_front().expect("the store was asked");
+        let event = match action {
+            Action::Show => Event::Shown(Ok(self.show())),
+            Action::Encode(snapshot) => Event::Shown(Ok((Arc::new(Shown::of(&snapshot)), vec![]))),
+            Action::Page { asker, since } => {
+                let loaded = now(self.store.load(&self.doc, Reach::Since(since)));
+                // Two a page, so that walks are walks.
+                let page = loaded.entries.into_iter().take(2).collect();
+                Event::Paged {
+                    asker,
+                    since,
+                    page: Ok(page),
+                }
+            }
+            Action::Claim => {
+                let lease = now(self.store.claim(&self.doc, ME));
+                let (head, mut entries) = self.head();
+                // As where a snapshot is near the head: memory begins there.
+                let entries = entries.split_off(entries.len().saturating_sub(2));
+                let mut tail = Tail::new(Revision(head.revision.0 - entries.len() as u64));
+                entries.into_iter().for_each(|entry| tail.push(entry));
+                Event::Claimed(Ok((lease.fence, head, tail)))
+            }
+            Action::Append { fence, entries } => {
+                let batch = Batch {
+                    doc: self.doc.clone(),
+                    fence,
+                    entries,
+                };
+                let result = Ok(now(self.store.append(vec![batch])).remove(0));
+                Event::Appended { fence, result }
+            }
+            other => panic!("not answered: {other:?}"),
+        };
+        self.handle(event);
+    }
+
+    /// The store does not answer what it was asked first; an append it does all the same, if `done`.
+    fn fail(&mut self, done: bool) {
+        let error = || StoreError::new("ask", "away");
+        let event = match self.asked.pop_front().expect("the store was asked") {
+            Action::Show | Action::Encode(_) => Event::Shown(Err(error())),
+            Action::Page { asker, since } => Event::Paged {
+                asker,
+                since,
+                page: Err(error()),
+            },
+            Action::Claim => Event::Claimed(Err(error())),
+            Action::Append { fence, entries } => {
+                if done {
+                    let doc = self.doc.clone();
+                    let batch = Batch {
+                        doc,
+                        fence,
+                        entries,
+                    };
+                    now(self.store.append(vec![batch])).remove(0).unwrap();
+                }
+                Event::Appended {
+                    fence,
+                    result: Err(error()),
+                }
+            }
+            other => panic!("not answered: {other:?}"),
+        };
+        self.handle(event);
+    }
+
+    /// The store answers, and time passes, until nothing more comes of it.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            if !self.asked.is_empty() {
+                self.answer();
+            } else if let Some(at) = self.document.timeout() {
+                self.clock = self.clock.max(at);
+                self.handle(Event::Timeout);
+            } else {
+                return;
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.document);
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.clock += time;
+        self.handle(Event::Timeout);
+    }
+
+    fn show(&self) -> (Arc<Shown>, Vec<Arc<Entry>>) {
+        let (head, entries) = self.head();
+        (Arc::new(Shown::of(&head)), entries)
+    }
+
+    fn head(&self) -> (Snapshot, Vec<Arc<Entry>>) {
+        let loaded = now(self.store.load(&self.doc, Reach::Head));
+        let mut snapshot = loaded.snapshot;
+        for entry in &loaded.entries {
+            snapshot.fold(entry).unwrap();
+        }
+        (snapshot, loaded.entries)
+    }
+
+    /// What a session was sent since it was last looked at.
+    fn sent(&mut self, session: u64) -> Vec<String> {
+        self.sent.remove(&session).unwrap_or_default()
+    }
+
+    /// The clients of the log, oldest first.
+    fn log(&self) -> Vec<String> {
+        let (_, entries) = self.head();
+        let name = |entry: &Arc<Entry>| format!("{}/{}", entry.id.client.as_str(), entry.id.seq);
+        entries.iter().map(name).collect()
+    }
+}
+
+/// Memory answers at once.
+fn now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> T {
+    answer
+        .now_or_never()
+        .expect("at once")
+        .expect("memory does not fail")
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn a_reader_is_shown_the_document_and_then_each_commit() {
+    let mut desk = Desk::of(3);
+    desk.subscribe(1, None);
+    assert_eq!(desk.sent(1), NONE);
+    desk.settle();
+    desk.submit(2, edit("ann", 1, 3));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["shown 3", "op 4"]);
+    assert_eq!(
+        desk.sent(2),
+        ["op 4"],
+        "who submits is sent its commit, subscribed or not"
+    );
+}
+
+#[test]
+fn who_comes_back_is_sent_what_it_missed_and_then_each_commit() {
+    for (since, expected) in [
+        (6, vec!["done"]),
+        (9, vec!["done"]),
+        (5, vec!["op 6", "done"]),
+        (
+            0,
+            vec!["op 1", "op 2", "op 3", "op 4", "op 5", "op 6", "done"],
+        ),
+    ] {
+        let mut desk = Desk::of(6);
+        desk.subscribe(1, since);
+        desk.settle();
+        assert_eq!(desk.sent(1), expected, "since {since}");
+        desk.submit(2, edit("ann", 1, 6));
+        desk.settle();
+        assert_eq!(desk.sent(1), ["op 7"], "since {since}");
+    }
+}
+
+#[test]
+fn who_comes_back_far_behind_the_tail_walks_to_it() {
+    let mut desk = Desk::of(8);
+    desk.subscribe(1, None);
+    desk.settle();
+    desk.submit(1, edit("ann", 1, 8));
+    desk.settle();
+    desk.sent(1);
+    desk.subscribe(2, 0);
+    desk.subscribe(3, 1);
+    desk.answer();
+    // Meanwhile there is news, which comes behind what is missing.
+    desk.submit(1, edit("ann", 2, 9));
+    desk.settle();
+    let walked: Vec<String> = (1..=10).map(|revision| format!("op {revision}")).collect();
+    for (session, first) in [(2, 0), (3, 1)] {
+        let mut sent = desk.sent(session);
+        let done = sent.iter().position(|it| it == "done").expect("an answer");
+        sent.remove(done);
+        assert_eq!(sent, walked[first..], "session {session}");
+    }
+    assert_eq!(desk.sent(1), ["op 10"]);
+}
+
+#[test]
+fn a_fetch_leaves_the_subscription_as_it_is() {
+    for since in [None, Some(0), Some(3)] {
+        let mut desk = Desk::of(3);
+        desk.subscribe(1, None);
+        desk.settle();
+        desk.fetch(1, since);
+        desk.settle();
+        desk.sent(1);
+        desk.submit(2, edit("ann", 1, 3));
+        desk.settle();
+        assert_eq!(desk.sent(1), ["op 4"], "fetched since {since:?}");
+    }
+}
+
+#[test]
+fn who_only_fetches_is_told_nothing_later() {
+    for since in [None, Some(1)] {
+        let mut desk = Desk::of(2);
+        desk.fetch(1, since);
+        desk.settle();
+        let first = desk.sent(1);
+        desk.submit(2, edit("ann", 1, 2));
+        desk.settle();
+        assert_eq!(desk.sent(1), NONE);
+        match since {
+            None => assert_eq!(first, ["shown 2"]),
+            Some(_) => assert_eq!(first, ["op 2", "done"]),
+        }
+    }
+}
+
+#[test]
+fn nothing_follows_the_end_of_a_subscription() {
+    for (since, answers, expected) in [
+        // Before the document is known, in the middle of a walk, and when all has been said.
+        (None, 0, vec!["done", "shown 8"]),
+        (Some(0), 0, vec!["done", "done"]),
+        (Some(0), 2, vec!["op 1", "op 2", "done", "done"]),
+        (None, 9, vec!["shown 8", "done"]),
+    ] {
+        let mut desk = Desk::of(8);
+        if answers > 0 {
+            // Somebody else makes the tail short.
+            desk.submit(9, edit("ann", 9, 8));
+            desk.settle();
+        }
+        let mut desk = if answers == 9 { Desk::of(8) } else { desk };
+        desk.subscribe(1, since);
+        match answers {
+            0 => {}
+            2 => desk.answer(),
+            _ => desk.settle(),
+        }
+        desk.unsubscribe(1);
+        desk.settle();
+        desk.submit(9, edit("ann", 10, None));
+        desk.settle();
+        assert_eq!(desk.sent(1), expected, "since {since:?}, {answers} answers");
+    }
+}
+
+#[test]
+fn one_that_leaves_in_the_middle_of_its_walk_does_not_stop_the_next() {
+    for leaves in [true, false] {
+        let mut desk = Desk::of(8);
+        desk.submit(9, edit("ann", 1, 8));
+        desk.settle();
+        desk.subscribe(1, 0);
+        desk.subscribe(2, 4);
+        desk.answer();
+        if leaves {
+            desk.leave(1);
+        } else {
+            desk.unsubscribe(1);
+        }
+        desk.settle();
+        assert_eq!(
+            desk.sent(2),
+            ["op 5", "op 6", "op 7", "op 8", "op 9", "done"]
+        );
+    }
+}
+
+#[test]
+fn a_reader_is_shown_the_document_though_its_owner_falls() {
+    let mut desk = Desk::of(2);
+    desk.submit(9, edit("ann", 1, 2));
+    desk.answer();
+    // The append is under way: what it leads to is what the reader is to be shown.
+    desk.subscribe(1, None);
+    desk.fail(true);
+    desk.settle();
+    assert_eq!(desk.sent(1).first().map(String::as_str), Some("shown 3"));
+    assert_eq!(desk.sent(9), ["op 3"]);
+    // The same where it doubts itself.
+    let mut desk = Desk::of(2);
+    desk.submit(9, edit("ann", 1, 2));
+    desk.answer();
+    desk.subscribe(1, None);
+    desk.wait(DOUBT_PAUSE);
+    desk.submit(8, edit("eve", 1, 1_000));
+    desk.settle();
+    assert!(desk.sent(1).iter().any(|it| it.starts_with("shown")));
+    assert_eq!(desk.log(), ["maker/1", "bob/1", "ann/1"]);
+}
+
+#[test]
+fn an_append_of_unknown_fate_is_committed_once() {
+    for done in [true, false] {
+        let mut desk = Desk::of(2);
+        desk.subscribe(1, None);
+        desk.settle();
+        desk.submit(1, edit("ann", 1, 2));
+        desk.answer();
+        desk.fail(done);
+        assert_eq!(
+            desk.sent(1),
+            ["shown 2"],
+            "nobody knows, so nothing is said"
+        );
+        desk.settle();
+        assert_eq!(desk.sent(1), ["op 3"], "done: {done}");
+        assert_eq!(desk.log(), ["maker/1", "bob/1", "ann/1"]);
+    }
+}
+
+#[test]
+fn a_fenced_owner_claims_anew_and_says_all_in_order() {
+    let mut desk = Desk::of(2);
+    desk.subscribe(1, 2);
+    desk.settle();
+    desk.submit(1, edit("ann", 1, 2));
+    desk.settle();
+    desk.append_elsewhere(4, 5);
+    desk.submit(1, edit("ann", 2, 3));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["done", "op 3", "op 4", "op 5", "op 6"]);
+    assert_eq!(desk.log()[2..], ["ann/1", "bob/3", "bob/4", "ann/2"]);
+}
+
+#[test]
+fn a_submit_from_the_future_is_refused_after_one_claim() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    desk.settle();
+    desk.sent(1);
+    let mut claims = 0;
+    for seq in 2..5 {
+        desk.submit(1, edit("ann", seq, 1_000));
+    }
+    // One is with the owner at a time; each is looked into, but not more than once a second.
+    let began = desk.clock;
+    while desk.sent.get(&1).is_none_or(|sent| sent.len() < 3) {
+        match desk.asked.front() {
+            Some(Action::Claim) => {
+                claims += 1;
+                desk.answer();
+            }
+            Some(other) => panic!("{other:?}"),
+            None => {
+                let at = desk.document.timeout().expect("it will look");
+                desk.wait(at.saturating_sub(desk.clock));
+            }
+        }
+    }
+    let refused = vec!["ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"; 3];
+    assert_eq!(desk.sent(1), refused);
+    assert!(Duration::from_secs(claims) <= desk.clock - began + DOUBT_PAUSE);
+    assert!(claims <= 3);
+}
+
+#[test]
+fn an_owner_that_is_behind_claims_before_it_refuses() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    desk.settle();
+    desk.append_elsewhere(4, 4);
+    desk.submit(2, edit("cat", 1, 4));
+    desk.settle();
+    assert_eq!(desk.sent(2), ["op 5"]);
+    assert_eq!(desk.log().last().map(String::as_str), Some("cat/1"));
+}
+
+#[test]
+fn a_seq_that_was_used_before_is_refused_and_the_others_go_on() {
+    // Its first copy is so old that memory has forgotten it, and its base does not lead past it.
+    let mut desk = Desk::of(0);
+    desk.submit(1, submit("ann", 1, 0, Proposal::Create(text(""))));
+    desk.submit(1, edit("ann", 2, None));
+    desk.settle();
+    for seq in 3..8 {
+        desk.submit(1, edit("ann", seq, None));
+        desk.settle();
+    }
+    desk.sent(1);
+    desk.submit(1, edit("ann", 2, 7));
+    desk.submit(2, edit("bob", 1, 7));
+    desk.submit(3, edit("cat", 1, 7));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.log()[7..], ["bob/1", "cat/1"]);
+    // And in a batch with others.
+    desk.submit(2, edit("bob", 2, 9));
+    desk.submit(1, edit("ann", 3, 9));
+    desk.submit(3, edit("cat", 2, 9));
+    desk.settle();
+    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.log()[9..], ["bob/2", "cat/2"]);
+}
+
+#[test]
+fn what_is_said_on_a_new_socket_is_answered_there() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    // The socket broke, and that is noticed only after the client has come back.
+    desk.submit(2, edit("ann", 1, 2));
+    desk.subscribe(2, 2);
+    desk.leave(1);
+    desk.settle();
+    let sent = desk.sent(2);
+    assert!(
+        sent.contains(&"op 3".to_owned()) && sent.contains(&"done".to_owned()),
+        "{sent:?}"
+    );
+    assert_eq!(desk.log().len(), 3);
+    assert!(!desk.document.knows(SessionId(1)));
+}
+
+#[test]
+fn submits_of_one_session_keep_their_order() {
+    let mut desk = Desk::of(1);
+    for seq in 1..=3 {
+        desk.submit(1, edit("ann", seq, 1));
+    }
+    desk.settle();
+    assert_eq!(desk.log(), ["maker/1", "ann/1", "ann/2", "ann/3"]);
+}
+
+#[test]
+fn while_the_store_is_away_everybody_waits_and_then_is_served() {
+    let mut desk = Desk::of(6);
+    desk.subscribe(1, None);
+    desk.submit(2, edit("ann", 1, 3));
+    for _ in 0..3 {
+        while !desk.asked.is_empty() {
+            desk.fail(false);
+        }
+        let at = desk.document.timeout().expect("it asks again");
+        desk.wait(at.saturating_sub(desk.clock));
+    }
+    assert_eq!(desk.sent(1), NONE);
+    desk.settle();
+    assert_eq!(desk.sent(1)[0], "shown 6");
+    assert_eq!(desk.sent(2).last().map(String::as_str), Some("op 7"));
+}
+
+#[test]
+fn who_waited_too_long_for_a_snapshot_is_refused() {
+    let mut desk = Desk::of(2);
+    desk.subscribe(1, None);
+    for _ in 0..20 {
+        while !desk.asked.is_empty() {
+            desk.fail(false);
+        }
+        desk.wait(Duration::from_secs(1));
+    }
+    assert_eq!(desk.sent(1), ["ERR_STORE_UNAVAILABLE"]);
+    assert!(desk.document.is_idle());
+}
+
+#[test]
+fn a_walk_survives_a_store_that_was_away() {
+    let mut desk = Desk::of(8);
+    desk.submit(9, edit("ann", 1, 8));
+    desk.settle();
+    desk.subscribe(1, 0);
+    desk.answer();
+    desk.fail(false);
+    desk.settle();
+    assert_eq!(desk.sent(1).len(), 10);
+}
+
+#[test]
+fn a_gap_is_healed_from_the_store() {
+    let mut desk = Desk::of(2);
+    desk.subscribe(1, None);
+    desk.settle();
+    desk.handle(Event::Ring(OTHER));
+    desk.append_elsewhere(3, 6);
+    let commits = |desk: &Desk, since: u64, until: usize| Link::Commits {
+        head: Revision(until as u64),
+        entries: desk.head().1[since as usize..until].to_vec(),
+    };
+    // 5 came, 3 and 4 are missing; while they are read, the owner says them too.
+    let fifth = commits(&desk, 4, 5);
+    let link = |link| Event::Linked { from: OTHER, link };
+    desk.handle(link(fifth));
+    let all = commits(&desk, 2, 4);
+    desk.handle(link(all));
+    while !desk.asked.is_empty() {
+        desk.answer();
+    }
+    assert_eq!(desk.sent(1), ["shown 2", "op 3", "op 4", "op 5", "op 6"]);
+    assert_eq!(desk.document.forwarder.head(), Revision(6));
+    // And once more: healing is not for once.
+    desk.append_elsewhere(7, 9);
+    let ninth = commits(&desk, 8, 9);
+    desk.handle(link(ninth));
+    while !desk.asked.is_empty() {
+        desk.answer();
+    }
+    assert_eq!(desk.sent(1), ["op 7", "op 8", "op 9"]);
+}
+
+#[test]
+fn a_follower_says_again_what_its_owner_did_not_answer() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    desk.subscribe(1, 2);
+    desk.submit(1, edit("ann", 1, 2));
+    while !desk.asked.is_empty() {
+        desk.answer();
+    }
+    desk.links.clear();
+    desk.wait(ASK_AGAIN);
+    assert!(
+        matches!(desk.links[0], (OTHER, Link::Submit(_))),
+        "{:?}",
+        desk.links
+    );
+    desk.links.clear();
+    desk.wait(SUBSCRIBE_AGAIN);
+    let subscribes =
+        |(_, link): &(NodeId, Link)| matches!(link, Link::Subscribe { since: Revision(2) });
+    assert!(desk.links.iter().any(subscribes), "{:?}", desk.links);
+}
+
+#[test]
+fn what_nobody_needs_is_idle() {
+    let mut desk = Desk::of(8);
+    desk.subscribe(1, None);
+    desk.fetch(2, 0);
+    desk.submit(3, edit("ann", 1, 2));
+    assert!(!desk.document.is_idle());
+    desk.settle();
+    desk.leave(1);
+    desk.settle();
+    assert!(desk.document.is_idle());
+    for session in 1..=3 {
+        assert!(
+            !desk.document.knows(SessionId(session)),
+            "session {session}"
+        );
+    }
+}

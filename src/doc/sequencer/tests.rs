@@ -1,0 +1,564 @@
+use super::*;
+use crate::id::UserId;
+use crate::log::Epoch;
+use crate::ot::{Content, Kind};
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+
+/// An owner under the test's hand: each submit and each answer of the store is one step.
+struct Owner {
+    sequencer: Sequencer,
+    /// What it was asked to say and do since it was last asked what it said.
+    out: VecDeque<Action>,
+    appends: Vec<Vec<u64>>,
+}
+
+fn settings() -> DocumentSettings {
+    DocumentSettings {
+        tail_entries_max: 3,
+        snapshot_entries: 1_000,
+        document_bytes_max: 40,
+        late_submits_max: 2,
+        staged_entries_max: 3,
+        behind_entries_max: 20,
+        ..DocumentSettings::default()
+    }
+}
+
+fn text(data: &str) -> Content {
+    let json = serde_json::to_string(data).unwrap();
+    Content::create(Kind::TextUnicode, Some(&json)).unwrap()
+}
+
+fn id(client: &str, seq: u64) -> SubmitId {
+    SubmitId {
+        author: UserId::new(&format!("user of {client}")),
+        client: ClientId::parse(client).unwrap(),
+        seq,
+    }
+}
+
+fn edit(json: &str) -> Proposal {
+    Proposal::Edit(json.into())
+}
+
+fn submit(client: &str, seq: u64, base: impl Into<Option<u64>>, proposal: Proposal) -> Submit {
+    Submit {
+        id: id(client, seq),
+        base: base.into().map(Revision),
+        proposal,
+    }
+}
+
+impl Owner {
+    /// An owner of a document that has never existed.
+    fn of_nothing() -> Self {
+        Self::with(settings())
+    }
+
+    /// An owner of a document that `maker` created at revision 1.
+    fn of(data: &str) -> Self {
+        let mut owner = Self::of_nothing();
+        owner.commit(submit("maker", 1, 0, Proposal::Create(text(data))));
+        owner
+    }
+
+    fn with(settings: DocumentSettings) -> Self {
+        let fence = Fence {
+            epoch: Epoch(1),
+            token: 1,
+        };
+        let tail = Tail::new(Revision::ZERO);
+        Self {
+            sequencer: Sequencer::new(ME, fence, Snapshot::default(), tail, settings),
+            out: VecDeque::new(),
+            appends: Vec::new(),
+        }
+    }
+
+    /// Another owner of what this one committed, that remembers only the newest `entries` of it.
+    fn reopened(self, entries: u64) -> Self {
+        let head = self.sequencer.head.clone();
+        let mut tail = Tail::new(Revision(head.revision.0 - entries));
+        for entry in self.sequencer.tail.since(tail.start()).unwrap() {
+            tail.push(entry.clone());
+        }
+        let fence = Fence {
+            epoch: Epoch(2),
+            token: 2,
+        };
+        Self {
+            sequencer: Sequencer::new(ME, fence, head, tail, settings()),
+            out: VecDeque::new(),
+            appends: Vec::new(),
+        }
+    }
+
+    fn submit_from(&mut self, from: NodeId, submit: Submit) -> Verdict {
+        let verdict = self
+            .sequencer
+            .submit(from, submit, Now::default(), &mut self.out);
+        self.gather();
+        verdict
+    }
+
+    fn submit(&mut self, submit: Submit) -> Verdict {
+        self.submit_from(ME, submit)
+    }
+
+    /// The store answers the append under way.
+    fn appended(&mut self) {
+        self.sequencer.appended(&mut self.out);
+        self.gather();
+    }
+
+    fn commit(&mut self, submit: Submit) {
+        self.submit(submit);
+        self.appended();
+        self.out.clear();
+    }
+
+    /// Edits by `client`, one after the other, `seq` counting from 1.
+    fn commits_by(&mut self, client: &str, edits: u64) {
+        for seq in 1..=edits {
+            let base = self.sequencer.head.revision.0;
+            self.commit(submit(client, seq, base, edit(r#"["."]"#)));
+        }
+    }
+
+    fn gather(&mut self) {
+        for action in &self.out {
+            if let Action::Append { entries, .. } = action {
+                let revisions = entries.iter().map(|entry| entry.revision.0).collect();
+                self.appends.push(revisions);
+            }
+        }
+        self.out
+            .retain(|action| !matches!(action, Action::Append { .. }));
+    }
+
+    /// What was said and asked since, as short sentences.
+    fn said(&mut self) -> Vec<String> {
+        self.out.drain(..).map(|action| sentence(&action)).collect()
+    }
+
+    fn head(&self) -> String {
+        match &self.sequencer.head.content {
+            Some(Content::Text(_)) => {
+                let mut json = Vec::new();
+                let content = self.sequencer.head.content.as_ref().unwrap();
+                content.write_json(&mut json);
+                serde_json::from_slice(&json).unwrap()
+            }
+            Some(Content::Rich(_)) => "rich".to_owned(),
+            None => "nothing".to_owned(),
+        }
+    }
+}
+
+fn sentence(action: &Action) -> String {
+    match action {
+        Action::Send { to, link } => {
+            let to = if *to == ME { "me" } else { "other" };
+            match link {
+                Link::Commits { entries, .. } => {
+                    let revisions: Vec<u64> = entries.iter().map(|it| it.revision.0).collect();
+                    format!("{to}: commits {revisions:?}")
+                }
+                Link::Reject { id, refusal } => {
+                    format!(
+                        "{to}: {}/{} {}",
+                        id.client.as_str(),
+                        id.seq,
+                        refusal.code.as_str()
+                    )
+                }
+                Link::Subscribe { .. } | Link::Submit(_) => {
+                    unreachable!("an owner says no such thing")
+                }
+            }
+        }
+        Action::Page { since, .. } => format!("page {since}"),
+        Action::Save { snapshot, .. } => format!("save {}", snapshot.revision),
+        Action::Encode(snapshot) => format!("encode {}", snapshot.revision),
+        other => format!("{other:?}"),
+    }
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn what_was_committed_meanwhile_decides_what_may_follow() {
+    // protocol.md's matrix: what is in the log since the base, what comes, what becomes of it.
+    let create = || Proposal::Create(text("new"));
+    let wins = "";
+    let table = [
+        ("edit", edit(r#"["b"]"#), wins),
+        ("edit", create(), "ERR_DOC_ALREADY_CREATED"),
+        ("edit", Proposal::Delete, wins),
+        ("create", edit(r#"["b"]"#), "ERR_DOC_ALREADY_CREATED"),
+        ("create", create(), "ERR_DOC_ALREADY_CREATED"),
+        ("create", Proposal::Delete, "ERR_DOC_ALREADY_CREATED"),
+        ("delete", edit(r#"["b"]"#), "ERR_DOC_WAS_DELETED"),
+        ("delete", create(), "ERR_DOC_WAS_DELETED"),
+        ("delete", Proposal::Delete, wins),
+    ];
+    for (committed, incoming, outcome) in table {
+        let mut owner = if committed == "create" {
+            Owner::of_nothing()
+        } else {
+            Owner::of("x")
+        };
+        let base = owner.sequencer.head.revision.0;
+        owner.commit(match committed {
+            "edit" => submit("bob", 1, base, edit(r#"["a"]"#)),
+            "create" => submit("bob", 1, base, create()),
+            _ => submit("bob", 1, base, Proposal::Delete),
+        });
+        let said = format!("{incoming:?} after {committed}");
+        owner.submit(submit("ann", 1, base, incoming));
+        let mut answers = owner.said();
+        if outcome == wins {
+            owner.appended();
+            answers.extend(owner.said());
+            assert_eq!(answers, [format!("me: commits [{}]", base + 2)], "{said}");
+        } else {
+            assert_eq!(answers, [format!("me: ann/1 {outcome}")], "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_head_decides_what_may_come_without_a_past() {
+    let create = || Proposal::Create(text("new"));
+    for (exists, incoming, code) in [
+        (true, create(), "ERR_DOC_ALREADY_CREATED"),
+        (false, edit(r#"["a"]"#), "ERR_DOC_DOES_NOT_EXIST"),
+        (true, edit("5"), "ERR_OT_OP_BADLY_FORMED"),
+        (true, edit(r#"[9,"a"]"#), "ERR_OT_OP_NOT_APPLIED"),
+    ] {
+        let mut owner = if exists {
+            Owner::of("x")
+        } else {
+            Owner::of_nothing()
+        };
+        owner.submit(submit("ann", 1, None, incoming.clone()));
+        assert_eq!(owner.said(), [format!("me: ann/1 {code}")], "{incoming:?}");
+    }
+    let mut owner = Owner::of_nothing();
+    owner.commit(submit("ann", 1, None, Proposal::Delete));
+    owner.commit(submit("ann", 2, None, create()));
+    assert_eq!(
+        (owner.head(), owner.sequencer.head.revision),
+        ("new".to_owned(), Revision(2)),
+        "a delete of nothing uses up a revision, and a document that begins anew goes on counting"
+    );
+}
+
+#[test]
+fn a_later_op_goes_left() {
+    let mut owner = Owner::of("ab");
+    owner.submit(submit("ann", 1, 1, edit(r#"[1,"A"]"#)));
+    owner.submit(submit("bob", 1, 1, edit(r#"[1,"B"]"#)));
+    assert_eq!(owner.head(), "aBAb");
+}
+
+#[test]
+fn appends_gather_while_one_is_under_way() {
+    let mut owner = Owner::of("ab");
+    for (seq, client) in ["ann", "bob", "cat"].into_iter().enumerate() {
+        owner.submit(submit(client, seq as u64, 1, edit(r#"["x"]"#)));
+    }
+    assert_eq!(owner.said(), NONE, "nothing is told before it is durable");
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [2]"]);
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [3, 4]"]);
+    assert_eq!(owner.appends[1..], [vec![2], vec![3, 4]]);
+}
+
+#[test]
+fn resent_submit_is_committed_once() {
+    let x = || submit("ann", 1, 1, edit(r#"["x"]"#));
+    // While it is staged: its commit will be the answer.
+    let mut owner = Owner::of("ab");
+    owner.submit(x());
+    owner.submit(x());
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [2]"]);
+    // When it is committed, also with what came since.
+    owner.commit(submit("bob", 1, 2, edit(r#"["y"]"#)));
+    owner.submit(x());
+    assert_eq!(owner.said(), ["me: commits [2, 3]"]);
+    // On the revision it led to, on the present one, and on none.
+    for base in [Some(2), Some(3), None] {
+        owner.submit(submit("ann", 1, base, edit(r#"["x"]"#)));
+        assert_eq!(owner.said(), ["me: commits [2, 3]"], "{base:?}");
+    }
+    assert_eq!(owner.head(), "yxab");
+}
+
+#[test]
+fn anothers_submit_under_the_same_name_is_another() {
+    let mut owner = Owner::of("ab");
+    owner.commit(submit("ann", 1, 1, edit(r#"["x"]"#)));
+    let mut stolen = submit("ann", 1, 1, edit(r#"["y"]"#));
+    stolen.id.author = UserId::new("eve");
+    owner.submit(stolen);
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [3]"]);
+    assert_eq!(owner.head(), "yxab");
+}
+
+#[test]
+fn resent_create_is_known_by_the_document_it_made() {
+    let mut owner = Owner::of("ab");
+    owner.commits_by("bob", 6);
+    let mut owner = owner.reopened(1);
+    owner.submit(submit("maker", 1, None, Proposal::Create(text("ab"))));
+    assert_eq!(owner.said(), ["page 0"], "the commit is fetched to be told");
+    let created = Arc::new(Entry {
+        revision: Revision(1),
+        epoch: Epoch(1),
+        id: id("maker", 1),
+        at_ms: 0,
+        change: Change::Create(text("ab")),
+    });
+    owner
+        .sequencer
+        .paged(Revision(0), &[created], Now::default(), &mut owner.out);
+    assert_eq!(owner.said(), ["me: commits [1]"]);
+    assert!(owner.sequencer.is_quiet());
+}
+
+#[test]
+fn a_base_beyond_the_head_is_for_the_document_to_judge() {
+    let mut owner = Owner::of("ab");
+    let verdict = owner.submit(submit("ann", 1, 2, edit(r#"["x"]"#)));
+    assert!(matches!(verdict, Verdict::Ahead(_)));
+    // Staged is not durable: nobody was told of it, so nobody can have it for a base.
+    owner.submit(submit("bob", 1, 1, edit(r#"["y"]"#)));
+    let verdict = owner.submit(submit("ann", 1, 2, edit(r#"["x"]"#)));
+    assert!(matches!(verdict, Verdict::Ahead(_)));
+    assert_eq!(owner.said(), NONE);
+}
+
+/// The log of an owner whose document `maker` created and `bob` edited, as pages of it are read.
+fn log_by_bob(edits: u64) -> Vec<Arc<Entry>> {
+    let entry = |revision: u64, id, change| {
+        Arc::new(Entry {
+            revision: Revision(revision),
+            epoch: Epoch(1),
+            id,
+            at_ms: 0,
+            change,
+        })
+    };
+    let dot = Change::Edit(Op::parse(Kind::TextUnicode, r#"["."]"#).unwrap());
+    let made = entry(1, id("maker", 1), Change::Create(text("ab")));
+    let edits = (1..=edits).map(|seq| entry(seq + 1, id("bob", seq), dot.clone()));
+    [made].into_iter().chain(edits).collect()
+}
+
+#[test]
+fn late_submits_walk_to_the_tail_page_by_page() {
+    let mut owner = Owner::of("ab");
+    owner.commits_by("bob", 8);
+    let log = log_by_bob(8);
+    owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
+    owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
+    owner.submit(submit("cat", 1, 2, edit(r#"[3,"y"]"#)));
+    assert_eq!(
+        owner.said(),
+        ["page 1"],
+        "one walks at a time, copies not at all"
+    );
+    owner.submit(submit("dan", 1, 2, edit(r#"["z"]"#)));
+    assert_eq!(owner.said(), ["me: dan/1 ERR_BUSY"]);
+    let page = |owner: &mut Owner, since: usize, until: usize| {
+        owner.sequencer.paged(
+            Revision(since as u64),
+            &log[since..until],
+            Now::default(),
+            &mut owner.out,
+        );
+        owner.gather();
+        owner.said()
+    };
+    assert_eq!(page(&mut owner, 1, 4), ["page 4"]);
+    assert_eq!(
+        page(&mut owner, 1, 4),
+        NONE,
+        "an answer that came twice counts once"
+    );
+    assert_eq!(
+        page(&mut owner, 4, 7),
+        ["page 2"],
+        "the tail is reached: the next one walks"
+    );
+    assert_eq!(page(&mut owner, 2, 9), NONE);
+    assert!(owner.sequencer.late.is_empty());
+    assert_eq!(owner.head(), "........abyx");
+    assert_eq!(owner.appends.last(), Some(&vec![10]));
+    owner.appended();
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [10]", "me: commits [11]"]);
+}
+
+#[test]
+fn a_late_copy_is_found_on_the_way() {
+    let mut owner = Owner::of("ab");
+    owner.commits_by("bob", 8);
+    let log = log_by_bob(8);
+    owner.submit(submit("bob", 2, 2, edit(r#"["."]"#)));
+    assert_eq!(owner.said(), ["page 2"]);
+    owner
+        .sequencer
+        .paged(Revision(2), &log[2..9], Now::default(), &mut owner.out);
+    assert_eq!(owner.said(), ["me: commits [3]"]);
+    assert!(owner.sequencer.is_quiet());
+}
+
+#[test]
+fn a_base_that_is_too_old_is_refused() {
+    let mut owner = Owner::of("");
+    owner.commits_by("bob", 25);
+    owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
+    assert_eq!(
+        owner.said(),
+        ["me: ann/1 ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND"]
+    );
+    // A page without entries can only mean that the log lacks them.
+    owner.submit(submit("ann", 2, 9, edit(r#"["x"]"#)));
+    owner
+        .sequencer
+        .paged(Revision(9), &[], Now::default(), &mut owner.out);
+    assert_eq!(
+        owner.said(),
+        ["page 9", "me: ann/2 ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND"]
+    );
+}
+
+#[test]
+fn a_document_at_its_limit_may_only_shrink() {
+    let mut owner = Owner::of(&"x".repeat(50));
+    assert_eq!(
+        owner.head(),
+        "nothing",
+        "a create beyond the limit is refused"
+    );
+    owner.commit(submit("ann", 1, 0, Proposal::Create(text(&"x".repeat(38)))));
+    for (seq, json, code) in [
+        (2, r#"["yyyyyyyyyy"]"#, Some("ERR_TOO_LARGE")),
+        (3, r#"[{"d":9},"zzzzz"]"#, None),
+        (4, r#"[{"d":5}]"#, None),
+    ] {
+        owner.submit(submit("ann", seq, None, edit(json)));
+        let refused: Vec<String> = owner.said();
+        let expected: Vec<String> = code
+            .iter()
+            .map(|code| format!("me: ann/{seq} {code}"))
+            .collect();
+        assert_eq!(refused, expected, "{json}");
+        owner.appended();
+        owner.out.clear();
+    }
+}
+
+#[test]
+fn no_more_is_staged_than_may_be() {
+    let mut owner = Owner::of("");
+    for client in ["ann", "bob", "cat", "dan"] {
+        owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
+    }
+    assert_eq!(owner.said(), ["me: dan/1 ERR_BUSY"]);
+}
+
+#[test]
+fn every_node_that_asks_or_submits_is_told() {
+    let mut owner = Owner::of("");
+    owner.submit_from(OTHER, submit("ann", 1, 1, edit(r#"["x"]"#)));
+    owner.appended();
+    assert_eq!(owner.said(), ["other: commits [2]", "me: commits [2]"]);
+    owner
+        .sequencer
+        .subscribe(OTHER, Revision(0), &mut owner.out);
+    owner
+        .sequencer
+        .subscribe(OTHER, Revision(2), &mut owner.out);
+    assert_eq!(owner.said(), ["other: commits [1, 2]"]);
+    owner.commits_by("bob", 5);
+    owner
+        .sequencer
+        .subscribe(OTHER, Revision(2), &mut owner.out);
+    assert_eq!(
+        owner.said(),
+        ["other: commits [5, 6, 7]"],
+        "the rest is in the store"
+    );
+}
+
+#[test]
+fn a_snapshot_is_of_what_is_durable() {
+    let mut owner = Owner::of("");
+    owner.sequencer.show(&mut owner.out);
+    assert_eq!(owner.said(), ["encode 1"]);
+    owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
+    owner.sequencer.show(&mut owner.out);
+    owner.submit(submit("bob", 1, 1, edit(r#"["y"]"#)));
+    assert_eq!(owner.said(), NONE);
+    owner.appended();
+    assert_eq!(
+        owner.said(),
+        ["me: commits [2]"],
+        "3 was staged: the head was ahead of the log"
+    );
+    owner.appended();
+    assert_eq!(owner.said(), ["encode 3", "me: commits [3]"]);
+}
+
+#[test]
+fn snapshots_are_saved_when_they_are_due() {
+    let mut owner = Owner::with(DocumentSettings {
+        snapshot_entries: 3,
+        ..settings()
+    });
+    let mut saved = Vec::new();
+    for seq in 1..=8 {
+        let proposal = if seq == 1 {
+            Proposal::Create(text(""))
+        } else {
+            edit(r#"["x"]"#)
+        };
+        owner.submit(submit("ann", seq, None, proposal));
+        owner.appended();
+        saved.extend(owner.said().into_iter().filter(|it| it.starts_with("save")));
+    }
+    assert_eq!(saved, ["save 3", "save 6"]);
+}
+
+#[test]
+fn a_batch_that_the_log_refuses_is_tried_one_by_one() {
+    let mut owner = Owner::of("");
+    owner.sequencer.append_singly(2);
+    for client in ["ann", "bob", "cat"] {
+        owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
+    }
+    owner.appended();
+    assert_eq!(owner.sequencer.refused(&mut owner.out), 0);
+    assert_eq!(
+        owner.said(),
+        ["me: commits [2]", "me: bob/1 ERR_OT_OP_BADLY_FORMED"],
+        "the one that was alone cannot be"
+    );
+    owner.appended();
+    assert_eq!(owner.appends[1..], [vec![2], vec![3], vec![4]]);
+    let mut owner = Owner::of("");
+    for client in ["ann", "bob", "cat"] {
+        owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
+    }
+    owner.appended();
+    assert_eq!(owner.sequencer.refused(&mut owner.out), 2);
+    assert_eq!(owner.said(), ["me: commits [2]"]);
+}
