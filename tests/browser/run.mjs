@@ -96,15 +96,14 @@ test("what is written without a line arrives exactly once", async () => {
   await ann.status("offline");
   await ann.goTo("end");
   await ann.type("Ann alone");
-  assert.match(await ann.page.locator(".status-shown").innerText(), /^Offline: 9 changes waiting$/);
+  await ann.page.locator(".status-shown", { hasText: "Offline: 9 changes waiting" }).waitFor();
   await ben.goTo("beginning");
   await ben.type("Ben meanwhile. ");
   await ben.saved();
   await ann.shot("editor-offline");
   const asked = ann.page.waitForEvent("dialog");
-  const leaving = ann.page.reload().catch(() => {});
+  await ann.page.evaluate(() => void setTimeout(() => location.reload()));
   await (await asked).dismiss();
-  await leaving;
   await ann.context.setOffline(false);
   assert.equal(await settled(server.url, ann, ben), "Ben meanwhile. Together. Ann alone\n");
 });
@@ -206,9 +205,11 @@ test("a rename shows on every page", async () => {
 test("others are seen where they write, by name, until they leave", async () => {
   const { ann, ben } = await annAndBen("Some words to stand between.");
   await ben.goTo("end");
-  await ben.type(" More.");
   const flag = ann.page.locator(".ql-cursor-flag");
-  await flag.filter({ hasText: "Quiet Otter" }).waitFor({ state: "visible" });
+  // The name is shown for a moment only.
+  const shown = flag.filter({ hasText: "Quiet Otter" }).waitFor({ state: "visible" });
+  await ben.type(" More.");
+  await shown;
   const portrait = ann.page.getByRole("button", { name: /^Quiet Otter/ });
   await portrait.waitFor();
 
