@@ -90,6 +90,15 @@ export class Writer {
     await this.page.keyboard.type(text, { delay });
   }
 
+  /** Pastes into the text what the clipboard would hold, by type. */
+  async paste(content) {
+    await this.page.evaluate((byType) => {
+      const clipboardData = new DataTransfer();
+      for (const [type, data] of Object.entries(byType)) clipboardData.setData(type, data);
+      document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+    }, content);
+  }
+
   press(keys) {
     return this.page.keyboard.press(keys);
   }
