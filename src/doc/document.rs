@@ -150,7 +150,7 @@ impl Document {
             }
             Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
             Event::Claimed(result) => self.claimed(result, now),
-            Event::Appended { fence, result } => self.appended(fence, result, now),
+            Event::Appended { fence, result } => self.appended(fence, &result, now),
             Event::Deposed(epoch) => self.deposed(epoch, now),
             Event::Timeout => self.timed_out(now),
         }
@@ -338,7 +338,7 @@ impl Document {
     fn appended(
         &mut self,
         asked: Fence,
-        result: Result<Result<(), Refused>, StoreError>,
+        result: &Result<Result<(), Refused>, StoreError>,
         now: Now,
     ) {
         let Role::Owning(sequencer) = &mut self.role else {
@@ -413,8 +413,12 @@ impl Document {
             return;
         }
         self.retry = None;
-        if !self.ahead.is_empty() && now.clock >= self.doubt_again {
-            self.claim();
+        if !self.ahead.is_empty() {
+            if now.clock >= self.doubt_again {
+                self.claim();
+            } else {
+                self.retry_at(self.doubt_again);
+            }
         }
         if let Role::Owning(sequencer) = &self.role {
             sequencer.page(&mut self.out);

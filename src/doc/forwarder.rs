@@ -44,6 +44,8 @@ struct Joiner {
     session: SessionId,
     ticket: Ticket,
     since: Option<Revision>,
+    /// What was known to be committed when it asked: it is shown no less.
+    least: Revision,
     /// Whether it stays.
     live: bool,
     /// When waiting ends.
@@ -93,9 +95,6 @@ pub(super) enum Want {
 
 /// How long a joiner waits for the store.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How many commits after a snapshot a joiner may be sent before a newer snapshot is better.
-const SHOWN_BEHIND_MAX: usize = 100;
 
 impl Forwarder {
     pub(super) fn new(settings: DocumentSettings) -> Self {
@@ -160,6 +159,7 @@ impl Forwarder {
             session,
             ticket,
             since,
+            least: self.head().max(self.told_head),
             live,
             deadline: now.clock + JOIN_PATIENCE,
         };
@@ -405,22 +405,21 @@ impl Forwarder {
         } = joiner;
         match since {
             None => {
-                let shown = self.shown.as_ref();
-                let fresh = shown.and_then(|shown| {
-                    // A snapshot beyond the tail is good: what it holds comes once more, and clients pass it over.
-                    let after = tail.since(shown.revision.min(tail.head()))?;
-                    (after.len() <= SHOWN_BEHIND_MAX)
-                        .then(|| (shown.clone(), after.cloned().collect()))
-                });
-                let Some((shown, after)) = fresh else {
+                let shown = self
+                    .shown
+                    .as_ref()
+                    .filter(|shown| shown.revision >= joiner.least);
+                // A snapshot beyond the tail is good: what it holds comes once more, and clients pass it over.
+                let after = shown.and_then(|shown| tail.since(shown.revision.min(tail.head())));
+                let after = after.map(|after| after.cloned().collect::<Vec<_>>());
+                let (Some(shown), Some(after)) = (shown, after) else {
                     return Some(joiner);
                 };
-                let after: Vec<_> = after;
-                out.push(reply(session, ticket, Answer::Shown(shown)));
+                out.push(reply(session, ticket, Answer::Shown(shown.clone())));
+                if live && !after.is_empty() {
+                    out.push(deliver(session, after));
+                }
                 if live {
-                    if !after.is_empty() {
-                        out.push(deliver(session, after));
-                    }
                     self.enter_live(session);
                 }
             }

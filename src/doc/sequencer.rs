@@ -51,6 +51,9 @@ struct Unsaved {
     due: bool,
 }
 
+/// How much of a document is worth as much again of the settings' commits between two snapshots.
+const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -407,11 +410,11 @@ impl Sequencer {
             return Err(Refusal::already_created());
         }
         if bytes + entry.change.size() <= bytes_max {
-            return self.head.fold(entry).map_err(unfit);
+            return self.head.fold(entry).map_err(|error| unfit(&error));
         }
         // Near the limit the outcome decides: what shrinks the document is always welcome.
         let mut grown = self.head.clone();
-        grown.fold(entry).map_err(unfit)?;
+        grown.fold(entry).map_err(|error| unfit(&error))?;
         let bytes_grown = grown
             .content
             .as_ref()
@@ -423,16 +426,27 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Whether so much was committed since the last snapshot that the next opening should not have to walk it. A large
+    /// document costs more to snapshot than to walk, so it is walked further.
+    fn is_snapshot_due(&self) -> bool {
+        let bytes: usize = self.staged.iter().map(|entry| entry.size()).sum();
+        let content = self
+            .head
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes());
+        let pieces = 1 + content / SNAPSHOT_PIECE_BYTES;
+        self.unsaved.entries + self.staged.len() >= self.settings.snapshot_entries * pieces
+            || self.unsaved.bytes + bytes >= self.settings.snapshot_bytes * pieces
+    }
+
     /// Sends all that is staged on its way, unless an append is under way: then it gathers.
     fn append(&mut self, out: &mut VecDeque<Action>) {
         if self.appending > 0 || self.staged.is_empty() {
             return self.look(out);
         }
         self.appending = self.staged.len();
-        let bytes: usize = self.staged.iter().map(|entry| entry.size()).sum();
-        if self.unsaved.entries + self.appending >= self.settings.snapshot_entries
-            || self.unsaved.bytes + bytes >= self.settings.snapshot_bytes
-        {
+        if self.is_snapshot_due() {
             self.unsaved = Unsaved {
                 due: true,
                 ..Unsaved::default()
@@ -449,9 +463,9 @@ impl Sequencer {
     }
 }
 
-fn unfit(error: FoldError) -> Refusal {
+fn unfit(error: &FoldError) -> Refusal {
     match error {
-        FoldError::Unfit(_, error) => error.into(),
+        FoldError::Unfit(_, error) => (*error).into(),
         FoldError::Missing(_) => Refusal::does_not_exist(),
         FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
     }

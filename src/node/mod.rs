@@ -1,11 +1,17 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
+mod bell;
+#[expect(
+    clippy::module_inception,
+    reason = "the node's file is named as the node is"
+)]
 mod node;
 mod outbox;
 mod presence;
 mod reply;
 mod task;
 
+pub use bell::{Bell, Ringing};
 pub use node::{Node, NodeSettings, Unasked};
 pub use outbox::{Outbox, Slow};
 pub use presence::Hub;

@@ -12,6 +12,7 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use super::bell::Round;
 use super::node::Node;
 use super::outbox::Outbox;
 use super::reply::{Bulk, ReplyTo};
@@ -336,6 +337,7 @@ impl Task {
             protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
         }
         let frames = frames.finish();
+        let mut round = Round::default();
         for session in to {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
@@ -346,10 +348,11 @@ impl Task {
                 }
                 member.hold = None;
             }
-            if member.outbox.push(frames.clone()).is_err() {
+            if member.outbox.push_in(&mut round, frames.clone()).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
+        round.ring();
         if let [session] = to {
             self.answered.push(*session);
         }

@@ -283,7 +283,7 @@ mod tests {
         let refusal = Refusal::does_not_exist();
         assert_eq!(
             payload(&error(&echo, &refusal)),
-            r#"{"a":"s","c":"x","d":"y","v":null,"error":{"code":"ERR_DOC_DOES_NOT_EXIST","message":"Document does not exist"}}"#
+            r#"{"a":"s","c":"x","d":"y","error":{"code":"ERR_DOC_DOES_NOT_EXIST","message":"Document does not exist"}}"#
         );
         let echo = echo_of(r#"{"a":"bs","c":"x","b":{"a":2}}"#);
         assert_eq!(payload(&done(&echo)), r#"{"a":"bs","c":"x","b":{"a":2}}"#);

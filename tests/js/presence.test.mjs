@@ -18,6 +18,8 @@ const shows = (presence, id, value) =>
     return JSON.stringify(seen) === JSON.stringify(value);
   }, `${id} is ${JSON.stringify(value)}; it is ${JSON.stringify(presence.remotePresences[id])}`);
 
+const pinged = (client) => called((done) => client.connection.ping() ?? client.connection.once('pong', () => done()), 'ping');
+
 async function onChannel(channel, options) {
   const client = await stage.client(options);
   const presence = client.connection.getPresence(channel);
@@ -40,7 +42,7 @@ describe('a channel', () => {
     const [ann, bob] = [await onChannel('room 2'), await onChannel('room 3')];
     bob.client.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
-    await called((done) => bob.client.connection.ping() ?? bob.client.connection.once('pong', () => done()));
+    await pinged(bob.client);
     assert.deepEqual(bob.client.received.filter((message) => message.a === 'p'), []);
   });
 
@@ -58,7 +60,7 @@ describe('a channel', () => {
     await called((done) => bob.presence.unsubscribe(done), 'unsubscribe');
     bob.client.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
-    await called((done) => bob.client.connection.ping() ?? bob.client.connection.once('pong', () => done()));
+    await pinged(bob.client);
     assert.deepEqual(bob.client.received.filter((message) => message.a === 'p'), []);
   });
 
@@ -69,7 +71,7 @@ describe('a channel', () => {
     await called((done) => presence.unsubscribe(done), 'unsubscribe');
     bob.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
-    await called((done) => bob.connection.ping() ?? bob.connection.once('pong', () => done()));
+    await pinged(bob);
     assert.deepEqual(bob.received.filter((message) => message.a === 'p'), []);
   });
 
@@ -84,6 +86,8 @@ describe('a channel', () => {
         const mine = ann.connection.getPresence(channel);
         if (subscribed) await subscribe(mine);
         const bob = await onChannel(channel);
+        // Bob's coming asks ann to say all she has: nothing yet.
+        await pinged(ann);
         bob.client.keepsReceived = true;
         const [one, two, gone] = ['one', 'two', 'gone'].map((id) => mine.create(id));
         await publish(one, 1);
@@ -131,6 +135,8 @@ describe('a position in a document', () => {
     const docs = await stage.shared(RICH, data, clients);
     const presences = clients.map((client) => client.connection.getDocPresence('docs', docs[0].id));
     await Promise.all(presences.map(subscribe));
+    // Each one's coming asks the others to say where they are: nowhere yet.
+    await Promise.all(clients.map(pinged));
     return { clients, docs, presences };
   }
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use copydesk::client::Request;
+use anyhow::{Context, Result, bail, ensure};
+use copydesk::client::{Client, Message, Request};
+use copydesk::log::Snapshot;
 use copydesk::ot::{Content, Kind};
 use fastrand::Rng;
 use tokio::time::timeout;
@@ -11,8 +12,8 @@ use tokio::time::timeout;
 use crate::clerk::{Clerk, join};
 use crate::member::{Editor, Pace};
 use crate::options::{self, Common};
+use crate::process::{allow_files, bar, interrupted};
 use crate::report::{Report, Unit};
-use crate::run::{allow_files, bar};
 use crate::server::Cost;
 use crate::socket::{Socket, Target};
 use crate::stats::Latencies;
@@ -53,7 +54,8 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
     let before = common.server_pid.map(Cost::of).transpose()?;
     let began = Instant::now();
-    while times.len() == 0 || began.elapsed() < common.seconds() {
+    let interrupted = interrupted();
+    while times.len() == 0 || (began.elapsed() < common.seconds() && !interrupted.get()) {
         if !options.untouched {
             editor.edit().await?;
         }
@@ -76,8 +78,8 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         &times,
     );
     report.figure(
-        "snapshot_bytes",
-        "bytes of a snapshot",
+        "opening_bytes",
+        "bytes of an opening",
         bytes as f64,
         Unit::Bytes,
     );
@@ -160,38 +162,54 @@ impl Typist {
         }
     }
 
-    /// Opens the document on a new connection; how long it took, and how many bytes it was.
-    async fn time_opening(&self, target: &Target) -> Result<(Duration, usize)> {
+    /// Opens the document on a new connection; how long it took, and how many bytes it was. A snapshot may be followed by
+    /// the newest commits: then it is open when they have come.
+    async fn time_opening(&self, target: &Target) -> Result<(Duration, u64)> {
         let (mut socket, id) = join(target, 1).await?;
         let (doc, kind) = self.editor.doc();
         let mut json = Vec::new();
         wire::write(&doc, &id, &Request::Subscribe { since: None }, &mut json);
-        let mut opened = None;
+        let mut client = Client::new(id);
+        let wanted = self.editor.client.revision();
+        socket.take_received();
         let began = Instant::now();
+        let mut time = Duration::ZERO;
         socket.say(&json);
         socket.flush()?;
-        while opened.is_none() {
-            let read = socket.read(|frame, _| {
-                let time = began.elapsed();
-                if let Heard::Shown {
-                    revision,
-                    exists,
-                    data,
-                } = wire::read(kind, frame)?
-                {
-                    let content = exists.then(|| Content::create(kind, data)).transpose()?;
-                    let client = &self.editor.client;
-                    let same =
-                        Some(revision) == client.revision() && content.as_ref() == client.content();
-                    ensure!(same, "an opening showed another document");
-                    opened = Some((time, frame.len()));
-                }
-                Ok(())
+        while client
+            .revision()
+            .is_none_or(|revision| Some(revision) < wanted)
+        {
+            let read = socket.read(|frame, now| {
+                // What came with one read came at one time, however long we take to read it.
+                time = now - began;
+                let message = match wire::read(kind, frame)? {
+                    Heard::Shown {
+                        revision,
+                        exists,
+                        data,
+                    } => {
+                        let content = exists.then(|| Content::create(kind, data)).transpose()?;
+                        Message::Shown(Snapshot {
+                            revision,
+                            content,
+                            ..Snapshot::default()
+                        })
+                    }
+                    Heard::Commit(entry) => Message::Commit(entry.into()),
+                    Heard::Refused(_, said) => bail!("the server refused: {said}"),
+                    _ => return Ok(()),
+                };
+                Ok(client.received(message)?)
             });
             timeout(PATIENCE, read)
                 .await
                 .context("open the document: no answer in time")??;
         }
-        opened.context("the wait ended with an opening")
+        ensure!(
+            client.content() == self.editor.client.content(),
+            "an opening showed another document"
+        );
+        Ok((time, socket.take_received()))
     }
 }
