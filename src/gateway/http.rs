@@ -191,7 +191,7 @@ fn headers() -> DefaultHeaders {
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(

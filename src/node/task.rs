@@ -574,7 +574,7 @@ mod tests {
     #[tokio::test]
     async fn who_had_just_asked_a_document_that_ends_is_told_to_come_back() {
         let (task, sender) = task();
-        let outbox = Arc::new(Outbox::new(1_000));
+        let outbox = Arc::new(Outbox::new(1_000, None));
         sender.try_send(fetch(&outbox, to_socket())).unwrap();
         drop(task);
         assert!(outbox.is_closed());
@@ -584,7 +584,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_has_few_reads_waiting() {
         let (mut task, _sender) = task();
-        let outbox = Arc::new(Outbox::new(100_000));
+        let outbox = Arc::new(Outbox::new(100_000, None));
         for asked in 0..=READS_MAX {
             let fetch = Ask::Fetch { since: None };
             let event = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch);
@@ -598,7 +598,7 @@ mod tests {
     #[tokio::test]
     async fn all_of_a_document_stays_behind_the_answer_that_holds_it() {
         let (mut task, _sender) = task();
-        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000)));
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000, None)));
         let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
         let name = |name| crate::id::Name::parse(name).unwrap();
         let subscribe = Ask::Subscribe { since: None };
@@ -641,7 +641,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_held_back_than_a_reader_may_have_waiting() {
         let (mut task, _sender) = task();
-        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000)));
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000, None)));
         let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
         let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap());
         task.asked(

@@ -1,6 +1,6 @@
 //! A store in memory, for tests: the same promises, behind one mutex, and nothing outlives the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
@@ -12,7 +12,7 @@ use super::{
     Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
-use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot};
+use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 
 /// A store in memory. A clone is another handle on the same data.
 ///
@@ -32,6 +32,8 @@ struct State {
 struct Document {
     fence: Option<Fence>,
     log: Vec<Arc<Entry>>,
+    /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
+    submits: BTreeSet<SubmitId>,
     /// The newest two.
     snapshots: BTreeMap<Revision, Snapshot>,
     live: bool,
@@ -186,9 +188,11 @@ impl Document {
         }
         let revisions = batch.entries.iter().map(|entry| entry.revision.0);
         let follows = revisions.eq((self.head().0 + 1..).take(batch.entries.len()));
-        if !follows {
+        let submits: BTreeSet<_> = batch.entries.iter().map(|entry| entry.id.clone()).collect();
+        if !follows || submits.len() < batch.entries.len() || !submits.is_disjoint(&self.submits) {
             return Err(Refused::Gap);
         }
+        self.submits.extend(submits);
         for entry in batch.entries {
             match entry.change {
                 Change::Create(_) => {
