@@ -156,7 +156,7 @@ impl Document {
             }
             Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
             Event::Claimed(result) => self.claimed(result, now),
-            Event::Appended { fence, result } => self.appended(fence, result, now),
+            Event::Appended { fence, result } => self.appended(fence, &result, now),
             Event::Deposed(epoch) => self.deposed(epoch, now),
             Event::Timeout => self.timed_out(now),
         }
@@ -352,7 +352,7 @@ impl Document {
     fn appended(
         &mut self,
         asked: Fence,
-        result: Result<Result<(), Refused>, StoreError>,
+        result: &Result<Result<(), Refused>, StoreError>,
         now: Now,
     ) {
         let Role::Owning(sequencer) = &mut self.role else {

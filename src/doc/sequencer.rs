@@ -366,11 +366,14 @@ impl Sequencer {
     fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
         let unseen = self
             .tail
-            .since(rebase.at)
+            .since(rebase.at.min(self.tail.head()))
             .expect("whoever stages has reached the tail");
+        // What is made on whatever is current is made on the staged too.
+        let at = rebase.at;
+        let staged = self.staged.iter().filter(|entry| entry.revision > at);
         // One entry at a time: over their composition it would become another op (rule 4).
         let walked = unseen
-            .chain(&self.staged)
+            .chain(staged)
             .try_for_each(|entry| rebase.over(entry));
         if let ControlFlow::Break(outcome) = walked {
             return self.settle(rebase, outcome, out);
@@ -430,11 +433,11 @@ impl Sequencer {
             return Err(Refusal::already_created());
         }
         if bytes + entry.change.size() <= bytes_max {
-            return self.head.fold(entry).map_err(unfit);
+            return self.head.fold(entry).map_err(|error| unfit(&error));
         }
         // Near the limit the outcome decides: what shrinks the document is always welcome.
         let mut grown = self.head.clone();
-        grown.fold(entry).map_err(unfit)?;
+        grown.fold(entry).map_err(|error| unfit(&error))?;
         let bytes_grown = grown
             .content
             .as_ref()
@@ -482,9 +485,9 @@ impl Sequencer {
     }
 }
 
-fn unfit(error: FoldError) -> Refusal {
+fn unfit(error: &FoldError) -> Refusal {
     match error {
-        FoldError::Unfit(_, error) => error.into(),
+        FoldError::Unfit(_, error) => (*error).into(),
         FoldError::Missing(_) => Refusal::does_not_exist(),
         FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
     }
