@@ -246,7 +246,8 @@ fn moved_rightly(
             value = serde_json::Value::Null;
         }
     }
-    if value.to_string() != *published.value {
+    let value = value.to_string();
+    if value != *published.value {
         return Err(format!("{said:?} became {published:?}, not {value}"));
     }
     Ok(())
