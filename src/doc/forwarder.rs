@@ -453,7 +453,9 @@ impl Forwarder {
                     return Some(joiner);
                 };
                 out.push(reply(session, ticket, Answer::Shown(shown.clone())));
-                if live && !after.is_empty() {
+                // A subscriber that fetches because it has nothing passed over what it was sent since it asked.
+                let listens = live || self.live.binary_search(&session).is_ok();
+                if listens && !after.is_empty() {
                     out.push(deliver(session, after));
                 }
                 if live {

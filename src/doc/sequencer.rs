@@ -369,11 +369,14 @@ impl Sequencer {
     fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
         let unseen = self
             .tail
-            .since(rebase.at)
+            .since(rebase.at.min(self.tail.head()))
             .expect("whoever stages has reached the tail");
+        // What is made on whatever is current is made on the staged too.
+        let at = rebase.at;
+        let staged = self.staged.iter().filter(|entry| entry.revision > at);
         // One entry at a time: over their composition it would become another op (rule 4).
         let walked = unseen
-            .chain(&self.staged)
+            .chain(staged)
             .try_for_each(|entry| rebase.over(entry));
         if let ControlFlow::Break(outcome) = walked {
             return self.settle(rebase, outcome, out);

@@ -1,10 +1,7 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
 mod bell;
-#[expect(
-    clippy::module_inception,
-    reason = "the node's file is named as the node is"
-)]
+#[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod outbox;
 mod presence;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use copydesk::log::{Entry, Epoch, Snapshot};
 
-use super::world::World;
+use super::world::{Lives, SimVisitor, World};
 
 /// Judges a story that has ended.
 pub(crate) fn judge(world: &World) -> Result<(), String> {
@@ -43,7 +43,7 @@ pub(crate) fn judge(world: &World) -> Result<(), String> {
                 head.content
             ));
         }
-        if machine.troubles().rollbacks > 0 {
+        if machine.troubles().rollbacks > 0 && world.lives == Lives::One {
             return Err(format!("client {index} had work thrown away"));
         }
         for (seq, revision) in machine.acknowledged() {
@@ -54,7 +54,21 @@ pub(crate) fn judge(world: &World) -> Result<(), String> {
             }
         }
     }
+    for (index, visitor) in world.visitors.iter().enumerate() {
+        if !visitor.machine.rests(head.revision) {
+            return Err(format!(
+                "visitor {index} still waits: {:?}",
+                visitor.machine
+            ));
+        }
+    }
     for entry in &log {
+        let visits = |visitor: &SimVisitor| {
+            visitor.machine.client == entry.id.client && entry.id.seq <= visitor.machine.submits()
+        };
+        if world.visitors.iter().any(visits) {
+            continue;
+        }
         let known = world
             .clients
             .iter()

@@ -7,9 +7,10 @@
 
 mod dice;
 mod judge;
+mod visitor;
 mod world;
 
-use world::{Shape, World};
+use world::{Lives, Shape, World};
 
 /// How many stories are told where nobody says otherwise.
 const SEEDS: u64 = 2_000;
@@ -54,6 +55,7 @@ fn one_node() {
     tell(&Shape {
         name: "one_node",
         nodes: 1,
+        lives: Lives::One,
     });
 }
 
@@ -62,5 +64,16 @@ fn three_nodes() {
     tell(&Shape {
         name: "three_nodes",
         nodes: 3,
+        lives: Lives::One,
+    });
+}
+
+/// The document is deleted and created again and again: then work is thrown away, but what was acknowledged is not.
+#[test]
+fn many_lives() {
+    tell(&Shape {
+        name: "many_lives",
+        nodes: 2,
+        lives: Lives::Many,
     });
 }

@@ -17,12 +17,23 @@ use copydesk::store::{Batch, Loaded, MemoryStore, Reach, Refused, Store, StoreEr
 use futures_util::FutureExt;
 
 use super::dice::{self, Dice};
+use super::visitor::{Heard, Visitor};
 
 /// What kind of world it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
+    pub(crate) lives: Lives,
+}
+
+/// How often the document is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lives {
+    /// Once, by one client, so that nobody's work is thrown away because two did.
+    One,
+    /// Again whenever somebody has deleted it, by anybody.
+    Many,
 }
 
 /// One story.
@@ -38,6 +49,8 @@ pub(crate) struct World {
     doc: DocId,
     nodes: Vec<SimNode>,
     pub(crate) clients: Vec<SimClient>,
+    pub(crate) visitors: Vec<SimVisitor>,
+    pub(crate) lives: Lives,
     /// Whether faults still befall the world. They stop before the end, so that it can come to rest.
     stormy: bool,
     /// How many faults there were.
@@ -54,6 +67,8 @@ struct SimNode {
     document: Option<Document>,
     /// Which client is on which session.
     sessions: BTreeMap<SessionId, usize>,
+    /// Which visitor is.
+    visits: BTreeMap<SessionId, usize>,
     /// The wake-up that was asked for last.
     timeout: Option<Duration>,
 }
@@ -64,6 +79,12 @@ pub(crate) struct SimClient {
     /// Where it is connected.
     socket: Option<Socket>,
     edits_left: u64,
+}
+
+/// A visitor and its socket.
+pub(crate) struct SimVisitor {
+    pub(crate) machine: Visitor,
+    socket: Option<Socket>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +103,9 @@ enum Happening {
     Cut(usize),
     Request(usize, SessionId, Request),
     Message(usize, SessionId, Message),
+    Visit(usize),
+    VisitorAsks(SessionId, Ticket, Ask),
+    VisitorHears(usize, SessionId, Heard),
     /// The store's answer reaches the node that asked, if it is still the one.
     Answer(NodeId, Event),
     /// An append whose asker was told that its fate is unknown happens after all.
@@ -123,6 +147,8 @@ impl World {
             doc: DocId::parse("c", "d").unwrap(),
             nodes: Vec::new(),
             clients: Vec::new(),
+            visitors: Vec::new(),
+            lives: shape.lives,
             stormy: true,
             faults: 0,
             fault: None,
@@ -135,6 +161,7 @@ impl World {
                 id,
                 document: None,
                 sessions: BTreeMap::new(),
+                visits: BTreeMap::new(),
                 timeout: None,
             });
         }
@@ -148,6 +175,14 @@ impl World {
             });
             world.within(20, Happening::Connect(index));
             world.within(200, Happening::Edit(index));
+        }
+        for index in 0..world.dice.below(4) as usize {
+            let asks_left = world.dice.below(40);
+            world.visitors.push(SimVisitor {
+                machine: Visitor::new(index, asks_left),
+                socket: None,
+            });
+            world.within(300, Happening::Visit(index));
         }
         world.within(1_000, Happening::Heartbeat);
         world.at(STORM, Happening::Calm);
@@ -202,7 +237,10 @@ impl World {
                 && client.socket.is_some()
                 && client.machine.is_settled()
                 && client.machine.revision() == Some(head)
-        })
+        }) && self
+            .visitors
+            .iter()
+            .all(|visitor| visitor.machine.rests(head))
     }
 
     fn fresh_node(&mut self) -> NodeId {
@@ -233,6 +271,11 @@ impl World {
             Happening::Cut(client) => self.cut(client),
             Happening::Request(client, session, request) => self.request(client, session, request),
             Happening::Message(client, session, message) => self.message(client, session, message),
+            Happening::Visit(visitor) => self.visit(visitor),
+            Happening::VisitorAsks(session, ticket, ask) => self.visitor_asks(session, ticket, ask),
+            Happening::VisitorHears(visitor, session, heard) => {
+                self.visitor_hears(visitor, session, heard);
+            }
             Happening::Answer(node, event) => self.event(node, event),
             Happening::LateAppend(batch) => {
                 let _ = self.append(batch);
@@ -271,13 +314,15 @@ impl World {
         }
         let machine = &mut self.clients[index].machine;
         match (machine.revision(), machine.content()) {
+            (Some(_), Some(_)) if self.lives == Lives::Many && self.dice.percent(12) => {
+                machine.delete().expect("it exists");
+            }
             (Some(_), Some(content)) => {
                 let op = dice::op(&mut self.dice, &content.clone());
                 machine.edit(op).expect("an op that fits");
                 self.clients[index].edits_left -= 1;
             }
-            // One creates it, so that nobody's work is thrown away because two did.
-            (Some(_), None) if index == 0 => {
+            (Some(_), None) if index == 0 || self.lives == Lives::Many => {
                 let data = if self.kind == Kind::RichText {
                     r#"[{"insert":"a\n"}]"#
                 } else {
@@ -432,6 +477,113 @@ impl World {
         self.at(at, Happening::Message(index, session, message));
     }
 
+    // Visitors.
+
+    /// A visitor asks something, now and then on a new socket.
+    fn visit(&mut self, index: usize) {
+        if self.visitors[index].machine.asks_left == 0 {
+            return;
+        }
+        self.within(400, Happening::Visit(index));
+        if self.visitors[index].socket.is_none() && !self.visitor_connects(index) {
+            return;
+        }
+        self.visitors[index].machine.asks_left -= 1;
+        // Now and then two things at once: answers may not mix them up.
+        for _ in 0..=self.dice.below(2) {
+            let (ticket, ask) =
+                self.visitors[index]
+                    .machine
+                    .ask(&mut self.dice, &self.doc, self.kind);
+            let delay = ms(1 + self.dice.below(10));
+            let socket = self.visitors[index]
+                .socket
+                .as_mut()
+                .expect("it is connected");
+            socket.to_server = socket.to_server.max(self.clock + delay);
+            let (at, session) = (socket.to_server, socket.session);
+            self.at(at, Happening::VisitorAsks(session, ticket, ask));
+        }
+        if self.storm(4) {
+            self.visitor_goes(index);
+        }
+    }
+
+    fn visitor_connects(&mut self, index: usize) -> bool {
+        let node = self.dice.below(self.nodes.len() as u64) as usize;
+        if self.nodes[node].id.0 == 0 {
+            return false;
+        }
+        let session = SessionId(self.next);
+        self.next += 1;
+        self.nodes[node].visits.insert(session, index);
+        self.visitors[index].socket = Some(Socket {
+            node,
+            session,
+            to_server: self.clock,
+            to_client: self.clock,
+        });
+        true
+    }
+
+    fn visitor_goes(&mut self, index: usize) {
+        let Some(socket) = self.visitors[index].socket.take() else {
+            return;
+        };
+        self.visitors[index].machine.disconnected();
+        let node = &mut self.nodes[socket.node];
+        if node.visits.remove(&socket.session).is_some() {
+            let id = node.id;
+            self.within(50, Happening::Answer(id, Event::Left(socket.session)));
+        }
+    }
+
+    fn visitor_asks(&mut self, session: SessionId, ticket: Ticket, ask: Ask) {
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.visits.contains_key(&session));
+        if let Some(id) = node.map(|node| node.id) {
+            self.event(
+                id,
+                Event::Asked {
+                    session,
+                    ticket,
+                    ask,
+                },
+            );
+        }
+    }
+
+    fn visitor_hears(&mut self, index: usize, session: SessionId, heard: Heard) {
+        let visitor = &self.visitors[index];
+        if visitor
+            .socket
+            .is_none_or(|socket| socket.session != session)
+        {
+            return;
+        }
+        let log = self.log();
+        if let Err(fault) = self.visitors[index].machine.hears(heard, &log) {
+            self.fault = Some(format!("visitor {index}: {fault}"));
+        }
+    }
+
+    /// Whether the session is a visitor's: then it is on its way to it.
+    fn visitor_is_told(&mut self, node: usize, session: SessionId, heard: Heard) -> bool {
+        let Some(index) = self.nodes[node].visits.get(&session).copied() else {
+            return false;
+        };
+        let delay = ms(1 + self.dice.below(10));
+        let clock = self.clock;
+        if let Some(socket) = &mut self.visitors[index].socket {
+            socket.to_client = socket.to_client.max(clock + delay);
+            let at = socket.to_client;
+            self.at(at, Happening::VisitorHears(index, session, heard));
+        }
+        true
+    }
+
     // Nodes.
 
     fn settings() -> DocumentSettings {
@@ -505,6 +657,10 @@ impl World {
             return;
         }
         let sessions = std::mem::take(&mut self.nodes[node].sessions);
+        for index in std::mem::take(&mut self.nodes[node].visits).into_values() {
+            self.visitors[index].socket = None;
+            self.visitors[index].machine.disconnected();
+        }
         self.nodes[node].document = None;
         self.nodes[node].timeout = None;
         self.nodes[node].id = NodeId(0);
@@ -577,11 +733,22 @@ impl World {
                 self.must_be_durable(&entries);
                 for session in to.iter() {
                     for entry in &entries {
+                        let heard = Heard::Commit(entry.clone());
+                        if self.visitor_is_told(node, *session, heard) {
+                            continue;
+                        }
                         self.say(node, *session, Message::Commit(entry.clone()));
                     }
                 }
             }
-            Action::Publish { .. } => {}
+            Action::Publish {
+                session,
+                ticket,
+                presence,
+                ..
+            } => {
+                self.visitor_is_told(node, session, Heard::Published(ticket, presence));
+            }
             Action::Send { to, link } => self.send(id, to, link),
             Action::Show => {
                 let event = Event::Shown(self.unless_away(|world| world.show()));
@@ -593,10 +760,11 @@ impl World {
             }
             Action::Page { asker, since } => {
                 let page = self.unless_away(|world| world.load(Reach::Since(since)));
+                // Short pages, so that walks are walks.
                 let event = Event::Paged {
                     asker,
                     since,
-                    page: page.map(|loaded| loaded.entries),
+                    page: page.map(|loaded| loaded.entries.into_iter().take(3).collect()),
                 };
                 self.within(20, Happening::Answer(id, event));
             }
@@ -623,6 +791,9 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, session: SessionId, ticket: Ticket, answer: Answer) {
+        if self.visitor_is_told(node, session, Heard::Answer(ticket, answer.clone())) {
+            return;
+        }
         let message = match answer {
             Answer::Shown(shown) => Message::Shown(snapshot(&shown)),
             Answer::Done => Message::Done,

@@ -380,6 +380,23 @@ fn a_fetch_leaves_the_subscription_as_it_is() {
 }
 
 #[test]
+fn commits_follow_the_snapshot_that_a_subscriber_fetches() {
+    let mut desk = Desk::of(3);
+    desk.subscribe(1, None);
+    desk.submit(2, edit("ann", 1, 3));
+    desk.settle();
+    desk.sent(1);
+    // It has thrown away what it had; until the snapshot comes it can take nothing in.
+    desk.fetch(1, None);
+    desk.submit(2, edit("ann", 2, 4));
+    let encode = desk.asked.pop_front().expect("a snapshot to encode");
+    desk.answer();
+    desk.asked.push_front(encode);
+    desk.settle();
+    assert_eq!(desk.sent(1), ["op 5", "shown 4", "op 5"]);
+}
+
+#[test]
 fn who_only_fetches_is_told_nothing_later() {
     for since in [None, Some(1)] {
         let mut desk = Desk::of(2);

@@ -279,6 +279,18 @@ fn appends_gather_while_one_is_under_way() {
 }
 
 #[test]
+fn what_is_made_on_whatever_is_current_follows_the_staged() {
+    let mut owner = Owner::of("ab");
+    owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
+    owner.submit(submit("bob", 1, None, edit(r#"[3,"y"]"#)));
+    owner.submit(submit("cat", 1, None, Proposal::Delete));
+    assert_eq!(owner.said(), NONE);
+    owner.appended();
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [2]", "me: commits [3, 4]"]);
+}
+
+#[test]
 fn resent_submit_is_committed_once() {
     let x = || submit("ann", 1, 1, edit(r#"["x"]"#));
     // While it is staged: its commit will be the answer.
