@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(TARGET)/test-logs
 CHROMIUM ?= /usr/bin/chromium
 SEEDS ?= 20000
-FUZZ ?= text_op_parse rich_op_parse transform
+FUZZ ?= text_op_parse rich_op_parse transform request_parse
 FUZZ_SECONDS ?= 60
 export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk
 export CHROMIUM
