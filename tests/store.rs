@@ -1149,8 +1149,7 @@ async fn measure() {
         (100, 1),
         (1_000, 1),
     ];
-    let mut stores = Vec::new();
-    stores.push(("sqlite", open(folder.path())));
+    let stores = [("sqlite", open(folder.path()))];
     let mut writers = Vec::new();
     for (_, store) in &stores {
         let mut documents = Vec::new();

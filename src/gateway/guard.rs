@@ -4,25 +4,35 @@
 //! its own it would hold whatever a client cares to announce.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 
-/// A socket's bytes, watched.
+use crate::node::Outbox;
+
+/// A socket's bytes, watched. After a message that is too large nothing more passes, but all is still read: bytes that
+/// nobody reads would make the network drop the close frame.
 #[derive(Debug)]
 pub(super) struct Guard<S> {
     bytes: S,
     watch: Watch,
+    /// Closed where a client announces too much.
+    outbox: Arc<Outbox>,
+    /// Whether it has.
+    is_over: bool,
 }
 
 impl<S> Guard<S> {
-    /// Lets messages of at most so many bytes pass.
-    pub(super) fn new(bytes: S, message_bytes_max: usize) -> Self {
+    /// Lets messages of at most so many bytes pass, and closes `outbox` at the first that is larger.
+    pub(super) fn new(bytes: S, message_bytes_max: usize, outbox: Arc<Outbox>) -> Self {
         Self {
             bytes,
             watch: Watch::new(message_bytes_max as u64),
+            outbox,
+            is_over: false,
         }
     }
 }
@@ -35,17 +45,24 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        Pin::new(&mut this.bytes).poll_next(cx).map(|next| {
-            next.map(|bytes| {
-                let bytes = bytes?;
-                this.watch.pass(&bytes)?;
-                Ok(if bytes.len() <= COPIED_BYTES_MAX {
+        loop {
+            let bytes = match Pin::new(&mut this.bytes).poll_next(cx) {
+                Poll::Ready(Some(Ok(bytes))) => bytes,
+                other => return other,
+            };
+            if !this.is_over && this.watch.pass(&bytes) {
+                let small = bytes.len() <= COPIED_BYTES_MAX;
+                let bytes = if small {
                     Bytes::copy_from_slice(&bytes)
                 } else {
                     bytes
-                })
-            })
-        })
+                };
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            if !std::mem::replace(&mut this.is_over, true) {
+                this.outbox.close(1009, "the message is too large");
+            }
+        }
     }
 }
 
@@ -91,7 +108,8 @@ impl Watch {
         }
     }
 
-    fn pass(&mut self, mut bytes: &[u8]) -> Result<(), PayloadError> {
+    /// Looks at bytes; `false`: a message is too large.
+    fn pass(&mut self, mut bytes: &[u8]) -> bool {
         while let Some((first, rest)) = bytes.split_first() {
             if self.payload_bytes > 0 {
                 let passed = self.payload_bytes.min(bytes.len() as u64);
@@ -102,11 +120,11 @@ impl Watch {
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
             bytes = rest;
-            if self.header_bytes == self.header_size() {
-                self.begin_frame()?;
+            if self.header_bytes == self.header_size() && !self.begin_frame() {
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
     /// How large the header is, as far as it is known.
@@ -123,7 +141,7 @@ impl Watch {
         2 + length + mask
     }
 
-    fn begin_frame(&mut self) -> Result<(), PayloadError> {
+    fn begin_frame(&mut self) -> bool {
         let [first, second, long @ ..] = self.header;
         let length = match second & LENGTH {
             126 => u64::from(u16::from_be_bytes([long[0], long[1]])),
@@ -140,13 +158,13 @@ impl Watch {
             || self.message_bytes > self.message_bytes_max
             || self.frames > FRAMES_MAX
         {
-            return Err(PayloadError::Overflow);
+            return false;
         }
         if first & (FINAL | CONTROL) == FINAL {
             self.message_bytes = 0;
             self.frames = 0;
         }
-        Ok(())
+        true
     }
 }
 
@@ -178,7 +196,7 @@ mod tests {
             let mut watch = Watch::new(1_000);
             bytes
                 .chunks(size.min(bytes.len().max(1)))
-                .all(|piece| watch.pass(piece).is_ok())
+                .all(|piece| watch.pass(piece))
         });
         assert!(
             outcomes.iter().all(|outcome| *outcome == outcomes[0]),

@@ -223,7 +223,8 @@ async fn upgrade(
 
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
     let bytes_max = gateway.settings.message_bytes_max;
-    let watched = Guard::new(payload, bytes_max);
+    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
+    let watched = Guard::new(payload, bytes_max, outbox.clone());
     let payload = web::Payload::from_request(
         &request,
         &mut Payload::Stream {
@@ -236,7 +237,6 @@ async fn upgrade(
         .max_frame_size(bytes_max)
         .aggregate_continuations()
         .max_continuation_size(bytes_max);
-    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
     let session = Session::new(gateway, user, client, outbox.clone());
     let knife = request.conn_data::<Knife>().cloned();
     rt::spawn(async move {

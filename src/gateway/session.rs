@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
-use actix_web::error::PayloadError;
 use actix_web::rt::time::{Instant, sleep_until, timeout};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::StreamExt;
@@ -162,9 +161,6 @@ impl Session {
             Ok(AggregatedMessage::Pong(_)) => Ok(()),
             Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
             Err(ProtocolError::Overflow) => Err(End::Close(1009, "the message is too large")),
-            Err(ProtocolError::Io(error)) if is_overflow(&error) => {
-                Err(End::Close(1009, "the message is too large"))
-            }
             Err(ProtocolError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Err(End::Close(1007, "not what a text frame carries"))
             }
@@ -477,14 +473,6 @@ impl Session {
             self.gateway.node().leave(&doc, self.id).await;
         }
     }
-}
-
-/// Whether the guard let no more pass.
-fn is_overflow(error: &std::io::Error) -> bool {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<PayloadError>());
-    matches!(inner, Some(PayloadError::Overflow))
 }
 
 fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {
