@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(TARGET)/test-logs
 CHROMIUM ?= /usr/bin/chromium
 SEEDS ?= 20000
-FUZZ ?= text_op_parse rich_op_parse transform
+FUZZ ?= text_op_parse rich_op_parse transform request_parse
 FUZZ_SECONDS ?= 60
 export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk
 export CHROMIUM
@@ -41,23 +41,22 @@ test: tools chromium static tests/js/node_modules/.stamp tests/browser/node_modu
 	# All suites run, whatever the ones before them found.
 	suite() {
 		echo; echo "== $$1: $${*:2}"
-		if "$${@:2}" 2>&1 | tee "$(LOGS)/$$1.log"; then echo 0; else echo 1; fi >"$(LOGS)/$$1.status"
+		local status=0
+		"$${@:2}" 2>&1 | tee "$(LOGS)/$$1.log" || status=1
+		echo $$status >"$(LOGS)/$$1.status"
 	}
 	in_folder() { (cd "$$1" && "$${@:2}"); }
-	exec 3>&1
-	{
-		suite format cargo fmt --all --check
-		suite lints cargo clippy --workspace --all-targets -- -D warnings
-		if command -v cargo-nextest >/dev/null; then
-			suite rust cargo nextest run --workspace --no-fail-fast --color never
-			suite docs cargo test --workspace --doc --no-fail-fast
-		else
-			suite rust cargo test --workspace --no-fail-fast
-		fi
-		suite server cargo build --bin copydesk
-		suite clients in_folder tests/js npm test
-		suite browser in_folder tests/browser npm test
-	} >&3
+	suite format cargo fmt --all --check
+	suite lints cargo clippy --workspace --all-targets -- -D warnings
+	if command -v cargo-nextest >/dev/null; then
+		suite rust cargo nextest run --workspace --no-fail-fast --color never
+		suite docs cargo test --workspace --doc --no-fail-fast
+	else
+		suite rust cargo test --workspace --no-fail-fast
+	fi
+	suite server cargo build --bin copydesk
+	suite clients in_folder tests/js npm test
+	suite browser in_folder tests/browser npm test
 	$(sum)
 
 .PHONY: bench

@@ -174,14 +174,24 @@ impl Case {
         } else {
             Kind::RichText
         };
-        let content = content(kind, &mut dice);
-        let (a_json, b_json) = (op(&content, &mut dice), op(&content, &mut dice));
+        let doc = data(kind, &mut dice);
+        let content = create(kind, &doc);
+        let a_json = op(&content, &mut dice);
+        let b_json = if dice.one_in(20) {
+            a_json.clone()
+        } else {
+            op(&content, &mut dice)
+        };
         let (a, b) = (parse(kind, &a_json), parse(kind, &b_json));
-        let mut after = content.clone();
-        after
-            .apply(&a)
-            .unwrap_or_else(|error| panic!("{error}: {a_json} on {}", written_content(&content)));
-        let c = parse(kind, &op(&after, &mut dice));
+        let after = applied(&content, &[&a]);
+        let inverse = a.invert(&content).expect("the inverse");
+        // What undoes it, so that much cancels, or anything.
+        let c_json = if dice.one_in(10) {
+            written(&inverse)
+        } else {
+            op(&after, &mut dice)
+        };
+        let c = parse(kind, &c_json);
 
         let (left, right) = (
             a.transform(&b, Side::Left).expect("left"),
@@ -201,28 +211,41 @@ impl Case {
             &right,
             &b.transform(&a, Side::Left).expect("left"),
         );
-        let inverse = a.invert(&content).expect("the inverse");
-        let mut undone = after.clone();
-        undone.apply(&inverse).expect("the inverse applies");
+        let undone = applied(&after, &[&inverse]);
         assert!(
-            undone == content,
-            "{a_json} inverts on {}",
-            written_content(&content)
+            without_nulls(&undone) == without_nulls(&content),
+            "{a_json} inverts on {doc}"
         );
         let composed = a.compose(&c).expect("compose");
+        let then = applied(&after, &[&c]);
+        let late = applied(&content, &[&b, &left]);
+        for op in [&a, &b, &c, &left, &right, &composed, &inverse] {
+            let logged = Op::parse_logged(kind, &written(op));
+            assert!(logged.as_ref() == Ok(op), "{op:?} is logged as {logged:?}");
+        }
+        for content in [&content, &after, &then, &late, &undone] {
+            let stored = create(kind, &written_content(content));
+            assert!(stored == *content, "{content:?} is stored as {stored:?}");
+        }
 
         let at = dice.below(content.len() + 2);
         let length = dice.below(4);
         let mut answer = vec![
+            ("create", written_content(&content)),
+            ("a", written(&a)),
+            ("b", written(&b)),
+            ("c", written(&c)),
             ("apply", written_content(&after)),
+            ("then", written_content(&then)),
             ("left", written(&left)),
             ("right", written(&right)),
+            ("late", written_content(&late)),
             ("compose", written(&composed)),
             ("invert", written(&inverse)),
+            ("undone", written_content(&undone)),
             ("own", a.transform_position(at, true).to_string()),
             ("other", a.transform_position(at, false).to_string()),
         ];
-        let mut normal = String::from("null");
         if kind == Kind::RichText {
             for (name, own) in [("ownRange", true), ("otherRange", false)] {
                 let mut range = json!({"index": at, "length": length, "by": "x"});
@@ -230,13 +253,11 @@ impl Case {
                 answer.push((name, range.to_string()));
             }
             answer.push(("quill5", "true".to_owned()));
-            normal = written(&a);
         }
+        // All as it was sent: what the server makes of it must not reach the packages, or they agree to everything.
         let question = format!(
-            r#"{{"kind":"{}","doc":{},"a":{a_json},"b":{b_json},"c":{},"normal":{normal},"at":{at},"length":{length}}}"#,
+            r#"{{"kind":"{}","doc":{doc},"a":{a_json},"b":{b_json},"c":{c_json},"at":{at},"length":{length}}}"#,
             kind.name(),
-            written_content(&content),
-            written(&c),
         );
         Self { question, answer }
     }
@@ -269,20 +290,41 @@ fn value(json: &str) -> Value {
 }
 
 fn converges(content: &Content, a: &Op, b: &Op, a_after_b: &Op, b_after_a: &Op) {
-    let (mut one, mut two) = (content.clone(), content.clone());
-    for (content, ops) in [(&mut one, [a, b_after_a]), (&mut two, [b, a_after_b])] {
-        for op in ops {
-            content
-                .apply(op)
-                .unwrap_or_else(|error| panic!("{error}: {a:?} {b:?}"));
-        }
-    }
+    let one = applied(content, &[a, b_after_a]);
+    let two = applied(content, &[b, a_after_b]);
     assert!(
         one == two,
         "{a:?} and {b:?} diverge: {} or {}",
         written_content(&one),
         written_content(&two)
     );
+}
+
+fn applied(content: &Content, ops: &[&Op]) -> Content {
+    let mut after = content.clone();
+    for op in ops {
+        after
+            .apply(op)
+            .unwrap_or_else(|error| panic!("{error}: {ops:?} on {}", written_content(content)));
+    }
+    after
+}
+
+/// A null that an insert came with is not brought back by an inverse: no retain can set one.
+fn without_nulls(content: &Content) -> Content {
+    let Value::Array(mut inserts) = value(&written_content(content)) else {
+        return content.clone();
+    };
+    for insert in &mut inserts {
+        if let Some(attributes) = insert.get_mut("attributes").and_then(Value::as_object_mut) {
+            attributes.retain(|_, value| !value.is_null());
+        }
+    }
+    create(content.kind(), &Value::Array(inserts).to_string())
+}
+
+fn create(kind: Kind, data: &str) -> Content {
+    Content::create(kind, Some(data)).unwrap_or_else(|error| panic!("{error}: {data}"))
 }
 
 fn parse(kind: Kind, json: &str) -> Op {
@@ -369,18 +411,26 @@ fn text(dice: &mut Dice, max: u64) -> String {
         .collect()
 }
 
-const EMBEDS: [&str; 5] = [
+/// Whatever stands for nothing somewhere is there too.
+const EMBEDS: [&str; 12] = [
     r#"{"image":"http://i/1.png"}"#,
     r#"{"image":"http://i/2.png"}"#,
     r#"{"formula":"e=mc^2"}"#,
     r#"{"mention":{"name":"Zoë 😀","id":7,"at":[1.5,1e21,-0.5e-7]}}"#,
     r#"{"divider":true}"#,
+    r#"{"divider":false}"#,
+    r#"{"image":null}"#,
+    r#"{"image":""}"#,
+    r#"{"n":-0}"#,
+    r#"{"":{}}"#,
+    r#"{"insert":[{"attributes":{},"delete":null}]}"#,
+    r#"{"retain":2}"#,
 ];
 
-const ATTRIBUTES: [(&str, &[&str]); 7] = [
-    ("bold", &["true"]),
-    ("color", &[r##""#f00""##, r##""#0f0""##]),
-    ("header", &["1", "2"]),
+const ATTRIBUTES: [(&str, &[&str]); 10] = [
+    ("bold", &["true", "false"]),
+    ("color", &[r##""#f00""##, r##""#0f0""##, r#""""#]),
+    ("header", &["1", "2", "0", "-0", "1.0"]),
     ("link", &[r#""http://a/?q=1&b=\"2\"""#, r#""x""#]),
     (
         "font",
@@ -388,58 +438,126 @@ const ATTRIBUTES: [(&str, &[&str]); 7] = [
             r#"{"name":"x","size":3}"#,
             r#"{"size":3,"name":"x"}"#,
             r#"{"name":"y","deep":{"er":[null]}}"#,
+            r#"{"name":null,"size":3}"#,
+            r#"{"name":null}"#,
         ],
     ),
-    ("tags", &[r#"["p","q"]"#, "[]", "{}"]),
-    ("n", &["0", r#""""#, "false", "9007199254740993", "0.1"]),
+    ("tags", &[r#"["p","q"]"#, "[]", "{}", "[null]", r#"[""]"#]),
+    (
+        "n",
+        &[
+            "0",
+            r#""""#,
+            "false",
+            "9007199254740993",
+            "0.1",
+            r#""null""#,
+        ],
+    ),
+    ("", &["true", r#""""#]),
+    ("10", &["1", "2"]),
+    ("é\\n", &["1", "[0]"]),
 ];
 
-/// `,"attributes":{..}` or nothing.
-fn attributes(dice: &mut Dice, nulls: bool) -> String {
+/// `"attributes":{..}` or nothing. A null in an insert is an attribute like others.
+fn attributes(dice: &mut Dice) -> Option<String> {
     if dice.one_in(2) {
-        return String::new();
+        return None;
     }
     let mut set = std::collections::BTreeMap::new();
-    for _ in 0..=dice.below(2) {
-        let (key, values) = dice.pick(&ATTRIBUTES);
-        set.insert(
-            key,
-            if nulls && dice.one_in(3) {
-                "null"
-            } else {
-                dice.pick(values)
-            },
-        );
+    for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 2, 3]) {
+        // Mostly of few keys, so that both ops set the same ones.
+        let range = if dice.one_in(2) { 3 } else { ATTRIBUTES.len() };
+        let (key, values) = dice.pick(&ATTRIBUTES[..range]);
+        let value = if dice.one_in(3) {
+            "null"
+        } else {
+            dice.pick(values)
+        };
+        set.insert(key, value);
     }
     let mut pairs: Vec<_> = set
         .iter()
-        .map(|(key, value)| format!(r#""{key}":{value}"#))
+        .map(|(key, value)| match *key {
+            "bold" if dice.one_in(4) => format!(r#""\u0062old":{value}"#),
+            key => format!(r#""{key}":{value}"#),
+        })
         .collect();
     if dice.one_in(2) {
         pairs.reverse();
     }
-    format!(r#","attributes":{{{}}}"#, pairs.join(","))
+    Some(format!(r#""attributes":{{{}}}"#, pairs.join(",")))
+}
+
+/// A string as any JSON writer may spell it.
+fn spelled(text: &str, dice: &mut Dice) -> String {
+    if !dice.one_in(10) {
+        return json!(text).to_string();
+    }
+    let escaped: String = text
+        .encode_utf16()
+        .map(|unit| format!(r"\u{unit:04x}"))
+        .collect();
+    format!(r#""{escaped}""#)
+}
+
+/// A count likewise: to JavaScript `5.0` is 5.
+fn count_spelled(count: u64, dice: &mut Dice) -> String {
+    match dice.below(40) {
+        0 => format!("{count}.0"),
+        1 => format!("{count}e0"),
+        _ => count.to_string(),
+    }
+}
+
+/// `{step,attributes}`, in either order.
+fn component(step: &str, attributes: Option<String>, dice: &mut Dice) -> String {
+    match attributes {
+        None => format!("{{{step}}}"),
+        Some(attributes) if dice.one_in(4) => format!("{{{attributes},{step}}}"),
+        Some(attributes) if dice.one_in(8) => format!("{{ {step} ,\t{attributes} }}"),
+        Some(attributes) => format!("{{{step},{attributes}}}"),
+    }
 }
 
 fn insert(dice: &mut Dice) -> String {
     let body = if dice.one_in(5) {
         dice.pick(&EMBEDS).to_owned()
     } else {
-        json!(text(dice, 4)).to_string()
+        let text = text(dice, 4);
+        spelled(&text, dice)
     };
-    format!(r#"{{"insert":{body}{}}}"#, attributes(dice, false))
+    let attributes = attributes(dice);
+    component(&format!(r#""insert":{body}"#), attributes, dice)
 }
 
-fn content(kind: Kind, dice: &mut Dice) -> Content {
-    let data = match kind {
+/// `[..]` or `{"ops":[..]}`.
+fn delta(components: &[String], dice: &mut Dice) -> String {
+    let list = components.join(",");
+    if dice.one_in(4) {
+        format!(r#"{{"ops":[{list}]}}"#)
+    } else {
+        format!("[{list}]")
+    }
+}
+
+/// The data of a new document; some are so large that they are kept in many pieces.
+fn data(kind: Kind, dice: &mut Dice) -> String {
+    let is_large = dice.one_in(100);
+    match kind {
         Kind::TextUnicode if dice.one_in(10) => json!("").to_string(),
-        Kind::TextUnicode => json!(text(dice, 14)).to_string(),
+        Kind::TextUnicode => json!(text(dice, if is_large { 2_000 } else { 14 })).to_string(),
         Kind::RichText => {
-            let inserts: Vec<_> = (0..dice.below(7)).map(|_| insert(dice)).collect();
-            format!("[{}]", inserts.join(","))
+            let count = dice.below(if is_large { 80 } else { 7 });
+            let mut inserts: Vec<_> = (0..count).map(|_| insert(dice)).collect();
+            if is_large {
+                let long = format!(r#""insert":{}"#, json!(text(dice, 2_000)));
+                let attributes = attributes(dice);
+                inserts.push(component(&long, attributes, dice));
+            }
+            delta(&inserts, dice)
         }
-    };
-    Content::create(kind, Some(&data)).unwrap_or_else(|error| panic!("{error}: {data}"))
+    }
 }
 
 /// The lengths of what no op may cut, in the kind's unit.
@@ -481,7 +599,8 @@ fn text_op(base: &str, dice: &mut Dice) -> String {
         let some = if left == 0 {
             0
         } else {
-            1 + dice.below(left.min(5) as u64) as usize
+            let reach = if dice.one_in(12) { left } else { left.min(5) };
+            1 + dice.below(reach as u64) as usize
         };
         // Keep, insert, delete; never one after its like: that is the normal form.
         let (was_keep, was_insert) = (
@@ -513,7 +632,7 @@ fn text_op(base: &str, dice: &mut Dice) -> String {
     Value::Array(parts).to_string()
 }
 
-/// Components as they come: neighbours of one sort, inserts after deletes and a retain at the end included.
+/// Components as they come: neighbours of one sort, inserts after deletes, and a plain retain at the end or beyond it.
 fn rich_op(atoms: &[u64], dice: &mut Dice) -> String {
     let mut at = 0;
     let mut parts = Vec::new();
@@ -524,13 +643,23 @@ fn rich_op(atoms: &[u64], dice: &mut Dice) -> String {
             parts.push(insert(dice));
             continue;
         }
-        let count = (1 + dice.below(left.min(6))) as usize;
+        // Now and then far along.
+        let reach = if dice.one_in(12) { left } else { left.min(6) };
+        let count = (1 + dice.below(reach)) as usize;
         let len: u64 = atoms[at..at + count].iter().sum();
         at += count;
         parts.push(match step {
-            1 => format!(r#"{{"delete":{len}}}"#),
-            _ => format!(r#"{{"retain":{len}{}}}"#, attributes(dice, true)),
+            1 => format!(r#"{{"delete":{}}}"#, count_spelled(len, dice)),
+            _ => {
+                let attributes = attributes(dice);
+                let step = format!(r#""retain":{}"#, count_spelled(len, dice));
+                component(&step, attributes, dice)
+            }
         });
     }
-    format!("[{}]", parts.join(","))
+    // Nothing is kept beyond the end, so this is nothing.
+    if dice.one_in(20) {
+        parts.push(format!(r#"{{"retain":{}}}"#, 1 + dice.below(50)));
+    }
+    delta(&parts, dice)
 }

@@ -111,7 +111,6 @@ suite![
     same_epoch_with_another_token_is_fenced,
     claim_returns_the_final_head,
     gap_is_refused_whole,
-    doubled_submit_is_refused_and_disturbs_nobody,
     refused_batches_do_not_disturb_the_others,
     one_document_twice_in_one_append,
     since_is_read_page_by_page,
@@ -257,41 +256,6 @@ async fn gap_is_refused_whole(factory: impl Factory) {
     assert_eq!(ann.append(&entries(&[1, 2])).await, Ok(()));
     assert_eq!(ann.append(&entries(&[2, 3])).await, Err(Refused::Gap));
     assert_eq!(head(factory.store(), "a").await.head, Revision(2));
-}
-
-async fn doubled_submit_is_refused_and_disturbs_nobody(factory: impl Factory) {
-    let store = factory.store();
-    let ann = Writer::claim(store, "a").await;
-    let ben = Writer::claim(store, "b").await;
-    let cat = Writer::claim(store, "c").await;
-    ann.append(&[entry(1, 1, create(""))]).await.unwrap();
-    let answer = store
-        .append(vec![
-            batch("b", ben.fence, vec![entry(1, 1, create("b"))]),
-            // Fresh, then doubled: nothing of it may stay.
-            batch(
-                "a",
-                ann.fence,
-                vec![entry(2, 2, insert("x")), entry(3, 1, insert("y"))],
-            ),
-            batch("c", cat.fence, vec![entry(1, 1, create("c"))]),
-        ])
-        .await
-        .unwrap();
-    assert_eq!(answer, [Ok(()), Err(Refused::Gap), Ok(())]);
-    for (id, revision) in [("a", 1), ("b", 1), ("c", 1)] {
-        assert_eq!(head(store, id).await.head, Revision(revision), "{id}");
-        assert!(described(store, id).await.is_some(), "{id}");
-    }
-    // The same count by another author or from another editor is another submit.
-    let mut other = Entry::clone(&entry(2, 1, insert("x")));
-    other.id.author = UserId::new("other");
-    let mut another = Entry::clone(&entry(3, 1, insert("x")));
-    another.id.client = ClientId::parse("other").unwrap();
-    assert_eq!(
-        ann.append(&[Arc::new(other), Arc::new(another)]).await,
-        Ok(())
-    );
 }
 
 async fn refused_batches_do_not_disturb_the_others(factory: impl Factory) {
@@ -1186,15 +1150,7 @@ async fn measure() {
         (1_000, 1),
     ];
     let mut stores = Vec::new();
-    for guard in [true, false] {
-        let part = folder.path().join(guard.to_string());
-        let store = open(&part);
-        if !guard {
-            let db = Connection::open(part.join("copydesk.db")).unwrap();
-            db.execute_batch("DROP INDEX entries_once").unwrap();
-        }
-        stores.push((if guard { "unique" } else { "no unique index" }, store));
-    }
+    stores.push(("sqlite", open(folder.path())));
     let mut writers = Vec::new();
     for (_, store) in &stores {
         let mut documents = Vec::new();

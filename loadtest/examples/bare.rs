@@ -8,13 +8,14 @@
 //! cargo run --release --example bare -- 127.0.0.1:8099
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get};
 use actix_ws::{Message, Session};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -52,7 +53,7 @@ async fn socket(
     let (response, session, mut messages) = actix_ws::handle(&request, body)?;
     actix_web::rt::spawn(async move {
         let id = {
-            let mut document = document.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut document = document.lock().await;
             document.clients += 1;
             format!("client{}", document.clients)
         };
@@ -80,7 +81,7 @@ async fn answer(id: &str, text: &str, session: &Session, document: &Shared) -> O
         }
         "s" => {
             let reply = {
-                let mut document = document.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut document = document.lock().await;
                 document.subscribers.push(session.clone());
                 json!({"a": "s", "c": request["c"], "d": request["d"], "data": {"v": document.version,
                     "data": document.created["data"], "type": document.created["type"]}})
@@ -100,24 +101,22 @@ async fn broadcast(
 ) -> Option<()> {
     let mut op =
         json!({"a": "op", "c": request["c"], "d": request["d"], "src": id, "seq": request["seq"]});
-    let subscribers = {
-        let mut document = document.lock().unwrap_or_else(PoisonError::into_inner);
-        op["v"] = document.version.into();
-        document.version += 1;
-        if let Some(created) = request.get("create") {
-            document.created = created.clone();
-            op["create"] = created.clone();
-        } else {
-            op["op"] = request["op"].clone();
-        }
-        document.subscribers.clone()
-    };
+    // Held until all have been told: the next op must not overtake this one.
+    let mut document = document.lock().await;
+    op["v"] = document.version.into();
+    document.version += 1;
+    if let Some(created) = request.get("create") {
+        document.created = created.clone();
+        op["create"] = created.clone();
+    } else {
+        op["op"] = request["op"].clone();
+    }
     // One piece of memory for all; each session frames it for itself.
     let text = bytestring::ByteString::try_from(Bytes::from(op.to_string())).ok()?;
-    if subscribers.is_empty() {
+    if document.subscribers.is_empty() {
         return author.text(text).await.ok();
     }
-    for mut subscriber in subscribers {
+    for subscriber in &mut document.subscribers {
         let _ = subscriber.text(text.clone()).await;
     }
     Some(())

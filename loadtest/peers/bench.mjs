@@ -84,8 +84,8 @@ const servers = {
 // ---- what is measured ----
 
 const opsPerSecond = { key: 'ops_per_second', show: (value) => `${Math.round(value).toLocaleString('en')} ops/s` };
-const perDelivery = { key: 'server_cpu_us_per_delivery', show: (value) => `${value.toFixed(2)} µs` };
-const millis = (key) => ({ key, show: (value) => `${(value / 1000).toFixed(1)} ms` });
+const perDelivery = { key: 'server_cpu_us_per_delivery', lower: true, show: (value) => `${value.toFixed(2)} µs` };
+const millis = (key) => ({ key, lower: true, show: (value) => `${(value / 1000).toFixed(1)} ms` });
 const stores = ['copydesk', 'sharedb', 'postgres'];
 
 const scenarios = [
@@ -129,7 +129,7 @@ const scenarios = [
     name: 'memory of an idle connection, of 5,000',
     arguments: ['idle', '--connections', '5000'],
     servers: ['copydesk', 'sharedb'],
-    figures: [{ key: 'server_bytes_per_connection', show: (value) => `${(value / 1024).toFixed(1)} KiB` }],
+    figures: [{ key: 'server_bytes_per_connection', lower: true, show: (value) => `${(value / 1024).toFixed(1)} KiB` }],
   },
   {
     id: 'many',
@@ -232,7 +232,8 @@ function report(wanted) {
       .map(([value, show]) => show(value))
       .join(', ');
   const against = (scenario, server) => {
-    const value = of(scenario.id, 'copydesk') / of(scenario.id, server);
+    const [ours, theirs] = [of(scenario.id, 'copydesk'), of(scenario.id, server)];
+    const value = scenario.figures[0].lower ? theirs / ours : ours / theirs;
     return server !== 'copydesk' && Number.isFinite(value) ? ` (${times(value)})` : '';
   };
   const lines = [`| | ${columns.map((name) => servers[name].name).join(' | ')} |`, `|---|${'---|'.repeat(columns.length)}`];
@@ -240,8 +241,8 @@ function report(wanted) {
     const cells = columns.map((server) => `${cell(scenario, server) || '–'}${against(scenario, server)}`);
     lines.push(`| ${scenario.name} | ${cells.join(' | ')} |`);
   }
-  lines.push('', `In brackets: Copydesk's first figure divided by this one's. Medians of ${options.runs} runs of ${options.seconds} s; after`);
-  lines.push('the comma p99 of the ack or the delivery, or deliveries.', '', '| target | measured | |', '|---|---|---|');
+  lines.push('', `In brackets: how many times better Copydesk's first figure is. Medians of ${options.runs} runs of ${options.seconds} s;`);
+  lines.push('after the comma p99 of the ack or the delivery, or deliveries.', '', '| target | measured | |', '|---|---|---|');
   let missed = 0;
   for (const { text, value, least, most, unit } of targets) {
     const measured = value();
@@ -384,6 +385,10 @@ function sleep(ms) {
 }
 
 process.on('SIGINT', () => process.exit(130));
+process.on('exit', () => {
+  running.forEach((child) => child.kill('SIGKILL'));
+  rmSync(work, { recursive: true, force: true });
+});
 try {
   await bench();
 } finally {
@@ -393,5 +398,4 @@ try {
     cluster.child.kill('SIGINT');
     await gone;
   }
-  rmSync(work, { recursive: true, force: true });
 }

@@ -2,9 +2,11 @@
 
 mod check;
 mod clerk;
+mod desk;
 mod lens;
 mod member;
 mod options;
+mod process;
 mod report;
 mod run;
 mod scenario;

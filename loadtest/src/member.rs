@@ -298,6 +298,14 @@ impl Member {
         }
     }
 
+    /// How many gaps it had to heal.
+    pub(crate) fn gaps(&self) -> u64 {
+        match self {
+            Self::Editor(editor) => editor.client.troubles().gaps,
+            Self::Reader(_) => 0,
+        }
+    }
+
     /// Whether nothing of its own is under way.
     pub(crate) fn is_settled(&self) -> bool {
         match self {

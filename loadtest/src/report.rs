@@ -82,37 +82,29 @@ impl Report {
 
     /// What was counted in the measured time.
     pub(crate) fn counts(&mut self, stats: &Stats) {
-        let (submits, edits) = (stats.submits as f64, stats.acks.len() as f64);
-        self.figure(
-            "ops_per_second",
-            "ops acknowledged",
-            submits / self.seconds,
-            Unit::PerSecond,
-        );
-        if stats.acks.len() != stats.submits {
-            self.figure(
-                "edits_per_second",
-                "edits acknowledged",
-                edits / self.seconds,
-                Unit::PerSecond,
-            );
+        for (key, name, count) in [
+            ("ops_per_second", "ops acknowledged", stats.submits),
+            ("edits_per_second", "edits acknowledged", stats.acks.len()),
+        ] {
+            // Where nothing was composed, the two are one.
+            let told = key == "ops_per_second" || count != stats.submits;
+            if told && count > 0 {
+                self.figure(key, name, count as f64 / self.seconds, Unit::PerSecond);
+            }
         }
+        let names = ["ack p50", "ack p99", "ack max"];
         self.latencies(
             ["ack_p50_us", "ack_p99_us", "ack_max_us"],
-            ["ack p50", "ack p99", "ack max"],
+            names,
             &stats.acks,
         );
-        self.figure(
-            "deliveries_per_second",
-            "deliveries",
-            stats.delivered as f64 / self.seconds,
-            Unit::PerSecond,
-        );
-        self.latencies(
-            ["delivery_p50_us", "delivery_p99_us", "delivery_max_us"],
-            ["delivery p50", "delivery p99", "delivery max"],
-            &stats.deliveries,
-        );
+        if stats.delivered > 0 {
+            let rate = stats.delivered as f64 / self.seconds;
+            self.figure("deliveries_per_second", "deliveries", rate, Unit::PerSecond);
+        }
+        let keys = ["delivery_p50_us", "delivery_p99_us", "delivery_max_us"];
+        let names = ["delivery p50", "delivery p99", "delivery max"];
+        self.latencies(keys, names, &stats.deliveries);
         self.figure(
             "received_bytes",
             "bytes received",

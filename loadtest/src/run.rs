@@ -1,25 +1,25 @@
 //! A run: makes the documents, lets the clients in, lets them write for a time, waits until all is quiet, checks.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use copydesk::id::{ClientId, DocId};
-use copydesk::log::Revision;
-use copydesk::ot::{Content, Kind};
+use copydesk::id::ClientId;
+use copydesk::ot::Kind;
 use fastrand::Rng;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use crate::check::{Checker, Claim, Faults};
+use crate::check::Faults;
 use crate::clerk::{Clerk, join};
-use crate::member::{Editor, Member, Pace, Reader, SharedTape};
+use crate::desk::Desk;
+use crate::member::{Editor, Member, Pace, Reader};
 use crate::options::Common;
+use crate::process::{allow_files, bar};
 use crate::report::{Report, Unit};
 use crate::server::Cost;
 use crate::socket::{Socket, Target};
@@ -52,13 +52,6 @@ enum Phase {
     Over,
 }
 
-/// One document and its clients.
-#[derive(Debug)]
-struct Desk {
-    tape: SharedTape,
-    members: Vec<Rc<RefCell<Member>>>,
-}
-
 struct Run<'a> {
     options: &'a Common,
     plan: &'a Plan,
@@ -75,8 +68,6 @@ struct Run<'a> {
 
 /// How many connections may be opening at once.
 const OPENING_MAX: usize = 64;
-/// How many descriptors are needed beside the clients' sockets.
-const FILES_BESIDE: u64 = 64;
 
 /// Runs a plan. On Ctrl-C it ends early and reports what it has.
 pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
@@ -107,25 +98,6 @@ pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// Raises the limit of open files.
-pub(crate) fn allow_files(clients: u64) -> Result<()> {
-    let needed = clients + FILES_BESIDE;
-    let allowed = rlimit::increase_nofile_limit(needed.max(1 << 16))
-        .context("raise the limit of open files")?;
-    ensure!(
-        allowed >= needed,
-        "{clients} clients need {needed} open files and {allowed} are allowed: raise the hard limit (ulimit -Hn)"
-    );
-    Ok(())
-}
-
-/// A progress line on a terminal; nothing elsewhere.
-pub(crate) fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is sound");
-    ProgressBar::new_spinner().with_style(style)
-}
-
 impl Run<'_> {
     async fn open_desks(&mut self, clerk: &mut Clerk) -> Result<()> {
         let content = writing::content(self.plan.kind, self.plan.chars, &mut self.rng);
@@ -133,10 +105,7 @@ impl Run<'_> {
             let doc = self.options.doc(self.plan.scenario, index)?;
             clerk.create(&doc, content.clone()).await?;
             let tape = Rc::new(RefCell::new(Tape::new(doc, self.plan.kind)));
-            self.desks.push(Desk {
-                tape,
-                members: Vec::new(),
-            });
+            self.desks.push(Desk::new(tape));
             self.bar.set_message(format!(
                 "{} of {} documents made",
                 index + 1,
@@ -309,7 +278,7 @@ impl Run<'_> {
     /// Waits until all is quiet, and checks.
     async fn close(&mut self, report: &mut Report) -> Result<()> {
         let mut faults = Faults::default();
-        let gaps: u64 = self.members().map(|member| gaps(&member.borrow())).sum();
+        let gaps: u64 = self.members().map(|member| member.borrow().gaps()).sum();
         if gaps > 0 {
             report.figure(
                 "gaps_healed",
@@ -322,7 +291,7 @@ impl Run<'_> {
             faults.add("not all clients came to rest at one revision in time".to_owned());
             self.desks
                 .iter()
-                .for_each(|desk| tell_restless(desk, &mut faults));
+                .for_each(|desk| desk.tell_restless(&mut faults));
         }
         self.phase.send_replace(Phase::Over);
         while self.tasks.join_next().await.is_some() {}
@@ -332,13 +301,14 @@ impl Run<'_> {
         if self.options.unchecked {
             self.desks
                 .iter()
-                .for_each(|desk| check_readers(desk, &mut faults));
+                .for_each(|desk| desk.check_readers(&mut faults));
         } else {
             let mut clerk = Clerk::new(&self.target)
                 .await
                 .context("come back to check")?;
             for (index, desk) in self.desks.iter().enumerate() {
-                entries += self.check(index, desk, &mut clerk, &mut faults).await?;
+                let maker = (self.clerk.clone(), index as u64 + 1);
+                entries += desk.check(maker, &mut clerk, &mut faults).await?;
             }
         }
         self.bar.finish_and_clear();
@@ -349,12 +319,10 @@ impl Run<'_> {
         };
         faults.extend(failures);
         let (clients, docs) = (self.members().count(), self.desks.len());
-        report.figure(
-            "log_entries",
-            "entries in the logs",
-            entries as f64,
-            Unit::Count,
-        );
+        if !self.options.unchecked {
+            let name = "entries in the logs";
+            report.figure("log_entries", name, entries as f64, Unit::Count);
+        }
         report.checked = if self.options.unchecked {
             format!("{clients} clients of {docs} documents among themselves; nothing was read back")
         } else {
@@ -380,7 +348,7 @@ impl Run<'_> {
             }
             self.bar.set_message("waiting until all is quiet");
             self.bar.tick();
-            still = if self.desks.iter().all(is_quiet) {
+            still = if self.desks.iter().all(Desk::is_quiet) {
                 still + 1
             } else {
                 0
@@ -390,118 +358,6 @@ impl Run<'_> {
             }
         }
         true
-    }
-
-    /// Checks one document; returns how many entries its log has.
-    async fn check(
-        &self,
-        index: usize,
-        desk: &Desk,
-        clerk: &mut Clerk,
-        faults: &mut Faults,
-    ) -> Result<u64> {
-        let (doc, kind) = {
-            let tape = desk.tape.borrow();
-            (tape.doc.clone(), tape.kind)
-        };
-        let shown = clerk.fetch(&doc, kind).await?;
-        let made = Claim {
-            submits: index as u64 + 1,
-            acknowledged: vec![(index as u64 + 1, Revision(1))],
-        };
-        let mut claims = HashMap::from([(self.clerk.clone(), made)]);
-        for member in &desk.members {
-            if let Member::Editor(editor) = &*member.borrow() {
-                claims.insert(editor.client.id().clone(), claim(editor));
-            }
-        }
-        let mut checker = Checker::new(claims);
-        clerk.log(&doc, kind, |entry| checker.entry(entry)).await?;
-        let (folded, found) = checker.finish(&shown);
-        faults.extend(found);
-        check_members(&doc, desk, &shown, faults);
-        check_readers(desk, faults);
-        Ok(folded.revision.0)
-    }
-}
-
-fn claim(editor: &Editor) -> Claim {
-    Claim {
-        submits: editor.client.submits(),
-        acknowledged: editor.client.acknowledged().to_vec(),
-    }
-}
-
-fn gaps(member: &Member) -> u64 {
-    match member {
-        Member::Editor(editor) => editor.client.troubles().gaps,
-        Member::Reader(_) => 0,
-    }
-}
-
-fn is_quiet(desk: &Desk) -> bool {
-    let head = desk.tape.borrow().head().unwrap_or(Revision(1));
-    desk.members.iter().all(|member| {
-        let member = member.borrow();
-        member.is_settled() && member.revision() == Some(head.max(Revision(1)))
-    })
-}
-
-/// Says who is not quiet.
-fn tell_restless(desk: &Desk, faults: &mut Faults) {
-    let (doc, head) = (desk.tape.borrow().doc.clone(), desk.tape.borrow().head());
-    for (index, member) in desk.members.iter().enumerate() {
-        let member = member.borrow();
-        if !member.is_settled() {
-            faults.add(format!("client {index} of {doc} waits for an ack"));
-        } else if member.revision() != head {
-            let at = member.revision().unwrap_or_default();
-            faults.add(format!(
-                "client {index} of {doc} is at {at}, others have heard of {}",
-                head.unwrap_or_default()
-            ));
-        }
-    }
-}
-
-/// Every client must have what the server shows.
-fn check_members(
-    doc: &DocId,
-    desk: &Desk,
-    shown: &(Revision, Option<Content>),
-    faults: &mut Faults,
-) {
-    for (index, member) in desk.members.iter().enumerate() {
-        let member = member.borrow();
-        if member.revision() != Some(shown.0) {
-            let at = member.revision().unwrap_or_default();
-            faults.add(format!(
-                "client {index} of {doc} is at {at}, the document is at {}",
-                shown.0
-            ));
-        } else if let Member::Editor(editor) = &*member
-            && editor.client.content() != shown.1.as_ref()
-        {
-            faults.add(format!(
-                "client {index} of {doc} sees another document than the server shows"
-            ));
-        }
-    }
-}
-
-/// All readers must have been told the same.
-fn check_readers(desk: &Desk, faults: &mut Faults) {
-    let mut first = None;
-    for (index, member) in desk.members.iter().enumerate() {
-        if let Member::Reader(reader) = &*member.borrow() {
-            let told = (reader.revision, reader.hash);
-            if *first.get_or_insert(told) != told {
-                faults.add(format!(
-                    "client {index} of {} was told something else",
-                    desk.tape.borrow().doc
-                ));
-            }
-        }
     }
 }
 

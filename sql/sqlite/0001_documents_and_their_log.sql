@@ -34,8 +34,9 @@ CREATE TABLE entries (
   PRIMARY KEY (doc, revision)
 ) STRICT, WITHOUT ROWID;
 
--- A submit is in the log at most once. The sequencer sees to that; this is the guard against its bugs and ours.
-CREATE UNIQUE INDEX entries_once ON entries (doc, client, seq, author);
+-- There is no unique index over (doc, client, seq, author). The sequencer recognises a copy among the entries that it is
+-- transformed over; an index would make every op dirty a second page, and a client that repeats an op of long ago on a new
+-- base could make every append of its document fail.
 
 -- Shortcuts into the log: whatever is wrong with one, the log without it says the same.
 CREATE TABLE snapshots (

@@ -53,6 +53,9 @@ struct Unsaved {
     due: bool,
 }
 
+/// How much of a document is worth as much again of the settings' commits between two snapshots.
+const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -453,6 +456,19 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Whether so much was committed since the last snapshot that the next opening should not have to walk it. A large
+    /// document costs more to snapshot than to walk, so it is walked further.
+    fn is_snapshot_due(&self) -> bool {
+        let content = self
+            .head
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes());
+        let pieces = 1 + content / SNAPSHOT_PIECE_BYTES;
+        self.unsaved.entries >= self.settings.snapshot_entries * pieces
+            || self.unsaved.bytes >= self.settings.snapshot_bytes * pieces
+    }
+
     /// Sends all that is staged on its way, unless an append is under way: then it gathers.
     fn append(&mut self, out: &mut VecDeque<Action>) {
         if self.appending > 0 || self.staged.is_empty() {
@@ -465,9 +481,7 @@ impl Sequencer {
         };
         self.unsaved.entries += self.appending;
         self.unsaved.bytes += self.under_way().map(|entry| entry.size()).sum::<usize>();
-        if self.unsaved.entries >= self.settings.snapshot_entries
-            || self.unsaved.bytes >= self.settings.snapshot_bytes
-        {
+        if self.is_snapshot_due() {
             self.unsaved = Unsaved {
                 due: true,
                 ..Unsaved::default()

@@ -1,5 +1,6 @@
 //! Routes: the page, the socket, the list of documents, health.
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -7,24 +8,25 @@ use std::time::Duration;
 
 use actix_web::cookie::time::Duration as CookieDuration;
 use actix_web::cookie::{Cookie, SameSite};
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Payload, ServerHandle};
 use actix_web::http::StatusCode;
 use actix_web::middleware::{Compress, DefaultHeaders};
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt};
+use actix_web::{App, FromRequest, HttpRequest, HttpResponse, HttpServer, Responder, rt};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::guard::Guard;
 use super::page;
 use super::session::Session;
 use super::settings::GatewaySettings;
 use super::socket::{self, Knife, SocketBody};
 use crate::auth::{Mint, NONCE_BYTES};
 use crate::id::{DocId, Name, UserId};
-use crate::node::{Node, Outbox};
+use crate::node::{Bell, Node, Outbox};
 use crate::store::{ListQuery, Listed, StoreError};
 
 /// How far the server is on its way down.
@@ -189,7 +191,7 @@ fn headers() -> DefaultHeaders {
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(
@@ -220,13 +222,21 @@ async fn upgrade(
     let client = gateway.mint.mint(&user, nonce);
 
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
-    let (response, _, stream) = actix_ws::handle(&request, payload)?;
     let bytes_max = gateway.settings.message_bytes_max;
+    let watched = Guard::new(payload, bytes_max);
+    let payload = web::Payload::from_request(
+        &request,
+        &mut Payload::Stream {
+            payload: Box::pin(watched),
+        },
+    )
+    .await?;
+    let (response, _, stream) = actix_ws::handle(&request, payload)?;
     let stream = stream
         .max_frame_size(bytes_max)
         .aggregate_continuations()
         .max_continuation_size(bytes_max);
-    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max));
+    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
     let session = Session::new(gateway, user, client, outbox.clone());
     let knife = request.conn_data::<Knife>().cloned();
     rt::spawn(async move {
@@ -237,6 +247,21 @@ async fn upgrade(
     Ok(response
         .set_body(SocketBody::new(outbox, kept))
         .map_into_boxed_body())
+}
+
+/// The bell of this worker's sockets: a worker is one thread.
+fn bell() -> Bell {
+    thread_local! {
+        static BELL: OnceCell<Bell> = const { OnceCell::new() };
+    }
+    BELL.with(|cell| {
+        let ring = || {
+            let (bell, ringing) = Bell::new();
+            rt::spawn(ringing.run());
+            bell
+        };
+        cell.get_or_init(ring).clone()
+    })
 }
 
 /// Names the cookie that tells guests apart: so that one cannot speak as another's client.

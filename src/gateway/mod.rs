@@ -1,5 +1,6 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
+mod guard;
 mod http;
 mod page;
 mod session;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
+use actix_web::error::PayloadError;
 use actix_web::rt::time::{Instant, sleep_until, timeout};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::StreamExt;
@@ -94,7 +95,7 @@ impl Session {
             End::Close(status, reason) => self.outbox.close(status, reason),
             End::Gone => self.outbox.close(1000, ""),
         }
-        self.leave().await;
+        Box::pin(self.leave()).await;
         // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
         let rest = async { while let Some(Ok(_)) = stream.next().await {} };
         let _ = timeout(self.gateway.settings().close_patience(), rest).await;
@@ -129,7 +130,8 @@ impl Session {
                 message = stream.next(), if serving => {
                     heard = Instant::now();
                     let Some(message) = message else { return End::Gone };
-                    if let Err(end) = self.received(message).await {
+                    // On the heap while it lasts: a silent socket should not keep the room for it.
+                    if let Err(end) = Box::pin(self.received(message)).await {
                         return end;
                     }
                 }
@@ -160,6 +162,9 @@ impl Session {
             Ok(AggregatedMessage::Pong(_)) => Ok(()),
             Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
             Err(ProtocolError::Overflow) => Err(End::Close(1009, "the message is too large")),
+            Err(ProtocolError::Io(error)) if is_overflow(&error) => {
+                Err(End::Close(1009, "the message is too large"))
+            }
             Err(ProtocolError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Err(End::Close(1007, "not what a text frame carries"))
             }
@@ -222,11 +227,11 @@ impl Session {
             ClientMessage::Presence(presence) => self.presence(presence, echo).await,
             ClientMessage::PresenceSubscribe { channel, seq } => {
                 self.use_channel(&channel)?.listens = true;
-                self.say(protocol::presence_subscribed("ps", &channel, seq));
                 self.gateway
                     .node()
                     .hub()
                     .subscribe(self.id, &self.client, &self.outbox, &channel);
+                self.say(protocol::presence_subscribed("ps", &channel, seq));
                 Ok(())
             }
             ClientMessage::PresenceUnsubscribe { channel, seq } => {
@@ -472,6 +477,14 @@ impl Session {
             self.gateway.node().leave(&doc, self.id).await;
         }
     }
+}
+
+/// Whether the guard let no more pass.
+fn is_overflow(error: &std::io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<PayloadError>());
+    matches!(inner, Some(PayloadError::Overflow))
 }
 
 fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {

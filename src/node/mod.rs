@@ -1,5 +1,6 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
+mod bell;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod outbox;
@@ -7,6 +8,7 @@ mod presence;
 mod reply;
 mod task;
 
+pub use bell::{Bell, Ringing};
 pub use node::{Node, NodeSettings, Unasked};
 pub use outbox::{Outbox, Slow};
 pub use presence::Hub;

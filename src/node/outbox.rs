@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
+use super::bell::{Bell, Round};
 use crate::protocol::close_frame;
 
 /// What waits to be written to one socket: whole WebSocket frames, in order, up to a bound.
@@ -18,6 +19,8 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     /// Told when the outbox closes.
     closing: Notify,
+    /// Wakes the thread that drains it; without one, whoever drains is woken directly.
+    bell: Option<Bell>,
     bytes_max: usize,
 }
 
@@ -47,10 +50,11 @@ const WRITE_BYTES: usize = 64 << 10;
 impl Outbox {
     /// An empty outbox that takes at most so many bytes at once.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize, bell: Option<Bell>) -> Self {
         Self {
             inner: Mutex::default(),
             closing: Notify::new(),
+            bell,
             bytes_max,
         }
     }
@@ -62,9 +66,31 @@ impl Outbox {
     /// # Errors
     /// When it was full; it is closed then.
     pub fn push(&self, frames: Bytes) -> Result<(), Slow> {
+        if let Some(drainer) = self.queue(frames)? {
+            drainer.wake();
+        }
+        Ok(())
+    }
+
+    /// Queues whole frames, as [`push`](Self::push) does, for many outboxes: who drains them is woken when the round is
+    /// rung.
+    ///
+    /// # Errors
+    /// When it was full; it is closed then.
+    pub(super) fn push_in(&self, round: &mut Round, frames: Bytes) -> Result<(), Slow> {
+        match (self.queue(frames)?, &self.bell) {
+            (Some(drainer), Some(bell)) => round.add(bell, drainer),
+            (Some(drainer), None) => drainer.wake(),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Queues whole frames; hands out who is to be woken for them.
+    fn queue(&self, frames: Bytes) -> Result<Option<Waker>, Slow> {
         let mut inner = self.lock();
         if inner.state != State::Open {
-            return Ok(());
+            return Ok(None);
         }
         if inner.bytes > 0 && inner.bytes + frames.len() > self.bytes_max {
             self.give_up(inner);
@@ -72,12 +98,7 @@ impl Outbox {
         }
         inner.bytes += frames.len();
         inner.queue.push_back(frames);
-        let drainer = inner.drainer.take();
-        drop(inner);
-        if let Some(drainer) = drainer {
-            drainer.wake();
-        }
-        Ok(())
+        Ok(inner.drainer.take())
     }
 
     /// Closes behind what is queued, with a WebSocket status and a reason of at most 123 bytes.
@@ -187,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_gathered_is_written_at_once_and_in_order() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, None);
         assert_eq!(take(&outbox), Poll::Pending);
         outbox.push(Bytes::from_static(b"a")).unwrap();
         outbox.push(Bytes::from_static(b"b")).unwrap();
@@ -201,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_never_reads_is_closed_and_forgotten() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(10, None);
         outbox
             .push(Bytes::from_static(b"one large piece is taken whole"))
             .unwrap();

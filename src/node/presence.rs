@@ -153,7 +153,7 @@ mod tests {
         Member(
             SessionId(id),
             ClientId::parse(client).unwrap(),
-            Arc::new(Outbox::new(1 << 20)),
+            Arc::new(Outbox::new(1 << 20, None)),
         )
     }
 

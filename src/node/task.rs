@@ -13,6 +13,7 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use super::bell::Round;
 use super::node::Node;
 use super::outbox::{Outbox, Slow};
 use super::reply::{Bulk, ReplyTo};
@@ -51,13 +52,21 @@ struct Member {
 impl Member {
     /// Sends frames, behind all that is held back.
     fn send(&mut self, frames: Bytes) -> Result<(), Slow> {
+        let mut round = Round::default();
+        let sent = self.send_in(&mut round, frames);
+        round.ring();
+        sent
+    }
+
+    /// As [`send`](Self::send), for many members: their sockets are woken when the round is rung.
+    fn send_in(&mut self, round: &mut Round, frames: Bytes) -> Result<(), Slow> {
         if let Some(hold) = &self.hold {
             if hold.hold(&self.outbox, &frames) {
                 return Ok(());
             }
             self.hold = None;
         }
-        self.outbox.push(frames)
+        self.outbox.push_in(round, frames)
     }
 
     fn take(&mut self, ticket: Ticket) -> Option<ReplyTo> {
@@ -370,14 +379,16 @@ impl Task {
             protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
         }
         let frames = frames.finish();
+        let mut round = Round::default();
         for session in to {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
             };
-            if member.send(frames.clone()).is_err() {
+            if member.send_in(&mut round, frames.clone()).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
+        round.ring();
         if let [session] = to {
             self.answered.push(*session);
         }
@@ -563,7 +574,7 @@ mod tests {
     #[tokio::test]
     async fn who_had_just_asked_a_document_that_ends_is_told_to_come_back() {
         let (task, sender) = task();
-        let outbox = Arc::new(Outbox::new(1_000));
+        let outbox = Arc::new(Outbox::new(1_000, None));
         sender.try_send(fetch(&outbox, to_socket())).unwrap();
         drop(task);
         assert!(outbox.is_closed());
@@ -573,7 +584,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_has_few_reads_waiting() {
         let (mut task, _sender) = task();
-        let outbox = Arc::new(Outbox::new(100_000));
+        let outbox = Arc::new(Outbox::new(100_000, None));
         for asked in 0..=READS_MAX {
             let fetch = Ask::Fetch { since: None };
             let event = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch);
@@ -587,7 +598,7 @@ mod tests {
     #[tokio::test]
     async fn all_of_a_document_stays_behind_the_answer_that_holds_it() {
         let (mut task, _sender) = task();
-        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000)));
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000, None)));
         let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
         let name = |name| crate::id::Name::parse(name).unwrap();
         let subscribe = Ask::Subscribe { since: None };
@@ -630,7 +641,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_held_back_than_a_reader_may_have_waiting() {
         let (mut task, _sender) = task();
-        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000)));
+        let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000, None)));
         let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
         let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap());
         task.asked(

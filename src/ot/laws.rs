@@ -75,6 +75,23 @@ fn is_normal(op: &Op) {
     );
 }
 
+/// A null that an insert came with is not brought back by an inverse: no retain can set one.
+fn without_nulls(base: &Content) -> Content {
+    let mut json: serde_json::Value = serde_json::from_str(&data(base)).expect("sound JSON");
+    let inserts = json
+        .get_mut("ops")
+        .and_then(serde_json::Value::as_array_mut);
+    for insert in inserts.into_iter().flatten() {
+        if let Some(attributes) = insert
+            .get_mut("attributes")
+            .and_then(serde_json::Value::as_object_mut)
+        {
+            attributes.retain(|_, value| !value.is_null());
+        }
+    }
+    content(base.kind(), &json.to_string())
+}
+
 /// Every way to go along `len` units, doing one of `steps` to each and one of `gaps` between them.
 fn every_op(kind: Kind, len: usize, steps: &[&str], gaps: &[&str]) -> Vec<Op> {
     let mut paths = vec![String::new()];
@@ -118,7 +135,7 @@ fn tidy(kind: Kind, path: &str) -> String {
         }
         (Kind::RichText, 'N') => format!(r#"{{"retain":{count},"attributes":{{"b":null}}}}"#),
         (Kind::RichText, 'B') => r#"{"insert":"B","attributes":{"b":true}}"#.to_owned(),
-        (Kind::RichText, 'E') => r#"{"insert":{"e":1}}"#.to_owned(),
+        (Kind::RichText, 'E') => r#"{"insert":{"e":1},"attributes":{"b":null}}"#.to_owned(),
         (Kind::RichText, text) => format!(r#"{{"insert":"{text}"}}"#),
     };
     format!(
@@ -187,7 +204,7 @@ fn every_pair_of_deltas_on_three_units_converges() {
 enum Step {
     Keep(usize, Option<&'static str>),
     Insert(String, Option<&'static str>),
-    Embed(&'static str),
+    Embed(&'static str, Option<&'static str>),
     Delete(usize, bool),
 }
 
@@ -217,7 +234,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (1..9_usize, set()).prop_map(|(len, set)| Step::Keep(len, set)),
         (text(), set()).prop_map(|(text, set)| Step::Insert(text, set)),
-        prop_oneof![Just(r#"{"i":"u"}"#), Just(r#"{"m":{"id":7}}"#)].prop_map(Step::Embed),
+        (
+            prop_oneof![Just(r#"{"i":"u"}"#), Just(r#"{"m":{"id":7}}"#)],
+            set()
+        )
+            .prop_map(|(value, set)| Step::Embed(value, set)),
         (1..9_usize, any::<bool>()).prop_map(|(len, told)| Step::Delete(len, told)),
     ];
     proptest::collection::vec(step, 0..9)
@@ -239,7 +260,7 @@ fn along(content: &Content, steps: &[Step]) -> Op {
                     Step::Insert(text, with) => {
                         format!(r#"{{"insert":{}{}}}"#, serde_json::json!(text), set(with))
                     }
-                    Step::Embed(value) => format!(r#"{{"insert":{value}}}"#),
+                    Step::Embed(value, with) => format!(r#"{{"insert":{value}{}}}"#, set(with)),
                     Step::Keep(count, with) => match take(*count) {
                         0 => continue,
                         len => format!(r#"{{"retain":{len}{}}}"#, set(with)),
@@ -261,7 +282,7 @@ fn text_along(text: &str, steps: &[Step]) -> Op {
     for step in steps {
         let part = match step {
             Step::Insert(text, _) => serde_json::json!(text),
-            Step::Embed(value) => serde_json::json!(value),
+            Step::Embed(value, _) => serde_json::json!(value),
             Step::Keep(count, _) => serde_json::json!(rest.by_ref().take(*count).count()),
             Step::Delete(count, told) => match rest.by_ref().take(*count).collect::<String>() {
                 text if *told => serde_json::json!({ "d": text }),
@@ -349,7 +370,7 @@ proptest! {
         let a = along(&base, &a);
         let inverse = a.invert(&base).unwrap();
         is_normal(&inverse);
-        prop_assert!(applied(&base, &[&a, &inverse]) == base);
+        prop_assert!(without_nulls(&applied(&base, &[&a, &inverse])) == without_nulls(&base));
     }
 
     #[test]

@@ -262,6 +262,8 @@ struct Fields<'a> {
     #[serde(borrow, default)]
     id: Raw<'a>,
     #[serde(borrow, default)]
+    r: Raw<'a>,
+    #[serde(borrow, default)]
     ts: Raw<'a>,
     #[serde(borrow, default)]
     ch: Raw<'a>,
@@ -389,7 +391,7 @@ impl Fields<'_> {
             "pr" => Ok(ClientMessage::PresenceRequest {
                 channel: self.channel()?,
             }),
-            "qf" | "qs" | "qu" => Err(Refusal::new(Code::NotServed, "Queries are not served")),
+            "qf" | "qs" | "qu" => Err(self.query()),
             _ => Err(unknown()),
         }
     }
@@ -553,6 +555,24 @@ impl Fields<'_> {
             Some("true") => Ok(Proposal::Delete),
             Some(_) => Err(op_badly_formed("del value must be true")),
             None => Err(op_badly_formed("Missing op, create, or del")),
+        }
+    }
+
+    /// Why a query is not served.
+    fn query(&self) -> Refusal {
+        let results = self.r.json().map_or(Some(Vec::new()), |json| {
+            serde_json::from_str::<Vec<(serde_json::Value, serde_json::Value)>>(json).ok()
+        });
+        if self
+            .id
+            .json()
+            .is_none_or(|json| json.parse::<f64>().is_err())
+        {
+            badly_formed("Missing query ID")
+        } else if results.is_none() {
+            badly_formed("Invalid query results")
+        } else {
+            Refusal::new(Code::NotServed, "Queries are not served")
         }
     }
 

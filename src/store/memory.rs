@@ -32,7 +32,7 @@ struct State {
 struct Document {
     fence: Option<Fence>,
     log: Vec<Arc<Entry>>,
-    /// The submits in the log: none is in it twice.
+    /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
     submits: BTreeSet<SubmitId>,
     /// The newest two.
     snapshots: BTreeMap<Revision, Snapshot>,

@@ -149,7 +149,8 @@ pub enum Refused {
     /// Another claim was made since.
     #[error("fenced: the document was claimed since")]
     Fenced,
-    /// The first entry is not the next one, or a submit in it is in the log already: the appender is wrong about the log.
+    /// The first entry is not the next one, or, where the store looks for that, a submit in it is in the log already: the
+    /// appender is wrong about the log.
     #[error("the entries do not follow the log")]
     Gap,
 }

@@ -13,7 +13,8 @@ const axeSource = await import("node:fs").then(({ readFileSync }) =>
 
 ShareDB.types.register(richText.type);
 
-const WAIT_MS = 20_000;
+/** How long a condition may take to come true. Machines that build at the same time are slow. */
+const WAIT_MS = 60_000;
 const LAPTOP = { width: 1280, height: 800 };
 
 export async function openBrowser() {
@@ -44,7 +45,7 @@ export class Writer {
     const writer = new Writer(url, name, context, page);
     page.on("pageerror", (error) => writer.faults.push(error.stack));
     page.on("console", (message) => {
-      if (/Content.Security.Policy/i.test(message.text())) writer.faults.push(message.text());
+      if (/Content.Security.Policy|MaxListenersExceeded/i.test(message.text())) writer.faults.push(message.text());
     });
     return writer;
   }
@@ -87,6 +88,15 @@ export class Writer {
 
   async type(text, delay = 0) {
     await this.page.keyboard.type(text, { delay });
+  }
+
+  /** Pastes into the text what the clipboard would hold, by type. */
+  async paste(content) {
+    await this.page.evaluate((byType) => {
+      const clipboardData = new DataTransfer();
+      for (const [type, data] of Object.entries(byType)) clipboardData.setData(type, data);
+      document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+    }, content);
   }
 
   press(keys) {

@@ -184,6 +184,20 @@ describe('edits at the same time', () => {
     });
   }
 
+  for (const [what, op] of [
+    ['null attributes', [{ insert: 'x', attributes: { bold: null, italic: true } }]],
+    ['nothing but null attributes', [{ insert: 'x', attributes: { bold: null } }]],
+    ['an embed with null attributes', [{ insert: { image: 'a.png' }, attributes: { link: null } }]],
+    ['null within an attribute', [{ insert: 'x', attributes: { font: { name: null } } }]],
+  ]) {
+    test(`an insert with ${what} is to all what it is to its author`, async () => {
+      const [ann, bob] = [await stage.client(), await stage.client()];
+      const [mine, theirs] = await stage.shared(RICH, [{ insert: 'ab\n' }], [ann, bob]);
+      await submit(mine, op);
+      await stage.converged([mine, theirs]);
+    });
+  }
+
   test('formatting the last line of a document without a final newline gives it one', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(RICH, [{ insert: 'Hi!' }], [ann]);

@@ -10,10 +10,10 @@ import { called, turns, until } from './wait.mjs';
 import { logOf } from './wire.mjs';
 
 const size = (name, usual) => Number(process.env[name] ?? usual);
-const CLIENTS = size('CLIENTS', 4);
+const CLIENTS = size('CLIENTS', 5);
 const DOCS = size('DOCS', 3);
-const STEPS = size('STEPS', 900);
-const KILLS = size('KILLS', 3);
+const STEPS = size('STEPS', 4_000);
+const KILLS = size('KILLS', 6);
 
 const isAtRest = ({ connection }) => connection.state !== 'connected' || !connection.hasPending();
 

@@ -9,7 +9,7 @@ import { Server } from './server.mjs';
 import { called, turns, until } from './wait.mjs';
 import { logOf } from './wire.mjs';
 
-const KILLS = Number(process.env.KILLS ?? 12);
+const KILLS = Number(process.env.KILLS ?? 20);
 const CLIENTS = 4;
 const IDS = ['text-1', 'rich-1', 'text-2', 'rich-2'];
 const typeOf = (id) => (id.startsWith('text') ? TEXT : RICH);
@@ -71,7 +71,7 @@ async function underLoad(t, name, disturb) {
     r,
     server,
     moment: async () => {
-      const enough = acks() + r.from(1, 60);
+      const enough = acks() + r.from(1, 200);
       await until(() => acks() >= enough, 'the load goes on');
       await turns(r.below(400));
     },

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use crate::clerk::{Clerk, join};
 use crate::member::{Editor, Pace};
 use crate::options::{self, Common};
+use crate::process::{allow_files, bar, interrupted};
 use crate::report::{Report, Unit};
-use crate::run::{allow_files, bar};
 use crate::server::Cost;
 use crate::socket::{Socket, Target};
 use crate::stats::Latencies;
@@ -54,7 +54,8 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
     let before = common.server_pid.map(Cost::of).transpose()?;
     let began = Instant::now();
-    while times.len() == 0 || began.elapsed() < common.seconds() {
+    let interrupted = interrupted();
+    while times.len() == 0 || (began.elapsed() < common.seconds() && !interrupted.get()) {
         if !options.untouched {
             editor.edit().await?;
         }

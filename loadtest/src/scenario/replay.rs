@@ -1,6 +1,6 @@
 //! Plays a recorded editing session.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,8 +14,8 @@ use super::session::Session;
 use crate::check::{Checker, Claim, Faults};
 use crate::clerk::Clerk;
 use crate::options::Common;
+use crate::process::{allow_files, bar, interrupted};
 use crate::report::{Report, Unit};
-use crate::run::{allow_files, bar};
 use crate::server::Cost;
 use crate::socket::Target;
 use crate::stats::Stats;
@@ -133,10 +133,7 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
 /// Plays until the end or Ctrl-C; returns how many transactions were played.
 async fn play(session: &mut Session, trace: &Trace, stats: &mut Stats) -> Result<usize> {
     let bar = bar();
-    let interrupted = Rc::new(Cell::new(false));
-    let flag = Rc::clone(&interrupted);
-    let listener =
-        tokio::task::spawn_local(async move { flag.set(tokio::signal::ctrl_c().await.is_ok()) });
+    let interrupted = interrupted();
     let mut played = 0_usize;
     for transaction in &trace.transactions {
         if interrupted.get() {
@@ -159,7 +156,6 @@ async fn play(session: &mut Session, trace: &Trace, stats: &mut Stats) -> Result
         .finish(stats)
         .await
         .context("wait until all is quiet")?;
-    listener.abort();
     bar.finish_and_clear();
     Ok(played)
 }

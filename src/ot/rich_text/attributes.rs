@@ -28,7 +28,8 @@ struct Pair {
     value: Arc<str>,
 }
 
-/// Whether a null is an attribute (it removes one, in a retain) or the absence of one (in an insert).
+/// What a null does that is composed onto something: it stays (on a retain) or only removes (on an insert). One that an
+/// insert came with is an attribute like others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nulls {
     Keep,
@@ -56,7 +57,7 @@ impl Eq for Attributes {}
 
 impl Attributes {
     /// Parses the `attributes` of a component, whose syntax is sound; none when they are empty.
-    pub(super) fn parse(raw: &str, nulls: Nulls) -> Result<Option<Self>, &'static str> {
+    pub(super) fn parse(raw: &str) -> Result<Option<Self>, &'static str> {
         if !raw.starts_with('{') {
             return Err("Attributes must be an object");
         }
@@ -68,9 +69,6 @@ impl Attributes {
         pairs.sort_by(|a, b| a.key.cmp(&b.key));
         if pairs.windows(2).any(|pair| pair[0].key == pair[1].key) {
             return Err("Keys must not be given twice");
-        }
-        if nulls == Nulls::Drop {
-            pairs.retain(|pair| !pair.is_null());
         }
         Ok(Self::of(pairs))
     }
@@ -99,7 +97,7 @@ impl Attributes {
         out.push(b'}');
     }
 
-    /// What the attributes `first` become under `then`.
+    /// What the attributes `first` become under `then`, whose nulls are kept or dropped; those of `first` are kept.
     pub(super) fn compose(first: Option<&Self>, then: Option<&Self>, nulls: Nulls) -> Option<Self> {
         let Some(then) = then else {
             return first.cloned();
@@ -130,7 +128,8 @@ impl Attributes {
         Self::of(pairs)
     }
 
-    /// What brings back `base` after these attributes have been set on it.
+    /// What brings back `base` after these attributes have been set on it. A null of an insert stays lost: no retain sets
+    /// one.
     pub(super) fn invert(&self, base: Option<&Self>) -> Option<Self> {
         let mut pairs = Vec::new();
         zip(Some(self), base, |set, base| match (set, base) {

@@ -12,7 +12,7 @@ use super::super::json::{
     Key, LONE_SURROGATE, RESERVED, RESERVED_NAME, canonical, present, read_count, read_string,
     skip_rest,
 };
-use super::attributes::{Attributes, Nulls};
+use super::attributes::Attributes;
 use super::delta::Delta;
 use super::units::utf16_len;
 use super::walk::Piece;
@@ -161,7 +161,7 @@ impl Sent<'_> {
         raw: &str,
         mut see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
-        let attributes = self.attributes(Nulls::Drop)?;
+        let attributes = self.attributes()?;
         let attributes = attributes.as_ref();
         match raw.as_bytes() {
             b"\"\"" => Err("Inserts must not be empty"),
@@ -187,7 +187,7 @@ impl Sent<'_> {
         mut see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
         let len = read_count(raw, "Retains must be positive numbers")?;
-        let attributes = self.attributes(Nulls::Keep)?;
+        let attributes = self.attributes()?;
         see(Piece::Retain {
             len,
             attributes: attributes.as_ref(),
@@ -207,9 +207,9 @@ impl Sent<'_> {
         })
     }
 
-    fn attributes(&self, nulls: Nulls) -> Result<Option<Attributes>, &'static str> {
+    fn attributes(&self) -> Result<Option<Attributes>, &'static str> {
         self.attributes
-            .map_or(Ok(None), |raw| Attributes::parse(raw.get(), nulls))
+            .map_or(Ok(None), |raw| Attributes::parse(raw.get()))
     }
 }
 

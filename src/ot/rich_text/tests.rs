@@ -176,7 +176,7 @@ fn what_the_package_would_take_otherwise_is_brought_into_form() {
         ),
         (
             r#"[{"insert":"a","attributes":{"b":null,"c":1.0}}]"#,
-            r#"{"ops":[{"insert":"a","attributes":{"c":1}}]}"#,
+            r#"{"ops":[{"insert":"a","attributes":{"b":null,"c":1}}]}"#,
         ),
         (
             r#"[{"retain":1,"attributes":{"c":-0,"b":null}}]"#,
@@ -407,6 +407,70 @@ fn inverts_as_the_package_does() {
     }
 }
 
+/// A null that an insert came with is an attribute like others; one that is composed onto an insert only removes.
+#[test]
+fn nulls_of_inserts_are_kept() {
+    // base, a, b made on what a makes: after a, after both, both in one
+    let table = [
+        (
+            r#"ix{"b":null}"#,
+            r#"iy{"b":null} r1"#,
+            "r1 iz",
+            r#"iyx{"b":null}"#,
+            r#"iy{"b":null} iz ix{"b":null}"#,
+            r#"iy{"b":null} iz"#,
+        ),
+        (
+            r#"ix{"b":null,"c":1}"#,
+            r#"r1{"c":null}"#,
+            r#"r1{"b":null}"#,
+            r#"ix{"b":null}"#,
+            "ix",
+            r#"r1{"b":null,"c":null}"#,
+        ),
+        (
+            "ix",
+            r#"iy{"b":null}"#,
+            r#"r1{"c":2}"#,
+            r#"iy{"b":null} ix"#,
+            r#"iy{"b":null,"c":2} ix"#,
+            r#"iy{"b":null,"c":2}"#,
+        ),
+        (
+            "ix",
+            r#"iy{"b":null,"c":null}"#,
+            r#"r1{"c":null}"#,
+            r#"iy{"b":null,"c":null} ix"#,
+            r#"iy{"b":null} ix"#,
+            r#"iy{"b":null}"#,
+        ),
+    ];
+    for (base, a, b, after, then, both) in table {
+        let (mut content, a, b) = (content(&delta(base)), op(&delta(a)), op(&delta(b)));
+        assert_eq!(data(&content), delta(base));
+        content.apply(&a).unwrap();
+        assert_eq!(data(&content), delta(after));
+        content.apply(&b).unwrap();
+        assert_eq!(data(&content), delta(then));
+        assert_eq!(written(&a.compose(&b).unwrap()), delta(both));
+    }
+    let base = content(&delta(r#"ix{"b":null,"c":null}"#));
+    for (short, inverse) in [
+        ("d1", r#"ix{"b":null,"c":null}"#),
+        (r#"r1{"b":1,"c":null,"d":1}"#, r#"r1{"b":null,"d":null}"#),
+    ] {
+        assert_eq!(
+            written(&op(&delta(short)).invert(&base).unwrap()),
+            delta(inverse)
+        );
+    }
+    let (a, b) = (op(&delta(r#"r1 iy{"b":null}"#)), op(&delta("d1")));
+    assert_eq!(
+        written(&a.transform(&b, Side::Left).unwrap()),
+        delta(r#"iy{"b":null}"#)
+    );
+}
+
 #[test]
 fn a_rich_text_begins_with_inserts() {
     for data in [None, Some("null"), Some("[]"), Some(r#"{"ops":[]}"#)] {
@@ -417,7 +481,7 @@ fn a_rich_text_begins_with_inserts() {
     );
     assert_eq!(
         data(&sound),
-        r#"{"ops":[{"insert":"ab"},{"insert":{"i":1}}]}"#
+        r#"{"ops":[{"insert":"ab"},{"insert":{"i":1},"attributes":{"b":null}}]}"#
     );
     assert_eq!((sound.len(), sound.to_text().as_str()), (3, "ab"));
     for bad in [

@@ -63,7 +63,7 @@ impl Work for Append {
     fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome> {
         let append = |part| {
             let outcome = ledger.guarded(|ledger| append(ledger, part))?;
-            // The constraints say what `Gap` says: a submit or a revision that is in the log already.
+            // The constraints say what `Gap` says: a revision that is in the log already.
             Ok(outcome.unwrap_or_else(|error| {
                 tracing::error!(doc = %part.doc, %error, "refused what does not fit into the log");
                 Err(Refused::Gap)

@@ -32,11 +32,11 @@ function bar(text: string, dismiss: () => void, action: HTMLElement | null): HTM
 function copyButton(lost: string): HTMLElement {
   const button = h("button", { type: "button", class: "primary" }, "Copy lost text");
   button.addEventListener("click", () => {
-    navigator.clipboard.writeText(lost).then(
-      () => (button.textContent = "Copied"),
-      // No permission: show the text, so that it can be taken by hand.
-      () => button.replaceWith(h("textarea", { class: "lost", readonly: true, "aria-label": "Lost text" }, lost)),
-    );
+    // Without permission, or without https: show the text, so that it can be taken by hand.
+    const show = (): void => button.replaceWith(h("textarea", { class: "lost", readonly: true, "aria-label": "Lost text" }, lost));
+    const clipboard = navigator.clipboard as Clipboard | undefined;
+    if (clipboard) clipboard.writeText(lost).then(() => (button.textContent = "Copied"), show);
+    else show();
   });
   return button;
 }

@@ -7,7 +7,9 @@ import type { EditorState } from "../pages/state";
 import type { Peer } from "../sync/presence";
 import { popover } from "./popover";
 
-const SHOWN_MAX = 5;
+/** Portraits, besides one that counts the rest. On a narrow page the title needs the room. */
+const SHOWN_MAX = { wide: 5, narrow: 2 };
+const narrow = matchMedia("(max-width: 640px)");
 
 export function people(store: Store<EditorState>, rename: (name: string) => void, visit: (peer: Peer) => void): HTMLElement {
   const peers = h("ul", { class: "peers", "aria-label": "Also here" });
@@ -20,16 +22,20 @@ export function people(store: Store<EditorState>, rename: (name: string) => void
     own.title = `You are ${me.name}. Change your name`;
     own.setAttribute("aria-label", own.title);
   });
-  store.watch(["peers"], (state) => {
-    const shown = state.peers.slice(0, SHOWN_MAX);
-    const more = state.peers.length - shown.length;
+  const draw = (state: Readonly<EditorState>): void => {
+    // A portrait takes no more room than the number in its place.
+    const most = narrow.matches ? SHOWN_MAX.narrow : SHOWN_MAX.wide;
+    const shown = state.peers.slice(0, state.peers.length === most + 1 ? most + 1 : most);
+    const rest = state.peers.slice(shown.length);
     fill(
       peers,
       ...shown.map((peer) => h("li", {}, portrait(peer, visit))),
-      more > 0 && h("li", {}, h("span", { class: "avatar more", title: state.peers.slice(SHOWN_MAX).map(({ name }) => name).join(", ") }, `+${more}`)),
+      rest.length > 0 && h("li", {}, h("span", { class: "avatar rest", title: rest.map(({ name }) => name).join(", ") }, `+${rest.length}`)),
     );
     peers.hidden = state.peers.length === 0;
-  });
+  };
+  store.watch(["peers"], draw);
+  narrow.addEventListener("change", () => draw(store.state));
   return h("div", { class: "people" }, peers, own);
 }
 

@@ -26,6 +26,8 @@ export function statusLine(store: Store<EditorState>): HTMLElement {
     const { status, text } = statusOf(state);
     element.dataset.status = status;
     element.title = text;
+    // Where there is no document, nothing is saved.
+    element.hidden = status === "saved" && state.document !== "ready";
     fill(shown, icon(ICONS[status]), h("span", {}, text));
     clearTimeout(timer);
     timer = window.setTimeout(() => (spoken.textContent = text), SETTLED_MS);

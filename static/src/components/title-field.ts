@@ -1,7 +1,7 @@
 /** The document's name, to be changed in place: Enter or leaving the field keeps it, Escape does not. */
 
 import { h } from "../lib/dom";
-import { TITLE_LENGTH_MAX, UNTITLED } from "../lib/api";
+import { TITLE_LENGTH_MAX, UNTITLED, cleanTitle } from "../lib/api";
 import type { Store } from "../lib/store";
 import type { EditorState } from "../pages/state";
 
@@ -25,7 +25,7 @@ export function titleField(store: Store<EditorState>, rename: (title: string) =>
   input.addEventListener("input", measure);
   input.addEventListener("focus", () => input.select());
   input.addEventListener("blur", () => {
-    const title = input.value.trim();
+    const title = cleanTitle(input.value);
     if (title !== "" && title !== current()) rename(title);
     input.value = current();
     measure();

@@ -7,14 +7,17 @@ import type Delta from "quill-delta";
 import Clipboard from "quill/modules/clipboard";
 import type { Range } from "quill/core";
 import { toHtml } from "./html";
-import { cleanPaste } from "./sanitise";
+import { cleanPaste, isTooLarge } from "./sanitise";
 
 export class CleanClipboard extends Clipboard {
   override convert(
     content: { html?: string; text?: string },
     formats: Record<string, unknown> = {},
   ): Delta {
-    return cleanPaste(super.convert(content, formats));
+    const pasted = super.convert(content, formats);
+    const clean = cleanPaste(pasted);
+    if (pasted.ops.some(isTooLarge)) (this.options as unknown as { onTooLarge(): void }).onTooLarge();
+    return clean;
   }
 
   override onCopy(range: Range, _isCut: boolean): { html: string; text: string } {

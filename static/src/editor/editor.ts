@@ -2,16 +2,17 @@
 
 import Quill, { type Range } from "quill/core";
 import QuillCursors from "quill-cursors/core";
+import { hastenBulk } from "./bulk";
 import { registerFormats } from "./formats";
-import { FORMATS } from "./sanitise";
-
-const IMAGE_BYTES_MAX = 256 * 1024;
+import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 
 // Cursors paint selections by the CSS Highlight API. Without it the list of people still shows who is here.
 const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
 
 registerFormats();
 if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
+
+const TOO_LARGE = "Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.";
 
 export function createEditor(container: HTMLElement, onTooLarge: (message: string) => void): Quill {
   const quill = new Quill(container, {
@@ -20,9 +21,11 @@ export function createEditor(container: HTMLElement, onTooLarge: (message: strin
     modules: {
       ...(paintsCursors && { cursors: { selectionChangeSource: null, hideDelayMs: 1500 } }),
       history: { userOnly: true, delay: 800, maxStack: 500 },
-      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(onTooLarge) },
+      clipboard: { onTooLarge: () => onTooLarge(TOO_LARGE) },
+      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(() => onTooLarge(TOO_LARGE)) },
     },
   });
+  hastenBulk(quill);
   quill.root.setAttribute("role", "textbox");
   quill.root.setAttribute("aria-multiline", "true");
   quill.root.setAttribute("aria-label", "Document text");
@@ -35,13 +38,10 @@ export function cursorsOf(quill: Quill): QuillCursors | null {
   return paintsCursors ? (quill.getModule("cursors") as QuillCursors) : null;
 }
 
-/** Pasted and dropped pictures become part of the text, so they have to be small. */
-function insertFiles(onTooLarge: (message: string) => void) {
+function insertFiles(onTooLarge: () => void) {
   return function (this: { quill: Quill }, range: Range, files: File[]): void {
     const small = files.filter((file) => file.size <= IMAGE_BYTES_MAX);
-    if (small.length < files.length) {
-      onTooLarge("Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.");
-    }
+    if (small.length < files.length) onTooLarge();
     void Promise.all(small.map(readAsDataUrl)).then((images) => {
       let at = range.index;
       for (const image of images) this.quill.insertEmbed(at++, "image", image, "user");

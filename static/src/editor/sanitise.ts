@@ -69,10 +69,19 @@ export function veilDocument(data: unknown): Delta {
 
 /** Pasted content keeps its text and loses every embed that is not an image we show. */
 export function cleanPaste(delta: Delta): Delta {
-  return veil(delta).filter((op) => !(typeof op.insert === "object" && OPAQUE in op.insert)).reduce(
-    (clean, op) => clean.push(op),
-    new Delta(),
-  );
+  return veil(delta)
+    .filter((op) => !(typeof op.insert === "object" && OPAQUE in op.insert) && !isTooLarge(op))
+    .reduce((clean, op) => clean.push(op), new Delta());
+}
+
+/** Pictures that are pasted or dropped become part of the text, so they have to be small. */
+export const IMAGE_BYTES_MAX = 256 * 1024;
+
+/** Whether an op inserts a picture that is too large to be a part of the text. */
+export function isTooLarge({ insert }: Op): boolean {
+  const image = typeof insert === "object" ? insert.image : undefined;
+  // Four characters of base64 hold three bytes.
+  return typeof image === "string" && image.startsWith("data:") && image.length > (IMAGE_BYTES_MAX * 4) / 3 + 100;
 }
 
 /** The address if it may be a link here, completed by `https://` if the user left that out, else null. */

@@ -47,6 +47,11 @@ export function renameDocument(id: string, title: string): Promise<DocumentSumma
   });
 }
 
+/** A title as the server takes it: one line. */
+export function cleanTitle(title: string): string {
+  return title.replace(/[\p{Cc}\s]+/gu, " ").trim();
+}
+
 function addressOf(id: string): string {
   return `/api/documents/${COLLECTION}/${encodeURIComponent(id)}`;
 }

@@ -48,6 +48,8 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
     if (link === "online") title.refresh();
   });
   const doc = line.connection.get(COLLECTION, id);
+  // Each peer's presence listens.
+  doc.setMaxListeners(0);
   const binding = new Binding(doc, quill, {
     waiting(waiting) {
       store.set({ waiting });
@@ -99,16 +101,18 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
   store.watch(["peers"], ({ peers }) => cursors.show(peers));
   store.watch(["document"], (state) => (app.dataset.document = state.document));
 
+  /** The address to send to others is the one without `?new`. */
+  const forgetNew = (): void => history.replaceState(null, "", location.pathname);
   const create = (): void => {
     const done = binding.pending();
     doc.create([{ insert: "\n" }], richText.type.uri, (error) => {
       done(error);
-      if (!error) history.replaceState(null, "", `/d/${id}`);
+      if (doc.type) forgetNew();
     });
   };
   doc.subscribe((error) => {
     if (error) store.set({ document: "failed", notice: `This document cannot be opened. ${error.message}` });
-    else if (doc.type) return;
+    else if (doc.type) forgetNew();
     else if (isNew) create();
     else store.set({ document: "missing" });
   });

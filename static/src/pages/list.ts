@@ -2,7 +2,7 @@
 
 import { brand } from "../components/brand";
 import { icon } from "../components/icons";
-import { ApiError, TITLE_LENGTH_MAX, UNTITLED, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
+import { ApiError, TITLE_LENGTH_MAX, UNTITLED, cleanTitle, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import { randomId } from "../lib/ids";
 import { Store } from "../lib/store";
@@ -17,6 +17,8 @@ interface ListState {
 }
 
 const SEARCH_PAUSE_MS = 180;
+const PAGE_LENGTH = 50;
+const PAGE_LENGTH_MAX = 200;
 const MINUTE_MS = 60_000;
 
 export function showList(app: HTMLElement): void {
@@ -25,16 +27,21 @@ export function showList(app: HTMLElement): void {
 
   /** Only the newest question's answer counts. */
   let asked = 0;
-  const load = async (after?: string): Promise<void> => {
+  const load = async (after?: string, limit = PAGE_LENGTH): Promise<void> => {
     const question = (asked += 1);
     try {
-      const page = await listDocuments({ q: store.state.query.trim(), after, limit: 50 });
+      const page = await listDocuments({ q: store.state.query.trim(), after, limit });
       if (question !== asked) return;
       const known = after ? (store.state.documents ?? []) : [];
       store.set({ documents: [...known, ...page.documents], next: page.next, error: null });
     } catch (error) {
       if (question === asked) store.set({ error: messageOf(error) });
     }
+  };
+  /** As much as is shown already, so that nobody loses their place. */
+  const reload = (): Promise<void> => {
+    const shown = store.state.documents?.length ?? 0;
+    return load(undefined, Math.min(PAGE_LENGTH_MAX, Math.max(PAGE_LENGTH, shown)));
   };
   const rename = async (summary: DocumentSummary, title: string): Promise<void> => {
     store.set({ renaming: null });
@@ -54,9 +61,11 @@ export function showList(app: HTMLElement): void {
   const count = h("p", { class: "sr-only", role: "status" });
 
   store.watch(["documents", "renaming"], ({ documents, renaming, query }) => {
+    const focus = focusIn(rows);
     fill(rows, ...(documents ?? []).map((each) => row(each, each.id === renaming, (id) => store.set({ renaming: id }), rename)));
     rows.hidden = !documents?.length;
     rows.querySelector<HTMLInputElement>("input")?.select();
+    if (focus) rows.querySelector<HTMLElement>(focus)?.focus();
     empty.hidden = documents === null || documents.length > 0;
     if (!empty.hidden) fill(empty, ...(query.trim() ? nothingFound(query) : invitation()));
     if (documents) count.textContent = documents.length === 1 ? "1 document" : `${documents.length} documents`;
@@ -64,7 +73,7 @@ export function showList(app: HTMLElement): void {
   });
   store.watch(["next"], ({ next }) => (more.hidden = next === null));
   store.watch(["error"], ({ error: text }) => {
-    const again = h("button", { type: "button", class: "primary", onclick: () => void load() }, "Try again");
+    const again = h("button", { type: "button", class: "primary", onclick: () => void reload() }, "Try again");
     fill(error, text && h("div", { class: "notice", role: "alert" }, h("p", {}, text), again));
   });
 
@@ -83,11 +92,18 @@ export function showList(app: HTMLElement): void {
     for (const time of rows.querySelectorAll("time")) time.textContent = edited(Date.parse(time.dateTime));
   }, MINUTE_MS);
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && store.state.renaming === null) void load();
+    if (!document.hidden && store.state.renaming === null) void reload();
   });
   addEventListener("pageshow", (event) => {
-    if (event.persisted) void load();
+    if (event.persisted) void reload();
   });
+}
+
+/** Where the focus goes when the rows are drawn anew. From a field that is gone, to the button that opened it. */
+function focusIn(rows: HTMLElement): string | null {
+  const focused = document.activeElement;
+  const id = rows.contains(focused) ? focused?.closest<HTMLElement>(".row")?.dataset.id : undefined;
+  return id === undefined ? null : `[data-id="${CSS.escape(id)}"] ${focused!.matches("a") ? "a" : "button"}`;
 }
 
 function searchBox(store: Store<ListState>, load: () => Promise<void>): HTMLElement {
@@ -122,19 +138,20 @@ function row(
     const done = (keep: boolean): void => {
       if (isDone) return;
       isDone = true;
-      void rename(summary, keep ? input.value.trim() : "");
+      void rename(summary, keep ? cleanTitle(input.value) : "");
     };
     input.addEventListener("blur", () => done(true));
     input.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
-      if (event.key === "Enter") done(true);
-      if (event.key === "Escape") done(false);
+      if (event.isComposing || (event.key !== "Enter" && event.key !== "Escape")) return;
+      // The focus moves to the button before the key has done its work: unprevented, Enter would press it.
+      event.preventDefault();
+      done(event.key === "Enter");
     });
-    return h("li", { class: "row" }, icon("page"), h("div", { class: "row-text" }, input, time));
+    return h("li", { class: "row", "data-id": summary.id }, icon("page"), h("div", { class: "row-text" }, input, time));
   }
   return h(
     "li",
-    { class: "row" },
+    { class: "row", "data-id": summary.id },
     icon("page"),
     h("a", { class: "row-text", href: `/d/${encodeURIComponent(summary.id)}` }, h("span", { class: "row-title" }, title), time),
     h(

@@ -10,6 +10,7 @@ import Delta, { type Op } from "quill-delta";
 import type Quill from "quill/core";
 import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
 import { unveil, veil, veilDocument } from "../editor/sanitise";
+import { piecesOf, sizeOf, PIECE_SIZE_MAX } from "./pieces";
 
 export interface Refusal {
   reason: string;
@@ -31,6 +32,8 @@ export class Binding {
   #undrawn = new Delta();
   #frame = 0;
   #waiting = 0;
+  /** How large the changes are that the client may still merge into one message. */
+  #unsent = 0;
   #bound = false;
 
   constructor(
@@ -58,7 +61,9 @@ export class Binding {
   pending(): (error?: ShareDBError) => void {
     this.events.waiting((this.#waiting += 1));
     return (error) => {
-      this.events.waiting((this.#waiting -= 1));
+      this.#waiting -= 1;
+      if (this.#waiting === 0) this.#unsent = 0;
+      this.events.waiting(this.#waiting);
       if (error) this.#refused(error);
     };
   }
@@ -80,7 +85,15 @@ export class Binding {
     const own = unveil(delta);
     const moved = this.#undrawn.transform(own, true);
     this.#undrawn = own.transform(this.#undrawn, false);
-    this.doc.submitOp(moved.ops, { source: this }, this.pending());
+    for (const piece of piecesOf(moved)) this.#submit(piece);
+  }
+
+  /** The client merges what waits into one op, which would grow past any message on a line that is long down. */
+  #submit(op: Delta): void {
+    const size = sizeOf(op);
+    this.doc.preventCompose = this.#unsent + size > PIECE_SIZE_MAX;
+    this.#unsent = this.doc.preventCompose ? size : this.#unsent + size;
+    this.doc.submitOp(op.ops, { source: this }, this.pending());
   }
 
   /** A snapshot instead of an op: the first one, or the one after a refusal, when the client starts over. */
@@ -106,6 +119,8 @@ export class Binding {
   }
 
   #refused(error: ShareDBError): void {
+    // Two have begun the document at the same time: now it is there, and that was all they wanted.
+    if (error.code === "ERR_DOC_ALREADY_CREATED") return;
     console.error("refused:", error.code ?? "", error.message);
     this.events.refused({ reason: error.message, lost: "" });
   }

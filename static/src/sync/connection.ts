@@ -2,7 +2,8 @@
  * The line to the server: a ShareDB connection over a socket that comes back by itself.
  *
  * The client keeps one connection object for the page's life, so ops that were cut off are sent again under the same
- * (src, seq) and the server commits them once.
+ * (src, seq) and the server commits them once. The same is done about a server that says "not now": to the client such an
+ * answer would be a refusal like any other, and it would take the user's work back.
  */
 
 import ReconnectingWebSocket from "partysocket/ws";
@@ -15,6 +16,8 @@ export type Link = "connecting" | "online" | "offline";
 
 const HEARTBEAT_MS = 10_000;
 const UNANSWERED_MAX = 2;
+const NOT_NOW = ["ERR_BUSY", "ERR_STORE_UNAVAILABLE"];
+const NOT_NOW_PAUSE_MS = 1_000;
 
 export class Line {
   readonly connection: Connection;
@@ -22,17 +25,23 @@ export class Line {
   /** Heartbeats that the server has not answered with anything at all. */
   #unanswered = 0;
   #wasOnline = false;
+  #pause = 0;
 
   constructor(onChange: (link: Link) => void) {
     this.#socket = openSocket();
     this.connection = new ShareDB.Connection(this.#socket);
     this.connection.on("state", () => {
       this.#unanswered = 0;
+      clearTimeout(this.#pause);
       if (this.connection.state === "connected") this.#wasOnline = true;
       onChange(this.link);
     });
-    this.connection.on("receive", () => {
+    this.connection.on("receive", (request) => {
       this.#unanswered = 0;
+      if (!isNotNow(request.data)) return;
+      request.data = null;
+      clearTimeout(this.#pause);
+      this.#pause = window.setTimeout(() => this.#restart(), NOT_NOW_PAUSE_MS * (1 + Math.random()));
     });
     this.connection.on("error", (error) => console.error("connection:", error.message));
 
@@ -75,6 +84,12 @@ export class Line {
     this.#socket = openSocket();
     this.connection.bindToSocket(this.#socket);
   }
+}
+
+/** Whether the server has answered a request about a document with a refusal that will pass. */
+function isNotNow(message: unknown): boolean {
+  const { a, error } = (message ?? {}) as { a?: unknown; error?: { code?: unknown } };
+  return ["op", "s", "f"].includes(String(a)) && NOT_NOW.includes(String(error?.code));
 }
 
 /** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */

@@ -14,6 +14,8 @@ export interface TitleApi {
   rename(id: string, title: string): Promise<DocumentSummary>;
 }
 
+const RETRY_MS = 3_000;
+
 export class TitleKeeper {
   /** Grows with each rename made here. */
   revision = 0;
@@ -71,7 +73,8 @@ export class TitleKeeper {
       this.onRenamed();
     } catch (error) {
       const isRefusal = error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
-      if (wanted === null || !isRefusal) return;
+      if (!isRefusal) return void setTimeout(() => this.refresh(), RETRY_MS);
+      if (wanted === null) return;
       this.store.set({ wantedTitle: null, notice: `The title was not changed. ${error.message}` });
     }
   }

@@ -46,11 +46,14 @@ declare module "sharedb/lib/client/index.js" {
     version: number | null;
     type: { uri: string } | null;
     data: unknown;
+    /** Whether the next op stays an op of its own. */
+    preventCompose: boolean;
     subscribe(callback: Callback): void;
     submitOp(op: unknown, options: { source: Source }, callback: Callback): void;
     create(data: unknown, type: string, callback: Callback): void;
     hasWritePending(): boolean;
     destroy(callback?: Callback): void;
+    setMaxListeners(most: number): this;
     on(event: "op", listener: (op: unknown, source: Source) => void): this;
     on(event: "load" | "create" | "del" | "nothing pending", listener: () => void): this;
     on(event: "error", listener: (error: ShareDBError) => void): this;

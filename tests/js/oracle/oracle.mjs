@@ -1,7 +1,7 @@
 // What the npm packages make of a case: JSON lines in, JSON lines out, in order.
 //
-//   in   [case, ..]     case = {kind, doc, a, b, c, normal, at, length}: `a` and `b` are made on `doc`, `c` on what `a`
-//                       makes; `normal` is `a` in the builder's form. Or {kind: "json", value}
+//   in   [case, ..]     case = {kind, doc, a, b, c, at, length}: `a` and `b` are made on `doc`, `c` on what `a` makes;
+//                       all as a client sends them, never as the server has read them. Or {kind: "json", value}
 //   out  [answer, ..]   answer = the verbs below by name; {"error": message} where the package threw
 //
 // rich-text runs on quill-delta 4; Quill itself on 5. The answer says whether both agree.
@@ -16,43 +16,94 @@ const Delta5 = require('quill-delta');
 const copy = (value) => structuredClone(value);
 
 function textAnswer({doc, a, b, c, at}) {
+  const [next, other, then] = [a, b, c].map((op) => text.normalize(copy(op)));
+  const [left, right] = ['left', 'right'].map((side) => text.transform(copy(a), copy(b), side));
+  const [after, inverse] = [text.apply(text.create(doc), copy(a)), text.invertWithDoc(copy(a), doc)];
   return {
-    apply: text.apply(doc, copy(a)),
-    left: text.transform(copy(a), copy(b), 'left'),
-    right: text.transform(copy(a), copy(b), 'right'),
+    create: text.create(doc),
+    a: next,
+    b: other,
+    c: then,
+    apply: after,
+    then: text.apply(after, copy(c)),
+    left,
+    right,
+    late: text.apply(text.apply(doc, copy(b)), copy(left)),
     compose: text.compose(copy(a), copy(c)),
-    invert: text.invertWithDoc(copy(a), doc),
+    invert: inverse,
+    undone: text.apply(after, copy(inverse)),
     own: text.transformPosition(at, a),
     other: text.transformPosition(at, a),
   };
 }
 
-function richAnswer({doc, a, b, c, normal, at, length}) {
+// Equal texts for equal values, whatever the order of their keys.
+const canonical = (value) => JSON.stringify(value, (_, part) => (
+  part && typeof part === 'object' && !Array.isArray(part)
+    ? Object.fromEntries(Object.keys(part).sort().map((key) => [key, part[key]]))
+    : part
+));
+
+// The form that the server gives to what it was sent: neighbours that could be one are one, no attributes are empty, no
+// plain retain ends it. Written anew here, so that whatever else the server alters is a difference.
+function normal(delta) {
+  const out = [];
+  for (const {attributes, ...component} of delta.ops ?? delta) {
+    if (attributes && Object.keys(attributes).length > 0) component.attributes = attributes;
+    const last = out.at(-1);
+    const like = (kind, type) => typeof component[kind] === type && typeof last?.[kind] === type;
+    const one = last && canonical(last.attributes) === canonical(component.attributes) && (
+      like('insert', 'string') ? 'insert' : like('retain', 'number') ? 'retain' : like('delete', 'number') && 'delete'
+    );
+    if (one) last[one] += component[one]; else out.push(component);
+  }
+  if (out.at(-1)?.retain && !out.at(-1).attributes) out.pop();
+  return out;
+}
+
+function richAnswer({doc, a, b, c, at, length}) {
   const Delta4 = rich.create().constructor;
-  const [next, first] = [copy(c), copy(normal)];
+  const [left, right] = ['left', 'right'].map((side) => rich.transform(copy(a), copy(b), side));
+  const after = rich.apply(rich.create(copy(doc)), copy(a));
+  const inverse = new Delta4(copy(a)).invert(new Delta4(copy(doc)));
+  const range = {index: at, length, by: 'x'};
   const answer = {
-    apply: rich.apply(copy(doc), copy(a)),
-    left: rich.transform(copy(a), copy(b), 'left'),
-    right: rich.transform(copy(a), copy(b), 'right'),
-    compose: rich.compose(first, next),
-    invert: new Delta4(copy(a)).invert(new Delta4(copy(doc))),
-    own: rich.transformCursor(at, new Delta4(copy(a)), true),
-    other: rich.transformCursor(at, new Delta4(copy(a)), false),
-    ownRange: rich.transformPresence({index: at, length, by: 'x'}, copy(a), true),
-    otherRange: rich.transformPresence({index: at, length, by: 'x'}, copy(a), false),
+    create: rich.create(copy(doc)),
+    a,
+    b,
+    c,
+    apply: after,
+    then: rich.apply(copy(after), copy(c)),
+    left,
+    right,
+    late: rich.apply(rich.apply(copy(doc), copy(b)), copy(left)),
+    // Where an insert goes in a composition depends on how the texts are cut; so these are in the server's form.
+    compose: rich.compose(normal(copy(a)), normal(copy(c))),
+    invert: inverse,
+    undone: rich.apply(copy(after), copy(inverse)),
   };
   const [d, x, y] = [doc, a, b].map((ops) => new Delta5(copy(ops)));
   const five = {
     apply: d.compose(x),
     left: y.transform(x, true),
     right: y.transform(x, false),
-    compose: new Delta5(copy(normal)).compose(new Delta5(copy(c))),
+    compose: new Delta5(normal(copy(a))).compose(new Delta5(normal(copy(c)))),
     invert: new Delta5(copy(a)).invert(new Delta5(copy(doc))),
-    own: x.transformPosition(at, false),
-    other: x.transformPosition(at, true),
   };
-  answer.quill5 = Object.keys(five).every((verb) => JSON.stringify(five[verb]) === JSON.stringify(answer[verb]));
-  return answer;
+  const positions = {
+    own: rich.transformCursor(at, new Delta4(copy(a)), true),
+    other: rich.transformCursor(at, new Delta4(copy(a)), false),
+  };
+  const quill5 = Object.keys(five).every((verb) => JSON.stringify(five[verb]) === JSON.stringify(answer[verb]))
+    && positions.own === x.transformPosition(at, false) && positions.other === x.transformPosition(at, true);
+  for (const verb of Object.keys(answer)) answer[verb] = normal(answer[verb]);
+  return {
+    ...answer,
+    ...positions,
+    quill5,
+    ownRange: rich.transformPresence(range, copy(a), true),
+    otherRange: rich.transformPresence(range, copy(a), false),
+  };
 }
 
 const verbs = {
