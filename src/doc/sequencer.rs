@@ -147,7 +147,11 @@ impl Sequencer {
 
     /// Lets a submit wait for the entries between its base and the tail.
     fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
-        if self.late.iter().any(|late| late.id == rebase.id) {
+        if let Some(late) = self.late.iter_mut().find(|late| late.id == rebase.id) {
+            // Another node that is not answered asks again; this one's own forwarder does not.
+            if rebase.from == self.me {
+                late.from = self.me;
+            }
             return;
         }
         if self.late.len() >= self.settings.late_submits_max {

@@ -618,6 +618,37 @@ fn submits_of_one_session_keep_their_order() {
     }
     desk.settle();
     assert_eq!(desk.log(), ["maker/1", "ann/1", "ann/2", "ann/3"]);
+    // Also where the first has a long way to go, and the next has none.
+    let mut desk = Desk::of(8);
+    desk.submit(9, edit("zoe", 1, 8));
+    desk.settle();
+    desk.submit(1, edit("ann", 1, 1));
+    desk.submit(1, edit("ann", 2, None));
+    desk.settle();
+    assert_eq!(desk.log()[9..], ["ann/1", "ann/2"]);
+}
+
+#[test]
+fn the_answer_to_an_older_claims_append_decides_nothing() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    desk.settle();
+    desk.wait(DOUBT_PAUSE);
+    desk.submit(1, edit("ann", 2, 3));
+    let append = desk.asked.pop_front().expect("an append");
+    // A submit from the future makes the owner claim again, and what was under way is said again.
+    desk.submit(2, edit("eve", 1, 1_000));
+    desk.answer();
+    assert!(matches!(desk.asked.front(), Some(Action::Append { .. })));
+    desk.sent(1);
+    let Action::Append { fence, .. } = append else {
+        panic!("an append")
+    };
+    let result = Ok(Ok(()));
+    desk.handle(Event::Appended { fence, result });
+    assert_eq!(desk.sent(1), NONE, "the append under way is another");
+    desk.settle();
+    assert_eq!(desk.sent(1), ["op 4"]);
 }
 
 #[test]
@@ -728,6 +759,12 @@ fn what_nobody_needs_is_idle() {
     assert!(!desk.document.is_idle());
     desk.settle();
     desk.leave(1);
+    desk.submit(4, edit("cat", 1, 9));
+    desk.leave(4);
+    assert!(
+        !desk.document.forwarder.is_waiting(),
+        "what it said is left to the log"
+    );
     desk.settle();
     assert!(desk.document.is_idle());
     for session in 1..=3 {

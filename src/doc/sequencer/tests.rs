@@ -433,6 +433,22 @@ fn a_late_copy_is_found_on_the_way() {
 }
 
 #[test]
+fn a_late_submit_that_came_by_two_nodes_is_answered_at_home() {
+    for nodes in [[OTHER, ME], [ME, OTHER]] {
+        let mut owner = Owner::of("ab");
+        owner.commits_by("bob", 8);
+        let log = log_by_bob(8);
+        for node in nodes {
+            owner.submit_from(node, submit("bob", 2, 2, edit(r#"["."]"#)));
+        }
+        owner
+            .sequencer
+            .paged(Revision(2), &log[2..9], Now::default(), &mut owner.out);
+        assert_eq!(owner.said(), ["page 2", "me: commits [3]"]);
+    }
+}
+
+#[test]
 fn a_base_that_is_too_old_is_refused() {
     let mut owner = Owner::of("");
     owner.commits_by("bob", 25);
