@@ -297,7 +297,7 @@ impl Forwarder {
     }
 
     /// The owner refused a submit.
-    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: Refusal, out: &mut Vec<Want>) {
+    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: &Refusal, out: &mut Vec<Want>) {
         while let Some((session, first)) = self.take_answered(id) {
             let refused = Answer::Refused(refusal.clone());
             out.push(reply(session, first.ticket, refused));
