@@ -246,7 +246,7 @@ impl Document {
             }
             Link::Reject { id, refusal } => {
                 self.forward(now, |forwarder, wants| {
-                    forwarder.rejected(&id, refusal, wants)
+                    forwarder.rejected(&id, &refusal, wants)
                 });
             }
         }

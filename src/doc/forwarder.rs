@@ -1,6 +1,6 @@
 //! Every node's half: stands between this node's sessions and the owner, wherever the owner is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub(super) struct Forwarder {
     walkers: VecDeque<Walker>,
     /// Submits by session, oldest first. Only the first of each is with the owner.
     unanswered: BTreeMap<SessionId, VecDeque<Unanswered>>,
-    /// Whose submit is with the owner.
-    with_owner: BTreeMap<(ClientId, u64), SessionId>,
+    /// Whose submit is with the owner. A client that came back says the same on two sockets for a while: each is answered.
+    with_owner: BTreeSet<(ClientId, u64, SessionId)>,
     /// Whether a snapshot was asked for and has not come.
     showing: bool,
     /// From which revision on the entries after the tail's head were asked for, while they have not come.
@@ -106,7 +106,7 @@ impl Forwarder {
             joiners: Vec::new(),
             walkers: VecDeque::new(),
             unanswered: BTreeMap::new(),
-            with_owner: BTreeMap::new(),
+            with_owner: BTreeSet::new(),
             showing: false,
             healing: None,
             settings,
@@ -204,8 +204,8 @@ impl Forwarder {
         self.joiners.retain(|joiner| joiner.session != session);
         self.retain_walkers(|walker| walker.session != session, out);
         self.unanswered.remove(&session);
-        // The client may have said the same again on a socket that came before this one's end was noticed.
-        self.with_owner.retain(|_, waiting| *waiting != session);
+        self.with_owner
+            .retain(|(_, _, waiting)| *waiting != session);
     }
 
     /// Lets some walkers go. Only the first has asked for its page: if it goes, the next one asks.
@@ -241,7 +241,7 @@ impl Forwarder {
 
     /// Says every submit again that is with the owner: it may be another owner, or the first copy was lost.
     pub(super) fn refresh(&self, out: &mut Vec<Want>) {
-        for session in self.with_owner.values() {
+        for (_, _, session) in &self.with_owner {
             if let Some(first) = self.unanswered.get(session).and_then(VecDeque::front) {
                 out.push(Want::Submit(first.submit.clone()));
             }
@@ -297,9 +297,10 @@ impl Forwarder {
     }
 
     /// The owner refused a submit.
-    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: Refusal, out: &mut Vec<Want>) {
-        if let Some((session, first)) = self.take_answered(id) {
-            out.push(reply(session, first.ticket, Answer::Refused(refusal)));
+    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: &Refusal, out: &mut Vec<Want>) {
+        while let Some((session, first)) = self.take_answered(id) {
+            let refused = Answer::Refused(refusal.clone());
+            out.push(reply(session, first.ticket, refused));
             self.send_first(session, out);
         }
     }
@@ -530,11 +531,22 @@ impl Forwarder {
         }
     }
 
-    /// Answers the submit that `entry` is the commit of, if its session is here.
+    /// Answers the submit that `entry` is the commit of, on each session here that said it.
     fn answer(&mut self, entry: &Arc<Entry>, told: Told, out: &mut Vec<Want>) {
-        let Some((session, first)) = self.take_answered(&entry.id) else {
-            return;
-        };
+        while let Some((session, first)) = self.take_answered(&entry.id) {
+            self.answer_one(session, &first, entry, told, out);
+            self.send_first(session, out);
+        }
+    }
+
+    fn answer_one(
+        &mut self,
+        session: SessionId,
+        first: &Unanswered,
+        entry: &Arc<Entry>,
+        told: Told,
+        out: &mut Vec<Want>,
+    ) {
         out.push(reply(session, first.ticket, Answer::Committed));
         let heard = told == Told::Now && self.live.binary_search(&session).is_ok();
         if !heard {
@@ -561,24 +573,31 @@ impl Forwarder {
                 }
             }
         }
-        self.send_first(session, out);
     }
 
     fn take_answered(&mut self, id: &SubmitId) -> Option<(SessionId, Unanswered)> {
-        let session = *self.with_owner.get(&key(id))?;
-        let queue = self.unanswered.get_mut(&session)?;
-        let first = queue.pop_front_if(|first| first.submit.id == *id)?;
-        if queue.is_empty() {
+        let (least, most) = (SessionId(0), SessionId(u64::MAX));
+        let mut saying = self.with_owner.range(key(id, least)..=key(id, most));
+        let (session, first) = saying.find_map(|(_, _, session)| {
+            let queue = self.unanswered.get_mut(session)?;
+            let first = queue.pop_front_if(|first| first.submit.id == *id)?;
+            Some((*session, first))
+        })?;
+        if self
+            .unanswered
+            .get(&session)
+            .is_some_and(VecDeque::is_empty)
+        {
             self.unanswered.remove(&session);
         }
-        self.with_owner.remove(&key(id));
+        self.with_owner.remove(&key(id, session));
         Some((session, first))
     }
 
     /// Brings the session's oldest submit to the owner.
     fn send_first(&mut self, session: SessionId, out: &mut Vec<Want>) {
         if let Some(first) = self.unanswered.get(&session).and_then(VecDeque::front) {
-            self.with_owner.insert(key(&first.submit.id), session);
+            self.with_owner.insert(key(&first.submit.id, session));
             out.push(Want::Submit(first.submit.clone()));
         }
     }
@@ -609,8 +628,8 @@ impl Forwarder {
     }
 }
 
-fn key(id: &SubmitId) -> (ClientId, u64) {
-    (id.client.clone(), id.seq)
+fn key(id: &SubmitId, session: SessionId) -> (ClientId, u64, SessionId) {
+    (id.client.clone(), id.seq, session)
 }
 
 fn reply(session: SessionId, ticket: Ticket, answer: Answer) -> Want {

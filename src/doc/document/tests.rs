@@ -611,6 +611,21 @@ fn what_is_said_on_a_new_socket_is_answered_there() {
 }
 
 #[test]
+fn what_is_said_on_two_sockets_is_answered_on_both() {
+    let mut desk = Desk::of(2);
+    // The old socket's queue reaches what the new one has said already, and still waits for.
+    desk.submit(1, edit("ann", 1, 2));
+    desk.submit(1, edit("ann", 2, 2));
+    desk.submit(2, edit("ann", 2, 2));
+    desk.submit(2, edit("ann", 3, 2));
+    desk.settle();
+    assert_eq!(desk.log()[2..], ["ann/1", "ann/2", "ann/3"]);
+    assert!(desk.sent(1).contains(&"op 4".to_owned()));
+    assert!(desk.sent(2).contains(&"op 5".to_owned()));
+    assert!(desk.document.is_idle());
+}
+
+#[test]
 fn submits_of_one_session_keep_their_order() {
     let mut desk = Desk::of(1);
     for seq in 1..=3 {
