@@ -60,10 +60,9 @@ test: tools chromium static tests/js/node_modules/.stamp tests/browser/node_modu
 	$(sum)
 
 .PHONY: bench
-bench: tools ## Measure: the verbs of the algebra, then a server under load (ARGS go to the load test)
+bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peers (ARGS go to loadtest/peers/bench.sh)
 	@cargo test --release --test ot_bench -- --ignored --nocapture
-	cargo build --release --bin copydesk
-	COPYDESK_BIN=$(abspath $(TARGET))/release/copydesk cargo run --release -p copydesk-loadtest -- $(ARGS)
+	loadtest/peers/bench.sh $(ARGS)
 
 .PHONY: sim
 sim: tools ## Run SEEDS=20000 stories of the cluster simulation
