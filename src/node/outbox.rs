@@ -152,12 +152,6 @@ impl Outbox {
         }
     }
 
-    /// Whether all that was queued has been taken to be written.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.lock().queue.is_empty()
-    }
-
     /// Takes what is queued, gathered for one write; ends after the close frame.
     pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut inner = self.lock();
