@@ -11,7 +11,7 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, Reach, Refused,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, Reach, Refused,
     SqliteSettings, SqliteStore, Store,
 };
 use futures_util::future::join_all;
@@ -123,6 +123,9 @@ suite![
     titles_are_found_whatever_their_case,
     secret_is_drawn_once,
     heartbeat_tells_what_was_lost,
+    heartbeat_tells_what_is_newer,
+    who_takes_no_part_is_not_named,
+    document_is_located,
     odd_values_survive,
 ];
 
@@ -552,18 +555,69 @@ async fn secret_is_drawn_once(mut factory: impl Factory) {
     assert_eq!(factory.store().secret().await.unwrap(), secret);
 }
 
+fn beat() -> Beat {
+    Beat {
+        me: ME,
+        name: "here".into(),
+        takes_part: true,
+        owned: Vec::new(),
+        followed: Vec::new(),
+    }
+}
+
 async fn heartbeat_tells_what_was_lost(factory: impl Factory) {
     let store = factory.store();
-    let mut owned = Vec::new();
+    let mut beat = beat();
     for id in ["a", "b", "c"] {
-        owned.push((doc(id), claim(store, id).await.fence.epoch));
+        beat.owned
+            .push((doc(id), claim(store, id).await.fence.epoch));
     }
-    let pulse = store.heartbeat(ME, &owned).await.unwrap();
+    let pulse = store.heartbeat(&beat).await.unwrap();
     assert_eq!((pulse.nodes, pulse.lost), (vec![ME], vec![]));
     claim(store, "b").await;
-    owned.push((doc("unknown"), Epoch(1)));
-    let pulse = store.heartbeat(ME, &owned).await.unwrap();
+    beat.owned.push((doc("unknown"), Epoch(1)));
+    let pulse = store.heartbeat(&beat).await.unwrap();
     assert_eq!(pulse.lost, [doc("b"), doc("unknown")]);
+}
+
+async fn heartbeat_tells_what_is_newer(factory: impl Factory) {
+    let store = factory.store();
+    let mut ann = Writer::claim(store, "a").await;
+    for _ in 0..3 {
+        ann.write(Change::Nothing).await;
+    }
+    let mut beat = beat();
+    beat.followed = vec![(doc("a"), Revision(3)), (doc("unknown"), Revision(0))];
+    assert_eq!(store.heartbeat(&beat).await.unwrap().newer, []);
+    for _ in 0..2 {
+        ann.write(Change::Nothing).await;
+    }
+    let newer = store.heartbeat(&beat).await.unwrap().newer;
+    assert_eq!(newer, [(doc("a"), Revision(5))]);
+}
+
+async fn who_takes_no_part_is_not_named(factory: impl Factory) {
+    let store = factory.store();
+    let mut beat = beat();
+    beat.takes_part = false;
+    assert_eq!(store.heartbeat(&beat).await.unwrap().nodes, []);
+    beat.takes_part = true;
+    assert_eq!(store.heartbeat(&beat).await.unwrap().nodes, [ME]);
+    beat.takes_part = false;
+    assert_eq!(store.heartbeat(&beat).await.unwrap().nodes, []);
+}
+
+async fn document_is_located(factory: impl Factory) {
+    let store = factory.store();
+    assert_eq!(store.locate(&doc("a")).await.unwrap(), None);
+    let mut ann = Writer::claim(store, "a").await;
+    for _ in 0..3 {
+        ann.write(Change::Nothing).await;
+    }
+    let epoch = claim(store, "a").await.fence.epoch;
+    let found = store.locate(&doc("a")).await.unwrap().unwrap();
+    assert_eq!((found.epoch, found.head), (epoch, Revision(3)));
+    assert!(found.owner.is_none_or(|owner| owner == ME));
 }
 
 async fn odd_values_survive(factory: impl Factory) {

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::store::last_at;
 use super::{
-    Batch, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
-    Store, StoreError,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
+    Store, StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -23,6 +23,8 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<DocId, Document>,
+    /// Those who take documents. None is forgotten for its silence: there is no clock in here.
+    nodes: BTreeSet<NodeId>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -31,6 +33,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Document {
     fence: Option<Fence>,
+    /// Who claimed it last.
+    owner: Option<NodeId>,
     log: Vec<Arc<Entry>>,
     /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
     submits: BTreeSet<SubmitId>,
@@ -68,7 +72,7 @@ impl Store for MemoryStore {
         ready(Ok(loaded.unwrap_or_default())).boxed()
     }
 
-    fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+    fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
         let mut state = self.state();
         state.token += 1;
         let token = state.token;
@@ -76,6 +80,7 @@ impl Store for MemoryStore {
         let epoch = Epoch(document.fence.map_or(1, |fence| fence.epoch.0 + 1));
         let fence = Fence { epoch, token };
         document.fence = Some(fence);
+        document.owner = Some(me);
         ready(Ok(Lease {
             fence,
             head: document.head(),
@@ -110,25 +115,44 @@ impl Store for MemoryStore {
         ready(kept).boxed()
     }
 
-    fn heartbeat<'a>(
-        &'a self,
-        me: NodeId,
-        owned: &'a [(DocId, Epoch)],
-    ) -> BoxFuture<'a, Result<Pulse, StoreError>> {
-        let state = self.state();
-        let epoch = |doc| {
-            state
-                .documents
-                .get(doc)
-                .and_then(|it| it.fence)
-                .map(|it| it.epoch)
-        };
-        let lost = owned.iter().filter(|(doc, mine)| epoch(doc) != Some(*mine));
-        let lost = lost.map(|(doc, _)| doc.clone()).collect();
+    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+        let mut state = self.state();
+        if beat.takes_part {
+            state.nodes.insert(beat.me);
+        } else {
+            state.nodes.remove(&beat.me);
+        }
+        let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
+        let lost = beat
+            .owned
+            .iter()
+            .filter(|(doc, mine)| epoch(doc) != Some(*mine));
+        let newer = beat.followed.iter().filter_map(|(doc, known)| {
+            let head = state.documents.get(doc)?.head();
+            (head > *known).then(|| (doc.clone(), head))
+        });
         ready(Ok(Pulse {
-            nodes: vec![me],
-            lost,
+            nodes: state.nodes.iter().copied().collect(),
+            lost: lost.map(|(doc, _)| doc.clone()).collect(),
+            newer: newer.collect(),
         }))
+        .boxed()
+    }
+
+    fn locate<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
+        let state = self.state();
+        let document = state.documents.get(doc);
+        ready(Ok(document.and_then(|document| {
+            Some(Whereabouts {
+                owner: document.owner,
+                owner_name: None,
+                epoch: document.epoch()?,
+                head: document.head(),
+            })
+        })))
         .boxed()
     }
 
@@ -267,6 +291,10 @@ impl Document {
             updated_at_ms: self.log.last().map_or(0, |entry| entry.at_ms),
             revision: self.head(),
         })
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.fence.map(|fence| fence.epoch)
     }
 
     fn head(&self) -> Revision {

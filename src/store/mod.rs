@@ -13,6 +13,6 @@ mod store;
 pub use memory::MemoryStore;
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
-    Batch, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
-    Store, StoreError,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
+    Store, StoreError, Whereabouts,
 };

@@ -25,9 +25,12 @@ use self::work::{AheadOfTheLog, Append, Claim, Limit, Rename, SaveSnapshot};
 pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
-use super::{Batch, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError};
+use super::{
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
+    Whereabouts,
+};
 use crate::id::{DocId, NodeId};
-use crate::log::{Epoch, Fence, Snapshot};
+use crate::log::{Fence, Snapshot};
 
 /// How the embedded store is set up.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -181,21 +184,25 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn heartbeat<'a>(
-        &'a self,
-        me: NodeId,
-        owned: &'a [(DocId, Epoch)],
-    ) -> BoxFuture<'a, Result<Pulse, StoreError>> {
-        let owned = owned.to_vec();
+    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+        let (owned, followed) = (beat.owned.clone(), beat.followed.clone());
         // The folder's lock says that there is no other node.
-        let pulse = move |lost| Pulse {
-            nodes: vec![me],
-            lost,
-        };
-        let lost = self
-            .readers
-            .read("heartbeat", move |db| read::lost(db, &owned));
-        lost.map(move |lost| lost.map(pulse)).boxed()
+        let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
+        let pulse = move |(lost, newer)| Pulse { nodes, lost, newer };
+        let news = self.readers.read("heartbeat", move |db| {
+            Ok((read::lost(db, &owned)?, read::newer(db, &followed)?))
+        });
+        news.map(move |news| news.map(pulse)).boxed()
+    }
+
+    fn locate<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
+        let doc = doc.clone();
+        self.readers
+            .read("locate", move |db| read::locate(db, &doc))
+            .boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {

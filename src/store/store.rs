@@ -1,4 +1,4 @@
-//! What a store promises: five verbs for documents, three for the list of them.
+//! What a store promises: five verbs for documents, three for the list of them, one that says where they are.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -54,15 +54,20 @@ pub trait Store: Debug + Send + Sync {
         snapshot: Snapshot,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Says "I live", learns who else does, and which of `owned` were claimed by others.
+    /// Says "I live", and learns what else a node has to know once a second.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn heartbeat<'a>(
+    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>>;
+
+    /// Where a document is; `None` when nobody ever claimed it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn locate<'a>(
         &'a self,
-        me: NodeId,
-        owned: &'a [(DocId, Epoch)],
-    ) -> BoxFuture<'a, Result<Pulse, StoreError>>;
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>>;
 
     /// Lists a collection's documents that exist, newest edit first.
     ///
@@ -179,13 +184,43 @@ impl StoreError {
     }
 }
 
+/// What a heartbeat says.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    /// Who says it: drawn anew at every start.
+    pub me: NodeId,
+    /// What people call the node.
+    pub name: Arc<str>,
+    /// Whether it takes documents: not while it cannot be reached, and no more when it is about to end.
+    pub takes_part: bool,
+    /// The documents that it owns, for all it knows.
+    pub owned: Vec<(DocId, Epoch)>,
+    /// The documents that it has readers of and does not own, with the newest revision that it knows of each.
+    pub followed: Vec<(DocId, Revision)>,
+}
+
 /// What a heartbeat learns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// The nodes that live, this one among them, sorted.
+    /// The nodes that live and take documents, sorted. Who lives is told by the store's clock.
     pub nodes: Vec<NodeId>,
     /// Which of the documents that were named as owned have been claimed by others.
     pub lost: Vec<DocId>,
+    /// Which of the documents that were named as followed have a newer head, and which.
+    pub newer: Vec<(DocId, Revision)>,
+}
+
+/// Where a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The node that claimed it last, where the store keeps that.
+    pub owner: Option<NodeId>,
+    /// What people call that node, where it is still known.
+    pub owner_name: Option<String>,
+    /// How often it was claimed.
+    pub epoch: Epoch,
+    /// How many entries its log holds.
+    pub head: Revision,
 }
 
 /// Which documents to list.

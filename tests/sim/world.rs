@@ -13,7 +13,7 @@ use copydesk::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use copydesk::ot::{Content, Kind};
 use copydesk::protocol::{Proposal, Shown};
-use copydesk::store::{Batch, Loaded, MemoryStore, Reach, Refused, Store, StoreError};
+use copydesk::store::{Batch, Beat, Loaded, MemoryStore, Reach, Refused, Store, StoreError};
 use futures_util::FutureExt;
 
 use super::dice::{self, Dice};
@@ -697,10 +697,16 @@ impl World {
             let Some(epoch) = self.nodes[node].document.as_ref().and_then(Document::owned) else {
                 continue;
             };
-            let owned = [(self.doc.clone(), epoch)];
+            let beat = Beat {
+                me: id,
+                name: "".into(),
+                takes_part: true,
+                owned: vec![(self.doc.clone(), epoch)],
+                followed: Vec::new(),
+            };
             let pulse = self
                 .store
-                .heartbeat(id, &owned)
+                .heartbeat(&beat)
                 .now_or_never()
                 .expect("memory answers")
                 .unwrap();

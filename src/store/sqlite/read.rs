@@ -12,7 +12,7 @@ use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::last_at;
-use crate::store::{ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
+use crate::store::{ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, Whereabouts};
 
 /// Why something could not be read.
 #[derive(Debug, Error)]
@@ -286,4 +286,42 @@ pub(super) fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> Answer<Vec<DocI
         }
     }
     Ok(lost)
+}
+
+/// Which of `followed` have a newer head, and which.
+pub(super) fn newer(
+    db: &Connection,
+    followed: &[(DocId, Revision)],
+) -> Answer<Vec<(DocId, Revision)>> {
+    let mut newer = Vec::new();
+    for (doc, known) in followed {
+        let Some(number) = number(db, doc)? else {
+            continue;
+        };
+        let head = head(db, number)?;
+        if head > *known {
+            newer.push((doc.clone(), head));
+        }
+    }
+    Ok(newer)
+}
+
+/// Where a document is. Who owns it, the folder's lock says.
+pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<Whereabouts>> {
+    let mut statement =
+        db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?;
+    let row = statement
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let Some((number, epoch)) = row else {
+        return Ok(None);
+    };
+    Ok(Some(Whereabouts {
+        owner: None,
+        owner_name: None,
+        epoch: Epoch(epoch.cast_unsigned()),
+        head: head(db, number)?,
+    }))
 }
