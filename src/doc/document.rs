@@ -9,9 +9,11 @@ use serde::Deserialize;
 use super::event::{Action, Ask, Asker, Event, Now};
 use super::forwarder::{Forwarder, Want};
 use super::link::{Link, Submit};
+use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use crate::id::{NodeId, SessionId};
-use crate::log::{Epoch, Fence, Snapshot, Tail};
+use crate::log::{Epoch, Fence, Revision, Snapshot, Tail};
+use crate::protocol::Refusal;
 use crate::store::{Refused, StoreError};
 
 /// What bounds a document. Sizes are bytes, counts are entries.
@@ -65,15 +67,20 @@ pub struct Document {
     owner: NodeId,
     forwarder: Forwarder,
     role: Role,
-    /// Submits made on a revision that this owner does not know: it claims anew before it refuses them.
-    ahead: Vec<Submit>,
-    /// The earliest time of the next claim that such a submit may cause.
+    /// The other nodes that want the commits of whoever becomes the owner here.
+    listeners: Listeners,
+    /// Submits that wait for the next claim: those that other nodes sent to one who is not the owner yet, and those made
+    /// on a revision that this owner does not know. After the claim they are sequenced or refused.
+    waiting: Vec<(NodeId, Submit)>,
+    /// The earliest time of the next claim that a submit from the future may cause.
     doubt_again: Duration,
     /// How many entries were in a batch that the log refused though nobody else had claimed: as many are appended one by
     /// one by the next sequencer, which so finds the one that cannot be.
     singly: usize,
     /// When to ask again what the store did not answer.
     retry: Option<Duration>,
+    /// When to say again what an owner elsewhere has not answered.
+    ask_again: Option<Duration>,
     /// How often in a row the store did not answer.
     failures: u32,
     /// When to tell an owner elsewhere again that its commits are wanted here.
@@ -98,14 +105,15 @@ enum Role {
 /// How long after one doubt of its own lease an owner may doubt it again.
 const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many submits from the future may wait for the owner to be sure.
-const AHEAD_MAX: usize = 64;
+/// How many submits may wait for a claim. Whoever sent one more says it again.
+const WAITING_MAX: usize = 1_000;
 
 /// How long a submit may be with an owner elsewhere before it is said again.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 
-/// How long a reader on this node may miss what an owner elsewhere committed last.
-const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
+/// How long an owner elsewhere may not be told that its commits are wanted here. It is told at once when it is another,
+/// and when the store knows more than it has told.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(10);
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -119,10 +127,12 @@ impl Document {
             owner,
             forwarder: Forwarder::new(settings.clone()),
             role: Role::Following,
-            ahead: Vec::new(),
+            listeners: Listeners::default(),
+            waiting: Vec::new(),
             doubt_again: Duration::ZERO,
             singly: 0,
             retry: None,
+            ask_again: None,
             failures: 0,
             subscribe: Duration::ZERO,
             settings,
@@ -144,6 +154,7 @@ impl Document {
             }
             Event::Linked { from, link } => self.linked(from, link, now),
             Event::Ring(owner) => self.ring(owner, now),
+            Event::Newer(head) => self.newer(head, now),
             Event::Shown(Ok((shown, entries))) => {
                 self.answered();
                 self.forward(now, |forwarder, wants| {
@@ -171,7 +182,16 @@ impl Document {
     /// When to hand in [`Event::Timeout`] at the latest; none: not before something else happens.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        self.retry
+        let subscribe = self.listens_elsewhere().then_some(self.subscribe);
+        [
+            self.retry,
+            self.ask_again,
+            subscribe,
+            self.listeners().expiry(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether nobody needs it: no session, nothing under way.
@@ -182,7 +202,15 @@ impl Document {
             Role::Claiming => false,
             Role::Owning(sequencer) => sequencer.is_quiet(),
         };
-        quiet && self.forwarder.is_idle() && self.ahead.is_empty()
+        quiet && self.listeners().is_empty() && self.forwarder.is_idle() && self.waiting.is_empty()
+    }
+
+    /// The newest revision that this node's readers were told, where it has any and is not the owner: whoever asks the
+    /// store for newer ones asks for these.
+    #[must_use]
+    pub fn followed(&self) -> Option<Revision> {
+        let follows = self.owned().is_none() && self.forwarder.is_listening();
+        follows.then(|| self.forwarder.head())
     }
 
     /// Whether a session waits for something, or is told the commits.
@@ -234,10 +262,9 @@ impl Document {
         match link {
             Link::Submit(submit) => self.submit(from, submit, now),
             Link::Subscribe { since } => match &mut self.role {
-                Role::Owning(sequencer) => sequencer.subscribe(from, since, &mut self.out),
-                Role::Following if self.owner == self.me => self.claim(now),
-                // It says it again; by then this node owns, or the other knows better.
-                Role::Following | Role::Claiming => {}
+                Role::Owning(sequencer) => sequencer.subscribe(from, since, now, &mut self.out),
+                // Reading needs no owner. Whoever writes makes one, perhaps of this node.
+                Role::Following | Role::Claiming => self.listeners.said(from, now),
             },
             Link::Commits { head, entries } => {
                 self.forward(now, |forwarder, wants| {
@@ -252,39 +279,50 @@ impl Document {
         }
     }
 
-    /// Brings a submit to the owner. While nobody owns, the forwarder remembers it.
+    /// Brings a submit to the owner. Whoever is asked by another node is the owner, or becomes it: nobody forwards what
+    /// was forwarded. While nobody owns, the own forwarder remembers its submits, and the others' wait here.
     fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
+        let elsewhere = from == self.me && self.owner != self.me;
         match &mut self.role {
-            Role::Owning(sequencer) => match sequencer.submit(from, submit, now, &mut self.out) {
-                Verdict::Settled => {}
-                Verdict::Ahead(submit) => self.doubt(from, submit, now),
-            },
-            Role::Claiming => {}
-            Role::Following if self.owner == self.me => self.claim(now),
-            Role::Following => {
+            _ if elsewhere => {
                 let link = Link::Submit(submit);
                 self.out.push_back(Action::Send {
                     to: self.owner,
                     link,
                 });
             }
+            Role::Owning(sequencer) => match sequencer.submit(from, submit, now, &mut self.out) {
+                Verdict::Settled => {}
+                Verdict::Ahead(submit) => self.doubt(from, submit, now),
+            },
+            Role::Claiming => self.put_off(from, submit),
+            Role::Following => {
+                self.put_off(from, submit);
+                self.claim(now);
+            }
+        }
+    }
+
+    /// Keeps another node's submit for the claim: the own forwarder says its own again by itself.
+    fn put_off(&mut self, from: NodeId, submit: Submit) {
+        if from != self.me {
+            self.wait(from, submit);
+        }
+    }
+
+    fn wait(&mut self, from: NodeId, submit: Submit) {
+        let known = self
+            .waiting
+            .iter()
+            .any(|(node, waiting)| *node == from && waiting.id == submit.id);
+        if !known && self.waiting.len() < WAITING_MAX {
+            self.waiting.push((from, submit));
         }
     }
 
     /// A base beyond the head: either a lie, or another node has appended since. Only a new claim can tell.
     fn doubt(&mut self, from: NodeId, submit: Submit, now: Now) {
-        let known = self.ahead.iter().any(|waiting| waiting.id == submit.id);
-        if from != self.me || known {
-            return;
-        }
-        if self.ahead.len() >= AHEAD_MAX {
-            let link = Link::Reject {
-                id: submit.id,
-                refusal: crate::protocol::Refusal::future_version(),
-            };
-            return self.out.push_back(Action::Send { to: from, link });
-        }
-        self.ahead.push(submit);
+        self.wait(from, submit);
         if now.clock >= self.doubt_again {
             self.claim(now);
         } else {
@@ -299,9 +337,11 @@ impl Document {
         }
     }
 
-    /// Takes another role. A sequencer that ends takes along the snapshot that it may have promised.
+    /// Takes another role. A sequencer that ends takes along the snapshot that it may have promised, and leaves behind
+    /// who listened to it.
     fn become_other(&mut self, role: Role, now: Now) {
-        if let Role::Owning(_) = std::mem::replace(&mut self.role, role) {
+        if let Role::Owning(mut sequencer) = std::mem::replace(&mut self.role, role) {
+            self.listeners = std::mem::take(sequencer.listeners_mut());
             self.forward(now, Forwarder::show_again);
         }
     }
@@ -322,7 +362,9 @@ impl Document {
             .flatten()
             .cloned()
             .collect();
-        let mut sequencer = Sequencer::new(self.me, fence, head, tail, self.settings.clone());
+        let listeners = std::mem::take(&mut self.listeners);
+        let settings = self.settings.clone();
+        let mut sequencer = Sequencer::new(self.me, fence, head, tail, listeners, settings);
         sequencer.append_singly(std::mem::take(&mut self.singly));
         self.role = Role::Owning(Box::new(sequencer));
         self.forward(now, |forwarder, wants| {
@@ -330,22 +372,22 @@ impl Document {
         });
         // Who was ahead of the last claim and is ahead of this one too was never told of such a revision.
         self.doubt_again = now.clock + DOUBT_PAUSE;
-        for submit in std::mem::take(&mut self.ahead) {
-            self.submit_surely(submit, now);
+        for (from, submit) in std::mem::take(&mut self.waiting) {
+            self.submit_surely(from, submit, now);
         }
         self.forward(now, |forwarder, wants| forwarder.refresh(wants));
     }
 
-    fn submit_surely(&mut self, submit: Submit, now: Now) {
+    fn submit_surely(&mut self, from: NodeId, submit: Submit, now: Now) {
         let Role::Owning(sequencer) = &mut self.role else {
             return;
         };
-        if let Verdict::Ahead(submit) = sequencer.submit(self.me, submit, now, &mut self.out) {
+        if let Verdict::Ahead(submit) = sequencer.submit(from, submit, now, &mut self.out) {
             let link = Link::Reject {
                 id: submit.id,
-                refusal: crate::protocol::Refusal::future_version(),
+                refusal: Refusal::future_version(),
             };
-            self.out.push_back(Action::Send { to: self.me, link });
+            self.out.push_back(Action::Send { to: from, link });
         }
     }
 
@@ -379,15 +421,18 @@ impl Document {
 
     /// The ring names an owner, perhaps the same again.
     fn ring(&mut self, owner: NodeId, now: Now) {
-        let news = std::mem::replace(&mut self.owner, owner) != owner;
-        if owner == self.me && self.forwarder.is_listening() && self.owned().is_none() {
-            // Whoever owned before may be gone or not know: readers here would wait for its commits for ever.
-            self.claim(now);
-        }
-        if news {
+        if std::mem::replace(&mut self.owner, owner) != owner {
             self.subscribe = now.clock;
             self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
+    }
+
+    /// The store knows of commits that nobody told: they are read there, and the owner is told who wants them.
+    fn newer(&mut self, head: Revision, now: Now) {
+        if head > self.forwarder.head() {
+            self.subscribe = now.clock;
+        }
+        self.forward(now, |forwarder, wants| forwarder.commits(head, &[], wants));
     }
 
     fn deposed(&mut self, epoch: Epoch, now: Now) {
@@ -404,7 +449,7 @@ impl Document {
     fn paged(
         &mut self,
         asker: Asker,
-        since: crate::log::Revision,
+        since: Revision,
         page: Result<Vec<Arc<crate::log::Entry>>, StoreError>,
         now: Now,
     ) {
@@ -427,24 +472,25 @@ impl Document {
     }
 
     fn timed_out(&mut self, now: Now) {
-        if self.retry.is_none_or(|retry| now.clock < retry) {
-            return;
-        }
-        self.retry = None;
-        if !self.ahead.is_empty() {
-            if now.clock >= self.doubt_again {
-                self.claim(now);
-            } else {
-                self.retry_at(self.doubt_again);
+        if self.retry.take_if(|at| *at <= now.clock).is_some() {
+            if !self.waiting.is_empty() {
+                if now.clock >= self.doubt_again {
+                    self.claim(now);
+                } else {
+                    self.retry_at(self.doubt_again);
+                }
             }
+            if let Role::Owning(sequencer) = &self.role {
+                sequencer.page(&mut self.out);
+            }
+            self.forward(now, |forwarder, wants| {
+                forwarder.retry(now, wants);
+                forwarder.refresh(wants);
+            });
         }
-        if let Role::Owning(sequencer) = &self.role {
-            sequencer.page(&mut self.out);
+        if self.ask_again.take_if(|at| *at <= now.clock).is_some() {
+            self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
-        self.forward(now, |forwarder, wants| {
-            forwarder.retry(now, wants);
-            forwarder.refresh(wants);
-        });
     }
 
     /// The store answered.
@@ -484,26 +530,41 @@ impl Document {
     /// Hands itself what it says to its own node, within the same call: the owner's own sessions take the same path as
     /// everyone's, only shorter.
     fn settle(&mut self, now: Now) {
+        self.drain(now);
+        self.hand_over(now);
+        self.drain(now);
+        self.listen(now);
+        self.listeners_mut().expire(now);
+        // Whoever still waits asks again: an unanswered submit may never have reached its owner.
+        let served_here = self.owner == self.me && self.owned().is_some();
+        if served_here || self.retry.is_some() || !self.forwarder.is_waiting() {
+            self.ask_again = None;
+        } else {
+            self.ask_again.get_or_insert(now.clock + ASK_AGAIN);
+        }
+    }
+
+    fn drain(&mut self, now: Now) {
         while let Some(action) = self.out.pop_front() {
             match action {
                 Action::Send { to, link } if to == self.me => self.linked(self.me, link, now),
                 action => self.ready.push_back(action),
             }
         }
-        self.listen(now);
-        // Whoever still waits asks again: an unanswered submit may never have reached its owner.
-        if self.retry.is_none() && self.owned().is_none() && self.forwarder.is_waiting() {
-            self.retry_at(now.clock + ASK_AGAIN);
+    }
+
+    /// Ends a sequencer that the ring names no more, as soon as nothing of it is under way: who listens to the new owner
+    /// would not be told what is committed here.
+    fn hand_over(&mut self, now: Now) {
+        let done = matches!(&self.role, Role::Owning(sequencer) if sequencer.is_quiet());
+        if done && self.owner != self.me {
+            self.become_other(Role::Following, now);
         }
     }
 
-    /// Tells an owner elsewhere that its commits are wanted here. Said again and again: a quiet reader cannot notice that
-    /// the last commit was lost, or that the owner is another.
+    /// Tells an owner elsewhere that its commits are wanted here. Said again and again: the owner forgets who is silent.
     fn listen(&mut self, now: Now) {
-        if self.owner == self.me || !self.forwarder.is_listening() || self.owned().is_some() {
-            return;
-        }
-        if now.clock >= self.subscribe {
+        if self.listens_elsewhere() && now.clock >= self.subscribe {
             let link = Link::Subscribe {
                 since: self.forwarder.head(),
             };
@@ -513,7 +574,25 @@ impl Document {
             });
             self.subscribe = now.clock + SUBSCRIBE_AGAIN;
         }
-        self.retry_at(self.subscribe);
+    }
+
+    fn listens_elsewhere(&self) -> bool {
+        self.owner != self.me && self.owned().is_none() && self.forwarder.is_listening()
+    }
+
+    /// The other nodes that want the commits of an owner here.
+    fn listeners(&self) -> &Listeners {
+        match &self.role {
+            Role::Owning(sequencer) => sequencer.listeners(),
+            Role::Following | Role::Claiming => &self.listeners,
+        }
+    }
+
+    fn listeners_mut(&mut self) -> &mut Listeners {
+        match &mut self.role {
+            Role::Owning(sequencer) => sequencer.listeners_mut(),
+            Role::Following | Role::Claiming => &mut self.listeners,
+        }
     }
 }
 

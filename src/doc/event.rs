@@ -80,6 +80,8 @@ pub enum Event {
     },
     /// The ring names this owner.
     Ring(NodeId),
+    /// The store says that the log has grown so far, and this node has not been told.
+    Newer(Revision),
     /// The answer to [`Action::Show`] or [`Action::Encode`]: a snapshot, and the entries around it that came with it.
     Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
     /// The answer to [`Action::Page`].

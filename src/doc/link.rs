@@ -20,7 +20,8 @@ pub struct Submit {
 /// One message between two nodes about one document.
 #[derive(Debug, Clone)]
 pub enum Link {
-    /// To the owner: tell me the commits after `since`, and all that follow. Soft state, said again and again.
+    /// To the owner: tell me the commits after `since`, and all that follow. Soft state, said again and again; whoever is
+    /// to become the owner keeps it until then.
     Subscribe {
         /// The newest revision that the forwarder has.
         since: Revision,

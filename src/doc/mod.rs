@@ -6,6 +6,7 @@ mod document;
 mod event;
 mod forwarder;
 mod link;
+mod listeners;
 mod sequencer;
 
 pub use document::{Document, DocumentSettings};

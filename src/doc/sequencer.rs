@@ -1,12 +1,13 @@
 //! The owner's half: gives every submit its place in the log.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::document::DocumentSettings;
 use super::event::{Action, Asker, Now};
 use super::link::{Link, Submit};
+use super::listeners::Listeners;
 use crate::id::{ClientId, NodeId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
 use crate::ot::{Op, Side};
@@ -35,7 +36,7 @@ pub(super) struct Sequencer {
     /// Submits made on revisions before the tail, walked towards it page by page, one at a time.
     late: VecDeque<Rebase>,
     /// The other nodes that are told the commits.
-    subscribers: BTreeSet<NodeId>,
+    listeners: Listeners,
     /// The document as it will be when the append under way is durable, if somebody waits for it.
     view: Option<Snapshot>,
     /// Whether somebody wants to be shown the document.
@@ -66,12 +67,14 @@ pub(super) enum Verdict {
 }
 
 impl Sequencer {
-    /// Begins under a fresh claim: `head` is the document as the claim found it, `tail` its newest entries.
+    /// Begins under a fresh claim: `head` is the document as the claim found it, `tail` its newest entries, `listeners`
+    /// the nodes that wait for what comes.
     pub(super) fn new(
         me: NodeId,
         fence: Fence,
         head: Snapshot,
         tail: Tail,
+        listeners: Listeners,
         settings: DocumentSettings,
     ) -> Self {
         assert_eq!(tail.head(), head.revision, "the tail leads to the head");
@@ -94,7 +97,7 @@ impl Sequencer {
             head,
             recent,
             late: VecDeque::new(),
-            subscribers: BTreeSet::new(),
+            listeners,
             view: None,
             show_wanted: false,
             settings,
@@ -119,7 +122,7 @@ impl Sequencer {
         out: &mut VecDeque<Action>,
     ) -> Verdict {
         if from != self.me {
-            self.subscribers.insert(from);
+            self.listeners.said(from, now);
         }
         if let Some(revision) = self.first_copy(&submit) {
             self.answer_known_copy(from, submit, revision, out);
@@ -224,8 +227,8 @@ impl Sequencer {
             return self.appending;
         }
         if let Some(entry) = self.staged.front() {
-            for node in self.subscribers.iter().chain([&self.me]) {
-                reject(*node, entry.id.clone(), Refusal::seq_used(), out);
+            for node in self.listeners.nodes().chain([self.me]) {
+                reject(node, entry.id.clone(), Refusal::seq_used(), out);
             }
         }
         0
@@ -255,9 +258,9 @@ impl Sequencer {
         if let Some(view) = self.view.take() {
             self.viewed(view, out);
         }
-        for node in &self.subscribers {
+        for node in self.listeners.nodes() {
             out.push_back(Action::Send {
-                to: *node,
+                to: node,
                 link: Link::Commits {
                     head: self.tail.head(),
                     entries: commits.clone(),
@@ -275,12 +278,28 @@ impl Sequencer {
     }
 
     /// Another node wants the commits after `since`, and all that follow.
-    pub(super) fn subscribe(&mut self, from: NodeId, since: Revision, out: &mut VecDeque<Action>) {
-        self.subscribers.insert(from);
+    pub(super) fn subscribe(
+        &mut self,
+        from: NodeId,
+        since: Revision,
+        now: Now,
+        out: &mut VecDeque<Action>,
+    ) {
+        self.listeners.said(from, now);
         // What is no longer here, the forwarder reads from the store when it sees the gap.
         if since < self.tail.head() {
             self.tell(from, since, self.tail.head(), out);
         }
+    }
+
+    /// The nodes that are told the commits.
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// As [`listeners`](Self::listeners), to be changed.
+    pub(super) fn listeners_mut(&mut self) -> &mut Listeners {
+        &mut self.listeners
     }
 
     /// Asks for the durable document to be encoded, as soon as there is a moment at which it is at hand.

@@ -10,7 +10,7 @@ use copydesk::doc::{
     Action, Answer, Ask, Document, DocumentSettings, Event, Link, Now, Submit, Ticket,
 };
 use copydesk::id::{ClientId, DocId, NodeId, SessionId, UserId};
-use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
+use copydesk::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId, Tail};
 use copydesk::ot::{Content, Kind};
 use copydesk::protocol::{Proposal, Shown};
 use copydesk::store::{Batch, Beat, Loaded, MemoryStore, Reach, Refused, Store, StoreError};
@@ -71,6 +71,8 @@ struct SimNode {
     visits: BTreeMap<SessionId, usize>,
     /// The wake-up that was asked for last.
     timeout: Option<Duration>,
+    /// While it is stopped: what has reached it since.
+    stopped: Option<Vec<Event>>,
 }
 
 /// A client and its socket.
@@ -118,6 +120,7 @@ enum Happening {
     Heartbeat,
     Crash(usize),
     Start(usize),
+    Wake(NodeId),
     Calm,
 }
 
@@ -163,6 +166,7 @@ impl World {
                 sessions: BTreeMap::new(),
                 visits: BTreeMap::new(),
                 timeout: None,
+                stopped: None,
             });
         }
         for index in 0..clients {
@@ -302,6 +306,7 @@ impl World {
             Happening::Heartbeat => self.heartbeat(),
             Happening::Crash(node) => self.crash(node),
             Happening::Start(node) => self.start(node),
+            Happening::Wake(node) => self.wake(node),
             Happening::Calm => self.stormy = false,
         }
     }
@@ -602,6 +607,9 @@ impl World {
         if self.nodes[node].id.0 == 0 {
             return;
         }
+        if let Some(waiting) = &mut self.nodes[node].stopped {
+            return waiting.push(event);
+        }
         let now = Now {
             clock: self.clock,
             wall_ms: self.clock.as_millis() as u64,
@@ -644,12 +652,11 @@ impl World {
         self.owner()
     }
 
+    /// A stopped node is soon taken for dead.
     fn owner(&self) -> NodeId {
-        self.nodes
-            .iter()
-            .map(|node| node.id)
-            .find(|id| id.0 != 0)
-            .unwrap_or(NodeId(0))
+        let living = self.nodes.iter().filter(|node| node.id.0 != 0);
+        let awake = living.clone().find(|node| node.stopped.is_none());
+        awake.or(living.last()).map_or(NodeId(0), |node| node.id)
     }
 
     fn crash(&mut self, node: usize) {
@@ -662,6 +669,7 @@ impl World {
             self.visitors[index].machine.disconnected();
         }
         self.nodes[node].document = None;
+        self.nodes[node].stopped = None;
         self.nodes[node].timeout = None;
         self.nodes[node].id = NodeId(0);
         for index in sessions.into_values().collect::<BTreeSet<_>>() {
@@ -681,6 +689,18 @@ impl World {
         self.tell_ring();
     }
 
+    /// A stopped node goes on, with all that has reached it meanwhile.
+    fn wake(&mut self, id: NodeId) {
+        let node = self.nodes.iter_mut().find(|node| node.id == id);
+        for event in node
+            .and_then(|node| node.stopped.take())
+            .into_iter()
+            .flatten()
+        {
+            self.event(id, event);
+        }
+    }
+
     fn tell_ring(&mut self) {
         let owner = self.owner();
         for node in 0..self.nodes.len() {
@@ -688,21 +708,29 @@ impl World {
         }
     }
 
-    /// Each node learns which of its documents were claimed away, and who should own.
+    /// Each node learns whether its document was claimed away, whether the log has moved on, and who should own.
     fn heartbeat(&mut self) {
         self.within(1_000, Happening::Heartbeat);
         let owner = self.owner();
         for node in 0..self.nodes.len() {
             let id = self.nodes[node].id;
-            let Some(epoch) = self.nodes[node].document.as_ref().and_then(Document::owned) else {
+            let Some(document) = &self.nodes[node].document else {
                 continue;
             };
+            let owned = document.owned();
             let beat = Beat {
                 me: id,
                 name: "".into(),
                 takes_part: true,
-                owned: vec![(self.doc.clone(), epoch)],
-                followed: Vec::new(),
+                owned: owned
+                    .map(|epoch| (self.doc.clone(), epoch))
+                    .into_iter()
+                    .collect(),
+                followed: document
+                    .followed()
+                    .map(|head| (self.doc.clone(), head))
+                    .into_iter()
+                    .collect(),
             };
             let pulse = self
                 .store
@@ -710,8 +738,15 @@ impl World {
                 .now_or_never()
                 .expect("memory answers")
                 .unwrap();
-            if !pulse.lost.is_empty() && !self.storm(30) {
-                self.within(20, Happening::Answer(id, Event::Deposed(Epoch(epoch.0))));
+            if let (Some(epoch), [_]) = (owned, &pulse.lost[..])
+                && !self.storm(30)
+            {
+                self.within(20, Happening::Answer(id, Event::Deposed(epoch)));
+            }
+            if let [(_, head)] = pulse.newer[..]
+                && !self.storm(30)
+            {
+                self.within(20, Happening::Answer(id, Event::Newer(head)));
             }
         }
         for node in 0..self.nodes.len() {
@@ -723,6 +758,14 @@ impl World {
             let node = self.dice.below(self.nodes.len() as u64) as usize;
             if self.nodes[node].id.0 != 0 {
                 self.within(500, Happening::Crash(node));
+            }
+        }
+        if self.storm(10) {
+            let node = self.dice.below(self.nodes.len() as u64) as usize;
+            let id = self.nodes[node].id;
+            if id.0 != 0 && self.nodes[node].stopped.is_none() {
+                self.nodes[node].stopped = Some(Vec::new());
+                self.within(5_000, Happening::Wake(id));
             }
         }
     }

@@ -71,7 +71,14 @@ impl Owner {
         };
         let tail = Tail::new(Revision::ZERO);
         Self {
-            sequencer: Sequencer::new(ME, fence, Snapshot::default(), tail, settings),
+            sequencer: Sequencer::new(
+                ME,
+                fence,
+                Snapshot::default(),
+                tail,
+                Listeners::default(),
+                settings,
+            ),
             out: VecDeque::new(),
             appends: Vec::new(),
         }
@@ -89,7 +96,7 @@ impl Owner {
             token: 2,
         };
         Self {
-            sequencer: Sequencer::new(ME, fence, head, tail, settings()),
+            sequencer: Sequencer::new(ME, fence, head, tail, Listeners::default(), settings()),
             out: VecDeque::new(),
             appends: Vec::new(),
         }
@@ -511,15 +518,15 @@ fn every_node_that_asks_or_submits_is_told() {
     assert_eq!(owner.said(), ["other: commits [2]", "me: commits [2]"]);
     owner
         .sequencer
-        .subscribe(OTHER, Revision(0), &mut owner.out);
+        .subscribe(OTHER, Revision(0), Now::default(), &mut owner.out);
     owner
         .sequencer
-        .subscribe(OTHER, Revision(2), &mut owner.out);
+        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.out);
     assert_eq!(owner.said(), ["other: commits [1, 2]"]);
     owner.commits_by("bob", 5);
     owner
         .sequencer
-        .subscribe(OTHER, Revision(2), &mut owner.out);
+        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.out);
     assert_eq!(
         owner.said(),
         ["other: commits [5, 6, 7]"],
