@@ -1,5 +1,9 @@
 //! One suite that every store passes, and what only a store with a disk can promise.
 
+#[path = "store/postgres.rs"]
+mod alone_postgres;
+mod servers;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,8 +15,8 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, Reach, Refused,
-    SqliteSettings, SqliteStore, Store,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, PostgresSettings,
+    PostgresStore, Reach, Refused, SqliteSettings, SqliteStore, Store,
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -74,6 +78,45 @@ impl Factory for InFolder {
     }
 }
 
+struct InPostgres {
+    store: PostgresStore,
+    /// Of a schema that is this test's alone.
+    url: String,
+}
+
+impl InPostgres {
+    /// `None`: Postgres is not installed.
+    async fn new() -> Option<Self> {
+        let url = servers::postgres::schema().await?;
+        let store = open_shared(&url, ME).await;
+        Some(Self { store, url })
+    }
+
+    /// A connection of a stranger, for harm.
+    async fn stranger(&self) -> tokio_postgres::Client {
+        servers::postgres::connect(&self.url).await
+    }
+}
+
+impl Factory for InPostgres {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = open_shared(&self.url, ME).await;
+    }
+}
+
+async fn open_shared(url: &str, me: NodeId) -> PostgresStore {
+    let settings = PostgresSettings {
+        url: url.to_owned(),
+        ..PostgresSettings::default()
+    };
+    PostgresStore::open(&settings, me, "here").await.unwrap()
+}
+
 fn settings(folder: &Path) -> SqliteSettings {
     SqliteSettings {
         folder: folder.to_owned(),
@@ -98,6 +141,14 @@ macro_rules! suite {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(super::InFolder::new()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                if let Some(factory) = super::InPostgres::new().await {
+                    super::$test(factory).await;
+                }
             })*
         }
     };
@@ -659,25 +710,39 @@ proptest! {
     #[test]
     fn stores_agree(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(agrees_with_memory(InFolder::new(), &steps));
+    }
+
+    /// So does Postgres.
+    #[test]
+    fn shared_stores_agree(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let (mut folder, memory) = (InFolder::new(), MemoryStore::new());
-            let mut fences = [BTreeMap::new(), BTreeMap::new()];
-            for step in &steps {
-                if matches!(step, Step::Reopen) {
-                    folder.reopen().await;
-                }
-                let on_disk = step.run(&folder.store, &mut fences[0]).await;
-                let in_memory = step.run(&memory, &mut fences[1]).await;
-                assert_eq!(on_disk, in_memory, "{step:?}");
-            }
-            folder.reopen().await;
-            assert_eq!(list(&folder.store, query()).await, list(&memory, query()).await);
-            for id in ["d0", "d1", "d2"] {
-                let (on_disk, in_memory) = (head(&folder.store, id).await, head(&memory, id).await);
-                assert_eq!(on_disk.head, in_memory.head);
-                assert_eq!(fold(&on_disk), fold(&in_memory));
+            if let Some(factory) = InPostgres::new().await {
+                agrees_with_memory(factory, &steps).await;
             }
         });
+    }
+}
+
+async fn agrees_with_memory(mut factory: impl Factory, steps: &[Step]) {
+    let memory = MemoryStore::new();
+    let mut fences = [BTreeMap::new(), BTreeMap::new()];
+    for step in steps {
+        if matches!(step, Step::Reopen) {
+            factory.reopen().await;
+        }
+        let answer = step.run(factory.store(), &mut fences[0]).await;
+        let in_memory = step.run(&memory, &mut fences[1]).await;
+        assert_eq!(answer, in_memory, "{step:?}");
+    }
+    factory.reopen().await;
+    let listed = list(factory.store(), query()).await;
+    assert_eq!(listed, list(&memory, query()).await);
+    for id in ["d0", "d1", "d2"] {
+        let (loaded, in_memory) = (head(factory.store(), id).await, head(&memory, id).await);
+        assert_eq!(loaded.head, in_memory.head);
+        assert_eq!(fold(&loaded), fold(&in_memory));
     }
 }
 

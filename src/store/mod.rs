@@ -1,16 +1,20 @@
 //! The store: where the truth is kept, and the only room that speaks SQL. [`Store`] says what it promises; SQLite (in a
-//! data folder) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds them to it.
+//! data folder), Postgres (for many nodes) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds
+//! them to it.
 
 mod memory;
 mod packed;
+mod postgres;
 mod sqlite;
 #[expect(
     clippy::module_inception,
     reason = "the trait's file is named as the trait is"
 )]
 mod store;
+mod thinning;
 
 pub use memory::MemoryStore;
+pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,

@@ -258,14 +258,42 @@ pub(super) fn last_at<E>(
     at_ms: u64,
     mut time: impl FnMut(Revision) -> Result<u64, E>,
 ) -> Result<Revision, E> {
-    let (mut at_or_before, mut after) = (0, head.0 + 1);
-    while after - at_or_before > 1 {
-        let middle = at_or_before + (after - at_or_before) / 2;
-        if time(Revision(middle))? <= at_ms {
-            at_or_before = middle;
-        } else {
-            after = middle;
+    let mut halving = Halving::new(head);
+    while let Some(revision) = halving.middle() {
+        halving.learn(revision, time(revision)? <= at_ms);
+    }
+    Ok(halving.found())
+}
+
+/// What [`last_at`] knows, for a store that must wait for each answer.
+pub(super) struct Halving {
+    at_or_before: u64,
+    after: u64,
+}
+
+impl Halving {
+    pub(super) fn new(head: Revision) -> Self {
+        Self {
+            at_or_before: 0,
+            after: head.0 + 1,
         }
     }
-    Ok(Revision(at_or_before))
+
+    /// The revision whose time is asked for next; `None` once it is found.
+    pub(super) fn middle(&self) -> Option<Revision> {
+        let distance = self.after - self.at_or_before;
+        (distance > 1).then_some(Revision(self.at_or_before + distance / 2))
+    }
+
+    pub(super) fn learn(&mut self, Revision(middle): Revision, is_at_or_before: bool) {
+        if is_at_or_before {
+            self.at_or_before = middle;
+        } else {
+            self.after = middle;
+        }
+    }
+
+    pub(super) fn found(&self) -> Revision {
+        Revision(self.at_or_before)
+    }
 }

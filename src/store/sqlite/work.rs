@@ -9,6 +9,7 @@ use super::writer::Work;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence, Revision};
 use crate::store::packed::{row_checksum, verify};
+use crate::store::thinning::superfluous;
 use crate::store::{Batch, Lease, Refused};
 
 /// Appends many documents' entries.
@@ -264,21 +265,6 @@ fn is_good(db: &Connection, number: i64, revision: i64) -> rusqlite::Result<bool
         })
 }
 
-/// Which of the `older` snapshots, newest first, are not needed: the others are spaced so that to read the document as
-/// it was `n` entries ago takes about `n` entries at most, and they are as few as the logarithm of the log's length.
-fn superfluous(head: u64, mut newer: u64, older: &[u64]) -> Vec<u64> {
-    let mut gone = Vec::new();
-    for (at, revision) in older.iter().enumerate() {
-        let next = older.get(at + 1).copied().unwrap_or(0);
-        if head - next <= 2 * (head - newer) {
-            gone.push(*revision);
-        } else {
-            newer = *revision;
-        }
-    }
-    gone
-}
-
 /// Gives a document a title.
 pub(super) struct Rename {
     pub(super) doc: DocId,
@@ -315,28 +301,5 @@ impl Work for Limit {
 
     fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
         ledger.limit(self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn snapshots_grow_rarer_with_their_age() {
-        let mut kept: Vec<u64> = Vec::new();
-        for head in (100..=100_000).step_by(100) {
-            kept.insert(0, head);
-            let newest = kept.len().min(2);
-            let gone = superfluous(head, kept[newest - 1], &kept[newest..]);
-            kept.retain(|revision| !gone.contains(revision));
-            for pair in kept.windows(2) {
-                assert!(
-                    pair[0] - pair[1] <= 100 + head - pair[0],
-                    "{pair:?} at {head}"
-                );
-            }
-        }
-        assert!(kept.len() < 24, "{kept:?}");
     }
 }

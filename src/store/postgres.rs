@@ -1,0 +1,325 @@
+//! The shared store: Postgres. Many nodes stand on one database, and the fence says who of them may append.
+
+mod append;
+mod beat;
+mod claims;
+mod connect;
+mod fault;
+mod held;
+mod keep;
+mod lane;
+mod list;
+mod numbers;
+mod pool;
+mod read;
+mod schema;
+mod tls;
+mod touches;
+
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::append::Part;
+use self::claims::{Claimer, Claims};
+use self::connect::{Connector, Purpose};
+use self::lane::Lane;
+use self::pool::Pool;
+use self::read::Reader;
+use self::touches::Touches;
+use super::{
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
+    Whereabouts,
+};
+use crate::id::{DocId, NodeId};
+use crate::log::{Fence, Snapshot};
+
+/// How the shared store is set up. All times are in milliseconds.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresSettings {
+    /// `postgres://user:password@host,host/database?target_session_attrs=read-write&sslmode=require`.
+    pub url: String,
+    /// The certificates that the server's is verified against; empty: the system's.
+    pub ca_file: PathBuf,
+    /// A replica for what documents once were; empty: the primary is asked. What documents are, it is always.
+    pub replica_url: String,
+    /// How many connections append.
+    pub append_connections: usize,
+    /// How many connections claim and beat, at least 3.
+    pub claim_connections: usize,
+    /// How many connections read.
+    pub read_connections: usize,
+    /// How long somebody waits for a connection when all are busy.
+    pub acquire_timeout_ms: u64,
+    /// How long a connection may take to come about.
+    pub connect_timeout_ms: u64,
+    /// How long a statement may take.
+    pub statement_timeout_ms: u64,
+    /// How long a claim waits for a row until it ends the connection of ours that holds it.
+    pub lock_timeout_ms: u64,
+    /// How long the start waits for a Postgres that is away.
+    pub open_patience_ms: u64,
+    /// How long a node may say nothing until the others take its documents.
+    pub node_dead_after_ms: u64,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            ca_file: PathBuf::new(),
+            replica_url: String::new(),
+            append_connections: 2,
+            claim_connections: 4,
+            read_connections: 8,
+            acquire_timeout_ms: 5_000,
+            connect_timeout_ms: 3_000,
+            statement_timeout_ms: 10_000,
+            lock_timeout_ms: 1_000,
+            open_patience_ms: 30_000,
+            node_dead_after_ms: 3_000,
+        }
+    }
+}
+
+impl fmt::Debug for PostgresSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The urls hold passwords.
+        f.debug_struct("PostgresSettings")
+            .field("ca_file", &self.ca_file)
+            .field("append_connections", &self.append_connections)
+            .field("claim_connections", &self.claim_connections)
+            .field("read_connections", &self.read_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a close waits for what was accepted.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A store in a Postgres database. Its number of connections is fixed, whatever the load.
+pub struct PostgresStore {
+    /// Each document has its own; so its appends come one after the other.
+    lanes: Vec<Lane>,
+    claims: Claims,
+    /// For claims, heartbeats and the keeping of the list.
+    urgent: Pool,
+    /// For all that people can wait for a little.
+    reads: Pool,
+    reader: Reader,
+    touches: Arc<Touches>,
+    /// Writes the touches.
+    toucher: JoinHandle<()>,
+    secret: [u8; 32],
+    node_dead_after: Duration,
+}
+
+impl PostgresStore {
+    /// Connects the node `me`, whom people call `name`, and brings the tables up to date. Waits for a Postgres that is
+    /// away.
+    ///
+    /// # Errors
+    /// When Postgres stays away, does not let us in, is too old, or its tables are newer than this program.
+    pub async fn open(
+        settings: &PostgresSettings,
+        me: NodeId,
+        name: &str,
+    ) -> Result<Self, StoreError> {
+        let connector = |url: &str, purpose| Connector::new(url, settings, (me, name), purpose);
+        let pool = |connector, size| {
+            Pool::new(connector, size, settings).map_err(|fault| fault.of("open"))
+        };
+        let ms = Duration::from_millis;
+        let claiming = connector(&settings.url, Purpose::Claim)?;
+        let reading = connector(&settings.url, Purpose::Read)?;
+        let appending = connector(&settings.url, Purpose::Append)?;
+        schema::prepare(&claiming, ms(settings.open_patience_ms)).await?;
+        let claim_connections = settings.claim_connections.max(3);
+        let urgent = pool(claiming, claim_connections)?;
+        let reads = pool(reading, settings.read_connections)?;
+        let replica = match settings.replica_url.as_str() {
+            "" => None,
+            url => Some(pool(
+                connector(url, Purpose::Read)?,
+                settings.read_connections,
+            )?),
+        };
+        let secret = secret(&urgent).await?;
+        let (numbers, touches) = (Arc::default(), Arc::new(Touches::default()));
+        let patience = ms(settings.statement_timeout_ms);
+        let lane = |_| {
+            let (numbers, touches) = (Arc::clone(&numbers), Arc::clone(&touches));
+            Lane::start(appending.clone(), patience, numbers, touches)
+        };
+        Ok(Self {
+            lanes: (0..settings.append_connections.max(1)).map(lane).collect(),
+            claims: Claims::start(Claimer {
+                pool: urgent.clone(),
+                name: name.into(),
+                numbers: Arc::clone(&numbers),
+                touches: Arc::clone(&touches),
+                lock_timeout: ms(settings.lock_timeout_ms),
+                waits: Semaphore::new(1),
+                patience: ms(settings.acquire_timeout_ms),
+            }),
+            reader: Reader::new(reads.clone(), replica),
+            toucher: touches.start(urgent.clone()),
+            urgent,
+            reads,
+            touches,
+            secret,
+            node_dead_after: ms(settings.node_dead_after_ms),
+        })
+    }
+
+    /// Finishes what was accepted, brings the list up to the log and gives all connections back. Whatever is asked later
+    /// is answered with an error.
+    ///
+    /// # Errors
+    /// When the list could not be brought up to the log; the next claims do that. What was acknowledged is safe.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        for lane in &self.lanes {
+            lane.close(deadline).await;
+        }
+        self.claims.close(deadline).await;
+        self.toucher.abort();
+        let finished = self.touches.finish(&self.urgent, deadline).await;
+        self.urgent.close();
+        self.reads.close();
+        self.reader.close();
+        finished.map_err(|fault| fault.of("close"))
+    }
+
+    /// The lane of a document. Always the same, and the same in every run.
+    fn lane(&self, doc: &DocId) -> &Lane {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(doc);
+        &self.lanes[(hash % self.lanes.len() as u64) as usize]
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.toucher.abort();
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+impl Store for PostgresStore {
+    fn load<'a>(
+        &'a self,
+        doc: &'a DocId,
+        reach: Reach,
+    ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
+        let loaded = self.reader.load(doc, reach);
+        loaded
+            .map(|it| it.map_err(|fault| fault.of("load")))
+            .boxed()
+    }
+
+    fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        self.claims.claim(doc, me).boxed()
+    }
+
+    fn append(
+        &self,
+        batches: Vec<Batch>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+        async move {
+            let mut answers = Vec::with_capacity(batches.len());
+            for batch in batches {
+                let lane = self.lane(&batch.doc);
+                answers.push(lane.send(Part::new(batch)).await?);
+            }
+            let mut outcomes = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let answer = answer.await;
+                let answer = answer.map_err(|_| fault::Fault::Closed.of("append"))?;
+                outcomes.push(answer.map_err(|why| StoreError::new("append", why))?);
+            }
+            Ok(outcomes)
+        }
+        .boxed()
+    }
+
+    fn save_snapshot<'a>(
+        &'a self,
+        doc: &'a DocId,
+        fence: Fence,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let kept = keep::keep(&self.reads, doc, fence, snapshot);
+        kept.map(|it| it.map_err(|fault| fault.of("save snapshot")))
+            .boxed()
+    }
+
+    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+        let pulse = beat::beat(&self.urgent, beat, self.node_dead_after);
+        pulse
+            .map(|it| it.map_err(|fault| fault.of("heartbeat")))
+            .boxed()
+    }
+
+    fn locate<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
+        let found = beat::locate(&self.reads, doc);
+        found
+            .map(|it| it.map_err(|fault| fault.of("locate")))
+            .boxed()
+    }
+
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+        async move {
+            let list = list::list(&self.reads, &query).await;
+            list.map_err(|fault| fault.of("list"))
+        }
+        .boxed()
+    }
+
+    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+        let listed = list::describe(&self.reads, doc);
+        listed
+            .map(|it| it.map_err(|fault| fault.of("describe")))
+            .boxed()
+    }
+
+    fn rename<'a>(
+        &'a self,
+        doc: &'a DocId,
+        title: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let renamed = list::rename(&self.reads, doc, title);
+        renamed
+            .map(|it| it.map_err(|fault| fault.of("rename")))
+            .boxed()
+    }
+
+    fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        async { Ok(self.secret) }.boxed()
+    }
+}
+
+/// The secret of this store; drawn when it is not there.
+async fn secret(pool: &Pool) -> Result<[u8; 32], StoreError> {
+    let mut drawn = [0; 32];
+    getrandom::fill(&mut drawn).map_err(|error| StoreError::new("open", error))?;
+    let secret = schema::secret(pool, drawn).await;
+    secret.map_err(|fault| fault.of("open"))
+}

@@ -1,0 +1,99 @@
+//! Why Postgres did not do what was asked.
+
+use std::time::Duration;
+
+use deadpool_postgres::PoolError;
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::id::DocId;
+use crate::store::StoreError;
+
+/// Why something could not be done.
+#[derive(Debug, Error)]
+pub(super) enum Fault {
+    /// Postgres says why, or the connection to it broke.
+    #[error("{}", in_words(.0))]
+    Sql(#[from] tokio_postgres::Error),
+    #[error("Postgres did not answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error("all connections to Postgres were busy for {} ms", .0.as_millis())]
+    Busy(Duration),
+    #[error("connect to Postgres: {0}")]
+    Away(String),
+    #[error("the store is closed")]
+    Closed,
+    /// What is stored is not what was stored.
+    #[error("{doc}: {what}: the log is damaged")]
+    Damage { doc: DocId, what: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Fault {
+    /// What whoever asked for `verb` is told.
+    pub(super) fn of(self, verb: &'static str) -> StoreError {
+        StoreError::new(verb, self)
+    }
+
+    /// Why no connection came from the pool.
+    pub(super) fn of_pool(error: PoolError, waited: Duration) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::Away(in_words(&error)),
+            PoolError::Closed => Self::Closed,
+            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy(waited),
+            PoolError::Timeout(_) => Self::Away("no answer in time".to_owned()),
+            other => Self::Away(other.to_string()),
+        }
+    }
+
+    /// What the statement's end means for what it was to write.
+    pub(super) fn kind(&self) -> Kind {
+        let Self::Sql(error) = self else {
+            return Kind::Unknown;
+        };
+        let Some(state) = error.code() else {
+            // Some values are refused before they are sent.
+            return Kind::Unknown;
+        };
+        match &state.code()[..2] {
+            "22" | "23" | "54" => Kind::Data,
+            _ if [
+                SqlState::LOCK_NOT_AVAILABLE,
+                SqlState::T_R_DEADLOCK_DETECTED,
+                SqlState::T_R_SERIALIZATION_FAILURE,
+            ]
+            .contains(state) =>
+            {
+                Kind::Lock
+            }
+            _ => Kind::Unknown,
+        }
+    }
+}
+
+/// What an error says of the statement's fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Surely undone, by the fault of something in it. It would come again.
+    Data,
+    /// Surely undone: somebody held a row for too long.
+    Lock,
+    /// Done or not done.
+    Unknown,
+}
+
+/// The error with its reasons. By itself the crate's says "db error" and no more.
+pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        let detail = db.detail().map(|it| format!(" ({it})")).unwrap_or_default();
+        return format!("{}{detail} [{}]", db.message(), db.code().code());
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(reason) = cause {
+        words = format!("{words}: {reason}");
+        cause = reason.source();
+    }
+    words
+}

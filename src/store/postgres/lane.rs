@@ -1,0 +1,292 @@
+//! A lane: one connection that appends, and what waits for it.
+//!
+//! While a statement is under way, parts gather; when it answers, all that gathered becomes the next one. A document's
+//! parts always take the same lane, one statement after the other.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::append::{Link, Outcome, Part};
+use super::connect::Connector;
+use super::fault::{Fault, Kind};
+use super::numbers::Numbers;
+use super::touches::Touches;
+use crate::store::{Refused, StoreError};
+
+/// How many parts may wait in a lane's inbox, and how many beyond it. When both are full, whoever asks waits.
+const QUEUE_MAX: usize = 512;
+
+/// How many documents one statement carries: with more the latency grows, and the rate does not.
+const DOCUMENTS_MAX: usize = 200;
+
+/// A statement takes no more parts once it weighs this many bytes.
+const WEIGHT_MAX: usize = 2 << 20;
+
+/// How long an append is tried while somebody claims its document. Most claims are over after a few milliseconds.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+
+/// How long such an append waits between two tries.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// What whoever asked for a part's append is told; an error's words where its fate is unknown.
+pub(super) type Answer = Result<Result<(), Refused>, Arc<str>>;
+
+/// A part, and where its answer goes.
+struct Waiting {
+    part: Part,
+    answer: oneshot::Sender<Answer>,
+    /// When it is tried (again).
+    due: Instant,
+    /// Until when a busy document is tried.
+    until: Instant,
+}
+
+/// The way into a lane. Dropped or closed, it lets the lane finish what waits.
+pub(super) struct Lane {
+    /// `None` once it is closed.
+    inbox: Mutex<Option<mpsc::Sender<Waiting>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Lane {
+    pub(super) fn start(
+        connector: Connector,
+        patience: Duration,
+        numbers: Arc<Numbers>,
+        touches: Arc<Touches>,
+    ) -> Self {
+        let (inbox, outbox) = mpsc::channel(QUEUE_MAX);
+        let runner = Runner {
+            inbox: outbox,
+            waiting: VecDeque::new(),
+            link: None,
+            connector,
+            patience,
+            numbers,
+            touches,
+        };
+        Self {
+            inbox: Mutex::new(Some(inbox)),
+            task: Mutex::new(Some(tokio::spawn(runner.run()))),
+        }
+    }
+
+    /// Puts a part in line. Its answer comes, whatever happens; an answer that does not come says that the lane ended.
+    pub(super) async fn send(&self, part: Part) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let now = Instant::now();
+        let waiting = Waiting {
+            part,
+            answer,
+            due: now,
+            until: now + BUSY_MAX,
+        };
+        let closed = || Fault::Closed.of("append");
+        let inbox = lock(&self.inbox).clone().ok_or_else(closed)?;
+        inbox.send(waiting).await.map_err(|_| closed())?;
+        Ok(answered)
+    }
+
+    /// Lets the lane finish what waits, at most until `deadline`.
+    pub(super) async fn close(&self, deadline: Instant) {
+        drop(lock(&self.inbox).take());
+        let Some(mut task) = lock(&self.task).take() else {
+            return;
+        };
+        if timeout_at(deadline, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Runner {
+    inbox: mpsc::Receiver<Waiting>,
+    /// In the order in which they came. At most one statement's worth of busy ones and what came meanwhile.
+    waiting: VecDeque<Waiting>,
+    /// `None` before the first append and after a fault.
+    link: Option<Link>,
+    connector: Connector,
+    patience: Duration,
+    numbers: Arc<Numbers>,
+    touches: Arc<Touches>,
+}
+
+impl Runner {
+    async fn run(mut self) {
+        while let Some(picked) = self.next().await {
+            self.commit(picked).await;
+        }
+    }
+
+    /// What the next statement carries; waits for it. `None`: nobody is left who could ask.
+    async fn next(&mut self) -> Option<Vec<Waiting>> {
+        loop {
+            while self.waiting.len() < QUEUE_MAX
+                && let Ok(waiting) = self.inbox.try_recv()
+            {
+                self.waiting.push_back(waiting);
+            }
+            let now = Instant::now();
+            let picked = self.pick(now);
+            if !picked.is_empty() {
+                return Some(picked);
+            }
+            let later = self.waiting.iter().map(|it| it.due).filter(|it| *it > now);
+            let Some(due) = later.min() else {
+                self.waiting.push_back(self.inbox.recv().await?);
+                continue;
+            };
+            if self.waiting.len() >= QUEUE_MAX || self.inbox.is_closed() {
+                sleep_until(due).await;
+            } else if let Ok(Some(waiting)) = timeout_at(due, self.inbox.recv()).await {
+                self.waiting.push_back(waiting);
+            }
+        }
+    }
+
+    /// Takes what is due: of each document the first, and none whose document has one before it.
+    fn pick(&mut self, now: Instant) -> Vec<Waiting> {
+        let (mut picked, mut weight) = (Vec::new(), 0);
+        let mut kept = VecDeque::new();
+        let mut met = HashSet::new();
+        for waiting in self.waiting.drain(..) {
+            let is_first = met.insert(waiting.part.doc.clone());
+            let has_room = picked.len() < DOCUMENTS_MAX && weight < WEIGHT_MAX;
+            if is_first && has_room && waiting.due <= now {
+                weight += waiting.part.weight();
+                picked.push(waiting);
+            } else {
+                kept.push_back(waiting);
+            }
+        }
+        self.waiting = kept;
+        picked
+    }
+
+    /// Appends in one statement; when something in it is at fault, in one for each, so that only that is refused.
+    async fn commit(&mut self, picked: Vec<Waiting>) {
+        match self.attempt(&picked).await {
+            Ok(outcomes) => self.answer(picked, outcomes),
+            Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
+            Err(fault) if picked.len() > 1 => {
+                tracing::warn!(error = %fault, documents = picked.len(), "appends one by one what cannot be appended at once");
+                for waiting in picked {
+                    self.commit_alone(waiting).await;
+                }
+            }
+            Err(fault) => picked
+                .into_iter()
+                .for_each(|waiting| refuse(waiting, &fault)),
+        }
+    }
+
+    async fn commit_alone(&mut self, waiting: Waiting) {
+        let picked = vec![waiting];
+        match self.attempt(&picked).await {
+            Ok(outcomes) => self.answer(picked, outcomes),
+            Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
+            Err(fault) => picked
+                .into_iter()
+                .for_each(|waiting| refuse(waiting, &fault)),
+        }
+    }
+
+    /// After an error of unknown fate the connection is not used again.
+    async fn attempt(&mut self, picked: &[Waiting]) -> Result<Vec<Outcome>, Fault> {
+        let link = match self.link.take().filter(|link| !link.is_closed()) {
+            Some(link) => link,
+            None => Link::open(&self.connector, self.patience).await?,
+        };
+        let outcome = self.append(&link, picked).await;
+        let is_known = outcome
+            .as_ref()
+            .map_or_else(|fault| fault.kind() != Kind::Unknown, |_| true);
+        if is_known {
+            self.link = Some(link);
+        }
+        outcome
+    }
+
+    async fn append(&self, link: &Link, picked: &[Waiting]) -> Result<Vec<Outcome>, Fault> {
+        let docs = picked.iter().map(|waiting| &waiting.part.doc);
+        let unknown: Vec<_> = docs.filter(|doc| self.numbers.of(doc).is_none()).collect();
+        if !unknown.is_empty() {
+            for (doc, number) in link.numbers(&unknown).await? {
+                self.numbers.remember(&doc, number);
+            }
+        }
+        let numbered = picked.iter().map(|it| self.numbers.of(&it.part.doc));
+        let numbered: Vec<Option<i64>> = numbered.collect();
+        let parts: Vec<_> = numbered
+            .iter()
+            .zip(picked)
+            .filter_map(|(number, waiting)| Some(((*number)?, &waiting.part)))
+            .collect();
+        let outcomes = link.append(&parts).await?;
+        let written = parts.iter().zip(&outcomes);
+        let written = written.filter(|(_, outcome)| **outcome == Outcome::Done(Ok(())));
+        self.touches.stage(written.map(|((number, _), _)| *number));
+        let mut outcomes = outcomes.into_iter();
+        // A document that has no number was never claimed.
+        let outcome = |number: &Option<i64>| {
+            number
+                .and_then(|_| outcomes.next())
+                .unwrap_or(Outcome::Done(Err(Refused::Fenced)))
+        };
+        Ok(numbered.iter().map(outcome).collect())
+    }
+
+    fn answer(&mut self, picked: Vec<Waiting>, outcomes: Vec<Outcome>) {
+        let now = Instant::now();
+        for (mut waiting, outcome) in picked.into_iter().zip(outcomes).rev() {
+            match outcome {
+                Outcome::Done(outcome) => {
+                    if outcome == Err(Refused::Fenced) {
+                        // Should the database be another than it was, the next claim learns the number anew.
+                        self.numbers.forget(&waiting.part.doc);
+                    }
+                    // Whoever asked may have gone away.
+                    let _ = waiting.answer.send(Ok(outcome));
+                }
+                Outcome::Busy if now < waiting.until => {
+                    // Before what came later for the same document.
+                    waiting.due = now + BUSY_PAUSE;
+                    self.waiting.push_front(waiting);
+                }
+                Outcome::Busy => {
+                    let why = format!("{}: somebody is claiming it", waiting.part.doc);
+                    let _ = waiting.answer.send(Err(why.into()));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, picked: Vec<Waiting>, fault: &Fault) {
+        tracing::error!(error = %fault, documents = picked.len(), "the store cannot tell what was appended");
+        let why: Arc<str> = fault.to_string().into();
+        for waiting in picked {
+            let _ = waiting.answer.send(Err(Arc::clone(&why)));
+        }
+    }
+}
+
+/// Answers for a part that was surely not appended, by its own fault or because its document's row was held.
+fn refuse(waiting: Waiting, fault: &Fault) {
+    let answer = match fault.kind() {
+        Kind::Data => {
+            tracing::error!(doc = %waiting.part.doc, error = %fault, "refused what does not fit into the log");
+            Ok(Err(Refused::Gap))
+        }
+        Kind::Lock | Kind::Unknown => Err(fault.to_string().into()),
+    };
+    let _ = waiting.answer.send(answer);
+}

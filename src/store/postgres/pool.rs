@@ -1,0 +1,120 @@
+//! A few connections that take turns.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::PostgresSettings;
+use super::connect::Connector;
+use super::fault::Fault;
+
+/// At most so many connections. Whoever comes when all are busy waits in line.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    pool: deadpool_postgres::Pool,
+    acquire: Duration,
+    /// How long a statement may take: somewhat longer than the server allows it.
+    patience: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(
+        connector: Connector,
+        size: usize,
+        settings: &PostgresSettings,
+    ) -> Result<Self, Fault> {
+        let acquire = Duration::from_millis(settings.acquire_timeout_ms);
+        let config = connector.config().clone();
+        let fast = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let pool = deadpool_postgres::Pool::builder(Manager::from_connect(config, connector, fast))
+            .max_size(size.max(1))
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(acquire),
+                // For all hosts of the url together, with what comes after the handshake.
+                create: Some(Duration::from_millis(settings.connect_timeout_ms) * 2),
+                recycle: Some(acquire),
+            })
+            .build()
+            .map_err(|error| Fault::Other(error.to_string()))?;
+        Ok(Self {
+            pool,
+            acquire,
+            patience: Duration::from_millis(settings.statement_timeout_ms) + Duration::from_secs(1),
+        })
+    }
+
+    /// A connection for some statements.
+    pub(super) async fn lease(&self) -> Result<Lease, Fault> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Lease {
+                object: Some(object),
+                is_clean: true,
+                patience: self.patience,
+            }),
+            Err(error) => Err(Fault::of_pool(error, self.acquire)),
+        }
+    }
+
+    /// One statement.
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        self.lease().await?.query(sql, values).await
+    }
+
+    /// Gives all connections back. Whoever asks later is told so.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// A connection that goes back to its pool, unless something went wrong on it: a statement that nobody waits for any
+/// more would delay the next one, and a connection that is half dead cannot be told from a slow one.
+pub(super) struct Lease {
+    /// There until it is dropped.
+    object: Option<Object>,
+    is_clean: bool,
+    patience: Duration,
+}
+
+impl Lease {
+    /// Runs a statement, prepared when this connection first meets it, and waits for its end.
+    pub(super) async fn query(
+        &mut self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        self.is_clean = false;
+        let object = self
+            .object
+            .as_ref()
+            .expect("it is there until it is dropped");
+        let rows = async {
+            let statement = object.prepare_cached(sql).await?;
+            object.query(&statement, values).await
+        };
+        let rows = tokio::time::timeout(self.patience, rows)
+            .await
+            .map_err(|_| Fault::Late(self.patience))??;
+        self.is_clean = true;
+        Ok(rows)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take()
+            && !self.is_clean
+        {
+            // Its task is aborted with it. The server is not asked to cancel anything.
+            drop(Object::take(object));
+        }
+    }
+}

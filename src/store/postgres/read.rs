@@ -1,0 +1,342 @@
+//! Documents, as they are and as they were.
+//!
+//! Statements of one load need no common snapshot: the first says how long the log is, and of a log that long nothing
+//! ever changes.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::spawn_blocking;
+use tokio_postgres::Row;
+
+use super::beat::clamp;
+use super::fault::Fault;
+use super::pool::{Lease, Pool};
+use crate::id::{ClientId, DocId, UserId};
+use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
+use crate::store::packed::{row_checksum, unpack};
+use crate::store::store::Halving;
+use crate::store::{Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
+
+/// The log's length; and the newest snapshot before `$4` that is at or before `$3`, or ahead of the log.
+const BEGIN: &str = "
+SELECT documents.number, head.revision, kept.revision, kept.data
+FROM documents
+CROSS JOIN LATERAL (
+  SELECT coalesce(
+    (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1),
+    0) AS revision
+) AS head
+LEFT JOIN LATERAL (
+  SELECT snapshots.revision, snapshots.data
+  FROM snapshots
+  WHERE snapshots.doc = documents.number AND snapshots.revision < $4
+    AND (snapshots.revision <= $3 OR snapshots.revision > head.revision)
+  ORDER BY snapshots.revision DESC
+  LIMIT 1
+) AS kept ON true
+WHERE documents.collection = $1 AND documents.id = $2";
+
+const ENTRIES: &str = "
+SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
+FROM entries
+WHERE doc = $1 AND revision BETWEEN $2 AND $3
+ORDER BY revision";
+
+/// The log's length, and one page of it: entries until they have `$5` bytes. How large an entry is, is known without
+/// reading it.
+const PAGE: &str = "
+SELECT page.revision, page.epoch, page.author, page.client, page.seq, page.at_ms, page.payload, page.checksum,
+       head.revision
+FROM documents
+CROSS JOIN LATERAL (
+  SELECT coalesce(
+    (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1),
+    0) AS revision
+) AS head
+LEFT JOIN LATERAL (
+  SELECT *
+  FROM (
+    SELECT entries.*, coalesce(sum(octet_length(entries.payload)) OVER (
+             ORDER BY entries.revision ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+    FROM entries
+    WHERE entries.doc = documents.number AND entries.revision > $3
+    ORDER BY entries.revision
+    LIMIT $4
+  ) AS sized
+  WHERE sized.bytes_before < $5
+) AS page ON true
+WHERE documents.collection = $1 AND documents.id = $2
+ORDER BY page.revision";
+
+const AT_MS: &str = "SELECT at_ms FROM entries WHERE doc = $1 AND revision = $2";
+
+/// How many damaged snapshots are remembered. When there are more, all are forgotten and may be reported again.
+const REPORTED_MAX: usize = 1_024;
+
+/// Reads documents.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// Where appends go.
+    primary: Pool,
+    /// For what documents were, where there is one.
+    replica: Option<Pool>,
+    /// The damaged snapshots that were reported: once each, not at every load.
+    reported: Mutex<HashSet<(DocId, Revision)>>,
+}
+
+impl Reader {
+    pub(super) fn new(primary: Pool, replica: Option<Pool>) -> Self {
+        Self {
+            primary,
+            replica,
+            reported: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn load(&self, doc: &DocId, reach: Reach) -> Result<Loaded, Fault> {
+        let is_old = matches!(reach, Reach::At(_) | Reach::AtTime(_));
+        if let Some(replica) = self.replica.as_ref().filter(|_| is_old) {
+            match self.load_from(replica, doc, reach).await {
+                // What reaches to the replica's end may go on beyond it.
+                Ok((loaded, until)) if until < loaded.head => return Ok(loaded),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the replica does not answer; the primary is asked")
+                }
+            }
+        }
+        let (loaded, _) = self.load_from(&self.primary, doc, reach).await?;
+        Ok(loaded)
+    }
+
+    /// The document and the revision that it was wanted at.
+    async fn load_from(
+        &self,
+        pool: &Pool,
+        doc: &DocId,
+        reach: Reach,
+    ) -> Result<(Loaded, Revision), Fault> {
+        let mut connection = pool.lease().await?;
+        let until = match reach {
+            Reach::Since(revision) => {
+                let loaded = page(&mut connection, doc, revision).await?;
+                let head = loaded.head;
+                return Ok((loaded, head));
+            }
+            Reach::Head => Revision(u64::MAX),
+            Reach::At(revision) => revision,
+            Reach::AtTime(at_ms) => last_at(&mut connection, doc, at_ms).await?,
+        };
+        let Some((log, snapshot)) = self.snapshot(&mut connection, doc, until).await? else {
+            return Ok((Loaded::default(), Revision::ZERO));
+        };
+        let until = until.min(log.head);
+        let loaded = Loaded {
+            entries: log.entries(&mut connection, &snapshot, until).await?,
+            snapshot,
+            head: log.head,
+        };
+        Ok((loaded, until))
+    }
+
+    /// The newest good snapshot at or before a revision; down to the empty document. `None`: nobody knows the document.
+    ///
+    /// A good one that is ahead of the log proves that the log has lost its end.
+    async fn snapshot(
+        &self,
+        connection: &mut Lease,
+        doc: &DocId,
+        until: Revision,
+    ) -> Result<Option<(Log, Snapshot)>, Fault> {
+        let mut before = i64::MAX;
+        loop {
+            let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+            let rows = connection
+                .query(BEGIN, &[&collection, &id, &clamp(until), &before])
+                .await?;
+            let Some(row) = rows.into_iter().next() else {
+                return Ok(None);
+            };
+            let log = Log {
+                doc: doc.clone(),
+                number: row.get(0),
+                head: Revision(row.get::<_, i64>(1).cast_unsigned()),
+            };
+            let Some(found) = row.get::<_, Option<i64>>(2) else {
+                return Ok(Some((log, Snapshot::default())));
+            };
+            let revision = Revision(found.cast_unsigned());
+            let unpacked = apart(move || unpack(revision, row.get(3))).await?;
+            match unpacked {
+                Ok(_) if revision > log.head => {
+                    return Err(
+                        log.damage(revision.0, "it is missing, and there is a snapshot of it")
+                    );
+                }
+                Ok(snapshot) => return Ok(Some((log, snapshot))),
+                Err(damage) if self.is_news(doc, revision) => {
+                    tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
+                }
+                Err(_) => {}
+            }
+            before = found;
+        }
+    }
+
+    pub(super) fn close(&self) {
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
+    }
+
+    fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= REPORTED_MAX {
+            reported.clear();
+        }
+        reported.insert((doc.clone(), revision))
+    }
+}
+
+/// One document's log in the database.
+struct Log {
+    doc: DocId,
+    number: i64,
+    head: Revision,
+}
+
+impl Log {
+    /// The entries from a snapshot to a revision, without a gap.
+    async fn entries(
+        &self,
+        connection: &mut Lease,
+        snapshot: &Snapshot,
+        until: Revision,
+    ) -> Result<Vec<Arc<Entry>>, Fault> {
+        let first = snapshot.revision.next();
+        if first > until {
+            return Ok(Vec::new());
+        }
+        let values = (self.number, clamp(first), clamp(until));
+        let rows = connection
+            .query(ENTRIES, &[&values.0, &values.1, &values.2])
+            .await?;
+        let entries = read(self.doc.clone(), first, rows).await?;
+        match entries.last() {
+            Some(last) if last.revision == until => Ok(entries),
+            last => {
+                let missing = last.map_or(first, |last| last.revision.next());
+                Err(self.damage(missing.0, "it is missing"))
+            }
+        }
+    }
+
+    fn damage(&self, revision: u64, what: &str) -> Fault {
+        damage(&self.doc, revision, what)
+    }
+}
+
+fn damage(doc: &DocId, revision: u64, what: &str) -> Fault {
+    Fault::Damage {
+        doc: doc.clone(),
+        what: format!("entry {revision}: {what}"),
+    }
+}
+
+/// The entries after `revision`, as many as one page holds.
+async fn page(connection: &mut Lease, doc: &DocId, revision: Revision) -> Result<Loaded, Fault> {
+    let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+    let (entries_max, bytes_max) = (PAGE_ENTRIES as i64, PAGE_BYTES as i64);
+    let after = clamp(revision);
+    let mut rows = connection
+        .query(PAGE, &[&collection, &id, &after, &entries_max, &bytes_max])
+        .await?;
+    let Some(first) = rows.first() else {
+        return Ok(Loaded::default());
+    };
+    let head = Revision(first.get::<_, i64>(8).cast_unsigned());
+    if first.get::<_, Option<i64>>(0).is_none() {
+        rows.clear();
+    }
+    let next = revision.min(head).next();
+    let entries = read(doc.clone(), next, rows).await?;
+    if entries.is_empty() && revision < head {
+        return Err(damage(doc, next.0, "it is missing"));
+    }
+    Ok(Loaded {
+        snapshot: Snapshot::default(),
+        entries,
+        head,
+    })
+}
+
+/// The last revision whose entry was sequenced at `at_ms` or before.
+async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revision, Fault> {
+    let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+    let begin: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&collection, &id, &0_i64, &0_i64];
+    let rows = connection.query(BEGIN, &begin).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Revision::ZERO);
+    };
+    let number: i64 = row.get(0);
+    let mut halving = Halving::new(Revision(row.get::<_, i64>(1).cast_unsigned()));
+    while let Some(revision) = halving.middle() {
+        let rows = connection
+            .query(AT_MS, &[&number, &clamp(revision)])
+            .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| damage(doc, revision.0, "it is missing"))?;
+        let time = row.get::<_, i64>(0).cast_unsigned();
+        halving.learn(revision, time <= at_ms);
+    }
+    Ok(halving.found())
+}
+
+/// Reads entries that begin with `first`, without a gap.
+async fn read(doc: DocId, first: Revision, rows: Vec<Row>) -> Result<Vec<Arc<Entry>>, Fault> {
+    apart(move || {
+        let mut entries = Vec::with_capacity(rows.len());
+        for (row, expected) in rows.iter().zip(first.0..) {
+            let entry = entry(row).map_err(|why| damage(&doc, expected, &why))?;
+            if entry.revision.0 != expected {
+                return Err(damage(&doc, expected, "it is missing"));
+            }
+            entries.push(Arc::new(entry));
+        }
+        Ok(entries)
+    })
+    .await?
+}
+
+/// Reads an entry; whatever is wrong with it is said in words.
+fn entry(row: &Row) -> Result<Entry, String> {
+    let number = |column: usize| row.get::<_, i64>(column).cast_unsigned();
+    let payload: &[u8] = row.get(6);
+    let author = std::str::from_utf8(row.get(2)).map_err(|_| "its author is no text")?;
+    let client = ClientId::parse(row.get(3)).map_err(|_| "its client is none")?;
+    let entry = Entry {
+        revision: Revision(number(0)),
+        epoch: Epoch(number(1)),
+        id: SubmitId {
+            author: UserId::new(author),
+            client,
+            seq: number(4),
+        },
+        at_ms: number(5),
+        change: Change::decode(payload).map_err(|error| error.to_string())?,
+    };
+    if row_checksum(&entry, payload) != number(7) {
+        return Err("its checksum does not match".to_owned());
+    }
+    Ok(entry)
+}
+
+/// Runs what takes the processor for a while beside those threads that must not wait.
+pub(super) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let done = spawn_blocking(work).await;
+    done.map_err(|error| Fault::Other(error.to_string()))
+}

@@ -1,0 +1,172 @@
+//! The tables: made, and brought up to date, by whichever node comes first.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::connect::Connector;
+use super::fault::{Fault, in_words};
+use crate::store::StoreError;
+
+/// What brings the tables from each version to the next.
+const MIGRATIONS: [&str; 1] = [include_str!(
+    "../../../sql/postgres/0001_documents_and_their_log.sql"
+)];
+
+/// The oldest Postgres that this is tested for the likes of, as `server_version_num` counts.
+const OLDEST: i32 = 130_000;
+
+/// Names the lock under which tables are changed: "copydesk" in ASCII.
+const LOCK: i64 = 0x636f_7079_6465_736b;
+
+/// How long another node may take to bring the tables up to date.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until Postgres answers, at most `patience`, and brings its tables up to date. What time does not mend is an
+/// error at once.
+pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result<(), StoreError> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let error = match attempt(connector).await {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Lasting(error)) => return Err(StoreError::new("open", error)),
+            Err(Trouble::Passing(error)) => error,
+        };
+        if tokio::time::Instant::now() + pause > deadline {
+            return Err(StoreError::new("open", error));
+        }
+        tracing::warn!(%error, "waiting for Postgres");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Why the tables are not there yet.
+enum Trouble {
+    /// It may be gone in a moment.
+    Passing(String),
+    /// Somebody has to do something.
+    Lasting(String),
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let words = in_words(&error);
+        let Some(state) = error.code() else {
+            return Self::Passing(format!("connect to Postgres: {words}"));
+        };
+        let why = match &state.code()[..2] {
+            "28" => "Postgres does not let this user in",
+            "3D" => "there is no such database",
+            "42" if *state == SqlState::INSUFFICIENT_PRIVILEGE => "this user may not make tables",
+            "42" => "the database holds what does not fit",
+            _ => return Self::Passing(words),
+        };
+        Self::Lasting(format!("{why}: {words}"))
+    }
+}
+
+async fn attempt(connector: &Connector) -> Result<(), Trouble> {
+    let (client, task) = connector.connect().await?;
+    let done = tokio::time::timeout(LOCK_PATIENCE * 2, migrate(&client)).await;
+    task.abort();
+    done.unwrap_or_else(|_| Err(Trouble::Passing("Postgres does not answer".to_owned())))
+}
+
+/// Brings the tables up to date, while no other node does.
+async fn migrate(client: &Client) -> Result<(), Trouble> {
+    is_suitable(client).await?;
+    let waits = LOCK_PATIENCE.as_millis();
+    let settings = format!(
+        "SET lock_timeout = {waits};
+         SET statement_timeout = 0;
+         SELECT set_config('transaction_timeout', '0', false)
+         FROM pg_catalog.pg_settings
+         WHERE name = 'transaction_timeout'"
+    );
+    client.batch_execute(&settings).await?;
+    // Let go of with the connection, which is this lock's alone.
+    let lock = format!("SELECT pg_advisory_lock({LOCK})");
+    client.batch_execute(&lock).await?;
+    let version = version(client).await?;
+    let newest = MIGRATIONS.len();
+    if version > newest {
+        return Err(Trouble::Lasting(format!(
+            "the database has version {version}, and this program knows versions up to {newest}"
+        )));
+    }
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        let next = at + 1;
+        let step = format!(
+            "BEGIN;
+             {migration}
+             INSERT INTO copydesk_versions (version) VALUES ({next});
+             COMMIT"
+        );
+        client.batch_execute(&step).await?;
+        tracing::info!(version = next, "the database was brought up to date");
+    }
+    Ok(())
+}
+
+async fn version(client: &Client) -> Result<usize, Trouble> {
+    client
+        .batch_execute(
+            "SET client_min_messages = error;
+             CREATE TABLE IF NOT EXISTS copydesk_versions (
+               version integer PRIMARY KEY,
+               reached_at timestamptz NOT NULL DEFAULT now()
+             )",
+        )
+        .await?;
+    let row = client
+        .query_one(
+            "SELECT coalesce(max(version), 0) FROM copydesk_versions",
+            &[],
+        )
+        .await?;
+    Ok(usize::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+}
+
+async fn is_suitable(client: &Client) -> Result<(), Trouble> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version_num')::integer,
+                    current_setting('server_version'),
+                    current_setting('server_encoding'),
+                    pg_is_in_recovery()",
+            &[],
+        )
+        .await?;
+    let (number, version): (i32, String) = (row.get(0), row.get(1));
+    let encoding: String = row.get(2);
+    if number < OLDEST {
+        let why = format!("this is Postgres {version}; version 13 or newer is needed");
+        return Err(Trouble::Lasting(why));
+    }
+    if encoding != "UTF8" {
+        let why = format!("the database's encoding is {encoding}; UTF8 is needed");
+        return Err(Trouble::Lasting(why));
+    }
+    if row.get(3) {
+        let why = "this server is a standby and cannot be written to; name the primary, or all servers and target_session_attrs=read-write";
+        return Err(Trouble::Passing(why.to_owned()));
+    }
+    Ok(())
+}
+
+/// The secret that all nodes share; `drawn` if there is none yet.
+pub(super) async fn secret(pool: &super::pool::Pool, drawn: [u8; 32]) -> Result<[u8; 32], Fault> {
+    let mut lease = pool.lease().await?;
+    let insert = "INSERT INTO secrets (name, value) VALUES ('shared', $1) ON CONFLICT DO NOTHING";
+    lease.query(insert, &[&&drawn[..]]).await?;
+    let rows = lease
+        .query("SELECT value FROM secrets WHERE name = 'shared'", &[])
+        .await?;
+    let value: Option<&[u8]> = rows.first().map(|row| row.get(0));
+    value
+        .and_then(|it| it.try_into().ok())
+        .ok_or_else(|| Fault::Other("the secret is damaged".to_owned()))
+}

@@ -1,0 +1,109 @@
+//! Encryption on the way to Postgres, as the url's `sslmode` asks for it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::store::StoreError;
+
+/// Encrypts what `config` connects to.
+///
+/// `require` verifies the server's name and certificate: against `ca_file`, or the system's roots where that is empty.
+/// `prefer` without a `ca_file` verifies nothing, as in every Postgres client: whoever could forge a certificate could
+/// as well say that the server does not encrypt.
+pub(super) fn connector(config: &Config, ca_file: &Path) -> Result<MakeRustlsConnect, StoreError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::new("set TLS up", error))?;
+    let named = !ca_file.as_os_str().is_empty();
+    let client = if named || config.get_ssl_mode() == SslMode::Require {
+        let roots = if named {
+            from_file(ca_file)?
+        } else {
+            of_the_system()?
+        };
+        builder.with_root_certificates(roots).with_no_client_auth()
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+            .with_no_client_auth()
+    };
+    Ok(MakeRustlsConnect::new(client))
+}
+
+fn from_file(ca_file: &Path) -> Result<RootCertStore, StoreError> {
+    let error = |error: &dyn std::fmt::Display| {
+        StoreError::new("read ca_file", format!("{}: {error}", ca_file.display()))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|it| error(&it))? {
+        let certificate = certificate.map_err(|it| error(&it))?;
+        roots.add(certificate).map_err(|it| error(&it))?;
+    }
+    if roots.is_empty() {
+        return Err(error(&"there is no certificate in it"));
+    }
+    Ok(roots)
+}
+
+fn of_the_system() -> Result<RootCertStore, StoreError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = "this system has no root certificates: name the authority's in ca_file";
+        return Err(StoreError::new("set TLS up", why));
+    }
+    Ok(roots)
+}
+
+/// Verifies that the server has the key of its certificate, and not whose certificate that is.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,313 @@
+//! Postgres for tests: one server that all tests share, and servers of one's own for those that harm it.
+
+use std::fs::{File, Permissions};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use super::{command_as, free_port, is_root, missing};
+
+/// The address of a server that all tests share: `COPYDESK_TEST_POSTGRES`, or one that the first test starts and that
+/// ends some seconds after the last. `None`: Postgres is not installed.
+pub fn shared() -> Option<&'static str> {
+    static SHARED: OnceLock<Option<(String, Option<File>)>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        if let Ok(url) = std::env::var("COPYDESK_TEST_POSTGRES") {
+            return Some((url, None));
+        }
+        let Some(bin) = programs() else {
+            missing("Postgres");
+            return None;
+        };
+        let (port, using) = join(&bin);
+        Some((url(port), Some(using)))
+    });
+    shared.as_ref().map(|(url, _)| url.as_str())
+}
+
+/// Adds a parameter to a server's address.
+pub fn with(url: &str, parameter: &str) -> String {
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}{parameter}")
+}
+
+/// An empty schema of the shared server, as an address: what is connected there sees nothing else.
+pub async fn schema() -> Option<String> {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let server = shared()?;
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    let name = format!("test_{}_{count}_{now}", std::process::id());
+    let client = connect(server).await;
+    client
+        .batch_execute(&format!("CREATE SCHEMA {name}"))
+        .await
+        .unwrap();
+    Some(with(server, &format!("options=-c%20search_path%3D{name}")))
+}
+
+/// A connection of a stranger.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A server of one test alone. Dropped, it ends.
+#[derive(Debug)]
+pub struct Own {
+    bin: PathBuf,
+    folder: TempDir,
+    port: u16,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Own {
+    /// A new server with these settings, as `name=value`. `None`: Postgres is not installed.
+    pub fn start(options: &[&str]) -> Option<Self> {
+        let Some(bin) = programs() else {
+            missing("Postgres");
+            return None;
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("copydesk-postgres-")
+            .tempdir()
+            .unwrap();
+        give_away(folder.path());
+        initialise(&bin, folder.path());
+        let mut own = Self {
+            bin,
+            port: free_port(),
+            folder,
+            options: options.iter().map(|it| (*it).to_owned()).collect(),
+            process: None,
+        };
+        own.go_on();
+        Some(own)
+    }
+
+    pub fn url(&self) -> String {
+        url(self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // SIGQUIT; it ends its children too.
+            signal("QUIT", process.id());
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it again, at the same address.
+    pub fn go_on(&mut self) {
+        let mut process = serve(&self.bin, self.folder.path(), self.port, &self.options);
+        await_answer(self.port, self.folder.path(), &mut process);
+        self.process = Some(process);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+}
+
+/// Where Postgres's programs are: in the newest of Debian's folders, or where `initdb` is found.
+fn programs() -> Option<PathBuf> {
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let debian = debian.filter_map(|version| Some(version.ok()?.path().join("bin")));
+    let mut debian: Vec<_> = debian.collect();
+    debian.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.extend(debian.into_iter().rev());
+    folders
+        .into_iter()
+        .find(|it| it.join("initdb").exists() && it.join("postgres").exists())
+}
+
+/// Joins those who use the shared server, and starts it if nobody does. Returns its port, and what to hold as long as it
+/// is used.
+fn join(bin: &Path) -> (u16, File) {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    (env!("CARGO_MANIFEST_DIR"), std::env::var_os("USER")).hash(&mut hasher);
+    let folder = std::env::temp_dir().join(format!("copydesk-tests-{:016x}", hasher.finish()));
+    std::fs::create_dir_all(&folder).unwrap();
+    give_away(&folder);
+    let file = |name: &str| {
+        let mut options = File::options();
+        let options = options.create(true).truncate(false).write(true);
+        options.open(folder.join(name)).unwrap()
+    };
+    // First among the users, then a look whether it runs: the watchdog does it the other way round.
+    let using = file("using");
+    using.lock_shared().unwrap();
+    let starting = file("starting");
+    starting.lock().unwrap();
+    let port = std::fs::read_to_string(folder.join("port")).ok();
+    let port = port.and_then(|it| it.parse().ok());
+    let port = port.filter(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok());
+    let port = port.unwrap_or_else(|| {
+        let _ = std::fs::remove_dir_all(folder.join("data"));
+        initialise(bin, &folder);
+        let port = free_port();
+        let options = ["fsync=off", "max_connections=300"].map(str::to_owned);
+        let mut process = serve(bin, &folder, port, &options);
+        await_answer(port, &folder, &mut process);
+        std::fs::write(folder.join("port"), port.to_string()).unwrap();
+        watch(&folder, process.id());
+        port
+    });
+    starting.unlock().unwrap();
+    (port, using)
+}
+
+/// Ends the shared server some seconds after its last user. A process of its own: the one that starts the server may
+/// end long before the last.
+fn watch(folder: &Path, server: u32) {
+    let script = r#"
+        cd "$1"
+        while sleep 10; do
+          exec 8>>using 9>>starting
+          flock -x 9
+          if flock -xn 8; then
+            kill -INT "$2"
+            for _ in $(seq 100); do kill -0 "$2" 2>/dev/null || break; sleep 0.1; done
+            cd / && rm -rf "$1/data" "$1/port"
+            exit
+          fi
+          exec 8>&- 9>&-
+        done"#;
+    let started = Command::new("setsid")
+        .arg("--fork")
+        .args(["bash", "-c", script, "watch"])
+        .arg(folder)
+        .arg(server.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(started.unwrap().success());
+}
+
+fn initialise(bin: &Path, folder: &Path) {
+    let done = command_as("postgres", &bin.join("initdb"))
+        .current_dir("/")
+        .args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ])
+        .arg(folder.join("data"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "initdb: {done:?}");
+}
+
+/// Starts a server. It does not end with us: who starts it ends it, or has it ended.
+fn serve(bin: &Path, folder: &Path, port: u16, options: &[String]) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut command = command_as("postgres", &bin.join("postgres"));
+    command
+        .current_dir("/")
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string()])
+        .args(["-c", "listen_addresses=127.0.0.1"])
+        .args(["-c", "unix_socket_directories="])
+        .args(["-c", "log_min_messages=warning"]);
+    for option in options {
+        command.args(["-c", option]);
+    }
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn await_answer(port: u16, folder: &Path, process: &mut Child) {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let answers = move || {
+        let connected = async {
+            let (client, connection) = tokio_postgres::connect(&url(port), NoTls).await.ok()?;
+            let task = tokio::spawn(connection);
+            let answer = client.simple_query("SELECT 1").await.ok();
+            task.abort();
+            answer
+        };
+        runtime().block_on(connected).is_some()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        // On a thread of its own: the test around may have a runtime already.
+        if std::thread::spawn(answers).join().unwrap() {
+            return;
+        }
+        let ended = process.try_wait().unwrap();
+        let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(ended.is_none(), "Postgres ended: {}", log());
+        assert!(
+            Instant::now() < deadline,
+            "Postgres does not answer: {}",
+            log()
+        );
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &process.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// The server's user must be able to write here, where we are root.
+fn give_away(folder: &Path) {
+    if is_root() {
+        std::fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    }
+}
