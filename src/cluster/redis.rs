@@ -1,0 +1,239 @@
+//! The transport over Redis or Valkey: one stream per node, its inbox, that the others append to.
+//!
+//! Nothing of worth is in Redis. It may be flushed, fail over to a replica that lacks the newest, or be away: then
+//! messages are lost, [`Health`] says so, and whoever waits asks again. One task writes and one reads, each with a
+//! connection of its own, because a blocking read holds its connection. A connection that failed once is thrown away with
+//! all that waits in it, and a new one is made: whom to connect to is then asked anew, which a failover needs.
+
+mod connection;
+mod inbox;
+mod settings;
+mod tls;
+mod url;
+mod writer;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{info, warn};
+
+use self::connection::Connector;
+use self::inbox::{Place, Reader};
+pub use self::settings::RedisSettings;
+pub use self::url::{BadRedisUrl, RedisUrl};
+use self::writer::Writer;
+use super::outgoing::Outgoing;
+use super::transport::{Counters, Counts, Health, Inbox, Transport, add};
+use crate::id::NodeId;
+
+/// How often a node writes to its own inbox to see whether messages pass. Four of them fit into the patience: one that is
+/// lost says nothing.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a node hears nothing of itself until it says that messages do not pass.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many deliveries may wait for whoever holds the inbox. When they are as many, the rest waits in Redis.
+const DELIVERIES_MAX: usize = 64;
+
+/// How long a close may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the transport cannot be made at all. A server that is away is none of it.
+#[derive(Debug, Error)]
+pub enum RedisTrouble {
+    /// The certificates of authorities cannot be had.
+    #[error("read the certificates of {place}: {reason}")]
+    Certificates {
+        /// Where they are looked for.
+        place: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The client refuses the settings.
+    #[error("{0}")]
+    Client(String),
+}
+
+/// Carries messages over Redis.
+#[derive(Debug)]
+pub struct RedisTransport {
+    link: Arc<Link>,
+    health: watch::Receiver<Health>,
+    /// The tasks that read and that watch; they end with the transport.
+    helpers: [AbortHandle; 2],
+    /// The task that writes; it ends itself when the link is closed.
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the tasks share.
+#[derive(Debug)]
+struct Link {
+    me: NodeId,
+    settings: RedisSettings,
+    outgoing: Mutex<Outgoing>,
+    /// Rung when something was queued, or the link is to be closed.
+    bell: Notify,
+    /// Up to where the inbox was read.
+    place: Mutex<Place>,
+    /// When the newest ping was sent that this node has heard.
+    heard: watch::Sender<Option<Instant>>,
+    /// Whether the link is to be closed.
+    closing: watch::Sender<bool>,
+    /// When it was opened: pings tell their time by it.
+    started: Instant,
+    counters: Counters,
+    /// What went wrong last, for people.
+    trouble: Mutex<Option<Arc<str>>>,
+}
+
+impl RedisTransport {
+    /// Starts to carry messages for a node. Does not wait for Redis: health is bad until the first message passed.
+    /// Wants a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When the settings cannot work.
+    pub fn open(
+        settings: &RedisSettings,
+        me: NodeId,
+    ) -> Result<(Arc<dyn Transport>, Inbox), RedisTrouble> {
+        let connector = Connector::new(settings)?;
+        let (deliveries, inbox) = mpsc::channel(DELIVERIES_MAX);
+        let (tell, health) = watch::channel(Health::Bad("not connected yet".into()));
+        let link = Arc::new(Link {
+            me,
+            outgoing: Mutex::new(Outgoing::new(
+                settings.target_bytes_max,
+                settings.queue_bytes_max,
+            )),
+            settings: settings.clone(),
+            bell: Notify::new(),
+            place: Mutex::default(),
+            heard: watch::Sender::new(None),
+            closing: watch::Sender::new(false),
+            started: Instant::now(),
+            counters: Counters::default(),
+            trouble: Mutex::default(),
+        });
+        let reader = Reader::new(Arc::clone(&link), connector.clone(), deliveries);
+        let writer = Writer::new(Arc::clone(&link), connector);
+        let transport = Self {
+            helpers: [
+                tokio::spawn(reader.run()).abort_handle(),
+                tokio::spawn(watch_health(Arc::clone(&link), tell)).abort_handle(),
+            ],
+            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            link,
+            health,
+        };
+        Ok((Arc::new(transport), Inbox(inbox)))
+    }
+}
+
+impl Transport for RedisTransport {
+    fn send(&self, to: NodeId, message: Bytes) {
+        let queued = !*self.link.closing.borrow() && lock(&self.link.outgoing).push(to, message);
+        if queued {
+            self.link.bell.notify_one();
+        } else {
+            add(&self.link.counters.dropped, 1);
+        }
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    fn counts(&self) -> Counts {
+        self.link.counters.read()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            self.link.closing.send_replace(true);
+            self.link.bell.notify_one();
+            let writer = lock(&self.writer).take();
+            if let Some(mut writer) = writer
+                && timeout(CLOSE_PATIENCE, &mut writer).await.is_err()
+            {
+                writer.abort();
+            }
+            self.helpers.iter().for_each(AbortHandle::abort);
+        }
+        .boxed()
+    }
+}
+
+impl Drop for RedisTransport {
+    fn drop(&mut self) {
+        self.helpers.iter().for_each(AbortHandle::abort);
+        if let Some(writer) = lock(&self.writer).take() {
+            writer.abort();
+        }
+    }
+}
+
+impl Link {
+    /// A node's inbox.
+    fn inbox(&self, node: NodeId) -> String {
+        format!("{}in:{node}", self.settings.prefix)
+    }
+
+    /// Notes what went wrong, for whoever asks why nothing passes.
+    fn note(&self, what: &str, reason: impl std::fmt::Display) {
+        *lock(&self.trouble) = Some(format!("{what}: {reason}").into());
+    }
+
+    /// Why nothing passes, as far as it is known.
+    fn trouble(&self) -> Arc<str> {
+        let known = lock(&self.trouble).clone();
+        known.unwrap_or_else(|| "what this node sends to itself does not arrive".into())
+    }
+}
+
+/// Says whether messages pass, by whether this node hears itself.
+async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
+    let mut heard = link.heard.subscribe();
+    loop {
+        let newest = *heard.borrow_and_update();
+        let deadline = newest.unwrap_or(link.started) + PING_PATIENCE;
+        let overdue = deadline <= Instant::now();
+        if overdue {
+            tell(&health, Health::Bad(link.trouble()));
+        } else if newest.is_some() {
+            lock(&link.trouble).take();
+            tell(&health, Health::Good);
+        }
+        // While it is bad, to tell the reason of now.
+        let next = if overdue {
+            Instant::now() + PING_PATIENCE
+        } else {
+            deadline
+        };
+        if let Ok(Err(_)) = timeout_at(next, heard.changed()).await {
+            return;
+        }
+    }
+}
+
+fn tell(health: &watch::Sender<Health>, news: Health) {
+    let before = health.send_replace(news.clone());
+    match &news {
+        Health::Good if !before.is_good() => info!("messages pass between nodes"),
+        Health::Bad(reason) if before != news => {
+            warn!(%reason, "messages do not pass between nodes")
+        }
+        Health::Good | Health::Bad(_) => {}
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,58 @@
+//! TLS to Redis: rustls with ring, trusting the system's authorities or those of a file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::RedisTrouble;
+
+/// The client's side of TLS.
+pub(super) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, RedisTrouble> {
+    let roots = match ca_file {
+        Some(file) => of_file(file)?,
+        None => of_system()?,
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| RedisTrouble::Client(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn of_file(file: &Path) -> Result<RootCertStore, RedisTrouble> {
+    let trouble = |reason: &dyn ToString| RedisTrouble::Certificates {
+        place: file.display().to_string(),
+        reason: reason.to_string(),
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| trouble(&error))? {
+        let certificate = certificate.map_err(|error| trouble(&error))?;
+        roots.add(certificate).map_err(|error| trouble(&error))?;
+    }
+    match roots.is_empty() {
+        true => Err(trouble(&"it holds no certificate")),
+        false => Ok(roots),
+    }
+}
+
+fn of_system() -> Result<RootCertStore, RedisTrouble> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems hold certificates that no library reads; one that is good enough is all that is needed.
+    roots.add_parsable_certificates(found.certs);
+    match roots.is_empty() {
+        true => Err(RedisTrouble::Certificates {
+            place: "the system".to_owned(),
+            reason: found
+                .errors
+                .first()
+                .map_or_else(|| "there are none".to_owned(), ToString::to_string),
+        }),
+        false => Ok(roots),
+    }
+}

@@ -1,0 +1,200 @@
+//! Which node should own a document: an opinion that all nodes share, computed from who lives.
+
+#![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::id::{DocId, NodeId};
+
+/// The nodes that take documents, and whose each document should be, by rendezvous: every node has a weight for every
+/// document, and the heaviest is the owner. A node that comes or goes moves its own share and nothing else.
+///
+/// The weights must never change: while a cluster is upgraded, old and new nodes have to agree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// Sorted, none twice.
+    nodes: Arc<[NodeId]>,
+}
+
+impl Ring {
+    /// The ring of these nodes, in whatever order they are told.
+    #[must_use]
+    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        Self {
+            nodes: nodes.into(),
+        }
+    }
+
+    /// The ring when this node is gone.
+    #[must_use]
+    pub fn without(&self, node: NodeId) -> Self {
+        let others = self.nodes.iter().copied().filter(|&other| other != node);
+        Self {
+            nodes: others.collect(),
+        }
+    }
+
+    /// The nodes, sorted.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    /// Whether the node is among them.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.nodes.binary_search(&node).is_ok()
+    }
+
+    /// Who should own the document; nobody when there is no node.
+    #[must_use]
+    pub fn owner(&self, doc: &DocId) -> Option<NodeId> {
+        self.ranked(doc).0
+    }
+
+    /// Who should own the document, and who should when that one is gone.
+    #[must_use]
+    pub fn ranked(&self, doc: &DocId) -> (Option<NodeId>, Option<NodeId>) {
+        let document = hash(doc);
+        let (mut first, mut second) = (None, None);
+        for &node in &*self.nodes {
+            // Equal weights: the smaller name. They take two nodes whose names collide, and then nobody may waver.
+            let candidate = Some((weight(node, document), Reverse(node)));
+            if candidate > first {
+                (first, second) = (candidate, first);
+            } else if candidate > second {
+                second = candidate;
+            }
+        }
+        let node = |(_, Reverse(node)): (u64, Reverse<NodeId>)| node;
+        (first.map(node), second.map(node))
+    }
+}
+
+/// The collection seeds the id's hash: "a/bc" and "ab/c" differ.
+fn hash(doc: &DocId) -> u64 {
+    let collection = xxh3_64(doc.collection.as_str().as_bytes());
+    xxh3_64_with_seed(doc.id.as_str().as_bytes(), collection)
+}
+
+fn weight(node: NodeId, document: u64) -> u64 {
+    xxh3_64_with_seed(&node.0.to_le_bytes(), document)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Five incarnations as they are drawn: no pattern in them.
+    const NODES: [NodeId; 5] = [
+        NodeId(0x9e37_79b9_7f4a_7c15),
+        NodeId(0x1f83_d9ab_fb41_bd6b),
+        NodeId(0x5be0_cd19_137e_2179),
+        NodeId(0x3c6e_f372_fe94_f82b),
+        NodeId(0xa54f_f53a_5f1d_36f1),
+    ];
+
+    fn doc(collection: &str, id: &str) -> DocId {
+        DocId::parse(collection, id).unwrap()
+    }
+
+    /// 10,000 documents, so many per cent of them in one collection.
+    fn docs(one_collection: usize) -> Vec<DocId> {
+        let collection = |index: usize| match index % 100 < one_collection {
+            true => "documents".to_owned(),
+            false => format!("collection-{}", index % 37),
+        };
+        (0..10_000)
+            .map(|index| doc(&collection(index), &format!("doc-{index}")))
+            .collect()
+    }
+
+    fn shares(ring: &Ring, docs: &[DocId]) -> BTreeMap<NodeId, usize> {
+        let mut shares = BTreeMap::new();
+        for doc in docs {
+            *shares.entry(ring.owner(doc).unwrap()).or_default() += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn documents_are_spread_evenly() {
+        for (one_collection, most) in [(0, 1.25), (50, 1.25), (90, 1.3), (100, 1.25)] {
+            let shares = shares(&Ring::new(NODES), &docs(one_collection));
+            assert_eq!(shares.len(), NODES.len());
+            let largest = *shares.values().max().unwrap() as f64;
+            let mean = 10_000.0 / NODES.len() as f64;
+            assert!(largest / mean <= most, "{one_collection} %: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_comes_or_goes_moves_its_own_share_only() {
+        let (all, docs) = (Ring::new(NODES), docs(50));
+        for gone in NODES {
+            let rest = all.without(gone);
+            assert_eq!(rest.nodes().len(), NODES.len() - 1);
+            let moved: Vec<&DocId> = docs
+                .iter()
+                .filter(|doc| all.owner(doc) != rest.owner(doc))
+                .collect();
+            let share = docs.len() / NODES.len();
+            assert!(moved.len() <= share + docs.len() / 20, "{}", moved.len());
+            for doc in moved {
+                assert_eq!(all.owner(doc), Some(gone), "{doc} moved without need");
+                assert_eq!(rest.owner(doc), all.ranked(doc).1, "the second takes over");
+            }
+        }
+    }
+
+    #[test]
+    fn order_and_repetition_do_not_matter() {
+        let (one, other) = (
+            Ring::new(NODES),
+            Ring::new(NODES.into_iter().rev().chain(NODES)),
+        );
+        assert_eq!(one, other);
+        assert!(one.contains(NODES[0]) && !one.without(NODES[0]).contains(NODES[0]));
+    }
+
+    #[test]
+    fn without_nodes_nobody_owns() {
+        let doc = doc("documents", "a");
+        assert_eq!(Ring::default().ranked(&doc), (None, None));
+        assert_eq!(Ring::new([NODES[0]]).ranked(&doc), (Some(NODES[0]), None));
+    }
+
+    /// A table for ever, with the document's hash, its first and its second node: a node of another version computes the same.
+    #[test]
+    fn known_documents_have_known_owners() {
+        let ring = Ring::new(NODES);
+        let known = [
+            ("documents", "a", (0xd7de_fab8_aab9_68d2, 2, 4)),
+            ("documents", "b", (0x5caf_e37a_03b0_70f4, 2, 4)),
+            ("documents", "doc-4711", (0xab7c_b12e_1e43_a307, 3, 4)),
+            ("a", "bc", (0xfde7_2eee_4d40_1f1e, 0, 3)),
+            ("ab", "c", (0x164c_43d7_c802_70a0, 1, 2)),
+            ("Sammlung", "größe/名前", (0xd196_320e_f8e2_3022, 1, 0)),
+        ];
+        for (collection, id, (document, first, second)) in known {
+            let doc = doc(collection, id);
+            assert_eq!(hash(&doc), document, "{doc}");
+            let ranked = ring.ranked(&doc);
+            let place = |node: Option<NodeId>| NODES.iter().position(|&one| Some(one) == node);
+            assert_eq!(
+                (place(ranked.0), place(ranked.1)),
+                (Some(first), Some(second)),
+                "{doc}"
+            );
+        }
+        assert_eq!(weight(NODES[0], 1), 0xdaae_e2e7_faaa_bb9a);
+    }
+}

@@ -1,0 +1,220 @@
+//! A real redis-server for one test: on a free port, nothing on disk, gone with the test.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long the server may take to start.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A redis-server that runs.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    port: u16,
+    /// What it was started with, besides its port.
+    arguments: Vec<String>,
+    /// What redis-cli needs to be let in.
+    door: Vec<String>,
+    child: Child,
+    folder: TempDir,
+}
+
+/// How the server lets people in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Open,
+    Password(&'static str),
+    /// TLS, with a certificate for `localhost` by an authority of its own, see [`RedisServer::ca`].
+    Tls,
+}
+
+impl RedisServer {
+    /// Starts a server. `None`, said loudly, where redis-server is missing and may be.
+    pub(crate) fn start(door: Door) -> Option<Self> {
+        if Command::new("redis-server")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_err()
+        {
+            let must = ["CI", "COPYDESK_REQUIRE_SERVERS"].iter().any(|name| {
+                std::env::var(name).is_ok_and(|value| ["1", "true"].contains(&&*value))
+            });
+            assert!(
+                !must,
+                "redis-server is missing: install Debian's package redis-server"
+            );
+            eprintln!(
+                "\n!!! SKIPPED: redis-server is missing. Install Debian's package redis-server.\n"
+            );
+            return None;
+        }
+        let folder = TempDir::new().expect("a folder");
+        let (arguments, door_keys) = match door {
+            Door::Open => (vec![], vec![]),
+            Door::Password(password) => (
+                words(&["--requirepass", password]),
+                words(&["--no-auth-warning", "-a", password]),
+            ),
+            Door::Tls => tls(&folder),
+        };
+        // Another may take the port between the asking and the start.
+        for _ in 0..10 {
+            let port = free_port();
+            let child = spawn(port, &arguments, &folder);
+            let mut server = Self {
+                port,
+                arguments: arguments.clone(),
+                door: door_keys.clone(),
+                child,
+                folder: TempDir::new().expect("a folder"),
+            };
+            if server.answers() {
+                server.folder = folder;
+                return Some(server);
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// Its address, for whoever is let in.
+    pub(crate) fn url(&self, user: &str) -> String {
+        match self
+            .arguments
+            .iter()
+            .any(|argument| argument == "--tls-port")
+        {
+            true => format!("rediss://{user}localhost:{}", self.port),
+            false => format!("redis://{user}127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// The certificate of the authority, where there is TLS.
+    pub(crate) fn ca(&self) -> std::path::PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Says a command, and what came of it.
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        let answer = Command::new("redis-cli")
+            .args(["-h", "localhost", "-p", &self.port.to_string()])
+            .args(&self.door)
+            .args(command)
+            .output()
+            .expect("redis-cli runs");
+        String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+    }
+
+    /// Kills it without a word.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again, on the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.port, &self.arguments, &self.folder);
+        assert!(self.answers(), "redis-server does not start again");
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let done = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Waits until it answers; `false` when it has ended.
+    fn answers(&mut self) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            if self.child.try_wait().expect("a child").is_some() {
+                return false;
+            }
+            if self.ask(&["PING"]) == "PONG" {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("redis-server does not answer");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, arguments: &[String], folder: &TempDir) -> Child {
+    let port_argument = match arguments.iter().any(|argument| argument == "--tls-port") {
+        true => vec!["--port".to_owned(), "0".to_owned()],
+        false => vec!["--port".to_owned(), port.to_string()],
+    };
+    let arguments = arguments.iter().map(|argument| match &**argument {
+        "PORT" => port.to_string(),
+        _ => argument.clone(),
+    });
+    Command::new("redis-server")
+        .args(port_argument)
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--dir", &folder.path().display().to_string()])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server starts")
+}
+
+/// Makes an authority and a certificate by it.
+fn tls(folder: &TempDir) -> (Vec<String>, Vec<String>) {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    let write = |name: &str, text: String| -> String {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::new(vec![]).expect("an authority");
+    // A name of its own: OpenSSL takes a certificate whose issuer is called as it is for one that vouches for itself.
+    let name = "An authority for tests";
+    authority.distinguished_name.push(DnType::CommonName, name);
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = authority.self_signed(&authority_key).expect("a signature");
+    let ca = write("ca.pem", ca.pem());
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+        .and_then(|params| params.signed_by(&key, &issuer))
+        .expect("a certificate");
+    let certificate = write("server.pem", certificate.pem());
+    let key = write("server.key", key.serialize_pem());
+    let server = ["--tls-port", "PORT", "--tls-auth-clients", "no"];
+    let files = [
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+    ];
+    (
+        words(&[&server[..], &files[..]].concat()),
+        words(&["--tls", "--cacert", &ca]),
+    )
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// A port that nobody has at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}

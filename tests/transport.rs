@@ -1,0 +1,571 @@
+//! One suite that every transport passes, and what only one with a server in between can go through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use copydesk::cluster::{
+    Delivery, Exchange, Health, Inbox, RedisSettings, RedisTransport, Transport,
+};
+use copydesk::id::NodeId;
+use tokio::time::{Instant, sleep, timeout};
+
+mod servers {
+    pub(crate) mod redis;
+}
+use servers::redis::{Door, RedisServer, free_port};
+
+const ANN: NodeId = NodeId(0xa);
+const BOB: NodeId = NodeId(0xb);
+const EVE: NodeId = NodeId(0xe);
+
+/// The longest that anything may take. Nothing is said by how long it took.
+const LIMIT: Duration = Duration::from_secs(10);
+
+// ---- The suite ----
+
+/// A way to make transports that reach each other.
+trait Lab {
+    async fn open(&self, node: NodeId) -> Node;
+}
+
+/// A node's two ends.
+struct Node {
+    transport: Arc<dyn Transport>,
+    inbox: Inbox,
+}
+
+struct InMemory(Exchange);
+
+impl Lab for InMemory {
+    async fn open(&self, node: NodeId) -> Node {
+        let (transport, inbox) = self.0.open(node);
+        Node { transport, inbox }
+    }
+}
+
+struct OverRedis {
+    server: RedisServer,
+    settings: RedisSettings,
+}
+
+impl OverRedis {
+    fn start(door: Door) -> Option<Self> {
+        let server = RedisServer::start(door)?;
+        let settings = RedisSettings {
+            url: server.url("").parse().unwrap(),
+            command_timeout_ms: 1_000,
+            ..RedisSettings::default()
+        };
+        Some(Self { server, settings })
+    }
+
+    /// The name of a node's inbox.
+    fn key(&self, node: NodeId) -> String {
+        format!("{}in:{node}", self.settings.prefix)
+    }
+}
+
+impl Lab for OverRedis {
+    async fn open(&self, node: NodeId) -> Node {
+        let node = open(&self.settings, node);
+        node.good().await;
+        node
+    }
+}
+
+/// Each of these runs on every transport.
+macro_rules! suite {
+    ($($test:ident),* $(,)?) => {
+        mod in_memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::InMemory(super::Exchange::new())).await;
+            })*
+        }
+        mod over_redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if let Some(lab) = super::OverRedis::start(super::Door::Open) {
+                    super::$test(lab).await;
+                }
+            })*
+        }
+    };
+}
+
+suite![
+    order_is_kept_between_two_nodes,
+    many_send_to_one_and_each_keeps_its_order,
+    a_node_hears_itself,
+    big_messages_arrive_whole,
+    empty_messages_arrive,
+    who_takes_nothing_holds_up_nobody,
+    a_node_that_never_was_holds_up_nobody,
+    what_is_closed_says_so,
+];
+
+async fn order_is_kept_between_two_nodes(lab: impl Lab) {
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    for number in 0..3_000 {
+        ann.send(BOB, number);
+    }
+    assert_eq!(
+        bob.numbers(ANN, 3_000).await,
+        (0..3_000).collect::<Vec<_>>()
+    );
+    assert_eq!(bob.transport.counts().received, 3_000);
+    until(|| ann.transport.counts().sent == 3_000).await;
+    assert_eq!(ann.transport.counts().dropped, 0);
+}
+
+async fn many_send_to_one_and_each_keeps_its_order(lab: impl Lab) {
+    let mut bob = lab.open(BOB).await;
+    let mut senders = Vec::new();
+    for name in 100..108 {
+        senders.push((NodeId(name), lab.open(NodeId(name)).await));
+    }
+    let sending = senders.iter().map(|(_, sender)| {
+        let transport = Arc::clone(&sender.transport);
+        tokio::spawn(async move {
+            for number in 0..400_u32 {
+                transport.send(BOB, number.to_le_bytes().to_vec().into());
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let sending: Vec<_> = sending.collect();
+    let mut next = vec![0; senders.len()];
+    while next.iter().any(|&number| number < 400) {
+        let delivery = bob.receive().await;
+        let from = senders.iter().position(|&(name, _)| name == delivery.from);
+        for message in &delivery.messages {
+            assert_eq!(number(message), next[from.unwrap()]);
+            next[from.unwrap()] += 1;
+        }
+    }
+    for sender in sending {
+        sender.await.unwrap();
+    }
+}
+
+async fn a_node_hears_itself(lab: impl Lab) {
+    let mut ann = lab.open(ANN).await;
+    ann.send(ANN, 7);
+    assert_eq!(ann.numbers(ANN, 1).await, [7]);
+    ann.good().await;
+}
+
+async fn big_messages_arrive_whole(lab: impl Lab) {
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    let big = |byte: u8| -> Bytes { (0..2 << 20).map(|at| byte ^ (at % 251) as u8).collect() };
+    for byte in 0..5 {
+        ann.transport.send(BOB, big(byte));
+        ann.send(BOB, u32::from(byte));
+    }
+    let mut received = Vec::new();
+    while received.len() < 10 {
+        received.extend(bob.receive().await.messages);
+    }
+    for (byte, pair) in (0..).zip(received.chunks(2)) {
+        assert!(pair[0] == big(byte), "the bytes of message {byte} differ");
+        assert_eq!(number(&pair[1]), u32::from(byte));
+    }
+}
+
+async fn empty_messages_arrive(lab: impl Lab) {
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    ann.transport.send(BOB, Bytes::new());
+    ann.transport.send(BOB, Bytes::from_static(&[0]));
+    let mut received = Vec::new();
+    while received.len() < 2 {
+        received.extend(bob.receive().await.messages);
+    }
+    assert_eq!(received, [&[][..], &[0]]);
+}
+
+async fn who_takes_nothing_holds_up_nobody(lab: impl Lab) {
+    let (ann, mut bob, eve) = (
+        lab.open(ANN).await,
+        lab.open(BOB).await,
+        lab.open(EVE).await,
+    );
+    let flood = Bytes::from(vec![0; 16 << 10]);
+    for number in 0..1_000 {
+        // 80 MB in all for Eve, which is more than anybody keeps for her.
+        for _ in 0..5 {
+            ann.transport.send(EVE, flood.clone());
+        }
+        ann.send(BOB, number);
+    }
+    assert_eq!(
+        bob.numbers(ANN, 1_000).await,
+        (0..1_000).collect::<Vec<_>>()
+    );
+    assert!(ann.transport.counts().dropped > 0, "Eve's share is bounded");
+    drop(eve);
+}
+
+async fn a_node_that_never_was_holds_up_nobody(lab: impl Lab) {
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    for number in 0..100 {
+        ann.send(NodeId(0xdead), number);
+        ann.send(BOB, number);
+    }
+    assert_eq!(bob.numbers(ANN, 100).await, (0..100).collect::<Vec<_>>());
+}
+
+async fn what_is_closed_says_so(lab: impl Lab) {
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    ann.send(BOB, 1);
+    ann.transport.close().await;
+    assert_eq!(bob.numbers(ANN, 1).await, [1], "what was queued went out");
+    ann.send(BOB, 2);
+    let counts = ann.transport.counts();
+    assert_eq!((counts.sent, counts.dropped), (1, 1));
+    let Node {
+        mut inbox,
+        transport,
+    } = bob;
+    transport.close().await;
+    transport.close().await;
+    assert_eq!(timeout(LIMIT, inbox.receive()).await.unwrap(), None);
+}
+
+// ---- In memory: as bad as a network ----
+
+#[tokio::test]
+async fn an_exchange_loses_doubles_and_cuts_as_it_is_told() {
+    let exchange = Exchange::new();
+    let lab = InMemory(exchange.clone());
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    exchange.lose_one_in(3);
+    (0..6).for_each(|number| ann.send(BOB, number));
+    assert_eq!(bob.numbers(ANN, 4).await, [0, 1, 3, 4]);
+    exchange.lose_one_in(0);
+    exchange.double_one_in(2);
+    (0..4).for_each(|number| ann.send(BOB, number));
+    assert_eq!(bob.numbers(ANN, 6).await, [0, 1, 1, 2, 3, 3]);
+    exchange.double_one_in(0);
+    exchange.cut(BOB, ANN);
+    ann.send(BOB, 1);
+    ann.send(ANN, 1);
+    assert!(bob.transport.health().borrow().is_good(), "nobody tells it");
+    exchange.heal();
+    ann.send(BOB, 2);
+    assert_eq!(bob.numbers(ANN, 1).await, [2]);
+    exchange.isolate(BOB);
+    ann.send(BOB, 3);
+    bob.send(BOB, 3);
+    assert_eq!(
+        *bob.transport.health().borrow(),
+        Health::Bad("isolated".into())
+    );
+    assert!(ann.transport.health().borrow().is_good());
+    exchange.heal();
+    ann.send(BOB, 4);
+    assert_eq!(bob.numbers(ANN, 1).await, [4]);
+    bob.good().await;
+}
+
+// ---- Redis: what a server can do to us ----
+
+/// A test of its own over Redis.
+macro_rules! over_redis {
+    ($(async fn $test:ident($lab:ident) $body:block)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            #[allow(unused_mut, reason = "some kill the server")]
+            if let Some(mut $lab) = OverRedis::start(Door::Open) $body
+        })*
+    };
+}
+
+over_redis! {
+    async fn what_is_sent_after_a_flush_arrives(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        let flushing = async {
+            loop {
+                assert_eq!(lab.server.ask(&["FLUSHALL"]), "OK");
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // Between two flushes there is room for many, and whoever waits asks again.
+        let talking = async {
+            for number in 0..100 {
+                ann.insist(&mut bob, number).await;
+            }
+        };
+        tokio::select! {
+            () = flushing => unreachable!("it flushes for ever"),
+            () = talking => {}
+        }
+        ann.good().await;
+        bob.good().await;
+        (0..100).for_each(|number| ann.send(BOB, 1_000 + number));
+        while number(bob.receive().await.messages.last().unwrap()) != 1_099 {}
+        let expiry: i64 = lab.server.ask(&["PTTL", &lab.key(BOB)]).parse().unwrap();
+        assert!((1..=60_000).contains(&expiry), "{expiry}");
+    }
+
+    async fn ids_that_go_back_are_noticed(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        // A server whose clock is an hour ahead, and another in its place that has the right time.
+        let now = lab.server.ask(&["TIME"]);
+        let seconds: u64 = now.lines().next().unwrap().parse().unwrap();
+        let ahead = format!("{}-0", (seconds + 3_600) * 1_000);
+        lab.server.ask(&["XADD", &lab.key(BOB), &ahead, "f", "poison"]);
+        until(|| bob.transport.counts().poison == 1).await;
+        assert_eq!(lab.server.ask(&["DEL", &lab.key(BOB)]), "1");
+        ann.insist(&mut bob, 1).await;
+        bob.good().await;
+    }
+
+    async fn a_server_that_is_killed_and_started_again(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        ann.insist(&mut bob, 1).await;
+        lab.server.kill();
+        let reason = ann.bad().await;
+        assert!(reason.contains("redis"), "{reason}");
+        bob.bad().await;
+        // What is sent meanwhile has its bound, and is not kept for later.
+        let flood = Bytes::from(vec![0; 1 << 20]);
+        (0..100).for_each(|_| ann.transport.send(BOB, flood.clone()));
+        assert!(ann.transport.counts().dropped >= 80);
+        lab.server.restart();
+        ann.good().await;
+        bob.good().await;
+        ann.insist(&mut bob, 2).await;
+        assert_eq!(bob.transport.counts().poison, 0);
+    }
+
+    async fn a_server_that_is_stopped_and_goes_on(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        lab.server.signal("STOP");
+        ann.bad().await;
+        bob.bad().await;
+        ann.send(BOB, 1);
+        // Longer than any of our limits for an answer.
+        sleep(Duration::from_secs(3)).await;
+        lab.server.signal("CONT");
+        ann.good().await;
+        bob.good().await;
+        ann.insist(&mut bob, 2).await;
+    }
+
+    async fn a_slow_reader_loses_the_oldest_and_holds_up_nobody(lab) {
+        lab.settings.inbox_entries_max = 300;
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        // One entry each, because each waits for the one before to be out.
+        for number in 0..1_500_u32 {
+            ann.send(BOB, number);
+            until(|| ann.transport.counts().sent > u64::from(number)).await;
+        }
+        let kept: u32 = lab.server.ask(&["XLEN", &lab.key(BOB)]).parse().unwrap();
+        // Redis trims whole nodes of its tree, which hold a hundred entries.
+        assert!(kept <= 300 + 100, "{kept} entries");
+        bob.bad().await;
+        ann.good().await;
+        let mut numbers = Vec::new();
+        while numbers.last() != Some(&1_499) {
+            numbers.extend(bob.receive().await.messages.iter().map(number));
+        }
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert!(numbers.len() < 1_500, "the oldest are gone");
+        bob.good().await;
+        ann.insist(&mut bob, 5_000).await;
+        // What was read is cleared away.
+        until(|| lab.server.ask(&["XLEN", &lab.key(BOB)]).parse::<u32>().unwrap() < 5).await;
+    }
+
+    async fn poison_is_skipped_and_counted(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        let poison: [&[&str]; 7] = [
+            &["x", "y"],
+            &["f", "a"],
+            &["f", "a", "m", "text"],
+            &["f", "nobody", "m", "\u{1}"],
+            &["f", "a", "p", "5"],
+            &["f", "b", "p", "now"],
+            &["m", "\u{1}", "f", "a"],
+        ];
+        for fields in poison {
+            let id = lab.server.ask(&[&["XADD", &lab.key(BOB), "*"][..], fields].concat());
+            assert!(id.contains('-'), "{id}");
+        }
+        let script = r"return redis.call('XADD', KEYS[1], '*', '\255\254', '\255', '\255', '\0')";
+        lab.server.ask(&["EVAL", script, "1", &lab.key(BOB)]);
+        ann.send(BOB, 1);
+        assert_eq!(bob.numbers(ANN, 1).await, [1]);
+        assert_eq!(bob.transport.counts().poison, 8);
+        bob.good().await;
+    }
+
+    async fn an_inbox_that_is_no_stream_spoils_nothing_else(lab) {
+        let (ann, bob, mut eve) = (lab.open(ANN).await, lab.open(BOB).await, lab.open(EVE).await);
+        lab.server.ask(&["SET", &lab.key(BOB), "what"]);
+        let reason = bob.bad().await;
+        assert!(reason.contains("WRONGTYPE"), "{reason}");
+        (0..10).for_each(|number| [BOB, EVE].iter().for_each(|&to| ann.send(to, number)));
+        assert_eq!(eve.numbers(ANN, 10).await, (0..10).collect::<Vec<_>>());
+        ann.good().await;
+        lab.server.ask(&["DEL", &lab.key(BOB)]);
+        bob.good().await;
+    }
+
+    async fn a_node_that_leaves_takes_its_inbox_along(lab) {
+        let (ann, bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        bob.transport.close().await;
+        assert_eq!(lab.server.ask(&["KEYS", "*"]), lab.key(ANN));
+        // One that is killed leaves it to expire, even when others still write to it.
+        ann.send(BOB, 1);
+        until(|| lab.server.ask(&["EXISTS", &lab.key(BOB)]) == "1").await;
+        until(|| lab.server.ask(&["PTTL", &lab.key(BOB)]).parse::<i64>().unwrap() > 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_server_is_no_obstacle_to_a_start() {
+    let settings = RedisSettings {
+        url: format!("redis://127.0.0.1:{}", free_port())
+            .parse()
+            .unwrap(),
+        ..RedisSettings::default()
+    };
+    let ann = open(&settings, ANN);
+    ann.send(BOB, 1);
+    let told = |reason: &str| reason.contains("refused");
+    until(|| matches!(&*ann.transport.health().borrow(), Health::Bad(reason) if told(reason)))
+        .await;
+    ann.transport.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_opens_the_door() {
+    let Some(mut lab) = OverRedis::start(Door::Password("s3cret/@:#")) else {
+        return;
+    };
+    let stranger = open(&lab.settings, ANN);
+    let reason = stranger.bad_for("NOAUTH").await;
+    assert!(!stranger.transport.health().borrow().is_good(), "{reason}");
+    lab.settings.url = lab.server.url(":wr0ng@").parse().unwrap();
+    open(&lab.settings, ANN).bad_for("WRONGPASS").await;
+    lab.settings.url = lab.server.url(":s3cret%2F%40%3A%23@").parse().unwrap();
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    ann.insist(&mut bob, 1).await;
+    assert!(!format!("{:?} {:?}", lab.settings, ann.transport).contains("s3cret"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_an_authority_of_our_own() {
+    let Some(mut lab) = OverRedis::start(Door::Tls) else {
+        return;
+    };
+    let ca_file = Some(lab.server.ca());
+    let other = OverRedis::start(Door::Tls).expect("the first has started");
+    lab.settings.ca_file = Some(other.server.ca());
+    open(&lab.settings, ANN).bad_for("certificate").await;
+    lab.settings.ca_file = ca_file;
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    ann.insist(&mut bob, 1).await;
+    let big = Bytes::from(vec![9; 2 << 20]);
+    ann.transport.send(BOB, big.clone());
+    assert!(bob.receive().await.messages == [big]);
+    lab.settings.ca_file = Some("/nowhere/ca.pem".into());
+    let error = RedisTransport::open(&lab.settings, EVE)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/nowhere/ca.pem"), "{error}");
+}
+
+// ---- What the tests say ----
+
+fn open(settings: &RedisSettings, node: NodeId) -> Node {
+    let (transport, inbox) = RedisTransport::open(settings, node).unwrap();
+    Node { transport, inbox }
+}
+
+impl Node {
+    fn send(&self, to: NodeId, number: u32) {
+        self.transport
+            .send(to, number.to_le_bytes().to_vec().into());
+    }
+
+    /// Says a number to Bob, again and again, as whoever waits does, until it arrives.
+    async fn insist(&self, bob: &mut Self, number: u32) {
+        let since = Instant::now();
+        while since.elapsed() < LIMIT {
+            self.send(BOB, number);
+            let heard = async {
+                loop {
+                    let delivery = bob.receive().await;
+                    if delivery
+                        .messages
+                        .iter()
+                        .any(|message| self::number(message) == number)
+                    {
+                        return;
+                    }
+                }
+            };
+            if timeout(Duration::from_millis(100), heard).await.is_ok() {
+                return;
+            }
+        }
+        panic!("{number} does not arrive");
+    }
+
+    async fn receive(&mut self) -> Delivery {
+        let received = timeout(LIMIT, self.inbox.receive()).await;
+        received.expect("something arrives").expect("it is open")
+    }
+
+    /// So many numbers of one sender, in the order in which they came.
+    async fn numbers(&mut self, from: NodeId, count: usize) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            let delivery = self.receive().await;
+            assert_eq!(delivery.from, from);
+            numbers.extend(delivery.messages.iter().map(number));
+        }
+        numbers
+    }
+
+    async fn good(&self) {
+        let mut health = self.transport.health();
+        let good = timeout(LIMIT, health.wait_for(Health::is_good)).await;
+        good.expect("messages pass").expect("it is open");
+    }
+
+    /// Waits until nothing passes; the reason.
+    async fn bad(&self) -> String {
+        self.bad_for("").await
+    }
+
+    /// Waits until nothing passes for a reason with this word in it; the reason.
+    async fn bad_for(&self, word: &str) -> String {
+        let mut health = self.transport.health();
+        let so = |health: &Health| matches!(health, Health::Bad(reason) if reason.contains(word));
+        let bad = timeout(LIMIT, health.wait_for(so)).await;
+        let now = self.transport.health().borrow().clone();
+        match &*bad
+            .unwrap_or_else(|_| panic!("not bad for {word}: {now:?}"))
+            .expect("it is open")
+        {
+            Health::Bad(reason) => reason.to_string(),
+            Health::Good => unreachable!("it is bad"),
+        }
+    }
+}
+
+fn number(message: &Bytes) -> u32 {
+    u32::from_le_bytes(message[..].try_into().expect("a number"))
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < LIMIT, "it does not come to pass");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
