@@ -4,12 +4,14 @@
 
 mod channel;
 mod frame;
+mod membership;
 mod outgoing;
 mod redis;
 mod ring;
 mod transport;
 
 pub use channel::Exchange;
+pub use membership::{Due, Membership};
 pub use redis::{BadRedisUrl, RedisSettings, RedisTransport, RedisTrouble, RedisUrl};
 pub use ring::Ring;
 pub use transport::{Counts, Delivery, Health, Inbox, Transport};
