@@ -53,7 +53,7 @@ impl OverRedis {
     fn start(door: Door) -> Option<Self> {
         let server = RedisServer::start(door)?;
         let settings = RedisSettings {
-            url: server.url("").parse().unwrap(),
+            url: Some(server.url("").parse().unwrap()),
             command_timeout_ms: 1_000,
             ..RedisSettings::default()
         };
@@ -448,9 +448,9 @@ async fn a_password_opens_the_door() {
     let stranger = open(&lab.settings, ANN);
     let reason = stranger.bad_for("NOAUTH").await;
     assert!(!stranger.transport.health().borrow().is_good(), "{reason}");
-    lab.settings.url = lab.server.url(":wr0ng@").parse().unwrap();
+    lab.settings.url = Some(lab.server.url(":wr0ng@").parse().unwrap());
     open(&lab.settings, ANN).bad_for("WRONGPASS").await;
-    lab.settings.url = lab.server.url(":s3cret%2F%40%3A%23@").parse().unwrap();
+    lab.settings.url = Some(lab.server.url(":s3cret%2F%40%3A%23@").parse().unwrap());
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     ann.insist(&mut bob, 1).await;
     assert!(!format!("{:?} {:?}", lab.settings, ann.transport).contains("s3cret"));

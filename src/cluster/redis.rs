@@ -206,10 +206,10 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
         let deadline = newest.unwrap_or(link.started) + PING_PATIENCE;
         let overdue = deadline <= Instant::now();
         if overdue {
-            tell(&health, Health::Bad(link.trouble()));
+            tell(&health, &Health::Bad(link.trouble()));
         } else if newest.is_some() {
             lock(&link.trouble).take();
-            tell(&health, Health::Good);
+            tell(&health, &Health::Good);
         }
         // While it is bad, to tell the reason of now.
         let next = if overdue {
@@ -223,11 +223,11 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
     }
 }
 
-fn tell(health: &watch::Sender<Health>, news: Health) {
+fn tell(health: &watch::Sender<Health>, news: &Health) {
     let before = health.send_replace(news.clone());
-    match &news {
+    match news {
         Health::Good if !before.is_good() => info!("messages pass between nodes"),
-        Health::Bad(reason) if before != news => {
+        Health::Bad(reason) if before != *news => {
             warn!(%reason, "messages do not pass between nodes")
         }
         Health::Good | Health::Bad(_) => {}

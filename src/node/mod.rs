@@ -1,12 +1,16 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
 mod bell;
+mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod outbox;
+mod peers;
 mod presence;
 mod reply;
+mod rumours;
 mod task;
+mod wire;
 
 pub use bell::{Bell, Ringing};
 pub use node::{Node, NodeSettings, Unasked};

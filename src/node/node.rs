@@ -8,16 +8,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::outbox::Outbox;
+use super::peers::Peers;
 use super::presence::Hub;
 use super::reply::ReplyTo;
 use super::task::{Post, Task};
-use crate::doc::{Ask, DocumentSettings, Now};
+use super::wire::Message;
+use crate::cluster::{Health, Transport};
+use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, NodeId, SessionId};
-use crate::store::Store;
+use crate::log::{Epoch, Revision};
+use crate::store::{Beat, Store};
 
 /// What bounds a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +33,10 @@ pub struct NodeSettings {
     pub documents_max: usize,
     /// How many requests may wait for one document. When they are as many, the sockets that have more are not read.
     pub mailbox_max: usize,
+    /// How many documents are claimed at once: when a node goes, others take over all that it had.
+    pub claims_max: usize,
+    /// How often a node says that it lives, in milliseconds.
+    pub heartbeat_ms: u64,
     /// What bounds each document.
     #[serde(skip)]
     pub document: DocumentSettings,
@@ -38,6 +46,10 @@ impl NodeSettings {
     pub(super) fn idle_close(&self) -> Duration {
         Duration::from_millis(self.idle_close_ms)
     }
+
+    pub(super) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
 }
 
 impl Default for NodeSettings {
@@ -46,6 +58,8 @@ impl Default for NodeSettings {
             idle_close_ms: 60_000,
             documents_max: 200_000,
             mailbox_max: 1_024,
+            claims_max: 64,
+            heartbeat_ms: 1_000,
             document: DocumentSettings::default(),
         }
     }
@@ -55,6 +69,11 @@ impl Default for NodeSettings {
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    /// What people call it.
+    name: Arc<str>,
+    peers: Arc<Peers>,
+    /// Taken by who claims.
+    claims: Semaphore,
     store: Arc<dyn Store>,
     settings: NodeSettings,
     hub: Hub,
@@ -75,6 +94,35 @@ struct Mailbox {
     /// Which of the document's tasks it leads to.
     incarnation: u64,
     sender: mpsc::Sender<Post>,
+    standing: Arc<Standing>,
+}
+
+/// What a document's task tells the node of its machine.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// The epoch under which it is owned; 0: it is not.
+    owned: AtomicU64,
+    /// One more than the revision that it is followed at; 0: it is not.
+    followed: AtomicU64,
+}
+
+impl Standing {
+    pub(super) fn set(&self, owned: Option<Epoch>, followed: Option<Revision>) {
+        let owned = owned.map_or(0, |epoch| epoch.0);
+        self.owned.store(owned, Ordering::Relaxed);
+        let followed = followed.map_or(0, |head| head.0 + 1);
+        self.followed.store(followed, Ordering::Relaxed);
+    }
+
+    fn owned(&self) -> Option<Epoch> {
+        let epoch = self.owned.load(Ordering::Relaxed);
+        (epoch > 0).then_some(Epoch(epoch))
+    }
+
+    fn followed(&self) -> Option<Revision> {
+        let followed = self.followed.load(Ordering::Relaxed);
+        followed.checked_sub(1).map(Revision)
+    }
 }
 
 /// Why a document was not asked.
@@ -89,19 +137,25 @@ pub enum Unasked {
 }
 
 impl Node {
-    /// A node without documents, whose tasks will run on `runtime`. `id` is drawn anew at every start.
+    /// A node without documents, whose tasks will run on `runtime`. `id` is drawn anew at every start. It owns
+    /// everything, until it [takes part](Self::take_part) in a cluster by way of a `transport`.
     #[must_use]
     pub fn new(
-        id: NodeId,
+        (id, name): (NodeId, &str),
         store: Arc<dyn Store>,
+        transport: Option<Arc<dyn Transport>>,
         settings: NodeSettings,
         runtime: Handle,
     ) -> Arc<Self> {
+        let peers = Arc::new(Peers::new(id, transport));
         Arc::new(Self {
             id,
+            name: name.into(),
+            hub: Hub::new(peers.clone()),
+            peers,
+            claims: Semaphore::new(settings.claims_max),
             store,
             settings,
-            hub: Hub::default(),
             runtime,
             started: Instant::now(),
             documents: Mutex::default(),
@@ -172,6 +226,77 @@ impl Node {
         }
     }
 
+    /// Something that another node says about a document. A submit or a subscription opens it; the rest is of interest only
+    /// where it is open. Never waits: what finds the mailbox full is lost, and said again.
+    pub(super) fn linked(self: &Arc<Self>, from: NodeId, doc: &DocId, link: Link) {
+        let opens = matches!(link, Link::Submit(_) | Link::Subscribe { .. });
+        let mailbox = if opens {
+            self.open(doc).ok()
+        } else {
+            self.lock().get(doc).cloned()
+        };
+        if let Some(mailbox) = mailbox {
+            let _ = mailbox.sender.try_send(Post::Linked { from, link });
+        }
+    }
+
+    /// Something that the store says about an open document; said again with the next heartbeat.
+    pub(super) fn told(&self, doc: &DocId, event: Event) {
+        let mailbox = self.lock().get(doc).cloned();
+        if let Some(mailbox) = mailbox {
+            let _ = mailbox.sender.try_send(Post::Told(event));
+        }
+    }
+
+    /// What the next heartbeat says.
+    pub(super) fn next_beat(&self) -> Beat {
+        let mut beat = Beat {
+            me: self.id,
+            name: self.name.clone(),
+            takes_part: !self.peers.is_leaving() && self.health().is_good(),
+            owned: Vec::new(),
+            followed: Vec::new(),
+        };
+        for (doc, mailbox) in &*self.lock() {
+            let (owned, followed) = (mailbox.standing.owned(), mailbox.standing.followed());
+            beat.owned.extend(owned.map(|epoch| (doc.clone(), epoch)));
+            beat.followed
+                .extend(followed.map(|head| (doc.clone(), head)));
+        }
+        beat
+    }
+
+    /// Takes no more documents: the others are told, and take over what this node owns. Its sockets are still served.
+    pub async fn leave_ring(self: &Arc<Self>) {
+        self.peers.leaves(self.id);
+        self.peers.send_all(&Message::Leaving);
+        if let Err(error) = self.beat().await {
+            tracing::warn!(%error, "the store was not told that this node leaves");
+        }
+    }
+
+    /// Whether there may be other nodes.
+    #[must_use]
+    pub fn is_in_cluster(&self) -> bool {
+        self.peers.has_transport()
+    }
+
+    /// Whether other nodes hear this one, and it hears them; and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.peers.health()
+    }
+
+    /// Gives up the way to the other nodes.
+    pub async fn close_peers(&self) {
+        self.peers.close().await;
+    }
+
+    /// Waits for the right to claim: so many claims at once, and no more.
+    pub(super) async fn may_claim(&self) -> Option<SemaphorePermit<'_>> {
+        self.claims.acquire().await.ok()
+    }
+
     /// Opens no more documents, and waits until what was accepted is durable; `false`: not within `patience`.
     pub async fn stop(&self, patience: Duration) -> bool {
         self.stopping.store(true, Ordering::SeqCst);
@@ -202,14 +327,16 @@ impl Node {
         }
         let (sender, receiver) = mpsc::channel(self.settings.mailbox_max);
         let incarnation = self.next_incarnation.fetch_add(1, Ordering::Relaxed);
+        let standing = Arc::new(Standing::default());
         let mailbox = Arc::new(Mailbox {
             incarnation,
             sender,
+            standing: standing.clone(),
         });
         documents.insert(doc.clone(), mailbox.clone());
         // The task ends itself: when it is idle, finished, or has panicked.
-        self.runtime
-            .spawn(Task::new(doc.clone(), incarnation, self.clone(), receiver).run());
+        let task = Task::new(doc.clone(), incarnation, self.clone(), receiver, standing);
+        self.runtime.spawn(task.run());
         Ok(mailbox)
     }
 
@@ -247,6 +374,14 @@ impl Node {
         self.id
     }
 
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     pub(super) fn settings(&self) -> &NodeSettings {
         &self.settings
     }
@@ -280,12 +415,14 @@ mod tests {
     #[tokio::test]
     async fn a_document_stays_open_for_whoever_is_about_to_ask() {
         let store = Arc::new(MemoryStore::new());
-        let node = Node::new(NodeId(1), store, NodeSettings::default(), Handle::current());
+        let settings = NodeSettings::default();
+        let node = Node::new((NodeId(1), "a"), store, None, settings, Handle::current());
         let doc = DocId::parse("c", "d").unwrap();
         let (sender, mut receiver) = mpsc::channel(1);
         let mailbox = Arc::new(Mailbox {
             incarnation: 1,
             sender,
+            standing: Arc::default(),
         });
         node.lock().insert(doc.clone(), mailbox.clone());
         assert!(!node.close_unless_wanted(&doc, || receiver.is_empty()));

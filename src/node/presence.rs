@@ -2,26 +2,50 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::outbox::Outbox;
-use crate::id::{ClientId, Name, SessionId};
+use super::peers::Peers;
+use crate::id::{ClientId, Name, NodeId, SessionId};
 use crate::protocol::{self, Presence};
 
-/// The presence channels of this node's sessions.
-#[derive(Debug, Default)]
+/// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`.
+#[derive(Debug)]
 pub struct Hub {
-    channels: Mutex<HashMap<Name, Channel>>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) channels: Mutex<HashMap<Name, Channel>>,
+    /// For the channels whose home this node is: the nodes that listen, and when they said so last.
+    pub(super) listening: Mutex<HashMap<Name, BTreeMap<NodeId, Instant>>>,
 }
 
 #[derive(Debug, Default)]
-struct Channel {
-    subscribers: BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
+pub(super) struct Channel {
+    pub(super) subscribers: BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
     /// The values that are not gone, each with the session that said it last. A client that came back over a new socket
     /// takes its values along: the end of its old socket does not end them.
-    published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
+    pub(super) published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
+    /// The values of clients on other nodes, while somebody here listens.
+    pub(super) remote: BTreeMap<(ClientId, Name), Remote>,
+}
+
+/// A value of a client on another node.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) node: NodeId,
+    pub(super) presence: Presence,
+    /// When its node said last that it is there.
+    pub(super) heard: Instant,
 }
 
 impl Hub {
+    pub(super) fn new(peers: Arc<Peers>) -> Self {
+        Self {
+            peers,
+            channels: Mutex::default(),
+            listening: Mutex::default(),
+        }
+    }
+
     /// A session listens to a channel. The others are asked to say their values again: that is how it learns them.
     pub fn subscribe(
         &self,
@@ -33,14 +57,16 @@ impl Hub {
         let mut channels = self.lock();
         let subscribers = &mut channels.entry(channel.clone()).or_default().subscribers;
         subscribers.insert(session, (client.clone(), outbox.clone()));
-        ask(channel, session, subscribers);
+        ask(channel, Some(session), subscribers);
+        drop(channels);
+        self.listen(channel);
     }
 
     /// A session listens no more. What it says itself stays.
     pub fn unsubscribe(&self, session: SessionId, channel: &Name) {
         let mut channels = self.lock();
         if let Some(found) = channels.get_mut(channel) {
-            found.subscribers.remove(&session);
+            found.leave(session);
             if found.is_empty() {
                 channels.remove(channel);
             }
@@ -50,8 +76,9 @@ impl Hub {
     /// A session wants the others to say their values again.
     pub fn request(&self, session: SessionId, channel: &Name) {
         if let Some(found) = self.lock().get(channel) {
-            ask(channel, session, &found.subscribers);
+            ask(channel, Some(session), &found.subscribers);
         }
+        self.ask_elsewhere(channel);
     }
 
     /// A session says a value: the channel's others are told, and the session itself, as its ack.
@@ -70,8 +97,10 @@ impl Hub {
         }
         let channel = channels.entry(presence.channel.clone()).or_default();
         channel.tell(client, &frame);
+        self.say_elsewhere(client, &presence);
         let name = presence.channel.clone();
         let key = (client.clone(), presence.id.clone());
+        channel.remote.remove(&key);
         if presence.is_gone() {
             channel.published.remove(&key);
         } else {
@@ -92,7 +121,7 @@ impl Hub {
             let Some(channel) = all.get_mut(name) else {
                 continue;
             };
-            channel.subscribers.remove(&session);
+            channel.leave(session);
             let gone: Vec<_> = channel
                 .published
                 .extract_if(.., |_, (by, _)| *by == session)
@@ -101,6 +130,7 @@ impl Hub {
                 presence.value = "null".into();
                 presence.version += 1;
                 channel.tell(&client, &protocol::presence(&client, &presence));
+                self.say_elsewhere(&client, &presence);
             }
             if channel.is_empty() {
                 all.remove(name);
@@ -108,7 +138,7 @@ impl Hub {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,8 +148,15 @@ impl Channel {
         self.subscribers.is_empty() && self.published.is_empty()
     }
 
+    fn leave(&mut self, session: SessionId) {
+        self.subscribers.remove(&session);
+        if self.subscribers.is_empty() {
+            self.remote.clear();
+        }
+    }
+
     /// Tells all but the client itself.
-    fn tell(&self, client: &ClientId, frame: &bytes::Bytes) {
+    pub(super) fn tell(&self, client: &ClientId, frame: &bytes::Bytes) {
         for (other, outbox) in self.subscribers.values() {
             if other != client {
                 let _ = outbox.push(frame.clone());
@@ -128,14 +165,15 @@ impl Channel {
     }
 }
 
-fn ask(
+/// Asks the subscribers to say their values again, but for the one who wants to know.
+pub(super) fn ask(
     channel: &Name,
-    session: SessionId,
+    session: Option<SessionId>,
     subscribers: &BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
 ) {
     let frame = protocol::presence_requested(channel);
     for (other, (_, outbox)) in subscribers {
-        if *other != session {
+        if Some(*other) != session {
             let _ = outbox.push(frame.clone());
         }
     }
@@ -166,6 +204,10 @@ mod tests {
         }
     }
 
+    fn alone() -> Hub {
+        Hub::new(Arc::new(Peers::new(NodeId(1), None)))
+    }
+
     fn value(version: u64, value: &str) -> Presence {
         let (channel, id) = (Name::parse("ch").unwrap(), Name::parse("p").unwrap());
         Presence {
@@ -179,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_client_that_came_back_outlives_its_old_socket() {
-        let hub = Hub::default();
+        let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (old, new, bob) = (member(1, "ann"), member(2, "ann"), member(3, "bob"));
         hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
@@ -197,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_comes_after_its_session_left_leaves_no_ghost() {
-        let hub = Hub::default();
+        let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
@@ -211,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_makes_the_others_speak() {
-        let hub = Hub::default();
+        let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         hub.subscribe(ann.0, &ann.1, &ann.2, &channel);

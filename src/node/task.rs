@@ -10,15 +10,18 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use super::bell::Round;
-use super::node::Node;
+use super::node::{Node, Standing};
 use super::outbox::{Outbox, Slow};
+use super::peers;
 use super::reply::{Bulk, ReplyTo};
-use crate::doc::{Action, Answer, Ask, Document, Event, Ticket};
-use crate::id::{DocId, SessionId};
+use super::wire::Message;
+use crate::cluster::Ring;
+use crate::doc::{Action, Answer, Ask, Document, Event, Link, Ticket};
+use crate::id::{DocId, NodeId, SessionId};
 use crate::log::{Entry, Fence, Snapshot, Tail};
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
 use crate::store::{Batch, Loaded, Reach, StoreError};
@@ -35,6 +38,10 @@ pub(super) enum Post {
     },
     /// A session ended.
     Left(SessionId),
+    /// Another node says something.
+    Linked { from: NodeId, link: Link },
+    /// The store says something.
+    Told(Event),
     /// The node stops: end as soon as everything accepted is durable.
     Finish,
 }
@@ -86,6 +93,8 @@ pub(super) struct Task {
     document: Document,
     node: Arc<Node>,
     mailbox: mpsc::Receiver<Post>,
+    ring: watch::Receiver<Ring>,
+    standing: Arc<Standing>,
     members: HashMap<SessionId, Member>,
     next_ticket: u64,
     /// What the store is doing for the document. Bounded: the machine has one of each kind under way.
@@ -114,14 +123,19 @@ impl Task {
         incarnation: u64,
         node: Arc<Node>,
         mailbox: mpsc::Receiver<Post>,
+        standing: Arc<Standing>,
     ) -> Self {
-        let document = Document::new(node.id(), node.id(), node.settings().document.clone());
+        let ring = node.peers().watch_ring();
+        let owner = peers::owner(&ring.borrow(), &doc, node.id());
+        let document = Document::new(node.id(), owner, node.settings().document.clone());
         Self {
             doc,
             incarnation,
             document,
             node,
             mailbox,
+            ring,
+            standing,
             members: HashMap::new(),
             next_ticket: 0,
             effects: FuturesUnordered::new(),
@@ -166,11 +180,17 @@ impl Task {
                     self.members.remove(&session);
                     Event::Left(session)
                 }
+                Post::Linked { from, link } => Event::Linked { from, link },
+                Post::Told(event) => event,
                 Post::Finish => {
                     self.finishing = true;
                     Event::Timeout
                 }
             },
+            Ok(()) = self.ring.changed() => {
+                let ring = self.ring.borrow_and_update();
+                Event::Ring(peers::owner(&ring, &self.doc, self.node.id()))
+            }
             () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
         };
         if self.handle(event).is_err() {
@@ -255,6 +275,8 @@ impl Task {
             self.perform(action);
         }
         self.forget_answered();
+        self.standing
+            .set(self.document.owned(), self.document.followed());
         Ok(())
     }
 
@@ -297,8 +319,9 @@ impl Task {
                 }
                 self.answered.push(session);
             }
-            Action::Send { to, .. } => {
-                tracing::debug!(doc = %self.doc, %to, "no link to that node");
+            Action::Send { to, link } => {
+                let message = Message::Link(self.doc.clone(), link);
+                self.node.peers().send(to, &message);
             }
             Action::Show => {
                 self.effect(|node, doc| async move { Event::Shown(node.show(&doc).await) })
@@ -448,6 +471,7 @@ impl Node {
 
     /// Claims a document, and loads what it is from then on.
     async fn claim(&self, doc: &DocId) -> Result<(Fence, Snapshot, Tail), StoreError> {
+        let _permit = self.may_claim().await;
         let lease = self.store().claim(doc, self.id()).await?;
         let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
         if head.revision != lease.head {
@@ -511,7 +535,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::id::{NodeId, UserId};
+    use crate::id::UserId;
     use crate::log::{Change, Epoch, Revision, SubmitId};
     use crate::node::NodeSettings;
     use crate::protocol::{BadRequest, Echo};
@@ -520,10 +544,11 @@ mod tests {
     fn task() -> (Task, mpsc::Sender<Post>) {
         let store = Arc::new(MemoryStore::new());
         let runtime = tokio::runtime::Handle::current();
-        let node = Node::new(NodeId(1), store, NodeSettings::default(), runtime);
+        let settings = NodeSettings::default();
+        let node = Node::new((NodeId(1), "a"), store, None, settings, runtime);
         let (sender, receiver) = mpsc::channel(8);
         let doc = DocId::parse("c", "a").unwrap();
-        (Task::new(doc, 1, node, receiver), sender)
+        (Task::new(doc, 1, node, receiver, Arc::default()), sender)
     }
 
     fn echo(text: &str) -> Echo {

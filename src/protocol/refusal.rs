@@ -31,6 +31,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// The code of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
+    const ALL: [Self; 17] = [
+        Self::MessageBadlyFormed,
+        Self::OpBadlyFormed,
+        Self::OpNotApplied,
+        Self::AlreadyCreated,
+        Self::DoesNotExist,
+        Self::WasDeleted,
+        Self::TypeNotRecognized,
+        Self::FutureVersion,
+        Self::OpsNotFound,
+        Self::SeqOverflow,
+        Self::NoPresence,
+        Self::NotServed,
+        Self::TooLarge,
+        Self::TooMany,
+        Self::Busy,
+        Self::StoreUnavailable,
+        Self::Forbidden,
+    ];
+
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
     #[must_use]
     pub fn as_str(self) -> &'static str {

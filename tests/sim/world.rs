@@ -654,9 +654,11 @@ impl World {
 
     /// A stopped node is soon taken for dead.
     fn owner(&self) -> NodeId {
-        let living = self.nodes.iter().filter(|node| node.id.0 != 0);
+        let mut living = self.nodes.iter().filter(|node| node.id.0 != 0);
         let awake = living.clone().find(|node| node.stopped.is_none());
-        awake.or(living.last()).map_or(NodeId(0), |node| node.id)
+        awake
+            .or(living.next_back())
+            .map_or(NodeId(0), |node| node.id)
     }
 
     fn crash(&mut self, node: usize) {

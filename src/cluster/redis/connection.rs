@@ -43,10 +43,11 @@ pub(super) struct Pause {
 
 impl Connector {
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisTrouble> {
-        let mut config = settings.url.config();
+        let url = settings.url.clone().unwrap_or_default();
+        let mut config = url.config();
         // It says why it cannot connect, instead of trying for ever: that is ours to do.
         config.fail_fast = true;
-        if settings.url.tls() {
+        if url.tls() {
             config.tls = Some(TlsConfig {
                 connector: TlsConnector::from(tls::client(settings.ca_file.as_deref())?),
                 // A cluster tells its nodes by address; their certificates are in the name that we know.

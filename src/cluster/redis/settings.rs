@@ -11,8 +11,9 @@ use super::url::RedisUrl;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisSettings {
-    /// Where Redis is.
-    pub url: RedisUrl,
+    /// Where Redis is; none, or an empty text: nowhere, and a transport that is opened all the same looks on this machine.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub url: Option<RedisUrl>,
     /// What the names of our keys begin with. Clusters that share a Redis have different ones.
     pub prefix: String,
     /// The certificates of the authorities to trust, in PEM, for addresses with TLS; none: those of the system.
@@ -29,10 +30,16 @@ pub struct RedisSettings {
     pub command_timeout_ms: u64,
 }
 
+fn empty_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<RedisUrl>, D::Error> {
+    let text = String::deserialize(from)?;
+    let url = (!text.is_empty()).then(|| text.parse());
+    url.transpose().map_err(serde::de::Error::custom)
+}
+
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
-            url: RedisUrl::default(),
+            url: None,
             prefix: "copydesk:".to_owned(),
             ca_file: None,
             inbox_entries_max: 10_000,

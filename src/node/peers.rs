@@ -1,0 +1,184 @@
+//! The other nodes: whom this one takes for the owner of what, and the way to them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::wire::Message;
+use crate::cluster::{Health, Membership, Ring, Transport};
+use crate::doc::Link;
+use crate::id::{DocId, Name, NodeId};
+
+/// The other nodes. A node that is alone owns everything, and has nobody to say anything to.
+#[derive(Debug)]
+pub(super) struct Peers {
+    me: NodeId,
+    transport: Option<Arc<dyn Transport>>,
+    /// Locked for moments only.
+    membership: Mutex<Membership>,
+    /// The ring, told to whoever watches it.
+    ring: watch::Sender<Ring>,
+    /// Whether this node takes no more documents.
+    leaving: AtomicBool,
+    started: Instant,
+}
+
+impl Peers {
+    pub(super) fn new(me: NodeId, transport: Option<Arc<dyn Transport>>) -> Self {
+        let membership = Membership::new(me);
+        Self {
+            me,
+            transport,
+            ring: watch::Sender::new(membership.ring().clone()),
+            membership: Mutex::new(membership),
+            leaving: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Who should own the document. Where the ring is empty, whoever is asked.
+    pub(super) fn owner(&self, doc: &DocId) -> NodeId {
+        owner(&self.ring.borrow(), doc, self.me)
+    }
+
+    /// The node by way of which a presence channel's subscribers hear of each other.
+    pub(super) fn home(&self, channel: &Name) -> NodeId {
+        let doc = DocId {
+            collection: channel.clone(),
+            id: channel.clone(),
+        };
+        self.owner(&doc)
+    }
+
+    pub(super) fn watch_ring(&self) -> watch::Receiver<Ring> {
+        self.ring.subscribe()
+    }
+
+    /// Whether messages pass; a node that is alone needs none.
+    pub(super) fn health(&self) -> Health {
+        match &self.transport {
+            Some(transport) => transport.health().borrow().clone(),
+            None => Health::Good,
+        }
+    }
+
+    /// Waits until messages pass, within a limit.
+    pub(super) async fn come_up(&self, patience: Duration) {
+        if let Some(transport) = &self.transport {
+            let mut health = transport.health();
+            let good = health.wait_for(Health::is_good);
+            if !matches!(tokio::time::timeout(patience, good).await, Ok(Ok(_))) {
+                tracing::warn!(health = ?self.health(), "the other nodes are not heard");
+            }
+        }
+    }
+
+    pub(super) fn has_transport(&self) -> bool {
+        self.transport.is_some()
+    }
+
+    /// Says something to a node. Never waits, and may be lost.
+    pub(super) fn send(&self, to: NodeId, message: &Message) {
+        let Some(transport) = &self.transport else {
+            return;
+        };
+        if matches!(
+            message,
+            Message::Link(_, Link::Submit(_) | Link::Subscribe { .. })
+        ) {
+            self.membership().asked(to, self.started.elapsed());
+        }
+        transport.send(to, message.encode());
+    }
+
+    /// Says something to all others.
+    pub(super) fn send_all(&self, message: &Message) {
+        let others: Vec<_> = self.membership().others().collect();
+        for node in others {
+            self.send(node, message);
+        }
+    }
+
+    /// A node was heard.
+    pub(super) fn heard(&self, node: NodeId) {
+        let mut membership = self.membership();
+        if membership.heard(node, self.started.elapsed()) {
+            tracing::info!(%node, "heard again: it has its documents back");
+            self.publish(&membership);
+        }
+    }
+
+    /// A node takes no more documents, perhaps this one.
+    pub(super) fn leaves(&self, node: NodeId) {
+        if node == self.me {
+            self.leaving.store(true, Ordering::SeqCst);
+        }
+        let mut membership = self.membership();
+        if membership.leaves(node) {
+            tracing::info!(%node, "it leaves: its documents go to others");
+            self.publish(&membership);
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// The store names the nodes that take documents. A node that hears nobody believes that it is the one who is cut off,
+    /// and stays with the ring that it knows.
+    pub(super) fn named(&self, nodes: &[NodeId]) {
+        if !self.health().is_good() {
+            return;
+        }
+        let mut membership = self.membership();
+        if membership.named(nodes) {
+            tracing::info!(nodes = ?membership.ring().nodes(), "the ring is another");
+            self.publish(&membership);
+        }
+    }
+
+    /// Looks at who owes an answer, and asks whether it is there.
+    pub(super) fn look(&self) {
+        let mut membership = self.membership();
+        let due = membership.due(self.started.elapsed());
+        if due.ring_changed {
+            tracing::warn!(nodes = ?membership.ring().nodes(), "a node does not answer: it is passed over");
+            self.publish(&membership);
+        }
+        drop(membership);
+        for node in due.ping {
+            self.send(node, &Message::Ping);
+        }
+    }
+
+    /// Sends what is queued, within a limit, and gives the inbox up.
+    pub(super) async fn close(&self) {
+        if let Some(transport) = &self.transport {
+            transport.close().await;
+        }
+    }
+
+    fn publish(&self, membership: &Membership) {
+        self.ring.send_replace(membership.ring().clone());
+    }
+
+    fn membership(&self) -> MutexGuard<'_, Membership> {
+        self.membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who should own the document by this ring; where it is empty, this node.
+pub(super) fn owner(ring: &Ring, doc: &DocId, me: NodeId) -> NodeId {
+    ring.owner(doc).unwrap_or(me)
+}
+
+/// How often it is looked at who owes an answer.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
