@@ -8,9 +8,11 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
+use crate::cluster::RedisSettings;
 use crate::doc::DocumentSettings;
 use crate::gateway::GatewaySettings;
 use crate::node::NodeSettings;
+use crate::store::PostgresSettings;
 use crate::telemetry::{self, LogSettings};
 
 /// All settings. Each has its default, so an empty file is a whole configuration.
@@ -27,6 +29,18 @@ pub struct Config {
     pub node: NodeSettings,
     /// What bounds a document.
     pub document: DocumentSettings,
+    /// The store that the nodes of a cluster share.
+    pub postgres: PostgresSettings,
+    /// The way to the other nodes.
+    pub redis: RedisSettings,
+}
+
+impl Config {
+    /// Whether other nodes may stand on the same store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !self.postgres.url.is_empty()
+    }
 }
 
 /// Where the server listens, and where it keeps what it is told.
@@ -35,7 +49,9 @@ pub struct Config {
 pub struct ServerSettings {
     /// The address of the page, the API and the sockets.
     pub listen: SocketAddr,
-    /// The folder of the database.
+    /// What people call this node; empty: the machine's name.
+    pub node: String,
+    /// The folder of the database, where it is this node's own.
     pub data: PathBuf,
     /// The largest that the database may grow, in MiB; 0: as large as the disk.
     pub data_mib_max: u64,
@@ -47,6 +63,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            node: String::new(),
             data: PathBuf::from("data"),
             data_mib_max: 0,
             stop_patience_ms: 10_000,
@@ -190,7 +207,10 @@ fn one_line(message: &str) -> String {
 }
 
 /// The ranges that the types do not say.
-fn check(config: &Config) -> Result<(), (&'static str, String)> {
+///
+/// # Errors
+/// The setting's name, and what is wrong with it.
+pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let (gateway, node, document) = (&config.gateway, &config.node, &config.document);
     let ranges = [
         (
@@ -253,6 +273,7 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
             200,
             7_200_000,
         ),
+        ("gateway.hand_over_ms", gateway.hand_over_ms, 0, 600_000),
         (
             "gateway.close_patience_ms",
             gateway.close_patience_ms,
@@ -267,6 +288,8 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
             100_000_000,
         ),
         ("node.mailbox_max", node.mailbox_max as u64, 1, 1_000_000),
+        ("node.claims_max", node.claims_max as u64, 1, 100_000),
+        ("node.heartbeat_ms", node.heartbeat_ms, 50, 60_000),
         (
             "document.document_bytes_max",
             document.document_bytes_max as u64,
@@ -351,6 +374,11 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
             gateway.ping_interval_ms
         );
         return Err(("gateway.idle_timeout_ms", message));
+    }
+    if config.redis.url.is_some() && !config.is_shared() {
+        let message =
+            "redis.url is for the nodes of a cluster, which share a store: set postgres.url too";
+        return Err(("redis.url", message.to_owned()));
     }
     telemetry::filter(&config.log)
         .map(|_| ())

@@ -9,14 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::Mint;
+use copydesk::cluster::{RedisTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Gateway};
-use copydesk::id::NodeId;
+use copydesk::id::{DocId, NodeId};
 use copydesk::node::Node;
-use copydesk::store::{SqliteSettings, SqliteStore, Store};
+use copydesk::store::{PostgresStore, SqliteSettings, SqliteStore, Store};
 use copydesk::telemetry;
 use mimalloc::MiMalloc;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -34,6 +35,9 @@ const EXAMPLES: &str = "\
 Examples:
   copydesk serve                               the page at http://127.0.0.1:8080/, what it is told in ./data
   copydesk serve --listen 0.0.0.0:80 --data /var/lib/copydesk
+  copydesk serve --node a --store postgres://u:p@db/copydesk --redis redis://cache
+                                               a node of a cluster; others have other names
+  copydesk where documents/abc                 who owns that document
   COPYDESK__LOG__LEVEL=debug copydesk serve    any setting by the environment
   copydesk config check --config my.toml       is this file sound?";
 
@@ -41,6 +45,8 @@ Examples:
 enum Command {
     /// Serve the page, the API and the sockets until SIGTERM or Ctrl-C
     Serve(Serve),
+    /// Say which node owns a document, under which epoch, and how far its log goes
+    Where(Where),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -66,9 +72,35 @@ struct Serve {
     /// The address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    store: StoreChoice,
+    /// The Redis or Valkey that carries messages between the nodes of a cluster [default: this node is alone]
+    #[arg(long, value_name = "redis://…")]
+    redis: Option<RedisUrl>,
+    /// What people call this node [default: the machine's name]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct StoreChoice {
+    /// The Postgres that all nodes of a cluster share [default: a database of its own, in the data folder]
+    #[arg(long, value_name = "postgres://…", conflicts_with = "data")]
+    store: Option<String>,
     /// The folder of the database [default: data/]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Where {
+    /// The document: its collection and its id
+    #[arg(value_name = "COLLECTION/ID")]
+    doc: String,
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    store: StoreChoice,
 }
 
 fn main() -> ExitCode {
@@ -86,19 +118,43 @@ fn command(command: Command) -> Result<()> {
         Command::Serve(serve) => {
             let mut config = serve.file.load()?;
             config.server.listen = serve.listen.unwrap_or(config.server.listen);
-            config.server.data = serve.data.unwrap_or(config.server.data);
+            serve.store.choose(&mut config);
+            config.redis.url = serve.redis.or(config.redis.url);
+            config.server.node = serve.node.unwrap_or(config.server.node);
+            if let Err((_, message)) = config::check(&config) {
+                bail!(message);
+            }
             telemetry::begin(&config.log)?;
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .context("start the runtime")?
-                .block_on(run(config))
+            runtime()?.block_on(run(config))
+        }
+        Command::Where(Where { doc, file, store }) => {
+            let mut config = file.load()?;
+            store.choose(&mut config);
+            runtime()?.block_on(locate(&doc, &config))
         }
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load()?;
             println!("{config:#?}");
             println!("The configuration is sound.");
             Ok(())
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().context("start the runtime")
+}
+
+impl StoreChoice {
+    /// What the command line says goes before what the file says.
+    fn choose(self, config: &mut Config) {
+        if let Some(data) = self.data {
+            config.server.data = data;
+            config.postgres.url = String::new();
+        }
+        if let Some(store) = self.store {
+            config.postgres.url = store;
         }
     }
 }
@@ -114,6 +170,83 @@ impl ConfigFile {
     }
 }
 
+/// Says where a document is.
+async fn locate(doc: &str, config: &Config) -> Result<()> {
+    let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
+    let doc = DocId::parse(collection, id).context(format!("{doc:?} names no document"))?;
+    let store = OpenStore::open(config, fresh_id()?).await?;
+    let found = store.get().locate(&doc).await?;
+    store.close().await?;
+    let Some(found) = found else {
+        bail!("nobody has opened {doc} for writing yet");
+    };
+    let owner = match (found.owner_name, found.owner) {
+        (Some(name), Some(id)) => format!("{name} ({id})"),
+        (None, Some(id)) => format!("a node that is gone ({id})"),
+        _ => "the one node that has this folder".to_owned(),
+    };
+    println!("document  {doc}");
+    println!("owner     {owner}");
+    println!("epoch     {}", found.epoch.0);
+    println!("revision  {}", found.head);
+    Ok(())
+}
+
+/// The store that the configuration names.
+enum OpenStore {
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
+}
+
+impl OpenStore {
+    async fn open(config: &Config, me: NodeId) -> Result<Self> {
+        if config.is_shared() {
+            let store = PostgresStore::open(&config.postgres, me, &node_name(config)).await?;
+            return Ok(Self::Postgres(Arc::new(store)));
+        }
+        let settings = SqliteSettings {
+            folder: config.server.data.clone(),
+            size_max_mib: config.server.data_mib_max,
+            ..SqliteSettings::default()
+        };
+        Ok(Self::Sqlite(Arc::new(SqliteStore::open(&settings)?)))
+    }
+
+    fn get(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(store) => store.close().await?,
+            Self::Postgres(store) => store.close().await?,
+        }
+        Ok(())
+    }
+}
+
+/// A node's id is drawn anew at every start: what was said to the one before is not for this one.
+fn fresh_id() -> Result<NodeId> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id).context("draw the node's id")?;
+    Ok(NodeId(u64::from_le_bytes(id)))
+}
+
+/// What people call this node.
+fn node_name(config: &Config) -> String {
+    if !config.server.node.is_empty() {
+        return config.server.node.clone();
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "node".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 /// Serves until a signal says stop.
 async fn run(config: Config) -> Result<()> {
     // Each socket takes two descriptors; the usual 1,024 would be full with 500.
@@ -122,23 +255,32 @@ async fn run(config: Config) -> Result<()> {
     }
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
-    let settings = SqliteSettings {
-        folder: config.server.data.clone(),
-        size_max_mib: config.server.data_mib_max,
-        ..SqliteSettings::default()
+    let id = fresh_id()?;
+    let store = OpenStore::open(&config, id).await?;
+    let mint = Mint::new(&store.get().secret().await?);
+    let (transport, inbox) = match &config.redis.url {
+        None => (None, None),
+        Some(_) => {
+            let (transport, inbox) = RedisTransport::open(&config.redis, id)?;
+            (Some(transport), Some(inbox))
+        }
     };
-    let store = Arc::new(SqliteStore::open(&settings)?);
-    let mint = Mint::new(&store.secret().await?);
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).context("draw the node's id")?;
-    let id = NodeId(u64::from_le_bytes(id));
-    let node = Node::new(id, store.clone(), config.node, Handle::current());
-    let gateway = Gateway::new(node, mint, config.gateway);
+    let name = node_name(&config);
+    let runtime = Handle::current();
+    let node = Node::new((id, &name), store.get(), transport, config.node, runtime);
+    if let OpenStore::Postgres(_) = store {
+        node.take_part(inbox).await?;
+    }
+    let gateway = Gateway::new(node.clone(), mint, config.gateway);
 
     let (address, handle, server) =
         gateway::serve(gateway.clone(), listener).context("start the server")?;
     let server = tokio::spawn(server);
-    tracing::info!(%address, data = %config.server.data.display(), "serving: http://{address}/");
+    let data = match store {
+        OpenStore::Sqlite(_) => config.server.data.display().to_string(),
+        OpenStore::Postgres(_) => "Postgres".to_owned(),
+    };
+    tracing::info!(%address, node = name, %id, data, "serving: http://{address}/");
 
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,
@@ -151,6 +293,9 @@ async fn run(config: Config) -> Result<()> {
     tracing::info!("stopping: what was accepted becomes durable, then sockets close");
     let patience = Duration::from_millis(config.server.stop_patience_ms);
     let stop = async {
+        if node.is_in_cluster() {
+            gateway.hand_over().await;
+        }
         let durable = gateway.stop(patience).await;
         handle.stop(true).await;
         durable
@@ -162,6 +307,7 @@ async fn run(config: Config) -> Result<()> {
         _ = int.recv() => bail!("stopped at once: what was not acknowledged may be lost"),
     };
     server.await.context("join the server")?.context("serve")?;
+    node.close_peers().await;
     store.close().await?;
     if !durable {
         bail!("the store did not answer in time: what was not acknowledged may be lost");

@@ -25,6 +25,7 @@ use super::session::Session;
 use super::settings::GatewaySettings;
 use super::socket::{self, Knife, SocketBody};
 use crate::auth::{Mint, NONCE_BYTES};
+use crate::cluster::Health;
 use crate::id::{DocId, Name, UserId};
 use crate::node::{Bell, Node, Outbox};
 use crate::store::{ListQuery, Listed, StoreError};
@@ -34,6 +35,8 @@ use crate::store::{ListQuery, Listed, StoreError};
 pub enum Phase {
     /// It serves.
     Serving,
+    /// Other nodes take over its documents; it serves on, and its sockets are sent to them one after the other.
+    Leaving,
     /// It accepts nothing more; what was accepted becomes durable and is told.
     Draining,
     /// Sockets close.
@@ -63,6 +66,16 @@ impl Gateway {
             phase,
             sockets: watch::Sender::new(0),
         })
+    }
+
+    /// In a cluster: hands the documents over to the other nodes and sends the sockets to them, within the time that the
+    /// settings give. Sockets that open meanwhile are sent on too.
+    pub async fn hand_over(&self) {
+        self.phase.send_replace(Phase::Leaving);
+        self.node.leave_ring().await;
+        let mut sockets = self.sockets.subscribe();
+        let closed = sockets.wait_for(|open| *open == 0);
+        let _ = rt::time::timeout(self.settings.hand_over() * 2, closed).await;
     }
 
     /// Stops accepting, waits until what was accepted is durable and told, and closes the sockets with 1012. Returns
@@ -305,7 +318,7 @@ async fn healthz() -> impl Responder {
     "ok\n"
 }
 
-/// Ready means: the store answers, and the server is not on its way down.
+/// Ready means: the store answers, the other nodes are heard, and the server is not on its way down.
 async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     if *gateway.phase.borrow() != Phase::Serving {
         return HttpResponse::ServiceUnavailable().body("draining\n");
@@ -313,7 +326,13 @@ async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     // Whether such a document exists is not the question.
     let doc = DocId::parse("readyz", "readyz").expect("both are names");
     match gateway.node.store().describe(&doc).await {
-        Ok(_) => HttpResponse::Ok().body("ready\n"),
+        Ok(_) => match gateway.node.health() {
+            Health::Good => HttpResponse::Ok().body("ready\n"),
+            Health::Bad(reason) => {
+                let body = format!("the other nodes are not heard: {reason}\n");
+                HttpResponse::ServiceUnavailable().body(body)
+            }
+        },
         Err(error) => {
             tracing::warn!(%error, "not ready");
             HttpResponse::ServiceUnavailable().body("the store does not answer\n")
@@ -507,7 +526,13 @@ mod tests {
     async fn the_socket_too_many_is_refused_and_no_longer_counted() {
         let store = Arc::new(MemoryStore::new());
         let runtime = tokio::runtime::Handle::current();
-        let node = Node::new(NodeId(1), store, NodeSettings::default(), runtime);
+        let node = Node::new(
+            (NodeId(1), "a"),
+            store,
+            None,
+            NodeSettings::default(),
+            runtime,
+        );
         let settings = GatewaySettings {
             sockets_max: 1,
             ..GatewaySettings::default()

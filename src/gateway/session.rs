@@ -62,6 +62,9 @@ enum End {
     Close(u16, &'static str),
 }
 
+/// Why sockets close when the server stops.
+const RESTARTS: &str = "the server restarts: come back";
+
 impl Session {
     pub(super) fn new(
         gateway: Arc<Gateway>,
@@ -115,10 +118,17 @@ impl Session {
         };
         let mut heard = Instant::now();
         let mut pinged = heard;
+        // Where the node leaves: when this socket goes.
+        let mut goes_at = None;
         loop {
-            let serving = *phase.borrow_and_update() == Phase::Serving;
-            if *phase.borrow() == Phase::Closing {
-                return End::Close(1012, "the server restarts: come back");
+            let now_in = *phase.borrow_and_update();
+            let serving = matches!(now_in, Phase::Serving | Phase::Leaving);
+            match now_in {
+                Phase::Closing => return End::Close(1012, RESTARTS),
+                Phase::Leaving => {
+                    goes_at.get_or_insert(Instant::now() + self.turn_to_go());
+                }
+                Phase::Serving | Phase::Draining => {}
             }
             let silent_at = (pinged.max(heard) + ping).min(heard + idle);
             select! {
@@ -134,6 +144,9 @@ impl Session {
                         return end;
                     }
                 }
+                () = sleep_until(goes_at.unwrap_or(silent_at)), if goes_at.is_some() => {
+                    return End::Close(1012, RESTARTS);
+                }
                 () = sleep_until(silent_at) => {
                     let now = Instant::now();
                     if now >= heard + idle {
@@ -144,6 +157,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// When, of the time that a node takes to leave, this socket goes: not all at once, they would all come back at once.
+    fn turn_to_go(&self) -> Duration {
+        let share = self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        self.gateway.settings().hand_over() * (share as u32) / (1 << 16)
     }
 
     async fn received(

@@ -28,6 +28,8 @@ pub struct GatewaySettings {
     pub ping_interval_ms: u64,
     /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// In how long a node that stops sends its sockets to the other nodes, in milliseconds.
+    pub hand_over_ms: u64,
     /// How long a socket that is being closed may take to read the rest, in milliseconds.
     pub close_patience_ms: u64,
 }
@@ -39,6 +41,10 @@ impl GatewaySettings {
 
     pub(super) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(super) fn hand_over(&self) -> Duration {
+        Duration::from_millis(self.hand_over_ms)
     }
 
     pub(super) fn close_patience(&self) -> Duration {
@@ -59,6 +65,7 @@ impl Default for GatewaySettings {
             messages_burst: 10_000,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
+            hand_over_ms: 3_000,
             close_patience_ms: 2_000,
         }
     }
