@@ -11,7 +11,7 @@ use copydesk::ot::Kind;
 /// The options of every scenario.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where the server takes WebSockets.
+    /// Where the server takes WebSockets; several addresses, with commas between them, are taken in turn.
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
     pub(crate) url: String,
     /// How long to measure.

@@ -16,17 +16,38 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use url::Url;
 
-/// Where the server listens.
+/// Where the server listens, or each node of a cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
+    doors: Vec<Door>,
+}
+
+/// One address.
+#[derive(Debug, Clone)]
+struct Door {
     address: SocketAddr,
     host: String,
     path: String,
 }
 
 impl Target {
-    /// Resolves a `ws://` address.
-    pub(crate) async fn resolve(url: &str) -> Result<Self> {
+    /// Resolves one `ws://` address, or several with commas between them: connections take them in turn.
+    pub(crate) async fn resolve(urls: &str) -> Result<Self> {
+        let mut doors = Vec::new();
+        for url in urls.split(',') {
+            doors.push(Door::resolve(url).await?);
+        }
+        Ok(Self { doors })
+    }
+
+    /// Where the `index`th connection goes.
+    fn door(&self, index: usize) -> &Door {
+        &self.doors[index % self.doors.len()]
+    }
+}
+
+impl Door {
+    async fn resolve(url: &str) -> Result<Self> {
         let url = Url::parse(url).with_context(|| format!("read the address {url}"))?;
         ensure!(
             url.scheme() == "ws",
@@ -86,25 +107,26 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects and shakes hands.
     pub(crate) async fn open(target: &Target, index: usize) -> Result<Self> {
-        timeout(CONNECT_PATIENCE, Self::connect(target, index))
+        let door = target.door(index);
+        timeout(CONNECT_PATIENCE, Self::connect(door, index))
             .await
-            .with_context(|| format!("connect to {}: no answer in time", target.address))?
+            .with_context(|| format!("connect to {}: no answer in time", door.address))?
     }
 
-    async fn connect(target: &Target, index: usize) -> Result<Self> {
-        let socket = match target.address {
+    async fn connect(door: &Door, index: usize) -> Result<Self> {
+        let socket = match door.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        if let Some(source) = target.source(index) {
+        if let Some(source) = door.source(index) {
             socket.bind(SocketAddr::new(source, 0))?;
         }
         let mut stream = socket
-            .connect(target.address)
+            .connect(door.address)
             .await
-            .with_context(|| format!("connect to {}: is the server there?", target.address))?;
+            .with_context(|| format!("connect to {}: is the server there?", door.address))?;
         stream.set_nodelay(true)?;
-        let partial = upgrade(&mut stream, target)
+        let partial = upgrade(&mut stream, door)
             .await
             .context("upgrade to a WebSocket")?;
         Ok(Self {
@@ -306,13 +328,13 @@ fn close_reason(payload: &[u8]) -> String {
 }
 
 /// Asks for the WebSocket; returns what came behind the answer.
-async fn upgrade(stream: &mut TcpStream, target: &Target) -> Result<Vec<u8>> {
+async fn upgrade(stream: &mut TcpStream, door: &Door) -> Result<Vec<u8>> {
     let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_ne_bytes());
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        target.path,
-        host = target.host,
+        door.path,
+        host = door.host,
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
