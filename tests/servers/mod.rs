@@ -7,6 +7,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod postgres;
+pub mod stopped;
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -106,6 +106,25 @@ impl Own {
         self.folder.path().join("data")
     }
 
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Has it encrypt what clients want encrypted, from now on.
+    pub fn encrypt(&mut self, certificate: &str, key: &str) {
+        self.crash();
+        let owner = std::fs::metadata(self.data()).unwrap();
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            std::fs::write(&path, pem).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        self.options.push("ssl=on".to_owned());
+        self.go_on();
+    }
+
     /// Ends it at once, as a crash would.
     pub fn crash(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -175,7 +194,12 @@ fn join(bin: &Path) -> (u16, File) {
         let _ = std::fs::remove_dir_all(folder.join("data"));
         initialise(bin, &folder);
         let port = free_port();
-        let options = ["fsync=off", "max_connections=300"].map(str::to_owned);
+        let options = [
+            "fsync=off",
+            "max_connections=300",
+            "track_activity_query_size=8192",
+        ]
+        .map(str::to_owned);
         let mut process = serve(bin, &folder, port, &options);
         await_answer(port, &folder, &mut process);
         std::fs::write(folder.join("port"), port.to_string()).unwrap();

@@ -1,6 +1,867 @@
 //! What only a store that many nodes share can promise.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::sleep;
+
+use super::servers::postgres::{self as server, Own};
+use super::servers::stopped::Stopped;
 use super::*;
+
+/// How long a condition may take to come about. Only a failure takes so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer.
+async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within the limit: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn settings(url: &str) -> PostgresSettings {
+    PostgresSettings {
+        url: url.to_owned(),
+        open_patience_ms: 0,
+        ..PostgresSettings::default()
+    }
+}
+
+/// A node's id that no other test has: the server names its connections by it.
+fn node() -> NodeId {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    NodeId(u64::from_ne_bytes(bytes))
+}
+
+/// What the server calls the connections of `me`.
+fn named(me: NodeId) -> String {
+    format!("copydesk:here:{me}")
+}
+
+async fn open_as(settings: &PostgresSettings, me: NodeId) -> PostgresStore {
+    PostgresStore::open(settings, me, "here").await.unwrap()
+}
+
+async fn refusal(settings: &PostgresSettings) -> String {
+    let opened = PostgresStore::open(settings, ME, "here").await;
+    opened.unwrap_err().to_string()
+}
+
+async fn count(client: &tokio_postgres::Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+// ---- The fence ----
+
+/// What two nodes did to each other's documents, for the judge.
+#[derive(Debug, Default)]
+struct Story {
+    /// Epoch and head of each claim.
+    claims: Vec<(Epoch, Revision)>,
+    /// Revision and seq of each entry that was acknowledged.
+    acknowledged: Vec<(Revision, u64)>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_fence_each_other() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let documents = 4;
+    let seqs = Arc::new(AtomicU64::new(1));
+    let stories: Arc<Vec<_>> = Arc::new(
+        (0..documents)
+            .map(|_| std::sync::Mutex::new(Story::default()))
+            .collect(),
+    );
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let store = Arc::new(open_as(&settings(&url), node()).await);
+        for document in 0..documents {
+            let (store, seqs) = (Arc::clone(&store), Arc::clone(&seqs));
+            let stories = Arc::clone(&stories);
+            tasks.push(tokio::spawn(async move {
+                for round in 0..25 {
+                    fight(&store, document, round, &seqs, &stories[document]).await;
+                }
+            }));
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let store = open_as(&settings(&url), node()).await;
+    for (document, story) in stories.iter().enumerate() {
+        let loaded = head(&store, &format!("d{document}")).await;
+        judge(&loaded, &story.lock().unwrap());
+    }
+}
+
+/// Claims a document and appends to it until somebody else has claimed it.
+async fn fight(
+    store: &PostgresStore,
+    document: usize,
+    round: u64,
+    seqs: &AtomicU64,
+    story: &std::sync::Mutex<Story>,
+) {
+    let id = format!("d{document}");
+    let Lease { fence, mut head } = claim(store, &id).await;
+    story.lock().unwrap().claims.push((fence.epoch, head));
+    for _ in 0..10 + round % 3 {
+        let entries: Vec<_> = (1..=2)
+            .map(|at| {
+                let seq = seqs.fetch_add(1, Ordering::Relaxed);
+                Arc::new(Entry {
+                    epoch: fence.epoch,
+                    ..Entry::clone(&entry(head.0 + at, seq, Change::Nothing))
+                })
+            })
+            .collect();
+        let batch = batch(&id, fence, entries.clone());
+        match store.append(vec![batch]).await.unwrap()[0] {
+            Ok(()) => {
+                let told = entries.iter().map(|entry| (entry.revision, entry.id.seq));
+                story.lock().unwrap().acknowledged.extend(told);
+                head = Revision(head.0 + 2);
+            }
+            Err(refused) => {
+                assert_eq!(refused, Refused::Fenced);
+                return;
+            }
+        }
+    }
+}
+
+/// Everything acknowledged is there once, nothing else is, and no fence wrote after a later claim.
+fn judge(loaded: &Loaded, story: &Story) {
+    let found: BTreeMap<u64, u64> = loaded
+        .entries
+        .iter()
+        .map(|entry| (entry.revision.0, entry.id.seq))
+        .collect();
+    let told: BTreeMap<u64, u64> = story
+        .acknowledged
+        .iter()
+        .map(|(revision, seq)| (revision.0, *seq))
+        .collect();
+    assert_eq!(
+        told.len(),
+        story.acknowledged.len(),
+        "a revision told twice"
+    );
+    assert_eq!(found, told);
+    assert!(story.claims.len() >= 50, "{}", story.claims.len());
+    let epochs: Vec<_> = loaded.entries.iter().map(|entry| entry.epoch).collect();
+    assert!(epochs.is_sorted(), "{epochs:?}");
+    for (epoch, head) in &story.claims {
+        let later = loaded.entries.iter().filter(|entry| entry.revision > *head);
+        for entry in later {
+            assert!(entry.epoch >= *epoch, "{entry:?} after {epoch:?} at {head}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_claim_the_same_documents_at_once_get_different_epochs() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let stores = [
+        open_as(&settings(&url), node()).await,
+        open_as(&settings(&url), node()).await,
+    ];
+    let mut claims = Vec::new();
+    for at in 0..200 {
+        // In opposite orders, and each document twice by each.
+        for (store, at) in [(&stores[0], at % 100), (&stores[1], 99 - at % 100)] {
+            claims.push(async move { (at, claim(store, &format!("d{at}")).await.fence) });
+        }
+    }
+    let mut fences: HashMap<i32, Vec<Fence>> = HashMap::new();
+    for (at, fence) in join_all(claims).await {
+        fences.entry(at).or_default().push(fence);
+    }
+    for fences in fences.values_mut() {
+        fences.sort_by_key(|fence| fence.epoch);
+        let epochs: Vec<_> = fences.iter().map(|fence| fence.epoch.0).collect();
+        assert_eq!(epochs, [1, 2, 3, 4]);
+    }
+}
+
+#[tokio::test]
+async fn terminated_append_is_unknown_and_the_claim_shows_the_truth() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let me = node();
+    let store = open_as(&settings(&url), me).await;
+    let mut ann = Writer::claim(&store, "a").await;
+    ann.write(create("")).await;
+    let (stranger, killer) = (server::connect(&url).await, server::connect(&url).await);
+    stranger
+        .batch_execute("BEGIN; LOCK TABLE entries IN SHARE MODE")
+        .await
+        .unwrap();
+    let lost = ann.entry(insert("x"));
+    let batch = batch("a", ann.fence, vec![Arc::clone(&lost)]);
+    let kill = eventually("the append waits", async || {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE application_name = $1 AND wait_event_type = 'Lock'";
+        killer.query_opt(sql, &[&named(me)]).await.unwrap()
+    });
+    let (answer, _) = tokio::join!(store.append(vec![batch]), kill);
+    let error = answer.unwrap_err().to_string();
+    assert!(error.starts_with("append: "), "{error}");
+    stranger.batch_execute("COMMIT").await.unwrap();
+    let mut ann = Writer::claim(&store, "a").await;
+    assert_eq!(ann.head, Revision(1));
+    ann.write(insert("y")).await;
+    assert_eq!(text(&fold(&head(&store, "a").await)).as_deref(), Some("y"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_lose_and_double_nothing() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let me = node();
+    let store = Arc::new(open_as(&settings(&url), me).await);
+    let writers: Vec<_> = (0..8)
+        .map(|at| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { write_through(&store, &format!("d{at}")).await })
+        })
+        .collect();
+    let killer = server::connect(&url).await;
+    let mut killed = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE application_name = $1 AND query LIKE '%INSERT INTO entries%'";
+        let row = killer.query_one(sql, &[&named(me)]).await.unwrap();
+        killed += row.get::<_, i64>(0);
+        sleep(Duration::from_millis(15)).await;
+    }
+    let mut unknown = 0;
+    for writer in writers {
+        unknown += writer.await.unwrap();
+    }
+    assert!(
+        killed > 0 && unknown > 0,
+        "{killed} killed, {unknown} unknown"
+    );
+    for at in 0..8 {
+        let loaded = head(&*store, &format!("d{at}")).await;
+        let seqs: Vec<_> = loaded.entries.iter().map(|entry| entry.id.seq).collect();
+        assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    }
+}
+
+/// Appends entries 1 to 200, one by one, through errors: what is unknown, the next claim says. Returns how many were.
+async fn write_through(store: &PostgresStore, id: &str) -> u64 {
+    let (mut unknown, mut written) = (0, 0);
+    while written < 200 {
+        let Ok(lease) = store.claim(&doc(id), ME).await else {
+            continue;
+        };
+        written = lease.head.0;
+        while written < 200 {
+            let next = entry(written + 1, written + 1, Change::Nothing);
+            match store.append(vec![batch(id, lease.fence, vec![next])]).await {
+                Ok(answer) => assert_eq!(answer, [Ok(())]),
+                Err(_) => {
+                    unknown += 1;
+                    break;
+                }
+            }
+            written += 1;
+        }
+    }
+    unknown
+}
+
+/// A cancelled wait for the standbys is reported as a success, with a warning.
+#[tokio::test]
+async fn append_that_no_standby_has_is_not_acknowledged() {
+    let Some(own) = Own::start(&[]) else { return };
+    let me = node();
+    let store = open_as(&settings(&own.url()), me).await;
+    let mut ann = Writer::claim(&store, "a").await;
+    ann.write(create("")).await;
+    let stranger = server::connect(&own.url()).await;
+    let standbys = async |names: &str| {
+        let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        stranger.batch_execute(&alter).await.unwrap();
+        stranger
+            .batch_execute("SELECT pg_reload_conf()")
+            .await
+            .unwrap();
+        let is_set = async || {
+            let row = stranger
+                .query_one("SHOW synchronous_standby_names", &[])
+                .await
+                .unwrap();
+            (row.get::<_, &str>(0) == names).then_some(())
+        };
+        eventually("the setting is read", is_set).await;
+    };
+    stranger
+        .batch_execute("SET synchronous_commit = local")
+        .await
+        .unwrap();
+    standbys("nobody").await;
+    let next = ann.entry(insert("x"));
+    let batch = batch("a", ann.fence, vec![next]);
+    let cancel = eventually("the append waits", async || {
+        let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+                   WHERE application_name = $1 AND wait_event = 'SyncRep'";
+        stranger.query_opt(sql, &[&named(me)]).await.unwrap()
+    });
+    let (answer, _) = tokio::join!(store.append(vec![batch]), cancel);
+    answer.unwrap_err();
+    standbys("").await;
+    // It was written all the same; the claim says so.
+    let claimed = eventually("the claim", async || store.claim(&doc("a"), ME).await.ok()).await;
+    assert_eq!(claimed.head, Revision(2));
+}
+
+#[tokio::test]
+async fn poison_is_refused_alone() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    let harm = "ALTER TABLE entries ADD CONSTRAINT poison CHECK (seq <> 666)";
+    factory.stranger().await.batch_execute(harm).await.unwrap();
+    let (mut batches, mut expected) = (Vec::new(), Vec::new());
+    for at in 0..40 {
+        let id = format!("d{at}");
+        let fence = claim(&factory.store, &id).await.fence;
+        let seq = if at % 20 == 7 { 666 } else { at };
+        batches.push(batch(&id, fence, vec![entry(1, seq, create(""))]));
+        expected.push(if seq == 666 {
+            Err(Refused::Gap)
+        } else {
+            Ok(())
+        });
+    }
+    let answer = factory.store.append(batches).await.unwrap();
+    assert_eq!(answer, expected);
+    for (at, outcome) in expected.iter().enumerate() {
+        let loaded = head(&factory.store, &format!("d{at}")).await;
+        assert_eq!(loaded.head.0, u64::from(outcome.is_ok()), "d{at}");
+    }
+}
+
+// ---- Rows that are held ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claim_ends_a_stopped_process_that_holds_its_row() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        lock_timeout_ms: 100,
+        ..settings(&url)
+    };
+    let store = open_as(&settings, node()).await;
+    Writer::claim(&store, "a").await.write(create("")).await;
+    let (port, schema) = address(&url);
+    let parameters = [
+        ("user", "postgres"),
+        ("database", "postgres"),
+        ("application_name", "copydesk:stopped:0000000000000001"),
+        (
+            "options",
+            &format!(
+                "-c search_path={schema} -c statement_timeout=100 -c idle_in_transaction_session_timeout=100"
+            ),
+        ),
+    ];
+    let sql = "SELECT doc FROM heads FOR SHARE";
+    let mut stopped = Stopped::within(port, &parameters, sql);
+    let lease = claim(&store, "a").await;
+    assert_eq!((lease.fence.epoch, lease.head), (Epoch(2), Revision(1)));
+    assert!(stopped.is_ended());
+}
+
+/// The port of a test's server and the schema that is the test's own.
+fn address(url: &str) -> (u16, String) {
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let schema = config.get_options().unwrap().rsplit('=').next().unwrap();
+    (config.get_ports()[0], schema.to_owned())
+}
+
+#[tokio::test]
+async fn row_that_a_stranger_holds_delays_nobody_else() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        lock_timeout_ms: 50,
+        ..settings(&url)
+    };
+    let store = open_as(&settings, node()).await;
+    let mut ann = Writer::claim(&store, "a").await;
+    let mut ben = Writer::claim(&store, "b").await;
+    let stranger = server::connect(&url).await;
+    let hold = "BEGIN; SELECT 1 FROM heads JOIN documents ON number = doc WHERE id = 'a' FOR UPDATE OF heads";
+    stranger.batch_execute(hold).await.unwrap();
+    // A claim gives up; one of another document does not wait for it.
+    let (a, c) = (doc("a"), doc("c"));
+    let (held, free) = tokio::join!(store.claim(&a, ME), store.claim(&c, ME));
+    let error = held.unwrap_err().to_string();
+    assert!(error.contains("docs/a"), "{error}");
+    free.unwrap();
+    // An append waits; one of another document does not wait for it.
+    let held = ann.entry(create(""));
+    let held = store.append(vec![batch("a", ann.fence, vec![held])]);
+    tokio::pin!(held);
+    let free = async {
+        for _ in 0..20 {
+            ben.write(Change::Nothing).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = &mut held => panic!("the row is held: {answer:?}"),
+        () = free => {}
+    }
+    stranger.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(held.await.unwrap(), [Ok(())]);
+}
+
+// ---- Nodes ----
+
+#[tokio::test]
+async fn node_that_says_nothing_is_no_longer_named() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        node_dead_after_ms: 2_000,
+        ..settings(&url)
+    };
+    let store = open_as(&settings, NodeId(1)).await;
+    let [one, two] = [1, u64::MAX].map(|id| Beat {
+        me: NodeId(id),
+        ..beat()
+    });
+    assert_eq!(store.heartbeat(&two).await.unwrap().nodes, [two.me]);
+    assert_eq!(store.heartbeat(&one).await.unwrap().nodes, [one.me, two.me]);
+    eventually("the other is dead", async || {
+        let nodes = store.heartbeat(&one).await.unwrap().nodes;
+        (nodes == [one.me]).then_some(())
+    })
+    .await;
+    // It was only silent.
+    assert_eq!(store.heartbeat(&two).await.unwrap().nodes, [one.me, two.me]);
+    // A row of long ago goes.
+    let stranger = server::connect(&url).await;
+    let age = "UPDATE nodes SET beat_at = beat_at - interval '1 day' WHERE id = -1";
+    assert_eq!(stranger.execute(age, &[]).await.unwrap(), 1);
+    store.heartbeat(&one).await.unwrap();
+    assert_eq!(count(&stranger, "SELECT count(*) FROM nodes").await, 1);
+}
+
+#[tokio::test]
+async fn owner_is_named() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let store = open_as(&settings(&url), node()).await;
+    store.claim(&doc("a"), NodeId(u64::MAX)).await.unwrap();
+    let found = store.locate(&doc("a")).await.unwrap().unwrap();
+    assert_eq!(found.owner, Some(NodeId(u64::MAX)));
+    assert_eq!(found.owner_name.as_deref(), Some("here"));
+}
+
+// ---- The server ----
+
+#[tokio::test]
+async fn restarted_server_is_found_again() {
+    let Some(mut own) = Own::start(&[]) else {
+        return;
+    };
+    let store = open_as(&settings(&own.url()), node()).await;
+    let mut ann = Writer::claim(&store, "a").await;
+    ann.write(create("")).await;
+    own.crash();
+    let next = ann.entry(insert("x"));
+    store
+        .append(vec![batch("a", ann.fence, vec![next])])
+        .await
+        .unwrap_err();
+    store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    own.go_on();
+    let claimed = eventually("a claim", async || store.claim(&doc("a"), ME).await.ok()).await;
+    assert_eq!(claimed.head, Revision(1));
+    let next = vec![entry(2, 2, insert("x"))];
+    let answer = store.append(vec![batch("a", claimed.fence, next)]).await;
+    assert_eq!(answer.unwrap(), [Ok(())]);
+    assert_eq!(text(&fold(&head(&store, "a").await)).as_deref(), Some("x"));
+}
+
+#[tokio::test]
+async fn start_waits_for_a_server_that_is_away() {
+    let Some(mut own) = Own::start(&[]) else {
+        return;
+    };
+    own.crash();
+    let settings = PostgresSettings {
+        open_patience_ms: 60_000,
+        ..settings(&own.url())
+    };
+    let opened = tokio::spawn(async move { open_as(&settings, ME).await });
+    // It tries in vain before the server is there.
+    tokio::task::yield_now().await;
+    let started = tokio::task::spawn_blocking(move || {
+        own.go_on();
+        own
+    });
+    let _own = started.await.unwrap();
+    claim(&opened.await.unwrap(), "a").await;
+}
+
+#[tokio::test]
+async fn primary_is_found_among_the_hosts() {
+    let read_only = Own::start(&["default_transaction_read_only=on"]);
+    let (Some(read_only), Some(primary)) = (read_only, Own::start(&[])) else {
+        return;
+    };
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write&sslmode=disable",
+        servers::free_port(),
+        read_only.port(),
+        primary.port(),
+    );
+    let store = open_as(&settings(&url), node()).await;
+    Writer::claim(&store, "a").await.write(create("")).await;
+    let stranger = server::connect(&primary.url()).await;
+    assert_eq!(count(&stranger, "SELECT count(*) FROM entries").await, 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let away = format!(
+        "postgres://postgres@127.0.0.1:{}/postgres",
+        servers::free_port()
+    );
+    let error = refusal(&settings(&away)).await;
+    assert!(error.contains("connect to Postgres"), "{error}");
+    let error = refusal(&settings("mysql://127.0.0.1")).await;
+    assert!(error.contains("read the Postgres url"), "{error}");
+    let error = refusal(&settings(&url.replace("/postgres?", "/nowhere?"))).await;
+    assert!(error.contains("there is no such database"), "{error}");
+    let error = refusal(&settings(&url.replace("//postgres@", "//nobody@"))).await;
+    assert!(error.contains("does not let this user in"), "{error}");
+    let settings = PostgresSettings {
+        open_patience_ms: 60_000,
+        ..settings(&url)
+    };
+    drop(open_as(&settings, ME).await);
+    let stranger = server::connect(&url).await;
+    let newer = "INSERT INTO copydesk_versions (version) VALUES (1000)";
+    stranger.batch_execute(newer).await.unwrap();
+    let error = refusal(&settings).await;
+    assert!(error.contains("has version 1000"), "{error}");
+}
+
+#[tokio::test]
+async fn password_is_not_printed() {
+    let secret = settings("postgres://ann:topsecret@127.0.0.1/db");
+    assert!(!format!("{secret:?}").contains("topsecret"));
+    let read = toml::from_str::<PostgresSettings>;
+    assert_eq!(read("").unwrap(), PostgresSettings::default());
+    assert!(read("size = 5").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_may_start_at_once() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = settings(&url);
+    let stores = join_all((0..8).map(|_| open_as(&settings, node()))).await;
+    let secrets = join_all(stores.iter().map(|store| store.secret())).await;
+    for secret in &secrets {
+        assert_eq!(secret.as_ref().unwrap(), secrets[0].as_ref().unwrap());
+    }
+    let stranger = server::connect(&url).await;
+    let versions = count(&stranger, "SELECT count(*) FROM copydesk_versions").await;
+    assert_eq!(versions, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_as_many_as_the_settings_say() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let me = node();
+    let settings = PostgresSettings {
+        append_connections: 1,
+        claim_connections: 3,
+        read_connections: 2,
+        ..settings(&url)
+    };
+    let store = Arc::new(open_as(&settings, me).await);
+    let work = (0..300).map(|at| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let mut writer = Writer::claim(&*store, &format!("d{at}")).await;
+            for _ in 0..5 {
+                writer.write(Change::Nothing).await;
+                head(&*store, &format!("d{at}")).await;
+            }
+        })
+    });
+    let work: Vec<_> = work.collect();
+    let stranger = server::connect(&url).await;
+    let mut most = 0;
+    while !work.iter().all(tokio::task::JoinHandle::is_finished) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        let row = stranger.query_one(sql, &[&named(me)]).await.unwrap();
+        most = most.max(row.get::<_, i64>(0));
+    }
+    for task in work {
+        task.await.unwrap();
+    }
+    assert!((1..=6).contains(&most), "{most}");
+}
+
+/// A plan that was made while the tables were empty must be the right one when they are not.
+#[tokio::test]
+async fn append_goes_by_the_indexes() {
+    let explain = [
+        "session_preload_libraries=auto_explain",
+        "auto_explain.log_min_duration=0",
+    ];
+    let Some(own) = Own::start(&explain) else {
+        return;
+    };
+    let store = open_as(&settings(&own.url()), node()).await;
+    let mut ann = Writer::claim(&store, "a").await;
+    for _ in 0..8 {
+        ann.write(Change::Nothing).await;
+    }
+    let log = own.log();
+    let plan = log
+        .rsplit("Query Text:")
+        .find(|it| it.contains("INSERT INTO entries"));
+    let plan = plan.expect("an append was explained");
+    for expected in [
+        "Index Scan using heads_pkey on heads",
+        "Index Only Scan Backward using entries_pkey on entries",
+    ] {
+        assert!(plan.contains(expected), "{expected}: {plan}");
+    }
+    for wrong in ["Seq Scan", "Bitmap"] {
+        assert!(!plan.contains(wrong), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn connection_is_encrypted_and_its_certificate_verified() {
+    let Some(mut own) = Own::start(&[]) else {
+        return;
+    };
+    let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (ours, other) = (certificate("localhost"), certificate("localhost"));
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let (ca, wrong) = (
+        file("ca.pem", &ours.cert.pem()),
+        file("wrong.pem", &other.cert.pem()),
+    );
+    own.encrypt(&ours.cert.pem(), &ours.signing_key.serialize_pem());
+    let connect = |mode: &str, ca_file: &Path| PostgresSettings {
+        url: format!(
+            "postgres://postgres@localhost:{}/postgres?sslmode={mode}",
+            own.port()
+        ),
+        ca_file: ca_file.to_owned(),
+        ..settings("")
+    };
+    let nobody = Path::new("");
+    for (mode, ca_file, is_encrypted) in [
+        ("disable", nobody, false),
+        ("prefer", nobody, true),
+        ("prefer", &ca, true),
+        ("require", &ca, true),
+    ] {
+        let me = node();
+        let store = open_as(&connect(mode, ca_file), me).await;
+        claim(&store, "a").await;
+        let stranger = server::connect(&own.url()).await;
+        let sql = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
+        let row = stranger.query_one(sql, &[&named(me)]).await.unwrap();
+        assert_eq!(row.get::<_, bool>(0), is_encrypted, "{mode}");
+    }
+    for (mode, ca_file) in [("require", nobody), ("require", &wrong), ("prefer", &wrong)] {
+        let error = refusal(&connect(mode, ca_file)).await;
+        assert!(error.contains("certificate"), "{mode}: {error}");
+    }
+    let error = refusal(&connect("require", &folder.path().join("nothing"))).await;
+    assert!(error.contains("read ca_file"), "{error}");
+}
+
+// ---- What is read ----
+
+#[tokio::test]
+async fn replica_is_asked_for_the_past_and_never_believed_about_the_present() {
+    let (Some(url), Some(replica_url)) = (server::schema().await, server::schema().await) else {
+        return;
+    };
+    // A replica that lags: it has the first two of four entries.
+    let primary = open_as(&settings(&url), ME).await;
+    let replica = open_as(&settings(&replica_url), ME).await;
+    for (store, entries) in [(&primary, 4), (&replica, 2)] {
+        let mut ann = Writer::claim(store, "a").await;
+        for _ in 0..entries {
+            ann.write(Change::Nothing).await;
+        }
+    }
+    let both = |replica_url: &str| PostgresSettings {
+        replica_url: replica_url.to_owned(),
+        ..settings(&url)
+    };
+    let store = open_as(&both(&replica_url), ME).await;
+    for (reach, revision, head) in [
+        (Reach::At(Revision(1)), 1, 2),
+        (Reach::At(Revision(2)), 2, 4),
+        (Reach::At(Revision(3)), 3, 4),
+        (Reach::AtTime(2_001), 1, 2),
+        (Reach::AtTime(2_004), 4, 4),
+        (Reach::Head, 4, 4),
+    ] {
+        let loaded = store.load(&doc("a"), reach).await.unwrap();
+        assert_eq!(
+            (fold(&loaded).revision.0, loaded.head.0),
+            (revision, head),
+            "{reach:?}"
+        );
+    }
+    let away = format!(
+        "postgres://postgres@127.0.0.1:{}/postgres",
+        servers::free_port()
+    );
+    let store = open_as(&both(&away), ME).await;
+    let loaded = store.load(&doc("a"), Reach::At(Revision(1))).await.unwrap();
+    assert_eq!(fold(&loaded).revision, Revision(1));
+}
+
+#[tokio::test]
+async fn damaged_shared_snapshots_are_passed_over() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    for _ in 0..3 {
+        ann.write(insert("x")).await;
+        ann.save(fold(&head(&factory.store, "a").await)).await;
+    }
+    ann.write(insert("y")).await;
+    let expected = fold(&head(&factory.store, "a").await);
+    let stranger = factory.stranger().await;
+    for (damaged, next_best) in [(4, 3), (3, 2), (2, 0)] {
+        let harm = "UPDATE snapshots SET data = set_byte(data, 20, get_byte(data, 20) # 4) WHERE revision = $1";
+        assert_eq!(
+            stranger
+                .execute(harm, &[&i64::from(damaged)])
+                .await
+                .unwrap(),
+            1
+        );
+        let loaded = head(&factory.store, "a").await;
+        assert_eq!(loaded.snapshot.revision, Revision(next_best));
+        assert_eq!(fold(&loaded), expected);
+    }
+    // The next one is good again.
+    ann.save(expected.clone()).await;
+    assert_eq!(head(&factory.store, "a").await.snapshot, expected);
+}
+
+#[tokio::test]
+async fn snapshots_are_thinned_out() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    for _ in 0..40 {
+        ann.write(insert("x")).await;
+        ann.save(fold(&head(&factory.store, "a").await)).await;
+    }
+    for revision in [41, 40] {
+        let at = Reach::At(Revision(revision));
+        let loaded = factory.store.load(&doc("a"), at).await.unwrap();
+        assert_eq!(loaded.snapshot.revision, Revision(revision));
+    }
+    let kept = count(&factory.stranger().await, "SELECT count(*) FROM snapshots").await;
+    assert!((2..=12).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn damaged_shared_log_is_an_error_and_never_another_text() {
+    let harms = [
+        "UPDATE entries SET payload = '' WHERE revision = 2",
+        "UPDATE entries SET payload = set_byte(payload, length(payload) - 3, 121) WHERE revision = 2",
+        "UPDATE entries SET seq = seq + 100 WHERE revision = 2",
+        "UPDATE entries SET client = '' WHERE revision = 3",
+        "UPDATE entries SET author = '\\xff' WHERE revision = 3",
+        "DELETE FROM entries WHERE revision = 2",
+        "DELETE FROM entries WHERE revision = 1",
+    ];
+    for harm in harms {
+        let Some(factory) = InPostgres::new().await else {
+            return;
+        };
+        let mut ann = Writer::claim(&factory.store, "a").await;
+        ann.write(create("abc")).await;
+        ann.write(insert("x")).await;
+        ann.write(insert("x")).await;
+        let stranger = factory.stranger().await;
+        assert!(stranger.execute(harm, &[]).await.unwrap() > 0, "{harm}");
+        for reach in [
+            Reach::Head,
+            Reach::Since(Revision::ZERO),
+            Reach::At(Revision(3)),
+        ] {
+            let loaded = factory.store.load(&doc("a"), reach).await;
+            let error = loaded.unwrap_err().to_string();
+            assert!(error.contains("the log is damaged"), "{harm}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn shared_log_that_lost_its_end_is_an_error() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    let mut ann = Writer::claim(&factory.store, "a").await;
+    ann.write(create("abc")).await;
+    ann.write(insert("x")).await;
+    ann.save(fold(&head(&factory.store, "a").await)).await;
+    let harm = "DELETE FROM entries WHERE revision = 2";
+    factory.stranger().await.batch_execute(harm).await.unwrap();
+    let loaded = factory.store.load(&doc("a"), Reach::Head).await;
+    let error = loaded.unwrap_err().to_string();
+    assert!(error.contains("the log is damaged"), "{error}");
+}
 
 #[tokio::test]
 async fn closed_shared_store_says_so() {

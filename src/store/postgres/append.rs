@@ -192,7 +192,7 @@ impl Link {
                 patience,
             })
         };
-        match timeout(patience, opened).await {
+        match timeout(connector.patience(), opened).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(Fault::Away(super::fault::in_words(&error))),
             Err(_) => Err(Fault::Away("no answer in time".to_owned())),

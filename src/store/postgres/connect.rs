@@ -71,6 +71,15 @@ impl Connector {
         Ok((client, task.keep()))
     }
 
+    /// How long a connection may take to come about: through all hosts of the url, with what comes after the handshake.
+    pub(super) fn patience(&self) -> Duration {
+        self.config
+            .get_connect_timeout()
+            .copied()
+            .unwrap_or_default()
+            * 2
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }

@@ -26,7 +26,7 @@ impl Pool {
         settings: &PostgresSettings,
     ) -> Result<Self, Fault> {
         let acquire = Duration::from_millis(settings.acquire_timeout_ms);
-        let config = connector.config().clone();
+        let (config, create) = (connector.config().clone(), connector.patience());
         let fast = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -35,8 +35,7 @@ impl Pool {
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(acquire),
-                // For all hosts of the url together, with what comes after the handshake.
-                create: Some(Duration::from_millis(settings.connect_timeout_ms) * 2),
+                create: Some(create),
                 recycle: Some(acquire),
             })
             .build()

@@ -69,7 +69,9 @@ impl From<tokio_postgres::Error> for Trouble {
 }
 
 async fn attempt(connector: &Connector) -> Result<(), Trouble> {
-    let (client, task) = connector.connect().await?;
+    let away = |_| Trouble::Passing("connect to Postgres: no answer in time".to_owned());
+    let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
+    let (client, task) = connected.map_err(away)??;
     let done = tokio::time::timeout(LOCK_PATIENCE * 2, migrate(&client)).await;
     task.abort();
     done.unwrap_or_else(|_| Err(Trouble::Passing("Postgres does not answer".to_owned())))
@@ -112,15 +114,17 @@ async fn migrate(client: &Client) -> Result<(), Trouble> {
 }
 
 async fn version(client: &Client) -> Result<usize, Trouble> {
-    client
-        .batch_execute(
-            "SET client_min_messages = error;
-             CREATE TABLE IF NOT EXISTS copydesk_versions (
-               version integer PRIMARY KEY,
-               reached_at timestamptz NOT NULL DEFAULT now()
-             )",
-        )
-        .await?;
+    let is_there = "SELECT to_regclass('copydesk_versions') IS NOT NULL";
+    if !client.query_one(is_there, &[]).await?.get::<_, bool>(0) {
+        client
+            .batch_execute(
+                "CREATE TABLE copydesk_versions (
+                   version integer PRIMARY KEY,
+                   reached_at timestamptz NOT NULL DEFAULT now()
+                 )",
+            )
+            .await?;
+    }
     let row = client
         .query_one(
             "SELECT coalesce(max(version), 0) FROM copydesk_versions",
