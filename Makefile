@@ -35,7 +35,7 @@ static: static/dist/index.html ## Build the web editor
 ##@ Check
 
 .PHONY: test
-test: tools chromium static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+test: tools chromium redis static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
@@ -102,6 +102,10 @@ tools:
 .PHONY: chromium
 chromium:
 	@[ -x "$(CHROMIUM)" ] || $(call debian,chromium,a browser at $(CHROMIUM))
+
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || $(call debian,redis-server,redis-server)
 
 # $(call debian,package,what it brings): installs a package, or says that it is missing.
 define debian
