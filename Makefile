@@ -35,7 +35,7 @@ static: static/dist/index.html ## Build the web editor
 ##@ Check
 
 .PHONY: test
-test: tools chromium postgres static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+test: tools chromium postgres redis static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
@@ -106,6 +106,10 @@ chromium:
 .PHONY: postgres
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call debian,postgresql,Postgres)
+
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || $(call debian,redis-server,redis-server)
 
 # $(call debian,package,what it brings): installs a package, or says that it is missing.
 define debian

@@ -20,7 +20,7 @@ const BOB: NodeId = NodeId(0xb);
 const EVE: NodeId = NodeId(0xe);
 
 /// The longest that anything may take. Nothing is said by how long it took.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 // ---- The suite ----
 
@@ -427,9 +427,7 @@ over_redis! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_server_is_no_obstacle_to_a_start() {
     let settings = RedisSettings {
-        url: format!("redis://127.0.0.1:{}", free_port())
-            .parse()
-            .unwrap(),
+        url: format!("redis://127.0.0.1:{}", free_port()).parse().ok(),
         ..RedisSettings::default()
     };
     let ann = open(&settings, ANN);
@@ -464,7 +462,7 @@ async fn tls_with_an_authority_of_our_own() {
     let ca_file = Some(lab.server.ca());
     let other = OverRedis::start(Door::Tls).expect("the first has started");
     lab.settings.ca_file = Some(other.server.ca());
-    open(&lab.settings, ANN).bad_for("certificate").await;
+    open(&lab.settings, ANN).bad_for("InvalidCertificate").await;
     lab.settings.ca_file = ca_file;
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     ann.insist(&mut bob, 1).await;

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::connection::Connector;
 use self::inbox::{Place, Reader};
@@ -45,6 +45,9 @@ const DELIVERIES_MAX: usize = 64;
 
 /// How long a close may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The reason before there is one.
+const NOT_YET: &str = "not connected yet";
 
 /// Why the transport cannot be made at all. A server that is away is none of it.
 #[derive(Debug, Error)]
@@ -106,7 +109,7 @@ impl RedisTransport {
     ) -> Result<(Arc<dyn Transport>, Inbox), RedisTrouble> {
         let connector = Connector::new(settings)?;
         let (deliveries, inbox) = mpsc::channel(DELIVERIES_MAX);
-        let (tell, health) = watch::channel(Health::Bad("not connected yet".into()));
+        let (tell, health) = watch::channel(Health::Bad(NOT_YET.into()));
         let link = Arc::new(Link {
             me,
             outgoing: Mutex::new(Outgoing::new(
@@ -206,10 +209,10 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
         let deadline = newest.unwrap_or(link.started) + PING_PATIENCE;
         let overdue = deadline <= Instant::now();
         if overdue {
-            tell(&health, &Health::Bad(link.trouble()));
+            tell(&health, Health::Bad(link.trouble()));
         } else if newest.is_some() {
             lock(&link.trouble).take();
-            tell(&health, &Health::Good);
+            tell(&health, Health::Good);
         }
         // While it is bad, to tell the reason of now.
         let next = if overdue {
@@ -223,15 +226,17 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
     }
 }
 
-fn tell(health: &watch::Sender<Health>, news: &Health) {
-    let before = health.send_replace(news.clone());
-    match news {
-        Health::Good if !before.is_good() => info!("messages pass between nodes"),
-        Health::Bad(reason) if before != *news => {
-            warn!(%reason, "messages do not pass between nodes")
+fn tell(health: &watch::Sender<Health>, news: Health) {
+    let before = health.borrow().clone();
+    match (&before, &news) {
+        _ if before == news => return,
+        (_, Health::Good) => info!("messages pass between nodes"),
+        (Health::Bad(old), Health::Bad(reason)) if **old != *NOT_YET => {
+            debug!(%reason, "messages do not pass between nodes still");
         }
-        Health::Good | Health::Bad(_) => {}
+        (_, Health::Bad(reason)) => warn!(%reason, "messages do not pass between nodes"),
     }
+    health.send_replace(news);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

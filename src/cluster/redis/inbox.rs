@@ -90,12 +90,12 @@ impl Reader {
     pub(super) async fn run(self) {
         let mut pause = Pause::default();
         while !self.deliveries.is_closed() {
-            let reason = match self.connector.connect().await {
-                Ok(connection) => self.read(&connection, &mut pause).await,
-                Err(reason) => reason,
+            let (what, reason) = match self.connector.connect().await {
+                Ok(connection) => ("read from redis", self.read(&connection, &mut pause).await),
+                Err(reason) => ("connect to redis", reason),
             };
-            debug!(%reason, "read from redis");
-            self.link.note("read from redis", reason);
+            debug!(%reason, what);
+            self.link.note(what, reason);
             pause.wait().await;
         }
     }
