@@ -339,6 +339,12 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             1_000_000,
         ),
         (
+            "document.staged_bytes_max",
+            document.staged_bytes_max as u64,
+            1 << 10,
+            1 << 40,
+        ),
+        (
             "document.session_submits_max",
             document.session_submits_max as u64,
             1,

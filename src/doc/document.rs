@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::event::{Action, Ask, Asker, Event, Now};
+use super::event::{Action, Ask, Asker, Event, Now, Ticket};
 use super::forwarder::{Forwarder, Want};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use crate::id::{NodeId, SessionId};
-use crate::log::{Epoch, Fence, Revision, Snapshot, Tail};
+use crate::log::{Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use crate::protocol::Refusal;
 use crate::store::{Refused, StoreError};
 
@@ -36,6 +36,8 @@ pub struct DocumentSettings {
     pub late_submits_max: usize,
     /// How many submits may wait to become durable.
     pub staged_entries_max: usize,
+    /// How many bytes of them may wait. The one that goes beyond it still may.
+    pub staged_bytes_max: usize,
     /// How many submits one session may have waiting.
     pub session_submits_max: usize,
 }
@@ -51,6 +53,7 @@ impl Default for DocumentSettings {
             behind_entries_max: 1_000_000,
             late_submits_max: 1_000,
             staged_entries_max: 10_000,
+            staged_bytes_max: 64 << 20,
             session_submits_max: 64,
         }
     }
@@ -90,6 +93,17 @@ pub struct Document {
     out: VecDeque<Action>,
     /// What the shell is to do.
     ready: VecDeque<Action>,
+}
+
+/// What was being worked on when a document's machine panicked.
+#[derive(Debug)]
+pub struct Culprit {
+    /// The node that it came from.
+    pub from: NodeId,
+    /// The submit.
+    pub id: SubmitId,
+    /// The requests of this node's sessions that it is.
+    pub requests: Vec<(SessionId, Ticket)>,
 }
 
 #[derive(Debug)]
@@ -237,7 +251,19 @@ impl Document {
         }
     }
 
-    fn asked(&mut self, session: SessionId, ticket: super::Ticket, ask: Ask, now: Now) {
+    /// After a panic: the submit that was being worked on, where it came from, and which requests of this node's sessions
+    /// it is.
+    #[must_use]
+    pub fn culprit(&self) -> Option<Culprit> {
+        let Role::Owning(sequencer) = &self.role else {
+            return None;
+        };
+        let (from, id) = sequencer.culprit()?.clone();
+        let requests = self.forwarder.waiting_for(&id);
+        Some(Culprit { from, id, requests })
+    }
+
+    fn asked(&mut self, session: SessionId, ticket: Ticket, ask: Ask, now: Now) {
         self.forward(now, |forwarder, wants| match ask {
             Ask::Fetch { since } => forwarder.join((session, ticket), since, false, now, wants),
             Ask::Subscribe { since } => forwarder.join((session, ticket), since, true, now, wants),

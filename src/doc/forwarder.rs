@@ -368,6 +368,10 @@ impl Forwarder {
         if self.healing == Some(since) {
             self.healing = None;
             let head = entries.last().map_or(since, |entry| entry.revision);
+            if entries.is_empty() {
+                // The log ends here, whatever was told: to ask again would be to ask for ever.
+                self.told_head = self.told_head.min(self.head());
+            }
             self.commits(head, entries, out);
         }
         let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
@@ -573,6 +577,18 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    /// The requests that are this submit.
+    pub(super) fn waiting_for(&self, id: &SubmitId) -> Vec<(SessionId, Ticket)> {
+        let (least, most) = (SessionId(0), SessionId(u64::MAX));
+        let saying = self.with_owner.range(key(id, least)..=key(id, most));
+        let first = |session: &SessionId| self.unanswered.get(session)?.front();
+        saying
+            .filter_map(|(_, _, session)| Some((*session, first(session)?)))
+            .filter(|(_, first)| first.submit.id == *id)
+            .map(|(session, first)| (session, first.ticket))
+            .collect()
     }
 
     fn take_answered(&mut self, id: &SubmitId) -> Option<(SessionId, Unanswered)> {

@@ -9,6 +9,6 @@ mod link;
 mod listeners;
 mod sequencer;
 
-pub use document::{Document, DocumentSettings};
+pub use document::{Culprit, Document, DocumentSettings};
 pub use event::{Action, Answer, Ask, Asker, Event, Now, Ticket};
 pub use link::{Link, Submit};

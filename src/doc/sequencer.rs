@@ -24,6 +24,10 @@ pub(super) struct Sequencer {
     tail: Tail,
     /// Sequenced but not yet durable: transformed against, told to nobody.
     staged: VecDeque<Arc<Entry>>,
+    /// How many bytes `staged` takes, about.
+    staged_bytes: usize,
+    /// Whose submit is being worked on, where it came from: if that is the end of this machine, it is known why.
+    at_work: Option<(NodeId, SubmitId)>,
     /// How many of `staged` are on their way to the store. Zero: no append is under way.
     appending: usize,
     /// How many of the next entries are appended one by one.
@@ -92,6 +96,8 @@ impl Sequencer {
             },
             tail,
             staged: VecDeque::new(),
+            staged_bytes: 0,
+            at_work: None,
             appending: 0,
             singly: 0,
             head,
@@ -131,12 +137,22 @@ impl Sequencer {
         if submit.base.is_some_and(|base| base > self.tail.head()) {
             return Verdict::Ahead(submit);
         }
+        self.at_work = Some((from, submit.id.clone()));
+        self.place(from, submit, now, out);
+        self.at_work = None;
+        Verdict::Settled
+    }
+
+    /// Whose submit was being worked on when this machine came to its end.
+    pub(super) fn culprit(&self) -> Option<&(NodeId, SubmitId)> {
+        self.at_work.as_ref()
+    }
+
+    /// Finds the place of a submit that is not known.
+    fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
         let rebase = match Rebase::new(from, submit, &self.head) {
             Ok(rebase) => rebase,
-            Err((id, refusal)) => {
-                reject(from, id, refusal, out);
-                return Verdict::Settled;
-            }
+            Err((id, refusal)) => return reject(from, id, refusal, out),
         };
         if rebase.at >= self.tail.start() {
             self.stage(rebase, now, out);
@@ -145,7 +161,6 @@ impl Sequencer {
         } else {
             self.put_aside(rebase, out);
         }
-        Verdict::Settled
     }
 
     /// Lets a submit wait for the entries between its base and the tail.
@@ -185,9 +200,22 @@ impl Sequencer {
         now: Now,
         out: &mut VecDeque<Action>,
     ) {
-        let Some(mut rebase) = self.late.front().cloned().filter(|late| late.at == since) else {
+        let Some(rebase) = self.late.front().cloned().filter(|late| late.at == since) else {
             return;
         };
+        self.at_work = Some((rebase.from, rebase.id.clone()));
+        self.walk(rebase, page, now, out);
+        self.at_work = None;
+    }
+
+    /// Brings the first of the late submits over a page.
+    fn walk(
+        &mut self,
+        mut rebase: Rebase,
+        page: &[Arc<Entry>],
+        now: Now,
+        out: &mut VecDeque<Action>,
+    ) {
         for entry in page {
             if let ControlFlow::Break(outcome) = rebase.over(entry) {
                 self.late.pop_front();
@@ -240,6 +268,7 @@ impl Sequencer {
         self.appending = 0;
         self.singly = self.singly.saturating_sub(commits.len());
         for entry in &commits {
+            self.staged_bytes -= entry.size();
             self.tail.push(entry.clone());
         }
         let recent = &mut self.recent;
@@ -407,7 +436,9 @@ impl Sequencer {
         let Wanted::Change(change) = rebase.wanted else {
             return reject(rebase.from, rebase.id, Refusal::does_not_exist(), out);
         };
-        if self.staged.len() >= self.settings.staged_entries_max {
+        let full = self.staged.len() >= self.settings.staged_entries_max
+            || self.staged_bytes >= self.settings.staged_bytes_max;
+        if full {
             return reject(rebase.from, rebase.id, Refusal::busy(), out);
         }
         let entry = Entry {
@@ -422,6 +453,7 @@ impl Sequencer {
         }
         self.recent
             .insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+        self.staged_bytes += entry.size();
         self.staged.push_back(Arc::new(entry));
         self.append(out);
     }

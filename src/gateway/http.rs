@@ -318,6 +318,9 @@ async fn healthz() -> impl Responder {
     "ok\n"
 }
 
+/// How long whoever asks whether the server is ready waits for the store. Balancers themselves wait no longer.
+const READY_PATIENCE: Duration = Duration::from_millis(900);
+
 /// Ready means: the store answers, the other nodes are heard, and the server is not on its way down.
 async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     if *gateway.phase.borrow() != Phase::Serving {
@@ -325,7 +328,9 @@ async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     }
     // Whether such a document exists is not the question.
     let doc = DocId::parse("readyz", "readyz").expect("both are names");
-    match gateway.node.store().describe(&doc).await {
+    let asked = rt::time::timeout(READY_PATIENCE, gateway.node.store().describe(&doc)).await;
+    let late = |_| Err(StoreError::new("describe", "no answer in time"));
+    match asked.unwrap_or_else(late) {
         Ok(_) => match gateway.node.health() {
             Health::Good => HttpResponse::Ok().body("ready\n"),
             Health::Bad(reason) => {

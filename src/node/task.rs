@@ -255,20 +255,11 @@ impl Task {
     /// Lets the machine handle an event, and does what it asks for. A panic is the end of this machine, and of nothing
     /// else: whoever caused it is refused, so that it does not cause the next one.
     fn handle(&mut self, event: Event) -> Result<(), ()> {
-        let culprit = match &event {
-            Event::Asked {
-                session, ticket, ..
-            } => Some((*session, *ticket)),
-            _ => None,
-        };
         let now = self.node.now();
         let document = &mut self.document;
         if catch_unwind(AssertUnwindSafe(|| document.handle(event, now))).is_err() {
             tracing::error!(doc = %self.doc, "the document's machine panicked: it is closed and opened anew");
-            if let Some((session, ticket)) = culprit {
-                let refusal = Refusal::new(Code::OpNotApplied, "The op could not be applied");
-                self.reply(session, ticket, Answer::Refused(refusal));
-            }
+            self.refuse_culprit();
             return Err(());
         }
         while let Some(action) = self.document.poll() {
@@ -278,6 +269,22 @@ impl Task {
         self.standing
             .set(self.document.owned(), self.document.followed());
         Ok(())
+    }
+
+    /// Refuses the submit that made the machine panic, wherever it came from: else it would do so again.
+    fn refuse_culprit(&mut self) {
+        let Some(culprit) = self.document.culprit() else {
+            return;
+        };
+        let refusal = Refusal::new(Code::OpNotApplied, "The op could not be applied");
+        for (session, ticket) in culprit.requests {
+            self.reply(session, ticket, Answer::Refused(refusal.clone()));
+        }
+        if culprit.from != self.node.id() {
+            let id = culprit.id;
+            let message = Message::Link(self.doc.clone(), Link::Reject { id, refusal });
+            self.node.peers().send(culprit.from, &message);
+        }
     }
 
     /// Forgets the sessions that need the document no more, and says of those whose socket is gone that they left.
