@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::node::Node;
 use super::peers::LOOK_EVERY;
@@ -17,6 +17,9 @@ use crate::store::StoreError;
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
 const COMING_UP: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the store to answer a heartbeat.
+const FIRST_BEAT_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long one heartbeat may take.
 const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -25,7 +28,7 @@ impl Node {
     /// shares its store with nobody it could hear.
     ///
     /// # Errors
-    /// When the store does not answer the first heartbeat.
+    /// When the store does not answer a heartbeat for half a minute.
     pub async fn take_part(self: &Arc<Self>, inbox: Option<Inbox>) -> Result<(), StoreError> {
         if let Some(inbox) = inbox {
             self.runtime().spawn(self.clone().hears(inbox));
@@ -33,7 +36,14 @@ impl Node {
             self.runtime().spawn(self.clone().refreshes());
             self.peers().come_up(COMING_UP).await;
         }
-        self.beat().await?;
+        let deadline = Instant::now() + FIRST_BEAT_PATIENCE;
+        while let Err(error) = self.beat().await {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the store does not answer yet");
+            sleep(self.settings().heartbeat()).await;
+        }
         self.runtime().spawn(self.clone().beats());
         Ok(())
     }

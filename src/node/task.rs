@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::bell::Round;
 use super::node::{Node, Standing};
@@ -330,15 +330,15 @@ impl Task {
                 let message = Message::Link(self.doc.clone(), link);
                 self.node.peers().send(to, &message);
             }
-            Action::Show => {
-                self.effect(|node, doc| async move { Event::Shown(node.show(&doc).await) })
-            }
+            Action::Show => self.effect(|node, doc| async move {
+                Event::Shown(in_time("load", node.show(&doc)).await)
+            }),
             Action::Encode(snapshot) => self.effect(|_, _| async move {
                 let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
                 Event::Shown(Ok((Arc::new(shown), Vec::new())))
             }),
             Action::Page { asker, since } => self.effect(move |node, doc| async move {
-                let page = node.store().load(&doc, Reach::Since(since)).await;
+                let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
                 Event::Paged {
                     asker,
                     since,
@@ -346,7 +346,9 @@ impl Task {
                 }
             }),
             Action::Claim => {
-                self.effect(|node, doc| async move { Event::Claimed(node.claim(&doc).await) });
+                self.effect(|node, doc| async move {
+                    Event::Claimed(in_time("claim", node.claim(&doc)).await)
+                });
             }
             Action::Append { fence, entries } => self.append(fence, entries),
             Action::Save { fence, snapshot } => {
@@ -376,15 +378,9 @@ impl Task {
             entries,
         };
         self.effect(move |node, _| async move {
-            let result = node
-                .store()
-                .append(vec![batch])
-                .await
-                .and_then(|mut answers| {
-                    answers
-                        .pop()
-                        .ok_or_else(|| StoreError::new("append", "no answer for the batch"))
-                });
+            let answers = in_time("append", node.store().append(vec![batch])).await;
+            let none = || StoreError::new("append", "no answer for the batch");
+            let result = answers.and_then(|mut answers| answers.pop().ok_or_else(none));
             Event::Appended { fence, result }
         });
     }
@@ -518,6 +514,22 @@ impl Node {
         tracing::warn!(%doc, %error, "document not read");
         Refusal::store_unavailable()
     }
+}
+
+/// How long the store may take for what a document asks. It has limits of its own, which are shorter: an answer that does
+/// not come at all must not keep a document from asking again.
+const STORE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the store answers, or that it does not.
+async fn in_time<T>(
+    verb: &'static str,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = |_| {
+        tracing::error!(verb, "the store gave no answer at all");
+        Err(StoreError::new(verb, "no answer in time"))
+    };
+    timeout(STORE_PATIENCE, answer).await.unwrap_or_else(late)
 }
 
 /// Folds what was loaded.
