@@ -25,7 +25,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -201,10 +201,10 @@ impl PostgresStore {
         finished.map_err(|fault| fault.of("close"))
     }
 
-    /// The lane of a document. Always the same, and the same in every run.
-    fn lane(&self, doc: &DocId) -> &Lane {
+    /// Which lane a document takes: always the same.
+    fn lane(&self, doc: &DocId) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(doc);
-        &self.lanes[(hash % self.lanes.len() as u64) as usize]
+        (hash % self.lanes.len() as u64) as usize
     }
 }
 
@@ -242,9 +242,16 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
         async move {
             let mut answers = Vec::with_capacity(batches.len());
+            let mut asked: Vec<_> = self.lanes.iter().map(|_| Vec::new()).collect();
             for batch in batches {
-                let lane = self.lane(&batch.doc);
-                answers.push(lane.send(Part::new(batch)).await?);
+                let (answer, answered) = oneshot::channel();
+                asked[self.lane(&batch.doc)].push((Part::new(batch), answer));
+                answers.push(answered);
+            }
+            for (lane, asked) in self.lanes.iter().zip(asked) {
+                if !asked.is_empty() {
+                    lane.send(asked).await?;
+                }
             }
             let mut outcomes = Vec::with_capacity(answers.len());
             for answer in answers {
