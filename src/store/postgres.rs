@@ -53,7 +53,8 @@ pub struct PostgresSettings {
     pub ca_file: PathBuf,
     /// A replica for what documents once were; empty: the primary is asked. What documents are, it is always.
     pub replica_url: String,
-    /// How many connections append.
+    /// How many connections append. Two at once wait for each other's flush, and each carries half as much: more than one
+    /// pays where the way to Postgres is slower than its disk.
     pub append_connections: usize,
     /// How many connections claim and beat, at least 3.
     pub claim_connections: usize,
@@ -79,7 +80,7 @@ impl Default for PostgresSettings {
             url: String::new(),
             ca_file: PathBuf::new(),
             replica_url: String::new(),
-            append_connections: 2,
+            append_connections: 1,
             claim_connections: 4,
             read_connections: 8,
             acquire_timeout_ms: 5_000,
