@@ -1266,12 +1266,17 @@ async fn measure() {
         (100, 1),
         (1_000, 1),
     ];
-    let stores = [("sqlite", open(folder.path()))];
+    let mut stores: Vec<(&str, Box<dyn Store>)> = vec![("sqlite", Box::new(open(folder.path())))];
+    let server = servers::postgres::Own::start(&[]);
+    if let Some(server) = &server {
+        let store = open_shared(&server.url(), ME).await;
+        stores.push(("postgres", Box::new(store)));
+    }
     let mut writers = Vec::new();
     for (_, store) in &stores {
         let mut documents = Vec::new();
         for at in 0..1_000 {
-            documents.push(Writer::claim(store, &format!("d{at}")).await);
+            documents.push(Writer::claim(&**store, &format!("d{at}")).await);
         }
         for chunk in documents.chunks_mut(100) {
             append_all(chunk, 1, &create("")).await;

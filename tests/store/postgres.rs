@@ -27,6 +27,7 @@ async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T
 fn settings(url: &str) -> PostgresSettings {
     PostgresSettings {
         url: url.to_owned(),
+        append_connections: 2,
         open_patience_ms: 0,
         ..PostgresSettings::default()
     }

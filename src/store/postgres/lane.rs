@@ -18,7 +18,8 @@ use super::numbers::Numbers;
 use super::touches::Touches;
 use crate::store::{Refused, StoreError};
 
-/// How many parts may wait in a lane's inbox, and how many beyond it. When both are full, whoever asks waits.
+/// How many appends may wait in a lane's inbox, and about how many parts beyond it. When both are full, whoever asks
+/// waits.
 const QUEUE_MAX: usize = 512;
 
 /// How many documents one statement carries: with more the latency grows, and the rate does not.
@@ -37,6 +38,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 pub(super) type Answer = Result<Result<(), Refused>, Arc<str>>;
 
 /// A part, and where its answer goes.
+pub(super) type Asked = (Part, oneshot::Sender<Answer>);
+
+/// The same, in line.
 struct Waiting {
     part: Part,
     answer: oneshot::Sender<Answer>,
@@ -49,7 +53,7 @@ struct Waiting {
 /// The way into a lane. Dropped or closed, it lets the lane finish what waits.
 pub(super) struct Lane {
     /// `None` once it is closed.
-    inbox: Mutex<Option<mpsc::Sender<Waiting>>>,
+    inbox: Mutex<Option<mpsc::Sender<Vec<Waiting>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -76,20 +80,19 @@ impl Lane {
         }
     }
 
-    /// Puts a part in line. Its answer comes, whatever happens; an answer that does not come says that the lane ended.
-    pub(super) async fn send(&self, part: Part) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        let (answer, answered) = oneshot::channel();
+    /// Puts parts in line, together: they share a statement if it has room. Their answers come, whatever happens; an
+    /// answer that does not come says that the lane ended.
+    pub(super) async fn send(&self, asked: Vec<Asked>) -> Result<(), StoreError> {
+        let closed = || Fault::Closed.of("append");
         let now = Instant::now();
-        let waiting = Waiting {
+        let waiting = asked.into_iter().map(|(part, answer)| Waiting {
             part,
             answer,
             due: now,
             until: now + BUSY_MAX,
-        };
-        let closed = || Fault::Closed.of("append");
+        });
         let inbox = lock(&self.inbox).clone().ok_or_else(closed)?;
-        inbox.send(waiting).await.map_err(|_| closed())?;
-        Ok(answered)
+        inbox.send(waiting.collect()).await.map_err(|_| closed())
     }
 
     /// Lets the lane finish what waits, at most until `deadline`.
@@ -109,7 +112,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 struct Runner {
-    inbox: mpsc::Receiver<Waiting>,
+    inbox: mpsc::Receiver<Vec<Waiting>>,
     /// In the order in which they came. At most one statement's worth of busy ones and what came meanwhile.
     waiting: VecDeque<Waiting>,
     /// `None` before the first append and after a fault.
@@ -133,7 +136,7 @@ impl Runner {
             while self.waiting.len() < QUEUE_MAX
                 && let Ok(waiting) = self.inbox.try_recv()
             {
-                self.waiting.push_back(waiting);
+                self.waiting.extend(waiting);
             }
             let now = Instant::now();
             let picked = self.pick(now);
@@ -142,13 +145,13 @@ impl Runner {
             }
             let later = self.waiting.iter().map(|it| it.due).filter(|it| *it > now);
             let Some(due) = later.min() else {
-                self.waiting.push_back(self.inbox.recv().await?);
+                self.waiting.extend(self.inbox.recv().await?);
                 continue;
             };
             if self.waiting.len() >= QUEUE_MAX || self.inbox.is_closed() {
                 sleep_until(due).await;
             } else if let Ok(Some(waiting)) = timeout_at(due, self.inbox.recv()).await {
-                self.waiting.push_back(waiting);
+                self.waiting.extend(waiting);
             }
         }
     }
