@@ -29,6 +29,12 @@ run: tools static ## Build the server and serve on this machine: ARGS="--listen 
 	echo "== the page: http://127.0.0.1:8080/ unless ARGS or config.toml say otherwise; Ctrl-C ends it"
 	exec $(TARGET)/release/copydesk serve $(ARGS)
 
+.PHONY: cluster
+cluster: tools postgres redis nginx static ## Try a whole cluster on this machine: NODES=3 PORT=8080; Ctrl-C ends it
+	@echo "== building the server (a few minutes the first time)"
+	cargo build --release --bin copydesk
+	COPYDESK_BIN=$(TARGET)/release/copydesk exec deploy/cluster.sh
+
 .PHONY: static
 static: static/dist/index.html ## Build the web editor
 
@@ -102,6 +108,15 @@ tools:
 .PHONY: chromium
 chromium:
 	@[ -x "$(CHROMIUM)" ] || $(call debian,chromium,a browser at $(CHROMIUM))
+
+.PHONY: postgres
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call debian,postgresql,Postgres)
+
+.PHONY: nginx
+nginx:
+	@PATH=$PATH:/usr/sbin
+	command -v nginx >/dev/null || $(call debian,nginx-light,nginx)
 
 .PHONY: redis
 redis:
