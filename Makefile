@@ -115,7 +115,7 @@ postgres:
 
 .PHONY: nginx
 nginx:
-	@PATH=$PATH:/usr/sbin
+	@PATH=$$PATH:/usr/sbin
 	command -v nginx >/dev/null || $(call debian,nginx-light,nginx)
 
 .PHONY: redis
