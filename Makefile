@@ -105,6 +105,11 @@ tools:
 	node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || { echo "node is $$(node --version): 20 or newer is needed"; exit 1; }
 	command -v cc >/dev/null || $(call debian,build-essential,cc)
 
+.PHONY: nginx
+nginx:
+	@PATH=$$PATH:/usr/sbin
+	command -v nginx >/dev/null || $(call debian,nginx,nginx)
+
 .PHONY: chromium
 chromium:
 	@[ -x "$(CHROMIUM)" ] || $(call debian,chromium,a browser at $(CHROMIUM))
@@ -112,11 +117,6 @@ chromium:
 .PHONY: postgres
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call debian,postgresql,Postgres)
-
-.PHONY: nginx
-nginx:
-	@PATH=$$PATH:/usr/sbin
-	command -v nginx >/dev/null || $(call debian,nginx-light,nginx)
 
 .PHONY: redis
 redis:

@@ -58,7 +58,7 @@ check() {
     [[ -x $postgres_bin/postgres ]] || postgres_bin=$(dirname "$(command -v postgres || true)")
     [[ -x $postgres_bin/postgres ]] || die "Postgres is missing: install Debian's package postgresql"
     command -v redis-server >/dev/null || die "redis-server is missing: install Debian's package redis-server"
-    command -v nginx >/dev/null || die "nginx is missing: install Debian's package nginx-light"
+    command -v nginx >/dev/null || die "nginx is missing: install Debian's package nginx"
     command -v setpriv >/dev/null || die "setpriv is missing: install Debian's package util-linux"
     [[ -x $BIN ]] || die "$BIN is missing: build it with make cluster, or name another in COPYDESK_BIN"
 
