@@ -101,13 +101,17 @@ prepare() {
             # Nobody but root comes here, for example below /root.
             postgres_data=/var/lib/postgresql/copydesk-$(cksum <<<"$FOLDER" | cut -d ' ' -f 1)
         fi
-        install -d -o postgres -m 700 "$postgres_data"
     fi
     if [[ ! -s $postgres_data/PG_VERSION ]]; then
-        # Trust: whoever reaches the loopback may; there is no socket in the file system.
-        (cd / && "${as_postgres[@]}" "$postgres_bin/initdb" --pgdata="$postgres_data" --username=copydesk \
+        # Trust: whoever reaches the loopback may; there is no socket in the file system. Set up beside its place, so that
+        # one that was interrupted is never taken for a whole one.
+        rm -rf "$postgres_data.new"
+        mkdir -m 700 "$postgres_data.new"
+        [[ $(id -u) != 0 ]] || chown postgres: "$postgres_data.new"
+        (cd / && "${as_postgres[@]}" "$postgres_bin/initdb" --pgdata="$postgres_data.new" --username=copydesk \
             --auth=trust --encoding=UTF8 --no-locale) >"$FOLDER/logs/initdb.log" 2>&1 9>&- ||
             die "Postgres cannot be set up, see $FOLDER/logs/initdb.log"
+        mv -T "$postgres_data.new" "$postgres_data"
     elif [[ $(cat "$postgres_data/PG_VERSION") != "$("$postgres_bin/postgres" --version | grep -oE '[0-9]+' | head -n 1)" ]]; then
         die "$postgres_data is of Postgres $(cat "$postgres_data/PG_VERSION"), here is $("$postgres_bin/postgres" --version)"
     fi
