@@ -61,13 +61,13 @@ impl RedisServer {
             ),
             Door::Tls => tls(&folder),
         };
-        Some(Self::run(folder, arguments, door_keys))
+        Some(Self::run(folder, &arguments, &door_keys))
     }
 
     /// Starts a server with no door and these arguments, after one that has started.
     pub(crate) fn another(&self, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder");
-        Self::run(folder, words(arguments), vec![])
+        Self::run(folder, &words(arguments), &[])
     }
 
     /// Starts a sentinel that watches over this server, under the name `main`.
@@ -82,18 +82,18 @@ impl RedisServer {
         );
         fs::write(&file, orders).expect("a file");
         let file = file.display().to_string();
-        Self::run(folder, words(&[&file, "--sentinel"]), vec![])
+        Self::run(folder, &words(&[&file, "--sentinel"]), &[])
     }
 
-    fn run(folder: TempDir, arguments: Vec<String>, door_keys: Vec<String>) -> Self {
+    fn run(folder: TempDir, arguments: &[String], door_keys: &[String]) -> Self {
         // Another may take the port between the asking and the start.
         for _ in 0..10 {
             let port = free_port();
-            let child = spawn(port, &arguments, &folder);
+            let child = spawn(port, arguments, &folder);
             let mut server = Self {
                 port,
-                arguments: arguments.clone(),
-                door: door_keys.clone(),
+                arguments: arguments.to_vec(),
+                door: door_keys.to_vec(),
                 child,
                 folder: TempDir::new().expect("a folder"),
             };
