@@ -29,6 +29,12 @@ run: tools static ## Build the server and serve on this machine: ARGS="--listen 
 	echo "== the page: http://127.0.0.1:8080/ unless ARGS or config.toml say otherwise; Ctrl-C ends it"
 	exec $(TARGET)/release/copydesk serve $(ARGS)
 
+.PHONY: cluster
+cluster: tools postgres redis nginx static ## Try a whole cluster on this machine: NODES=3 PORT=8080; Ctrl-C ends it
+	@echo "== building the server (a few minutes the first time)"
+	cargo build --release --bin copydesk
+	COPYDESK_BIN=$(TARGET)/release/copydesk exec deploy/cluster.sh
+
 .PHONY: static
 static: static/dist/index.html ## Build the web editor
 
@@ -98,6 +104,11 @@ tools:
 	need npm "it comes with Node, see https://nodejs.org"
 	node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || { echo "node is $$(node --version): 20 or newer is needed"; exit 1; }
 	command -v cc >/dev/null || $(call debian,build-essential,cc)
+
+.PHONY: nginx
+nginx:
+	@PATH=$$PATH:/usr/sbin
+	command -v nginx >/dev/null || $(call debian,nginx,nginx)
 
 .PHONY: chromium
 chromium:

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use copydesk::cluster::{
-    Delivery, Exchange, Health, Inbox, RedisSettings, RedisTransport, Transport,
+    Delivery, Exchange, Health, Inbox, RedisSettings, RedisTransport, RedisUrl, Transport,
 };
 use copydesk::id::NodeId;
 use tokio::time::{Instant, sleep, timeout};
@@ -421,6 +421,86 @@ over_redis! {
         ann.send(BOB, 1);
         until(|| lab.server.ask(&["EXISTS", &lab.key(BOB)]) == "1").await;
         until(|| lab.server.ask(&["PTTL", &lab.key(BOB)]).parse::<i64>().unwrap() > 0).await;
+    }
+}
+
+/// The replica that takes over has the inboxes of before, less what had not reached it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_names_the_server_that_took_over() {
+    let Some(mut lab) = OverRedis::start(Door::Open) else {
+        return;
+    };
+    let first = lab.server.port.to_string();
+    let replica = lab.server.another(&["--replicaof", "127.0.0.1", &first]);
+    until(|| {
+        replica
+            .ask(&["INFO", "replication"])
+            .contains("master_link_status:up")
+    })
+    .await;
+    let sentinel = lab.server.sentinel();
+    let seen = || {
+        sentinel
+            .ask(&["SENTINEL", "replicas", "main"])
+            .contains(&replica.port.to_string())
+    };
+    until(seen).await;
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{}?sentinelServiceName=main",
+        sentinel.port
+    );
+    lab.settings.url = url.parse::<RedisUrl>().unwrap().into();
+    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    ann.insist(&mut bob, 1).await;
+    lab.server.kill();
+    let role = || replica.ask(&["INFO", "replication"]);
+    until(|| role().contains("role:master")).await;
+    ann.insist(&mut bob, 2).await;
+    ann.good().await;
+    bob.good().await;
+}
+
+/// Inboxes lie on different servers; a round goes to all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_carries_messages_too() {
+    let Some(mut lab) = OverRedis::start(Door::Open) else {
+        return;
+    };
+    let clustered = ["--cluster-enabled", "yes"];
+    let servers: Vec<RedisServer> = (0..3).map(|_| lab.server.another(&clustered)).collect();
+    for (server, slots) in
+        servers
+            .iter()
+            .zip([["0", "5000"], ["5001", "11000"], ["11001", "16383"]])
+    {
+        let given = server.ask(&[&["CLUSTER", "ADDSLOTSRANGE"][..], &slots].concat());
+        assert_eq!(given, "OK");
+        server.ask(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string()]);
+    }
+    let state = |server: &RedisServer| server.ask(&["CLUSTER", "INFO"]);
+    let ready = |server| {
+        let state = state(server);
+        state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:3")
+    };
+    until(|| servers.iter().all(ready)).await;
+    let url = format!("redis-cluster://127.0.0.1:{}", servers[0].port);
+    lab.settings.url = url.parse::<RedisUrl>().unwrap().into();
+    let mut nodes = Vec::new();
+    for name in 0..12 {
+        nodes.push((NodeId(name), lab.open(NodeId(name)).await));
+    }
+    let ann = lab.open(NodeId(99)).await;
+    for number in 0..50 {
+        nodes.iter().for_each(|&(node, _)| ann.send(node, number));
+    }
+    for (_, node) in &mut nodes {
+        assert_eq!(
+            node.numbers(NodeId(99), 50).await,
+            (0..50).collect::<Vec<_>>()
+        );
+    }
+    for server in &servers {
+        assert_ne!(server.ask(&["DBSIZE"]), "0", "every server has inboxes");
     }
 }
 

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A redis-server that runs.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
-    port: u16,
+    pub(crate) port: u16,
     /// What it was started with, besides its port.
     arguments: Vec<String>,
     /// What redis-cli needs to be let in.
@@ -61,20 +61,45 @@ impl RedisServer {
             ),
             Door::Tls => tls(&folder),
         };
+        Some(Self::run(folder, &arguments, &door_keys))
+    }
+
+    /// Starts a server with no door and these arguments, after one that has started.
+    pub(crate) fn another(&self, arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        Self::run(folder, &words(arguments), &[])
+    }
+
+    /// Starts a sentinel that watches over this server, under the name `main`.
+    pub(crate) fn sentinel(&self) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("sentinel.conf");
+        let orders = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n",
+            self.port
+        );
+        fs::write(&file, orders).expect("a file");
+        let file = file.display().to_string();
+        Self::run(folder, &words(&[&file, "--sentinel"]), &[])
+    }
+
+    fn run(folder: TempDir, arguments: &[String], door_keys: &[String]) -> Self {
         // Another may take the port between the asking and the start.
         for _ in 0..10 {
             let port = free_port();
-            let child = spawn(port, &arguments, &folder);
+            let child = spawn(port, arguments, &folder);
             let mut server = Self {
                 port,
-                arguments: arguments.clone(),
-                door: door_keys.clone(),
+                arguments: arguments.to_vec(),
+                door: door_keys.to_vec(),
                 child,
                 folder: TempDir::new().expect("a folder"),
             };
             if server.answers() {
                 server.folder = folder;
-                return Some(server);
+                return server;
             }
         }
         panic!("redis-server does not start");
@@ -161,10 +186,10 @@ fn spawn(port: u16, arguments: &[String], folder: &TempDir) -> Child {
         _ => argument.clone(),
     });
     Command::new("redis-server")
+        .args(arguments)
         .args(port_argument)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--dir", &folder.path().display().to_string()])
-        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
