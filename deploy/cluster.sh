@@ -119,7 +119,7 @@ prepare() {
     # The balancer that is shipped, with our addresses.
     local servers="" name
     for name in "${names[@]}"; do
-        servers+="        server 127.0.0.1:$(port_of "$name") max_fails=1 fail_timeout=2s;\n"
+        servers+="        server 127.0.0.1:$(port_of "$name") max_fails=0;\n"
     done
     awk -v servers="$servers" -v port="$PORT" -v folder="$FOLDER/nginx" -v root="$(id -u)" '
         /^worker_processes/ { print "worker_processes 1;"; next }

@@ -293,6 +293,7 @@ impl Document {
                 Role::Following | Role::Claiming => self.listeners.said(from, now),
             },
             Link::Commits { head, entries } => {
+                self.compare(head, now);
                 self.forward(now, |forwarder, wants| {
                     forwarder.commits(head, &entries, wants)
                 });
@@ -458,7 +459,16 @@ impl Document {
         if head > self.forwarder.head() {
             self.subscribe = now.clock;
         }
+        self.compare(head, now);
         self.forward(now, |forwarder, wants| forwarder.commits(head, &[], wants));
+    }
+
+    /// A head beyond all that this node's sequencer has staged proves that another owns: to go on would be to show people
+    /// less than what they were told of.
+    fn compare(&mut self, told: Revision, now: Now) {
+        if matches!(&self.role, Role::Owning(sequencer) if told > sequencer.head()) {
+            self.resign(now);
+        }
     }
 
     fn deposed(&mut self, epoch: Epoch, now: Now) {
@@ -543,6 +553,7 @@ impl Document {
         act(&mut self.forwarder, &mut wants);
         for want in wants {
             match want {
+                Want::Later => self.retry_at(now.clock + RETRY_FIRST),
                 Want::Do(action) => self.out.push_back(action),
                 Want::Submit(submit) => self.submit(self.me, submit, now),
                 Want::Show => match &mut self.role {

@@ -89,6 +89,8 @@ pub(super) enum Want {
     Submit(Submit),
     /// A snapshot at the newest revision that is durable.
     Show,
+    /// A retry, a little later.
+    Later,
     /// Do this.
     Do(Action),
 }
@@ -315,16 +317,21 @@ impl Forwarder {
             self.tail = Some(Tail::new(start));
         }
         self.commits(shown.revision, entries, out);
-        if self
+        let news = self
             .shown
             .as_ref()
-            .is_none_or(|old| old.revision < shown.revision)
-        {
+            .is_none_or(|old| old.revision < shown.revision);
+        if news {
             self.shown = Some(shown);
         }
         self.admit_all(out);
         if self.joiners.iter().any(|joiner| joiner.since.is_none()) {
-            self.show(out);
+            // Whoever shows the same again is behind: asked at once, it would be asked without end.
+            if news {
+                self.show(out);
+            } else {
+                out.push(Want::Later);
+            }
         }
     }
 

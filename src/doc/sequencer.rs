@@ -114,6 +114,11 @@ impl Sequencer {
         self.fence
     }
 
+    /// The revision that the newest staged entry leads to.
+    pub(super) fn head(&self) -> Revision {
+        self.head.revision
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.staged.is_empty() && self.late.is_empty()

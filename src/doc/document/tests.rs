@@ -743,6 +743,53 @@ fn a_gap_is_healed_from_the_store() {
 }
 
 #[test]
+fn an_owner_that_is_told_of_more_than_it_staged_owns_no_more() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    desk.settle();
+    assert!(desk.document.owned().is_some());
+    let told = |head| {
+        let (from, head) = (OTHER, Revision(head));
+        let entries = Vec::new();
+        Event::Linked {
+            from,
+            link: Link::Commits { head, entries },
+        }
+    };
+    desk.handle(told(3));
+    assert!(desk.document.owned().is_some(), "that is what it knows");
+    desk.append_elsewhere(4, 4);
+    desk.handle(told(4));
+    assert!(desk.document.owned().is_none());
+    // A reader is shown no less than what was told.
+    desk.subscribe(2, None);
+    desk.settle();
+    assert_eq!(desk.sent(2), ["shown 4"]);
+}
+
+#[test]
+fn a_snapshot_that_is_too_old_is_not_asked_for_without_end() {
+    let mut desk = Desk::of(2);
+    desk.subscribe(1, None);
+    desk.settle();
+    // The store is read where it lags.
+    desk.handle(Event::Newer(Revision(9)));
+    desk.subscribe(2, None);
+    for _ in 0..3 {
+        let shown = desk.asked.iter().filter(|it| matches!(it, Action::Show));
+        assert!(shown.count() <= 1);
+        while !desk.asked.is_empty() {
+            desk.answer();
+        }
+        desk.wait(RETRY_FIRST);
+    }
+    desk.append_elsewhere(3, 9);
+    desk.handle(Event::Newer(Revision(9)));
+    desk.settle();
+    assert_eq!(desk.sent(2).first().map(String::as_str), Some("shown 9"));
+}
+
+#[test]
 fn a_follower_says_again_what_its_owner_did_not_answer() {
     let mut desk = Desk::of(2);
     desk.handle(Event::Ring(OTHER));
