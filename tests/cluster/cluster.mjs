@@ -51,6 +51,7 @@ class Postgres extends Part {
       synchronous_commit: 'on',
       max_connections: 100,
       log_line_prefix: '%m [%a] ',
+      log_parameter_max_length: 0,
     };
     const args = ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
     const [command, ...rest] = [...AS_POSTGRES, path.join(postgresFolder(), 'postgres'), ...args];
@@ -212,13 +213,15 @@ class Balancer extends Part {
       ${isRoot ? 'user root;' : ''}
       worker_processes 1;
       pid ${data}/nginx.pid;
-      error_log ${data}/error.log;
+      error_log stderr;
       events { worker_connections 8192; }
       http {
         access_log off;
         ${temporary.join(' ')}
+        # No memory of failures: nginx takes one back when a connection ended well, and a WebSocket hardly ends, so a node
+        # that came back would be given one socket a second. A door that is closed says so at once, and the next is tried.
         upstream nodes {
-          ${nodes.map((node) => `server 127.0.0.1:${node.port} max_fails=1 fail_timeout=1s;`).join('\n')}
+          ${nodes.map((node) => `server 127.0.0.1:${node.port} max_fails=0;`).join('\n')}
         }
         server {
           listen 127.0.0.1:${port} backlog=4096;
@@ -235,7 +238,7 @@ class Balancer extends Part {
         }
       }`,
     );
-    const balancer = new Balancer('nginx', which('nginx'), ['-c', config, '-e', `${data}/error.log`]);
+    const balancer = new Balancer('nginx', which('nginx'), ['-c', config, '-e', 'stderr']);
     balancer.port = port;
     await balancer.start();
     return balancer;

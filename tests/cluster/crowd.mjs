@@ -28,8 +28,11 @@ export class Hearsay {
 
 /** An open editor that comes back by itself. `route` says where to, each time. */
 export class Person extends Client {
-  /** The close codes of the sockets that ended. */
+  /** The close codes of the sockets that had been open and ended. */
   codes = [];
+  /** How often it came to a closed door. */
+  turnedAway = 0;
+  wasConnected = true;
   /** Errors that an edit was answered with. A cluster whose parts fail has no reason to refuse one. */
   refusals = [];
   isLeaving = false;
@@ -47,9 +50,12 @@ export class Person extends Client {
     this.ping = { sent: this.since, isOpen: false };
     const { connection } = this;
     connection.on('state', () => this.changed());
+    connection.on('connected', () => (this.wasConnected = true));
     connection.on('pong', () => (this.ping.isOpen = false));
     connection.on('disconnected', (reason) => {
-      this.codes.push(reason?.code);
+      if (this.wasConnected) this.codes.push(reason?.code);
+      else this.turnedAway += 1;
+      this.wasConnected = false;
       if (this.isLeaving) return;
       setTimeout(() => this.isLeaving || this.comeBack(), r.from(...BACK_AFTER_MS));
     });

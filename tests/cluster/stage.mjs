@@ -17,7 +17,6 @@ export class Stage {
   static async set(t, options) {
     const cluster = await Cluster.start(options);
     const stage = Stage.on(cluster, t);
-    // Whatever the test was about, no node has crashed in it.
     t.after(() => cluster.stop());
     return stage;
   }
@@ -25,7 +24,11 @@ export class Stage {
   /** On a cluster that other tests use too. */
   static on(cluster, t) {
     const stage = new Stage(cluster, `${SEED}/${t.name}`);
-    t.after(() => stage.strike());
+    t.after(() => {
+      stage.strike();
+      // The next test shall not suffer from what this one found.
+      return cluster.calm();
+    });
     return stage;
   }
 
@@ -144,8 +147,15 @@ export class Stage {
       });
       const isUp = () => docs.every(({ doc }) => doc.version >= log.length);
       await until(isUp, 'all are up to date', CONVERGED_WITHIN_MS).catch(() => {});
-      const fresh = await Promise.all(readers.map((reader) => reader.fetched(id)));
-      compare(log, [...docs, ...fresh.map((doc, n) => ({ who: `a reader on ${cluster.nodes[n].name}`, doc }))], findings);
+      await Promise.all(
+        readers.map(async (reader, n) => {
+          const who = `a reader on ${cluster.nodes[n].name}`;
+          const late = (error) => findings.unequal.push(`${id}: ${who}: ${error.message}`);
+          const doc = await reader.fetched(id).catch(late);
+          if (doc?.id) docs.push({ who, doc });
+        }),
+      );
+      compare(log, docs, findings);
     }
     return findings;
   }
