@@ -8,6 +8,9 @@ import { until } from '../js/wait.mjs';
 const PATIENCE_MS = 3_000;
 const PING_EVERY_MS = 1_000;
 
+/** The store did not answer. */
+const TRY_AGAIN = 'ERR_STORE_UNAVAILABLE';
+
 /** How long somebody waits at least and at most before coming back. */
 const BACK_AFTER_MS = [20, 250];
 
@@ -32,6 +35,8 @@ export class Person extends Client {
   codes = [];
   /** How often it came to a closed door. */
   turnedAway = 0;
+  /** How often it was told to try again: the store had not answered a subscription for long. */
+  triedAgain = 0;
   wasConnected = true;
   /** Errors that an edit was answered with. A cluster whose parts fail has no reason to refuse one. */
   refusals = [];
@@ -51,6 +56,7 @@ export class Person extends Client {
     const { connection } = this;
     connection.on('state', () => this.changed());
     connection.on('connected', () => (this.wasConnected = true));
+    connection.on('error', (error) => error.code === TRY_AGAIN && this.tryAgain(error));
     connection.on('pong', () => (this.ping.isOpen = false));
     connection.on('disconnected', (reason) => {
       if (this.wasConnected) this.codes.push(reason?.code);
@@ -60,6 +66,13 @@ export class Person extends Client {
       setTimeout(() => this.isLeaving || this.comeBack(), r.from(...BACK_AFTER_MS));
     });
     this.tending = setInterval(() => this.tend(), 250);
+  }
+
+  /** The library does not ask twice for a subscription that was refused; coming back does. */
+  tryAgain(error) {
+    this.errors.splice(this.errors.indexOf(error), 1);
+    this.triedAgain += 1;
+    this.cut();
   }
 
   changed() {
