@@ -2,15 +2,15 @@
 // ROUNDS sets how often; SEED repeats a run's choices.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { Proxy } from '../js/proxy.mjs';
 import { SEED } from '../js/random.mjs';
 import { until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { spread } from './crowd.mjs';
 import { logIn } from './ledger.mjs';
-import { Proxy } from '../js/proxy.mjs';
 import { Stage } from './stage.mjs';
 
-const ROUNDS = Number(process.env.ROUNDS ?? 4);
+const ROUNDS = Number(process.env.ROUNDS ?? 3);
 
 const skip = missing();
 let cluster;
@@ -102,7 +102,7 @@ describe('exactly once', { skip, timeout: 120_000 }, () => {
     test(`an edit ${where} whose ack was lost with its owner, said again to a third node`, async (t) => {
       const stage = Stage.on(cluster, t);
       const maker = await stage.person(cluster.nodes[0]);
-      const ids = await stage.documentsOf(maker, 4);
+      const ids = await stage.documentsOf(maker, 2);
       for (const id of ids) {
         const { owner, epoch } = await cluster.where(id);
         const others = cluster.nodes.filter((node) => node !== owner);
