@@ -60,7 +60,8 @@ describe('the store', { skip, timeout: 120_000 }, () => {
     await open(IDLE - 10);
     const many = await cost();
     t.diagnostic(`${few.toFixed(2)} statements a heartbeat with 10 documents, ${many.toFixed(2)} with ${IDLE}`);
-    assert.ok(many <= STATEMENTS_A_BEAT_MAX, `${many} statements a heartbeat`);
+    // Beats at the edges of the watch are counted by half.
+    assert.ok(many < STATEMENTS_A_BEAT_MAX + 0.5, `${many} statements a heartbeat`);
   });
 
   test('the connections of a node do not grow with the load', async (t) => {

@@ -83,6 +83,9 @@ const FAULTS = {
   'kill -9 of the balancer': { target: 'balancer', lastsMs: [0, 300], begin: ({ cluster }) => killed(cluster.balancer) },
 };
 
+/** What comes twice as often as the rest: the heart of the matter. */
+const OFTEN = ['kill -9 of a node', 'stop of a node'];
+
 function parted(to, part, lastsMs) {
   return {
     target: 'node',
@@ -122,6 +125,8 @@ export class Nemesis {
   counts = Object.fromEntries(Object.keys(FAULTS).map((kind) => [kind, 0]));
   /** What is disturbed already: nodes by their names. */
   busy = new Set();
+  /** What comes next. Every kind comes before any comes again. */
+  deck = [];
   errors = [];
 
   constructor({ cluster, people, r, tell = () => {} }) {
@@ -129,20 +134,18 @@ export class Nemesis {
   }
 
   /** Makes faults until `isOver`, at most `lanes` at once. All have ended when it resolves. */
-  async rage(isOver, lanes = 2) {
+  async rage(isOver, lanes = 3) {
     await Promise.all(Array.from({ length: lanes }, () => this.lane(isOver)));
     if (this.errors.length) throw new AggregateError(this.errors, this.errors.map(String).join('\n'));
   }
 
   async lane(isOver) {
-    // Every kind comes before any comes again.
-    let kinds = [];
     while (!isOver() && !this.errors.length) {
       await pause(this.r.from(100, 1_500));
-      if (!kinds.length) kinds = this.r.shuffled(Object.keys(FAULTS));
-      const at = kinds.findIndex((kind) => this.targets(FAULTS[kind]));
+      if (!this.deck.length) this.deck = this.r.shuffled([...Object.keys(FAULTS), ...OFTEN]);
+      const at = this.deck.findIndex((kind) => this.targets(FAULTS[kind]));
       if (at < 0) continue;
-      const [kind] = kinds.splice(at, 1);
+      const [kind] = this.deck.splice(at, 1);
       await this.make(kind).catch((error) => this.errors.push(new Error(`${kind}: ${error.message}`)));
     }
   }

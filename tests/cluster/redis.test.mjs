@@ -23,7 +23,7 @@ async function underWay(stage) {
   const ids = await stage.documentsOf(people[0], 9);
   const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 20 });
   await stage.progress(300);
-  const owners = await cluster.owners();
+  const owners = await stage.settledOwners();
   const atHome = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
   return { people, ids, writers, atHome };
 }

@@ -10,6 +10,9 @@ import { audit, compare, Findings, logIn } from './ledger.mjs';
 /** How long all may take to agree when nothing disturbs them any more. */
 const CONVERGED_WITHIN_MS = 30_000;
 
+/** A few heartbeats. */
+const SETTLED_AFTER_MS = 2_500;
+
 let stages = 0;
 
 export class Stage {
@@ -109,6 +112,18 @@ export class Stage {
       throw new Error(`${error.message}; ${stuck.length} are stuck: ${stuck.slice(0, 5).map(describe).join('; ')}`);
     });
     return performance.now() - start;
+  }
+
+  /** The documents' owners, when they have been the same for a while: after a node came or went, documents move. */
+  async settledOwners() {
+    let [owners, since] = ['', 0];
+    const isSettled = async () => {
+      const now = JSON.stringify([...(await this.cluster.owners())].sort());
+      if (now !== owners) [owners, since] = [now, performance.now()];
+      return performance.now() - since > SETTLED_AFTER_MS;
+    };
+    await until(isSettled, 'nobody takes a document over', 30_000);
+    return new Map(JSON.parse(owners));
   }
 
   /** All stop, all is acknowledged, all see the same, and Postgres says so too. Returns how many edits there were. */
