@@ -141,7 +141,7 @@ export class Nemesis {
 
   async lane(isOver) {
     while (!isOver() && !this.errors.length) {
-      await pause(this.r.from(100, 1_500));
+      await pause(this.r.from(200, 3_000));
       if (!this.deck.length) this.deck = this.r.shuffled([...Object.keys(FAULTS), ...OFTEN]);
       const at = this.deck.findIndex((kind) => this.targets(FAULTS[kind]));
       if (at < 0) continue;
