@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { SEED } from '../js/random.mjs';
+import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { quantile } from './crowd.mjs';
 import { Nemesis } from './nemesis.mjs';
@@ -12,6 +13,10 @@ import { Stage } from './stage.mjs';
 
 /** How long all may take to go on when everything runs again. */
 const RESUMED_WITHIN_MS = 60_000;
+
+/** How many people show their cursors, and how long one may stay when its owner is gone. */
+const CURSORS = 20;
+const GONE_WITHIN_MS = 10_000;
 
 /** One run; resolves to what it counted and what it found. */
 export async function chaos({ seconds, seed, clients = 200, documents = 24, paceMs = 500, tell = () => {} }) {
@@ -22,6 +27,9 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     const maker = await stage.person();
     const ids = await stage.documentsOf(maker, documents);
     await gather(stage, { clients, ids, paceMs });
+    // The second document is rich: it has positions.
+    const cursors = new Cursors(stage, ids[1]);
+    await cursors.show(stage.people.slice(0, CURSORS));
     await stage.progress(clients);
     tell(`${clients} people write into ${documents} documents; the seed is ${seed}`);
 
@@ -32,6 +40,7 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     await cluster.calm().catch((error) => amiss.push(`no calm: ${error.message}`));
     await stage.allResume(stage.writers, 'all go on when all is well', RESUMED_WITHIN_MS).catch((error) => amiss.push(error.message));
     const findings = await stage.examine();
+    await cursors.end(cluster).catch((error) => amiss.push(error.message));
     amiss.push(...stage.hearsay.contradictions);
     amiss.push(...stage.people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]));
     amiss.push(...cluster.nodes.flatMap(({ name, panics }) => panics.map((line) => `${name}: ${line}`)));
@@ -59,6 +68,53 @@ async function gather(stage, { clients, ids, paceMs }) {
         stage.writing(person, mine[0], { style, paceMs, name: String(arrived + n) });
       }),
     );
+  }
+}
+
+/** Cursors in a document: whatever died meanwhile, at the end those are seen who are there, and nobody else. */
+class Cursors {
+  constructor(stage, id) {
+    Object.assign(this, { stage, id });
+  }
+
+  /** These people show a cursor that moves, until the end. */
+  async show(people) {
+    this.people = people;
+    this.timers = await Promise.all(
+      people.map(async (person, n) => {
+        const local = (await this.presence(person)).create(`cursor-${n}`);
+        const move = () => local.submit({ index: n % 2, length: 0 }, () => {});
+        move();
+        return setInterval(move, 1_000);
+      }),
+    );
+  }
+
+  async presence(person) {
+    await person.subscribed(this.id);
+    const presence = person.connection.getDocPresence('docs', this.id);
+    await called((done) => presence.subscribe(done), 'presence', 30_000);
+    return presence;
+  }
+
+  /** On every node somebody who just came sees all cursors; then half of their owners say goodbye and half do not. */
+  async end({ nodes }) {
+    const watchers = await Promise.all(nodes.map(async (node) => this.presence(await this.stage.person(node))));
+    const seen = () => watchers.map(({ remotePresences }) => Object.keys(remotePresences).length);
+    const areSeen = async (count) => {
+      const what = `${count} cursors are seen on every node`;
+      await until(() => seen().every((those) => those === count), what, GONE_WITHIN_MS).catch((error) => {
+        throw new Error(`${error.message}; ${seen()} are`);
+      });
+    };
+    await areSeen(this.people.length);
+    this.timers.forEach(clearInterval);
+    for (const [n, person] of this.people.entries()) {
+      person.isLeaving = true;
+      if (n % 2) person.cut();
+      else person.leave();
+    }
+    await areSeen(0);
   }
 }
 
