@@ -13,6 +13,10 @@ CHROMIUM ?= /usr/bin/chromium
 SEEDS ?= 20000
 FUZZ ?= text_op_parse rich_op_parse transform request_parse
 FUZZ_SECONDS ?= 60
+SECONDS ?= 60
+CLIENTS ?= 200
+DOCS ?= 24
+CLUSTER_PACKAGES := tests/js/node_modules/.stamp tests/cluster/node_modules/.stamp
 export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk
 export CHROMIUM
 
@@ -20,7 +24,7 @@ export CHROMIUM
 
 .PHONY: help
 help: ## List what can be done
-	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: tools static ## Build the server and serve on this machine: ARGS="--listen 0.0.0.0:8080 --data DIR"
@@ -41,7 +45,7 @@ static: static/dist/index.html ## Build the web editor
 ##@ Check
 
 .PHONY: test
-test: tools chromium postgres redis static tests/js/node_modules/.stamp tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
@@ -63,7 +67,19 @@ test: tools chromium postgres redis static tests/js/node_modules/.stamp tests/br
 	suite server cargo build --bin copydesk
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
+	suite cluster in_folder tests/cluster npm test
 	$(sum)
+
+.PHONY: cluster-test
+cluster-test: tools servers $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
+	@cargo build --bin copydesk
+	cd tests/cluster && npm test
+
+.PHONY: chaos
+chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster: SECONDS=60 SEED=1
+	@cargo build --bin copydesk
+	# By env: to the shell itself SECONDS is a clock.
+	cd tests/cluster && exec env SECONDS=$(SECONDS) CLIENTS=$(CLIENTS) DOCS=$(DOCS) $(if $(SEED),SEED=$(SEED)) node chaos.mjs
 
 .PHONY: bench
 bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peers (ARGS go to loadtest/peers/bench.sh)
@@ -91,7 +107,7 @@ fmt: ## Format the Rust code
 .PHONY: clean
 clean: ## Remove what was built and installed here
 	@cargo clean
-	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules
+	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache
 
 # Below: what the above stand on.
 
@@ -118,9 +134,11 @@ chromium:
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call debian,postgresql,Postgres)
 
-.PHONY: redis
-redis:
+# What a cluster stands on.
+.PHONY: servers
+servers: postgres
 	@command -v redis-server >/dev/null || $(call debian,redis-server,redis-server)
+	PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || $(call debian,nginx,nginx)
 
 # $(call debian,package,what it brings): installs a package, or says that it is missing.
 define debian

@@ -18,6 +18,11 @@ export function dice(seed) {
     from: (a, b) => a + Math.floor(next() * (b - a + 1)),
     pick: (list) => list[Math.floor(next() * list.length)],
     chance: (p) => next() < p,
+    /** The same things in another order. */
+    shuffled(list) {
+      const left = [...list];
+      return Array.from(list, () => left.splice(Math.floor(next() * left.length), 1)[0]);
+    },
   };
 }
 

@@ -110,14 +110,15 @@ export class Server {
   }
 }
 
-function binary() {
+/** The server that is tested. */
+export function binary() {
   const file = process.env.COPYDESK_BIN;
   if (!file) throw new Error('Set COPYDESK_BIN to the path of the copydesk binary.');
   return file;
 }
 
 /** A port that nobody listened on a moment ago. */
-function freePort() {
+export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.on('error', reject);

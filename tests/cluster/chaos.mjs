@@ -1,0 +1,166 @@
+// Three nodes behind nginx, hundreds of people, and everything goes wrong: at the end the log in Postgres is held to what
+// each of them sent and was promised. SECONDS, SEED, CLIENTS and DOCS set a run; it ends with 1 if anything is amiss.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { SEED } from '../js/random.mjs';
+import { called, until } from '../js/wait.mjs';
+import { Cluster, missing } from './cluster.mjs';
+import { quantile } from './crowd.mjs';
+import { Nemesis } from './nemesis.mjs';
+import { Stage } from './stage.mjs';
+
+/** How long all may take to go on when everything runs again. */
+const RESUMED_WITHIN_MS = 60_000;
+
+/** How many people show their cursors, and how long one may stay when its owner is gone. */
+const CURSORS = 20;
+const GONE_WITHIN_MS = 10_000;
+
+/** One run; resolves to what it counted and what it found. */
+export async function chaos({ seconds, seed, clients = 200, documents = 24, paceMs = 500, tell = () => {} }) {
+  const cluster = await Cluster.start({ nodes: 3, balancer: true, links: true });
+  const stage = new Stage(cluster, `${seed}/chaos`);
+  const { r } = stage;
+  try {
+    const maker = await stage.person();
+    const ids = await stage.documentsOf(maker, documents);
+    await gather(stage, { clients, ids, paceMs });
+    // The second document is rich: it has positions.
+    const cursors = new Cursors(stage, ids[1]);
+    await cursors.show(stage.people.slice(0, CURSORS));
+    await stage.progress(clients);
+    tell(`${clients} people write into ${documents} documents; the seed is ${seed}`);
+
+    const nemesis = new Nemesis({ cluster, people: stage.people, r, tell });
+    const end = performance.now() + seconds * 1_000;
+    const amiss = [];
+    await nemesis.rage(() => performance.now() > end).catch((error) => amiss.push(error.message));
+    await cluster.calm().catch((error) => amiss.push(`no calm: ${error.message}`));
+    await stage.allResume(stage.writers, 'all go on when all is well', RESUMED_WITHIN_MS).catch((error) => amiss.push(error.message));
+    const findings = await stage.examine();
+    await cursors.end(cluster).catch((error) => amiss.push(error.message));
+    amiss.push(...stage.hearsay.contradictions);
+    amiss.push(...stage.people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]));
+    amiss.push(...cluster.nodes.flatMap(({ name, panics }) => panics.map((line) => `${name}: ${line}`)));
+    amiss.push(...(findings.count ? [String(findings)] : []));
+    if (amiss.length) keep(stage, seed);
+    return { acks: stage.acks, counts: nemesis.counts, findings, amiss, longestMs: longest(stage), ...visits(stage) };
+  } finally {
+    stage.strike();
+    await cluster.discard();
+  }
+}
+
+/** People arrive, each reads a few documents and writes into one: words into half of them, anything into the rest. */
+async function gather(stage, { clients, ids, paceMs }) {
+  const AT_ONCE = 20;
+  for (let arrived = 0; arrived < clients; arrived += AT_ONCE) {
+    const group = Math.min(AT_ONCE, clients - arrived);
+    await Promise.all(
+      Array.from({ length: group }, async (_, n) => {
+        const person = await stage.person();
+        const mine = stage.r.shuffled(ids).slice(0, 3);
+        await Promise.all(mine.map((id) => person.subscribed(id)));
+        // The types take turns along `ids`, so the styles must by pairs.
+        const style = ids.indexOf(mine[0]) % 4 < 2 ? 'tokens' : 'anything';
+        stage.writing(person, mine[0], { style, paceMs, name: String(arrived + n) });
+      }),
+    );
+  }
+}
+
+/** Cursors in a document: whatever died meanwhile, at the end those are seen who are there, and nobody else. */
+class Cursors {
+  constructor(stage, id) {
+    Object.assign(this, { stage, id });
+  }
+
+  /** These people show a cursor that moves, until the end. */
+  async show(people) {
+    this.people = people;
+    this.timers = await Promise.all(
+      people.map(async (person, n) => {
+        const local = (await this.presence(person)).create(`cursor-${n}`);
+        const move = () => local.submit({ index: n % 2, length: 0 }, () => {});
+        move();
+        return setInterval(move, 1_000);
+      }),
+    );
+  }
+
+  async presence(person) {
+    await person.subscribed(this.id);
+    const presence = person.connection.getDocPresence('docs', this.id);
+    await called((done) => presence.subscribe(done), 'presence', 30_000);
+    return presence;
+  }
+
+  /** On every node somebody who just came sees all cursors; then half of their owners say goodbye and half do not. */
+  async end({ nodes }) {
+    const watchers = await Promise.all(nodes.map(async (node) => this.presence(await this.stage.person(node))));
+    const seen = () => watchers.map(({ remotePresences }) => Object.keys(remotePresences).length);
+    const areSeen = async (count) => {
+      const what = `${count} cursors are seen on every node`;
+      await until(() => seen().every((those) => those === count), what, GONE_WITHIN_MS).catch((error) => {
+        throw new Error(`${error.message}; ${seen()} are`);
+      });
+    };
+    await areSeen(this.people.length);
+    this.timers.forEach(clearInterval);
+    for (const [n, person] of this.people.entries()) {
+      person.isLeaving = true;
+      if (n % 2) person.cut();
+      else person.leave();
+    }
+    await areSeen(0);
+  }
+}
+
+function longest({ people, writers }) {
+  const waits = new Map(people.map((person) => [person, 0]));
+  for (const { person, longestMs } of writers) waits.set(person, Math.max(waits.get(person), longestMs));
+  return writers.map(({ person }) => waits.get(person));
+}
+
+function visits({ people }) {
+  const sum = (of) => people.reduce((total, person) => total + of(person), 0);
+  return { sockets: sum(({ codes }) => codes.length), triedAgain: sum(({ triedAgain }) => triedAgain) };
+}
+
+/** Keeps what happened, for whoever looks into it. */
+function keep({ cluster, people, hearsay }, seed) {
+  const folder = process.env.LOGS ?? path.join(os.tmpdir(), `copydesk-chaos-${seed}`);
+  mkdirSync(folder, { recursive: true });
+  for (const part of cluster.parts) writeFileSync(path.join(folder, `${part.name}.log`), part.log);
+  const journal = people.map(({ sent, acks, codes, refusals }) => ({ sent: [...sent], acks, codes, refusals }));
+  writeFileSync(path.join(folder, 'journal.json'), JSON.stringify({ journal, told: [...hearsay.told] }));
+  console.error(`The logs and the journal are in ${folder}.`);
+}
+
+/** A run's sum, for people. */
+export function summary({ acks, counts, findings, amiss, longestMs, sockets, triedAgain }, { seconds, seed }) {
+  const faults = Object.entries(counts).map(([kind, count]) => `  ${String(count).padStart(4)} × ${kind}`);
+  const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const [median, most] = [quantile(longestMs, 0.5), Math.max(...longestMs)].map((ms) => (ms / 1000).toFixed(1));
+  return [
+    `seed ${seed}, ${seconds} s: ${acks} edits acknowledged, ${total} faults`,
+    ...faults,
+    `${sockets} sockets ended, ${triedAgain} times was somebody told to try again`,
+    `the longest that an edit of each waited: median ${median} s, longest ${most} s`,
+    `lost ${findings.lost.length}, doubled ${findings.doubled.length}, told but untrue ${findings.untrue.length}`,
+    ...(amiss.length ? ['', 'AMISS:', ...amiss.slice(0, 20)] : ['nothing amiss']),
+  ].join('\n');
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const number = (name, usual) => Number(process.env[name] ?? usual);
+  const run = { seconds: number('SECONDS', 60), seed: SEED, clients: number('CLIENTS', 200), documents: number('DOCS', 24) };
+  const start = performance.now();
+  const tell = (what) => console.log(`${((performance.now() - start) / 1000).toFixed(1).padStart(7)} s  ${what}`);
+  if (missing()) process.exit(1);
+  const result = await chaos({ ...run, tell });
+  console.log(summary(result, run));
+  process.exit(result.amiss.length ? 1 : 0);
+}

@@ -1,0 +1,351 @@
+// A private cluster: Postgres, Redis, nodes, perhaps a balancer, on loopback ports, with its data in one folder.
+import { execFile, execFileSync } from 'node:child_process';
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { binary, freePort } from '../js/server.mjs';
+import { until } from '../js/wait.mjs';
+import { Link } from './links.mjs';
+import { freshFolder, Part, removeFolder } from './part.mjs';
+
+const isRoot = process.getuid() === 0;
+
+/** Postgres and nginx's workers do not run as root. */
+const AS_POSTGRES = isRoot ? ['setpriv', '--reuid', 'postgres', '--regid', 'postgres', '--init-groups'] : [];
+
+/** What a test with a cluster needs of the machine: `false`, or why it is skipped. Where nothing may be skipped, it throws. */
+export function missing() {
+  const programs = ['redis-server', 'nginx'].filter((name) => !which(name));
+  if (!postgresFolder()) programs.unshift('postgresql');
+  if (!programs.length) return false;
+  const reason = `NOT TESTED: ${programs.join(', ')} missing; install Debian's packages postgresql, redis-server, nginx`;
+  if (process.env.CI === 'true') throw new Error(reason);
+  console.error(`\n!!! ${reason}\n`);
+  return reason;
+}
+
+function which(name) {
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin'];
+  return folders.map((folder) => path.join(folder, name)).find((file) => existsSync(file));
+}
+
+/** Where the newest Postgres of this machine has its programs: Debian keeps them off the PATH. */
+function postgresFolder() {
+  const debian = '/usr/lib/postgresql';
+  const versions = existsSync(debian) ? readdirSync(debian) : [];
+  const newest = versions.sort((a, b) => b - a).map((version) => path.join(debian, version, 'bin'));
+  return [...newest, path.dirname(which('initdb') ?? '')].find((folder) => existsSync(path.join(folder, 'initdb')));
+}
+
+class Postgres extends Part {
+  static async start(folder) {
+    const [data, port] = [path.join(folder, 'postgres'), await freePort()];
+    makeDatabase(data);
+    const settings = {
+      port,
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: data,
+      fsync: 'on',
+      synchronous_commit: 'on',
+      max_connections: 100,
+      log_line_prefix: '%m [%a] ',
+      log_parameter_max_length: 0,
+    };
+    const args = ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
+    const [command, ...rest] = [...AS_POSTGRES, path.join(postgresFolder(), 'postgres'), ...args];
+    const postgres = new Postgres('postgres', command, rest);
+    postgres.port = port;
+    await postgres.start();
+    return postgres;
+  }
+
+  url(port = this.port) {
+    return `postgres://copydesk@127.0.0.1:${port}/postgres`;
+  }
+
+  async isReady() {
+    return this.query('SELECT 1').then(() => true, () => false);
+  }
+
+  /** Asks on a connection of its own, which no restart has broken before. */
+  async query(text, values) {
+    const client = new pg.Client({ connectionString: this.url(), connectionTimeoutMillis: 5_000 });
+    client.on('error', () => {});
+    try {
+      await client.connect();
+      return (await client.query(text, values)).rows;
+    } finally {
+      // A frozen server answers no goodbye.
+      client.end().catch(() => {});
+    }
+  }
+
+  /** Ends as an operator would end it: at once, with every connection. */
+  stop() {
+    return this.end('SIGINT');
+  }
+}
+
+/** An empty database of the superuser `copydesk`. It takes seconds to make, so it is made once and copied. */
+function makeDatabase(data) {
+  const cache = new URL('.cache/', import.meta.url).pathname;
+  const folder = postgresFolder();
+  const template = path.join(cache, `initdb${folder.replaceAll('/', '-')}`);
+  if (!existsSync(template)) {
+    const fresh = freshFolder();
+    const made = path.join(fresh, 'postgres');
+    mkdirSync(made);
+    own(made);
+    const args = ['-D', made, '-U', 'copydesk', '-A', 'trust', '-E', 'UTF8', '--no-locale', '--no-sync', '--wal-segsize=4'];
+    const [command, ...rest] = [...AS_POSTGRES, path.join(folder, 'initdb'), ...args];
+    execFileSync(command, rest, { stdio: ['ignore', 'ignore', 'inherit'] });
+    mkdirSync(cache, { recursive: true });
+    const half = `${template}.${process.pid}`;
+    cpSync(made, half, { recursive: true });
+    // Whoever was first made the same.
+    if (existsSync(template)) rmSync(half, { recursive: true });
+    else renameSync(half, template);
+    removeFolder(fresh);
+  }
+  cpSync(template, data, { recursive: true });
+  chmodSync(data, 0o700);
+  own(data);
+}
+
+function own(folder) {
+  // Others must be able to reach it through the folder above.
+  chmodSync(path.dirname(folder), 0o755);
+  if (isRoot) execFileSync('chown', ['-R', 'postgres:postgres', folder]);
+}
+
+class Redis extends Part {
+  static async start(folder) {
+    const [data, port] = [path.join(folder, 'redis'), await freePort()];
+    mkdirSync(data);
+    const args = ['--port', port, '--bind', '127.0.0.1', '--dir', data, '--save', '', '--appendonly', 'no'];
+    const redis = new Redis('redis', which('redis-server'), args.map(String));
+    redis.port = port;
+    await redis.start();
+    return redis;
+  }
+
+  url(port = this.port) {
+    return `redis://127.0.0.1:${port}`;
+  }
+
+  async isReady() {
+    return (await this.say('PING').catch(() => '')) === '+PONG';
+  }
+
+  /** Forgets all it has been told. */
+  flush() {
+    return this.say('FLUSHALL');
+  }
+
+  /** One command, one line of answer. */
+  say(command, patienceMs = 2_000) {
+    return new Promise((resolve, reject) => {
+      const socket = net.connect(this.port, '127.0.0.1', () => socket.write(`${command}\r\n`));
+      socket.setTimeout(patienceMs, () => socket.destroy(new Error('Redis is silent')));
+      socket.once('data', (bytes) => {
+        resolve(String(bytes).trim());
+        socket.destroy();
+      });
+      socket.on('error', reject);
+      socket.on('close', () => reject(new Error('Redis hung up')));
+    });
+  }
+}
+
+export class Node extends Part {
+  constructor(name, port, { store, redis }, env) {
+    const open = knowsOpen() ? ['--open'] : [];
+    const serve = ['serve', ...open, '--node', name, '--listen', `127.0.0.1:${port}`, '--store', store, '--redis', redis];
+    super(name, binary(), serve, { env });
+    this.port = port;
+  }
+
+  get http() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}/ws`;
+  }
+
+  /** Whether `/readyz` says so. */
+  async isReady() {
+    return (await this.readiness()).status === 200;
+  }
+
+  async readiness() {
+    const signal = AbortSignal.timeout(2_000);
+    const answer = await fetch(`${this.http}/readyz`, { signal }).catch(() => undefined);
+    const reason = await answer?.text().catch(() => '');
+    return { status: answer?.status, reason };
+  }
+
+  /** The log's lines that speak of a panic. */
+  get panics() {
+    return this.log.split('\n').filter((line) => /panicked at/.test(line));
+  }
+}
+
+/** Whether everybody may do everything only where it is asked for. */
+function knowsOpen() {
+  help ??= execFileSync(binary(), ['serve', '--help'], { encoding: 'utf8' });
+  return help.includes('--open');
+}
+
+let help;
+
+class Balancer extends Part {
+  static async start(folder, nodes) {
+    const [data, port] = [path.join(folder, 'nginx'), await freePort()];
+    mkdirSync(data);
+    const config = path.join(data, 'nginx.conf');
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${data}/${kind};`);
+    writeFileSync(
+      config,
+      `daemon off;
+      ${isRoot ? 'user root;' : ''}
+      worker_processes 1;
+      pid ${data}/nginx.pid;
+      error_log stderr;
+      events { worker_connections 8192; }
+      http {
+        access_log off;
+        ${temporary.join(' ')}
+        # No memory of failures: nginx takes one back when a connection ended well, and a WebSocket hardly ends, so a node
+        # that came back would be given one socket a second. A door that is closed says so at once, and the next is tried.
+        upstream nodes {
+          ${nodes.map((node) => `server 127.0.0.1:${node.port} max_fails=0;`).join('\n')}
+        }
+        server {
+          listen 127.0.0.1:${port} backlog=4096;
+          location / {
+            proxy_pass http://nodes;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_connect_timeout 1s;
+            proxy_read_timeout 60s;
+            proxy_next_upstream error timeout http_502 http_503;
+          }
+        }
+      }`,
+    );
+    const balancer = new Balancer('nginx', which('nginx'), ['-c', config, '-e', 'stderr']);
+    balancer.port = port;
+    await balancer.start();
+    return balancer;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}/ws`;
+  }
+
+  async isReady() {
+    const answer = await fetch(`http://127.0.0.1:${this.port}/healthz`).catch(() => undefined);
+    await answer?.arrayBuffer();
+    return answer?.status === 200;
+  }
+}
+
+export class Cluster {
+  /**
+   * Starts Postgres, Redis and so many nodes. With `balancer`, nginx stands before them; with `links`, each node reaches
+   * Postgres and Redis by ways of its own, which can be broken. `env` adds to the nodes' environment.
+   */
+  static async start({ nodes = 3, balancer = false, links = false, env = {} } = {}) {
+    const cluster = new Cluster();
+    try {
+      const { folder } = cluster;
+      [cluster.postgres, cluster.redis] = await Promise.all([Postgres.start(folder), Redis.start(folder)]);
+      const names = Array.from({ length: nodes }, (_, n) => `node-${n + 1}`);
+      cluster.nodes = await Promise.all(names.map((name) => cluster.newNode(name, links, env)));
+      await Promise.all(cluster.nodes.map((node) => node.start()));
+      if (balancer) cluster.balancer = await Balancer.start(folder, cluster.nodes);
+    } catch (error) {
+      await cluster.discard();
+      throw error;
+    }
+    return cluster;
+  }
+
+  constructor() {
+    this.folder = freshFolder();
+    this.nodes = [];
+  }
+
+  async newNode(name, links, env) {
+    const { postgres, redis } = this;
+    const ways = links ? [await Link.to(postgres.port), await Link.to(redis.port)] : [postgres, redis];
+    const urls = { store: postgres.url(ways[0].port), redis: redis.url(ways[1].port) };
+    const node = new Node(name, await freePort(), urls, env);
+    if (links) node.links = { postgres: ways[0], redis: ways[1] };
+    return node;
+  }
+
+  get parts() {
+    return [this.balancer, ...this.nodes, this.redis, this.postgres].filter(Boolean);
+  }
+
+  node(name) {
+    return this.nodes.find((node) => node.name === name);
+  }
+
+  /** What `copydesk where` says of a document: its owner's name, the epoch and the revision. */
+  async where(id, collection = 'docs') {
+    const args = ['where', `${collection}/${id}`, '--store', this.postgres.url()];
+    const { stdout } = await promisify(execFile)(binary(), args, { timeout: 10_000 });
+    const said = (what) => new RegExp(`^${what} +(\\S+)`, 'm').exec(stdout)?.[1];
+    return { owner: this.node(said('owner')), epoch: Number(said('epoch')), revision: Number(said('revision')) };
+  }
+
+  /** The names of all documents' owners, by the documents' ids. */
+  async owners() {
+    const rows = await this.postgres.query(
+      `SELECT id, convert_from(owner_name, 'UTF8') AS owner FROM documents JOIN heads ON doc = number`,
+    );
+    return new Map(rows.map(({ id, owner }) => [id, owner]));
+  }
+
+  /** Everything runs, every way is open, every node is ready. */
+  async calm(patienceMs = 60_000) {
+    for (const part of this.parts) {
+      if (part.isFrozen) part.thaw();
+      await part.links?.postgres.heal();
+      await part.links?.redis.heal();
+    }
+    // The store first: nodes are ready when it answers.
+    for (const part of this.parts.reverse()) if (!part.isAlive) await part.start(patienceMs);
+    for (const node of this.nodes) await until(() => node.isReady(), `${node.name} is ready`, patienceMs);
+  }
+
+  /** Ends everything, and complains of nodes that crashed or panicked. */
+  async stop() {
+    const crashed = this.nodes.filter((node) => !node.isAlive).map((node) => `${node.name}:\n${node.log.slice(-4_000)}`);
+    const panics = this.nodes.flatMap((node) => node.panics);
+    await this.discard();
+    if (crashed.length) throw new Error(`ended by themselves: ${crashed.join('\n')}`);
+    if (panics.length) throw new Error(`panicked: ${panics.join('\n')}`);
+  }
+
+  async discard() {
+    const { LOGS } = process.env;
+    if (LOGS) {
+      mkdirSync(LOGS, { recursive: true });
+      for (const part of this.parts) writeFileSync(path.join(LOGS, `${part.name}.log`), part.log);
+    }
+    await Promise.all(this.parts.map((part) => part.kill()));
+    for (const { links } of this.nodes) {
+      await links?.postgres.close();
+      await links?.redis.close();
+    }
+    removeFolder(this.folder);
+  }
+}

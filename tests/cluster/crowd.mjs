@@ -1,0 +1,203 @@
+// People who go on typing whatever happens to the nodes: they notice a dead connection, come back by another way, and
+// remember what they said and what they were told.
+import { Client, Delta, TEXT } from '../js/client.mjs';
+import { richEdit, textEdit } from '../js/random.mjs';
+import { until } from '../js/wait.mjs';
+
+/** How long a connection may take to open, or to answer a ping, before it is given up. */
+const PATIENCE_MS = 3_000;
+const PING_EVERY_MS = 1_000;
+
+/** The store did not answer. */
+const TRY_AGAIN = 'ERR_STORE_UNAVAILABLE';
+
+/** How long somebody waits at least and at most before coming back. */
+const BACK_AFTER_MS = [20, 250];
+
+/** What everybody in a run was told: of one place in one log, all must be told the same. */
+export class Hearsay {
+  /** Whose op stands at `collection/id/version`, as it was told first. */
+  told = new Map();
+  contradictions = [];
+
+  hear({ c, d, v, src, seq }) {
+    const place = `${c}/${d}/${v}`;
+    const name = `${src}/${seq}`;
+    const before = this.told.get(place);
+    if (before === undefined) this.told.set(place, name);
+    else if (before !== name) this.contradictions.push(`${place} is ${before} and ${name}`);
+  }
+}
+
+/** An open editor that comes back by itself. `route` says where to, each time. */
+export class Person extends Client {
+  /** The close codes of the sockets that had been open and ended. */
+  codes = [];
+  /** How often it came to a closed door. */
+  turnedAway = 0;
+  /** How often it was told to try again: the store had not answered a subscription for long. */
+  triedAgain = 0;
+  wasConnected = true;
+  /** Errors that an edit was answered with. A cluster whose parts fail has no reason to refuse one. */
+  refusals = [];
+  isLeaving = false;
+
+  static async arrive(route, options) {
+    const person = new Person(route, options);
+    await until(() => person.connection.state === 'connected', 'somebody is connected', 30_000);
+    return person;
+  }
+
+  constructor(route, { hearsay, r }) {
+    super(route());
+    Object.assign(this, { route, hearsay, r });
+    this.since = performance.now();
+    this.ping = { sent: this.since, isOpen: false };
+    const { connection } = this;
+    connection.on('state', () => this.changed());
+    connection.on('connected', () => (this.wasConnected = true));
+    connection.on('error', (error) => error.code === TRY_AGAIN && this.tryAgain(error));
+    connection.on('pong', () => (this.ping.isOpen = false));
+    connection.on('disconnected', (reason) => {
+      if (this.wasConnected) this.codes.push(reason?.code);
+      else this.turnedAway += 1;
+      this.wasConnected = false;
+      if (this.isLeaving) return;
+      setTimeout(() => this.isLeaving || this.comeBack(), r.from(...BACK_AFTER_MS));
+    });
+    this.tending = setInterval(() => this.tend(), 250);
+  }
+
+  /** The library does not ask twice for a subscription that was refused; coming back does. */
+  tryAgain(error) {
+    this.errors.splice(this.errors.indexOf(error), 1);
+    this.triedAgain += 1;
+    this.cut();
+  }
+
+  changed() {
+    this.since = performance.now();
+    this.ping = { sent: this.since, isOpen: false };
+  }
+
+  comeBack() {
+    this.url = this.route();
+    this.rebind();
+  }
+
+  /** Gives up a connection that nobody answers on. */
+  tend() {
+    const now = performance.now();
+    const { connection, ping } = this;
+    if (connection.state === 'connecting') {
+      if (now - this.since > PATIENCE_MS) this.cut();
+    } else if (connection.canSend) {
+      if (ping.isOpen && now - ping.sent > PATIENCE_MS) this.cut();
+      else if (!ping.isOpen && now - ping.sent > PING_EVERY_MS) {
+        this.ping = { sent: now, isOpen: true };
+        connection.ping();
+      }
+    }
+  }
+
+  receiving(message) {
+    super.receiving(message);
+    if (message.a === 'op' && !message.error && message.c) this.hearsay?.hear(message);
+  }
+
+  get isConnected() {
+    return this.connection.state === 'connected';
+  }
+
+  leave() {
+    this.isLeaving = true;
+    clearInterval(this.tending);
+    this.close();
+  }
+}
+
+/** Types into one document, one edit after the other: the next is made when the one before is acknowledged. */
+export class Writer {
+  /** `paceMs` is the pause between an ack and the next edit, at random from half to one and a half of it. */
+  constructor(person, doc, { name, style = 'tokens', paceMs = 0 }) {
+    Object.assign(this, { person, doc, name, style, paceMs });
+    this.isTyping = false;
+    this.isWaiting = false;
+    this.acked = 0;
+    this.tokens = 0;
+    /** The longest that an edit waited for its ack. */
+    this.longestMs = 0;
+    this.startedAt = 0;
+  }
+
+  start() {
+    this.isTyping = true;
+    this.type();
+    return this;
+  }
+
+  stop() {
+    this.isTyping = false;
+    clearTimeout(this.timer);
+  }
+
+  type() {
+    if (!this.isTyping || this.isWaiting) return;
+    const { doc, person } = this;
+    const edit = doc.type && EDITS[this.style](this);
+    // Deleted, or not yet there: look again.
+    if (!edit) return this.later(100);
+    this.isWaiting = true;
+    this.startedAt = performance.now();
+    doc.submitOp(edit, (error) => {
+      this.isWaiting = false;
+      this.longestMs = Math.max(this.longestMs, performance.now() - this.startedAt);
+      if (error) person.refusals.push(`${doc.id}: ${error.code} ${error.message}`);
+      else this.acked += 1;
+      this.later(this.paceMs && this.paceMs * (0.5 + person.r.below(1000) / 1000));
+    });
+  }
+
+  later(ms) {
+    if (this.isTyping) this.timer = setTimeout(() => this.type(), ms);
+  }
+
+  /** What it typed that must be in the text at the end, if nobody deletes. */
+  get typed() {
+    return Array.from({ length: this.tokens }, (_, n) => `[${this.name}.${n}]`);
+  }
+}
+
+export const textOf = (doc) => (typeof doc.data === 'string' ? doc.data : doc.data.ops.map(({ insert }) => insert).join(''));
+
+/** The tokens of a text, sorted. */
+export const tokensOf = (doc) => (textOf(doc).match(/\[[^\]]*\]/g) ?? []).sort();
+
+const EDITS = {
+  /** A word of its own between two others, so that none is ever torn: at the end they can be counted. */
+  tokens(writer) {
+    const { doc, person } = writer;
+    const text = textOf(doc);
+    const at = text.indexOf(']', person.r.below(text.length + 1)) + 1;
+    const token = `[${writer.name}.${writer.tokens}]`;
+    writer.tokens += 1;
+    return doc.type.uri === TEXT.uri ? [...(at ? [at] : []), token] : new Delta().retain(at).insert(token);
+  },
+  /** Whatever the type allows. */
+  anything({ doc, person: { r } }) {
+    return doc.type.uri === TEXT.uri ? textEdit(r, doc.data) : richEdit(r, doc.data);
+  },
+};
+
+/** The share `p` of sorted or unsorted figures: 0.5 is the median. */
+export function quantile(figures, p) {
+  const sorted = [...figures].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(p * sorted.length))];
+}
+
+/** Figures in a line: how many, the median, the 99th of a hundred, the largest. */
+export function spread(figures) {
+  if (!figures.length) return 'none';
+  const [p50, p99, max] = [quantile(figures, 0.5), quantile(figures, 0.99), Math.max(...figures)].map(Math.round);
+  return `${figures.length} × p50 ${p50} ms, p99 ${p99} ms, max ${max} ms`;
+}

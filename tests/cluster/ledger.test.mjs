@@ -1,0 +1,62 @@
+// The audit finds what it is there to find: a sound story with one thing wrong at a time.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { TEXT } from '../js/client.mjs';
+import { Hearsay } from './crowd.mjs';
+import { audit, compare, Findings } from './ledger.mjs';
+
+/** Ann makes a document and types into it, so does bob; all is acknowledged, and told to everybody. */
+function story() {
+  const log = [
+    { v: 0, epoch: 1, src: 'ann', seq: 1, create: { type: TEXT.uri, data: '' } },
+    { v: 1, epoch: 1, src: 'ann', seq: 2, op: ['a'] },
+    { v: 2, epoch: 2, src: 'bob', seq: 1, op: [1, 'b'] },
+    { v: 3, epoch: 2, src: 'ann', seq: 3, op: [2, 'c'] },
+  ];
+  const hearsay = new Hearsay();
+  const clients = ['ann', 'bob'].map((name) => {
+    const mine = log.filter(({ src }) => src === name);
+    const acks = mine.map(({ v, src, seq }) => ({ c: 'docs', d: 'doc', v, src, seq }));
+    return { sent: new Set(mine.map(({ src, seq }) => `${src}/${seq}`)), acks };
+  });
+  for (const { v, src, seq } of log) hearsay.hear({ c: 'docs', d: 'doc', v, src, seq });
+  return { log, clients, hearsay, shown: { id: 'doc', version: 4, data: 'abc' } };
+}
+
+function found({ log, clients, hearsay, shown }) {
+  const findings = new Findings();
+  audit(log, { id: 'doc', clients, hearsay }, findings);
+  compare(log, [{ who: 'ann', doc: shown }], findings);
+  return Object.entries(findings).flatMap(([kind, list]) => (list.length ? [kind] : []));
+}
+
+test('a sound story', () => assert.deepEqual(found(story()), []));
+
+for (const [what, spoil, kinds] of [
+  ['an acknowledged edit is not in the log', ({ log, shown }) => log.pop() && Object.assign(shown, { version: 3, data: 'ab' }), ['lost', 'untrue']],
+  ['an acknowledged edit is elsewhere', ({ clients }) => (clients[1].acks[0].v = 1), ['lost']],
+  ['an edit is there twice', ({ log, shown }) => log.push({ ...log[3], v: 4 }) && Object.assign(shown, { version: 5, data: 'abcc' }), ['lost', 'doubled', 'untrue']],
+  ['an edit is of nobody', ({ clients }) => clients[1].sent.clear(), ['unsent']],
+  ['something was told that is not in the log', ({ hearsay }) => hearsay.hear({ c: 'docs', d: 'doc', v: 4, src: 'bob', seq: 2 }), ['untrue']],
+  ['a version is missing', ({ log, clients, hearsay }) => {
+    log.splice(1, 1);
+    clients[0].acks.splice(1, 1);
+    hearsay.told.delete('docs/doc/1');
+    log[1].op = log[2].op = ['x'];
+  }, ['disorder', 'unequal']],
+  ['an epoch falls', ({ log }) => (log[3].epoch = 1), ['disorder']],
+  ['somebody shows another text', ({ shown }) => (shown.data = 'acb'), ['unequal']],
+  ['somebody is behind', ({ shown }) => Object.assign(shown, { version: 3, data: 'ab' }), ['unequal']],
+]) {
+  test(what, () => {
+    const told = story();
+    spoil(told);
+    assert.deepEqual(found(told), kinds);
+  });
+}
+
+test('two are told different things', () => {
+  const { hearsay } = story();
+  hearsay.hear({ c: 'docs', d: 'doc', v: 3, src: 'bob', seq: 2 });
+  assert.equal(hearsay.contradictions.length, 1);
+});

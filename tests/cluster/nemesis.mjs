@@ -1,0 +1,175 @@
+// What goes wrong: faults of many kinds, one after the other and several at once, as a seed decides.
+import { setTimeout as pause } from 'node:timers/promises';
+
+/** How long a node that is started may take until it is ready while other things are broken. */
+const START_PATIENCE_MS = 60_000;
+
+/**
+ * Each kind of fault: `target` is what it happens to, one fault at a time; `begin` makes it and returns what ends it;
+ * `lastsMs` is how long it lasts at least and at most.
+ */
+const FAULTS = {
+  'kill -9 of a node': {
+    target: 'node',
+    lastsMs: [100, 2_000],
+    async begin({ node }) {
+      await node.kill();
+      return () => startSurely(node);
+    },
+  },
+  'stop of a node': { target: 'node', lastsMs: [100, 6_000], begin: ({ node }) => stopped(node) },
+  'restart of a node': {
+    target: 'node',
+    lastsMs: [0, 500],
+    async begin({ node }) {
+      await node.end('SIGTERM');
+      return () => startSurely(node);
+    },
+  },
+  'rolling restart': {
+    target: 'all nodes',
+    lastsMs: [0, 0],
+    async begin({ cluster }) {
+      for (const node of cluster.nodes) {
+        await node.end('SIGTERM');
+        await startSurely(node);
+      }
+      return () => {};
+    },
+  },
+  'cut between a node and Redis': parted('redis', (link) => link.cut(), [100, 5_000]),
+  'cut between a node and Postgres': parted('postgres', (link) => link.cut(), [100, 5_000]),
+  'silence between a node and Redis': parted('redis', (link) => link.swallow(), [100, 8_000]),
+  'silence between a node and Postgres': parted('postgres', (link) => link.swallow(), [100, 8_000]),
+  'delay between a node and Redis': parted('redis', (link, r) => link.slow(r.from(5, 400)), [500, 5_000]),
+  'delay between a node and Postgres': parted('postgres', (link, r) => link.slow(r.from(5, 100)), [500, 5_000]),
+  'FLUSHALL of Redis': {
+    target: 'redis',
+    lastsMs: [0, 3_000],
+    async begin({ cluster: { redis } }) {
+      let flushes = true;
+      const flushing = (async () => {
+        while (flushes) {
+          await redis.flush().catch(() => {});
+          await pause(100);
+        }
+      })();
+      return () => {
+        flushes = false;
+        return flushing;
+      };
+    },
+  },
+  'kill -9 of Redis': { target: 'redis', lastsMs: [0, 3_000], begin: ({ cluster }) => killed(cluster.redis) },
+  'stop of Redis': { target: 'redis', lastsMs: [100, 4_000], begin: ({ cluster }) => stopped(cluster.redis) },
+  'restart of Postgres': {
+    target: 'postgres',
+    lastsMs: [0, 2_000],
+    async begin({ cluster: { postgres } }) {
+      await postgres.stop();
+      return () => postgres.start();
+    },
+  },
+  'kill -9 of Postgres': { target: 'postgres', lastsMs: [0, 2_000], begin: ({ cluster }) => killed(cluster.postgres) },
+  'stop of Postgres': { target: 'postgres', lastsMs: [100, 5_000], begin: ({ cluster }) => stopped(cluster.postgres) },
+  'cut of many sockets': {
+    target: 'sockets',
+    lastsMs: [0, 0],
+    begin({ people, r }) {
+      for (const person of people) if (r.chance(0.3)) person.cut();
+      return () => {};
+    },
+  },
+  'kill -9 of the balancer': { target: 'balancer', lastsMs: [0, 300], begin: ({ cluster }) => killed(cluster.balancer) },
+};
+
+/** What comes twice as often as the rest: the heart of the matter. */
+const OFTEN = ['kill -9 of a node', 'stop of a node'];
+
+function parted(to, part, lastsMs) {
+  return {
+    target: 'node',
+    lastsMs,
+    async begin({ node, r }) {
+      await part(node.links[to], r);
+      return () => node.links[to].heal();
+    },
+  };
+}
+
+function stopped(part) {
+  part.freeze();
+  return () => part.thaw();
+}
+
+async function killed(part) {
+  await part.kill();
+  return () => part.start();
+}
+
+/** Starts a node again and again, as whoever watches over it would: without its store it may give up. */
+async function startSurely(node) {
+  const deadline = performance.now() + START_PATIENCE_MS;
+  for (;;) {
+    try {
+      return await node.start(START_PATIENCE_MS);
+    } catch (error) {
+      if (node.isAlive || performance.now() > deadline) throw error;
+      node.startedAgain = (node.startedAgain ?? 0) + 1;
+    }
+  }
+}
+
+export class Nemesis {
+  /** How often each kind of fault was made. */
+  counts = Object.fromEntries(Object.keys(FAULTS).map((kind) => [kind, 0]));
+  /** What is disturbed already: nodes by their names. */
+  busy = new Set();
+  /** What comes next. Every kind comes before any comes again. */
+  deck = [];
+  errors = [];
+
+  constructor({ cluster, people, r, tell = () => {} }) {
+    Object.assign(this, { cluster, people, r, tell });
+  }
+
+  /** Makes faults until `isOver`, at most `lanes` at once. All have ended when it resolves. */
+  async rage(isOver, lanes = 3) {
+    await Promise.all(Array.from({ length: lanes }, () => this.lane(isOver)));
+    if (this.errors.length) throw new AggregateError(this.errors, this.errors.map(String).join('\n'));
+  }
+
+  async lane(isOver) {
+    while (!isOver() && !this.errors.length) {
+      await pause(this.r.from(200, 3_000));
+      if (!this.deck.length) this.deck = this.r.shuffled([...Object.keys(FAULTS), ...OFTEN]);
+      const at = this.deck.findIndex((kind) => this.targets(FAULTS[kind]));
+      if (at < 0) continue;
+      const [kind] = this.deck.splice(at, 1);
+      await this.make(kind).catch((error) => this.errors.push(new Error(`${kind}: ${error.message}`)));
+    }
+  }
+
+  /** The names of what a fault would happen to; nothing while any of it is disturbed already. */
+  targets({ target }) {
+    const nodes = this.cluster.nodes.map(({ name }) => name);
+    const free = nodes.filter((name) => !this.busy.has(name));
+    if (target === 'node') return free.length ? [this.r.pick(free)] : undefined;
+    const names = target === 'all nodes' ? nodes : [target];
+    return names.some((name) => this.busy.has(name)) ? undefined : names;
+  }
+
+  async make(kind) {
+    const { cluster, people, r } = this;
+    const fault = FAULTS[kind];
+    const names = this.targets(fault);
+    const lastsMs = r.from(...fault.lastsMs);
+    names.forEach((name) => this.busy.add(name));
+    this.counts[kind] += 1;
+    this.tell(`${kind}: ${names.join(', ')} for ${lastsMs} ms`);
+    const end = await fault.begin({ cluster, people, r, node: cluster.node(names[0]) });
+    await pause(lastsMs);
+    await end();
+    names.forEach((name) => this.busy.delete(name));
+  }
+}

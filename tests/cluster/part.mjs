@@ -1,0 +1,161 @@
+// One process of a cluster, and every way to disturb it.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { until } from '../js/wait.mjs';
+
+/**
+ * Ends what is left of a run, and removes its folders, when this process is gone, however it went: it reads of both on
+ * its standard input, which ends with us.
+ */
+const WARDEN = `
+trap '' INT TERM HUP
+declare -A pids folders
+while read -r verb what; do
+  case $verb in
+    begun) pids[$what]=1 ;;
+    ended) unset "pids[$what]" ;;
+    folder) folders[$what]=1 ;;
+  esac
+done
+for pid in "\${!pids[@]}"; do
+  kill -KILL $pid $(cat /proc/$pid/task/$pid/children 2>/dev/null) 2>/dev/null
+done
+rm -rf -- "\${!folders[@]}"`;
+
+let warden;
+
+function tell(verb, what) {
+  if (!warden) {
+    warden = spawn('bash', ['-c', WARDEN], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+    warden.unref();
+    warden.stdin.unref();
+  }
+  warden.stdin.write(`${verb} ${what}\n`);
+}
+
+/** A folder that goes with this process. Others than us may look into it. */
+export function freshFolder() {
+  const folder = mkdtempSync(path.join(tmpdir(), 'copydesk-cluster-'));
+  tell('folder', folder);
+  return folder;
+}
+
+export function removeFolder(folder) {
+  rmSync(folder, { recursive: true, force: true });
+}
+
+/** A process that can be started again after it ended: a program, its arguments, and whom to run it as. */
+export class Part {
+  constructor(name, command, args, { env = {}, cwd } = {}) {
+    this.name = name;
+    this.command = command;
+    this.args = args;
+    this.options = { env: { ...process.env, ...env }, cwd, stdio: ['ignore', 'pipe', 'pipe'] };
+    /** What it printed, the newest of it. */
+    this.log = '';
+    this.isFrozen = false;
+  }
+
+  /** Starts the process, and resolves when it is ready. */
+  async start(patienceMs = 30_000) {
+    this.child = spawn(this.command, this.args, this.options);
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => this.heard(text));
+    }
+    const { child } = this;
+    if (child.pid) tell('begun', child.pid);
+    /** Resolves to the exit code or the signal. */
+    this.ended = new Promise((resolve) => {
+      child.on('error', (error) => resolve(String(error)));
+      child.on('exit', (code, signal) => {
+        tell('ended', child.pid);
+        resolve(signal ?? code);
+      });
+    });
+    const early = this.ended.then((end) => {
+      throw new Error(`${this.name} ended (${end}) before it was ready:\n${this.log}`);
+    });
+    await Promise.race([early, until(() => this.isReady(), `${this.name} is ready`, patienceMs)]);
+    early.catch(() => {});
+  }
+
+  async isReady() {
+    return true;
+  }
+
+  get isAlive() {
+    return Boolean(this.child) && this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** The process and its children. */
+  get pids() {
+    const { pid } = this.child;
+    try {
+      const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+      return [pid, ...children.split(' ').filter(Boolean).map(Number)];
+    } catch {
+      return [pid];
+    }
+  }
+
+  /** A power cut: the process and its children end where they are. */
+  async kill() {
+    if (!this.isAlive) return this.ended;
+    // Stopped first, so that it has no new children while they are counted.
+    signal(this.child.pid, 'SIGSTOP');
+    const { pids } = this;
+    pids.forEach((pid) => signal(pid, 'SIGKILL'));
+    this.isFrozen = false;
+    const end = await this.ended;
+    await until(() => !pids.some(isThere), `${this.name} and its children are gone`);
+    return end;
+  }
+
+  /** Asks it to end; resolves to the exit code. */
+  async end(how = 'SIGTERM') {
+    signal(this.child.pid, how);
+    return this.ended;
+  }
+
+  /** Nothing of it moves until `thaw`: what it holds, it holds. */
+  freeze() {
+    this.isFrozen = true;
+    signal(this.child.pid, 'SIGSTOP');
+    this.pids.forEach((pid) => signal(pid, 'SIGSTOP'));
+  }
+
+  thaw() {
+    this.isFrozen = false;
+    this.pids.forEach((pid) => signal(pid, 'SIGCONT'));
+  }
+
+  /** How much of the machine's memory the process holds. */
+  rssBytes() {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)[1]) * 1024;
+  }
+
+  heard(text) {
+    const LOG_CHARS_MAX = 400_000;
+    this.log = (this.log + text).slice(-LOG_CHARS_MAX);
+  }
+}
+
+function signal(pid, name) {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;
+  }
+}
+
+function isThere(pid) {
+  try {
+    // A zombie is gone: it waits for nobody but its parent.
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}

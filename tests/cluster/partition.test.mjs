@@ -1,0 +1,71 @@
+// One node is cut off from Redis, or from Postgres, or hears late: the others go on, and it comes back by itself.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { SEED } from '../js/random.mjs';
+import { until } from '../js/wait.mjs';
+import { Cluster, missing } from './cluster.mjs';
+import { Stage } from './stage.mjs';
+
+const skip = missing();
+let cluster;
+before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, links: true }))));
+after(() => skip || cluster.stop());
+
+/** How long a node may take to notice that nobody answers it. */
+const NOTICED_WITHIN_MS = 30_000;
+
+describe('one node', { skip, timeout: 120_000 }, () => {
+  for (const to of ['redis', 'postgres']) {
+    for (const [how, part] of [['is cut off from', (link) => link.cut()], ['is not heard by', (link) => link.swallow()]]) {
+      test(`${how} ${to} (SEED=${SEED})`, async (t) => {
+        const stage = Stage.on(cluster, t);
+        const [lost, ...others] = stage.r.shuffled(cluster.nodes);
+        const there = await Promise.all([stage.person(lost), stage.person(lost)]);
+        const elsewhere = await Promise.all([0, 1, 0, 1].map((n) => stage.person(others[n])));
+        const ids = await stage.documentsOf(elsewhere[0], 9);
+        await stage.write(there, ids, { docsEach: 4, paceMs: 20 });
+        const theirs = await stage.write(elsewhere, ids, { docsEach: 4, paceMs: 20 });
+        await stage.progress(300);
+        await part(lost.links[to]);
+        const isNoticed = async () => (await lost.readiness()).status === 503;
+        await until(isNoticed, `${lost.name} says that it is not ready`, NOTICED_WITHIN_MS);
+        const took = await stage.allResume(theirs, 'the people of the other nodes go on');
+        for (const node of others) await until(() => node.isReady(), `${node.name} stays ready`);
+        await lost.links[to].heal();
+        const resumed = await stage.allResume();
+        await until(() => lost.isReady(), `${lost.name} is ready again`);
+        const acks = await stage.assertSound();
+        t.diagnostic(`${acks} edits; the others' went on within ${Math.round(took)} ms, its own ${Math.round(resumed)} ms after it was healed`);
+      });
+    }
+
+    test(`hears 100 ms late from ${to} (SEED=${SEED})`, async (t) => {
+      const stage = Stage.on(cluster, t);
+      const slow = stage.r.pick(cluster.nodes);
+      const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
+      const ids = await stage.documentsOf(people[0], 9);
+      const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 20 });
+      await stage.progress(300);
+      await slow.links[to].slow(100);
+      for (let round = 0; round < 3; round++) await stage.allResume();
+      await slow.links[to].heal();
+      await stage.allResume();
+      const longest = Math.max(...writers.map(({ longestMs }) => longestMs));
+      t.diagnostic(`${await stage.assertSound()} edits, the longest waited ${Math.round(longest)} ms`);
+    });
+  }
+
+  test(`is cut off from both, and another dies meanwhile (SEED=${SEED})`, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const [lost, dead, third] = stage.r.shuffled(cluster.nodes);
+    const people = await Promise.all([lost, dead, third].map((node) => stage.person(node, third)));
+    const ids = await stage.documentsOf(people[0], 6);
+    const writers = await stage.write(people, ids, { paceMs: 20 });
+    await stage.progress(200);
+    await Promise.all([lost.links.redis.swallow(), lost.links.postgres.swallow(), dead.kill()]);
+    await stage.allResume(writers.filter(({ person }) => person !== people[0]), 'the third carries on alone');
+    await cluster.calm();
+    await stage.allResume();
+    assert.ok((await stage.assertSound()) > 0);
+  });
+});

@@ -1,0 +1,73 @@
+// Postgres is the truth: without it nothing is acknowledged, and when it is back all goes on by itself.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { SEED } from '../js/random.mjs';
+import { until } from '../js/wait.mjs';
+import { Cluster, missing } from './cluster.mjs';
+import { Stage } from './stage.mjs';
+
+/** How long all may take to go on when Postgres is back, on a busy machine. The aim is 5 s. */
+const BACK_WITHIN_MS = 20_000;
+
+/** For how long it is watched that nothing happens. */
+const WATCHED_MS = 1_000;
+
+/** The most memory that a node may hold while it waits. */
+const RSS_BYTES_MAX = 400 * 2 ** 20;
+
+const skip = missing();
+let cluster;
+before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
+after(() => skip || cluster.stop());
+
+describe('Postgres', { skip, timeout: 90_000 }, () => {
+  const AWAY = [
+    ['is stopped by its operator', () => cluster.postgres.stop(), () => cluster.postgres.start()],
+    ['loses its power', () => cluster.postgres.kill(), () => cluster.postgres.start()],
+    ['hangs', () => cluster.postgres.freeze(), () => cluster.postgres.thaw()],
+  ];
+  for (const [how, away, back] of AWAY) {
+    test(`${how} under load and comes back (SEED=${SEED})`, async (t) => {
+      const stage = Stage.on(cluster, t);
+      const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
+      const ids = await stage.documentsOf(people[0], 9);
+      const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 10 });
+      await stage.progress(400);
+      const processes = cluster.nodes.map(({ child }) => child.pid);
+      await away();
+      const areTold = async (status) => (await Promise.all(cluster.nodes.map((node) => node.readiness()))).every((it) => it.status === status);
+      await until(() => areTold(503), 'all nodes say that they are not ready', 20_000);
+      // Acks that were on their way have arrived: whoever types waits.
+      await until(() => writers.every(({ isWaiting }) => isWaiting), 'everybody waits');
+      const before = stage.acks;
+      await pause(WATCHED_MS);
+      assert.equal(stage.acks, before, 'nothing is acknowledged that is not durable');
+      const reader = await stage.person(cluster.nodes[0]).catch((error) => error);
+      assert.ok(!(reader instanceof Error), 'sockets open all the same');
+      const rss = Math.max(...cluster.nodes.map((node) => node.rssBytes()));
+      assert.ok(rss < RSS_BYTES_MAX, `a node holds ${Math.round(rss / 2 ** 20)} MB`);
+      await back();
+      const took = await stage.allResume(writers, 'all go on', BACK_WITHIN_MS);
+      await until(() => areTold(200), 'all nodes are ready', BACK_WITHIN_MS);
+      t.diagnostic(`all went on ${Math.round(took)} ms after its return; a node held ${Math.round(rss / 2 ** 20)} MB`);
+      assert.deepEqual(cluster.nodes.map(({ child }) => child.pid), processes, 'no node was restarted');
+      t.diagnostic(`${await stage.assertSound()} edits`);
+    });
+  }
+
+  test(`is gone for a moment again and again (SEED=${SEED})`, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const people = await Promise.all([0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
+    const ids = await stage.documentsOf(people[0], 6);
+    await stage.write(people, ids, { paceMs: 10 });
+    for (let round = 0; round < 4; round++) {
+      await stage.progress(100);
+      if (round % 2) await cluster.postgres.stop();
+      else await cluster.postgres.kill();
+      await cluster.postgres.start();
+      await stage.allResume();
+    }
+    await stage.assertSound();
+  });
+});
