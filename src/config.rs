@@ -8,6 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
+use crate::auth::AuthSettings;
 use crate::doc::DocumentSettings;
 use crate::gateway::GatewaySettings;
 use crate::node::NodeSettings;
@@ -19,6 +20,8 @@ use crate::telemetry::{self, LogSettings};
 pub struct Config {
     /// Where the server listens, and where it keeps what it is told.
     pub server: ServerSettings,
+    /// Who is let in.
+    pub auth: AuthSettings,
     /// How it logs.
     pub log: LogSettings,
     /// What bounds a socket.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use copydesk::auth::Mint;
+use copydesk::auth::{Mint, Mode};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Gateway};
 use copydesk::id::NodeId;
@@ -33,6 +33,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   copydesk serve                               the page at http://127.0.0.1:8080/, what it is told in ./data
+  copydesk serve --open                        without accounts: everybody may read and write everything
   copydesk serve --listen 0.0.0.0:80 --data /var/lib/copydesk
   COPYDESK__LOG__LEVEL=debug copydesk serve    any setting by the environment
   copydesk config check --config my.toml       is this file sound?";
@@ -69,6 +70,9 @@ struct Serve {
     /// The folder of the database [default: data/]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// Let everybody in, without accounts: for tests and trials
+    #[arg(long)]
+    open: bool,
 }
 
 fn main() -> ExitCode {
@@ -87,6 +91,9 @@ fn command(command: Command) -> Result<()> {
             let mut config = serve.file.load()?;
             config.server.listen = serve.listen.unwrap_or(config.server.listen);
             config.server.data = serve.data.unwrap_or(config.server.data);
+            if serve.open {
+                config.auth.mode = Mode::Open;
+            }
             telemetry::begin(&config.log)?;
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -133,7 +140,12 @@ async fn run(config: Config) -> Result<()> {
     getrandom::fill(&mut id).context("draw the node's id")?;
     let id = NodeId(u64::from_le_bytes(id));
     let node = Node::new(id, store.clone(), config.node, Handle::current());
-    let gateway = Gateway::new(node, mint, config.gateway);
+    let gateway = Gateway::new(node, mint, config.auth.mode, config.gateway);
+    if config.auth.mode == Mode::Open {
+        tracing::warn!(
+            "open mode: whoever reaches {listen} may read and write every document; serve without --open for accounts"
+        );
+    }
 
     let (address, handle, server) =
         gateway::serve(gateway.clone(), listener).context("start the server")?;

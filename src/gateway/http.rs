@@ -24,7 +24,7 @@ use super::page;
 use super::session::Session;
 use super::settings::GatewaySettings;
 use super::socket::{self, Knife, SocketBody};
-use crate::auth::{Mint, NONCE_BYTES};
+use crate::auth::{Mint, Mode, NONCE_BYTES};
 use crate::id::{DocId, Name, UserId};
 use crate::node::{Bell, Node, Outbox};
 use crate::store::{ListQuery, Listed, StoreError};
@@ -45,6 +45,7 @@ pub enum Phase {
 pub struct Gateway {
     node: Arc<Node>,
     mint: Mint,
+    mode: Mode,
     settings: GatewaySettings,
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
@@ -54,11 +55,12 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway to a node's documents.
     #[must_use]
-    pub fn new(node: Arc<Node>, mint: Mint, settings: GatewaySettings) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, mint: Mint, mode: Mode, settings: GatewaySettings) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         Arc::new(Self {
             node,
             mint,
+            mode,
             settings,
             phase,
             sockets: watch::Sender::new(0),
@@ -207,6 +209,9 @@ async fn upgrade(
             "The server restarts: come back",
         ));
     }
+    if gateway.mode != Mode::Open {
+        return Ok(unauthorized());
+    }
     let Some(counted) = Counted::new(&gateway) else {
         return Ok(failure(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -321,10 +326,10 @@ async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     }
 }
 
-async fn me() -> HttpResponse {
+async fn me(gateway: Data<Gateway>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header(NO_STORE)
-        .json(json!({ "mode": "open" }))
+        .json(json!({ "mode": gateway.mode.as_str() }))
 }
 
 /// What an answer about documents says to caches.
@@ -356,6 +361,9 @@ async fn list(
     gateway: Data<Gateway>,
     params: Result<web::Query<ListParams>, actix_web::Error>,
 ) -> HttpResponse {
+    if gateway.mode != Mode::Open {
+        return unauthorized();
+    }
     let params = match params {
         Ok(params) => params.into_inner(),
         Err(error) => return failure(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
@@ -421,6 +429,9 @@ fn listed(listed: &Listed) -> serde_json::Value {
 }
 
 async fn describe(gateway: Data<Gateway>, path: web::Path<(String, String)>) -> HttpResponse {
+    if gateway.mode != Mode::Open {
+        return unauthorized();
+    }
     let Ok(doc) = DocId::parse(&path.0, &path.1) else {
         return no_document();
     };
@@ -447,6 +458,9 @@ async fn rename(
     path: web::Path<(String, String)>,
     rename: web::Json<Rename>,
 ) -> HttpResponse {
+    if gateway.mode != Mode::Open {
+        return unauthorized();
+    }
     let Ok(doc) = DocId::parse(&path.0, &path.1) else {
         return no_document();
     };
@@ -470,6 +484,10 @@ async fn no_such_api() -> HttpResponse {
         "not_found",
         "there is no such resource",
     )
+}
+
+fn unauthorized() -> HttpResponse {
+    failure(StatusCode::UNAUTHORIZED, "unauthorized", "sign in first")
 }
 
 fn no_document() -> HttpResponse {
@@ -512,7 +530,7 @@ mod tests {
             sockets_max: 1,
             ..GatewaySettings::default()
         };
-        let gateway = Gateway::new(node, Mint::new(&[7; 32]), settings);
+        let gateway = Gateway::new(node, Mint::new(&[7; 32]), Mode::Open, settings);
         let first = Counted::new(&gateway);
         assert!(first.is_some());
         assert!(Counted::new(&gateway).is_none());

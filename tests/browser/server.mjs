@@ -1,6 +1,6 @@
 // The server under test as a process of its own, so that it can be ended the hard way.
 //
-// COPYDESK_BIN names it. Anything that understands `serve --listen HOST:PORT --data DIR`, answers /readyz and serves the
+// COPYDESK_BIN names it. Anything that understands `serve --open --listen HOST:PORT --data DIR`, answers /readyz and serves the
 // page will do.
 
 import { spawn } from "node:child_process";
@@ -30,7 +30,7 @@ export class Server {
   }
 
   async up() {
-    const args = ["serve", "--listen", `127.0.0.1:${this.port}`, "--data", this.folder];
+    const args = ["serve", "--open", "--listen", `127.0.0.1:${this.port}`, "--data", this.folder];
     this.#process = spawn(process.env.COPYDESK_BIN, args, { stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream.on("data", (data) => this.#log.push(String(data)));

@@ -34,7 +34,7 @@ export class Server {
 
   /** Starts the process; the port and the folder stay what they were. */
   async boot() {
-    const args = ['serve', '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
+    const args = ['serve', '--open', '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
     this.child = spawn(binary(), args, {
       env: { ...process.env, ...this.env },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -24,6 +24,11 @@ export class ApiError extends Error {
   }
 }
 
+/** Who the server takes us for. */
+export interface Me {
+  mode: "open" | "accounts" | "tokens";
+}
+
 export const COLLECTION = "documents";
 export const TITLE_LENGTH_MAX = 200;
 export const UNTITLED = "Untitled document";
@@ -45,6 +50,10 @@ export function renameDocument(id: string, title: string): Promise<DocumentSumma
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ title }),
   });
+}
+
+export function readMe(): Promise<Me> {
+  return request("/api/me");
 }
 
 /** A title as the server takes it: one line. */
