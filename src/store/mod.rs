@@ -1,6 +1,7 @@
 //! The store: where the truth is kept, and the only room that speaks SQL. [`Store`] says what it promises; SQLite (in a
 //! data folder) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds them to it.
 
+mod accounts;
 mod memory;
 mod packed;
 mod sqlite;
@@ -10,6 +11,11 @@ mod sqlite;
 )]
 mod store;
 
+pub use accounts::{
+    Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Link, LiveSession, NewLink,
+    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
+    User, Who, tenant_of,
+};
 pub use memory::MemoryStore;
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
