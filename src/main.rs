@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use copydesk::auth::{Mint, Mode};
+use copydesk::auth::{Door, Mint, Mode};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Gateway};
 use copydesk::id::NodeId;
@@ -135,13 +135,21 @@ async fn run(config: Config) -> Result<()> {
         ..SqliteSettings::default()
     };
     let store = Arc::new(SqliteStore::open(&settings)?);
-    let mint = Mint::new(&store.secret().await?);
+    let secret = store.secret().await?;
+    let mint = Mint::new(&secret);
+    let (mode, settings, accounts) = (config.auth.mode, config.auth, store.clone());
+    let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
+    let door = door.await.context("open the door")??;
+    let keeper = tokio::spawn({
+        let door = door.clone();
+        async move { door.keep().await }
+    });
     let mut id = [0; 8];
     getrandom::fill(&mut id).context("draw the node's id")?;
     let id = NodeId(u64::from_le_bytes(id));
     let node = Node::new(id, store.clone(), config.node, Handle::current());
-    let gateway = Gateway::new(node, mint, config.auth.mode, config.gateway);
-    if config.auth.mode == Mode::Open {
+    let gateway = Gateway::new(node, mint, door, config.gateway);
+    if mode == Mode::Open {
         tracing::warn!(
             "open mode: whoever reaches {listen} may read and write every document; serve without --open for accounts"
         );
@@ -174,6 +182,7 @@ async fn run(config: Config) -> Result<()> {
         _ = int.recv() => bail!("stopped at once: what was not acknowledged may be lost"),
     };
     server.await.context("join the server")?.context("serve")?;
+    keeper.abort();
     store.close().await?;
     if !durable {
         bail!("the store did not answer in time: what was not acknowledged may be lost");

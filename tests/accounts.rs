@@ -114,6 +114,7 @@ fn who(name: &str, tenant: &str) -> Who {
     Who {
         user: Some(subject(name)),
         tenant: Some(tenant.to_owned()),
+        role: None,
         links: Vec::new(),
     }
 }
@@ -122,6 +123,7 @@ fn guest(link: &str) -> Who {
     Who {
         user: None,
         tenant: None,
+        role: None,
         links: vec![subject(link)],
     }
 }

@@ -1,10 +1,14 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
+mod bearer;
 mod guard;
 mod http;
 mod page;
+mod people;
+mod rights;
 mod session;
 mod settings;
+mod sharing;
 mod socket;
 
 pub use http::{Gateway, Phase, serve};

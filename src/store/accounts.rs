@@ -279,6 +279,8 @@ pub struct Who {
     pub user: Option<Subject>,
     /// The tenant it belongs to.
     pub tenant: Option<String>,
+    /// The role on every document of the tenant that others vouch for, besides what the store keeps.
+    pub role: Option<Role>,
     /// The share links that it has opened.
     pub links: Vec<Subject>,
 }

@@ -582,7 +582,8 @@ fn right(db: &Connection, now: u64, who: &Who, doc: &DocId) -> rusqlite::Result<
         // Nobody but by a share link reaches into another tenant.
         let tenant = tenant_of(&doc.collection);
         if who.tenant.as_deref() == Some(tenant) {
-            right.role = tenant_role(db, user, tenant)?.max(grant_of(db, doc, user)?);
+            let own = grant_of(db, doc, user)?;
+            right.role = tenant_role(db, user, tenant)?.max(own).max(who.role);
         }
     }
     for id in &who.links {
@@ -666,7 +667,7 @@ fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>
     else {
         return Ok(Vec::new());
     };
-    let sees_all = tenant_role(db, user, tenant)?.is_some();
+    let sees_all = tenant_role(db, user, tenant)?.max(who.role).is_some();
     let mut statement = db.prepare_cached(
         "SELECT collection, id, title, created_at_ms, updated_at_ms,
            (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
