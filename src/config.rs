@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use crate::auth::AuthSettings;
 use crate::doc::DocumentSettings;
-use crate::gateway::GatewaySettings;
+use crate::gateway::{GatewaySettings, TlsSettings};
 use crate::node::NodeSettings;
 use crate::telemetry::{self, LogSettings};
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// Who is let in.
     pub auth: AuthSettings,
+    /// The certificate.
+    pub tls: TlsSettings,
     /// How it logs.
     pub log: LogSettings,
     /// What bounds a socket.
@@ -241,6 +243,24 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
         (
             "gateway.messages_burst",
             gateway.messages_burst.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.user_messages_per_second",
+            gateway.user_messages_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.tenant_messages_per_second",
+            gateway.tenant_messages_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.address_handshakes_per_second",
+            gateway.address_handshakes_per_second.into(),
             1,
             1_000_000_000,
         ),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::{Door, Mint, Mode};
 use copydesk::config::{self, Config};
-use copydesk::gateway::{self, Gateway};
+use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::NodeId;
 use copydesk::node::Node;
 use copydesk::store::{SqliteSettings, SqliteStore, Store};
@@ -155,10 +155,21 @@ async fn run(config: Config) -> Result<()> {
         );
     }
 
+    let certificate = Certificate::open(&config.tls)?;
+    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let (address, handle, server) =
-        gateway::serve(gateway.clone(), listener).context("start the server")?;
+        gateway::serve(gateway.clone(), listener, tls).context("start the server")?;
+    // Taken in any case: a hangup is no reason to end.
+    let hangup = signal(SignalKind::hangup())?;
+    let refresher = tokio::spawn(async move {
+        match certificate {
+            Some(certificate) => certificate.keep_fresh(hangup).await,
+            None => drop(hangup),
+        }
+    });
     let server = tokio::spawn(server);
-    tracing::info!(%address, data = %config.server.data.display(), "serving: http://{address}/");
+    tracing::info!(%address, data = %config.server.data.display(), "serving: {scheme}://{address}/");
 
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,
@@ -183,6 +194,7 @@ async fn run(config: Config) -> Result<()> {
     };
     server.await.context("join the server")?.context("serve")?;
     keeper.abort();
+    refresher.abort();
     store.close().await?;
     if !durable {
         bail!("the store did not answer in time: what was not acknowledged may be lost");

@@ -102,7 +102,8 @@ fn wait(failures: u32, free: u32) -> Duration {
 }
 
 /// The address that is counted: whoever has one of IPv6 has the whole network of 64 bits.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(long) => long.to_ipv4_mapped().map_or_else(

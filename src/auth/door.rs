@@ -223,14 +223,17 @@ impl Door {
     /// # Errors
     /// When the store does not answer.
     pub async fn still(&self, person: &Person) -> Result<Option<Duration>, StoreError> {
-        match (&person.session, person.lasts) {
+        match (&person.session, person.until) {
             (Some(key), _) => {
                 let live = self.accounts().session(key.clone()).await?;
                 let lasts = live.and_then(|live| ACCESS_LASTS.checked_sub(live.age));
                 Ok(lasts.filter(|lasts| !lasts.is_zero()))
             }
             // A token says once and for all how long it holds.
-            (None, Some(_)) => Ok(None),
+            (None, Some(until)) => {
+                let lasts = until.saturating_duration_since(Instant::now());
+                Ok((!lasts.is_zero()).then_some(lasts))
+            }
             (None, None) => Ok(Some(Duration::MAX)),
         }
     }
@@ -504,6 +507,44 @@ impl Door {
             .await?;
         self.rights_changed();
         Ok(())
+    }
+
+    /// Gives a user of the tenant a role on all of it, or takes it; `false`: there is no such user.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_tenant_role(
+        &self,
+        by: &Person,
+        login: &str,
+        role: Option<Role>,
+    ) -> Result<bool, Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        let changed = self.accounts().set_tenant_role(user, role, by).await?;
+        self.rights_changed();
+        Ok(changed)
+    }
+
+    /// Ends all sessions of another user of the tenant.
+    ///
+    /// # Errors
+    /// When there is no such user or the store does not answer.
+    pub async fn send_away(&self, by: &Person, login: &str) -> Result<(), Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        self.accounts().end_sessions_of(user, by).await?;
+        self.rights_changed();
+        Ok(())
+    }
+
+    /// Who asks, and another user of their tenant.
+    async fn colleague(&self, by: &Person, login: &str) -> Result<(Subject, Subject), Denied> {
+        const NOBODY: Denied = Denied::Wrong("nobody else here signs in by that name");
+        let me = by.user_id().ok_or(NOBODY)?;
+        let found = self.accounts().user_by_login(clean_login(login)?).await?;
+        let found =
+            found.filter(|user| Some(user.tenant.as_str()) == by.tenant() && user.id != *me);
+        let user = found.ok_or(NOBODY)?;
+        Ok((me.clone(), user.id))
     }
 
     /// A code that lets somebody make an account in the tenant of `by`.

@@ -12,6 +12,7 @@ mod seal;
 mod settings;
 mod watch;
 
+pub use backoff::network;
 pub use door::{
     ACCESS_LASTS, Credentials, Denied, Door, DoorError, PASSWORD_CHARS_MIN, SESSION_LASTS, Tokens,
 };

@@ -1,7 +1,7 @@
 //! Somebody who has come in: as whom, for how long, and what was vouched for.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,6 +24,8 @@ pub struct Person {
     pub session: Option<SessionKey>,
     /// How long this may be believed before it is looked at again.
     pub lasts: Option<Duration>,
+    /// When a token that vouches for them ends.
+    pub(super) until: Option<Instant>,
     /// The roles that a token gives.
     grants: BTreeMap<DocId, Role>,
 }
@@ -48,6 +50,7 @@ impl Person {
             who: None,
             session: None,
             lasts: None,
+            until: None,
             grants: BTreeMap::new(),
         }
     }
@@ -88,6 +91,7 @@ impl Person {
             }),
             session: Some(session),
             lasts: Some(lasts.saturating_sub(live.age)),
+            until: None,
             grants: BTreeMap::new(),
         }
     }
@@ -128,6 +132,7 @@ impl Person {
             }),
             session: None,
             lasts: Some(lasts),
+            until: Instant::now().checked_add(lasts),
             grants,
         })
     }

@@ -11,12 +11,14 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{Compress, DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
 use actix_web::{App, FromRequest, HttpRequest, HttpResponse, HttpServer, Responder, rt};
+use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::bearer;
 use super::guard::Guard;
+use super::limits::Limits;
 use super::page;
 use super::people;
 use super::rights::Rights;
@@ -24,7 +26,7 @@ use super::session::Session;
 use super::settings::GatewaySettings;
 use super::sharing;
 use super::socket::{self, Knife, SocketBody};
-use crate::auth::{Door, Mint, NONCE_BYTES, Person};
+use crate::auth::{Door, Mint, Mode, NONCE_BYTES, Person, network};
 use crate::id::{DocId, Name};
 use crate::node::{Bell, Node, Outbox};
 use crate::store::{ListQuery, Listed, Role, StoreError};
@@ -47,6 +49,7 @@ pub struct Gateway {
     mint: Mint,
     door: Arc<Door>,
     settings: GatewaySettings,
+    limits: Limits,
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
@@ -66,6 +69,7 @@ impl Gateway {
             node,
             mint,
             door,
+            limits: Limits::new(&settings),
             settings,
             phase,
             sockets: watch::Sender::new(0),
@@ -90,6 +94,10 @@ impl Gateway {
 
     pub(super) fn mint(&self) -> &Mint {
         &self.mint
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn door(&self) -> &Arc<Door> {
@@ -131,6 +139,7 @@ impl Drop for Counted {
 pub fn serve(
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    tls: Option<ServerConfig>,
 ) -> io::Result<(
     SocketAddr,
     ServerHandle,
@@ -138,6 +147,7 @@ pub fn serve(
 )> {
     let address = listener.local_addr()?;
     let sockets_max = gateway.settings.sockets_max;
+    let is_secure = tls.is_some();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(Data::from(gateway.clone()))
@@ -157,7 +167,7 @@ pub fn serve(
                 web::scope("")
                     .wrap(from_fn(bearer::watch_origin))
                     .wrap(Compress::default())
-                    .wrap(headers())
+                    .wrap(headers(is_secure))
                     .route("/", web::get().to(index))
                     .route("/d/{id}", web::get().to(index))
                     .configure(people::routes)
@@ -173,9 +183,12 @@ pub fn serve(
     .disable_signals()
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .max_connections(sockets_max + HTTP_CONNECTIONS)
-    .backlog(BACKLOG)
-    .listen(listener)?
-    .run();
+    .backlog(BACKLOG);
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    let server = server.run();
     Ok((address, server.handle(), server))
 }
 
@@ -191,8 +204,8 @@ const BACKLOG: u32 = 4_096;
 /// How long requests may take to end when the server stops, in seconds.
 const SHUTDOWN_SECONDS: u64 = 2;
 
-fn headers() -> DefaultHeaders {
-    DefaultHeaders::new()
+fn headers(is_secure: bool) -> DefaultHeaders {
+    let headers = DefaultHeaders::new()
         .add(("content-security-policy", CONTENT_SECURITY_POLICY))
         .add(("x-content-type-options", "nosniff"))
         .add(("referrer-policy", "same-origin"))
@@ -201,10 +214,15 @@ fn headers() -> DefaultHeaders {
             "camera=(), geolocation=(), microphone=()",
         ))
         .add(("cross-origin-opener-policy", "same-origin"))
+        .add(("cross-origin-resource-policy", "same-origin"));
+    if !is_secure {
+        return headers;
+    }
+    headers.add(("strict-transport-security", "max-age=31536000"))
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(
@@ -222,6 +240,14 @@ async fn upgrade(
     }
     if !bearer::may_act(&request, &gateway) {
         return Ok(bearer::foreign_page());
+    }
+    let address = bearer::address(&request, &gateway);
+    if gateway.door.mode() != Mode::Open && !gateway.limits.may_knock(network(address)) {
+        return Ok(failure(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many",
+            "too many sockets are asked for from this address: try again",
+        ));
     }
     let told = gateway.door.told();
     let person = match gateway.door.identify(&bearer::credentials(&request)).await {
@@ -537,7 +563,7 @@ pub(super) fn failure(status: StatusCode, code: &str, message: &str) -> HttpResp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{AuthSettings, Mode};
+    use crate::auth::AuthSettings;
     use crate::id::NodeId;
     use crate::node::NodeSettings;
     use crate::store::MemoryStore;

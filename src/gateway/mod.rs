@@ -3,6 +3,7 @@
 mod bearer;
 mod guard;
 mod http;
+mod limits;
 mod page;
 mod people;
 mod rights;
@@ -10,6 +11,8 @@ mod session;
 mod settings;
 mod sharing;
 mod socket;
+mod tls;
 
 pub use http::{Gateway, Phase, serve};
 pub use settings::GatewaySettings;
+pub use tls::{Certificate, TlsError, TlsSettings};

@@ -26,7 +26,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             web::post().to(sign_out_everywhere),
         )
         .route("/api/password", web::post().to(change_password))
-        .route("/api/invitations", web::post().to(invite));
+        .route("/api/invitations", web::post().to(invite))
+        .route("/api/people/role", web::put().to(set_tenant_role))
+        .route("/api/people/sign-out", web::post().to(send_away));
 }
 
 /// Whoever makes a request; an answer where it is nobody we know.
@@ -230,22 +232,81 @@ async fn invite(
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let person = match person(&request, &gateway).await {
+    let person = match tenant_owner(&request, &gateway).await {
         Ok(person) => person,
         Err(response) => return response,
     };
-    if person.known.as_ref().and_then(|known| known.role) != Some(Role::Owner) {
-        return failure(
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            "only who owns everything may invite",
-        );
-    }
     let Ok(role) = parse_role(asked.role.as_deref()) else {
         return no_such_role();
     };
     match gateway.door().invite(&person, role).await {
         Ok(code) => answer(&json!({ "code": code }), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+/// Whoever asks, if they own the whole tenant.
+async fn tenant_owner(request: &HttpRequest, gateway: &Gateway) -> Result<Person, HttpResponse> {
+    let person = person(request, gateway).await?;
+    if person.known.as_ref().and_then(|known| known.role) == Some(Role::Owner) {
+        return Ok(person);
+    }
+    Err(failure(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "only who owns everything may do that",
+    ))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetTenantRole {
+    login: String,
+    role: Option<String>,
+}
+
+async fn set_tenant_role(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SetTenantRole>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let Ok(role) = parse_role(asked.role.as_deref()) else {
+        return no_such_role();
+    };
+    let set = gateway.door().set_tenant_role(&person, &asked.login, role);
+    match set.await {
+        Ok(_) => answer(&json!({}), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendAway {
+    login: String,
+}
+
+async fn send_away(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SendAway>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    match gateway.door().send_away(&person, &asked.login).await {
+        Ok(()) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
 }

@@ -181,21 +181,24 @@ impl Rights {
         }
     }
 
-    /// Makes a document that nobody knows the person's own; refused like any other where somebody knows it.
-    pub(super) async fn own(&mut self, doc: &DocId) -> Result<(), Refusal> {
+    /// Makes a document that nobody knows the person's own; `false`: somebody knows it.
+    pub(super) async fn own(&mut self, doc: &DocId) -> Result<bool, Refusal> {
+        if self.person.is_free() {
+            return Ok(false);
+        }
         let owned = self.door.own(&self.person, doc).await.map_err(|error| {
             tracing::warn!(%error, "rights are not known");
             Refusal::store_unavailable()
         })?;
         if !owned {
-            return Err(no_such_document());
+            return Ok(false);
         }
         let right = Right {
             role: Some(Role::Owner),
             lasts: None,
         };
         self.hold(doc.clone(), Held::new(right));
-        Ok(())
+        Ok(true)
     }
 
     /// Refuses presence on a channel whose document the person may not read.

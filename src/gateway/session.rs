@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
-use actix_web::rt::time::{Instant, sleep_until, timeout};
+use actix_web::rt::time::{Instant, sleep, sleep_until, timeout};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::StreamExt;
 use tokio::select;
 use tokio::sync::watch;
 
 use super::http::{Gateway, Phase};
+use super::limits::Share;
 use super::rights::{Changed, Over, Rights, no_such_document};
 use super::socket::Knife;
 use crate::auth::News;
@@ -46,6 +47,8 @@ pub(super) struct Session {
     /// How many of its presences are there, on all channels.
     presences: usize,
     pace: Pace,
+    /// The paces that it shares with others.
+    share: Share,
 }
 
 /// What a session does on a presence channel.
@@ -81,6 +84,7 @@ impl Session {
         outbox: Arc<Outbox>,
     ) -> Self {
         let settings = gateway.settings();
+        let share = gateway.limits().share(rights.person());
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
         Self {
             id: gateway.node().next_session(),
@@ -94,6 +98,7 @@ impl Session {
             channels: BTreeMap::new(),
             presences: 0,
             pace,
+            share,
         }
     }
 
@@ -194,10 +199,18 @@ impl Session {
     }
 
     async fn request(&mut self, text: &str) -> Result<(), End> {
-        // Before the message, and not when the loop comes round: what is refused is refused at once.
-        self.heed().await?;
         match protocol::parse(text) {
             Ok((message, echo)) => {
+                match self.share.take() {
+                    Some(Duration::ZERO) => {}
+                    Some(wait) => sleep(wait).await,
+                    None => {
+                        self.say(protocol::error(&echo, &Refusal::busy()));
+                        return Ok(());
+                    }
+                }
+                // Right before it is served, and not when the loop comes round: what is refused is refused at once.
+                self.heed().await?;
                 if let Err(refusal) = self.serve(message, &echo).await {
                     self.say(protocol::error(&echo, &refusal));
                 }
@@ -362,9 +375,9 @@ impl Session {
             Proposal::Create(_) | Proposal::Edit(_) => Role::Editor,
             Proposal::Delete => Role::Owner,
         };
+        // Also where a role on the whole tenant would do: every document has an owner of its own.
         let begins = matches!(proposal, Proposal::Create(_));
-        if begins && self.rights.role(doc).await?.is_none() {
-            self.rights.own(doc).await?;
+        if begins && self.rights.own(doc).await? {
             self.say_role(doc).await?;
             self.show_late(doc).await;
             return Ok(());

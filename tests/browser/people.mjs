@@ -106,7 +106,7 @@ test("who is invited makes an account", async () => {
 
 test("a reader reads, an editor writes, and both see it at once when that changes", async () => {
   const dialog = await share(ann);
-  await dialog.getByLabel("Add by the name").fill("ben@example.org");
+  await dialog.getByLabel("Name they sign in by").fill("ben@example.org");
   await dialog.getByLabel("Role of the new person").selectOption("viewer");
   await dialog.getByRole("button", { name: "Add" }).click();
   await dialog.getByText("Ben Ray").waitFor();

@@ -388,6 +388,26 @@ describe('accounts', () => {
     client.close();
   });
 
+  test('who owns the tenant gives roles on all of it, and sends people away', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    assert.equal((await bob.put('/api/people/role', { login: await loginOf(ann), role: 'owner' })).status, 403);
+    assert.equal((await bob.post('/api/people/sign-out', { login: await loginOf(ann) })).status, 403);
+    assert.equal((await admin.put('/api/people/role', { login: await loginOf(admin), role: null })).status, 403);
+    const wire = await bob.wire({ path: '/ws?rights' });
+    wire.say({ a: 's', c: 'docs', d: id });
+    await wire.heard(({ a }) => a === 's', 'nothing is shown');
+    assert.equal((await admin.put('/api/people/role', { login, role: 'viewer' })).status, 200);
+    await wire.heard(({ a, role }) => a === 'rights' && role === 'viewer', 'the role');
+    await wire.heard(({ a, create }) => a === 'op' && create, 'the document');
+    assert.equal((await admin.post('/api/people/sign-out', { login })).status, 200);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4401);
+    client.close();
+  });
+
   test("one tenant's names reach nothing of another's", async () => {
     const ann = await newcomer();
     const wire = await ann.wire();
@@ -404,6 +424,41 @@ describe('accounts', () => {
     assert.equal(headers.get('x-content-type-options'), 'nosniff');
     assert.match(headers.get('content-security-policy'), /frame-ancestors 'none'/);
     assert.doesNotMatch(headers.get('content-security-policy'), /script-src[^;]*unsafe-inline/);
+  });
+});
+
+describe('limits', () => {
+  let server;
+  before(async () => {
+    const env = {
+      COPYDESK__GATEWAY__USER_MESSAGES_PER_SECOND: '10',
+      COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: '40',
+    };
+    server = await Server.start({ open: false, env });
+  });
+  after(() => server?.stop());
+
+  test("all sockets of a user share a pace: slowed first, then told", async () => {
+    const ann = await Browser.registered(server, 'ann');
+    // Each socket has one message under way: it takes many for more than two seconds' worth of them to wait.
+    const wires = await Promise.all(Array.from({ length: 40 }, () => ann.wire()));
+    for (const wire of wires) for (let n = 0; n < 2; n++) wire.say({ a: 'f', c: 'docs', d: `d${n}` });
+    const answers = () => wires.flatMap(({ messages }) => messages.filter(({ a }) => a === 'f'));
+    await until(() => answers().length === 80, 'all are answered');
+    const refused = answers().filter(({ error }) => error);
+    assert.ok(refused.length > 0 && refused.length < 80, `${refused.length} were refused`);
+    assert.deepEqual([...new Set(refused.map(({ error }) => error.code))], ['ERR_BUSY']);
+    for (const wire of wires) wire.end();
+  });
+
+  test('an address that knocks too often is told so', async () => {
+    const statuses = new Set();
+    for (let n = 0; n < 2_000 && !statuses.has(429); n++) {
+      const wire = await Wire.open(server);
+      statuses.add(wire.status);
+      wire.end();
+    }
+    assert.deepEqual([...statuses], [401, 429]);
   });
 });
 
@@ -495,6 +550,22 @@ describe("another application's tokens", () => {
     assert.equal((await stranger.subscribed('plan', 'globex:notes')).type, null);
     takeWarnings();
     for (const each of [owner, reader, stranger]) each.close();
+  });
+
+  test('a role that is given here holds beside the token, and the socket stays', async () => {
+    const owner = new Browser(server);
+    const headers = { authorization: `Bearer ${await sign({ sub: '1', tenant: 'hooli' })}` };
+    const client = await Client.connect(server.ws, { headers: { Authorization: headers.authorization } });
+    const doc = client.doc('plan', 'hooli:notes');
+    await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
+    const bob = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'hooli' })}` } });
+    const copy = await bob.subscribed('plan', 'hooli:notes');
+    assert.equal(copy.type, null);
+    const given = await owner.put('/api/documents/hooli:notes/plan/people', { id: '2', role: 'editor' }, headers);
+    assert.equal(given.status, 200);
+    await until(() => copy.data === 'Hello', 'the document is shown on the same socket');
+    await called((done) => copy.submitOp(['Bob: '], done), 'an edit');
+    for (const each of [client, bob]) each.close();
   });
 
   test('a socket ends with its token', async () => {

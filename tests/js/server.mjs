@@ -12,7 +12,7 @@ process.on('exit', () => running.forEach((server) => server.discard()));
 export class Server {
   /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment; unless `open`, people sign in. */
   static async start({ env = {}, open = true } = {}) {
-    const server = new Server(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env, open);
+    const server = new this(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env, open);
     await server.boot();
     return server;
   }

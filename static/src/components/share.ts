@@ -51,7 +51,7 @@ class Dialog {
   #addForm(): HTMLElement {
     const login = h("input", { type: "text", id: "share-login", required: true, autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
     const role = select("share-role", "Role of the new person", ROLES, "editor");
-    const form = h("form", { class: "share-row" }, h("label", { class: "field", for: "share-login" }, "Add by the name they sign in by", login), role, h("button", { type: "submit", class: "quiet" }, "Add"));
+    const form = h("form", { class: "share-row" }, h("label", { class: "field", for: "share-login" }, "Name they sign in by", login), role, h("button", { type: "submit", class: "quiet" }, "Add"));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#act(() => setRole(this.id, { login: login.value.trim() }, role.value as Role).then(() => form.reset()));
