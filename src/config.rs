@@ -8,9 +8,10 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
+use crate::auth::AuthSettings;
 use crate::cluster::RedisSettings;
 use crate::doc::DocumentSettings;
-use crate::gateway::GatewaySettings;
+use crate::gateway::{GatewaySettings, TlsSettings};
 use crate::node::NodeSettings;
 use crate::store::PostgresSettings;
 use crate::telemetry::{self, LogSettings};
@@ -21,6 +22,10 @@ use crate::telemetry::{self, LogSettings};
 pub struct Config {
     /// Where the server listens, and where it keeps what it is told.
     pub server: ServerSettings,
+    /// Who is let in.
+    pub auth: AuthSettings,
+    /// The certificate.
+    pub tls: TlsSettings,
     /// How it logs.
     pub log: LogSettings,
     /// What bounds a socket.
@@ -258,6 +263,24 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         (
             "gateway.messages_burst",
             gateway.messages_burst.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.user_messages_per_second",
+            gateway.user_messages_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.tenant_messages_per_second",
+            gateway.tenant_messages_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.address_handshakes_per_second",
+            gateway.address_handshakes_per_second.into(),
             1,
             1_000_000_000,
         ),

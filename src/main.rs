@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use copydesk::auth::Mint;
+use copydesk::auth::{Door, Mint, Mode};
 use copydesk::cluster::{RedisTransport, RedisUrl};
 use copydesk::config::{self, Config};
-use copydesk::gateway::{self, Gateway};
+use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
 use copydesk::node::Node;
-use copydesk::store::{PostgresStore, SqliteSettings, SqliteStore, Store};
+use copydesk::store::{Accounts, PostgresStore, SqliteSettings, SqliteStore, Store};
 use copydesk::telemetry;
 use mimalloc::MiMalloc;
 use tokio::runtime::{Handle, Runtime};
@@ -34,6 +34,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   copydesk serve                               the page at http://127.0.0.1:8080/, what it is told in ./data
+  copydesk serve --open                        without accounts: everybody may read and write everything
   copydesk serve --listen 0.0.0.0:80 --data /var/lib/copydesk
   copydesk serve --node a --store postgres://u:p@db/copydesk --redis redis://cache
                                                a node of a cluster; others have other names
@@ -77,6 +78,9 @@ struct Serve {
     /// The Redis or Valkey that carries messages between the nodes of a cluster [default: this node is alone]
     #[arg(long, value_name = "redis://…")]
     redis: Option<RedisUrl>,
+    /// Let everybody in, without accounts: for tests and trials
+    #[arg(long)]
+    open: bool,
     /// What people call this node [default: the machine's name]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -121,6 +125,9 @@ fn command(command: Command) -> Result<()> {
             serve.store.choose(&mut config);
             config.redis.url = serve.redis.or(config.redis.url);
             config.server.node = serve.node.unwrap_or(config.server.node);
+            if serve.open {
+                config.auth.mode = Mode::Open;
+            }
             if let Err((_, message)) = config::check(&config) {
                 bail!(message);
             }
@@ -219,6 +226,14 @@ impl OpenStore {
         }
     }
 
+    /// Where accounts are kept, if they are.
+    fn accounts(&self) -> Option<Arc<dyn Accounts>> {
+        match self {
+            Self::Sqlite(store) => Some(store.clone()),
+            Self::Postgres(_) => None,
+        }
+    }
+
     async fn close(&self) -> Result<()> {
         match self {
             Self::Sqlite(store) => store.close().await?,
@@ -257,7 +272,8 @@ async fn run(config: Config) -> Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
     let id = fresh_id()?;
     let store = OpenStore::open(&config, id).await?;
-    let mint = Mint::new(&store.get().secret().await?);
+    let secret = store.get().secret().await?;
+    let mint = Mint::new(&secret);
     let (transport, inbox) = match &config.redis.url {
         None => (None, None),
         Some(_) => {
@@ -266,21 +282,44 @@ async fn run(config: Config) -> Result<()> {
         }
     };
     let name = node_name(&config);
+    let (mode, settings, accounts) = (config.auth.mode, config.auth, store.accounts());
+    let door = tokio::task::spawn_blocking(move || Door::open(settings, accounts, &secret));
+    let door = door.await.context("open the door")??;
+    let keeper = tokio::spawn({
+        let door = door.clone();
+        async move { door.keep().await }
+    });
     let runtime = Handle::current();
     let node = Node::new((id, &name), store.get(), transport, config.node, runtime);
     if let OpenStore::Postgres(_) = store {
         node.take_part(inbox).await?;
     }
-    let gateway = Gateway::new(node.clone(), mint, config.gateway);
+    let gateway = Gateway::new(node.clone(), mint, door, config.gateway);
+    if mode == Mode::Open {
+        tracing::warn!(
+            "open mode: whoever reaches {listen} may read and write every document; serve without --open for accounts"
+        );
+    }
 
+    let certificate = Certificate::open(&config.tls)?;
+    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let (address, handle, server) =
-        gateway::serve(gateway.clone(), listener).context("start the server")?;
+        gateway::serve(gateway.clone(), listener, tls).context("start the server")?;
+    // Taken in any case: a hangup is no reason to end.
+    let hangup = signal(SignalKind::hangup())?;
+    let refresher = tokio::spawn(async move {
+        match certificate {
+            Some(certificate) => certificate.keep_fresh(hangup).await,
+            None => drop(hangup),
+        }
+    });
     let server = tokio::spawn(server);
     let data = match store {
         OpenStore::Sqlite(_) => config.server.data.display().to_string(),
         OpenStore::Postgres(_) => "Postgres".to_owned(),
     };
-    tracing::info!(%address, node = name, %id, data, "serving: http://{address}/");
+    tracing::info!(%address, node = name, %id, data, "serving: {scheme}://{address}/");
 
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,
@@ -307,6 +346,8 @@ async fn run(config: Config) -> Result<()> {
         _ = int.recv() => bail!("stopped at once: what was not acknowledged may be lost"),
     };
     server.await.context("join the server")?.context("serve")?;
+    keeper.abort();
+    refresher.abort();
     node.close_peers().await;
     store.close().await?;
     if !durable {

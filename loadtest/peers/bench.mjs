@@ -48,7 +48,7 @@ const servers = {
   copydesk: {
     name: 'Copydesk',
     async start(port, folder) {
-      const child = run(binary('copydesk'), ['serve', '--listen', `127.0.0.1:${port}`, '--data', folder], { cwd: folder });
+      const child = run(binary('copydesk'), ['serve', '--open', '--listen', `127.0.0.1:${port}`, '--data', folder], { cwd: folder });
       await answers(port, child);
       return { child, url: `ws://127.0.0.1:${port}/ws` };
     },

@@ -6,29 +6,31 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::cookie::time::Duration as CookieDuration;
-use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{Payload, ServerHandle};
 use actix_web::http::StatusCode;
-use actix_web::middleware::{Compress, DefaultHeaders};
+use actix_web::middleware::{Compress, DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
 use actix_web::{App, FromRequest, HttpRequest, HttpResponse, HttpServer, Responder, rt};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::bearer;
 use super::guard::Guard;
+use super::limits::Limits;
 use super::page;
+use super::people;
+use super::rights::Rights;
 use super::session::Session;
 use super::settings::GatewaySettings;
+use super::sharing;
 use super::socket::{self, Knife, SocketBody};
-use crate::auth::{Mint, NONCE_BYTES};
+use crate::auth::{Door, Mint, Mode, NONCE_BYTES, Person, network};
 use crate::cluster::Health;
-use crate::id::{DocId, Name, UserId};
+use crate::id::{DocId, Name};
 use crate::node::{Bell, Node, Outbox};
-use crate::store::{ListQuery, Listed, StoreError};
+use crate::store::{ListQuery, Listed, Role, StoreError};
 
 /// How far the server is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,9 @@ pub enum Phase {
 pub struct Gateway {
     node: Arc<Node>,
     mint: Mint,
+    door: Arc<Door>,
     settings: GatewaySettings,
+    limits: Limits,
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
@@ -57,11 +61,18 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway to a node's documents.
     #[must_use]
-    pub fn new(node: Arc<Node>, mint: Mint, settings: GatewaySettings) -> Arc<Self> {
+    pub fn new(
+        node: Arc<Node>,
+        mint: Mint,
+        door: Arc<Door>,
+        settings: GatewaySettings,
+    ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         Arc::new(Self {
             node,
             mint,
+            door,
+            limits: Limits::new(&settings),
             settings,
             phase,
             sockets: watch::Sender::new(0),
@@ -96,6 +107,14 @@ impl Gateway {
 
     pub(super) fn mint(&self) -> &Mint {
         &self.mint
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.door
     }
 
     pub(super) fn settings(&self) -> &GatewaySettings {
@@ -133,6 +152,7 @@ impl Drop for Counted {
 pub fn serve(
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    tls: Option<ServerConfig>,
 ) -> io::Result<(
     SocketAddr,
     ServerHandle,
@@ -140,6 +160,7 @@ pub fn serve(
 )> {
     let address = listener.local_addr()?;
     let sockets_max = gateway.settings.sockets_max;
+    let is_secure = tls.is_some();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(Data::from(gateway.clone()))
@@ -157,11 +178,13 @@ pub fn serve(
             .route("/readyz", web::get().to(readyz))
             .service(
                 web::scope("")
+                    .wrap(from_fn(bearer::watch_origin))
                     .wrap(Compress::default())
-                    .wrap(headers())
+                    .wrap(headers(is_secure))
                     .route("/", web::get().to(index))
                     .route("/d/{id}", web::get().to(index))
-                    .route("/api/me", web::get().to(me))
+                    .configure(people::routes)
+                    .configure(sharing::routes)
                     .route("/api/documents", web::get().to(list))
                     .route("/api/documents/{collection}/{id}", web::get().to(describe))
                     .route("/api/documents/{collection}/{id}", web::patch().to(rename))
@@ -173,9 +196,12 @@ pub fn serve(
     .disable_signals()
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .max_connections(sockets_max + HTTP_CONNECTIONS)
-    .backlog(BACKLOG)
-    .listen(listener)?
-    .run();
+    .backlog(BACKLOG);
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    let server = server.run();
     Ok((address, server.handle(), server))
 }
 
@@ -191,8 +217,8 @@ const BACKLOG: u32 = 4_096;
 /// How long requests may take to end when the server stops, in seconds.
 const SHUTDOWN_SECONDS: u64 = 2;
 
-fn headers() -> DefaultHeaders {
-    DefaultHeaders::new()
+fn headers(is_secure: bool) -> DefaultHeaders {
+    let headers = DefaultHeaders::new()
         .add(("content-security-policy", CONTENT_SECURITY_POLICY))
         .add(("x-content-type-options", "nosniff"))
         .add(("referrer-policy", "same-origin"))
@@ -201,10 +227,15 @@ fn headers() -> DefaultHeaders {
             "camera=(), geolocation=(), microphone=()",
         ))
         .add(("cross-origin-opener-policy", "same-origin"))
+        .add(("cross-origin-resource-policy", "same-origin"));
+    if !is_secure {
+        return headers;
+    }
+    headers.add(("strict-transport-security", "max-age=31536000"))
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn upgrade(
@@ -220,6 +251,23 @@ async fn upgrade(
             "The server restarts: come back",
         ));
     }
+    if !bearer::may_act(&request, &gateway) {
+        return Ok(bearer::foreign_page());
+    }
+    let address = bearer::address(&request, &gateway);
+    if gateway.door.mode() != Mode::Open && !gateway.limits.may_knock(network(address)) {
+        return Ok(failure(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many",
+            "too many sockets are asked for from this address: try again",
+        ));
+    }
+    let told = gateway.door.told();
+    let person = match gateway.door.identify(&bearer::credentials(&request)).await {
+        Ok(Some(person)) => person,
+        Ok(None) => return Ok(unauthorized()),
+        Err(error) => return Ok(unavailable(&error)),
+    };
     let Some(counted) = Counted::new(&gateway) else {
         return Ok(failure(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -230,9 +278,9 @@ async fn upgrade(
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)
         .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
-    let user =
-        guest(&request).map_or_else(UserId::anyone, |name| UserId::new(&format!("guest:{name}")));
-    let client = gateway.mint.mint(&user, nonce);
+    let client = gateway.mint.mint(&person.author, nonce);
+    let rights = Rights::new(gateway.door.clone(), person, told);
+    let hears_of_rights = request.query_string() == "rights";
 
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
     let bytes_max = gateway.settings.message_bytes_max;
@@ -245,12 +293,13 @@ async fn upgrade(
         },
     )
     .await?;
-    let (response, _, stream) = actix_ws::handle(&request, payload)?;
+    let (response, _, stream) =
+        actix_ws::handle_with_protocols(&request, payload, &[bearer::SUBPROTOCOL])?;
     let stream = stream
         .max_frame_size(bytes_max)
         .aggregate_continuations()
         .max_continuation_size(bytes_max);
-    let session = Session::new(gateway, user, client, outbox.clone());
+    let session = Session::new(gateway, rights, hears_of_rights, client, outbox.clone());
     let knife = request.conn_data::<Knife>().cloned();
     rt::spawn(async move {
         session.run(stream, knife).await;
@@ -277,32 +326,9 @@ fn bell() -> Bell {
     })
 }
 
-/// Names the cookie that tells guests apart: so that one cannot speak as another's client.
-const GUEST_COOKIE: &str = "copydesk_guest";
-
-/// How many random bytes name a guest.
-const GUEST_BYTES: usize = 16;
-
-fn guest(request: &HttpRequest) -> Option<String> {
-    let cookie = request.cookie(GUEST_COOKIE)?;
-    let sound = URL_SAFE_NO_PAD
-        .decode(cookie.value())
-        .is_ok_and(|bytes| bytes.len() == GUEST_BYTES);
-    sound.then(|| cookie.value().to_owned())
-}
-
 async fn index(request: HttpRequest) -> actix_web::Result<HttpResponse> {
     let mut response = page::page(&request);
-    if guest(&request).is_none() {
-        let mut name = [0; GUEST_BYTES];
-        getrandom::fill(&mut name)
-            .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
-        let cookie = Cookie::build(GUEST_COOKIE, URL_SAFE_NO_PAD.encode(name))
-            .path("/")
-            .http_only(true)
-            .same_site(SameSite::Lax)
-            .max_age(CookieDuration::days(365))
-            .finish();
+    if let Some(cookie) = bearer::new_guest(&request) {
         response
             .add_cookie(&cookie)
             .map_err(actix_web::error::ErrorInternalServerError)?;
@@ -345,14 +371,8 @@ async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     }
 }
 
-async fn me() -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header(NO_STORE)
-        .json(json!({ "mode": "open" }))
-}
-
 /// What an answer about documents says to caches.
-const NO_STORE: (&str, &str) = ("cache-control", "no-store");
+pub(super) const NO_STORE: (&str, &str) = ("cache-control", "no-store");
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -377,6 +397,7 @@ fn default_limit() -> usize {
 const LIST_MAX: usize = 200;
 
 async fn list(
+    request: HttpRequest,
     gateway: Data<Gateway>,
     params: Result<web::Query<ListParams>, actix_web::Error>,
 ) -> HttpResponse {
@@ -412,7 +433,15 @@ async fn list(
         after,
         title: params.q.filter(|q| !q.is_empty()),
     };
-    match gateway.node.store().list(query).await {
+    let person = match people::person(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let found = match &person.who {
+        None => gateway.node.store().list(query).await,
+        Some(who) => gateway.door.accounts().list_for(who.clone(), query).await,
+    };
+    match found {
         Ok(found) => {
             let full = found.len() == params.limit;
             let next = found.last().filter(|_| full).map(cursor);
@@ -444,16 +473,45 @@ fn listed(listed: &Listed) -> serde_json::Value {
     })
 }
 
-async fn describe(gateway: Data<Gateway>, path: web::Path<(String, String)>) -> HttpResponse {
-    let Ok(doc) = DocId::parse(&path.0, &path.1) else {
-        return no_document();
+async fn describe(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: web::Path<(String, String)>,
+) -> HttpResponse {
+    let (doc, role) = match permitted(&request, &gateway, &path, Role::Viewer).await {
+        Ok((_, doc, role)) => (doc, role),
+        Err(response) => return response,
     };
     match gateway.node.store().describe(&doc).await {
-        Ok(Some(found)) => HttpResponse::Ok()
-            .insert_header(NO_STORE)
-            .json(listed(&found)),
+        Ok(Some(found)) => {
+            let mut body = listed(&found);
+            body["role"] = role.as_str().into();
+            HttpResponse::Ok().insert_header(NO_STORE).json(body)
+        }
         Ok(None) => no_document(),
         Err(error) => unavailable(&error),
+    }
+}
+
+/// The document that a path names, if whoever asks may do `least` with it. To those who may not even read it, there is
+/// none.
+pub(super) async fn permitted(
+    request: &HttpRequest,
+    gateway: &Gateway,
+    path: &(String, String),
+    least: Role,
+) -> Result<(Person, DocId, Role), HttpResponse> {
+    let person = people::person(request, gateway).await?;
+    let doc = DocId::parse(&path.0, &path.1).map_err(|_| no_document())?;
+    let role = gateway.door.role(&person, &doc).await;
+    match role.map_err(|error| unavailable(&error))? {
+        Some(role) if role >= least => Ok((person, doc, role)),
+        Some(_) => Err(failure(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "you may not do that with this document",
+        )),
+        None => Err(no_document()),
     }
 }
 
@@ -467,12 +525,14 @@ struct Rename {
 const TITLE_CHARS_MAX: usize = 200;
 
 async fn rename(
+    request: HttpRequest,
     gateway: Data<Gateway>,
     path: web::Path<(String, String)>,
     rename: web::Json<Rename>,
 ) -> HttpResponse {
-    let Ok(doc) = DocId::parse(&path.0, &path.1) else {
-        return no_document();
+    let doc = match permitted(&request, &gateway, &path, Role::Editor).await {
+        Ok((_, doc, _)) => doc,
+        Err(response) => return response,
     };
     let title = rename.title.trim();
     if title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control) {
@@ -482,7 +542,7 @@ async fn rename(
         return failure(StatusCode::UNPROCESSABLE_ENTITY, "bad_title", &message);
     }
     match gateway.node.store().rename(&doc, title).await {
-        Ok(true) => describe(gateway, path).await,
+        Ok(true) => describe(request, gateway, path).await,
         Ok(false) => no_document(),
         Err(error) => unavailable(&error),
     }
@@ -496,7 +556,11 @@ async fn no_such_api() -> HttpResponse {
     )
 }
 
-fn no_document() -> HttpResponse {
+pub(super) fn unauthorized() -> HttpResponse {
+    failure(StatusCode::UNAUTHORIZED, "unauthorized", "sign in first")
+}
+
+pub(super) fn no_document() -> HttpResponse {
     failure(
         StatusCode::NOT_FOUND,
         "not_found",
@@ -504,7 +568,7 @@ fn no_document() -> HttpResponse {
     )
 }
 
-fn unavailable(error: &StoreError) -> HttpResponse {
+pub(super) fn unavailable(error: &StoreError) -> HttpResponse {
     tracing::warn!(%error, "request not served");
     failure(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -513,7 +577,7 @@ fn unavailable(error: &StoreError) -> HttpResponse {
     )
 }
 
-fn failure(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+pub(super) fn failure(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     let body = json!({ "error": { "code": code, "message": message } });
     HttpResponse::build(status)
         .insert_header(NO_STORE)
@@ -523,6 +587,7 @@ fn failure(status: StatusCode, code: &str, message: &str) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AuthSettings;
     use crate::id::NodeId;
     use crate::node::NodeSettings;
     use crate::store::MemoryStore;
@@ -542,7 +607,12 @@ mod tests {
             sockets_max: 1,
             ..GatewaySettings::default()
         };
-        let gateway = Gateway::new(node, Mint::new(&[7; 32]), settings);
+        let open = AuthSettings {
+            mode: Mode::Open,
+            ..AuthSettings::default()
+        };
+        let door = Door::open(open, None, &[7; 32]).unwrap();
+        let gateway = Gateway::new(node, Mint::new(&[7; 32]), door, settings);
         let first = Counted::new(&gateway);
         assert!(first.is_some());
         assert!(Counted::new(&gateway).is_none());

@@ -1,11 +1,18 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
+mod bearer;
 mod guard;
 mod http;
+mod limits;
 mod page;
+mod people;
+mod rights;
 mod session;
 mod settings;
+mod sharing;
 mod socket;
+mod tls;
 
 pub use http::{Gateway, Phase, serve};
 pub use settings::GatewaySettings;
+pub use tls::{Certificate, TlsError, TlsSettings};

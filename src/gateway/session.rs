@@ -5,39 +5,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
-use actix_web::rt::time::{Instant, sleep_until, timeout};
+use actix_web::rt::time::{Instant, sleep, sleep_until, timeout};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::StreamExt;
 use tokio::select;
 use tokio::sync::watch;
 
 use super::http::{Gateway, Phase};
+use super::limits::Share;
+use super::rights::{Changed, Over, Rights, no_such_document};
 use super::socket::Knife;
-use crate::doc::{Ask, Submit};
-use crate::id::{ClientId, DocId, Name, SessionId, UserId};
-use crate::log::{Revision, SubmitId};
+use crate::auth::News;
+use crate::doc::{Answer, Ask, Submit};
+use crate::id::{ClientId, DocId, Name, SessionId};
+use crate::log::{Revision, Snapshot, SubmitId};
 use crate::node::{Bulk, Outbox, ReplyTo, Unasked};
 use crate::protocol::{
-    self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Refusal, ping_frame, pong_frame,
+    self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
+    ping_frame, pong_frame,
 };
-use crate::store::Reach;
+use crate::store::{Reach, Role};
 
 /// One socket's life.
 #[derive(Debug)]
 pub(super) struct Session {
     id: SessionId,
     gateway: Arc<Gateway>,
-    user: UserId,
+    /// Who it is, and what they may do.
+    rights: Rights,
+    /// Whether it wants to be told of its rights: the ShareDB client does not know such a message.
+    hears_of_rights: bool,
     /// Who its submits and presences come from: minted for this socket, or brought along from the one before.
     client: ClientId,
     outbox: Arc<Outbox>,
     /// The documents that it is told the commits of.
     documents: BTreeSet<DocId>,
+    /// The documents that it asked for and may not read: it was shown none, and gets them if that changes.
+    unseen: BTreeSet<DocId>,
     /// The presence channels that it listens or speaks on.
     channels: BTreeMap<Name, ChannelUse>,
     /// How many of its presences are there, on all channels.
     presences: usize,
     pace: Pace,
+    /// The paces that it shares with others.
+    share: Share,
 }
 
 /// What a session does on a presence channel.
@@ -65,25 +76,32 @@ enum End {
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
 
+const SIGNED_OUT: End = End::Close(4401, "sign in again");
+
 impl Session {
     pub(super) fn new(
         gateway: Arc<Gateway>,
-        user: UserId,
+        rights: Rights,
+        hears_of_rights: bool,
         client: ClientId,
         outbox: Arc<Outbox>,
     ) -> Self {
         let settings = gateway.settings();
+        let share = gateway.limits().share(rights.person());
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
         Self {
             id: gateway.node().next_session(),
             gateway,
-            user,
+            rights,
+            hears_of_rights,
             client,
             outbox,
             documents: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             channels: BTreeMap::new(),
             presences: 0,
             pace,
+            share,
         }
     }
 
@@ -131,10 +149,21 @@ impl Session {
                 Phase::Serving | Phase::Draining => {}
             }
             let silent_at = (pinged.max(heard) + ping).min(heard + idle);
+            let due = self.rights.due().map(Instant::from_std);
             select! {
                 biased;
                 _ = phase.changed() => {}
                 () = self.outbox.closed() => return End::Gone,
+                () = self.rights.told() => {
+                    if let Err(end) = Box::pin(self.heed()).await {
+                        return end;
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Err(end) = Box::pin(self.look_again()).await {
+                        return end;
+                    }
+                }
                 // While the server drains, nothing more is accepted.
                 message = stream.next(), if serving => {
                     heard = Instant::now();
@@ -191,6 +220,16 @@ impl Session {
     async fn request(&mut self, text: &str) -> Result<(), End> {
         match protocol::parse(text) {
             Ok((message, echo)) => {
+                match self.share.take() {
+                    Some(Duration::ZERO) => {}
+                    Some(wait) => sleep(wait).await,
+                    None => {
+                        self.say(protocol::error(&echo, &Refusal::busy()));
+                        return Ok(());
+                    }
+                }
+                // Right before it is served, and not when the loop comes round: what is refused is refused at once.
+                self.heed().await?;
                 if let Err(refusal) = self.serve(message, &echo).await {
                     self.say(protocol::error(&echo, &refusal));
                 }
@@ -214,10 +253,21 @@ impl Session {
                 self.say(Frames::one(b"{\"a\":\"pp\"}"));
                 Ok(())
             }
-            ClientMessage::Fetch { doc, since } => self.ask(&doc, Ask::Fetch { since }, echo).await,
+            ClientMessage::Fetch { doc, since } => {
+                if self.may_read(&doc).await? {
+                    return self.ask(&doc, Ask::Fetch { since }, echo).await;
+                }
+                self.show_nothing(since, echo)
+            }
             ClientMessage::Subscribe { doc, since } => {
-                self.subscribing([&doc].into_iter())?;
-                self.ask(&doc, Ask::Subscribe { since }, echo).await
+                let may = self.may_read(&doc).await?;
+                self.say_role(&doc).await?;
+                if may {
+                    self.subscribing([&doc].into_iter())?;
+                    return self.ask(&doc, Ask::Subscribe { since }, echo).await;
+                }
+                self.hiding(&doc)?;
+                self.show_nothing(since, echo)
             }
             ClientMessage::Unsubscribe { doc } => self.unsubscribe(&doc, echo).await,
             ClientMessage::BulkFetch(bulk) => {
@@ -225,7 +275,14 @@ impl Session {
             }
             ClientMessage::BulkSubscribe(bulk) => {
                 let docs: Vec<DocId> = documents(&bulk).collect();
-                self.subscribing(docs.iter())?;
+                self.rights.know(docs.iter()).await?;
+                let (mut readable, mut hidden) = (Vec::new(), Vec::new());
+                for doc in docs {
+                    let may = self.may_read(&doc).await?;
+                    if may { &mut readable } else { &mut hidden }.push(doc);
+                }
+                self.subscribing(readable.iter())?;
+                hidden.iter().try_for_each(|doc| self.hiding(doc))?;
                 self.bulk(bulk, echo, |since| Ask::Subscribe { since })
                     .await
             }
@@ -241,6 +298,7 @@ impl Session {
             }
             ClientMessage::Presence(presence) => self.presence(presence, echo).await,
             ClientMessage::PresenceSubscribe { channel, seq } => {
+                self.rights.demand_channel(&channel).await?;
                 self.use_channel(&channel)?.listens = true;
                 self.gateway
                     .node()
@@ -259,6 +317,7 @@ impl Session {
                 Ok(())
             }
             ClientMessage::PresenceRequest { channel } => {
+                self.rights.demand_channel(&channel).await?;
                 self.gateway.node().hub().request(self.id, &channel);
                 self.say(protocol::done(echo));
                 Ok(())
@@ -266,11 +325,116 @@ impl Session {
         }
     }
 
+    /// Sees to what happened to the user's rights.
+    async fn heed(&mut self) -> Result<(), End> {
+        match self.rights.news() {
+            None => Ok(()),
+            Some(News::Changed) => self.look_again().await,
+            Some(News::Ended) => Err(SIGNED_OUT),
+        }
+    }
+
+    /// Looks at the user's rights again, and lets go of what may no longer be read.
+    async fn look_again(&mut self) -> Result<(), End> {
+        let in_use = self.documents.iter().chain(&self.unseen);
+        let changed = self.rights.look_again(in_use).await;
+        let changed = changed.map_err(|Over| SIGNED_OUT)?;
+        let mut lost = false;
+        for Changed { doc, role } in changed {
+            if self.hears_of_rights {
+                self.say(protocol::rights(&doc, role.map(Role::as_str)));
+            }
+            match role {
+                None if self.documents.remove(&doc) => {
+                    self.gateway.node().leave(&doc, self.id).await;
+                    lost = true;
+                }
+                None => {}
+                Some(_) => self.show_late(&doc).await,
+            }
+        }
+        // There is no word for it in the protocol; asked for again, the document is refused.
+        if lost {
+            return Err(End::Close(4403, "a document is no longer shared with you"));
+        }
+        Ok(())
+    }
+
+    /// Sends a document from its beginning to who had asked for it when they could not see it.
+    async fn show_late(&mut self, doc: &DocId) {
+        if !self.unseen.remove(doc) {
+            return;
+        }
+        self.documents.insert(doc.clone());
+        let ask = Ask::Subscribe {
+            since: Some(Revision::ZERO),
+        };
+        // A refusal has nobody to go to: the client comes back and asks again.
+        if self.ask_for(doc, ask, ReplyTo::Nobody).await.is_err() {
+            self.outbox.close(1013, "come back with your version");
+        }
+    }
+
+    /// Tells who wants to hear it what the user may do with a document.
+    async fn say_role(&mut self, doc: &DocId) -> Result<(), Refusal> {
+        if self.hears_of_rights {
+            let role = self.rights.role(doc).await?;
+            self.say(protocol::rights(doc, role.map(Role::as_str)));
+        }
+        Ok(())
+    }
+
+    async fn may_read(&mut self, doc: &DocId) -> Result<bool, Refusal> {
+        Ok(self.rights.role(doc).await?.is_some())
+    }
+
+    /// Refuses a change that the user may not make. Who begins a document that nobody knows, owns it.
+    async fn may_submit(&mut self, doc: &DocId, proposal: &Proposal) -> Result<(), Refusal> {
+        let least = match proposal {
+            Proposal::Create(_) | Proposal::Edit(_) => Role::Editor,
+            Proposal::Delete => Role::Owner,
+        };
+        // Also where a role on the whole tenant would do: every document has an owner of its own.
+        let begins = matches!(proposal, Proposal::Create(_));
+        if begins && self.rights.own(doc).await? {
+            self.say_role(doc).await?;
+            self.show_late(doc).await;
+            return Ok(());
+        }
+        self.rights.demand(doc, least).await
+    }
+
+    /// Counts a document that is not shown towards what the socket may subscribe to.
+    fn hiding(&mut self, doc: &DocId) -> Result<(), Refusal> {
+        let documents_max = self.gateway.settings().documents_max;
+        let taken = self.documents.len() + self.unseen.len();
+        if taken >= documents_max && !self.unseen.contains(doc) {
+            return Err(too_many_documents(documents_max));
+        }
+        self.unseen.insert(doc.clone());
+        Ok(())
+    }
+
+    /// Answers as if there were no document, for there may be none.
+    fn show_nothing(&self, since: Option<Revision>, echo: &Echo) -> Result<(), Refusal> {
+        let frame = match nothing(since)? {
+            Answer::Shown(shown) => protocol::shown_reply(echo, &shown),
+            Answer::Done | Answer::Committed | Answer::Refused(_) => protocol::done(echo),
+        };
+        self.say(frame);
+        Ok(())
+    }
+
+    fn vouches(&self, client: &ClientId) -> bool {
+        let author = &self.rights.person().author;
+        self.gateway.mint().vouches(author, client)
+    }
+
     /// A client that comes back is who it was, if we minted its id for this very user; else it is who we say it is.
     fn shake_hands(&mut self, claimed: Option<String>) {
         let known = claimed
             .and_then(|id| ClientId::parse(&id).ok())
-            .filter(|id| self.gateway.mint().vouches(&self.user, id));
+            .filter(|id| self.vouches(id));
         if let Some(client) = known {
             self.client = client;
         }
@@ -284,14 +448,15 @@ impl Session {
         echo: &Echo,
     ) -> Result<(), Refusal> {
         let client = submit.client.unwrap_or_else(|| self.client.clone());
-        if client != self.client && !self.gateway.mint().vouches(&self.user, &client) {
+        if client != self.client && !self.vouches(&client) {
             return Err(Refusal::new(
                 Code::Forbidden,
                 "The src belongs to somebody else",
             ));
         }
+        self.may_submit(&doc, &submit.proposal).await?;
         let id = SubmitId {
-            author: self.user.clone(),
+            author: self.rights.person().author.clone(),
             client,
             seq: submit.seq,
         };
@@ -308,6 +473,10 @@ impl Session {
         if presence.value.len() > bytes_max {
             let message = format!("A presence has at most {bytes_max} bytes");
             return Err(Refusal::new(Code::TooLarge, message));
+        }
+        self.rights.demand_channel(&presence.channel).await?;
+        if let Some(position) = &presence.position {
+            self.rights.demand(&position.doc, Role::Viewer).await?;
         }
         self.keep_presence(&presence)?;
         match &presence.position {
@@ -384,15 +553,15 @@ impl Session {
             .clone()
             .filter(|doc| !self.documents.contains(*doc))
             .count();
-        if self.documents.len() + new > documents_max {
-            let message = format!("A connection subscribes to at most {documents_max} documents");
-            return Err(Refusal::new(Code::TooMany, message));
+        if self.documents.len() + self.unseen.len() + new > documents_max {
+            return Err(too_many_documents(documents_max));
         }
         self.documents.extend(docs.cloned());
         Ok(())
     }
 
     async fn unsubscribe(&mut self, doc: &DocId, echo: &Echo) -> Result<(), Refusal> {
+        self.unseen.remove(doc);
         if self.documents.remove(doc) {
             return self.ask(doc, Ask::Unsubscribe, echo).await;
         }
@@ -401,11 +570,13 @@ impl Session {
     }
 
     async fn bulk(
-        &self,
+        &mut self,
         bulk: protocol::Bulk,
         echo: &Echo,
         ask: impl Fn(Option<Revision>) -> Ask,
     ) -> Result<(), Refusal> {
+        let names: Vec<DocId> = documents(&bulk).collect();
+        self.rights.know(names.iter()).await?;
         let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len());
         reply.begin(&self.outbox);
         for (id, version) in bulk.docs {
@@ -419,6 +590,18 @@ impl Session {
             } else {
                 None
             };
+            match self.may_read(&doc).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let answer = nothing(since).unwrap_or_else(Answer::Refused);
+                    reply.answer(&self.outbox, id, answer);
+                    continue;
+                }
+                Err(refusal) => {
+                    reply.refuse(&self.outbox, id, refusal);
+                    continue;
+                }
+            }
             let part = ReplyTo::Bulk(reply.clone(), id.clone());
             // A part that was not asked is answered in its place: the others wait for the whole.
             if let Err(refusal) = self.ask_for(&doc, ask(since), part).await {
@@ -433,6 +616,9 @@ impl Session {
         bulk: &protocol::Bulk,
         echo: &Echo,
     ) -> Result<(), Refusal> {
+        for doc in documents(bulk) {
+            self.unseen.remove(&doc);
+        }
         let subscribed: Vec<DocId> = documents(bulk)
             .filter(|doc| self.documents.remove(doc))
             .collect();
@@ -447,7 +633,8 @@ impl Session {
         Ok(())
     }
 
-    async fn history(&self, doc: &DocId, reach: Reach, echo: &Echo) -> Result<(), Refusal> {
+    async fn history(&mut self, doc: &DocId, reach: Reach, echo: &Echo) -> Result<(), Refusal> {
+        self.rights.demand(doc, Role::Viewer).await?;
         let shown = self.gateway.node().history(doc, reach).await?;
         self.say(protocol::history(echo, &shown));
         Ok(())
@@ -492,6 +679,20 @@ impl Session {
             self.gateway.node().leave(&doc, self.id).await;
         }
     }
+}
+
+/// What a document says that is not there, or not for them. Whoever has some of it, had it once: that is over.
+fn nothing(since: Option<Revision>) -> Result<Answer, Refusal> {
+    match since {
+        None => Ok(Answer::Shown(Arc::new(Shown::of(&Snapshot::default())))),
+        Some(Revision::ZERO) => Ok(Answer::Done),
+        Some(_) => Err(no_such_document()),
+    }
+}
+
+fn too_many_documents(documents_max: usize) -> Refusal {
+    let message = format!("A connection subscribes to at most {documents_max} documents");
+    Refusal::new(Code::TooMany, message)
 }
 
 fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {

@@ -24,6 +24,12 @@ pub struct GatewaySettings {
     pub messages_per_second: u32,
     /// How many messages a quiet socket may send at once before that rate holds.
     pub messages_burst: u32,
+    /// How many messages a second all sockets of one user are read for.
+    pub user_messages_per_second: u32,
+    /// How many messages a second all sockets of one tenant are read for.
+    pub tenant_messages_per_second: u32,
+    /// How many sockets a second may be asked for from one address.
+    pub address_handshakes_per_second: u32,
     /// How long a socket may be silent before it is pinged, in milliseconds.
     pub ping_interval_ms: u64,
     /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
@@ -63,6 +69,9 @@ impl Default for GatewaySettings {
             presence_bytes_max: 8 << 10,
             messages_per_second: 5_000,
             messages_burst: 10_000,
+            user_messages_per_second: 10_000,
+            tenant_messages_per_second: 50_000,
+            address_handshakes_per_second: 100,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
             hand_over_ms: 3_000,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use socket2::{SockRef, Socket};
 
@@ -71,7 +73,12 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone, and a [`Knife`].
 pub(super) fn accepted(connection: &dyn Any, extensions: &mut Extensions) {
-    let Some(tcp) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
+    let encrypted = || {
+        let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
+        Some(stream.get_ref().0)
+    };
+    let plain = connection.downcast_ref::<TcpStream>();
+    let Some(tcp) = plain.or_else(encrypted) else {
         return;
     };
     let socket = SockRef::from(tcp);

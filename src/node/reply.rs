@@ -15,6 +15,8 @@ use crate::protocol::{self, Echo, Refusal, Shown};
 pub enum ReplyTo {
     /// To the socket, as the answer to this request.
     Socket(Echo),
+    /// Nowhere: nobody asked.
+    Nobody,
     /// Into the answer to a bulk request, under this name.
     Bulk(Arc<Bulk>, Name),
 }
@@ -27,7 +29,7 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 None
             }
-            (Self::Socket(_), Answer::Committed) => None,
+            (Self::Nobody, _) | (Self::Socket(_), Answer::Committed) => None,
             (Self::Socket(echo), Answer::Shown(shown)) => {
                 Some(protocol::shown_reply(&echo, &shown))
             }
@@ -41,7 +43,7 @@ impl ReplyTo {
     /// What holds this document's commits back until the answer is complete.
     pub(super) fn hold(&self) -> Option<Arc<Bulk>> {
         match self {
-            Self::Socket(_) => None,
+            Self::Socket(_) | Self::Nobody => None,
             Self::Bulk(bulk, _) => bulk.shows.then(|| bulk.clone()),
         }
     }
@@ -120,7 +122,8 @@ impl Bulk {
         holds
     }
 
-    fn answer(&self, outbox: &Outbox, name: Name, answer: Answer) {
+    /// Takes in what one of the documents answered.
+    pub fn answer(&self, outbox: &Outbox, name: Name, answer: Answer) {
         let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Answer::Shown(shown) => {

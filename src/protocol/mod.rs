@@ -10,7 +10,7 @@ pub use frame::{Frames, close_frame, ping_frame, pong_frame};
 pub use refusal::{Code, Refusal};
 pub use reply::{
     Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
-    presence_subscribed, shown_reply,
+    presence_subscribed, rights, shown_reply,
 };
 pub use request::{
     BadRequest, Bulk, ClientMessage, Echo, Position, Presence, Proposal, SEQ_MAX, Submit, parse,

@@ -243,6 +243,23 @@ pub fn presence_requested(channel: &Name) -> Bytes {
     Frames::one(&json)
 }
 
+/// `rights`: what the user may do with a document from now on. Ours, and only for those who asked for it: the ShareDB client
+/// does not know it.
+#[must_use]
+pub fn rights(doc: &DocId, role: Option<&str>) -> Bytes {
+    let mut json = b"{\"a\":\"rights\",\"c\":".to_vec();
+    write_string(doc.collection.as_str(), &mut json);
+    json.extend_from_slice(b",\"d\":");
+    write_string(doc.id.as_str(), &mut json);
+    json.extend_from_slice(b",\"role\":");
+    match role {
+        Some(role) => write_string(role, &mut json),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.push(b'}');
+    Frames::one(&json)
+}
+
 fn write_number(number: u64, out: &mut Vec<u8>) {
     use std::io::Write;
     write!(out, "{number}").expect("a vector takes what is written");

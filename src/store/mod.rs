@@ -2,6 +2,7 @@
 //! data folder), Postgres (for many nodes) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds
 //! them to it.
 
+mod accounts;
 mod memory;
 mod packed;
 mod postgres;
@@ -13,6 +14,11 @@ mod sqlite;
 mod store;
 mod thinning;
 
+pub use accounts::{
+    Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Link, LiveSession, NewLink,
+    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
+    User, Who, tenant_of,
+};
 pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};

@@ -124,7 +124,7 @@ test("an op whose answer was lost is committed once", async () => {
   const ann = await arrive("Ann Lee");
   let swallow = false;
   let swallowed = 0;
-  await ann.page.routeWebSocket(/\/ws$/, (socket) => {
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
     upstream.onMessage((message) => {
       const isOp = JSON.parse(String(message)).a === "op";
@@ -149,7 +149,7 @@ test("an op whose answer was lost is committed once", async () => {
 test("a server that cannot just now is asked again", async () => {
   const ann = await arrive("Ann Lee");
   let refusals = 0;
-  await ann.page.routeWebSocket(/\/ws$/, (socket) => {
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
     socket.onMessage((message) => {
       const parsed = JSON.parse(String(message));
@@ -189,7 +189,7 @@ test("a line that has gone silent is noticed and replaced", async () => {
   let isDeaf = false;
   let lines = 0;
   await ann.page.clock.install();
-  await ann.page.routeWebSocket(/\/ws$/, (socket) => {
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     lines += 1;
     const isThisDeaf = () => isDeaf && lines === 1;
     const upstream = socket.connectToServer();
@@ -363,7 +363,7 @@ test("what a hostile client wrote is not alive", async () => {
   client.close();
   // .. and past it, as a snapshot and as an op.
   const eve = await arrive("Eve");
-  await eve.page.routeWebSocket(/\/ws$/, (socket) => {
+  await eve.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
     upstream.onMessage((message) => {
       const parsed = JSON.parse(String(message));
@@ -418,7 +418,7 @@ test("pasted html keeps its text and only the formats we know", async () => {
 
 test("a refused change is told, and its text can be had back", async () => {
   const ann = await arrive("Ann Lee", { permissions: ["clipboard-read", "clipboard-write"] });
-  await ann.page.routeWebSocket(/\/ws$/, (socket) => {
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
     socket.onMessage((message) => {
       const parsed = JSON.parse(String(message));

@@ -1,6 +1,6 @@
 // The server under test as a process of its own, so that it can be ended the hard way.
 //
-// COPYDESK_BIN names it. Anything that understands `serve --listen HOST:PORT --data DIR`, answers /readyz and serves the
+// COPYDESK_BIN names it. Anything that understands `serve --open --listen HOST:PORT --data DIR`, answers /readyz and serves the
 // page will do.
 
 import { spawn } from "node:child_process";
@@ -16,21 +16,23 @@ export class Server {
   #process = null;
   #log = [];
 
-  static async start() {
+  /** Unless `open`, people sign in. */
+  static async start({ open = true } = {}) {
     if (!process.env.COPYDESK_BIN) throw new Error("COPYDESK_BIN must name the server's binary");
-    const server = new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")));
+    const server = new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")), open);
     await server.up();
     return server;
   }
 
-  constructor(port, folder) {
+  constructor(port, folder, open = true) {
+    this.open = open;
     this.port = port;
     this.folder = folder;
     this.url = `http://127.0.0.1:${port}`;
   }
 
   async up() {
-    const args = ["serve", "--listen", `127.0.0.1:${this.port}`, "--data", this.folder];
+    const args = ["serve", ...(this.open ? ["--open"] : []), "--listen", `127.0.0.1:${this.port}`, "--data", this.folder];
     this.#process = spawn(process.env.COPYDESK_BIN, args, { stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream.on("data", (data) => this.#log.push(String(data)));

@@ -10,17 +10,18 @@ const running = new Set();
 process.on('exit', () => running.forEach((server) => server.discard()));
 
 export class Server {
-  /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment. */
-  static async start({ env = {} } = {}) {
-    const server = new Server(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env);
+  /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment; unless `open`, people sign in. */
+  static async start({ env = {}, open = true } = {}) {
+    const server = new this(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env, open);
     await server.boot();
     return server;
   }
 
-  constructor(port, data, env) {
+  constructor(port, data, env, open = true) {
     this.port = port;
     this.data = data;
     this.env = env;
+    this.open = open;
     this.log = '';
   }
 
@@ -34,7 +35,7 @@ export class Server {
 
   /** Starts the process; the port and the folder stay what they were. */
   async boot() {
-    const args = ['serve', '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
+    const args = ['serve', ...(this.open ? ['--open'] : []), '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
     this.child = spawn(binary(), args, {
       env: { ...process.env, ...this.env },
       stdio: ['ignore', 'pipe', 'pipe'],

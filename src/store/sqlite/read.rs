@@ -250,7 +250,7 @@ pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<Listed>> {
     rows.next()?.map(listed).transpose()
 }
 
-fn listed(row: &Row<'_>) -> Answer<Listed> {
+pub(super) fn listed(row: &Row<'_>) -> Answer<Listed> {
     let (collection, id) = (row.get_ref(0)?, row.get_ref(1)?);
     let text = |value: rusqlite::types::ValueRef<'_>| value.as_str().map(str::to_owned);
     let (collection, id) = (

@@ -11,7 +11,13 @@ import { popover } from "./popover";
 const SHOWN_MAX = { wide: 5, narrow: 2 };
 const narrow = matchMedia("(max-width: 640px)");
 
-export function people(store: Store<EditorState>, rename: (name: string) => void, visit: (peer: Peer) => void): HTMLElement {
+/** Who has an account brings its button along: then the name is the account's. */
+export function people(
+  store: Store<EditorState>,
+  rename: (name: string) => void,
+  visit: (peer: Peer) => void,
+  account: HTMLElement | null,
+): HTMLElement {
   const peers = h("ul", { class: "peers", "aria-label": "Also here" });
   const own = h("button", { type: "button", class: "avatar own", "aria-haspopup": "dialog" });
   const form = nameForm(store, rename);
@@ -36,7 +42,7 @@ export function people(store: Store<EditorState>, rename: (name: string) => void
   };
   store.watch(["peers"], draw);
   narrow.addEventListener("change", () => draw(store.state));
-  return h("div", { class: "people" }, peers, own);
+  return h("div", { class: "people" }, peers, account ?? own);
 }
 
 function portrait(peer: Peer, visit: (peer: Peer) => void): HTMLElement {

@@ -3,7 +3,7 @@
 import { h } from "../lib/dom";
 import { TITLE_LENGTH_MAX, UNTITLED, cleanTitle } from "../lib/api";
 import type { Store } from "../lib/store";
-import type { EditorState } from "../pages/state";
+import { mayWrite, type EditorState } from "../pages/state";
 
 export function titleField(store: Store<EditorState>, rename: (title: string) => void, leave: () => void): HTMLElement {
   const input = h("input", {
@@ -37,8 +37,8 @@ export function titleField(store: Store<EditorState>, rename: (title: string) =>
     event.preventDefault();
     leave();
   });
-  store.watch(["title", "wantedTitle", "document"], (state) => {
-    input.disabled = state.document !== "ready";
+  store.watch(["title", "wantedTitle", "document", "role"], (state) => {
+    input.disabled = state.document !== "ready" || !mayWrite(state);
     if (document.activeElement !== input) input.value = current();
     measure();
     document.title = `${current() || UNTITLED} · Copydesk`;

@@ -7,7 +7,11 @@ export interface DocumentSummary {
   created_at: number;
   updated_at: number;
   revision: number;
+  /** What we may do with it; only where one document is asked for. */
+  role?: Role;
 }
+
+export type Role = "viewer" | "commenter" | "editor" | "owner";
 
 export interface DocumentPage {
   documents: DocumentSummary[];
@@ -24,12 +28,54 @@ export class ApiError extends Error {
   }
 }
 
-export const COLLECTION = "documents";
+/** Who the server takes us for. */
+export interface Me {
+  mode: "open" | "accounts" | "tokens";
+  user: { id: string; login: string; name: string; role: Role | null; may_sign_out: boolean } | null;
+  /** Nobody we know, with a share link. */
+  is_guest: boolean;
+  needs_setup: boolean;
+  registration: "open" | "invite";
+  /** Where our documents are. */
+  collection: string;
+  password_chars_min: number;
+  renew_after_ms: number;
+}
+
+export interface Holder {
+  id: string;
+  login: string | null;
+  name: string | null;
+  role: Role;
+}
+
+export interface ShareLink {
+  id: string;
+  role: Role;
+  has_password: boolean;
+  expires_at: number | null;
+}
+
+export interface Sharing {
+  people: Holder[];
+  links: ShareLink[];
+}
+
+/** Every request that changes something says that it is ours: another site's page cannot. */
+const OURS = { "x-copydesk": "1" };
+
+let collection = "documents";
+
+/** The collection of this page's documents: who we are decides it. */
+export function ourCollection(): string {
+  return collection;
+}
+
 export const TITLE_LENGTH_MAX = 200;
 export const UNTITLED = "Untitled document";
 
 export function listDocuments(query: { q?: string; after?: string; limit?: number }): Promise<DocumentPage> {
-  const params = new URLSearchParams({ limit: String(query.limit ?? 50) });
+  const params = new URLSearchParams({ limit: String(query.limit ?? 50), collection });
   if (query.q) params.set("q", query.q);
   if (query.after) params.set("after", query.after);
   return request(`/api/documents?${params}`);
@@ -41,10 +87,66 @@ export function readDocument(id: string): Promise<DocumentSummary> {
 
 export function renameDocument(id: string, title: string): Promise<DocumentSummary> {
   return request(addressOf(id), {
-    method: "PATCH",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ title }),
+    ...body("PATCH", { title }),
   });
+}
+
+export async function readMe(): Promise<Me> {
+  const me = await request<Me>("/api/me");
+  collection = me.collection;
+  return me;
+}
+
+export function register(account: { login: string; name: string; password: string; invitation?: string }): Promise<void> {
+  return request("/api/register", body("POST", account));
+}
+
+export function signIn(login: string, password: string): Promise<void> {
+  return request("/api/sign-in", body("POST", { login, password }));
+}
+
+export function signOut(everywhere: boolean): Promise<void> {
+  return request(everywhere ? "/api/sign-out-everywhere" : "/api/sign-out", body("POST", {}));
+}
+
+export function changePassword(present: string, next: string): Promise<void> {
+  return request("/api/password", body("POST", { present, next }));
+}
+
+export function renewSession(): Promise<void> {
+  return request("/api/refresh", body("POST", {}));
+}
+
+export function invite(): Promise<{ code: string }> {
+  return request("/api/invitations", body("POST", { role: null }));
+}
+
+export function openLink(secret: string, password?: string): Promise<{ collection: string; id: string; role: Role }> {
+  return request("/api/links", body("POST", { secret, password }));
+}
+
+export function readSharing(id: string): Promise<Sharing> {
+  return request(`${addressOf(id)}/people`);
+}
+
+export function setRole(id: string, whom: { login: string } | { id: string }, role: Role | null): Promise<Sharing> {
+  return request(`${addressOf(id)}/people`, body("PUT", { ...whom, role }));
+}
+
+export function transfer(id: string, to: string): Promise<void> {
+  return request(`${addressOf(id)}/owner`, body("PUT", { id: to }));
+}
+
+export function addLink(id: string, link: { role: Role; days?: number; password?: string }): Promise<{ id: string; secret: string }> {
+  return request(`${addressOf(id)}/links`, body("POST", link));
+}
+
+export function endLink(id: string, link: string): Promise<void> {
+  return request(`${addressOf(id)}/links/${encodeURIComponent(link)}`, { method: "DELETE", headers: OURS });
+}
+
+function body(method: string, content: unknown): RequestInit {
+  return { method, headers: { ...OURS, "content-type": "application/json" }, body: JSON.stringify(content) };
 }
 
 /** A title as the server takes it: one line. */
@@ -53,7 +155,7 @@ export function cleanTitle(title: string): string {
 }
 
 function addressOf(id: string): string {
-  return `/api/documents/${COLLECTION}/${encodeURIComponent(id)}`;
+  return `/api/documents/${encodeURIComponent(collection)}/${encodeURIComponent(id)}`;
 }
 
 async function request<T>(url: string, init?: RequestInit): Promise<T> {

@@ -13,6 +13,11 @@ export function loadPerson(): Person {
   return personNamed(name);
 }
 
+/** Who has an account is called as the account is. */
+export function personOf(accountName: string): Person {
+  return personNamed(cleanName(accountName) || "Somebody");
+}
+
 export function keepName(name: string): Person {
   const person = personNamed(cleanName(name) || friendlyName());
   try {

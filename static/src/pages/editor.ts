@@ -1,33 +1,40 @@
 /** The page of one document: makes its parts, gives them the store, and passes on what they want. */
 
 import richText from "rich-text";
+import { accountButton } from "../components/account";
 import { brand } from "../components/brand";
 import { notice } from "../components/notice";
 import { people } from "../components/people";
+import { readOnly } from "../components/read-only";
+import { shareButton } from "../components/share";
 import { statusLine } from "../components/status";
 import { titleField } from "../components/title-field";
 import { toolbar } from "../components/toolbar";
 import { createEditor, cursorsOf } from "../editor/editor";
-import { COLLECTION, readDocument, renameDocument } from "../lib/api";
+import { ourCollection, readDocument, renameDocument, type Me } from "../lib/api";
 import { fill, h } from "../lib/dom";
-import { keepName, loadPerson } from "../lib/person";
+import { keepName, loadPerson, personOf } from "../lib/person";
+import { Session } from "../lib/session";
 import { Store } from "../lib/store";
 import { Binding } from "../sync/binding";
 import { Line } from "../sync/connection";
 import { Cursors } from "../sync/cursors";
 import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
-import type { EditorState } from "./state";
+import { mayWrite, type EditorState } from "./state";
 
-export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
+export function showEditor(app: HTMLElement, id: string, isNew: boolean, account: Me): void {
   const store = new Store<EditorState>({
     document: "loading",
     link: "connecting",
     wasOnline: false,
     waiting: 0,
+    role: account.mode === "open" ? "owner" : undefined,
+    taken: null,
+    isSignedOut: false,
     title: "",
     wantedTitle: null,
-    me: loadPerson(),
+    me: account.user ? personOf(account.user.name) : loadPerson(),
     peers: [],
     formats: {},
     canUndo: false,
@@ -43,11 +50,25 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
   const title = new TitleKeeper(id, store, () => presence.publish(), { read: readDocument, rename: renameDocument });
   const cursors = new Cursors(quill, cursorsOf(quill));
 
+  const session = Session.of(account, () => store.set({ isSignedOut: true }));
   const line = new Line((link) => {
     store.set({ link, wasOnline: store.state.wasOnline || link === "online" });
-    if (link === "online") title.refresh();
+    if (link === "online") {
+      store.set({ isSignedOut: false });
+      title.refresh();
+    }
+  }, {
+    fresh: (isDoubtful) => session?.fresh(isDoubtful) ?? Promise.resolve(),
+    rights({ c, d, role }) {
+      if (c !== ourCollection() || d !== id || account.mode === "open") return;
+      const couldWrite = store.state.role !== undefined && mayWrite(store.state);
+      const had = store.state.document === "ready";
+      const lost = role === null && had ? "document" : null;
+      const stilled = role !== null && couldWrite && !mayWrite({ ...store.state, role }) ? "pen" : null;
+      store.set({ role, taken: lost ?? stilled });
+    },
   });
-  const doc = line.connection.get(COLLECTION, id);
+  const doc = line.connection.get(ourCollection(), id);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
   const binding = new Binding(doc, quill, {
@@ -58,13 +79,15 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
     drawn() {
       if (store.state.document !== "ready") {
         store.set({ document: "ready" });
-        quill.enable();
+        quill.enable(mayWrite(store.state));
         title.refresh();
         if (isNew) quill.focus();
       }
       cursors.draw();
     },
     refused(refusal) {
+      // What the loss of the document takes along is said once.
+      if (store.state.role === null && refusal.lost === "") return;
       const before = store.state.refusal;
       store.set({ refusal: { reason: refusal.reason || before?.reason || "", lost: refusal.lost || before?.lost || "" } });
     },
@@ -100,6 +123,10 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
 
   store.watch(["peers"], ({ peers }) => cursors.show(peers));
   store.watch(["document"], (state) => (app.dataset.document = state.document));
+  store.watch(["role"], (state) => {
+    if (state.document === "ready") quill.enable(mayWrite(state));
+    app.dataset.role = state.role ?? "none";
+  });
 
   /** The address to send to others is the one without `?new`. */
   const forgetNew = (): void => history.replaceState(null, "", location.pathname);
@@ -130,6 +157,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
       { class: "bar-top" },
       brand("All documents"),
       h("div", { class: "bar-names" }, titleField(store, (wanted) => title.rename(wanted), () => quill.focus()), statusLine(store)),
+      account.user && shareButton(store, id),
       people(
         store,
         (name) => {
@@ -137,18 +165,22 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
           presence.publish();
         },
         (peer: Peer) => cursors.visit(peer),
+        account.user && accountButton(account.user, account.password_chars_min),
       ),
     ),
     tools.element,
     notice(store),
+    readOnly(store),
   );
   const absent = h("div", { class: "absent", hidden: true });
-  store.watch(["document"], (state) => {
-    const isAbsent = state.document === "missing" || state.document === "deleted";
+  store.watch(["document", "taken", "role"], (state) => {
+    const isLost = state.taken === "document";
+    const isAbsent = isLost || state.document === "missing" || state.document === "deleted";
     absent.hidden = !isAbsent;
     sheet.hidden = isAbsent || state.document === "failed";
-    tools.element.hidden = sheet.hidden;
+    tools.element.hidden = sheet.hidden || !mayWrite(state);
     if (!isAbsent) return;
+    if (isLost || account.mode !== "open") return fill(absent, ...elsewhere(state, isLost));
     fill(
       absent,
       h("h1", {}, state.document === "missing" ? "There is no document here yet" : "This document was deleted"),
@@ -160,3 +192,13 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean): void {
   fill(app, bar, h("main", { class: "desk" }, sheet, tools.bubble, absent, keys));
 }
 
+
+/** What there is to say where there is no document, or none for us: which of the two, the server does not tell. */
+function elsewhere(state: Readonly<EditorState>, isLost: boolean): HTMLElement[] {
+  const [title, words] = isLost
+    ? ["You no longer have access to this document", "Its owner has taken it back. What you wrote before is in it."]
+    : state.document === "deleted"
+      ? ["This document was deleted", "Its owner has ended it."]
+      : ["There is no document here for you", "Check the address, or ask whoever sent it to share the document with you."];
+  return [h("h1", {}, title!), h("p", {}, words!), h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: "/" }, "All documents"))];
+}

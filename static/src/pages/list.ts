@@ -1,10 +1,12 @@
 /** All documents, newest edit first: find one, open one, name one, begin one. */
 
+import { accountButton } from "../components/account";
 import { brand } from "../components/brand";
 import { icon } from "../components/icons";
-import { ApiError, TITLE_LENGTH_MAX, UNTITLED, cleanTitle, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
+import { ApiError, type Me, TITLE_LENGTH_MAX, UNTITLED, cleanTitle, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import { randomId } from "../lib/ids";
+import { Session } from "../lib/session";
 import { Store } from "../lib/store";
 import { ago } from "../lib/time";
 
@@ -21,9 +23,10 @@ const PAGE_LENGTH = 50;
 const PAGE_LENGTH_MAX = 200;
 const MINUTE_MS = 60_000;
 
-export function showList(app: HTMLElement): void {
+export function showList(app: HTMLElement, me: Me): void {
   const store = new Store<ListState>({ query: "", documents: null, next: null, error: null, renaming: null });
   document.title = "Documents · Copydesk";
+  Session.of(me, () => location.reload());
 
   /** Only the newest question's answer counts. */
   let asked = 0;
@@ -82,7 +85,7 @@ export function showList(app: HTMLElement): void {
     h(
       "header",
       { class: "bar list-bar" },
-      h("div", { class: "bar-top" }, brand("Copydesk"), h("span", { class: "wordmark" }, "Copydesk"), searchBox(store, load), newButton("New document")),
+      h("div", { class: "bar-top" }, brand("Copydesk"), h("span", { class: "wordmark" }, "Copydesk"), searchBox(store, load), newButton("New document"), me.user && accountButton(me.user, me.password_chars_min)),
     ),
     h("main", { class: "list" }, h("h1", {}, "Documents"), error, count, rows, empty, more),
   );

@@ -1,6 +1,7 @@
 /** Everything the editor's page shows, in one place. */
 
 import type { Formats } from "../editor/commands";
+import type { Role } from "../lib/api";
 import type { Person } from "../lib/person";
 import type { Refusal } from "../sync/binding";
 import type { Link } from "../sync/connection";
@@ -12,6 +13,12 @@ export interface EditorState {
   wasOnline: boolean;
   /** Changes of this user that the server has not acknowledged. */
   waiting: number;
+  /** What we may do with the document: undefined until the server has said so. */
+  role: Role | null | undefined;
+  /** We had a document and have lost it; or could write to it and no longer may. */
+  taken: "document" | "pen" | null;
+  /** The session is over, and cannot be renewed. */
+  isSignedOut: boolean;
   title: string;
   /** A title that the server has not taken yet. */
   wantedTitle: string | null;
@@ -36,4 +43,9 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
   }
   if (document === "loading") return { status: "loading", text: "Loading…" };
   return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
+}
+
+/** Until the server says otherwise, it is as it was before anybody could say so. */
+export function mayWrite({ role }: Readonly<EditorState>): boolean {
+  return role === undefined || role === "editor" || role === "owner";
 }

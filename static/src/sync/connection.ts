@@ -8,11 +8,29 @@
 
 import ReconnectingWebSocket from "partysocket/ws";
 import richText from "rich-text";
+import type { Role } from "../lib/api";
 import ShareDB, { type Connection } from "sharedb/lib/client/index.js";
 
 ShareDB.types.register(richText.type);
 
 export type Link = "connecting" | "online" | "offline";
+
+/** What a document's user may do with it, from now on. */
+export interface Rights {
+  c: string;
+  d: string;
+  role: Role | null;
+}
+
+export interface LineHooks {
+  rights(rights: Rights): void;
+  /** Resolves when a socket may be opened: who is signed in needs a session that is not about to end. */
+  fresh(isDoubtful: boolean): Promise<void>;
+}
+
+/** How sockets end whose session is over, and those that were never let in: a browser does not say why. */
+const SIGNED_OUT = 4401;
+const REFUSED = 1006;
 
 const HEARTBEAT_MS = 10_000;
 const UNANSWERED_MAX = 2;
@@ -26,9 +44,14 @@ export class Line {
   #unanswered = 0;
   #wasOnline = false;
   #pause = 0;
+  /** Whether the last socket ended in a way that leaves it open whether we are still signed in. */
+  #isDoubtful = false;
 
-  constructor(onChange: (link: Link) => void) {
-    this.#socket = openSocket();
+  constructor(
+    onChange: (link: Link) => void,
+    private readonly hooks: LineHooks,
+  ) {
+    this.#socket = this.#open();
     this.connection = new ShareDB.Connection(this.#socket);
     this.connection.on("state", () => {
       this.#unanswered = 0;
@@ -38,6 +61,12 @@ export class Line {
     });
     this.connection.on("receive", (request) => {
       this.#unanswered = 0;
+      const rights = rightsIn(request.data);
+      if (rights) {
+        // Not a word of ShareDB's.
+        request.data = null;
+        return hooks.rights(rights);
+      }
       if (!isNotNow(request.data)) return;
       request.data = null;
       clearTimeout(this.#pause);
@@ -78,12 +107,23 @@ export class Line {
     this.#socket.reconnect();
   }
 
+  #open(): ReconnectingWebSocket {
+    const socket = openSocket(() => this.hooks.fresh(this.#isDoubtful));
+    socket.addEventListener("close", ({ code }) => (this.#isDoubtful = code === SIGNED_OUT || code === REFUSED));
+    return socket;
+  }
+
   /** The library cannot be talked out of a long pause, so the pause is left behind with its socket. */
   #wake(): void {
     if (this.connection.state !== "disconnected") return;
-    this.#socket = openSocket();
+    this.#socket = this.#open();
     this.connection.bindToSocket(this.#socket);
   }
+}
+
+function rightsIn(message: unknown): Rights | null {
+  const rights = (message ?? {}) as Rights & { a?: unknown };
+  return rights.a === "rights" ? rights : null;
 }
 
 /** Whether the server has answered a request about a document with a refusal that will pass. */
@@ -93,9 +133,13 @@ function isNotNow(message: unknown): boolean {
 }
 
 /** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */
-function openSocket(): ReconnectingWebSocket {
+function openSocket(fresh: () => Promise<void>): ReconnectingWebSocket {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  return new ReconnectingWebSocket(`${scheme}//${location.host}/ws`, [], {
+  const address = async (): Promise<string> => {
+    await fresh();
+    return `${scheme}//${location.host}/ws?rights`;
+  };
+  return new ReconnectingWebSocket(address, [], {
     minReconnectionDelay: 250 + Math.random() * 500,
     maxReconnectionDelay: 8_000 + Math.random() * 4_000,
     reconnectionDelayGrowFactor: 1.6,

@@ -1,0 +1,723 @@
+//! The door: who comes in as whom, and what they may do.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::backoff::{Backoff, Guesser, network};
+use super::host::{Host, KeyError};
+use super::origin;
+use super::password::{Passwords, TooMany};
+use super::person::Person;
+use super::seal::{Seal, hashed, random_text};
+use super::settings::{AuthSettings, Mode, Registration};
+use super::watch::{Watch, Watchers};
+use crate::id::DocId;
+use crate::store::{
+    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, REVOCATIONS_PAGE,
+    Renewal, Right, Role, SessionKey, StoreError, Subject,
+};
+
+/// How long an access token is good, and a session that is not renewed.
+pub const ACCESS_LASTS: Duration = Duration::from_mins(10);
+
+/// How long somebody stays signed in, renewed or not.
+pub const SESSION_LASTS: Duration = Duration::from_hours(30 * 24);
+
+/// How long a refresh token that was just exchanged is no sign of a thief: two tabs may do it at once.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often revocations of other nodes are read.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long an invitation can be used.
+const INVITATION_LASTS: Duration = Duration::from_hours(7 * 24);
+
+/// How many share links one browser has open; the oldest is forgotten first.
+const LINKS_MAX: usize = 20;
+
+/// The shortest password, in characters, and the longest, in bytes.
+pub const PASSWORD_CHARS_MIN: usize = 8;
+const PASSWORD_BYTES_MAX: usize = 1_000;
+
+/// The longest name or login, in characters.
+const NAME_CHARS_MAX: usize = 100;
+
+/// Lets people in, and says what they may do.
+pub struct Door {
+    settings: AuthSettings,
+    /// None only where everybody may do everything.
+    accounts: Option<Arc<dyn Accounts>>,
+    host: Option<Host>,
+    seal: Seal,
+    passwords: Passwords,
+    backoff: Mutex<Backoff>,
+    watchers: Arc<Watchers>,
+    /// Rights were changed on this node: not to be waited for.
+    changed: Notify,
+    started: Instant,
+}
+
+/// Why there is no door.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    /// Tokens cannot be looked at.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The store keeps no people.
+    #[error("auth.mode is {0}, and this store keeps no accounts: serve with --open")]
+    NoAccounts(&'static str),
+}
+
+/// What a request brings along.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// The access token, or another application's token.
+    pub access: Option<String>,
+    /// The share links that were opened.
+    pub links: Option<String>,
+    /// What tells guests apart.
+    pub guest: Option<String>,
+}
+
+/// What signs somebody in.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// Good for [`ACCESS_LASTS`].
+    pub access: String,
+    /// Good once; none where another tab has the next one.
+    pub refresh: Option<String>,
+}
+
+/// Why something about people was not done.
+#[derive(Debug, Error)]
+pub enum Denied {
+    /// Too many attempts: try again after this.
+    #[error("too many attempts: try again in {} s", .0.as_secs().max(1))]
+    Wait(Duration),
+    /// Too much is under way.
+    #[error("too much is under way: try again")]
+    Busy,
+    /// The login, the password, the code or the link is not right; which, is not said.
+    #[error("{0}")]
+    Wrong(&'static str),
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Unfit(String),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<TooMany> for Denied {
+    fn from(_: TooMany) -> Self {
+        Self::Busy
+    }
+}
+
+impl Door {
+    /// A door in front of `accounts`. Reads keys, so it may block for some seconds at the start.
+    ///
+    /// # Errors
+    /// When the mode needs what is not there.
+    pub fn open(
+        settings: AuthSettings,
+        accounts: Option<Arc<dyn Accounts>>,
+        secret: &[u8; 32],
+    ) -> Result<Arc<Self>, DoorError> {
+        if settings.mode != Mode::Open && accounts.is_none() {
+            return Err(DoorError::NoAccounts(settings.mode.as_str()));
+        }
+        let host = match settings.mode {
+            Mode::Tokens => Some(Host::open(&settings)?),
+            Mode::Open | Mode::Accounts => None,
+        };
+        Ok(Arc::new(Self {
+            settings,
+            accounts,
+            host,
+            seal: Seal::new(secret),
+            passwords: Passwords::new(),
+            backoff: Mutex::default(),
+            watchers: Arc::default(),
+            changed: Notify::new(),
+            started: Instant::now(),
+        }))
+    }
+
+    /// How people say who they are.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
+    /// Who may make an account.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        self.settings.registration
+    }
+
+    /// Whether a proxy says the clients' addresses.
+    #[must_use]
+    pub fn is_behind_proxy(&self) -> bool {
+        self.settings.behind_proxy
+    }
+
+    /// Whether a page of `origin` may act for its user. In open mode there is nothing it could take.
+    #[must_use]
+    pub fn may_act(&self, origin: Option<&str>, host: &str, is_tls: bool) -> bool {
+        self.mode() == Mode::Open || origin::may_act(origin, host, is_tls, &self.settings.origins)
+    }
+
+    /// Where people are kept.
+    ///
+    /// # Panics
+    /// In open mode, where nobody has an account: whoever asks has looked at the mode.
+    #[must_use]
+    pub fn accounts(&self) -> &dyn Accounts {
+        self.accounts
+            .as_deref()
+            .expect("only open mode goes without accounts")
+    }
+
+    /// Who it is that brings these; `None`: nobody we know, who has opened no share link either.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn identify(&self, brought: &Credentials) -> Result<Option<Person>, StoreError> {
+        let guest = brought.guest.as_deref();
+        let links = || {
+            let token = brought.links.as_deref().unwrap_or_default();
+            self.seal.open_links(token)
+        };
+        let access = brought.access.as_deref().unwrap_or_default();
+        let found = match self.mode() {
+            Mode::Open => Some(Person::free(guest)),
+            Mode::Accounts => match self.seal.open_access(access, now_seconds()) {
+                None => None,
+                Some(key) => {
+                    let live = self.accounts().session(key.clone()).await?;
+                    // A session that nobody has renewed is not over, but cannot be used until somebody does.
+                    live.filter(|live| live.age < ACCESS_LASTS)
+                        .map(|live| Person::user(key, live, links(), ACCESS_LASTS))
+                }
+            },
+            Mode::Tokens => {
+                let host = self.host.as_ref().filter(|_| !access.is_empty());
+                host.and_then(|host| host.claims(access))
+                    .and_then(|claims| Person::vouched(claims, links()))
+            }
+        };
+        Ok(found.or_else(|| {
+            let links = links();
+            (!links.is_empty()).then(|| Person::guest(guest, links))
+        }))
+    }
+
+    /// Looks again at somebody who has come in: how much longer they may be believed; none: no longer.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn still(&self, person: &Person) -> Result<Option<Duration>, StoreError> {
+        match (&person.session, person.until) {
+            (Some(key), _) => {
+                let live = self.accounts().session(key.clone()).await?;
+                let lasts = live.and_then(|live| ACCESS_LASTS.checked_sub(live.age));
+                Ok(lasts.filter(|lasts| !lasts.is_zero()))
+            }
+            // A token says once and for all how long it holds.
+            (None, Some(until)) => {
+                let lasts = until.saturating_duration_since(Instant::now());
+                Ok((!lasts.is_zero()).then_some(lasts))
+            }
+            (None, None) => Ok(Some(Duration::MAX)),
+        }
+    }
+
+    /// What somebody may do with each of these documents, in the same order.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn rights(
+        &self,
+        person: &Person,
+        docs: Vec<DocId>,
+    ) -> Result<Vec<Right>, StoreError> {
+        let Some(who) = &person.who else {
+            let all = Right {
+                role: Some(Role::Owner),
+                lasts: None,
+            };
+            return Ok(vec![all; docs.len()]);
+        };
+        let rights = self.accounts().rights(who.clone(), docs.clone()).await?;
+        let both = docs.iter().zip(rights);
+        Ok(both
+            .map(|(doc, right)| person.with_grants(doc, right))
+            .collect())
+    }
+
+    /// What somebody may do with a document.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn role(&self, person: &Person, doc: &DocId) -> Result<Option<Role>, StoreError> {
+        let rights = self.rights(person, vec![doc.clone()]).await?;
+        Ok(rights[0].role)
+    }
+
+    /// Makes a document that nobody knows somebody's own; `false`: they may not, or somebody knows it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn own(&self, person: &Person, doc: &DocId) -> Result<bool, StoreError> {
+        match person.user_id() {
+            Some(user) if person.may_create(doc) => {
+                self.accounts().own(doc.clone(), user.clone()).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// How often sockets were told of revocations: see [`Watchers::told`].
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.watchers.told()
+    }
+
+    /// Listens for changes of somebody's rights since `told`.
+    #[must_use]
+    pub fn watch(&self, person: &Person, told: u64) -> Watch {
+        self.watchers
+            .enter(person.subjects(), person.session.clone(), told)
+    }
+
+    /// Says that rights were changed here, so that nobody waits for the next look.
+    pub fn rights_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Tells this node's sockets of revocations, and keeps another application's keys fresh. Never ends.
+    pub async fn keep(&self) {
+        if self.mode() == Mode::Open {
+            return std::future::pending().await;
+        }
+        tokio::join!(self.keep_watch(), async {
+            if let Some(host) = &self.host {
+                host.keep_fresh().await;
+            }
+        });
+    }
+
+    async fn keep_watch(&self) {
+        // Who comes in reads what is so; only what comes after has to be told.
+        let mut known = None;
+        loop {
+            match self.tell_news(known).await {
+                Ok(newest) => known = Some(newest),
+                Err(error) => tracing::warn!(%error, "revocations are not known"),
+            }
+            // Woken or not: both are a reason to look.
+            let _ = timeout(POLL_INTERVAL, self.changed.notified()).await;
+        }
+    }
+
+    /// Tells what happened since `known`, and returns what is known then.
+    async fn tell_news(&self, known: Option<u64>) -> Result<u64, StoreError> {
+        let Some(mut known) = known else {
+            return self.accounts().last_revocation().await;
+        };
+        loop {
+            let news = self.accounts().revocations(known).await?;
+            for revocation in &news {
+                known = revocation.sequence;
+                self.watchers.tell(revocation);
+            }
+            if news.len() < REVOCATIONS_PAGE {
+                return Ok(known);
+            }
+        }
+    }
+}
+
+/// What people do about their accounts.
+impl Door {
+    /// Makes an account and signs in: the first, with an invitation, or where everybody may.
+    ///
+    /// # Errors
+    /// When it is not made.
+    pub async fn register(
+        &self,
+        login: &str,
+        name: &str,
+        password: &str,
+        code: Option<&str>,
+        from: IpAddr,
+    ) -> Result<Tokens, Denied> {
+        let login = clean_login(login)?;
+        let name = clean_name(name)?;
+        check_password(password)?;
+        self.attempt(&Guesser::Address(network(from)))?;
+        let admission = match code {
+            Some(code) => Admission::Invited(hashed(code)),
+            None if !self.accounts().any_user().await? => Admission::First,
+            None if self.registration() == Registration::Open => Admission::Open,
+            None => return Err(Denied::Wrong("accounts are made by invitation here")),
+        };
+        let user = NewUser {
+            id: Subject(random_text()),
+            tenant: HOME.to_owned(),
+            login,
+            name,
+            password: self.passwords.hash(password.to_owned()).await?,
+        };
+        let id = user.id.clone();
+        match self.accounts().add_user(user, admission).await? {
+            Ok(()) => self.begin(id).await,
+            Err(NotAdded::Taken) => Err(Denied::Unfit(
+                "somebody signs in by that name already".to_owned(),
+            )),
+            Err(NotAdded::NotFirst | NotAdded::NotInvited) => {
+                Err(Denied::Wrong("accounts are made by invitation here"))
+            }
+        }
+    }
+
+    /// Signs in.
+    ///
+    /// # Errors
+    /// When the login and the password do not belong together, or too often did not.
+    pub async fn sign_in(
+        &self,
+        login: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Tokens, Denied> {
+        const WRONG: Denied = Denied::Wrong("the name or the password is not right");
+        let Ok(login) = clean_login(login) else {
+            return Err(WRONG);
+        };
+        let from = network(from);
+        let guessers = [
+            Guesser::Address(from),
+            Guesser::At(from, format!("login {login}")),
+        ];
+        self.attempts(&guessers)?;
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(WRONG);
+        }
+        let user = self.accounts().user_by_login(login).await?;
+        let hash = user.as_ref().map(|user| user.password.clone());
+        let right = self.passwords.verify(password.to_owned(), hash).await?;
+        match user.filter(|_| right) {
+            Some(user) => {
+                self.succeeded(&guessers);
+                self.begin(user.id).await
+            }
+            None => Err(WRONG),
+        }
+    }
+
+    /// Renews a session.
+    ///
+    /// # Errors
+    /// When the token is not the newest of a session that lives.
+    pub async fn refresh(&self, token: &str) -> Result<Tokens, Denied> {
+        const OVER: Denied = Denied::Wrong("sign in again");
+        let key = self.seal.open_refresh(token).ok_or(OVER)?;
+        let next = self.seal.refresh(&key);
+        let accounts = self.accounts();
+        let renewal = accounts
+            .renew_session(key.clone(), hashed(token), hashed(&next), GRACE)
+            .await?;
+        match renewal {
+            Renewal::Renewed => Ok(self.tokens(&key, Some(next))),
+            Renewal::JustRenewed => Ok(self.tokens(&key, None)),
+            Renewal::Ended => Err(OVER),
+            Renewal::Reused => {
+                tracing::warn!("a refresh token was used twice: its session is ended");
+                self.rights_changed();
+                Err(OVER)
+            }
+        }
+    }
+
+    /// Ends the session that these tokens belong to, if there is one.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn sign_out(
+        &self,
+        access: Option<&str>,
+        refresh: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let key = access
+            .and_then(|token| self.seal.open_access(token, 0))
+            .or_else(|| refresh.and_then(|token| self.seal.open_refresh(token)));
+        if let Some(key) = key {
+            self.accounts().end_session(key).await?;
+            self.rights_changed();
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions of a user.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn sign_out_everywhere(&self, user: &Subject) -> Result<(), StoreError> {
+        let accounts = self.accounts();
+        accounts.end_sessions_of(user.clone(), user.clone()).await?;
+        self.rights_changed();
+        Ok(())
+    }
+
+    /// Changes somebody's password. Their other sessions end.
+    ///
+    /// # Errors
+    /// When the present password is not right or the new one will not do.
+    pub async fn change_password(
+        &self,
+        person: &Person,
+        present: &str,
+        next: &str,
+        from: IpAddr,
+    ) -> Result<(), Denied> {
+        const WRONG: Denied = Denied::Wrong("the password is not right");
+        check_password(next)?;
+        let id = person.user_id().ok_or(WRONG)?;
+        let guesser = Guesser::At(network(from), format!("password {}", id.0));
+        self.attempt(&guesser)?;
+        let user = self.accounts().user(id.clone()).await?.ok_or(WRONG)?;
+        let verified = self
+            .passwords
+            .verify(present.to_owned(), Some(user.password));
+        if present.len() > PASSWORD_BYTES_MAX || !verified.await? {
+            return Err(WRONG);
+        }
+        self.succeeded(&[guesser]);
+        let hash = self.passwords.hash(next.to_owned()).await?;
+        let accounts = self.accounts();
+        accounts
+            .set_password(user.id, hash, person.session.clone())
+            .await?;
+        self.rights_changed();
+        Ok(())
+    }
+
+    /// Gives a user of the tenant a role on all of it, or takes it; `false`: there is no such user.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_tenant_role(
+        &self,
+        by: &Person,
+        login: &str,
+        role: Option<Role>,
+    ) -> Result<bool, Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        let changed = self.accounts().set_tenant_role(user, role, by).await?;
+        self.rights_changed();
+        Ok(changed)
+    }
+
+    /// Ends all sessions of another user of the tenant.
+    ///
+    /// # Errors
+    /// When there is no such user or the store does not answer.
+    pub async fn send_away(&self, by: &Person, login: &str) -> Result<(), Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        self.accounts().end_sessions_of(user, by).await?;
+        self.rights_changed();
+        Ok(())
+    }
+
+    /// Who asks, and another user of their tenant.
+    async fn colleague(&self, by: &Person, login: &str) -> Result<(Subject, Subject), Denied> {
+        const NOBODY: Denied = Denied::Wrong("nobody else here signs in by that name");
+        let me = by.user_id().ok_or(NOBODY)?;
+        let found = self.accounts().user_by_login(clean_login(login)?).await?;
+        let found =
+            found.filter(|user| Some(user.tenant.as_str()) == by.tenant() && user.id != *me);
+        let user = found.ok_or(NOBODY)?;
+        Ok((me.clone(), user.id))
+    }
+
+    /// A code that lets somebody make an account in the tenant of `by`.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn invite(&self, by: &Person, role: Option<Role>) -> Result<String, Denied> {
+        let user = by.user_id().ok_or(Denied::Wrong("sign in first"))?.clone();
+        let code = random_text();
+        let invitation = Invitation {
+            code: hashed(&code),
+            tenant: by.tenant().unwrap_or(HOME).to_owned(),
+            role,
+            lasts: INVITATION_LASTS,
+        };
+        self.accounts().invite(invitation, user).await?;
+        Ok(code)
+    }
+
+    /// Makes a share link: its secret, for the address.
+    ///
+    /// # Errors
+    /// When it is not made.
+    pub async fn share(
+        &self,
+        by: &Subject,
+        doc: &DocId,
+        role: Role,
+        password: Option<&str>,
+        lasts: Option<Duration>,
+    ) -> Result<(Subject, String), Denied> {
+        let password = match password {
+            None => None,
+            Some(password) => {
+                check_password(password)?;
+                Some(self.passwords.hash(password.to_owned()).await?)
+            }
+        };
+        let secret = random_text();
+        let link = NewLink {
+            id: Subject(random_text()),
+            doc: doc.clone(),
+            role,
+            secret: hashed(&secret),
+            password,
+            lasts,
+        };
+        let id = link.id.clone();
+        self.accounts().add_link(link, by.clone()).await?;
+        Ok((id, secret))
+    }
+
+    /// Opens a share link: the document, and what to bring along from now on.
+    ///
+    /// # Errors
+    /// When there is no such link, or it wants another password: [`Denied::Unfit`] when it wants one at all.
+    pub async fn open_link(
+        &self,
+        secret: &str,
+        password: Option<&str>,
+        opened: Option<&str>,
+        from: IpAddr,
+    ) -> Result<(Link, String), Denied> {
+        const WRONG: Denied = Denied::Wrong("the link does not open anything (any more)");
+        let from = network(from);
+        let address = Guesser::Address(from);
+        self.attempt(&address)?;
+        let found = self.accounts().link_by_secret(hashed(secret)).await?;
+        let link = found.ok_or(WRONG)?;
+        self.succeeded(&[address]);
+        if let Some(hash) = &link.password {
+            let Some(password) = password else {
+                return Err(Denied::Unfit("the link wants a password".to_owned()));
+            };
+            let guesser = Guesser::At(from, format!("link {}", link.id.0));
+            self.attempt(&guesser)?;
+            let verified = self
+                .passwords
+                .verify(password.to_owned(), Some(hash.clone()));
+            if password.len() > PASSWORD_BYTES_MAX || !verified.await? {
+                return Err(Denied::Wrong("the password is not right"));
+            }
+            self.succeeded(&[guesser]);
+        }
+        let mut links = self.seal.open_links(opened.unwrap_or_default());
+        links.retain(|known| *known != link.id);
+        links.insert(0, link.id.clone());
+        links.truncate(LINKS_MAX);
+        let token = self.seal.links(&links);
+        Ok((link, token))
+    }
+
+    async fn begin(&self, user: Subject) -> Result<Tokens, Denied> {
+        let key = SessionKey(random_text());
+        let refresh = self.seal.refresh(&key);
+        let accounts = self.accounts();
+        accounts
+            .begin_session(key.clone(), user, hashed(&refresh), SESSION_LASTS)
+            .await?;
+        Ok(self.tokens(&key, Some(refresh)))
+    }
+
+    fn tokens(&self, key: &SessionKey, refresh: Option<String>) -> Tokens {
+        Tokens {
+            access: self
+                .seal
+                .access(key, now_seconds() + ACCESS_LASTS.as_secs()),
+            refresh,
+        }
+    }
+
+    fn attempts(&self, guessers: &[Guesser]) -> Result<(), Denied> {
+        guessers
+            .iter()
+            .try_for_each(|guesser| self.attempt(guesser))
+    }
+
+    fn attempt(&self, guesser: &Guesser) -> Result<(), Denied> {
+        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = backoff.attempt(guesser, self.started.elapsed());
+        attempt.map_err(Denied::Wait)
+    }
+
+    fn succeeded(&self, guessers: &[Guesser]) {
+        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        for guesser in guessers {
+            backoff.succeeded(guesser);
+        }
+    }
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door")
+            .field("mode", &self.mode())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A login as it is kept: case and surrounding space make no difference.
+pub(super) fn clean_login(login: &str) -> Result<String, Denied> {
+    let login = clean_name(login)?.to_lowercase();
+    if login.contains(char::is_whitespace) {
+        return Err(Denied::Unfit(
+            "a name to sign in by has no spaces".to_owned(),
+        ));
+    }
+    Ok(login)
+}
+
+fn clean_name(name: &str) -> Result<String, Denied> {
+    let name = name.trim();
+    let sound =
+        (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if sound {
+        return Ok(name.to_owned());
+    }
+    let message =
+        format!("a name has 1 to {NAME_CHARS_MAX} characters, none of them control characters");
+    Err(Denied::Unfit(message))
+}
+
+fn check_password(password: &str) -> Result<(), Denied> {
+    let sound =
+        password.chars().count() >= PASSWORD_CHARS_MIN && password.len() <= PASSWORD_BYTES_MAX;
+    if sound {
+        return Ok(());
+    }
+    let message = format!("a password has at least {PASSWORD_CHARS_MIN} characters");
+    Err(Denied::Unfit(message))
+}
+
+fn now_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

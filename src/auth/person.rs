@@ -1,0 +1,254 @@
+//! Somebody who has come in: as whom, for how long, and what was vouched for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::host::Claims;
+use super::seal::hashed;
+use crate::id::{DocId, UserId};
+use crate::store::{HOME, LiveSession, Right, Role, SessionKey, Subject, Who, tenant_of};
+
+/// Somebody who has come in.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Who is responsible for what they write.
+    pub author: UserId,
+    /// What they sign in by and what others see, where we know it.
+    pub known: Option<Known>,
+    /// As far as rights go; none where everybody may do everything.
+    pub who: Option<Who>,
+    /// The session they are signed in by.
+    pub session: Option<SessionKey>,
+    /// How long this may be believed before it is looked at again.
+    pub lasts: Option<Duration>,
+    /// When a token that vouches for them ends.
+    pub(super) until: Option<Instant>,
+    /// The roles that a token gives.
+    grants: BTreeMap<DocId, Role>,
+}
+
+/// A name to us and to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// What they sign in by; empty where they do so elsewhere.
+    pub login: String,
+    /// What others see.
+    pub name: String,
+    /// The role on every document of their tenant.
+    pub role: Option<Role>,
+}
+
+impl Person {
+    /// Somebody where everybody may do everything. The log tells guests apart, and what it says proves nothing.
+    pub(super) fn free(guest: Option<&str>) -> Self {
+        Self {
+            author: guest_author(guest),
+            known: None,
+            who: None,
+            session: None,
+            lasts: None,
+            until: None,
+            grants: BTreeMap::new(),
+        }
+    }
+
+    /// Somebody without an account who has opened share links.
+    pub(super) fn guest(guest: Option<&str>, links: Vec<Subject>) -> Self {
+        Self {
+            who: Some(Who {
+                user: None,
+                tenant: None,
+                role: None,
+                links,
+            }),
+            ..Self::free(guest)
+        }
+    }
+
+    /// Somebody with a session here.
+    pub(super) fn user(
+        session: SessionKey,
+        live: LiveSession,
+        links: Vec<Subject>,
+        lasts: Duration,
+    ) -> Self {
+        let user = live.user;
+        Self {
+            author: UserId::new(&user.id.0),
+            known: Some(Known {
+                login: user.login,
+                name: user.name,
+                role: user.role,
+            }),
+            who: Some(Who {
+                user: Some(user.id),
+                tenant: Some(user.tenant),
+                role: None,
+                links,
+            }),
+            session: Some(session),
+            lasts: Some(lasts.saturating_sub(live.age)),
+            until: None,
+            grants: BTreeMap::new(),
+        }
+    }
+
+    /// Somebody whom another application vouches for; none where the token names a tenant or a user that cannot be.
+    pub(super) fn vouched(claims: Claims, links: Vec<Subject>) -> Option<Self> {
+        let tenant = claims.tenant.clone().unwrap_or_else(|| HOME.to_owned());
+        let sound = |text: &str| {
+            (1..=NAME_CHARS_MAX).contains(&text.chars().count())
+                && !text.chars().any(char::is_control)
+        };
+        if !sound(&claims.sub) || !sound(&tenant) || tenant.contains([':', '.', '/']) {
+            return None;
+        }
+        let role = claims.role.as_deref().and_then(Role::parse);
+        let grants = claims.documents.iter().filter_map(|(doc, role)| {
+            let (collection, id) = doc.split_once('/')?;
+            let doc = DocId::parse(collection, id).ok()?;
+            (tenant_of(&doc.collection) == tenant).then_some((doc, Role::parse(role)?))
+        });
+        let grants = grants.collect();
+        let lasts = claims.lasts();
+        // The application's names and ours never meet, nor do those of two tenants.
+        let subject = Subject(format!("{tenant}:{}", claims.sub));
+        let name = claims.name.filter(|name| sound(name));
+        Some(Self {
+            author: UserId::new(&subject.0),
+            known: Some(Known {
+                login: String::new(),
+                name: name.unwrap_or(claims.sub),
+                role,
+            }),
+            who: Some(Who {
+                user: Some(subject),
+                tenant: Some(tenant),
+                role,
+                links,
+            }),
+            session: None,
+            lasts: Some(lasts),
+            until: Instant::now().checked_add(lasts),
+            grants,
+        })
+    }
+
+    /// Whether they may do everything.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.who.is_none()
+    }
+
+    /// The user, if they are one.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&Subject> {
+        self.who.as_ref()?.user.as_ref()
+    }
+
+    /// The tenant they belong to.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.who.as_ref()?.tenant.as_deref()
+    }
+
+    /// Whether they may make documents of such a name.
+    #[must_use]
+    pub fn may_create(&self, doc: &DocId) -> bool {
+        let collection = &doc.collection;
+        // A presence channel is a collection and an id with a dot between: with two dots it could be two documents'.
+        self.user_id().is_some()
+            && self.tenant() == Some(tenant_of(collection))
+            && !collection.as_str().contains('.')
+    }
+
+    /// Everybody whose change of rights changes theirs.
+    #[must_use]
+    pub fn subjects(&self) -> Vec<Subject> {
+        let Some(who) = &self.who else {
+            return Vec::new();
+        };
+        who.user.iter().chain(&who.links).cloned().collect()
+    }
+
+    /// What the store says, and what a token says beyond it.
+    pub(super) fn with_grants(&self, doc: &DocId, right: Right) -> Right {
+        match self.grants.get(doc) {
+            Some(role) if right.role < Some(*role) => Right {
+                role: Some(*role),
+                lasts: None,
+            },
+            _ => right,
+        }
+    }
+}
+
+/// The longest name that a token may give, in characters.
+const NAME_CHARS_MAX: usize = 200;
+
+/// How many bytes of a guest's hash name them.
+const GUEST_BYTES: usize = 16;
+
+/// The name of a guest in the log: not what the cookie says, for whoever reads the log could then be them.
+fn guest_author(guest: Option<&str>) -> UserId {
+    match guest {
+        None => UserId::anyone(),
+        Some(cookie) => {
+            let name = URL_SAFE_NO_PAD.encode(&hashed(cookie)[..GUEST_BYTES]);
+            UserId::new(&format!("guest:{name}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(text: &str) -> Claims {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_token_gives_roles_in_its_own_tenant_only() {
+        let said = r#"{"sub":"7","exp":9,"tenant":"acme","documents":
+            {"acme:notes/plan":"editor","notes/plan":"owner","acme:notes/odd":"king","nonsense":"editor"}}"#;
+        let person = Person::vouched(claims(said), Vec::new()).unwrap();
+        let role = |collection, id| {
+            let doc = DocId::parse(collection, id).unwrap();
+            person.with_grants(&doc, Right::default()).role
+        };
+        assert_eq!(role("acme:notes", "plan"), Some(Role::Editor));
+        assert_eq!(role("notes", "plan"), None);
+        assert_eq!(role("acme:notes", "odd"), None);
+        let may = |collection| person.may_create(&DocId::parse(collection, "x").unwrap());
+        assert!(may("acme:notes"));
+        assert!(!may("notes") && !may("other:notes") && !may("acme:a.b"));
+    }
+
+    #[test]
+    fn a_token_for_nobody_or_nowhere_is_none() {
+        for said in [
+            r#"{"sub":"","exp":9}"#,
+            r#"{"sub":"a\nb","exp":9}"#,
+            r#"{"sub":"7","exp":9,"tenant":""}"#,
+            r#"{"sub":"7","exp":9,"tenant":"a:b"}"#,
+            r#"{"sub":"7","exp":9,"tenant":"a.b"}"#,
+        ] {
+            assert!(
+                Person::vouched(claims(said), Vec::new()).is_none(),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_guest_is_not_named_by_the_cookie() {
+        let (one, two) = (guest_author(Some("one")), guest_author(Some("two")));
+        assert_ne!(one, two);
+        assert!(!one.as_str().contains("one"));
+        assert_eq!(guest_author(None), UserId::anyone());
+    }
+}

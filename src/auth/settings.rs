@@ -1,0 +1,101 @@
+//! Who is let in.
+
+use serde::Deserialize;
+
+/// Who is let in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// How people say who they are.
+    pub mode: Mode,
+    /// Who may make an account, after the first.
+    pub registration: Registration,
+    /// The pages, besides our own, that may speak for their users: `https://app.example.org`.
+    pub origins: Vec<String>,
+    /// Whether a proxy in front says each client's address, as the last in X-Forwarded-For.
+    pub behind_proxy: bool,
+    /// The public keys that tokens are signed with: a file (PEM or JWK set), or the address of a JWK set.
+    pub token_keys: String,
+    /// The secret that tokens are signed with (HS256), instead of keys.
+    pub token_secret: Secret,
+    /// Who must have issued a token; empty: whoever has the key.
+    pub token_issuer: String,
+    /// Whom a token must be meant for; empty: whoever reads it.
+    pub token_audience: String,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Accounts,
+            registration: Registration::Invite,
+            origins: Vec::new(),
+            behind_proxy: false,
+            token_keys: String::new(),
+            token_secret: Secret::default(),
+            token_issuer: String::new(),
+            token_audience: String::new(),
+        }
+    }
+}
+
+/// A setting that is not shown.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() {
+            "none"
+        } else {
+            "set, not shown"
+        })
+    }
+}
+
+/// How people say who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They need not: whoever reaches the server may read and write everything. For tests and trials.
+    Open,
+    /// They have an account here and sign in.
+    #[default]
+    Accounts,
+    /// The application that embeds the editor signs tokens for them.
+    Tokens,
+}
+
+impl Mode {
+    /// The mode as the settings write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Accounts => "accounts",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// Who may make an account, after the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Who was invited.
+    Invite,
+}
+
+impl Registration {
+    /// The choice as the settings write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Invite => "invite",
+        }
+    }
+}

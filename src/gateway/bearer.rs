@@ -1,0 +1,215 @@
+//! What a request brings along: cookies, tokens, its page's origin, its address.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::cookie::time::Duration as CookieDuration;
+use actix_web::cookie::{Cookie, SameSite};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{AUTHORIZATION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::http::{Gateway, failure};
+use crate::auth::{ACCESS_LASTS, Credentials, Mode, SESSION_LASTS, Tokens};
+
+/// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
+/// along, which a browser's script cannot put into a header.
+pub(super) const SUBPROTOCOL: &str = "copydesk";
+const BEARER: &str = "bearer.";
+
+const ACCESS: &str = "copydesk_access";
+const REFRESH: &str = "copydesk_refresh";
+const LINKS: &str = "copydesk_links";
+const GUEST: &str = "copydesk_guest";
+
+/// Every request that changes something has this header: another site's page cannot add it.
+const OURS: &str = "x-copydesk";
+
+/// How many random bytes name a guest.
+const GUEST_BYTES: usize = 16;
+
+/// How long a guest is known by a browser, and a link stays open in it, in days.
+const GUEST_DAYS: i64 = 365;
+const LINKS_DAYS: i64 = 30;
+
+/// What a request says about who makes it.
+pub(super) fn credentials(request: &HttpRequest) -> Credentials {
+    Credentials {
+        access: bearer(request).or_else(|| cookie(request, ACCESS)),
+        links: cookie(request, LINKS),
+        guest: guest(request),
+    }
+}
+
+/// The refresh token that a request brings along.
+pub(super) fn refresh(request: &HttpRequest) -> Option<String> {
+    cookie(request, REFRESH)
+}
+
+fn bearer(request: &HttpRequest) -> Option<String> {
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    if let Some(value) = header(AUTHORIZATION) {
+        return value.strip_prefix("Bearer ").map(str::to_owned);
+    }
+    let offered = header(SEC_WEBSOCKET_PROTOCOL)?.split(',');
+    offered
+        .filter_map(|one| one.trim().strip_prefix(BEARER))
+        .map(str::to_owned)
+        .next()
+}
+
+fn guest(request: &HttpRequest) -> Option<String> {
+    cookie(request, GUEST).filter(|value| {
+        URL_SAFE_NO_PAD
+            .decode(value)
+            .is_ok_and(|bytes| bytes.len() == GUEST_BYTES)
+    })
+}
+
+/// The cookie by its name over TLS, which only this very server can have set, or by its plain name without.
+fn cookie(request: &HttpRequest, name: &str) -> Option<String> {
+    let cookie = request.cookie(&name_of(name, is_secure(request)))?;
+    Some(cookie.value().to_owned())
+}
+
+fn name_of(name: &str, is_secure: bool) -> String {
+    let prefix = if is_secure { "__Host-" } else { "" };
+    format!("{prefix}{name}")
+}
+
+/// Whether the client's end speaks TLS: to us, or to the proxy in front.
+pub(super) fn is_secure(request: &HttpRequest) -> bool {
+    if request.app_config().secure() {
+        return true;
+    }
+    let gateway = request.app_data::<Data<Gateway>>();
+    let behind_proxy = gateway.is_some_and(|gateway| gateway.door().is_behind_proxy());
+    let said = || request.headers().get("x-forwarded-proto")?.to_str().ok();
+    behind_proxy && said() == Some("https")
+}
+
+/// The client's address.
+pub(super) fn address(request: &HttpRequest, gateway: &Gateway) -> IpAddr {
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let said = || {
+        let header = request.headers().get_all("x-forwarded-for").last()?;
+        header
+            .to_str()
+            .ok()?
+            .rsplit(',')
+            .next()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    let said = gateway.door().is_behind_proxy().then(said).flatten();
+    said.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+/// Whether the page that makes this request may act for its user.
+pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
+    let text = |name| -> Option<&str> { request.headers().get(name)?.to_str().ok() };
+    let origin = request.headers().contains_key(ORIGIN);
+    let origin = origin.then(|| text(ORIGIN).unwrap_or_default());
+    let host = text(HOST).unwrap_or_default();
+    gateway.door().may_act(origin, host, is_secure(request))
+}
+
+pub(super) fn foreign_page() -> HttpResponse {
+    failure(
+        StatusCode::FORBIDDEN,
+        "foreign_page",
+        "this page may not act for you here",
+    )
+}
+
+/// Lets nothing be changed by another site's page.
+pub(super) async fn watch_origin(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if is_watched(request.request()) {
+        return Ok(request.into_response(foreign_page()));
+    }
+    next.call(request)
+        .await
+        .map(ServiceResponse::map_into_boxed_body)
+}
+
+fn is_watched(request: &HttpRequest) -> bool {
+    if matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    ) {
+        return false;
+    }
+    let Some(gateway) = request.app_data::<Data<Gateway>>() else {
+        return true;
+    };
+    let is_ours = gateway.door().mode() == Mode::Open
+        || request.headers().contains_key(OURS)
+        || request.headers().contains_key(AUTHORIZATION);
+    !is_ours || !may_act(request, gateway)
+}
+
+/// The cookies that sign somebody in.
+pub(super) fn signed_in(request: &HttpRequest, tokens: &Tokens) -> Vec<Cookie<'static>> {
+    let seconds =
+        |lasts: std::time::Duration| CookieDuration::seconds(lasts.as_secs().cast_signed());
+    let access = build(request, ACCESS, &tokens.access, seconds(ACCESS_LASTS));
+    let refresh = tokens
+        .refresh
+        .as_ref()
+        .map(|refresh| build(request, REFRESH, refresh, seconds(SESSION_LASTS)));
+    std::iter::once(access).chain(refresh).collect()
+}
+
+/// The cookies that sign somebody out.
+pub(super) fn signed_out(request: &HttpRequest) -> Vec<Cookie<'static>> {
+    let gone = |name| build(request, name, "", CookieDuration::ZERO);
+    [ACCESS, REFRESH].map(gone).into()
+}
+
+/// The cookie that keeps another application's token.
+pub(super) fn vouched(request: &HttpRequest, token: &str) -> Cookie<'static> {
+    // The token says itself when it ends.
+    build(request, ACCESS, token, CookieDuration::days(1))
+}
+
+/// The cookie that keeps share links open.
+pub(super) fn opened(request: &HttpRequest, links: &str) -> Cookie<'static> {
+    build(request, LINKS, links, CookieDuration::days(LINKS_DAYS))
+}
+
+/// The cookie that tells a guest from others, where there is none yet.
+pub(super) fn new_guest(request: &HttpRequest) -> Option<Cookie<'static>> {
+    if guest(request).is_some() {
+        return None;
+    }
+    let mut name = [0; GUEST_BYTES];
+    getrandom::fill(&mut name).ok()?;
+    let name = URL_SAFE_NO_PAD.encode(name);
+    Some(build(
+        request,
+        GUEST,
+        &name,
+        CookieDuration::days(GUEST_DAYS),
+    ))
+}
+
+/// A cookie that no script reads and no other site sends along.
+fn build(request: &HttpRequest, name: &str, value: &str, lasts: CookieDuration) -> Cookie<'static> {
+    let is_secure = is_secure(request);
+    Cookie::build(name_of(name, is_secure), value.to_owned())
+        .path("/")
+        .http_only(true)
+        .secure(is_secure)
+        .same_site(SameSite::Strict)
+        .max_age(lasts)
+        .finish()
+}

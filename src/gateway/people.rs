@@ -1,0 +1,374 @@
+//! Accounts over HTTP: the first one, signing in and out, passwords, invitations.
+
+use actix_web::cookie::Cookie;
+use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::bearer;
+use super::http::{Gateway, NO_STORE, failure, unauthorized, unavailable};
+use crate::auth::{ACCESS_LASTS, Denied, Mode, PASSWORD_CHARS_MIN, Person, Tokens};
+use crate::store::{HOME, Role};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/api/me", web::get().to(me))
+        .route("/api/register", web::post().to(register))
+        .route("/api/sign-in", web::post().to(sign_in))
+        .route("/api/session", web::post().to(begin))
+        .route("/api/refresh", web::post().to(refresh))
+        .route("/api/sign-out", web::post().to(sign_out))
+        .route(
+            "/api/sign-out-everywhere",
+            web::post().to(sign_out_everywhere),
+        )
+        .route("/api/password", web::post().to(change_password))
+        .route("/api/invitations", web::post().to(invite))
+        .route("/api/people/role", web::put().to(set_tenant_role))
+        .route("/api/people/sign-out", web::post().to(send_away));
+}
+
+/// Whoever makes a request; an answer where it is nobody we know.
+pub(super) async fn person(
+    request: &HttpRequest,
+    gateway: &Gateway,
+) -> Result<Person, HttpResponse> {
+    let found = gateway.door().identify(&bearer::credentials(request)).await;
+    let found = found.map_err(|error| unavailable(&error))?;
+    found.ok_or_else(unauthorized)
+}
+
+async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    let door = gateway.door();
+    let found = match door.identify(&bearer::credentials(&request)).await {
+        Ok(found) => found,
+        Err(error) => return unavailable(&error),
+    };
+    let needs_setup = match door.mode() {
+        Mode::Accounts => match door.accounts().any_user().await {
+            Ok(any) => !any,
+            Err(error) => return unavailable(&error),
+        },
+        Mode::Open | Mode::Tokens => false,
+    };
+    let user = found.as_ref().and_then(|person| {
+        let (id, known) = (person.user_id()?, person.known.as_ref()?);
+        Some(json!({
+            "id": id.0,
+            "login": known.login,
+            "name": known.name,
+            "role": known.role.map(Role::as_str),
+            "may_sign_out": person.session.is_some(),
+        }))
+    });
+    let tenant = found.as_ref().and_then(Person::tenant).unwrap_or(HOME);
+    let collection = match tenant {
+        HOME => "documents".to_owned(),
+        other => format!("{other}:documents"),
+    };
+    let body = json!({
+        "mode": door.mode().as_str(),
+        "user": user,
+        "is_guest": found.is_some() && user.is_none(),
+        "needs_setup": needs_setup,
+        "registration": door.registration().as_str(),
+        "collection": collection,
+        "password_chars_min": PASSWORD_CHARS_MIN,
+        "renew_after_ms": ACCESS_LASTS.as_millis() as u64 * 8 / 10,
+    });
+    answer(&body, Vec::new())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Register {
+    login: String,
+    name: String,
+    password: String,
+    invitation: Option<String>,
+}
+
+async fn register(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<Register>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let from = bearer::address(&request, &gateway);
+    let code = asked.invitation.as_deref();
+    let (login, name, password) = (&asked.login, &asked.name, &asked.password);
+    let tokens = gateway.door().register(login, name, password, code, from);
+    signed_in(&request, tokens.await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    login: String,
+    password: String,
+}
+
+async fn sign_in(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SignIn>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let from = bearer::address(&request, &gateway);
+    let tokens = gateway.door().sign_in(&asked.login, &asked.password, from);
+    signed_in(&request, tokens.await)
+}
+
+/// Takes another application's token into a cookie, for the page.
+async fn begin(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    if gateway.door().mode() != Mode::Tokens {
+        return no_accounts();
+    }
+    match person(&request, &gateway).await {
+        Ok(person) if person.user_id().is_some() => {
+            let token = bearer::credentials(&request).access.unwrap_or_default();
+            answer(&json!({}), vec![bearer::vouched(&request, &token)])
+        }
+        Ok(_) => unauthorized(),
+        Err(response) => response,
+    }
+}
+
+async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let Some(token) = bearer::refresh(&request) else {
+        return unauthorized();
+    };
+    match gateway.door().refresh(&token).await {
+        Ok(tokens) => answer(&json!({}), bearer::signed_in(&request, &tokens)),
+        Err(Denied::Wrong(_)) => {
+            let mut response = unauthorized();
+            add(&mut response, bearer::signed_out(&request));
+            response
+        }
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+async fn sign_out(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    if gateway.door().mode() == Mode::Accounts {
+        let (access, refresh) = (
+            bearer::credentials(&request).access,
+            bearer::refresh(&request),
+        );
+        let ended = gateway
+            .door()
+            .sign_out(access.as_deref(), refresh.as_deref());
+        if let Err(error) = ended.await {
+            return unavailable(&error);
+        }
+    }
+    answer(&json!({}), bearer::signed_out(&request))
+}
+
+async fn sign_out_everywhere(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    let person = match person(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let Some(user) = person.user_id() else {
+        return unauthorized();
+    };
+    match gateway.door().sign_out_everywhere(user).await {
+        Ok(()) => answer(&json!({}), bearer::signed_out(&request)),
+        Err(error) => unavailable(&error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangePassword {
+    present: String,
+    next: String,
+}
+
+async fn change_password(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<ChangePassword>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match person(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let from = bearer::address(&request, &gateway);
+    let changed = gateway
+        .door()
+        .change_password(&person, &asked.present, &asked.next, from);
+    match changed.await {
+        Ok(()) => answer(&json!({}), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invite {
+    role: Option<String>,
+}
+
+async fn invite(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<Invite>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let Ok(role) = parse_role(asked.role.as_deref()) else {
+        return no_such_role();
+    };
+    match gateway.door().invite(&person, role).await {
+        Ok(code) => answer(&json!({ "code": code }), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+/// Whoever asks, if they own the whole tenant.
+async fn tenant_owner(request: &HttpRequest, gateway: &Gateway) -> Result<Person, HttpResponse> {
+    let person = person(request, gateway).await?;
+    if person.known.as_ref().and_then(|known| known.role) == Some(Role::Owner) {
+        return Ok(person);
+    }
+    Err(failure(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "only who owns everything may do that",
+    ))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetTenantRole {
+    login: String,
+    role: Option<String>,
+}
+
+async fn set_tenant_role(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SetTenantRole>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let Ok(role) = parse_role(asked.role.as_deref()) else {
+        return no_such_role();
+    };
+    let set = gateway.door().set_tenant_role(&person, &asked.login, role);
+    match set.await {
+        Ok(_) => answer(&json!({}), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendAway {
+    login: String,
+}
+
+async fn send_away(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SendAway>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    match gateway.door().send_away(&person, &asked.login).await {
+        Ok(()) => answer(&json!({}), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+/// What is no role.
+#[derive(Debug)]
+pub(super) struct NoSuchRole;
+
+/// A role, or none.
+pub(super) fn parse_role(text: Option<&str>) -> Result<Option<Role>, NoSuchRole> {
+    text.map(|text| Role::parse(text).ok_or(NoSuchRole))
+        .transpose()
+}
+
+pub(super) fn no_such_role() -> HttpResponse {
+    failure(
+        StatusCode::BAD_REQUEST,
+        "bad_request",
+        "a role is viewer, commenter, editor or owner",
+    )
+}
+
+pub(super) fn no_accounts() -> HttpResponse {
+    failure(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "this server keeps no accounts",
+    )
+}
+
+fn signed_in(request: &HttpRequest, tokens: Result<Tokens, Denied>) -> HttpResponse {
+    match tokens {
+        Ok(tokens) => answer(&json!({}), bearer::signed_in(request, &tokens)),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
+    let message = denied.to_string();
+    match denied {
+        Denied::Wait(wait) => {
+            let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "too_many", &message);
+            let seconds = wait.as_secs().max(1);
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            response
+        }
+        Denied::Busy => failure(StatusCode::SERVICE_UNAVAILABLE, "busy", &message),
+        Denied::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
+        Denied::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
+        Denied::Store(error) => unavailable(error),
+    }
+}
+
+pub(super) fn answer(body: &Value, cookies: Vec<Cookie<'static>>) -> HttpResponse {
+    let mut response = HttpResponse::Ok().insert_header(NO_STORE).json(body);
+    add(&mut response, cookies);
+    response
+}
+
+fn add(response: &mut HttpResponse, cookies: Vec<Cookie<'static>>) {
+    for cookie in cookies {
+        // Names and values are ours, and printable.
+        let _ = response.add_cookie(&cookie);
+    }
+}

@@ -1,0 +1,326 @@
+//! Sharing over HTTP: who may do what with a document, share links, and what was changed about it.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::bearer;
+use super::http::{Gateway, failure, permitted, unavailable};
+use super::people::{answer, denied_response, no_accounts, no_such_role, parse_role};
+use crate::auth::{Mode, Person};
+use crate::id::DocId;
+use crate::store::{Deed, Holder, Link, Role, StoreError, Subject, User};
+
+type Path = web::Path<(String, String)>;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let document = "/api/documents/{collection}/{id}";
+    config
+        .route(&format!("{document}/people"), web::get().to(people))
+        .route(&format!("{document}/people"), web::put().to(set_role))
+        .route(&format!("{document}/owner"), web::put().to(transfer))
+        .route(&format!("{document}/links"), web::post().to(share))
+        .route(
+            &format!("{document}/links/{{link}}"),
+            web::delete().to(end_link),
+        )
+        .route(&format!("{document}/audit"), web::get().to(audit))
+        .route("/api/links", web::post().to(open));
+}
+
+/// How many lines of the audit log are shown.
+const AUDIT_MAX: usize = 200;
+
+/// The longest that a share link may be made to last, in days.
+const LINK_DAYS_MAX: u64 = 3_650;
+
+/// The owner of a document, if it is they who ask.
+async fn owner(
+    request: &HttpRequest,
+    gateway: &Gateway,
+    path: &(String, String),
+) -> Result<(Subject, Person, DocId), HttpResponse> {
+    if gateway.door().mode() == Mode::Open {
+        return Err(no_accounts());
+    }
+    let (person, doc, _) = permitted(request, gateway, path, Role::Owner).await?;
+    let subject = person.user_id().cloned().ok_or_else(no_accounts)?;
+    Ok((subject, person, doc))
+}
+
+async fn people(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> HttpResponse {
+    let (_, _, doc) = match owner(&request, &gateway, &path).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    respond(shared(&gateway, doc).await)
+}
+
+async fn shared(gateway: &Gateway, doc: DocId) -> Result<Value, StoreError> {
+    let accounts = gateway.door().accounts();
+    let holders = accounts.holders(doc.clone()).await?;
+    let links = accounts.links(doc).await?;
+    let holders: Vec<Value> = holders.iter().map(shown_holder).collect();
+    let links: Vec<Value> = links.iter().map(shown_link).collect();
+    Ok(json!({ "people": holders, "links": links }))
+}
+
+fn shown_holder(holder: &Holder) -> Value {
+    let (login, name) = holder.known.clone().unzip();
+    json!({ "id": holder.subject.0, "login": login, "name": name, "role": holder.role.as_str() })
+}
+
+fn shown_link(link: &Link) -> Value {
+    json!({
+        "id": link.id.0,
+        "role": link.role.as_str(),
+        "has_password": link.password.is_some(),
+        "expires_at": link.expires_at_ms,
+    })
+}
+
+/// Somebody with an account here, by login, or with one of the application that vouches, by its id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRole {
+    login: Option<String>,
+    id: Option<String>,
+    role: Option<String>,
+}
+
+async fn set_role(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: Path,
+    asked: web::Json<SetRole>,
+) -> HttpResponse {
+    let (by, person, doc) = match owner(&request, &gateway, &path).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    let role = match parse_role(asked.role.as_deref()) {
+        Ok(Some(Role::Owner)) | Err(_) => return no_such_role(),
+        Ok(role) => role,
+    };
+    let subject = match whom(
+        &gateway,
+        &person,
+        asked.login.as_deref(),
+        asked.id.as_deref(),
+    )
+    .await
+    {
+        Ok(subject) => subject,
+        Err(response) => return response,
+    };
+    let accounts = gateway.door().accounts();
+    match accounts.set_role(doc.clone(), subject, role, by).await {
+        Ok(true) => {
+            gateway.door().rights_changed();
+            respond(shared(&gateway, doc).await)
+        }
+        Ok(false) => failure(
+            StatusCode::CONFLICT,
+            "owner",
+            "the owner stays the owner until another is",
+        ),
+        Err(error) => unavailable(&error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    login: Option<String>,
+    id: Option<String>,
+}
+
+async fn transfer(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: Path,
+    asked: web::Json<Transfer>,
+) -> HttpResponse {
+    let (by, person, doc) = match owner(&request, &gateway, &path).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    let to = match whom(
+        &gateway,
+        &person,
+        asked.login.as_deref(),
+        asked.id.as_deref(),
+    )
+    .await
+    {
+        Ok(subject) => subject,
+        Err(response) => return response,
+    };
+    match gateway.door().accounts().transfer(doc, to, by).await {
+        Ok(()) => {
+            gateway.door().rights_changed();
+            answer(&json!({}), Vec::new())
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// Whom a request means, in the tenant of who makes it.
+async fn whom(
+    gateway: &Gateway,
+    person: &Person,
+    login: Option<&str>,
+    id: Option<&str>,
+) -> Result<Subject, HttpResponse> {
+    let nobody = || {
+        let message = "nobody here signs in by that name";
+        failure(StatusCode::NOT_FOUND, "no_such_person", message)
+    };
+    let tenant = person.tenant().unwrap_or_default();
+    let door = gateway.door();
+    let found: Result<Option<User>, StoreError> = match (door.mode(), login, id) {
+        (Mode::Tokens, None, Some(id)) if !id.is_empty() => {
+            let id = id.strip_prefix(&format!("{tenant}:")).unwrap_or(id);
+            return Ok(Subject(format!("{tenant}:{id}")));
+        }
+        (Mode::Accounts, Some(login), None) => {
+            let login = login.trim().to_lowercase();
+            door.accounts().user_by_login(login).await
+        }
+        (Mode::Accounts, None, Some(id)) => door.accounts().user(Subject(id.to_owned())).await,
+        _ => return Err(nobody()),
+    };
+    let found = found.map_err(|error| unavailable(&error))?;
+    let user = found.filter(|user| user.tenant == tenant);
+    user.map(|user| user.id).ok_or_else(nobody)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Share {
+    role: String,
+    days: Option<u64>,
+    password: Option<String>,
+}
+
+async fn share(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: Path,
+    asked: web::Json<Share>,
+) -> HttpResponse {
+    let (by, _, doc) = match owner(&request, &gateway, &path).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    let Some(role) = Role::parse(&asked.role).filter(|role| *role < Role::Owner) else {
+        return no_such_role();
+    };
+    if asked
+        .days
+        .is_some_and(|days| !(1..=LINK_DAYS_MAX).contains(&days))
+    {
+        let message = format!("a link lasts 1 to {LINK_DAYS_MAX} days");
+        return failure(StatusCode::BAD_REQUEST, "bad_request", &message);
+    }
+    let lasts = asked.days.map(|days| Duration::from_hours(24 * days));
+    let password = asked.password.as_deref().filter(|text| !text.is_empty());
+    match gateway.door().share(&by, &doc, role, password, lasts).await {
+        Ok((id, secret)) => answer(&json!({ "id": id.0, "secret": secret }), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+async fn end_link(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: web::Path<(String, String, String)>,
+) -> HttpResponse {
+    let (collection, id, link) = path.into_inner();
+    let (by, _, doc) = match owner(&request, &gateway, &(collection, id)).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    match gateway
+        .door()
+        .accounts()
+        .end_link(doc, Subject(link), by)
+        .await
+    {
+        Ok(true) => {
+            gateway.door().rights_changed();
+            answer(&json!({}), Vec::new())
+        }
+        Ok(false) => failure(StatusCode::NOT_FOUND, "not_found", "there is no such link"),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn audit(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> HttpResponse {
+    let (_, _, doc) = match owner(&request, &gateway, &path).await {
+        Ok(found) => found,
+        Err(response) => return response,
+    };
+    let deeds = gateway.door().accounts().audit(doc, AUDIT_MAX).await;
+    respond(deeds.map(|deeds| {
+        let deeds: Vec<Value> = deeds.iter().map(shown_deed).collect();
+        json!({ "deeds": deeds })
+    }))
+}
+
+fn shown_deed(deed: &Deed) -> Value {
+    json!({
+        "at": deed.at_ms,
+        "actor": deed.actor.0,
+        "deed": deed.deed,
+        "subject": deed.subject.as_ref().map(|subject| &subject.0),
+        "detail": deed.detail,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Open {
+    secret: String,
+    password: Option<String>,
+}
+
+/// Opens a share link, with or without an account.
+async fn open(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<Open>,
+) -> HttpResponse {
+    let door = gateway.door();
+    if door.mode() == Mode::Open {
+        return no_accounts();
+    }
+    let from = bearer::address(&request, &gateway);
+    let opened = bearer::credentials(&request).links;
+    let (secret, password) = (&asked.secret, asked.password.as_deref());
+    match door
+        .open_link(secret, password, opened.as_deref(), from)
+        .await
+    {
+        Ok((link, token)) => {
+            let body = json!({
+                "collection": link.doc.collection.as_str(),
+                "id": link.doc.id.as_str(),
+                "role": link.role.as_str(),
+            });
+            answer(&body, vec![bearer::opened(&request, &token)])
+        }
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+fn respond(body: Result<Value, StoreError>) -> HttpResponse {
+    match body {
+        Ok(body) => answer(&body, Vec::new()),
+        Err(error) => unavailable(&error),
+    }
+}

@@ -1,0 +1,366 @@
+//! What a store promises about people: accounts, sessions, rights on documents, share links, and the record of all of it.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{ListQuery, Listed, StoreError};
+use crate::id::{DocId, Name};
+
+/// What a verb about people returns.
+pub type Asked<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Where people's accounts and rights are kept. Each verb is one transaction. Times are by the store's clock, so that
+/// all nodes agree on what has expired.
+pub trait Accounts: Debug + Send + Sync {
+    /// Whether anybody has an account.
+    fn any_user(&self) -> Asked<'_, bool>;
+
+    /// Makes an account; why not, where it may not be made.
+    fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>>;
+
+    /// The account that signs in by this name.
+    fn user_by_login(&self, login: String) -> Asked<'_, Option<User>>;
+
+    /// An account.
+    fn user(&self, id: Subject) -> Asked<'_, Option<User>>;
+
+    /// Changes a password, and ends all sessions of the user but `keep`.
+    fn set_password(
+        &self,
+        user: Subject,
+        password: String,
+        keep: Option<SessionKey>,
+    ) -> Asked<'_, ()>;
+
+    /// Gives a user a role on every document of the tenant, or takes it.
+    fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool>;
+
+    /// Lets whoever has the code make an account.
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()>;
+
+    /// Begins a session.
+    fn begin_session(
+        &self,
+        key: SessionKey,
+        user: Subject,
+        refresh: Hash,
+        lasts: Duration,
+    ) -> Asked<'_, ()>;
+
+    /// Exchanges a session's refresh token for the next. A genuine token that was exchanged longer than `grace` ago ends
+    /// the session: two have it, and one of them is a thief.
+    fn renew_session(
+        &self,
+        key: SessionKey,
+        refresh: Hash,
+        next: Hash,
+        grace: Duration,
+    ) -> Asked<'_, Renewal>;
+
+    /// A session that has neither ended nor expired.
+    fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>>;
+
+    /// Ends a session: its sockets close everywhere.
+    fn end_session(&self, key: SessionKey) -> Asked<'_, ()>;
+
+    /// Ends all sessions of a subject, and closes its sockets everywhere.
+    fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()>;
+
+    /// What somebody may do with each of these documents, in the same order.
+    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>>;
+
+    /// Makes a document that nobody knows yet the subject's own; `false`: somebody knows it.
+    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool>;
+
+    /// Gives a subject a role on a document or takes it, the owner's excepted; `false`: the subject owns it.
+    fn set_role(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        role: Option<Role>,
+        by: Subject,
+    ) -> Asked<'_, bool>;
+
+    /// Makes another subject the owner; who was, may edit from then on.
+    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()>;
+
+    /// Who may do what with a document by a right of their own, the owner first.
+    fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>>;
+
+    /// As [`Store::list`](super::Store::list), of the documents that `who` may read.
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>>;
+
+    /// Makes a share link.
+    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()>;
+
+    /// A document's share links that have not expired.
+    fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>>;
+
+    /// The share link with this secret, if it has not expired.
+    fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>>;
+
+    /// Ends a document's share link; `false` when it has no such link.
+    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool>;
+
+    /// Whose rights changed after a sequence number, oldest first, at most [`REVOCATIONS_PAGE`].
+    fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>>;
+
+    /// The newest revocation's number.
+    fn last_revocation(&self) -> Asked<'_, u64>;
+
+    /// What was done about a document's rights, newest first, at most `limit`.
+    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>>;
+}
+
+/// The most revocations that are read at once.
+pub const REVOCATIONS_PAGE: usize = 1_000;
+
+/// Whoever may hold a right: a user, or a share link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(pub String);
+
+/// Names a session. Known, it opens nothing: that takes a token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey(pub String);
+
+/// SHA-256 of a secret that only its bearer has.
+pub type Hash = [u8; 32];
+
+/// What somebody may do with a document; each may do what those before may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// May read it.
+    Viewer = 1,
+    /// May comment on it.
+    Commenter = 2,
+    /// May change it.
+    Editor = 3,
+    /// May share it and delete it.
+    Owner = 4,
+}
+
+impl Role {
+    /// All, the least first.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Commenter, Self::Editor, Self::Owner];
+
+    /// The role as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Commenter => "commenter",
+            Self::Editor => "editor",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// Reads what [`as_str`](Self::as_str) writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// Reads what a store keeps; none where it keeps none.
+    pub(super) fn of_number(number: i64) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|role| i64::from(*role as u8) == number)
+    }
+}
+
+/// The tenant of those who were not given another: its collections have plain names.
+pub const HOME: &str = "home";
+
+/// Whose a collection is: `acme:notes` is acme's, `notes` is [`HOME`]'s. There is no other way to name it, so nobody
+/// reaches another tenant's by naming it.
+#[must_use]
+pub fn tenant_of(collection: &Name) -> &str {
+    match collection.as_str().split_once(':') {
+        Some((tenant, _)) => tenant,
+        None => HOME,
+    }
+}
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Drawn at random.
+    pub id: Subject,
+    /// The tenant, unless an invitation names another.
+    pub tenant: String,
+    /// What it signs in by, in lower case.
+    pub login: String,
+    /// What others see.
+    pub name: String,
+    /// Argon2id, in the PHC form.
+    pub password: String,
+}
+
+/// By what right an account is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// There is none yet: it will own everything.
+    First,
+    /// Everybody may make one.
+    Open,
+    /// By an invitation.
+    Invited(Hash),
+}
+
+/// Why an account was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdded {
+    /// It would not be the first.
+    NotFirst,
+    /// Somebody signs in by this name already.
+    Taken,
+    /// There is no such invitation.
+    NotInvited,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name to us.
+    pub id: Subject,
+    /// Its tenant.
+    pub tenant: String,
+    /// What it signs in by.
+    pub login: String,
+    /// What others see.
+    pub name: String,
+    /// Argon2id, in the PHC form.
+    pub password: String,
+    /// The role on every document of the tenant.
+    pub role: Option<Role>,
+}
+
+/// A right to make an account.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// Of the code.
+    pub code: Hash,
+    /// Where the account will belong.
+    pub tenant: String,
+    /// What it will be on every document of the tenant.
+    pub role: Option<Role>,
+    /// How long it can be used.
+    pub lasts: Duration,
+}
+
+/// What came of a refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It was exchanged for the next.
+    Renewed,
+    /// Another tab exchanged it a moment ago: the session goes on, the next token is with that tab.
+    JustRenewed,
+    /// It was exchanged before: the session has ended.
+    Reused,
+    /// There is no such session any more.
+    Ended,
+}
+
+/// A session that has neither ended nor expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSession {
+    /// Whose it is.
+    pub user: User,
+    /// How long ago it was begun or renewed.
+    pub age: Duration,
+}
+
+/// Somebody, as far as rights on documents go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The user, if it is one.
+    pub user: Option<Subject>,
+    /// The tenant it belongs to.
+    pub tenant: Option<String>,
+    /// The role on every document of the tenant that others vouch for, besides what the store keeps.
+    pub role: Option<Role>,
+    /// The share links that it has opened.
+    pub links: Vec<Subject>,
+}
+
+/// What somebody may do with a document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Right {
+    /// Nothing, or this.
+    pub role: Option<Role>,
+    /// How long, where a share link gives it and expires.
+    pub lasts: Option<Duration>,
+}
+
+/// Somebody who may do something with a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub subject: Subject,
+    /// What it signs in by, and what others see, if it has an account here.
+    pub known: Option<(String, String)>,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// A share link to be made.
+#[derive(Debug, Clone)]
+pub struct NewLink {
+    /// Its name, drawn at random.
+    pub id: Subject,
+    /// The document that it opens.
+    pub doc: DocId,
+    /// What whoever opens it may do; never own.
+    pub role: Role,
+    /// Of what the address says.
+    pub secret: Hash,
+    /// Argon2id, in the PHC form.
+    pub password: Option<String>,
+    /// How long it opens anything.
+    pub lasts: Option<Duration>,
+}
+
+/// A share link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub id: Subject,
+    /// The document that it opens.
+    pub doc: DocId,
+    /// What whoever opens it may do.
+    pub role: Role,
+    /// Argon2id, in the PHC form.
+    pub password: Option<String>,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// That somebody's rights changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Its place among all.
+    pub sequence: u64,
+    /// Whose.
+    pub subject: Subject,
+    /// Only this session of the subject.
+    pub session: Option<SessionKey>,
+    /// Whether its sockets close; otherwise rights are looked up anew.
+    pub ends: bool,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who did it.
+    pub actor: Subject,
+    /// What: a word.
+    pub deed: String,
+    /// To whom.
+    pub subject: Option<Subject>,
+    /// How.
+    pub detail: Option<String>,
+}

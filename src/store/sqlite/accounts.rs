@@ -1,0 +1,804 @@
+//! People, in SQLite: each verb of [`Accounts`] is one of these functions within one transaction.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::read::{Fault, listed};
+use super::writer::Work;
+use crate::id::DocId;
+use crate::store::accounts::{
+    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Link, LiveSession, NewLink,
+    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
+    User, Who, tenant_of,
+};
+use crate::store::{ListQuery, Listed};
+
+/// The columns of an account.
+macro_rules! users {
+    () => {
+        "SELECT id, tenant, login, name, password, role FROM users"
+    };
+}
+
+/// The columns of a share link.
+macro_rules! links {
+    () => {
+        "SELECT id, collection, doc, role, password, expires_at_ms FROM links"
+    };
+}
+
+/// How long the newest revocations are kept. A node that has not read for so long has closed its sockets long before.
+const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
+
+/// A change, done by the writer's thread. It may be run more than once.
+struct Change<F>(F);
+
+impl<T, F> Work for Change<F>
+where
+    T: Send + 'static,
+    F: Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
+{
+    type Outcome = T;
+    const VERB: &'static str = "change accounts";
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<T> {
+        (self.0)(ledger.db(), now_ms())
+    }
+}
+
+impl SqliteStore {
+    fn change<T: Send + 'static>(
+        &self,
+        change: impl Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Asked<'_, T> {
+        self.writer.ask(Change(change)).boxed()
+    }
+
+    fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Asked<'_, T> {
+        self.readers
+            .read("read accounts", move |db| {
+                Ok::<T, Fault>(look(db, now_ms())?)
+            })
+            .boxed()
+    }
+}
+
+impl Accounts for SqliteStore {
+    fn any_user(&self) -> Asked<'_, bool> {
+        self.look(|db, _| any_user(db))
+    }
+
+    fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>> {
+        self.change(move |db, now| add_user(db, now, &user, admission))
+    }
+
+    fn user_by_login(&self, login: String) -> Asked<'_, Option<User>> {
+        self.look(move |db, _| {
+            db.prepare_cached(concat!(users!(), " WHERE login = ?1"))?
+                .query_row([login], |row| user(row, 0))
+                .optional()
+        })
+    }
+
+    fn user(&self, id: Subject) -> Asked<'_, Option<User>> {
+        self.look(move |db, _| {
+            db.prepare_cached(concat!(users!(), " WHERE id = ?1"))?
+                .query_row([id.0], |row| user(row, 0))
+                .optional()
+        })
+    }
+
+    fn set_password(
+        &self,
+        user: Subject,
+        password: String,
+        keep: Option<SessionKey>,
+    ) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            db.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?
+                .execute([&user.0, &password])?;
+            note(db, now, &user, "change password", None, Some(&user), None)?;
+            end_others(db, now, &user, keep.as_ref())
+        })
+    }
+
+    fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            let changed = db
+                .prepare_cached("UPDATE users SET role = ?2 WHERE id = ?1")?
+                .execute(params![user.0, number(role)])?;
+            note(
+                db,
+                now,
+                &by,
+                "set tenant role",
+                None,
+                Some(&user),
+                Some(word(role)),
+            )?;
+            revoke(db, now, &user, None, false)?;
+            Ok(changed > 0)
+        })
+    }
+
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            db.prepare_cached("DELETE FROM invitations WHERE expires_at_ms <= ?1")?
+                .execute([signed(now)])?;
+            db.prepare_cached(
+                "INSERT OR IGNORE INTO invitations (code, tenant, role, expires_at_ms)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                invitation.code,
+                invitation.tenant,
+                number(invitation.role),
+                signed(after(now, invitation.lasts))
+            ])?;
+            note(
+                db,
+                now,
+                &by,
+                "invite",
+                None,
+                None,
+                Some(word(invitation.role)),
+            )
+        })
+    }
+
+    fn begin_session(
+        &self,
+        key: SessionKey,
+        user: Subject,
+        refresh: Hash,
+        lasts: Duration,
+    ) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            db.prepare_cached("DELETE FROM sessions WHERE expires_at_ms <= ?1")?
+                .execute([signed(now)])?;
+            db.prepare_cached(
+                "INSERT INTO sessions (id, user_id, refresh, renewed_at_ms, expires_at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                key.0,
+                user.0,
+                refresh,
+                signed(now),
+                signed(after(now, lasts))
+            ])?;
+            note(db, now, &user, "sign in", None, None, None)
+        })
+    }
+
+    fn renew_session(
+        &self,
+        key: SessionKey,
+        refresh: Hash,
+        next: Hash,
+        grace: Duration,
+    ) -> Asked<'_, Renewal> {
+        self.change(move |db, now| renew_session(db, now, &key, refresh, next, grace))
+    }
+
+    fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
+        self.look(move |db, now| {
+            db.prepare_cached(
+                "SELECT s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role
+                 FROM sessions s
+                 JOIN users u ON u.id = s.user_id
+                 WHERE s.id = ?1 AND s.expires_at_ms > ?2",
+            )?
+            .query_row(params![key.0, signed(now)], |row| {
+                let renewed = row.get::<_, i64>(0)?.cast_unsigned();
+                Ok(LiveSession {
+                    user: user(row, 1)?,
+                    age: Duration::from_millis(now.saturating_sub(renewed)),
+                })
+            })
+            .optional()
+        })
+    }
+
+    fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
+        self.change(move |db, now| end_session(db, now, &key))
+    }
+
+    fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            note(
+                db,
+                now,
+                &by,
+                "sign out everywhere",
+                None,
+                Some(&subject),
+                None,
+            )?;
+            end_others(db, now, &subject, None)?;
+            // Also those who came with a token of another application, of whom no session is kept here.
+            revoke(db, now, &subject, None, true)
+        })
+    }
+
+    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
+        self.look(move |db, now| docs.iter().map(|doc| right(db, now, &who, doc)).collect())
+    }
+
+    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            let owned = db
+                .prepare_cached(
+                    "INSERT INTO grants (collection, id, subject, role)
+                     SELECT ?1, ?2, ?3, 4
+                     WHERE NOT EXISTS (SELECT 1 FROM grants WHERE collection = ?1 AND id = ?2)
+                       AND NOT EXISTS (SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2)",
+                )?
+                .execute([doc.collection.as_str(), doc.id.as_str(), &subject.0])?;
+            if owned > 0 {
+                note(db, now, &subject, "create", Some(&doc), None, None)?;
+            }
+            Ok(owned > 0)
+        })
+    }
+
+    fn set_role(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        role: Option<Role>,
+        by: Subject,
+    ) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            if grant_of(db, &doc, &subject)? == Some(Role::Owner) {
+                return Ok(false);
+            }
+            set_grant(db, &doc, &subject, role)?;
+            note(
+                db,
+                now,
+                &by,
+                "set role",
+                Some(&doc),
+                Some(&subject),
+                Some(word(role)),
+            )?;
+            revoke(db, now, &subject, None, false)?;
+            Ok(true)
+        })
+    }
+
+    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            let owners: Vec<String> = db
+                .prepare_cached(
+                    "SELECT subject FROM grants WHERE collection = ?1 AND id = ?2 AND role = 4",
+                )?
+                .query_map([doc.collection.as_str(), doc.id.as_str()], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for owner in owners.into_iter().map(Subject) {
+                set_grant(db, &doc, &owner, Some(Role::Editor))?;
+                revoke(db, now, &owner, None, false)?;
+            }
+            set_grant(db, &doc, &to, Some(Role::Owner))?;
+            revoke(db, now, &to, None, false)?;
+            note(db, now, &by, "transfer", Some(&doc), Some(&to), None)
+        })
+    }
+
+    fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>> {
+        self.look(move |db, _| {
+            db.prepare_cached(
+                "SELECT g.subject, g.role, u.login, u.name
+                 FROM grants g
+                 LEFT JOIN users u ON u.id = g.subject
+                 WHERE g.collection = ?1 AND g.id = ?2
+                 ORDER BY g.role DESC, u.name, g.subject",
+            )?
+            .query_map([doc.collection.as_str(), doc.id.as_str()], |row| {
+                let login: Option<String> = row.get(2)?;
+                let name: Option<String> = row.get(3)?;
+                Ok(Holder {
+                    subject: Subject(row.get(0)?),
+                    known: login.zip(name),
+                    role: role(row, 1)?.unwrap_or(Role::Viewer),
+                })
+            })?
+            .collect()
+        })
+    }
+
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>> {
+        self.readers
+            .read("list", move |db| list_for(db, &who, &query))
+            .boxed()
+    }
+
+    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            db.prepare_cached(
+                "INSERT INTO links
+                   (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                link.id.0,
+                link.doc.collection.as_str(),
+                link.doc.id.as_str(),
+                number(Some(link.role.min(Role::Editor))),
+                link.secret,
+                link.password,
+                link.lasts.map(|lasts| signed(after(now, lasts))),
+                signed(now)
+            ])?;
+            let (doc, role) = (&link.doc, word(Some(link.role)));
+            note(
+                db,
+                now,
+                &by,
+                "make link",
+                Some(doc),
+                Some(&link.id),
+                Some(role),
+            )
+        })
+    }
+
+    fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>> {
+        self.look(move |db, now| {
+            db.prepare_cached(concat!(
+                links!(),
+                " WHERE collection = ?1 AND doc = ?2 AND coalesce(expires_at_ms > ?3, 1)
+                 ORDER BY created_at_ms, id"
+            ))?
+            .query_map(
+                params![doc.collection.as_str(), doc.id.as_str(), signed(now)],
+                link,
+            )?
+            .collect()
+        })
+    }
+
+    fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>> {
+        self.look(move |db, now| {
+            db.prepare_cached(concat!(
+                links!(),
+                " WHERE secret = ?1 AND coalesce(expires_at_ms > ?2, 1)"
+            ))?
+            .query_row(params![secret, signed(now)], link)
+            .optional()
+        })
+    }
+
+    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            let ended = db
+                .prepare_cached("DELETE FROM links WHERE id = ?1 AND collection = ?2 AND doc = ?3")?
+                .execute([&link.0, doc.collection.as_str(), doc.id.as_str()])?;
+            if ended > 0 {
+                note(db, now, &by, "end link", Some(&doc), Some(&link), None)?;
+                revoke(db, now, &link, None, false)?;
+            }
+            Ok(ended > 0)
+        })
+    }
+
+    fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>> {
+        self.look(move |db, _| {
+            db.prepare_cached(
+                "SELECT sequence, subject, session, ends
+                 FROM revocations
+                 WHERE sequence > ?1
+                 ORDER BY sequence
+                 LIMIT ?2",
+            )?
+            .query_map(params![signed(since), REVOCATIONS_PAGE as i64], |row| {
+                Ok(Revocation {
+                    sequence: row.get::<_, i64>(0)?.cast_unsigned(),
+                    subject: Subject(row.get(1)?),
+                    session: row.get::<_, Option<String>>(2)?.map(SessionKey),
+                    ends: row.get(3)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    fn last_revocation(&self) -> Asked<'_, u64> {
+        self.look(|db, _| {
+            db.prepare_cached("SELECT coalesce(max(sequence), 0) FROM revocations")?
+                .query_row([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
+        })
+    }
+
+    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>> {
+        self.look(move |db, _| {
+            db.prepare_cached(
+                "SELECT at_ms, actor, deed, subject, detail
+                 FROM audit
+                 WHERE collection = ?1 AND doc = ?2
+                 ORDER BY number DESC
+                 LIMIT ?3",
+            )?
+            .query_map(
+                params![doc.collection.as_str(), doc.id.as_str(), limit as i64],
+                |row| {
+                    Ok(Deed {
+                        at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
+                        actor: Subject(row.get(1)?),
+                        deed: row.get(2)?,
+                        subject: row.get::<_, Option<String>>(3)?.map(Subject),
+                        detail: row.get(4)?,
+                    })
+                },
+            )?
+            .collect()
+        })
+    }
+}
+
+fn any_user(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM users LIMIT 1")?.exists([])
+}
+
+fn add_user(
+    db: &Connection,
+    now: u64,
+    user: &NewUser,
+    admission: Admission,
+) -> rusqlite::Result<Result<(), NotAdded>> {
+    let taken = db
+        .prepare_cached("SELECT 1 FROM users WHERE login = ?1")?
+        .exists([&user.login])?;
+    if taken {
+        return Ok(Err(NotAdded::Taken));
+    }
+    let (tenant, role) = match admission {
+        Admission::First if any_user(db)? => return Ok(Err(NotAdded::NotFirst)),
+        Admission::First => (user.tenant.clone(), Some(Role::Owner)),
+        Admission::Open => (user.tenant.clone(), None),
+        Admission::Invited(code) => match take_invitation(db, now, code)? {
+            Some(invited) => invited,
+            None => return Ok(Err(NotAdded::NotInvited)),
+        },
+    };
+    db.prepare_cached(
+        "INSERT INTO users (id, tenant, login, name, password, role, created_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        user.id.0,
+        tenant,
+        user.login,
+        user.name,
+        user.password,
+        number(role),
+        signed(now)
+    ])?;
+    note(
+        db,
+        now,
+        &user.id,
+        "make account",
+        None,
+        None,
+        Some(word(role)),
+    )?;
+    Ok(Ok(()))
+}
+
+fn take_invitation(
+    db: &Connection,
+    now: u64,
+    code: Hash,
+) -> rusqlite::Result<Option<(String, Option<Role>)>> {
+    db.prepare_cached(
+        "DELETE FROM invitations WHERE code = ?1 AND expires_at_ms > ?2 RETURNING tenant, role",
+    )?
+    .query_row(params![code, signed(now)], |row| {
+        Ok((row.get(0)?, role(row, 1)?))
+    })
+    .optional()
+}
+
+fn renew_session(
+    db: &Connection,
+    now: u64,
+    key: &SessionKey,
+    refresh: Hash,
+    next: Hash,
+    grace: Duration,
+) -> rusqlite::Result<Renewal> {
+    let found: Option<(Hash, Option<Hash>, i64)> = db
+        .prepare_cached(
+            "SELECT refresh, previous, renewed_at_ms
+             FROM sessions
+             WHERE id = ?1 AND expires_at_ms > ?2",
+        )?
+        .query_row(params![key.0, signed(now)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((newest, previous, renewed)) = found else {
+        return Ok(Renewal::Ended);
+    };
+    if newest == refresh {
+        db.prepare_cached(
+            "UPDATE sessions SET refresh = ?2, previous = ?3, renewed_at_ms = ?4 WHERE id = ?1",
+        )?
+        .execute(params![key.0, next, refresh, signed(now)])?;
+        return Ok(Renewal::Renewed);
+    }
+    let recently = now < after(renewed.cast_unsigned(), grace);
+    if previous == Some(refresh) && recently {
+        return Ok(Renewal::JustRenewed);
+    }
+    end_session(db, now, key)?;
+    Ok(Renewal::Reused)
+}
+
+fn end_session(db: &Connection, now: u64, key: &SessionKey) -> rusqlite::Result<()> {
+    let user: Option<String> = db
+        .prepare_cached("DELETE FROM sessions WHERE id = ?1 RETURNING user_id")?
+        .query_row([&key.0], |row| row.get(0))
+        .optional()?;
+    match user {
+        Some(user) => revoke(db, now, &Subject(user), Some(key), true),
+        None => Ok(()),
+    }
+}
+
+/// Ends the sessions of a user but one.
+fn end_others(
+    db: &Connection,
+    now: u64,
+    user: &Subject,
+    keep: Option<&SessionKey>,
+) -> rusqlite::Result<()> {
+    let keys: Vec<String> = db
+        .prepare_cached("SELECT id FROM sessions WHERE user_id = ?1")?
+        .query_map([&user.0], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for key in keys.into_iter().map(SessionKey) {
+        if Some(&key) != keep {
+            end_session(db, now, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
+fn right(db: &Connection, now: u64, who: &Who, doc: &DocId) -> rusqlite::Result<Right> {
+    let mut right = Right::default();
+    if let Some(user) = &who.user {
+        // Nobody but by a share link reaches into another tenant.
+        let tenant = tenant_of(&doc.collection);
+        if who.tenant.as_deref() == Some(tenant) {
+            let own = grant_of(db, doc, user)?;
+            right.role = tenant_role(db, user, tenant)?.max(own).max(who.role);
+        }
+    }
+    for id in &who.links {
+        let link: Option<(Option<Role>, Option<i64>)> = db
+            .prepare_cached(
+                "SELECT role, expires_at_ms
+                 FROM links
+                 WHERE id = ?1 AND collection = ?2 AND doc = ?3
+                   AND coalesce(expires_at_ms > ?4, 1)",
+            )?
+            .query_row(
+                params![id.0, doc.collection.as_str(), doc.id.as_str(), signed(now)],
+                |row| Ok((role(row, 0)?, row.get(1)?)),
+            )
+            .optional()?;
+        let Some((role, expires)) = link else {
+            continue;
+        };
+        if role > right.role {
+            let lasts = |at: i64| Duration::from_millis(at.cast_unsigned().saturating_sub(now));
+            right = Right {
+                role,
+                lasts: expires.map(lasts),
+            };
+        }
+    }
+    Ok(right)
+}
+
+fn tenant_role(db: &Connection, user: &Subject, tenant: &str) -> rusqlite::Result<Option<Role>> {
+    let found = db
+        .prepare_cached("SELECT role FROM users WHERE id = ?1 AND tenant = ?2")?
+        .query_row([user.0.as_str(), tenant], |row| role(row, 0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+fn grant_of(db: &Connection, doc: &DocId, subject: &Subject) -> rusqlite::Result<Option<Role>> {
+    let found = db
+        .prepare_cached(
+            "SELECT role FROM grants WHERE collection = ?1 AND id = ?2 AND subject = ?3",
+        )?
+        .query_row(
+            [doc.collection.as_str(), doc.id.as_str(), &subject.0],
+            |row| role(row, 0),
+        )
+        .optional()?;
+    Ok(found.flatten())
+}
+
+fn set_grant(
+    db: &Connection,
+    doc: &DocId,
+    subject: &Subject,
+    role: Option<Role>,
+) -> rusqlite::Result<()> {
+    let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+    match role {
+        Some(role) => db
+            .prepare_cached(
+                "INSERT INTO grants (collection, id, subject, role)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (collection, id, subject) DO UPDATE SET role = excluded.role",
+            )?
+            .execute(params![collection, id, subject.0, number(Some(role))])?,
+        None => db
+            .prepare_cached(
+                "DELETE FROM grants WHERE collection = ?1 AND id = ?2 AND subject = ?3",
+            )?
+            .execute([collection, id, &subject.0])?,
+    };
+    Ok(())
+}
+
+fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
+    let tenant = tenant_of(&query.collection);
+    let Some(user) = who
+        .user
+        .as_ref()
+        .filter(|_| who.tenant.as_deref() == Some(tenant))
+    else {
+        return Ok(Vec::new());
+    };
+    let sees_all = tenant_role(db, user, tenant)?.max(who.role).is_some();
+    let mut statement = db.prepare_cached(
+        "SELECT collection, id, title, created_at_ms, updated_at_ms,
+           (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
+         FROM documents d
+         WHERE live = 1 AND collection = ?1
+           AND (updated_at_ms, id) < (?2, ?3) AND instr(title_folded, ?4) > 0
+           AND (?6 OR EXISTS (
+             SELECT 1 FROM grants g
+             WHERE g.subject = ?7 AND g.collection = d.collection AND g.id = d.id))
+         ORDER BY updated_at_ms DESC, id DESC
+         LIMIT ?5",
+    )?;
+    // No id is as large as this: the first page begins before it.
+    let (at_ms, id) = match &query.after {
+        Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
+        None => (i64::MAX, "\u{10ffff}"),
+    };
+    let title = query.title.as_deref().unwrap_or_default().to_lowercase();
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![
+        query.collection.as_str(),
+        at_ms,
+        id,
+        title,
+        limit,
+        sees_all,
+        user.0
+    ])?;
+    let mut list = Vec::new();
+    while let Some(row) = rows.next()? {
+        list.push(listed(row)?);
+    }
+    Ok(list)
+}
+
+/// Tells every node that a subject's rights changed.
+fn revoke(
+    db: &Connection,
+    now: u64,
+    subject: &Subject,
+    session: Option<&SessionKey>,
+    ends: bool,
+) -> rusqlite::Result<()> {
+    let forgotten = now.saturating_sub(REVOCATIONS_KEPT.as_millis() as u64);
+    db.prepare_cached("DELETE FROM revocations WHERE at_ms < ?1")?
+        .execute([signed(forgotten)])?;
+    db.prepare_cached(
+        "INSERT INTO revocations (at_ms, subject, session, ends) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        signed(now),
+        subject.0,
+        session.map(|key| &key.0),
+        ends
+    ])?;
+    Ok(())
+}
+
+/// Writes a line of the audit log.
+fn note(
+    db: &Connection,
+    now: u64,
+    actor: &Subject,
+    deed: &str,
+    doc: Option<&DocId>,
+    subject: Option<&Subject>,
+    detail: Option<&str>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        signed(now),
+        actor.0,
+        deed,
+        doc.map(|doc| doc.collection.as_str()),
+        doc.map(|doc| doc.id.as_str()),
+        subject.map(|subject| &subject.0),
+        detail
+    ])?;
+    Ok(())
+}
+
+fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+    Ok(User {
+        id: Subject(row.get(first)?),
+        tenant: row.get(first + 1)?,
+        login: row.get(first + 2)?,
+        name: row.get(first + 3)?,
+        password: row.get(first + 4)?,
+        role: role(row, first + 5)?,
+    })
+}
+
+fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
+    let (collection, id): (String, String) = (row.get(1)?, row.get(2)?);
+    let doc = DocId::parse(&collection, &id).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(Link {
+        id: Subject(row.get(0)?),
+        doc,
+        role: role(row, 3)?.unwrap_or(Role::Viewer),
+        password: row.get(4)?,
+        expires_at_ms: row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
+    })
+}
+
+fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Role>> {
+    row.get(column).map(Role::of_number)
+}
+
+fn number(role: Option<Role>) -> i64 {
+    role.map_or(0, |role| i64::from(role as u8))
+}
+
+fn word(role: Option<Role>) -> &'static str {
+    role.map_or("none", Role::as_str)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
+}
+
+fn after(at_ms: u64, lasts: Duration) -> u64 {
+    at_ms.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// As SQLite keeps it. A time that is later than it can keep is as late as it can keep.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,70 @@
+/** One's own portrait as the way to one's account: password, invitations, signing out. */
+
+import { changePassword, invite, signOut, type Me } from "../lib/api";
+import { h } from "../lib/dom";
+import { colorOf, initials } from "../lib/person";
+import { sentence } from "../pages/access";
+import { popover } from "./popover";
+
+type User = NonNullable<Me["user"]>;
+
+export function accountButton(user: User, passwordCharsMin: number): HTMLElement {
+  const title = `You are ${user.name}. Your account`;
+  const button = h("button", { type: "button", class: "avatar own", title, "aria-label": title, "aria-haspopup": "dialog", "data-initials": initials(user.name) });
+  button.style.setProperty("--color", colorOf(user.name));
+  const panel = popover("Your account", [content(user, passwordCharsMin)]);
+  button.addEventListener("click", () => panel.open(button.getBoundingClientRect()));
+  return button;
+}
+
+function content(user: User, passwordCharsMin: number): HTMLElement {
+  const error = h("p", { class: "field-error", role: "alert" });
+  const word = h("p", { class: "hint", role: "status" });
+  const act = (done: Promise<unknown>): void => {
+    error.textContent = word.textContent = "";
+    done.catch((reason: unknown) => (error.textContent = sentence(reason)));
+  };
+  const leave = (everywhere: boolean): void => act(signOut(everywhere).then(() => location.assign("/")));
+  const who = h("p", { class: "account-name" }, h("strong", {}, user.name), user.login && h("span", {}, user.login));
+  if (!user.may_sign_out) return h("div", { class: "small-form" }, who);
+
+  const present = h("input", { type: "password", id: "present-password", autocomplete: "current-password", required: true });
+  const next = h("input", { type: "password", id: "next-password", autocomplete: "new-password", required: true, minlength: passwordCharsMin });
+  const form = h(
+    "form",
+    { class: "small-form" },
+    h("label", { class: "field", for: "present-password" }, "Present password", present),
+    h("label", { class: "field", for: "next-password" }, "New password", next),
+    h("div", { class: "form-actions" }, h("button", { type: "submit", class: "primary" }, "Change password")),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    act(
+      changePassword(present.value, next.value).then(() => {
+        form.reset();
+        word.textContent = "The password is changed, and your other sessions are ended.";
+      }),
+    );
+  });
+  const address = h("input", { type: "text", id: "invitation", readonly: true });
+  const addressRow = h("label", { class: "field", for: "invitation", hidden: true }, "Send this address; it is good once, for a week", address);
+  const inviteButton = h("button", { type: "button", class: "quiet", onclick: () => act(invited()) }, "Invite somebody");
+  const invited = async (): Promise<void> => {
+    const { code } = await invite();
+    address.value = `${location.origin}/#invitation=${code}`;
+    addressRow.hidden = false;
+    address.select();
+  };
+  return h(
+    "div",
+    { class: "small-form" },
+    who,
+    h("details", {}, h("summary", {}, "Change password"), form),
+    user.role === "owner" && inviteButton,
+    user.role === "owner" && addressRow,
+    error,
+    word,
+    h("button", { type: "button", class: "quiet", onclick: () => leave(false) }, "Sign out"),
+    h("button", { type: "button", class: "quiet", onclick: () => leave(true) }, "Sign out everywhere"),
+  );
+}

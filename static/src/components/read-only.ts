@@ -1,0 +1,27 @@
+/** Says why there is nothing to write with, and that the session is over. */
+
+import { UNTITLED } from "../lib/api";
+import { fill, h } from "../lib/dom";
+import type { Store } from "../lib/store";
+import { mayWrite, type EditorState } from "../pages/state";
+
+export function readOnly(store: Store<EditorState>): HTMLElement {
+  // A reader has no field with the title's heading in it, and finds the text by its heading.
+  const heading = h("h1", { class: "sr-only" });
+  const words = h("div", { role: "status" });
+  const isReading = (state: Readonly<EditorState>): boolean => state.document === "ready" && state.taken !== "document" && !mayWrite(state);
+  store.watch(["role", "taken", "document", "title"], (state) => {
+    heading.hidden = !isReading(state);
+    heading.textContent = state.title || UNTITLED;
+  });
+  store.watch(["role", "taken", "document", "isSignedOut"], (state) => {
+    const why = state.taken === "pen" ? "You may no longer change this document, only read it." : "You may read this document, and not change it.";
+    const again = h("a", { href: "/", target: "_blank" }, "Sign in again");
+    fill(
+      words,
+      isReading(state) && h("p", { class: "read-only" }, why),
+      state.isSignedOut && h("p", { class: "read-only" }, "You are signed out. What is not saved is kept while this page is open. ", again),
+    );
+  });
+  return h("div", {}, heading, words);
+}

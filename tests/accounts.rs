@@ -1,0 +1,550 @@
+//! What every store that keeps people promises about them. One suite for all such stores.
+
+use std::time::Duration;
+
+use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
+use copydesk::log::{Change, Entry, Revision, SubmitId};
+use copydesk::ot::{Content, Kind};
+use copydesk::store::{
+    Accounts, Admission, Batch, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded, Renewal,
+    Role, SessionKey, SqliteSettings, SqliteStore, Store, Subject, Who,
+};
+use tempfile::TempDir;
+
+/// A store that keeps people, empty.
+trait Factory {
+    fn accounts(&self) -> &dyn Accounts;
+
+    fn store(&self) -> &dyn Store;
+}
+
+struct InFolder {
+    store: SqliteStore,
+    /// Removed with the store.
+    _folder: TempDir,
+}
+
+impl InFolder {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let settings = SqliteSettings {
+            folder: folder.path().to_owned(),
+            ..SqliteSettings::default()
+        };
+        Self {
+            store: SqliteStore::open(&settings).unwrap(),
+            _folder: folder,
+        }
+    }
+}
+
+impl Factory for InFolder {
+    fn accounts(&self) -> &dyn Accounts {
+        &self.store
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+}
+
+/// Each of these runs on every store.
+macro_rules! suite {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::InFolder::new()).await;
+            })*
+        }
+    };
+}
+
+suite![
+    first_account_is_made_once_and_owns_everything,
+    a_login_is_taken_once,
+    an_invitation_is_used_once,
+    a_refresh_token_is_exchanged_once,
+    a_second_tab_is_no_thief_for_a_moment,
+    a_stale_refresh_token_ends_the_session,
+    a_new_password_ends_the_other_sessions,
+    a_session_expires,
+    rights_are_the_most_that_anything_gives,
+    a_tenant_is_not_reached_from_another,
+    a_document_is_owned_by_who_was_first,
+    a_document_that_has_a_log_is_nobodys_to_take,
+    the_owner_changes_only_by_transfer,
+    a_link_opens_its_document_until_it_ends,
+    a_link_expires,
+    a_list_shows_what_may_be_read,
+    revocations_are_told_in_order,
+    deeds_are_kept,
+];
+
+const DAY: Duration = Duration::from_hours(24);
+const NO_TIME: Duration = Duration::ZERO;
+
+fn subject(name: &str) -> Subject {
+    Subject(name.to_owned())
+}
+
+fn key(name: &str) -> SessionKey {
+    SessionKey(name.to_owned())
+}
+
+fn hash(seed: u8) -> Hash {
+    [seed; 32]
+}
+
+fn doc(id: &str) -> DocId {
+    DocId::parse("notes", id).unwrap()
+}
+
+fn new_user(name: &str, tenant: &str) -> NewUser {
+    NewUser {
+        id: subject(name),
+        tenant: tenant.to_owned(),
+        login: format!("{name}@example.org"),
+        name: name.to_uppercase(),
+        password: format!("hash of {name}"),
+    }
+}
+
+fn who(name: &str, tenant: &str) -> Who {
+    Who {
+        user: Some(subject(name)),
+        tenant: Some(tenant.to_owned()),
+        role: None,
+        links: Vec::new(),
+    }
+}
+
+fn guest(link: &str) -> Who {
+    Who {
+        user: None,
+        tenant: None,
+        role: None,
+        links: vec![subject(link)],
+    }
+}
+
+fn link(id: &str, role: Role, secret: u8) -> NewLink {
+    NewLink {
+        id: subject(id),
+        doc: doc("plan"),
+        role,
+        secret: hash(secret),
+        password: None,
+        lasts: None,
+    }
+}
+
+async fn add(accounts: &dyn Accounts, name: &str) {
+    let added = accounts
+        .add_user(new_user(name, "home"), Admission::Open)
+        .await;
+    assert_eq!(added.unwrap(), Ok(()));
+}
+
+async fn role(accounts: &dyn Accounts, who: &Who, doc: DocId) -> Option<Role> {
+    let rights = accounts.rights(who.clone(), vec![doc]).await.unwrap();
+    rights[0].role
+}
+
+/// Ann's document, as its first op would make it.
+async fn create(store: &dyn Store, doc: &DocId) {
+    let lease = store.claim(doc, NodeId(1)).await.unwrap();
+    let entry = Entry {
+        revision: lease.head.next(),
+        epoch: lease.fence.epoch,
+        id: SubmitId {
+            author: UserId::new("ann"),
+            client: ClientId::parse("A").unwrap(),
+            seq: 1,
+        },
+        at_ms: 1_000,
+        change: Change::Create(Content::create(Kind::TextUnicode, None).unwrap()),
+    };
+    let batch = Batch {
+        doc: doc.clone(),
+        fence: lease.fence,
+        entries: vec![entry.into()],
+    };
+    assert_eq!(store.append(vec![batch]).await.unwrap(), [Ok(())]);
+    assert_eq!(lease.head, Revision::ZERO);
+}
+
+async fn first_account_is_made_once_and_owns_everything(kept: impl Factory) {
+    let accounts = kept.accounts();
+    assert!(!accounts.any_user().await.unwrap());
+    let (ann, bob) = (new_user("ann", "home"), new_user("bob", "home"));
+    assert_eq!(
+        accounts.add_user(ann, Admission::First).await.unwrap(),
+        Ok(())
+    );
+    assert!(accounts.any_user().await.unwrap());
+    let second = accounts.add_user(bob, Admission::First).await.unwrap();
+    assert_eq!(second, Err(NotAdded::NotFirst));
+    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+    assert_eq!(ann.role, Some(Role::Owner));
+    assert_eq!(
+        role(accounts, &who("ann", "home"), doc("any")).await,
+        Some(Role::Owner)
+    );
+}
+
+async fn a_login_is_taken_once(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    let mut imitator = new_user("other", "home");
+    imitator.login = "ann@example.org".to_owned();
+    let again = accounts.add_user(imitator, Admission::Open).await.unwrap();
+    assert_eq!(again, Err(NotAdded::Taken));
+    let found = accounts.user_by_login("ann@example.org".to_owned()).await;
+    assert_eq!(found.unwrap().unwrap().id, subject("ann"));
+    assert_eq!(
+        accounts.user_by_login("eve".to_owned()).await.unwrap(),
+        None
+    );
+}
+
+async fn an_invitation_is_used_once(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let invitation = |seed, lasts| Invitation {
+        code: hash(seed),
+        tenant: "acme".to_owned(),
+        role: Some(Role::Viewer),
+        lasts,
+    };
+    for (seed, lasts) in [(1, DAY), (2, NO_TIME)] {
+        let invited = accounts.invite(invitation(seed, lasts), subject("ann"));
+        invited.await.unwrap();
+    }
+    let add =
+        |name, seed| accounts.add_user(new_user(name, "home"), Admission::Invited(hash(seed)));
+    assert_eq!(add("ann", 1).await.unwrap(), Ok(()));
+    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+    assert_eq!(
+        (ann.tenant.as_str(), ann.role),
+        ("acme", Some(Role::Viewer))
+    );
+    for seed in [1, 2, 3] {
+        assert_eq!(add("bob", seed).await.unwrap(), Err(NotAdded::NotInvited));
+    }
+}
+
+async fn session(accounts: &dyn Accounts) {
+    add(accounts, "ann").await;
+    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), DAY);
+    begun.await.unwrap();
+}
+
+async fn renew(accounts: &dyn Accounts, old: u8, next: u8, grace: Duration) -> Renewal {
+    let renewed = accounts.renew_session(key("s"), hash(old), hash(next), grace);
+    renewed.await.unwrap()
+}
+
+async fn a_refresh_token_is_exchanged_once(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
+    assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Renewed);
+    let live = accounts.session(key("s")).await.unwrap().unwrap();
+    assert_eq!(live.user.id, subject("ann"));
+    assert!(live.age < DAY);
+}
+
+async fn a_second_tab_is_no_thief_for_a_moment(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
+    assert_eq!(renew(accounts, 1, 9, DAY).await, Renewal::JustRenewed);
+    // The first tab's token is still the newest.
+    assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Renewed);
+}
+
+async fn a_stale_refresh_token_ends_the_session(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    assert_eq!(renew(accounts, 1, 2, NO_TIME).await, Renewal::Renewed);
+    assert_eq!(renew(accounts, 1, 9, NO_TIME).await, Renewal::Reused);
+    assert_eq!(accounts.session(key("s")).await.unwrap(), None);
+    // The thief's or the owner's newest token, nobody knows which: it opens nothing.
+    assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Ended);
+    let told = accounts.revocations(0).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].subject, subject("ann"));
+    assert_eq!(told[0].session, Some(key("s")));
+    assert!(told[0].ends);
+}
+
+async fn a_new_password_ends_the_other_sessions(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    let other = accounts.begin_session(key("other"), subject("ann"), hash(7), DAY);
+    other.await.unwrap();
+    let changed = accounts.set_password(subject("ann"), "new".to_owned(), Some(key("s")));
+    changed.await.unwrap();
+    assert_eq!(accounts.session(key("other")).await.unwrap(), None);
+    let live = accounts.session(key("s")).await.unwrap().unwrap();
+    assert_eq!(live.user.password, "new");
+    let ended = accounts.end_sessions_of(subject("ann"), subject("ann"));
+    ended.await.unwrap();
+    assert_eq!(accounts.session(key("s")).await.unwrap(), None);
+}
+
+async fn a_session_expires(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), NO_TIME);
+    begun.await.unwrap();
+    assert_eq!(accounts.session(key("s")).await.unwrap(), None);
+    assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Ended);
+}
+
+async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    add(accounts, "bob").await;
+    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    let mut bob = who("bob", "home");
+    assert_eq!(role(accounts, &bob, doc("plan")).await, None);
+    assert_eq!(role(accounts, &bob, doc("no such")).await, None);
+    let given = accounts.set_role(
+        doc("plan"),
+        subject("bob"),
+        Some(Role::Viewer),
+        subject("ann"),
+    );
+    assert!(given.await.unwrap());
+    assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Viewer));
+    let made = accounts.add_link(link("l", Role::Editor, 5), subject("ann"));
+    made.await.unwrap();
+    bob.links.push(subject("l"));
+    assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Editor));
+    bob.links.clear();
+    let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Commenter), subject("ann"));
+    assert!(tenant.await.unwrap());
+    assert_eq!(
+        role(accounts, &bob, doc("plan")).await,
+        Some(Role::Commenter)
+    );
+    assert_eq!(
+        role(accounts, &bob, doc("other")).await,
+        Some(Role::Commenter)
+    );
+    let taken = accounts.set_role(doc("plan"), subject("bob"), None, subject("ann"));
+    assert!(taken.await.unwrap());
+    let tenant = accounts.set_tenant_role(subject("bob"), None, subject("ann"));
+    assert!(tenant.await.unwrap());
+    assert_eq!(role(accounts, &bob, doc("plan")).await, None);
+}
+
+async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let acme = accounts.add_user(new_user("eve", "acme"), Admission::First);
+    assert_eq!(acme.await.unwrap(), Ok(()));
+    let (theirs, ours) = (DocId::parse("acme:notes", "plan").unwrap(), doc("plan"));
+    let eve = who("eve", "acme");
+    assert_eq!(
+        role(accounts, &eve, theirs.clone()).await,
+        Some(Role::Owner)
+    );
+    assert_eq!(role(accounts, &eve, ours.clone()).await, None);
+    // Not even where somebody gave her a role by mistake.
+    let given = accounts.set_role(
+        ours.clone(),
+        subject("eve"),
+        Some(Role::Editor),
+        subject("ann"),
+    );
+    assert!(given.await.unwrap());
+    assert_eq!(role(accounts, &eve, ours.clone()).await, None);
+    // And not by saying that she belongs elsewhere.
+    assert_eq!(role(accounts, &who("eve", "home"), theirs).await, None);
+}
+
+async fn a_document_is_owned_by_who_was_first(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    add(accounts, "bob").await;
+    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    assert!(!accounts.own(doc("plan"), subject("bob")).await.unwrap());
+    assert!(!accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    assert_eq!(
+        role(accounts, &who("ann", "home"), doc("plan")).await,
+        Some(Role::Owner)
+    );
+    assert_eq!(role(accounts, &who("bob", "home"), doc("plan")).await, None);
+}
+
+async fn a_document_that_has_a_log_is_nobodys_to_take(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    create(kept.store(), &doc("old")).await;
+    assert!(!accounts.own(doc("old"), subject("ann")).await.unwrap());
+    assert_eq!(role(accounts, &who("ann", "home"), doc("old")).await, None);
+}
+
+async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    add(accounts, "bob").await;
+    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, subject("ann"));
+    assert!(!demoted.await.unwrap());
+    let handed = accounts.transfer(doc("plan"), subject("bob"), subject("ann"));
+    handed.await.unwrap();
+    let holders = accounts.holders(doc("plan")).await.unwrap();
+    let named = |at: usize| (holders[at].subject.0.as_str(), holders[at].role);
+    assert_eq!(
+        [named(0), named(1)],
+        [("bob", Role::Owner), ("ann", Role::Editor)]
+    );
+    assert_eq!(
+        holders[0].known,
+        Some(("bob@example.org".to_owned(), "BOB".to_owned()))
+    );
+}
+
+async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let made = accounts.add_link(link("l", Role::Owner, 5), subject("ann"));
+    made.await.unwrap();
+    let found = accounts.link_by_secret(hash(5)).await.unwrap().unwrap();
+    // A link makes nobody an owner.
+    assert_eq!((found.id, found.role), (subject("l"), Role::Editor));
+    assert_eq!(accounts.link_by_secret(hash(6)).await.unwrap(), None);
+    assert_eq!(
+        role(accounts, &guest("l"), doc("plan")).await,
+        Some(Role::Editor)
+    );
+    assert_eq!(role(accounts, &guest("l"), doc("other")).await, None);
+    let elsewhere = accounts.end_link(doc("other"), subject("l"), subject("ann"));
+    assert!(!elsewhere.await.unwrap());
+    let ended = accounts.end_link(doc("plan"), subject("l"), subject("ann"));
+    assert!(ended.await.unwrap());
+    assert_eq!(role(accounts, &guest("l"), doc("plan")).await, None);
+    assert_eq!(accounts.links(doc("plan")).await.unwrap(), []);
+}
+
+async fn a_link_expires(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let expired = NewLink {
+        lasts: Some(NO_TIME),
+        ..link("old", Role::Viewer, 5)
+    };
+    let lasting = NewLink {
+        lasts: Some(DAY),
+        ..link("new", Role::Viewer, 6)
+    };
+    accounts.add_link(expired, subject("ann")).await.unwrap();
+    accounts.add_link(lasting, subject("ann")).await.unwrap();
+    assert_eq!(role(accounts, &guest("old"), doc("plan")).await, None);
+    assert_eq!(accounts.link_by_secret(hash(5)).await.unwrap(), None);
+    let right = accounts
+        .rights(guest("new"), vec![doc("plan")])
+        .await
+        .unwrap()[0];
+    assert_eq!(right.role, Some(Role::Viewer));
+    assert!(
+        right
+            .lasts
+            .is_some_and(|lasts| lasts > NO_TIME && lasts <= DAY)
+    );
+    let links = accounts.links(doc("plan")).await.unwrap();
+    assert_eq!(links.len(), 1);
+    assert_eq!(links[0].id, subject("new"));
+}
+
+async fn a_list_shows_what_may_be_read(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    add(accounts, "bob").await;
+    for id in ["one", "two"] {
+        assert!(accounts.own(doc(id), subject("ann")).await.unwrap());
+        create(kept.store(), &doc(id)).await;
+    }
+    create(kept.store(), &doc("nobodys")).await;
+    let given = accounts.set_role(
+        doc("two"),
+        subject("bob"),
+        Some(Role::Viewer),
+        subject("ann"),
+    );
+    assert!(given.await.unwrap());
+    let list = async |who: Who| -> Vec<String> {
+        let query = ListQuery {
+            collection: Name::parse("notes").unwrap(),
+            limit: 10,
+            after: None,
+            title: None,
+        };
+        let found = accounts.list_for(who, query).await.unwrap();
+        let mut ids: Vec<_> = found.iter().map(|it| it.doc.id.to_string()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(list(who("ann", "home")).await, ["one", "two"]);
+    assert_eq!(list(who("bob", "home")).await, ["two"]);
+    assert!(list(who("bob", "acme")).await.is_empty());
+    assert!(list(guest("l")).await.is_empty());
+    let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"));
+    assert!(tenant.await.unwrap());
+    assert_eq!(list(who("bob", "home")).await, ["nobodys", "one", "two"]);
+}
+
+async fn revocations_are_told_in_order(kept: impl Factory) {
+    let accounts = kept.accounts();
+    assert_eq!(accounts.last_revocation().await.unwrap(), 0);
+    for name in ["ann", "bob", "eve"] {
+        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), subject("x"));
+        assert!(set.await.unwrap());
+    }
+    let all = accounts.revocations(0).await.unwrap();
+    let names: Vec<_> = all.iter().map(|it| it.subject.0.as_str()).collect();
+    assert_eq!(names, ["ann", "bob", "eve"]);
+    assert!(all.iter().all(|it| !it.ends && it.session.is_none()));
+    assert_eq!(
+        accounts.revocations(all[1].sequence).await.unwrap(),
+        all[2..]
+    );
+    assert_eq!(accounts.last_revocation().await.unwrap(), all[2].sequence);
+}
+
+async fn deeds_are_kept(kept: impl Factory) {
+    let accounts = kept.accounts();
+    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    let set = accounts.set_role(
+        doc("plan"),
+        subject("bob"),
+        Some(Role::Editor),
+        subject("ann"),
+    );
+    assert!(set.await.unwrap());
+    let made = accounts.add_link(link("l", Role::Viewer, 1), subject("ann"));
+    made.await.unwrap();
+    let handed = accounts.transfer(doc("plan"), subject("bob"), subject("ann"));
+    handed.await.unwrap();
+    let deeds = accounts.audit(doc("plan"), 3).await.unwrap();
+    let told: Vec<_> = deeds
+        .iter()
+        .map(|it| {
+            let subject = it.subject.as_ref().map(|it| it.0.as_str());
+            (
+                it.actor.0.as_str(),
+                it.deed.as_str(),
+                subject,
+                it.detail.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("ann", "transfer", Some("bob"), None),
+            ("ann", "make link", Some("l"), Some("viewer")),
+            ("ann", "set role", Some("bob"), Some("editor")),
+        ]
+    );
+}

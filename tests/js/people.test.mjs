@@ -1,0 +1,579 @@
+// People, seen from outside: who comes in, as whom, what they may do, and how soon that ends.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { Browser } from './browser.mjs';
+import { Client, TEXT, takeWarnings } from './client.mjs';
+import { Server } from './server.mjs';
+import { called, refused, until } from './wait.mjs';
+import { Wire } from './wire.mjs';
+
+const PATIENCE_MS = { downgrade: 1_000, revocation: 5_000 };
+
+describe('accounts', () => {
+  let server;
+  let admin;
+  before(async () => {
+    server = await Server.start({ open: false, env: { COPYDESK__AUTH__REGISTRATION: 'open' } });
+  });
+  after(() => server?.stop());
+
+  let people = 0;
+  /** Somebody new, whose login nobody has. */
+  const newcomer = () => Browser.registered(server, `person-${(people += 1)}`);
+  const loginOf = async (browser) => (await browser.me()).user.login;
+  let documents = 0;
+  /** A document of somebody's, with their client. */
+  const documentOf = async (browser, text = 'Hello') => {
+    const client = await browser.client();
+    const doc = client.doc(`secret-${(documents += 1)}`);
+    await called((done) => doc.create(text, TEXT.uri, done), 'create');
+    await called((done) => doc.subscribe(done), 'subscribe');
+    return { client, doc, id: doc.id };
+  };
+
+  test('the first account owns everything, and is made once', async () => {
+    const stranger = new Browser(server);
+    assert.equal((await stranger.me()).needs_setup, true);
+    admin = await Browser.registered(server, 'Admin@Example.org');
+    const me = await admin.me();
+    assert.equal(me.needs_setup, false);
+    assert.equal(me.user.login, 'admin@example.org');
+    assert.equal(me.user.role, 'owner');
+    const second = await newcomer();
+    assert.equal((await second.me()).user.role, null);
+  });
+
+  test('cookies are out of reach of scripts and other sites', async () => {
+    const response = await fetch(`${server.http}/api/sign-in`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', 'x-copydesk': '1' },
+      body: JSON.stringify({ login: 'admin@example.org', password: 'password of Admin@Example.org' }),
+    });
+    assert.equal(response.status, 200);
+    const lines = response.headers.getSetCookie();
+    assert.equal(lines.length, 2);
+    for (const line of lines) assert.match(line, /; HttpOnly; SameSite=Strict; Path=\/; Max-Age=\d+$/);
+    assert.equal(await response.text(), '{}');
+    assert.equal(response.headers.get('cache-control'), 'no-store');
+  });
+
+  test('a wrong password and a wrong name are answered alike, and guessing is slowed', async () => {
+    const ann = await newcomer();
+    const login = await loginOf(ann);
+    const stranger = new Browser(server);
+    const answers = [];
+    for (const name of [login, 'nobody-at-all']) {
+      answers.push(await stranger.post('/api/sign-in', { login: name, password: 'not this one' }));
+    }
+    assert.deepEqual(answers.map(({ status }) => status), [403, 403]);
+    assert.deepEqual(answers[0].body, answers[1].body);
+    let slowed;
+    for (let n = 0; n < 8 && !slowed; n++) {
+      const answer = await stranger.post('/api/sign-in', { login, password: 'not this one' });
+      if (answer.status === 429) slowed = answer;
+    }
+    assert.ok(Number(slowed?.headers.get('retry-after')) >= 1, 'guessing is slowed');
+    // Whoever is signed in is not touched by that, nor is another account.
+    assert.equal((await ann.me()).user.login, login);
+    const other = await newcomer();
+    const back = await new Browser(server).post('/api/sign-in', { login: await loginOf(other), password: `password of ${await loginOf(other)}` });
+    assert.equal(back.status, 200);
+  });
+
+  test('without a session there is no socket, no list and no document', async () => {
+    const stranger = new Browser(server);
+    assert.equal((await stranger.wire()).status, 401);
+    for (const path of ['/api/documents', '/api/documents/docs/secret-1', '/api/documents/docs/secret-1/people']) {
+      assert.equal((await stranger.get(path)).status, 401, path);
+    }
+    for (const forged of ['x', 'x.9999999999.AAAA', '.9999999999.']) {
+      stranger.cookies.set('copydesk_access', forged);
+      assert.equal((await stranger.wire()).status, 401);
+    }
+  });
+
+  test("another site's page may neither open a socket nor change anything", async () => {
+    const ann = await newcomer();
+    for (const origin of ['https://evil.example', 'null', `http://127.0.0.1:${server.port}0`, `http://127.0.0.1.evil.example:${server.port}`]) {
+      const wire = await Wire.open(server, { headers: { Cookie: ann.cookie, Origin: origin } });
+      assert.equal(wire.status, 403, origin);
+      assert.equal((await ann.post('/api/sign-out-everywhere', {}, { origin })).status, 403);
+    }
+    // Nor a form of our own origin that a page was tricked into: it has not our header.
+    const form = await fetch(`${server.http}/api/sign-out`, { method: 'POST', headers: { cookie: ann.cookie } });
+    assert.equal(form.status, 403);
+    assert.ok((await ann.me()).user);
+  });
+
+  test('a stranger cannot tell a document of others from none', async () => {
+    const { client, id } = await documentOf(await newcomer());
+    const eve = await newcomer();
+    const wire = await eve.wire();
+    const ask = async (message) => {
+      const start = wire.messages.length;
+      wire.say(message);
+      return wire.heard(({ a }) => a === message.a, 'an answer', start);
+    };
+    const without = (answer, name) => JSON.parse(JSON.stringify(answer).replaceAll(name, '?'));
+    const create = { type: TEXT.uri, data: 'mine' };
+    for (const shape of [
+      (d) => ({ a: 'f', c: 'docs', d }),
+      (d) => ({ a: 's', c: 'docs', d }),
+      (d) => ({ a: 'f', c: 'docs', d, v: 0 }),
+      (d) => ({ a: 'f', c: 'docs', d, v: 1 }),
+      (d) => ({ a: 's', c: 'docs', d, v: 1 }),
+      (d) => ({ a: 'bf', c: 'docs', b: [d] }),
+      (d) => ({ a: 'bs', c: 'docs', b: { [d]: 1 } }),
+      (d) => ({ a: 'nf', id: 1, c: 'docs', d, v: null }),
+      (d) => ({ a: 'nt', id: 1, c: 'docs', d, ts: null }),
+      (d) => ({ a: 'op', c: 'docs', d, v: 1, seq: 1, x: {}, op: ['x'] }),
+      (d) => ({ a: 'op', c: 'docs', d, v: 1, seq: 1, x: {}, del: true }),
+      (d) => ({ a: 'ps', ch: `docs.${d}`, seq: 1 }),
+      (d) => ({ a: 'p', ch: `docs.${d}`, id: 'eve', p: { index: 0 }, pv: 0 }),
+      (d) => ({ a: 'pr', ch: `docs.${d}` }),
+    ]) {
+      const [theirs, none] = [await ask(shape(id)), await ask(shape('no-such-one'))];
+      assert.deepEqual(without(theirs, id), without(none, 'no-such-one'));
+      assert.ok(!JSON.stringify(theirs).includes('Hello'));
+    }
+    const taken = await ask({ a: 'op', c: 'docs', d: id, v: null, seq: 2, x: {}, create });
+    assert.equal(taken.error.code, 'ERR_FORBIDDEN');
+    for (const what of ['', '/people', '/audit']) {
+      const [theirs, none] = await Promise.all([id, 'no-such-one'].map((d) => eve.get(`/api/documents/docs/${d}${what}`)));
+      assert.equal(theirs.status, 404);
+      assert.deepEqual(theirs.body, none.body);
+    }
+    const renamed = await eve.ask('PATCH', `/api/documents/docs/${id}`, { title: 'mine' });
+    assert.equal(renamed.status, 404);
+    assert.deepEqual((await eve.get('/api/documents?collection=docs')).body.documents, []);
+    wire.end();
+    client.close();
+  });
+
+  test('who is given a role gets the document on the open socket, and may do what it says', async () => {
+    const ann = await newcomer();
+    const { client, doc, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const theirs = await bob.client();
+    const copy = await theirs.subscribed(id);
+    assert.equal(copy.type, null);
+    await ann.gives(await loginOf(bob), 'viewer', id);
+    await until(() => copy.type !== null, 'the document is shown');
+    assert.equal(copy.data, 'Hello');
+    await called((done) => doc.submitOp([5, ' there'], done), 'an edit');
+    await until(() => copy.data === 'Hello there', 'the edit is told');
+    const error = await refused((done) => copy.submitOp(['No! '], done), 'an edit of a viewer');
+    assert.equal(error.code, 'ERR_FORBIDDEN');
+    await until(() => copy.data === 'Hello there', 'it is undone');
+    assert.equal((await bob.get(`/api/documents/docs/${id}`)).body.role, 'viewer');
+    assert.equal((await bob.ask('PATCH', `/api/documents/docs/${id}`, { title: 'mine' })).status, 403);
+    assert.equal((await bob.get(`/api/documents/docs/${id}/people`)).status, 403);
+    await ann.gives(await loginOf(bob), 'editor', id);
+    await until(async () => {
+      if (copy.type === null) return false;
+      return called((done) => copy.submitOp(['Yes! '], done)).then(() => true, () => false);
+    }, 'the editor may edit');
+    assert.equal((await refused((done) => copy.del(done), 'the end')).code, 'ERR_FORBIDDEN');
+    await until(() => doc.data === 'Yes! Hello there', 'the owner sees it');
+    takeWarnings();
+    client.close();
+    theirs.close();
+  });
+
+  test('a downgrade holds on an open socket within a second', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    for (let round = 0; round < 5; round++) {
+      await ann.gives(login, 'editor', id);
+      const wire = await bob.wire({ path: '/ws?rights' });
+      let seq = 0;
+      const submit = async () => {
+        const start = wire.messages.length;
+        wire.say({ a: 'op', c: 'docs', d: id, v: null, seq: (seq += 1), x: {}, op: ['x'] });
+        return wire.heard((message) => message.a === 'op' && message.seq === seq, 'the answer', start);
+      };
+      assert.equal((await submit()).error, undefined);
+      const start = performance.now();
+      await ann.gives(login, 'viewer', id);
+      const done = performance.now();
+      const told = await wire.heard(({ a, role }) => a === 'rights' && role !== 'editor', 'the word');
+      assert.deepEqual(told, { a: 'rights', c: 'docs', d: id, role: 'viewer' });
+      assert.ok(performance.now() - done < PATIENCE_MS.downgrade, `it took ${performance.now() - start} ms`);
+      assert.equal((await submit()).error.code, 'ERR_FORBIDDEN');
+      wire.end();
+    }
+    client.close();
+  });
+
+  test('who loses a document is told nothing more of it, and its socket is closed', async () => {
+    const ann = await newcomer();
+    const { client, doc, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    await ann.gives(login, 'editor', id);
+    const wire = await bob.wire();
+    wire.say({ a: 's', c: 'docs', d: id });
+    await wire.heard(({ a }) => a === 's', 'the subscription');
+    await ann.gives(login, null, id);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4403);
+    await called((done) => doc.submitOp([5, ' later'], done), 'an edit');
+    assert.ok(!JSON.stringify(wire.messages).includes('later'));
+    const back = await bob.wire();
+    back.say({ a: 's', c: 'docs', d: id, v: 1 });
+    assert.equal((await back.heard(({ a }) => a === 's')).error.code, 'ERR_FORBIDDEN');
+    back.end();
+    client.close();
+  });
+
+  test('the ShareDB client survives the loss: it is told, and its other documents go on', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    await ann.gives(await loginOf(bob), 'editor', id);
+    const theirs = await bob.client();
+    const copy = await theirs.subscribed(id);
+    const own = await documentOf(bob, 'own');
+    const mine = await theirs.subscribed(own.id);
+    const errors = [];
+    copy.on('error', (error) => errors.push(error));
+    await ann.gives(await loginOf(bob), null, id);
+    await until(() => theirs.connection.state !== 'connected', 'the socket is closed');
+    await theirs.reconnect();
+    await until(() => errors.length > 0, 'the loss is told');
+    assert.equal(errors[0].code, 'ERR_FORBIDDEN');
+    await called((done) => mine.submitOp(['my '], done), 'an edit of the other document');
+    takeWarnings();
+    for (const each of [client, theirs, own.client]) each.close();
+  });
+
+  test('signing out closes the sockets of that session, everywhere those of all', async () => {
+    const ann = await newcomer();
+    const login = await loginOf(ann);
+    const phone = new Browser(server);
+    const password = `password of ${login}`;
+    assert.equal((await phone.post('/api/sign-in', { login, password })).status, 200);
+    const [first, second] = [await ann.wire(), await phone.wire()];
+    const thief = ann.copy();
+    assert.equal((await ann.post('/api/sign-out')).status, 200);
+    await until(() => first.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(first.closeCode, 4401);
+    // What was copied before opens nothing any more.
+    assert.equal((await thief.wire()).status, 401);
+    assert.equal((await thief.post('/api/refresh')).status, 401);
+    assert.equal(second.isOver, false);
+    assert.equal((await phone.post('/api/sign-out-everywhere')).status, 200);
+    await until(() => second.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(second.closeCode, 4401);
+  });
+
+  test('a new password ends the other sessions, and needs the present one', async () => {
+    const ann = await newcomer();
+    const login = await loginOf(ann);
+    const phone = new Browser(server);
+    const password = `password of ${login}`;
+    await phone.post('/api/sign-in', { login, password });
+    const [here, there] = [await ann.wire(), await phone.wire()];
+    assert.equal((await ann.post('/api/password', { present: 'wrong one', next: 'another one' })).status, 403);
+    assert.equal((await ann.post('/api/password', { present: password, next: 'short' })).status, 422);
+    assert.equal((await ann.post('/api/password', { present: password, next: 'another one' })).status, 200);
+    await until(() => there.isOver, 'the other socket is closed', PATIENCE_MS.revocation);
+    assert.equal(here.isOver, false);
+    assert.equal((await phone.post('/api/sign-in', { login, password })).status, 403);
+    assert.equal((await phone.post('/api/sign-in', { login, password: 'another one' })).status, 200);
+    here.end();
+  });
+
+  test('a refresh token is good once: a replay ends the session, two tabs at once do not', async () => {
+    const ann = await newcomer();
+    // Two tabs with the same cookies.
+    for (let round = 0; round < 20; round++) {
+      const other = ann.copy();
+      const answers = await Promise.all([ann.post('/api/refresh'), other.post('/api/refresh')]);
+      assert.deepEqual(answers.map(({ status }) => status), [200, 200]);
+      // A browser has one jar: the newest refresh token is with whoever was given one.
+      if (other.cookies.get('copydesk_refresh') !== ann.cookies.get('copydesk_refresh') && answers[1].headers.getSetCookie().length === 2) ann.cookies = other.cookies;
+    }
+    const thief = ann.copy();
+    const wire = await ann.wire();
+    await ann.post('/api/refresh');
+    await ann.post('/api/refresh');
+    // Two exchanges ago: whoever has it is not another tab.
+    assert.equal((await thief.post('/api/refresh')).status, 401);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4401);
+    assert.equal((await ann.post('/api/refresh')).status, 401);
+    assert.equal((await ann.get('/api/documents')).status, 401);
+  });
+
+  test('nobody speaks as another: neither by src, nor by seq, nor by presence', async () => {
+    const ann = await newcomer();
+    const { client, doc, id } = await documentOf(ann);
+    const eve = await newcomer();
+    await ann.gives(await loginOf(eve), 'editor', id);
+    const src = client.connection.id;
+    const wire = await eve.wire();
+    wire.say({ a: 'hs', id: src, protocol: 1, protocolMinor: 2 });
+    await until(() => wire.messages.filter(({ a }) => a === 'hs').length === 2, 'the handshake is answered');
+    assert.notEqual(wire.messages.at(-1).id, src);
+    wire.say({ a: 'op', c: 'docs', d: id, v: 1, src, seq: client.connection.seq, x: {}, op: ['Eve '] });
+    assert.equal((await wire.heard(({ a }) => a === 'op')).error.code, 'ERR_FORBIDDEN');
+    await called((done) => doc.submitOp(['Ann '], done), "the victim's own op");
+    assert.equal(doc.data, 'Ann Hello');
+    const room = client.connection.getPresence(`docs.${id}`);
+    await called((done) => room.subscribe(done), 'presence');
+    const heard = [];
+    room.on('receive', (name, value) => heard.push([name, value]));
+    wire.say({ a: 'p', ch: `docs.${id}`, id: 'ann', src, p: { index: 0, length: 0 }, pv: 5 });
+    const own = await wire.heard(({ a }) => a === 'p');
+    assert.equal(own.error, undefined);
+    assert.notEqual(own.src, src);
+    await until(() => heard.length > 0, 'it is heard as hers');
+    assert.deepEqual(heard, [['ann', { index: 0, length: 0 }]]);
+    wire.end();
+    client.close();
+  });
+
+  test('a share link opens one document with one role, with its password, until it is ended', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const path = `/api/documents/docs/${id}/links`;
+    const made = (await ann.post(path, { role: 'viewer', password: 'open sesame' })).body;
+    const guest = new Browser(server);
+    assert.equal((await guest.post('/api/links', { secret: 'wrong' })).status, 403);
+    assert.equal((await guest.post('/api/links', { secret: made.secret })).status, 422);
+    assert.equal((await guest.post('/api/links', { secret: made.secret, password: 'wrong one' })).status, 403);
+    const opened = await guest.post('/api/links', { secret: made.secret, password: 'open sesame' });
+    assert.deepEqual(opened.body, { collection: 'docs', id, role: 'viewer' });
+    const theirs = await guest.client();
+    const copy = await theirs.subscribed(id);
+    assert.equal(copy.data, 'Hello');
+    assert.equal((await refused((done) => copy.submitOp(['No '], done), 'an edit')).code, 'ERR_FORBIDDEN');
+    const fresh = theirs.doc('guests-own');
+    assert.equal((await refused((done) => fresh.create('', TEXT.uri, done), 'a create')).code, 'ERR_FORBIDDEN');
+    assert.equal((await guest.get(path.replace('/links', ''))).body?.role, 'viewer');
+    assert.equal((await guest.post(path, { role: 'viewer' })).status, 403);
+    const wire = await guest.wire();
+    wire.say({ a: 's', c: 'docs', d: id });
+    await wire.heard(({ a }) => a === 's', 'the subscription');
+    assert.equal((await ann.ask('DELETE', `${path}/${made.id}`)).status, 200);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4403);
+    assert.equal((await new Browser(server).post('/api/links', { secret: made.secret, password: 'open sesame' })).status, 403);
+    takeWarnings();
+    client.close();
+    theirs.close();
+  });
+
+  test('a share link makes no owner, and is made by the owner only', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    await ann.gives(await loginOf(bob), 'editor', id);
+    const path = `/api/documents/docs/${id}`;
+    assert.equal((await ann.post(`${path}/links`, { role: 'owner' })).status, 400);
+    assert.equal((await ann.put(`${path}/people`, { login: await loginOf(bob), role: 'owner' })).status, 400);
+    assert.equal((await bob.post(`${path}/links`, { role: 'viewer' })).status, 403);
+    assert.equal((await bob.put(`${path}/people`, { login: await loginOf(bob), role: 'editor' })).status, 403);
+    assert.equal((await bob.put(`${path}/owner`, { login: await loginOf(bob) })).status, 403);
+    assert.equal((await ann.put(`${path}/people`, { login: await loginOf(ann), role: null })).status, 409);
+    assert.equal((await ann.put(`${path}/owner`, { login: await loginOf(bob) })).status, 200);
+    assert.equal((await ann.get(`${path}/people`)).status, 403);
+    const { people } = (await bob.get(`${path}/people`)).body;
+    assert.deepEqual(people.map(({ role }) => role), ['owner', 'editor']);
+    const { deeds } = (await bob.get(`${path}/audit`)).body;
+    assert.deepEqual(deeds.map(({ deed }) => deed), ['transfer', 'set role', 'create']);
+    client.close();
+  });
+
+  test('who owns the tenant gives roles on all of it, and sends people away', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    assert.equal((await bob.put('/api/people/role', { login: await loginOf(ann), role: 'owner' })).status, 403);
+    assert.equal((await bob.post('/api/people/sign-out', { login: await loginOf(ann) })).status, 403);
+    assert.equal((await admin.put('/api/people/role', { login: await loginOf(admin), role: null })).status, 403);
+    const wire = await bob.wire({ path: '/ws?rights' });
+    wire.say({ a: 's', c: 'docs', d: id });
+    await wire.heard(({ a }) => a === 's', 'nothing is shown');
+    assert.equal((await admin.put('/api/people/role', { login, role: 'viewer' })).status, 200);
+    await wire.heard(({ a, role }) => a === 'rights' && role === 'viewer', 'the role');
+    await wire.heard(({ a, create }) => a === 'op' && create, 'the document');
+    assert.equal((await admin.post('/api/people/sign-out', { login })).status, 200);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4401);
+    client.close();
+  });
+
+  test("one tenant's names reach nothing of another's", async () => {
+    const ann = await newcomer();
+    const wire = await ann.wire();
+    for (const c of ['acme:docs', 'a.b']) {
+      wire.say({ a: 'op', c, d: 'x', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
+      assert.equal((await wire.heard((message) => message.a === 'op' && message.c === c)).error.code, 'ERR_FORBIDDEN');
+    }
+    wire.end();
+  });
+
+  test('nothing about people is kept by caches, and pages are not framed', async () => {
+    const { headers } = await new Browser(server).get('/api/me');
+    assert.equal(headers.get('cache-control'), 'no-store');
+    assert.equal(headers.get('x-content-type-options'), 'nosniff');
+    assert.match(headers.get('content-security-policy'), /frame-ancestors 'none'/);
+    assert.doesNotMatch(headers.get('content-security-policy'), /script-src[^;]*unsafe-inline/);
+  });
+});
+
+describe('limits', () => {
+  let server;
+  before(async () => {
+    const env = {
+      COPYDESK__GATEWAY__USER_MESSAGES_PER_SECOND: '10',
+      COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: '40',
+    };
+    server = await Server.start({ open: false, env });
+  });
+  after(() => server?.stop());
+
+  test("all sockets of a user share a pace: slowed first, then told", async () => {
+    const ann = await Browser.registered(server, 'ann');
+    // Each socket has one message under way: it takes many for more than two seconds' worth of them to wait.
+    const wires = await Promise.all(Array.from({ length: 40 }, () => ann.wire()));
+    for (const wire of wires) for (let n = 0; n < 2; n++) wire.say({ a: 'f', c: 'docs', d: `d${n}` });
+    const answers = () => wires.flatMap(({ messages }) => messages.filter(({ a }) => a === 'f'));
+    await until(() => answers().length === 80, 'all are answered');
+    const refused = answers().filter(({ error }) => error);
+    assert.ok(refused.length > 0 && refused.length < 80, `${refused.length} were refused`);
+    assert.deepEqual([...new Set(refused.map(({ error }) => error.code))], ['ERR_BUSY']);
+    for (const wire of wires) wire.end();
+  });
+
+  test('an address that knocks too often is told so', async () => {
+    const statuses = new Set();
+    for (let n = 0; n < 2_000 && !statuses.has(429); n++) {
+      const wire = await Wire.open(server);
+      statuses.add(wire.status);
+      wire.end();
+    }
+    assert.deepEqual([...statuses], [401, 429]);
+  });
+});
+
+describe('invitations', () => {
+  let server;
+  before(async () => (server = await Server.start({ open: false })));
+  after(() => server?.stop());
+
+  test('who is not invited makes no account', async () => {
+    const ann = await Browser.registered(server, 'ann');
+    const stranger = new Browser(server);
+    const asked = { login: 'bob', name: 'Bob', password: 'a long password' };
+    for (const invitation of [undefined, 'guess', '']) {
+      assert.equal((await stranger.post('/api/register', { ...asked, invitation })).status, 403);
+    }
+    const { code } = (await ann.post('/api/invitations', { role: null })).body;
+    assert.equal((await stranger.post('/api/register', { ...asked, invitation: code })).status, 200);
+    assert.equal((await stranger.post('/api/invitations', {})).status, 403);
+    const again = { ...asked, login: 'eve', invitation: code };
+    assert.equal((await new Browser(server).post('/api/register', again)).status, 403);
+  });
+});
+
+describe("another application's tokens", () => {
+  const SECRET = 'a secret that the application shares with us';
+  let server;
+  before(async () => {
+    const env = { COPYDESK__AUTH__MODE: 'tokens', COPYDESK__AUTH__TOKEN_SECRET: SECRET, COPYDESK__AUTH__TOKEN_AUDIENCE: 'desk' };
+    server = await Server.start({ open: false, env });
+  });
+  after(() => server?.stop());
+
+  const sign = async (claims, secret = SECRET, header = { alg: 'HS256', typ: 'JWT' }) => {
+    const { createHmac } = await import('node:crypto');
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const text = `${part(header)}.${part({ aud: 'desk', exp: Math.floor(Date.now() / 1000) + 300, ...claims })}`;
+    return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+  };
+
+  test('a signed token opens a socket by header, by subprotocol and by cookie', async () => {
+    const token = await sign({ sub: '7', name: 'Ann', tenant: 'acme' });
+    const byHeader = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${token}` } });
+    const doc = byHeader.doc('plan', 'acme:notes');
+    await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
+    const byProtocol = await Wire.open(server, { headers: { 'Sec-WebSocket-Protocol': `copydesk, bearer.${token}` } });
+    assert.equal(byProtocol.status, 101);
+    assert.match(byProtocol.splitter.head, /sec-websocket-protocol: copydesk\r\n/i);
+    assert.doesNotMatch(byProtocol.splitter.head, /bearer/);
+    const browser = new Browser(server);
+    assert.equal((await browser.post('/api/session', {}, { authorization: `Bearer ${token}` })).status, 200);
+    assert.deepEqual((await browser.me()).user.name, 'Ann');
+    const byCookie = await browser.client();
+    assert.equal((await byCookie.subscribed('plan', 'acme:notes')).data, 'Hello');
+    byProtocol.end();
+    byHeader.close();
+    byCookie.close();
+  });
+
+  test('a token that is forged, late, early or meant for others opens nothing', async () => {
+    const now = Math.floor(Date.now() / 1000);
+    const tokens = [
+      '',
+      'x.y.z',
+      await sign({ sub: '7' }, 'another secret that nobody has shared with us'),
+      await sign({ sub: '7' }, SECRET, { alg: 'none' }),
+      await sign({ sub: '7' }, SECRET, { alg: 'HS512' }),
+      await sign({ sub: '7', exp: now - 61 }),
+      await sign({ sub: '7', nbf: now + 120 }),
+      await sign({ sub: '7', aud: 'others' }),
+      await sign({ sub: '' }),
+      await sign({ sub: '7', tenant: 'a.b' }),
+    ];
+    for (const token of tokens) {
+      const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } });
+      assert.equal(wire.status, 401, token);
+    }
+  });
+
+  test('a token gives roles on documents, in its own tenant only', async () => {
+    const owner = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '1', tenant: 'globex' })}` } });
+    const doc = owner.doc('plan', 'globex:notes');
+    await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
+    const documents = { 'globex:notes/plan': 'viewer' };
+    const reader = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'globex', documents })}` } });
+    const copy = await reader.subscribed('plan', 'globex:notes');
+    assert.equal(copy.data, 'Hello');
+    assert.equal((await refused((done) => copy.submitOp(['No '], done), 'an edit')).code, 'ERR_FORBIDDEN');
+    const stranger = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'initech', documents, role: 'owner' })}` } });
+    assert.equal((await stranger.subscribed('plan', 'globex:notes')).type, null);
+    takeWarnings();
+    for (const each of [owner, reader, stranger]) each.close();
+  });
+
+  test('a role that is given here holds beside the token, and the socket stays', async () => {
+    const owner = new Browser(server);
+    const headers = { authorization: `Bearer ${await sign({ sub: '1', tenant: 'hooli' })}` };
+    const client = await Client.connect(server.ws, { headers: { Authorization: headers.authorization } });
+    const doc = client.doc('plan', 'hooli:notes');
+    await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
+    const bob = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'hooli' })}` } });
+    const copy = await bob.subscribed('plan', 'hooli:notes');
+    assert.equal(copy.type, null);
+    const given = await owner.put('/api/documents/hooli:notes/plan/people', { id: '2', role: 'editor' }, headers);
+    assert.equal(given.status, 200);
+    await until(() => copy.data === 'Hello', 'the document is shown on the same socket');
+    await called((done) => copy.submitOp(['Bob: '], done), 'an edit');
+    for (const each of [client, bob]) each.close();
+  });
+
+  test('a socket ends with its token', async () => {
+    // The leeway for the clocks is not for the socket.
+    const token = await sign({ sub: '7', exp: Math.floor(Date.now() / 1000) + 2 });
+    const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } });
+    assert.equal(wire.status, 101);
+    await until(() => wire.isOver, 'the socket is closed');
+    assert.equal(wire.closeCode, 4401);
+  });
+});
