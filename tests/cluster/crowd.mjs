@@ -40,6 +40,8 @@ export class Person extends Client {
   wasConnected = true;
   /** Errors that an edit was answered with. A cluster whose parts fail has no reason to refuse one. */
   refusals = [];
+  /** The edits that were refused, as `src/seq`. */
+  refused = new Set();
   isLeaving = false;
 
   static async arrive(route, options) {
@@ -102,7 +104,9 @@ export class Person extends Client {
 
   receiving(message) {
     super.receiving(message);
-    if (message.a === 'op' && !message.error && message.c) this.hearsay?.hear(message);
+    if (message.a !== 'op' || !message.c) return;
+    if (message.error) this.refused.add(`${message.src ?? this.connection.id}/${message.seq}`);
+    else this.hearsay?.hear(message);
   }
 
   get isConnected() {

@@ -43,6 +43,8 @@ export class Findings {
   lost = [];
   /** More than once in the log. */
   doubled = [];
+  /** Refused, and in the log all the same. */
+  denied = [];
   /** In the log, and sent by nobody. */
   unsent = [];
   /** Told to somebody, and not in the log, or elsewhere. */
@@ -82,6 +84,9 @@ export function audit(log, { id, clients, hearsay, collection = 'docs' }, findin
       if (c !== collection || d !== id || places.get(`${src}/${seq}`) === v) continue;
       findings.lost.push(`${id}: ${src}/${seq} was acknowledged at ${v}, and is at ${places.get(`${src}/${seq}`)}`);
     }
+  }
+  for (const name of clients.flatMap((client) => [...(client.refused ?? [])])) {
+    if (places.has(name)) findings.denied.push(`${id}: ${name} was refused, and is at ${places.get(name)}`);
   }
   const prefix = `${collection}/${id}/`;
   for (const [place, name] of hearsay?.told ?? []) {

@@ -37,6 +37,7 @@ for (const [what, spoil, kinds] of [
   ['an acknowledged edit is elsewhere', ({ clients }) => (clients[1].acks[0].v = 1), ['lost']],
   ['an edit is there twice', ({ log, shown }) => log.push({ ...log[3], v: 4 }) && Object.assign(shown, { version: 5, data: 'abcc' }), ['lost', 'doubled', 'untrue']],
   ['an edit is of nobody', ({ clients }) => clients[1].sent.clear(), ['unsent']],
+  ['a refused edit is there', ({ clients }) => (clients[1].refused = new Set(['bob/1'])), ['denied']],
   ['something was told that is not in the log', ({ hearsay }) => hearsay.hear({ c: 'docs', d: 'doc', v: 4, src: 'bob', seq: 2 }), ['untrue']],
   ['a version is missing', ({ log, clients, hearsay }) => {
     log.splice(1, 1);
