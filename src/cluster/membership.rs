@@ -83,6 +83,12 @@ impl Membership {
         self.members.iter().copied().filter(|node| *node != self.me)
     }
 
+    /// Whether the store has named it.
+    #[must_use]
+    pub fn knows(&self, node: NodeId) -> bool {
+        node == self.me || self.members.contains(&node)
+    }
+
     /// The store names the members; says whether the ring is another. Where it names none, all are cut off from each other
     /// alike, and the ring stays as it is.
     pub fn named(&mut self, nodes: &[NodeId]) -> bool {

@@ -74,7 +74,7 @@ pub struct Document {
     listeners: Listeners,
     /// Submits that wait for the next claim: those that other nodes sent to one who is not the owner yet, and those made
     /// on a revision that this owner does not know. After the claim they are sequenced or refused.
-    waiting: Vec<(NodeId, Submit)>,
+    waiting: Vec<Waiting>,
     /// The earliest time of the next claim that a submit from the future may cause.
     doubt_again: Duration,
     /// How many entries were in a batch that the log refused though nobody else had claimed: as many are appended one by
@@ -93,6 +93,17 @@ pub struct Document {
     out: VecDeque<Action>,
     /// What the shell is to do.
     ready: VecDeque<Action>,
+}
+
+/// A submit that waits for a claim.
+#[derive(Debug)]
+struct Waiting {
+    /// The node that it came from.
+    from: NodeId,
+    submit: Submit,
+    /// Whether it came before the claim that is under way was asked for: only then does that claim know all that its
+    /// client was told.
+    is_older: bool,
 }
 
 /// What was being worked on when a document's machine panicked.
@@ -341,9 +352,13 @@ impl Document {
         let known = self
             .waiting
             .iter()
-            .any(|(node, waiting)| *node == from && waiting.id == submit.id);
+            .any(|waiting| waiting.from == from && waiting.submit.id == submit.id);
         if !known && self.waiting.len() < WAITING_MAX {
-            self.waiting.push((from, submit));
+            self.waiting.push(Waiting {
+                from,
+                submit,
+                is_older: false,
+            });
         }
     }
 
@@ -360,6 +375,9 @@ impl Document {
     fn claim(&mut self, now: Now) {
         if !matches!(self.role, Role::Claiming) {
             self.become_other(Role::Claiming, now);
+            for waiting in &mut self.waiting {
+                waiting.is_older = true;
+            }
             self.out.push_back(Action::Claim);
         }
     }
@@ -397,14 +415,19 @@ impl Document {
         self.forward(now, |forwarder, wants| {
             forwarder.commits(durable, &entries, wants)
         });
-        // Who was ahead of the last claim and is ahead of this one too was never told of such a revision.
         self.doubt_again = now.clock + DOUBT_PAUSE;
-        for (from, submit) in std::mem::take(&mut self.waiting) {
-            self.submit_surely(from, submit, now);
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.is_older {
+                self.submit_surely(waiting.from, waiting.submit, now);
+            } else {
+                self.submit(waiting.from, waiting.submit, now);
+            }
         }
         self.forward(now, |forwarder, wants| forwarder.refresh(wants));
     }
 
+    /// Gives a submit to the sequencer whose claim was asked for after it came: a base beyond that claim's head is one that
+    /// nobody was ever told of.
     fn submit_surely(&mut self, from: NodeId, submit: Submit, now: Now) {
         let Role::Owning(sequencer) = &mut self.role else {
             return;

@@ -20,6 +20,9 @@ const COMING_UP: Duration = Duration::from_secs(5);
 /// How long a start waits for the store to answer a heartbeat.
 const FIRST_BEAT_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a node waits before it asks the store about a node that it does not know.
+const STRANGER_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long one heartbeat may take.
 const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -44,6 +47,8 @@ impl Node {
             tracing::warn!(%error, "the store does not answer yet");
             sleep(self.settings().heartbeat()).await;
         }
+        // Those who have not read of this node yet look at once.
+        self.peers().send_all(&Message::Ping);
         self.runtime().spawn(self.clone().beats());
         Ok(())
     }
@@ -103,7 +108,12 @@ impl Node {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = 0_u32;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // Rings that differ for long would keep readers waiting: it is looked at once who that is, but not for
+                // each message of one who takes no part.
+                () = self.peers().stranger() => sleep(STRANGER_PAUSE).await,
+            }
             match self.beat().await {
                 Ok(()) => failures = 0,
                 Err(error) => {

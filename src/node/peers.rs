@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::wire::Message;
 use crate::cluster::{Health, Membership, Ring, Transport};
@@ -22,6 +22,8 @@ pub(super) struct Peers {
     ring: watch::Sender<Ring>,
     /// Whether this node takes no more documents.
     leaving: AtomicBool,
+    /// Told when somebody is heard whom the store has not named yet.
+    stranger: Notify,
     started: Instant,
 }
 
@@ -34,6 +36,7 @@ impl Peers {
             ring: watch::Sender::new(membership.ring().clone()),
             membership: Mutex::new(membership),
             leaving: AtomicBool::new(false),
+            stranger: Notify::new(),
             started: Instant::now(),
         }
     }
@@ -108,10 +111,18 @@ impl Peers {
     /// A node was heard.
     pub(super) fn heard(&self, node: NodeId) {
         let mut membership = self.membership();
+        if !membership.knows(node) {
+            self.stranger.notify_one();
+        }
         if membership.heard(node, self.started.elapsed()) {
             tracing::info!(%node, "heard again: it has its documents back");
             self.publish(&membership);
         }
+    }
+
+    /// Waits until somebody is heard whom the store has not named yet: the ring is about to change.
+    pub(super) async fn stranger(&self) {
+        self.stranger.notified().await;
     }
 
     /// A node takes no more documents, perhaps this one.

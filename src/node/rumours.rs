@@ -15,7 +15,7 @@ use crate::protocol::{self, Presence};
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(2);
 
 /// How long others believe it.
-const BELIEVED_FOR: Duration = Duration::from_secs(7);
+const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
 /// How many channels one message names.
 const CHANNELS_PER_MESSAGE: usize = 500;
