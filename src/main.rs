@@ -140,9 +140,10 @@ async fn run(config: Config) -> Result<()> {
     let (mode, settings, accounts) = (config.auth.mode, config.auth, store.clone());
     let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
     let door = door.await.context("open the door")??;
+    let known = door.begin_watch().await?;
     let keeper = tokio::spawn({
         let door = door.clone();
-        async move { door.keep().await }
+        async move { door.keep(known).await }
     });
     let mut id = [0; 8];
     getrandom::fill(&mut id).context("draw the node's id")?;
