@@ -285,9 +285,10 @@ async fn run(config: Config) -> Result<()> {
     let (mode, settings, accounts) = (config.auth.mode, config.auth, store.accounts());
     let door = tokio::task::spawn_blocking(move || Door::open(settings, accounts, &secret));
     let door = door.await.context("open the door")??;
+    let known = door.begin_watch().await?;
     let keeper = tokio::spawn({
         let door = door.clone();
-        async move { door.keep().await }
+        async move { door.keep(known).await }
     });
     let runtime = Handle::current();
     let node = Node::new((id, &name), store.get(), transport, config.node, runtime);

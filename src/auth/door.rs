@@ -301,44 +301,49 @@ impl Door {
         self.changed.notify_one();
     }
 
-    /// Tells this node's sockets of revocations, and keeps another application's keys fresh. Never ends.
-    pub async fn keep(&self) {
+    /// What revocations there are: asked for before anybody is let in, and handed to [`keep`](Self::keep).
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn begin_watch(&self) -> Result<u64, StoreError> {
+        match self.mode() {
+            Mode::Open => Ok(0),
+            Mode::Accounts | Mode::Tokens => self.accounts().last_revocation().await,
+        }
+    }
+
+    /// Tells this node's sockets of revocations after `known`, and keeps another application's keys fresh. Never ends.
+    pub async fn keep(&self, known: u64) {
         if self.mode() == Mode::Open {
             return std::future::pending().await;
         }
-        tokio::join!(self.keep_watch(), async {
+        tokio::join!(self.keep_watch(known), async {
             if let Some(host) = &self.host {
                 host.keep_fresh().await;
             }
         });
     }
 
-    async fn keep_watch(&self) {
-        // Who comes in reads what is so; only what comes after has to be told.
-        let mut known = None;
+    async fn keep_watch(&self, mut known: u64) {
         loop {
-            match self.tell_news(known).await {
-                Ok(newest) => known = Some(newest),
-                Err(error) => tracing::warn!(%error, "revocations are not known"),
+            if let Err(error) = self.tell_news(&mut known).await {
+                tracing::warn!(%error, "revocations are not known");
             }
             // Woken or not: both are a reason to look.
             let _ = timeout(POLL_INTERVAL, self.changed.notified()).await;
         }
     }
 
-    /// Tells what happened since `known`, and returns what is known then.
-    async fn tell_news(&self, known: Option<u64>) -> Result<u64, StoreError> {
-        let Some(mut known) = known else {
-            return self.accounts().last_revocation().await;
-        };
+    /// Tells what happened since `known`, and moves it along.
+    async fn tell_news(&self, known: &mut u64) -> Result<(), StoreError> {
         loop {
-            let news = self.accounts().revocations(known).await?;
+            let news = self.accounts().revocations(*known).await?;
             for revocation in &news {
-                known = revocation.sequence;
+                *known = revocation.sequence;
                 self.watchers.tell(revocation);
             }
             if news.len() < REVOCATIONS_PAGE {
-                return Ok(known);
+                return Ok(());
             }
         }
     }
@@ -720,4 +725,52 @@ fn check_password(password: &str) -> Result<(), Denied> {
 fn now_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::News;
+    use crate::store::{SqliteSettings, SqliteStore};
+
+    /// What another node does reaches this one by the store alone: nobody here is told.
+    #[tokio::test]
+    async fn what_another_node_takes_away_is_found_in_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = SqliteSettings {
+            folder: folder.path().to_owned(),
+            ..SqliteSettings::default()
+        };
+        let store = Arc::new(SqliteStore::open(&settings).unwrap());
+        let accounts: Arc<dyn Accounts> = store.clone();
+        let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
+        let known = door.begin_watch().await.unwrap();
+        let here = IpAddr::from([192, 0, 2, 1]);
+        let registered = door.register("ann", "Ann", "a long password", None, here);
+        let brought = Credentials {
+            access: Some(registered.await.unwrap().access),
+            ..Credentials::default()
+        };
+        let person = door.identify(&brought).await.unwrap().unwrap();
+        let watch = door.watch(&person, door.told());
+        let keeper = tokio::spawn({
+            let door = door.clone();
+            async move { door.keep(known).await }
+        });
+        let by = person.user_id().unwrap().clone();
+        let doc = DocId::parse("notes", "plan").unwrap();
+        let key = person.session.clone().unwrap();
+        for (what, news) in [
+            (store.transfer(doc, by.clone(), by), News::Changed),
+            (store.end_session(key), News::Ended),
+        ] {
+            what.await.unwrap();
+            let told = timeout(Duration::from_secs(5), watch.told());
+            told.await.expect("it is told in time");
+            assert_eq!(watch.take(), Some(news));
+        }
+        assert!(door.identify(&brought).await.unwrap().is_none());
+        assert_eq!(door.still(&person).await.unwrap(), None);
+        keeper.abort();
+    }
 }
