@@ -34,7 +34,7 @@ run: tools static ## Build the server and serve on this machine: ARGS="--listen 
 	exec $(TARGET)/release/copydesk serve $(ARGS)
 
 .PHONY: cluster
-cluster: tools postgres redis nginx static ## Try a whole cluster on this machine: NODES=3 PORT=8080; Ctrl-C ends it
+cluster: tools postgres redis nginx static ## Try a whole cluster on this machine: NODES=3 PORT=8080 ARGS=--open; Ctrl-C ends it
 	@echo "== building the server (a few minutes the first time)"
 	cargo build --release --bin copydesk
 	COPYDESK_BIN=$(TARGET)/release/copydesk exec deploy/cluster.sh

@@ -9,6 +9,8 @@
 # Says `ready: http://127.0.0.1:8080/` on a line of its own when every node is. What ends by itself is started again, so
 # a node may be killed: kill -9 $(cat cluster/pids/node-2)
 #
+# Everybody is let in: ARGS says what the nodes are started with, --open by default. With accounts: ARGS= deploy/cluster.sh
+#
 # Needs bash, setpriv (util-linux), Postgres, redis-server and nginx. It trusts whoever reaches the loopback.
 
 set -euo pipefail
@@ -21,6 +23,7 @@ POSTGRES_PORT=${POSTGRES_PORT:-15432}
 REDIS_PORT=${REDIS_PORT:-16379}
 FOLDER=${CLUSTER:-cluster}
 BIN=${COPYDESK_BIN:-target/release/copydesk}
+read -ra ARGS <<<"${ARGS---open}"
 PATIENCE=${PATIENCE:-60}              # seconds for everything to be ready
 STOP_PATIENCE=${STOP_PATIENCE:-30}    # seconds for a service to end; a node needs some 5
 
@@ -158,7 +161,7 @@ start() {
         ;;
     node-*)
         command=("$BIN" serve --node "$name" --listen "127.0.0.1:$(port_of "$name")" --store "$(store)"
-            --redis "redis://127.0.0.1:$REDIS_PORT")
+            --redis "redis://127.0.0.1:$REDIS_PORT" "${ARGS[@]}")
         ;;
     esac
     local user=()

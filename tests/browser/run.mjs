@@ -165,6 +165,28 @@ test("a server that cannot just now is asked again", async () => {
   assert.equal(await ann.page.getByRole("alert").count(), 0);
 });
 
+test("while the server can save nothing, the page says so", async () => {
+  const ann = await arrive("Ann Lee");
+  const held = [];
+  let isAway = false;
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
+    const upstream = socket.connectToServer();
+    socket.onMessage((message) => {
+      if (isAway && JSON.parse(String(message)).a === "op") held.push(() => upstream.send(message));
+      else upstream.send(message);
+    });
+  });
+  const id = await ann.begin();
+  isAway = true;
+  await ann.text.focus();
+  await ann.type("still");
+  await ann.page.locator(".status-shown", { hasText: "Not saving: 5 changes waiting" }).waitFor();
+  isAway = false;
+  for (const send of held) send();
+  await ann.saved();
+  assert.equal(textOf(await contentOf(server.url, id)), "still\n");
+});
+
 test("a paste larger than any message arrives, and so does its undo", async () => {
   const ann = await arrive("Ann Lee");
   const id = await ann.begin();

@@ -23,12 +23,16 @@ import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
 import { mayWrite, type EditorState } from "./state";
 
+/** How long a change may be unacknowledged on an open line until we say that nothing is being saved. */
+const STUCK_MS = 4_000;
+
 export function showEditor(app: HTMLElement, id: string, isNew: boolean, account: Me): void {
   const store = new Store<EditorState>({
     document: "loading",
     link: "connecting",
     wasOnline: false,
     waiting: 0,
+    isStuck: false,
     role: account.mode === "open" ? "owner" : undefined,
     taken: null,
     isSignedOut: false,
@@ -71,9 +75,17 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   const doc = line.connection.get(ourCollection(), id);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
+  let stuck = 0;
   const binding = new Binding(doc, quill, {
     waiting(waiting) {
+      const isAck = waiting < store.state.waiting;
       store.set({ waiting });
+      if (isAck || waiting === 0) {
+        clearTimeout(stuck);
+        stuck = 0;
+        store.set({ isStuck: false });
+      }
+      if (waiting > 0 && stuck === 0) stuck = window.setTimeout(() => store.set({ isStuck: true }), STUCK_MS);
       if (waiting === 0) title.settled();
     },
     drawn() {

@@ -13,6 +13,8 @@ export interface EditorState {
   wasOnline: boolean;
   /** Changes of this user that the server has not acknowledged. */
   waiting: number;
+  /** They have been waiting for so long that the server cannot be saving them now. */
+  isStuck: boolean;
   /** What we may do with the document: undefined until the server has said so. */
   role: Role | null | undefined;
   /** We had a document and have lost it; or could write to it and no longer may. */
@@ -31,17 +33,18 @@ export interface EditorState {
   notice: string | null;
 }
 
-export type Status = "connecting" | "loading" | "saved" | "saving" | "offline" | "failed";
+export type Status = "connecting" | "loading" | "saved" | "saving" | "stuck" | "offline" | "failed";
 
 export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } {
-  const { document, link, wasOnline, waiting, wantedTitle } = state;
+  const { document, link, wasOnline, waiting, isStuck, wantedTitle } = state;
+  const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
   if (document === "failed") return { status: "failed", text: "Not loaded" };
   if (link !== "online") {
     if (link === "connecting" && !wasOnline) return { status: "connecting", text: "Connecting…" };
-    const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
     return { status: "offline", text: waiting > 0 ? `Offline: ${changes}` : "Offline" };
   }
   if (document === "loading") return { status: "loading", text: "Loading…" };
+  if (waiting > 0 && isStuck) return { status: "stuck", text: `Not saving: ${changes}` };
   return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
 }
 
