@@ -64,6 +64,15 @@ struct ChannelUse {
 /// How many presences one socket may have: each is held for those who end with its socket. An editor has one or two.
 const PRESENCES_MAX: usize = 1_000;
 
+/// Lets the connection end with the session, however that ends.
+struct Released(Arc<Outbox>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 /// Why a session ended.
 #[derive(Debug)]
 enum End {
@@ -107,6 +116,7 @@ impl Session {
 
     /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
     pub(super) async fn run(mut self, mut stream: AggregatedMessageStream, knife: Option<Knife>) {
+        let _released = Released(self.outbox.clone());
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
         let end = self.listen(&mut stream, &mut phase).await;
@@ -117,7 +127,13 @@ impl Session {
         }
         Box::pin(self.leave()).await;
         // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
-        let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+        let rest = async {
+            while let Some(Ok(message)) = stream.next().await {
+                if matches!(message, AggregatedMessage::Close(_)) {
+                    break;
+                }
+            }
+        };
         let _ = timeout(self.gateway.settings().close_patience(), rest).await;
         if let Some(knife) = knife {
             knife.cut();

@@ -38,6 +38,8 @@ enum State {
     Open,
     /// Nothing more is taken; what is queued, a close frame last, is still written.
     Closing,
+    /// The peer has had its time to read that.
+    Released,
 }
 
 /// The outbox was full, and is closed now.
@@ -152,11 +154,23 @@ impl Outbox {
         }
     }
 
-    /// Takes what is queued, gathered for one write; ends after the close frame.
+    /// Lets the draining end, now that the peer has answered the close frame or will not. Ended before, with what the peer
+    /// says still unread, the connection would be reset, and the close frame lost on its way.
+    pub fn release(&self) {
+        let mut inner = self.lock();
+        inner.state = State::Released;
+        let drainer = inner.drainer.take();
+        drop(inner);
+        if let Some(drainer) = drainer {
+            drainer.wake();
+        }
+    }
+
+    /// Takes what is queued, gathered for one write; ends after the close frame, when it is released.
     pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut inner = self.lock();
         let Some(first) = inner.queue.pop_front() else {
-            if inner.state == State::Closing {
+            if inner.state == State::Released {
                 return Poll::Ready(None);
             }
             if !inner
@@ -211,6 +225,8 @@ mod tests {
         outbox.close(1000, "");
         outbox.push(Bytes::from_static(b"late")).unwrap();
         assert_eq!(take(&outbox), Poll::Ready(Some(close_frame(1000, ""))));
+        assert_eq!(take(&outbox), Poll::Pending);
+        outbox.release();
         assert_eq!(take(&outbox), Poll::Ready(None));
     }
 
@@ -226,6 +242,6 @@ mod tests {
             panic!("a close frame")
         };
         assert_eq!(last[2..4], 1013_u16.to_be_bytes());
-        assert_eq!(take(&outbox), Poll::Ready(None));
+        assert_eq!(take(&outbox), Poll::Pending);
     }
 }

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::doc::listeners::LISTENS_FOR;
 use crate::doc::{Answer, Ticket};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};
@@ -740,6 +741,51 @@ fn a_gap_is_healed_from_the_store() {
         desk.answer();
     }
     assert_eq!(desk.sent(1), ["op 7", "op 8", "op 9"]);
+}
+
+#[test]
+fn who_listens_is_told_what_a_later_owner_commits() {
+    let mut desk = Desk::of(2);
+    let link = Link::Subscribe { since: Revision(2) };
+    desk.handle(Event::Linked { from: OTHER, link });
+    assert!(desk.asked.is_empty(), "reading needs no owner");
+    desk.submit(1, edit("ann", 1, 2));
+    // Not until it stops listening, which it does by its silence.
+    while desk.links.is_empty() {
+        desk.answer();
+    }
+    let (to, Link::Commits { head, entries }) = &desk.links[0] else {
+        panic!("{:?}", desk.links);
+    };
+    assert_eq!((*to, *head, entries.len()), (OTHER, Revision(3), 1));
+    desk.links.clear();
+    desk.wait(LISTENS_FOR);
+    desk.submit(1, edit("ann", 2, 3));
+    while !desk.asked.is_empty() {
+        desk.answer();
+    }
+    assert!(desk.links.is_empty(), "{:?}", desk.links);
+}
+
+#[test]
+fn an_owner_that_the_ring_names_no_more_ends_when_it_is_quiet() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    // The claim; the append is under way then.
+    desk.answer();
+    desk.handle(Event::Ring(OTHER));
+    assert!(desk.document.owned().is_some());
+    while !desk.asked.is_empty() {
+        desk.answer();
+    }
+    assert!(desk.document.owned().is_none());
+    assert_eq!(desk.log().last().map(String::as_str), Some("ann/1"));
+    desk.links.clear();
+    desk.submit(1, edit("ann", 2, 3));
+    let (to, Link::Submit(submit)) = &desk.links[0] else {
+        panic!("{:?}", desk.links);
+    };
+    assert_eq!((*to, submit.id.seq), (OTHER, 2));
 }
 
 #[test]
