@@ -226,11 +226,11 @@ impl OpenStore {
         }
     }
 
-    /// Where accounts are kept, if they are.
-    fn accounts(&self) -> Option<Arc<dyn Accounts>> {
+    /// Where accounts are kept.
+    fn accounts(&self) -> Arc<dyn Accounts> {
         match self {
-            Self::Sqlite(store) => Some(store.clone()),
-            Self::Postgres(_) => None,
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
         }
     }
 
@@ -283,7 +283,7 @@ async fn run(config: Config) -> Result<()> {
     };
     let name = node_name(&config);
     let (mode, settings, accounts) = (config.auth.mode, config.auth, store.accounts());
-    let door = tokio::task::spawn_blocking(move || Door::open(settings, accounts, &secret));
+    let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
     let door = door.await.context("open the door")??;
     let known = door.begin_watch().await?;
     let keeper = tokio::spawn({

@@ -1,14 +1,18 @@
 //! What every store that keeps people promises about them. One suite for all such stores.
 
-use std::time::Duration;
+mod servers;
+
+use std::time::{Duration, Instant};
 
 use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::store::{
-    Accounts, Admission, Batch, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded, Renewal,
-    Role, SessionKey, SqliteSettings, SqliteStore, Store, Subject, Who,
+    Accounts, Admission, Batch, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded,
+    PostgresSettings, PostgresStore, Renewal, Role, SessionKey, SqliteSettings, SqliteStore, Store,
+    Subject, Who,
 };
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 /// A store that keeps people, empty.
@@ -48,6 +52,39 @@ impl Factory for InFolder {
     }
 }
 
+struct InPostgres {
+    store: PostgresStore,
+    /// Of a schema that is this test's alone.
+    url: String,
+}
+
+impl InPostgres {
+    /// `None`: Postgres is not installed.
+    async fn new() -> Option<Self> {
+        let url = servers::postgres::schema().await?;
+        let store = open_shared(&url, NodeId(7)).await;
+        Some(Self { store, url })
+    }
+}
+
+impl Factory for InPostgres {
+    fn accounts(&self) -> &dyn Accounts {
+        &self.store
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+}
+
+async fn open_shared(url: &str, me: NodeId) -> PostgresStore {
+    let settings = PostgresSettings {
+        url: url.to_owned(),
+        ..PostgresSettings::default()
+    };
+    PostgresStore::open(&settings, me, "here").await.unwrap()
+}
+
 /// Each of these runs on every store.
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
@@ -55,6 +92,14 @@ macro_rules! suite {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(super::InFolder::new()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                if let Some(kept) = super::InPostgres::new().await {
+                    super::$test(kept).await;
+                }
             })*
         }
     };
@@ -79,6 +124,8 @@ suite![
     a_list_shows_what_may_be_read,
     revocations_are_told_in_order,
     deeds_are_kept,
+    what_nobody_is_called_is_not_found,
+    what_is_done_at_once_is_done_in_turn,
 ];
 
 const DAY: Duration = Duration::from_hours(24);
@@ -547,4 +594,139 @@ async fn deeds_are_kept(kept: impl Factory) {
             ("ann", "set role", Some("bob"), Some("editor")),
         ]
     );
+}
+
+async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    let odd = "ann\0";
+    assert_eq!(accounts.user_by_login(odd.to_owned()).await.unwrap(), None);
+    assert_eq!(accounts.user(subject(odd)).await.unwrap(), None);
+    assert_eq!(role(accounts, &who(odd, "home"), doc("plan")).await, None);
+    let ended = accounts.end_link(doc("plan"), subject(odd), subject("ann"));
+    assert!(!ended.await.unwrap());
+}
+
+/// Many people ask for what only one of them can have.
+async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let names = ["ann", "bob", "eve", "joe"];
+    let firsts = names.map(|name| accounts.add_user(new_user(name, "home"), Admission::First));
+    let firsts: Vec<_> = join_all(firsts).await;
+    let won = firsts.iter().filter(|it| matches!(it, Ok(Ok(()))));
+    assert_eq!(won.count(), 1, "{firsts:?}");
+    let refused = firsts
+        .iter()
+        .filter(|it| matches!(it, Ok(Err(NotAdded::NotFirst))));
+    assert_eq!(refused.count(), names.len() - 1, "{firsts:?}");
+
+    let owned = join_all(names.map(|name| accounts.own(doc("plan"), subject(name)))).await;
+    let owners = owned.iter().filter(|it| matches!(it, Ok(true)));
+    assert_eq!(owners.count(), 1, "{owned:?}");
+    let handed = names.map(|name| accounts.transfer(doc("plan"), subject(name), subject("x")));
+    for handed in join_all(handed).await {
+        handed.unwrap();
+    }
+    let holders = accounts.holders(doc("plan")).await.unwrap();
+    let roles: Vec<_> = holders.iter().map(|it| it.role).collect();
+    assert_eq!(
+        roles,
+        [Role::Owner, Role::Editor, Role::Editor, Role::Editor]
+    );
+
+    let invitation = Invitation {
+        code: hash(1),
+        tenant: "home".to_owned(),
+        role: None,
+        lasts: DAY,
+    };
+    accounts.invite(invitation, subject("x")).await.unwrap();
+    let invited = ["kim", "lee", "max"]
+        .map(|name| accounts.add_user(new_user(name, "home"), Admission::Invited(hash(1))));
+    let invited = join_all(invited).await;
+    let came = invited.iter().filter(|it| matches!(it, Ok(Ok(()))));
+    assert_eq!(came.count(), 1, "{invited:?}");
+
+    let twins = ["one", "two"].map(|name| {
+        let user = NewUser {
+            login: "twin".to_owned(),
+            ..new_user(name, "home")
+        };
+        accounts.add_user(user, Admission::Open)
+    });
+    let twins = join_all(twins).await;
+    let came = twins.iter().filter(|it| matches!(it, Ok(Ok(()))));
+    assert_eq!(came.count(), 1, "{twins:?}");
+
+    add(accounts, "zoe").await;
+    let begun = accounts.begin_session(key("s"), subject("zoe"), hash(1), DAY);
+    begun.await.unwrap();
+    let tabs = [2, 3, 4].map(|next| accounts.renew_session(key("s"), hash(1), hash(next), DAY));
+    let tabs: Vec<_> = join_all(tabs)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let renewed = tabs.iter().filter(|it| **it == Renewal::Renewed);
+    assert_eq!(renewed.count(), 1, "{tabs:?}");
+    let just = tabs.iter().filter(|it| **it == Renewal::JustRenewed);
+    assert_eq!(just.count(), 2, "{tabs:?}");
+}
+
+// ---- What only a store that many nodes share can promise ----
+
+#[tokio::test]
+async fn a_revocation_by_one_node_is_read_by_another() {
+    let Some(kept) = InPostgres::new().await else {
+        return;
+    };
+    let (here, other) = (kept.accounts(), open_shared(&kept.url, NodeId(8)).await);
+    session(here).await;
+    assert_eq!(other.last_revocation().await.unwrap(), 0);
+    assert!(other.session(key("s")).await.unwrap().is_some());
+    here.end_session(key("s")).await.unwrap();
+    let told = other.revocations(0).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (&told[0].subject, &told[0].session, told[0].ends),
+        (&subject("ann"), &Some(key("s")), true)
+    );
+    assert_eq!(other.session(key("s")).await.unwrap(), None);
+    assert_eq!(other.last_revocation().await.unwrap(), told[0].sequence);
+}
+
+/// Whoever reads on from the newest that it knows misses none, although several nodes write at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_revocation_is_overtaken() {
+    let Some(kept) = InPostgres::new().await else {
+        return;
+    };
+    let nodes = join_all((10..13).map(|me| open_shared(&kept.url, NodeId(me)))).await;
+    let (writers, each) = (nodes.len() * 4, 25);
+    let write = |writer: usize| {
+        let accounts: &dyn Accounts = &nodes[writer % nodes.len()];
+        async move {
+            for at in 0..each {
+                let plan = doc(&format!("plan{writer}"));
+                let name = subject(&format!("{writer} {at}"));
+                let set = accounts.set_role(plan, name, Some(Role::Viewer), subject("x"));
+                assert!(set.await.unwrap());
+            }
+        }
+    };
+    let read = async {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (mut known, mut sequences) = (0, Vec::new());
+        while sequences.len() < writers * each {
+            assert!(Instant::now() < deadline, "{} were read", sequences.len());
+            for revocation in kept.accounts().revocations(known).await.unwrap() {
+                known = revocation.sequence;
+                sequences.push(known);
+            }
+        }
+        sequences
+    };
+    let (sequences, _) = futures_util::future::join(read, join_all((0..writers).map(write))).await;
+    let expected: Vec<u64> = (1..=(writers * each) as u64).collect();
+    assert_eq!(sequences, expected);
 }

@@ -1,7 +1,9 @@
 //! The shared store: Postgres. Many nodes stand on one database, and the fence says who of them may append.
 
+mod accounts;
 mod append;
 mod beat;
+mod change;
 mod claims;
 mod connect;
 mod fault;
@@ -115,7 +117,7 @@ pub struct PostgresStore {
     claims: Claims,
     /// For claims, heartbeats and the keeping of the list.
     urgent: Pool,
-    /// For all that people can wait for a little.
+    /// For all that people can wait for a little, and what is kept about them.
     reads: Pool,
     reader: Reader,
     touches: Arc<Touches>,

@@ -612,7 +612,7 @@ async fn nodes_may_start_at_once() {
     }
     let stranger = server::connect(&url).await;
     let versions = count(&stranger, "SELECT count(*) FROM copydesk_versions").await;
-    assert_eq!(versions, 1);
+    assert_eq!(versions, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

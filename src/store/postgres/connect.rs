@@ -191,10 +191,10 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
         ("client_connection_check_interval", ms(2_000)),
         // Each of our statements has its index. Plans that were made while the tables were empty would not use it.
         ("enable_seqscan", "off".to_owned()),
+        ("synchronous_commit", "on".to_owned()),
     ];
     if purpose != Purpose::Read {
         wishes.extend([
-            ("synchronous_commit", "on".to_owned()),
             ("enable_bitmapscan", "off".to_owned()),
             ("plan_cache_mode", "force_generic_plan".to_owned()),
         ]);

@@ -1,11 +1,13 @@
 //! The list of documents.
 
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::fault::Fault;
 use super::pool::Pool;
 use crate::id::DocId;
 use crate::log::Revision;
+use crate::store::accounts::{Who, tenant_of};
 use crate::store::{ListQuery, Listed};
 
 /// The columns of what the list says.
@@ -28,6 +30,19 @@ ORDER BY updated_at_ms DESC, id DESC
 LIMIT $5"
 );
 
+/// The same, of what $6 or somebody's role on the whole tenant shows, or a role of their own.
+const LIST_FOR: &str = listed!(
+    "AND (updated_at_ms, id) < ($2, $3) AND position($4::bytea IN title_folded) > 0
+  AND ($6
+    OR EXISTS (SELECT 1 FROM users WHERE users.id = $7 AND users.tenant = $8 AND users.role > 0)
+    OR EXISTS (
+      SELECT 1
+      FROM grants
+      WHERE grants.subject = $7 AND grants.collection = documents.collection AND grants.id = documents.id))
+ORDER BY updated_at_ms DESC, id DESC
+LIMIT $5"
+);
+
 const DESCRIBE: &str = listed!("AND id = $2");
 
 const RENAME: &str = "
@@ -38,24 +53,82 @@ RETURNING number";
 
 /// Lists the documents that exist.
 pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
-    // No id is as large as this: the first page begins before it.
-    let (at_ms, id) = match &query.after {
-        Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
-        None => (i64::MAX, "\u{10ffff}"),
-    };
-    if id.contains('\0') {
-        // No id holds one, and Postgres takes none.
-        return Err(Fault::Other(
-            "the page before ends with no document's id".to_owned(),
-        ));
-    }
-    let title = query.title.as_deref().unwrap_or_default().to_lowercase();
-    let (collection, title) = (query.collection.as_str(), title.as_bytes());
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let Page {
+        at_ms,
+        id,
+        title,
+        limit,
+    } = Page::of(query)?;
+    let collection = query.collection.as_str();
     let rows = pool
         .query(LIST, &[&collection, &at_ms, &id, &title, &limit])
         .await?;
     rows.iter().map(listed).collect()
+}
+
+/// Lists the documents that exist and that `who` may read by more than a share link.
+pub(super) async fn list_for(
+    pool: &Pool,
+    who: &Who,
+    query: &ListQuery,
+) -> Result<Vec<Listed>, Fault> {
+    let tenant = tenant_of(&query.collection);
+    let user = who.user.as_ref();
+    let Some(user) = user.filter(|_| who.tenant.as_deref() == Some(tenant)) else {
+        return Ok(Vec::new());
+    };
+    let Page {
+        at_ms,
+        id,
+        title,
+        limit,
+    } = Page::of(query)?;
+    let (collection, user) = (query.collection.as_str(), user.0.as_bytes());
+    let sees_all = who.role.is_some();
+    let values: [&(dyn ToSql + Sync); 8] = [
+        &collection,
+        &at_ms,
+        &id,
+        &title,
+        &limit,
+        &sees_all,
+        &user,
+        &tenant,
+    ];
+    let rows = pool.query(LIST_FOR, &values).await?;
+    rows.iter().map(listed).collect()
+}
+
+/// Which documents a query is after, as the statements take it.
+struct Page<'a> {
+    at_ms: i64,
+    id: &'a str,
+    /// Folded.
+    title: Vec<u8>,
+    limit: i64,
+}
+
+impl<'a> Page<'a> {
+    fn of(query: &'a ListQuery) -> Result<Self, Fault> {
+        // No id is as large as this: the first page begins before it.
+        let (at_ms, id) = match &query.after {
+            Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
+            None => (i64::MAX, "\u{10ffff}"),
+        };
+        if id.contains('\0') {
+            // No id holds one, and Postgres takes none.
+            return Err(Fault::Other(
+                "the page before ends with no document's id".to_owned(),
+            ));
+        }
+        let title = query.title.as_deref().unwrap_or_default().to_lowercase();
+        Ok(Self {
+            at_ms,
+            id,
+            title: title.into_bytes(),
+            limit: i64::try_from(query.limit).unwrap_or(i64::MAX),
+        })
+    }
 }
 
 /// What the list says of one document.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
+use futures_util::future::join;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -53,6 +54,7 @@ impl Pool {
             Ok(object) => Ok(Lease {
                 object: Some(object),
                 is_clean: true,
+                is_taken: false,
                 patience: self.patience,
             }),
             Err(error) => Err(Fault::of_pool(error, self.acquire)),
@@ -80,8 +82,13 @@ pub(super) struct Lease {
     /// There until it is dropped.
     object: Option<Object>,
     is_clean: bool,
+    /// It has a transaction under way, and is of no use to others.
+    pub(super) is_taken: bool,
     patience: Duration,
 }
+
+/// A statement and its values.
+type Statement<'a> = (&'static str, &'a [&'a (dyn ToSql + Sync)]);
 
 impl Lease {
     /// Runs a statement, prepared when this connection first meets it, and waits for its end.
@@ -105,12 +112,44 @@ impl Lease {
         self.is_clean = true;
         Ok(rows)
     }
+
+    /// Runs two statements on one way to the server and back. The second is on its way whatever becomes of the first:
+    /// it is for the beginning and the end of a transaction, where the server knows what that means.
+    pub(super) async fn query_both(
+        &mut self,
+        first: Statement<'_>,
+        second: Statement<'_>,
+    ) -> Result<[Vec<Row>; 2], Fault> {
+        self.is_clean = false;
+        let object = self
+            .object
+            .as_ref()
+            .expect("it is there until it is dropped");
+        let rows = async {
+            let statements = [
+                object.prepare_cached(first.0).await?,
+                object.prepare_cached(second.0).await?,
+            ];
+            // They are sent in the order in which they are first polled.
+            let (first, second) = join(
+                object.query(&statements[0], first.1),
+                object.query(&statements[1], second.1),
+            )
+            .await;
+            Ok::<_, tokio_postgres::Error>([first?, second?])
+        };
+        let rows = tokio::time::timeout(self.patience, rows)
+            .await
+            .map_err(|_| Fault::Late(self.patience))??;
+        self.is_clean = true;
+        Ok(rows)
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(object) = self.object.take()
-            && !self.is_clean
+            && (self.is_taken || !self.is_clean)
         {
             // Its task is aborted with it. The server is not asked to cancel anything.
             drop(Object::take(object));

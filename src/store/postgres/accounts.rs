@@ -1,0 +1,808 @@
+//! People, in Postgres: each verb of [`Accounts`] is one statement, or one [`Change`].
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::PostgresStore;
+use super::change::{Change, now_ms};
+use super::fault::Fault;
+use super::list;
+use super::pool::Pool;
+use crate::id::DocId;
+use crate::store::accounts::{
+    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Link, LiveSession, NewLink,
+    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
+    User, Who, tenant_of,
+};
+use crate::store::{ListQuery, Listed};
+
+/// The columns of an account.
+macro_rules! users {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, tenant, login, name, password, role FROM users ",
+            $rest
+        )
+    };
+}
+
+/// The columns of a share link that has not expired.
+macro_rules! links {
+    ($rest:literal) => {
+        concat!(
+            "
+SELECT id, collection, doc, role, password, expires_at_ms
+FROM links
+WHERE (expires_at_ms IS NULL OR expires_at_ms > ",
+            now_ms!(),
+            ") ",
+            $rest
+        )
+    };
+}
+
+impl Accounts for PostgresStore {
+    fn any_user(&self) -> Asked<'_, bool> {
+        look(async {
+            let rows = self.reads.query(ANY_USER, &[]).await?;
+            Ok(!rows.is_empty())
+        })
+    }
+
+    fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let added = add_user(&mut change, &user, admission).await?;
+            match added {
+                Ok(()) => change.commit().await?,
+                // An invitation is not used up by who is not let in.
+                Err(_) => change.roll_back().await?,
+            }
+            Ok(added)
+        })
+    }
+
+    fn user_by_login(&self, login: String) -> Asked<'_, Option<User>> {
+        look(async move {
+            let sql = users!("WHERE login = $1");
+            let rows = self.reads.query(sql, &[&login.as_bytes()]).await?;
+            rows.first().map(|row| user(row, 0)).transpose()
+        })
+    }
+
+    fn user(&self, id: Subject) -> Asked<'_, Option<User>> {
+        look(async move {
+            let sql = users!("WHERE id = $1");
+            let rows = self.reads.query(sql, &[&id.0.as_bytes()]).await?;
+            rows.first().map(|row| user(row, 0)).transpose()
+        })
+    }
+
+    fn set_password(
+        &self,
+        user: Subject,
+        password: String,
+        keep: Option<SessionKey>,
+    ) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let id = user.0.as_bytes();
+            change
+                .query(
+                    "UPDATE users SET password = $2 WHERE id = $1",
+                    &[&id, &password],
+                )
+                .await?;
+            change
+                .note(&user, "change password", None, Some(&user), None)
+                .await?;
+            end_others(&mut change, &user, keep.as_ref()).await?;
+            change.commit().await
+        })
+    }
+
+    fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let changed = change
+                .query(
+                    "UPDATE users SET role = $2 WHERE id = $1 RETURNING id",
+                    &[&user.0.as_bytes(), &number(role)],
+                )
+                .await?;
+            change
+                .note(&by, "set tenant role", None, Some(&user), Some(word(role)))
+                .await?;
+            change.revoke(user, None, false);
+            change.commit().await?;
+            Ok(!changed.is_empty())
+        })
+    }
+
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (now, until) = (change.now(), change.after(invitation.lasts));
+            change.query(FORGET_INVITATIONS, &[&now]).await?;
+            let (code, role) = (invitation.code.as_slice(), number(invitation.role));
+            change
+                .query(INVITE, &[&code, &invitation.tenant, &role, &until])
+                .await?;
+            let role = word(invitation.role);
+            change.note(&by, "invite", None, None, Some(role)).await?;
+            change.commit().await
+        })
+    }
+
+    fn begin_session(
+        &self,
+        key: SessionKey,
+        user: Subject,
+        refresh: Hash,
+        lasts: Duration,
+    ) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (now, until) = (change.now(), change.after(lasts));
+            change.query(FORGET_SESSIONS, &[&now]).await?;
+            let (id, refresh) = (user.0.as_bytes(), refresh.as_slice());
+            change
+                .query(BEGIN_SESSION, &[&key.0, &id, &refresh, &now, &until])
+                .await?;
+            change.note(&user, "sign in", None, None, None).await?;
+            change.commit().await
+        })
+    }
+
+    fn renew_session(
+        &self,
+        key: SessionKey,
+        refresh: Hash,
+        next: Hash,
+        grace: Duration,
+    ) -> Asked<'_, Renewal> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let renewal = renew_session(&mut change, key, refresh, next, grace).await?;
+            change.commit().await?;
+            Ok(renewal)
+        })
+    }
+
+    fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
+        look(async move {
+            let rows = self.reads.query(SESSION, &[&key.0]).await?;
+            let live = |row: &Row| {
+                Ok(LiveSession {
+                    user: user(row, 1)?,
+                    age: milliseconds(row.get(0)),
+                })
+            };
+            rows.first().map(live).transpose()
+        })
+    }
+
+    fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            end_session(&mut change, key).await?;
+            change.commit().await
+        })
+    }
+
+    fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            change
+                .note(&by, "sign out everywhere", None, Some(&subject), None)
+                .await?;
+            end_others(&mut change, &subject, None).await?;
+            // Also those who came with a token of another application, of whom no session is kept here.
+            change.revoke(subject, None, true);
+            change.commit().await
+        })
+    }
+
+    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
+        look(async move { rights(&self.reads, &who, &docs).await })
+    }
+
+    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool> {
+        change(async move {
+            let (collection, id) = names(&doc);
+            let subject = subject.0.as_bytes();
+            let owned = self.reads.query(OWN, &[&collection, &id, &subject]).await?;
+            Ok(!owned.is_empty())
+        })
+    }
+
+    fn set_role(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        role: Option<Role>,
+        by: Subject,
+    ) -> Asked<'_, bool> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (collection, id) = names(&doc);
+            let holder = subject.0.as_bytes();
+            let is_owner = match role {
+                Some(_) => {
+                    let role = number(role);
+                    let given = change
+                        .query(GIVE_ROLE, &[&collection, &id, &holder, &role])
+                        .await?;
+                    given.is_empty()
+                }
+                None => {
+                    let owned = change
+                        .query(TAKE_ROLE, &[&collection, &id, &holder])
+                        .await?;
+                    !owned.is_empty()
+                }
+            };
+            if is_owner {
+                change.roll_back().await?;
+                return Ok(false);
+            }
+            let role = Some(word(role));
+            change
+                .note(&by, "set role", Some(&doc), Some(&subject), role)
+                .await?;
+            change.revoke(subject, None, false);
+            change.commit().await?;
+            Ok(true)
+        })
+    }
+
+    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (collection, id) = names(&doc);
+            let heir = to.0.as_bytes();
+            // Whoever transfers at the same moment waits, and then sees this one's owner: statements see what was
+            // committed before they began.
+            change.query(LOCK_GRANTS, &[&collection, &id]).await?;
+            let owners = change.query(DEMOTE, &[&collection, &id]).await?;
+            change.query(PROMOTE, &[&collection, &id, &heir]).await?;
+            change
+                .note(&by, "transfer", Some(&doc), Some(&to), None)
+                .await?;
+            for owner in &owners {
+                change.revoke(subject(owner, 0)?, None, false);
+            }
+            change.revoke(to, None, false);
+            change.commit().await
+        })
+    }
+
+    fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>> {
+        look(async move {
+            let (collection, id) = names(&doc);
+            let rows = self.reads.query(HOLDERS, &[&collection, &id]).await?;
+            rows.iter().map(holder).collect()
+        })
+    }
+
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>> {
+        async move {
+            let list = list::list_for(&self.reads, &who, &query).await;
+            list.map_err(|fault| fault.of("list"))
+        }
+        .boxed()
+    }
+
+    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (collection, id) = names(&link.doc);
+            let role = number(Some(link.role.min(Role::Editor)));
+            let (name, secret) = (link.id.0.as_bytes(), link.secret.as_slice());
+            let until = link.lasts.map(|lasts| change.after(lasts));
+            let now = change.now();
+            let values: [&(dyn ToSql + Sync); 8] = [
+                &name,
+                &collection,
+                &id,
+                &role,
+                &secret,
+                &link.password,
+                &until,
+                &now,
+            ];
+            change.query(ADD_LINK, &values).await?;
+            let role = Some(word(Some(link.role)));
+            change
+                .note(&by, "make link", Some(&link.doc), Some(&link.id), role)
+                .await?;
+            change.commit().await
+        })
+    }
+
+    fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>> {
+        look(async move {
+            let (collection, id) = names(&doc);
+            let sql = links!("AND collection = $1 AND doc = $2 ORDER BY created_at_ms, id");
+            let rows = self.reads.query(sql, &[&collection, &id]).await?;
+            rows.iter().map(link).collect()
+        })
+    }
+
+    fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>> {
+        look(async move {
+            let sql = links!("AND secret = $1");
+            let rows = self.reads.query(sql, &[&secret.as_slice()]).await?;
+            rows.first().map(link).transpose()
+        })
+    }
+
+    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool> {
+        change(async move {
+            let mut change = Change::begin(&self.reads).await?;
+            let (collection, id) = names(&doc);
+            let ended = change
+                .query(
+                    "DELETE FROM links WHERE id = $1 AND collection = $2 AND doc = $3 RETURNING id",
+                    &[&link.0.as_bytes(), &collection, &id],
+                )
+                .await?;
+            if !ended.is_empty() {
+                change
+                    .note(&by, "end link", Some(&doc), Some(&link), None)
+                    .await?;
+                change.revoke(link, None, false);
+            }
+            change.commit().await?;
+            Ok(!ended.is_empty())
+        })
+    }
+
+    fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>> {
+        look(async move {
+            let since = i64::try_from(since).unwrap_or(i64::MAX);
+            let page = REVOCATIONS_PAGE as i64;
+            let rows = self.reads.query(REVOCATIONS, &[&since, &page]).await?;
+            rows.iter().map(revocation).collect()
+        })
+    }
+
+    fn last_revocation(&self) -> Asked<'_, u64> {
+        look(async {
+            let sql = "SELECT sequence FROM revocation_count WHERE one";
+            let rows = self.reads.query(sql, &[]).await?;
+            let last = rows.first().map(|row| row.get::<_, i64>(0).cast_unsigned());
+            last.ok_or_else(|| Fault::Other("the count of the revocations is lost".to_owned()))
+        })
+    }
+
+    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>> {
+        look(async move {
+            let (collection, id) = names(&doc);
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = self.reads.query(AUDIT, &[&collection, &id, &limit]).await?;
+            rows.iter().map(deed).collect()
+        })
+    }
+}
+
+fn look<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> Asked<'a, T> {
+    answer
+        .map(|it| it.map_err(|fault| fault.of("read accounts")))
+        .boxed()
+}
+
+fn change<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> Asked<'a, T> {
+    answer
+        .map(|it| it.map_err(|fault| fault.of("change accounts")))
+        .boxed()
+}
+
+// ---- Users ----
+
+const ANY_USER: &str = "SELECT 1 FROM users LIMIT 1";
+
+/// Nobody else makes an account until this one is made or not.
+const LOCK_USERS: &str = "LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE";
+
+const ADD_USER: &str = "
+INSERT INTO users (id, tenant, login, name, password, role, created_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (login) DO NOTHING
+RETURNING id";
+
+const INVITE: &str = "
+INSERT INTO invitations (code, tenant, role, expires_at_ms)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (code) DO NOTHING";
+
+/// What somebody else deletes at this moment is passed over, here and below: nobody waits in a circle.
+const FORGET_INVITATIONS: &str = "
+DELETE FROM invitations
+WHERE code IN (
+  SELECT code FROM invitations WHERE expires_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)";
+
+const TAKE_INVITATION: &str = "
+DELETE FROM invitations
+WHERE code = $1 AND expires_at_ms > $2
+RETURNING tenant, role";
+
+async fn add_user(
+    change: &mut Change,
+    user: &NewUser,
+    admission: Admission,
+) -> Result<Result<(), NotAdded>, Fault> {
+    if admission == Admission::First {
+        change.query(LOCK_USERS, &[]).await?;
+    }
+    let (id, login) = (user.id.0.as_bytes(), user.login.as_bytes());
+    let taken = change
+        .query("SELECT 1 FROM users WHERE login = $1", &[&login])
+        .await?;
+    if !taken.is_empty() {
+        return Ok(Err(NotAdded::Taken));
+    }
+    let now = change.now();
+    let (tenant, role) = match admission {
+        Admission::First if !change.query(ANY_USER, &[]).await?.is_empty() => {
+            return Ok(Err(NotAdded::NotFirst));
+        }
+        Admission::First => (user.tenant.clone(), Some(Role::Owner)),
+        Admission::Open => (user.tenant.clone(), None),
+        Admission::Invited(code) => {
+            let invited = change
+                .query(TAKE_INVITATION, &[&code.as_slice(), &now])
+                .await?;
+            match invited.first() {
+                Some(row) => (row.get(0), role(row, 1)),
+                None => return Ok(Err(NotAdded::NotInvited)),
+            }
+        }
+    };
+    let (name, level) = (user.name.as_bytes(), number(role));
+    let values: [&(dyn ToSql + Sync); 7] =
+        [&id, &tenant, &login, &name, &user.password, &level, &now];
+    if change.query(ADD_USER, &values).await?.is_empty() {
+        // Somebody took it since the look.
+        return Ok(Err(NotAdded::Taken));
+    }
+    change
+        .note(&user.id, "make account", None, None, Some(word(role)))
+        .await?;
+    Ok(Ok(()))
+}
+
+// ---- Sessions ----
+
+const FORGET_SESSIONS: &str = "
+DELETE FROM sessions
+WHERE id IN (
+  SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)";
+
+const BEGIN_SESSION: &str = "
+INSERT INTO sessions (id, user_id, refresh, renewed_at_ms, expires_at_ms)
+VALUES ($1, $2, $3, $4, $5)";
+
+const SESSION: &str = concat!(
+    "
+SELECT ",
+    now_ms!(),
+    " - s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role
+FROM sessions s
+JOIN users u ON u.id = s.user_id
+WHERE s.id = $1 AND s.expires_at_ms > ",
+    now_ms!()
+);
+
+/// Two tabs that renew at the same moment come one after the other: the second finds what the first has written.
+const LOCK_SESSION: &str = "
+SELECT refresh, previous, renewed_at_ms
+FROM sessions
+WHERE id = $1 AND expires_at_ms > $2
+FOR UPDATE";
+
+const RENEW: &str = "
+UPDATE sessions
+SET refresh = $2, previous = $3, renewed_at_ms = $4
+WHERE id = $1";
+
+/// Locked in one order, whoever else ends them.
+const END_OTHERS: &str = "
+DELETE FROM sessions
+WHERE id IN (
+  SELECT id
+  FROM sessions
+  WHERE user_id = $1 AND id IS DISTINCT FROM $2
+  ORDER BY id
+  FOR UPDATE)
+RETURNING id";
+
+async fn renew_session(
+    change: &mut Change,
+    key: SessionKey,
+    refresh: Hash,
+    next: Hash,
+    grace: Duration,
+) -> Result<Renewal, Fault> {
+    let now = change.now();
+    let rows = change.query(LOCK_SESSION, &[&key.0, &now]).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Renewal::Ended);
+    };
+    let (newest, previous): (&[u8], Option<&[u8]>) = (row.get(0), row.get(1));
+    if newest == refresh {
+        let (next, refresh) = (next.as_slice(), refresh.as_slice());
+        change
+            .query(RENEW, &[&key.0, &next, &refresh, &now])
+            .await?;
+        return Ok(Renewal::Renewed);
+    }
+    let lasts = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let recently = now < row.get::<_, i64>(2).saturating_add(lasts);
+    if previous == Some(refresh.as_slice()) && recently {
+        return Ok(Renewal::JustRenewed);
+    }
+    end_session(change, key).await?;
+    Ok(Renewal::Reused)
+}
+
+async fn end_session(change: &mut Change, key: SessionKey) -> Result<(), Fault> {
+    let ended = change
+        .query(
+            "DELETE FROM sessions WHERE id = $1 RETURNING user_id",
+            &[&key.0],
+        )
+        .await?;
+    if let Some(row) = ended.first() {
+        change.revoke(subject(row, 0)?, Some(key), true);
+    }
+    Ok(())
+}
+
+/// Ends the sessions of a user but one.
+async fn end_others(
+    change: &mut Change,
+    user: &Subject,
+    keep: Option<&SessionKey>,
+) -> Result<(), Fault> {
+    let (id, keep) = (user.0.as_bytes(), keep.map(|key| key.0.as_str()));
+    for row in change.query(END_OTHERS, &[&id, &keep]).await? {
+        change.revoke(user.clone(), Some(SessionKey(row.get(0))), true);
+    }
+    Ok(())
+}
+
+// ---- Rights ----
+
+/// What a user may do by a role on the whole tenant or one of their own, and by the best of the share links. One
+/// statement: what is given and taken meanwhile is seen whole or not at all.
+const RIGHTS: &str = concat!(
+    "
+SELECT
+  CASE WHEN asked.is_home THEN greatest(
+    (SELECT users.role FROM users WHERE users.id = $4 AND users.tenant = $5),
+    (SELECT grants.role
+     FROM grants
+     WHERE grants.collection = asked.collection AND grants.id = asked.id AND grants.subject = $4))
+  END,
+  link.role,
+  link.lasts
+FROM unnest($1::text[], $2::text[], $3::boolean[])
+  WITH ORDINALITY AS asked (collection, id, is_home, place)
+LEFT JOIN LATERAL (
+  SELECT links.role, links.expires_at_ms - ",
+    now_ms!(),
+    " AS lasts
+  FROM unnest($6::bytea[]) WITH ORDINALITY AS opened (id, place)
+  JOIN links ON links.id = opened.id
+  WHERE links.collection = asked.collection AND links.doc = asked.id
+    AND (links.expires_at_ms IS NULL OR links.expires_at_ms > ",
+    now_ms!(),
+    ")
+  ORDER BY links.role DESC, opened.place
+  LIMIT 1
+) AS link ON true
+ORDER BY asked.place"
+);
+
+/// Only of a document that has no holder, and that nobody has claimed.
+const OWN: &str = concat!(
+    "
+WITH owned AS (
+  INSERT INTO grants (collection, id, subject, role)
+  SELECT $1::text, $2::text, $3::bytea, 4
+  WHERE NOT EXISTS (SELECT 1 FROM grants WHERE grants.collection = $1 AND grants.id = $2)
+    AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.collection = $1 AND documents.id = $2)
+  ON CONFLICT DO NOTHING
+  RETURNING subject
+)
+INSERT INTO audit (at_ms, actor, deed, collection, doc)
+SELECT ",
+    now_ms!(),
+    ", owned.subject, 'create', $1, $2
+FROM owned
+RETURNING number"
+);
+
+/// Returns nothing where the subject owns the document, also since a moment ago.
+const GIVE_ROLE: &str = "
+INSERT INTO grants (collection, id, subject, role)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (collection, id, subject) DO UPDATE
+SET role = excluded.role
+WHERE grants.role <> 4
+RETURNING role";
+
+/// Returns something where the subject owns the document.
+const TAKE_ROLE: &str = "
+WITH taken AS (
+  DELETE FROM grants WHERE collection = $1 AND id = $2 AND subject = $3 AND role <> 4
+)
+SELECT 1 FROM grants WHERE collection = $1 AND id = $2 AND subject = $3 AND role = 4";
+
+const LOCK_GRANTS: &str = "
+SELECT subject
+FROM grants
+WHERE collection = $1 AND id = $2
+ORDER BY subject
+FOR UPDATE";
+
+const DEMOTE: &str = "
+UPDATE grants
+SET role = 3
+WHERE collection = $1 AND id = $2 AND role = 4
+RETURNING subject";
+
+const PROMOTE: &str = "
+INSERT INTO grants (collection, id, subject, role)
+VALUES ($1, $2, $3, 4)
+ON CONFLICT (collection, id, subject) DO UPDATE
+SET role = 4";
+
+const HOLDERS: &str = "
+SELECT g.subject, g.role, u.login, u.name
+FROM grants g
+LEFT JOIN users u ON u.id = g.subject
+WHERE g.collection = $1 AND g.id = $2
+ORDER BY g.role DESC, u.name NULLS FIRST, g.subject";
+
+const ADD_LINK: &str = "
+INSERT INTO links (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
+async fn rights(pool: &Pool, who: &Who, docs: &[DocId]) -> Result<Vec<Right>, Fault> {
+    let user = who.user.as_ref().map(|user| user.0.as_bytes());
+    // Nobody but by a share link reaches into another tenant.
+    let is_home =
+        |doc: &DocId| user.is_some() && who.tenant.as_deref() == Some(tenant_of(&doc.collection));
+    let collections: Vec<_> = docs.iter().map(|doc| doc.collection.as_str()).collect();
+    let ids: Vec<_> = docs.iter().map(|doc| doc.id.as_str()).collect();
+    let homes: Vec<_> = docs.iter().map(is_home).collect();
+    let links: Vec<_> = who.links.iter().map(|link| link.0.as_bytes()).collect();
+    let values: [&(dyn ToSql + Sync); 6] = [&collections, &ids, &homes, &user, &who.tenant, &links];
+    let rows = pool.query(RIGHTS, &values).await?;
+    let right = |(row, is_home): (&Row, &bool)| {
+        let vouched = who.role.filter(|_| *is_home);
+        let own = role(row, 0).max(vouched);
+        let link = role(row, 1);
+        if link > own {
+            let lasts: Option<i64> = row.get(2);
+            return Right {
+                role: link,
+                lasts: lasts.map(milliseconds),
+            };
+        }
+        Right {
+            role: own,
+            lasts: None,
+        }
+    };
+    Ok(rows.iter().zip(&homes).map(right).collect())
+}
+
+// ---- What was done ----
+
+const REVOCATIONS: &str = "
+SELECT sequence, subject, session, ends
+FROM revocations
+WHERE sequence > $1
+ORDER BY sequence
+LIMIT $2";
+
+const AUDIT: &str = "
+SELECT at_ms, actor, deed, subject, detail
+FROM audit
+WHERE collection = $1 AND doc = $2
+ORDER BY number DESC
+LIMIT $3";
+
+// ---- Rows ----
+
+fn user(row: &Row, first: usize) -> Result<User, Fault> {
+    Ok(User {
+        id: subject(row, first)?,
+        tenant: row.get(first + 1),
+        login: text(row.get(first + 2))?,
+        name: text(row.get(first + 3))?,
+        password: row.get(first + 4),
+        role: role(row, first + 5),
+    })
+}
+
+fn holder(row: &Row) -> Result<Holder, Fault> {
+    let login = row.get::<_, Option<Vec<u8>>>(2).map(text).transpose()?;
+    let name = row.get::<_, Option<Vec<u8>>>(3).map(text).transpose()?;
+    Ok(Holder {
+        subject: subject(row, 0)?,
+        known: login.zip(name),
+        role: role(row, 1).unwrap_or(Role::Viewer),
+    })
+}
+
+fn link(row: &Row) -> Result<Link, Fault> {
+    let (collection, id): (&str, &str) = (row.get(1), row.get(2));
+    let doc = DocId::parse(collection, id)
+        .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
+    Ok(Link {
+        id: subject(row, 0)?,
+        doc,
+        role: role(row, 3).unwrap_or(Role::Viewer),
+        password: row.get(4),
+        expires_at_ms: row.get::<_, Option<i64>>(5).map(i64::cast_unsigned),
+    })
+}
+
+fn revocation(row: &Row) -> Result<Revocation, Fault> {
+    Ok(Revocation {
+        sequence: row.get::<_, i64>(0).cast_unsigned(),
+        subject: subject(row, 1)?,
+        session: row.get::<_, Option<String>>(2).map(SessionKey),
+        ends: row.get(3),
+    })
+}
+
+fn deed(row: &Row) -> Result<Deed, Fault> {
+    let whom = row.get::<_, Option<Vec<u8>>>(3).map(text).transpose()?;
+    Ok(Deed {
+        at_ms: row.get::<_, i64>(0).cast_unsigned(),
+        actor: subject(row, 1)?,
+        deed: row.get(2),
+        subject: whom.map(Subject),
+        detail: row.get(4),
+    })
+}
+
+fn subject(row: &Row, column: usize) -> Result<Subject, Fault> {
+    text(row.get(column)).map(Subject)
+}
+
+/// A text that is kept as its bytes.
+fn text(bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|_| Fault::Other("a name of somebody is no text".to_owned()))
+}
+
+/// What a document is called in the tables.
+fn names(doc: &DocId) -> (&str, &str) {
+    (doc.collection.as_str(), doc.id.as_str())
+}
+
+fn role(row: &Row, column: usize) -> Option<Role> {
+    row.get::<_, Option<i64>>(column).and_then(Role::of_number)
+}
+
+fn number(role: Option<Role>) -> i64 {
+    role.map_or(0, |role| i64::from(role as u8))
+}
+
+fn word(role: Option<Role>) -> &'static str {
+    role.map_or("none", Role::as_str)
+}
+
+/// A span of the server's clock, which may have been set back meanwhile.
+fn milliseconds(span: i64) -> Duration {
+    Duration::from_millis(u64::try_from(span).unwrap_or(0))
+}

@@ -1,0 +1,163 @@
+//! A change of what is kept about people: one transaction.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::fault::Fault;
+use super::pool::{Lease, Pool};
+use crate::id::DocId;
+use crate::store::accounts::{SessionKey, Subject};
+
+/// How long the newest revocations are kept. A node that has not read for so long has closed its sockets long before.
+const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
+
+const BEGIN: &str = "BEGIN";
+const COMMIT: &str = "COMMIT";
+const ROLL_BACK: &str = "ROLLBACK";
+
+/// The server's clock, for all nodes the same.
+macro_rules! now_ms {
+    () => {
+        "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
+    };
+}
+pub(super) use now_ms;
+
+const NOW: &str = concat!("SELECT ", now_ms!());
+
+const NOTE: &str = "
+INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail)
+VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+/// Tells every node whose rights changed. The count's row is locked until the commit: whoever comes next waits, and then
+/// counts on from what is committed.
+const REVOKE: &str = "
+WITH forgotten AS (
+  DELETE FROM revocations WHERE at_ms < $5
+), counted AS (
+  UPDATE revocation_count
+  SET sequence = sequence + cardinality($2::bytea[])
+  WHERE one
+  RETURNING sequence - cardinality($2::bytea[]) AS before
+)
+INSERT INTO revocations (sequence, at_ms, subject, session, ends)
+SELECT counted.before + asked.place, $1::bigint, asked.subject, asked.session, asked.ends
+FROM counted
+CROSS JOIN unnest($2::bytea[], $3::text[], $4::boolean[])
+  WITH ORDINALITY AS asked (subject, session, ends, place)";
+
+/// A transaction. Dropped before its end, it takes its connection with it, and nothing of it was done.
+pub(super) struct Change {
+    connection: Lease,
+    /// When it began, by the server's clock.
+    now: i64,
+    /// Whose rights it changes. Written last: every change that revokes locks the same row.
+    revoked: Vec<Revoked>,
+}
+
+struct Revoked {
+    subject: Subject,
+    session: Option<SessionKey>,
+    ends: bool,
+}
+
+impl Change {
+    /// Begins one.
+    pub(super) async fn begin(pool: &Pool) -> Result<Self, Fault> {
+        let mut connection = pool.lease().await?;
+        connection.is_taken = true;
+        let [_, rows] = connection.query_both((BEGIN, &[]), (NOW, &[])).await?;
+        let now = rows.first().map(|row| row.get(0));
+        Ok(Self {
+            connection,
+            now: now.ok_or_else(|| Fault::Other("the server has no clock".to_owned()))?,
+            revoked: Vec::new(),
+        })
+    }
+
+    /// Runs a statement.
+    pub(super) async fn query(
+        &mut self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        self.connection.query(sql, values).await
+    }
+
+    /// Writes a line of the audit log.
+    pub(super) async fn note(
+        &mut self,
+        actor: &Subject,
+        deed: &str,
+        doc: Option<&DocId>,
+        subject: Option<&Subject>,
+        detail: Option<&str>,
+    ) -> Result<(), Fault> {
+        let collection = doc.map(|doc| doc.collection.as_str());
+        let id = doc.map(|doc| doc.id.as_str());
+        let (actor, subject) = (actor.0.as_bytes(), subject.map(|it| it.0.as_bytes()));
+        let values: [&(dyn ToSql + Sync); 7] = [
+            &self.now,
+            &actor,
+            &deed,
+            &collection,
+            &id,
+            &subject,
+            &detail,
+        ];
+        self.connection.query(NOTE, &values).await?;
+        Ok(())
+    }
+
+    /// Tells every node that a subject's rights changed, once this is committed.
+    pub(super) fn revoke(&mut self, subject: Subject, session: Option<SessionKey>, ends: bool) {
+        self.revoked.push(Revoked {
+            subject,
+            session,
+            ends,
+        });
+    }
+
+    /// Makes it so.
+    pub(super) async fn commit(mut self) -> Result<(), Fault> {
+        if self.revoked.is_empty() {
+            self.connection.query(COMMIT, &[]).await?;
+        } else {
+            let revoked = &self.revoked;
+            let subjects: Vec<_> = revoked.iter().map(|it| it.subject.0.as_bytes()).collect();
+            let sessions: Vec<_> = revoked
+                .iter()
+                .map(|it| it.session.as_ref().map(|key| key.0.as_str()))
+                .collect();
+            let ends: Vec<_> = revoked.iter().map(|it| it.ends).collect();
+            let forgotten = self.now - REVOCATIONS_KEPT.as_millis() as i64;
+            let values: [&(dyn ToSql + Sync); 5] =
+                [&self.now, &subjects, &sessions, &ends, &forgotten];
+            // With the commit right behind it: nobody waits for the count's row while this node dawdles.
+            self.connection
+                .query_both((REVOKE, &values), (COMMIT, &[]))
+                .await?;
+        }
+        self.connection.is_taken = false;
+        Ok(())
+    }
+
+    /// Undoes it.
+    pub(super) async fn roll_back(mut self) -> Result<(), Fault> {
+        self.connection.query(ROLL_BACK, &[]).await?;
+        self.connection.is_taken = false;
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// When what begins now and lasts so long is over. What is later than can be kept is as late as can be kept.
+    pub(super) fn after(&self, lasts: Duration) -> i64 {
+        let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX);
+        self.now.saturating_add(lasts)
+    }
+}
