@@ -611,6 +611,10 @@ async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
 async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
     let accounts = kept.accounts();
     let names = ["ann", "bob", "eve", "joe"];
+    // This opens as many connections as are used at once below.
+    for any in join_all(names.map(|_| accounts.any_user())).await {
+        assert!(!any.unwrap());
+    }
     let firsts = names.map(|name| accounts.add_user(new_user(name, "home"), Admission::First));
     let firsts: Vec<_> = join_all(firsts).await;
     let won = firsts.iter().filter(|it| matches!(it, Ok(Ok(()))));
@@ -623,9 +627,11 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
     let owned = join_all(names.map(|name| accounts.own(doc("plan"), subject(name)))).await;
     let owners = owned.iter().filter(|it| matches!(it, Ok(true)));
     assert_eq!(owners.count(), 1, "{owned:?}");
-    let handed = names.map(|name| accounts.transfer(doc("plan"), subject(name), subject("x")));
-    for handed in join_all(handed).await {
-        handed.unwrap();
+    for _ in 0..10 {
+        let hand = |name| accounts.transfer(doc("plan"), subject(name), subject("x"));
+        for handed in join_all(names.map(hand)).await {
+            handed.unwrap();
+        }
     }
     let holders = accounts.holders(doc("plan")).await.unwrap();
     let roles: Vec<_> = holders.iter().map(|it| it.role).collect();

@@ -266,7 +266,7 @@ impl Accounts for PostgresStore {
             let heir = to.0.as_bytes();
             // Whoever transfers at the same moment waits, and then sees this one's owner: statements see what was
             // committed before they began.
-            change.query(LOCK_GRANTS, &[&collection, &id]).await?;
+            change.query(LOCK_OWNER, &[&collection, &id]).await?;
             let owners = change.query(DEMOTE, &[&collection, &id]).await?;
             change.query(PROMOTE, &[&collection, &id, &heir]).await?;
             change
@@ -643,12 +643,10 @@ WITH taken AS (
 )
 SELECT 1 FROM grants WHERE collection = $1 AND id = $2 AND subject = $3 AND role = 4";
 
-const LOCK_GRANTS: &str = "
-SELECT subject
-FROM grants
-WHERE collection = $1 AND id = $2
-ORDER BY subject
-FOR UPDATE";
+/// One transfer of a document at a time. Not by the rows: who comes later sees more of them, and locks them in another
+/// order.
+const LOCK_OWNER: &str =
+    "SELECT pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2::text, 0))";
 
 const DEMOTE: &str = "
 UPDATE grants
