@@ -18,6 +18,6 @@ pub use door::{
 };
 pub use host::KeyError;
 pub use mint::{Mint, NONCE_BYTES};
-pub use person::{Known, Person};
+pub use person::{Known, Person, is_name};
 pub use settings::{AuthSettings, Mode, Registration, Secret};
 pub use watch::{News, Watch, Watchers};

@@ -41,6 +41,12 @@ pub struct Known {
     pub role: Option<Role>,
 }
 
+/// Whether another application may call a user, or a tenant, so.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 impl Person {
     /// Somebody where everybody may do everything. The log tells guests apart, and what it says proves nothing.
     pub(super) fn free(guest: Option<&str>) -> Self {
@@ -99,11 +105,7 @@ impl Person {
     /// Somebody whom another application vouches for; none where the token names a tenant or a user that cannot be.
     pub(super) fn vouched(claims: Claims, links: Vec<Subject>) -> Option<Self> {
         let tenant = claims.tenant.clone().unwrap_or_else(|| HOME.to_owned());
-        let sound = |text: &str| {
-            (1..=NAME_CHARS_MAX).contains(&text.chars().count())
-                && !text.chars().any(char::is_control)
-        };
-        if !sound(&claims.sub) || !sound(&tenant) || tenant.contains([':', '.', '/']) {
+        if !is_name(&claims.sub) || !is_name(&tenant) || tenant.contains([':', '.', '/']) {
             return None;
         }
         let role = claims.role.as_deref().and_then(Role::parse);
@@ -116,7 +118,7 @@ impl Person {
         let lasts = claims.lasts();
         // The application's names and ours never meet, nor do those of two tenants.
         let subject = Subject(format!("{tenant}:{}", claims.sub));
-        let name = claims.name.filter(|name| sound(name));
+        let name = claims.name.filter(|name| is_name(name));
         Some(Self {
             author: UserId::new(&subject.0),
             known: Some(Known {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::bearer;
 use super::http::{Gateway, failure, permitted, unavailable};
 use super::people::{answer, denied_response, no_accounts, no_such_role, parse_role};
-use crate::auth::{Mode, Person};
+use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;
 use crate::store::{Deed, Holder, Link, Role, StoreError, Subject, User};
 
@@ -183,8 +183,11 @@ async fn whom(
     let tenant = person.tenant().unwrap_or_default();
     let door = gateway.door();
     let found: Result<Option<User>, StoreError> = match (door.mode(), login, id) {
-        (Mode::Tokens, None, Some(id)) if !id.is_empty() => {
+        (Mode::Tokens, None, Some(id)) => {
             let id = id.strip_prefix(&format!("{tenant}:")).unwrap_or(id);
+            if !is_name(id) {
+                return Err(nobody());
+            }
             return Ok(Subject(format!("{tenant}:{id}")));
         }
         (Mode::Accounts, Some(login), None) => {

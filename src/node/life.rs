@@ -1,4 +1,4 @@
-//! A node's life among others: what it hears, and what it says once a second.
+//! A node's life among others: what it hears, and what it says again and again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,11 @@ const COMING_UP: Duration = Duration::from_secs(5);
 const FIRST_BEAT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a node waits before it asks the store about a node that it does not know.
-const STRANGER_PAUSE: Duration = Duration::from_millis(100);
+const STRANGER_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a node that joins leaves the others to read of it before it serves anybody. While rings differ, what one node
+/// commits is heard late on another.
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// How long one heartbeat may take.
 const BEAT_PATIENCE: Duration = Duration::from_secs(3);
@@ -48,7 +52,9 @@ impl Node {
             sleep(self.settings().heartbeat()).await;
         }
         // Those who have not read of this node yet look at once.
-        self.peers().send_all(&Message::Ping);
+        if self.peers().send_all(&Message::Ping) {
+            sleep(SETTLING).await;
+        }
         self.runtime().spawn(self.clone().beats());
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Default for NodeSettings {
             documents_max: 200_000,
             mailbox_max: 1_024,
             claims_max: 64,
-            heartbeat_ms: 1_000,
+            heartbeat_ms: 500,
             document: DocumentSettings::default(),
         }
     }

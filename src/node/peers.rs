@@ -100,12 +100,13 @@ impl Peers {
         transport.send(to, message.encode());
     }
 
-    /// Says something to all others.
-    pub(super) fn send_all(&self, message: &Message) {
+    /// Says something to all others; `false`: there are none.
+    pub(super) fn send_all(&self, message: &Message) -> bool {
         let others: Vec<_> = self.membership().others().collect();
-        for node in others {
-            self.send(node, message);
+        for node in &others {
+            self.send(*node, message);
         }
+        !others.is_empty()
     }
 
     /// A node was heard.
