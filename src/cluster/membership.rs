@@ -1,4 +1,4 @@
-//! Who takes documents, as far as this node knows: what the store tells once a second, and, sooner, who does not answer.
+//! Who takes documents, as far as this node knows: what the store tells with every heartbeat, and, sooner, who does not answer.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 

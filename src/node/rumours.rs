@@ -2,7 +2,7 @@
 //! tells those that listen. All of it is soft state, said again and again: what is not is gone after a while, whether it
 //! was a message that was lost, a node, or a whole network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -220,9 +220,7 @@ impl Hub {
         self.peers.send(to, &Message::Presence(rumour));
     }
 
-    fn listening(
-        &self,
-    ) -> MutexGuard<'_, std::collections::HashMap<Name, BTreeMap<NodeId, Instant>>> {
+    fn listening(&self) -> MutexGuard<'_, HashMap<Name, BTreeMap<NodeId, Instant>>> {
         self.listening
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -54,7 +54,7 @@ pub trait Store: Debug + Send + Sync {
         snapshot: Snapshot,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Says "I live", and learns what else a node has to know once a second.
+    /// Says "I live", and learns what else a node has to know again and again.
     ///
     /// # Errors
     /// When the store does not answer.
