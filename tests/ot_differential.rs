@@ -3,6 +3,7 @@
 //! `OT_SEED` (default 1) picks the stories, `OT_CASES` (default 20000) their number; a failure prints the whole case.
 //! Node and npm are needed; without them the test skips, loudly.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -122,7 +123,7 @@ fn node(oracle: &Path) -> Child {
         .expect("start node")
 }
 
-/// The oracle's folder with its packages installed; once, whichever test asks first.
+/// The oracle's folder with its packages installed: by whichever test asks first, be it in this process or in another.
 fn oracle() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(install).as_deref()
@@ -143,7 +144,12 @@ fn install() -> Option<PathBuf> {
         writeln!(std::io::stderr(), "{skipped}").expect("write to stderr");
         return None;
     }
-    if !folder.join("node_modules/rich-text").exists() {
+    // A test is a process of its own under some runners: one installs, the others wait for it.
+    let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle.lock");
+    let lock = File::create(lock).expect("create the lock file");
+    lock.lock().expect("lock the oracle's folder");
+    // npm writes this file when everything else is in its place.
+    if !folder.join("node_modules/.package-lock.json").exists() {
         let installed = Command::new("npm")
             .arg("ci")
             .current_dir(&folder)
