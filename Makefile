@@ -34,7 +34,7 @@ run: tools static ## Build the server and serve on this machine: ARGS="--listen 
 	exec $(TARGET)/release/copydesk serve $(ARGS)
 
 .PHONY: cluster
-cluster: tools postgres redis nginx static ## Try a whole cluster on this machine: NODES=3 PORT=8080 ARGS=--open; Ctrl-C ends it
+cluster: tools servers static ## Try a whole cluster on this machine: NODES=3 PORT=8080 ARGS=--open; Ctrl-C ends it
 	@echo "== building the server (a few minutes the first time)"
 	cargo build --release --bin copydesk
 	COPYDESK_BIN=$(TARGET)/release/copydesk exec deploy/cluster.sh
@@ -120,11 +120,6 @@ tools:
 	need npm "it comes with Node, see https://nodejs.org"
 	node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || { echo "node is $$(node --version): 20 or newer is needed"; exit 1; }
 	command -v cc >/dev/null || $(call debian,build-essential,cc)
-
-.PHONY: nginx
-nginx:
-	@PATH=$$PATH:/usr/sbin
-	command -v nginx >/dev/null || $(call debian,nginx,nginx)
 
 .PHONY: chromium
 chromium:
