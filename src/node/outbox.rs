@@ -27,7 +27,10 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     queue: VecDeque<Bytes>,
+    /// How many bytes of `queue` count towards the bound.
     bytes: usize,
+    /// Whether the first of the queue does not: it is larger than the bound, and was taken whole.
+    first_is_free: bool,
     state: State,
     drainer: Option<Waker>,
 }
@@ -63,7 +66,8 @@ impl Outbox {
 
     /// Queues whole frames. A closed outbox drops them: its socket is on its way out.
     ///
-    /// An empty outbox takes anything, whatever its size: one large document is not a slow reader.
+    /// An empty outbox takes anything, whatever its size, and as much as usual behind it: one large document is not a slow
+    /// reader.
     ///
     /// # Errors
     /// When it was full; it is closed then.
@@ -94,11 +98,14 @@ impl Outbox {
         if inner.state != State::Open {
             return Ok(None);
         }
-        if inner.bytes > 0 && inner.bytes + frames.len() > self.bytes_max {
+        if inner.queue.is_empty() && frames.len() > self.bytes_max {
+            inner.first_is_free = true;
+        } else if inner.bytes + frames.len() > self.bytes_max {
             self.give_up(inner);
             return Err(Slow);
+        } else {
+            inner.bytes += frames.len();
         }
-        inner.bytes += frames.len();
         inner.queue.push_back(frames);
         Ok(inner.drainer.take())
     }
@@ -123,6 +130,7 @@ impl Outbox {
     fn give_up(&self, mut inner: MutexGuard<'_, Inner>) {
         inner.queue.clear();
         inner.bytes = 0;
+        inner.first_is_free = false;
         self.end(
             inner,
             1013,
@@ -184,7 +192,9 @@ impl Outbox {
             inner.queue.shrink_to(4);
             return Poll::Pending;
         };
-        inner.bytes = inner.bytes.saturating_sub(first.len());
+        if !std::mem::take(&mut inner.first_is_free) {
+            inner.bytes = inner.bytes.saturating_sub(first.len());
+        }
         if inner.queue.is_empty() || first.len() >= WRITE_BYTES {
             return Poll::Ready(Some(first));
         }
@@ -231,11 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_piece_leaves_room_for_what_follows_it() {
+        let outbox = Outbox::new(10, None);
+        let large = Bytes::from_static(b"a document that is larger than the bound");
+        outbox.push(large.clone()).unwrap();
+        outbox.push(Bytes::from_static(b"0123456789")).unwrap();
+        let Poll::Ready(Some(first)) = take(&outbox) else {
+            panic!("what was pushed")
+        };
+        assert!(first.starts_with(&large));
+        outbox.push(large.clone()).unwrap();
+        assert_eq!(take(&outbox), Poll::Ready(Some(large)));
+    }
+
+    #[test]
     fn a_reader_that_never_reads_is_closed_and_forgotten() {
         let outbox = Outbox::new(10, None);
         outbox
             .push(Bytes::from_static(b"one large piece is taken whole"))
             .unwrap();
+        outbox.push(Bytes::from_static(b"0123456789")).unwrap();
         assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(Slow));
         assert!(outbox.is_closed());
         let Poll::Ready(Some(last)) = take(&outbox) else {
