@@ -11,9 +11,9 @@ use super::forwarder::{Forwarder, Want};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
-use crate::id::{NodeId, SessionId};
+use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
-use crate::protocol::Refusal;
+use crate::protocol::{Presence, Refusal};
 use crate::store::{Refused, StoreError};
 
 /// What bounds a document. Sizes are bytes, counts are entries.
@@ -237,6 +237,11 @@ impl Document {
     pub fn followed(&self) -> Option<Revision> {
         let follows = self.owned().is_none() && self.forwarder.is_listening();
         follows.then(|| self.forwarder.head())
+    }
+
+    /// Brings a position to the newest revision that this node's readers were told.
+    pub fn move_position(&self, client: &ClientId, presence: &mut Presence) {
+        self.forwarder.move_position(client, presence);
     }
 
     /// Whether a session waits for something, or is told the commits.

@@ -409,11 +409,16 @@ impl Forwarder {
         self.walk(out);
     }
 
-    /// Brings a position to the tail's head, as far as the tail reaches back.
+    /// Brings a position to the tail's head, as far as the tail reaches back. One that is gone is gone at any revision.
     pub(super) fn move_position(&self, client: &ClientId, presence: &mut Presence) {
+        let is_gone = presence.is_gone();
         let (Some(position), Some(tail)) = (&mut presence.position, &self.tail) else {
             return;
         };
+        if is_gone {
+            position.revision = position.revision.max(tail.head());
+            return;
+        }
         let Some(unseen) = tail
             .since(position.revision)
             .filter(|unseen| unseen.len() > 0)

@@ -93,6 +93,7 @@ impl Rights {
             Err(error) => {
                 tracing::warn!(%error, "rights are not known: each is asked for again");
                 self.held.clear();
+                self.expires_at = None;
                 self.again_at = Some(Instant::now() + RETRY);
                 Ok(Vec::new())
             }

@@ -64,6 +64,12 @@ struct ChannelUse {
 /// How many presences one socket may have: each is held for those who end with its socket. An editor has one or two.
 const PRESENCES_MAX: usize = 1_000;
 
+/// How long a socket with presences may be silent before it is pinged.
+const PRESENT_PING: Duration = Duration::from_secs(3);
+
+/// How long a socket with presences may be silent, pings unanswered, before it is closed.
+const PRESENT_SILENCE: Duration = Duration::from_secs(8);
+
 /// Lets the connection end with the session, however that ends.
 struct Released(Arc<Outbox>);
 
@@ -84,6 +90,8 @@ enum End {
 
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
+
+const NOT_NOW: End = End::Close(1013, "not now: come back and say it again");
 
 const SIGNED_OUT: End = End::Close(4401, "sign in again");
 
@@ -146,10 +154,6 @@ impl Session {
         stream: &mut AggregatedMessageStream,
         phase: &mut watch::Receiver<Phase>,
     ) -> End {
-        let (ping, idle) = {
-            let settings = self.gateway.settings();
-            (settings.ping_interval(), settings.idle_timeout())
-        };
         let mut heard = Instant::now();
         let mut pinged = heard;
         // Where the node leaves: when this socket goes.
@@ -164,6 +168,7 @@ impl Session {
                 }
                 Phase::Serving | Phase::Draining => {}
             }
+            let (ping, idle) = self.silences();
             let silent_at = (pinged.max(heard) + ping).min(heard + idle);
             let due = self.rights.due().map(Instant::from_std);
             select! {
@@ -204,6 +209,17 @@ impl Session {
         }
     }
 
+    /// How long the socket may be silent before it is pinged, and before it is closed. Whoever others see is looked after
+    /// more often: they should not see a cursor for long whose owner is gone without a word.
+    fn silences(&self) -> (Duration, Duration) {
+        let settings = self.gateway.settings();
+        let (ping, idle) = (settings.ping_interval(), settings.idle_timeout());
+        if self.presences == 0 {
+            return (ping, idle);
+        }
+        (ping.min(PRESENT_PING), idle.min(PRESENT_SILENCE))
+    }
+
     /// When, of the time that a node takes to leave, this socket goes: not all at once, they would all come back at once.
     fn turn_to_go(&self) -> Duration {
         let share = self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
@@ -236,20 +252,28 @@ impl Session {
     async fn request(&mut self, text: &str) -> Result<(), End> {
         match protocol::parse(text) {
             Ok((message, echo)) => {
-                match self.share.take() {
-                    Some(Duration::ZERO) => {}
-                    Some(wait) => sleep(wait).await,
-                    None => {
-                        self.say(protocol::error(&echo, &Refusal::busy()));
-                        return Ok(());
+                let submits = matches!(message, ClientMessage::Submit { .. });
+                let served = match self.share.take() {
+                    Some(wait) => {
+                        if !wait.is_zero() {
+                            sleep(wait).await;
+                        }
+                        // Right before it is served, and not when the loop comes round: what is refused is refused at
+                        // once.
+                        self.heed().await?;
+                        self.serve(message, &echo).await
+                    }
+                    None => Err(Refusal::busy()),
+                };
+                match served {
+                    Ok(()) => Ok(()),
+                    // Its client would throw the work away: sent away itself, it says it again.
+                    Err(refusal) if submits && refusal.will_pass() => Err(NOT_NOW),
+                    Err(refusal) => {
+                        self.say(protocol::error(&echo, &refusal));
+                        Ok(())
                     }
                 }
-                // Right before it is served, and not when the loop comes round: what is refused is refused at once.
-                self.heed().await?;
-                if let Err(refusal) = self.serve(message, &echo).await {
-                    self.say(protocol::error(&echo, &refusal));
-                }
-                Ok(())
             }
             Err(BadRequest::Refused(echo, refusal)) => {
                 self.say(protocol::error(&echo, &refusal));
@@ -481,7 +505,8 @@ impl Session {
             base: submit.base,
             proposal: submit.proposal,
         };
-        self.ask(&doc, Ask::Submit(submit), echo).await
+        let reply = ReplyTo::Submit(echo.clone());
+        self.ask_for(&doc, Ask::Submit(submit), reply).await
     }
 
     async fn presence(&mut self, presence: Presence, echo: &Echo) -> Result<(), Refusal> {
@@ -518,7 +543,17 @@ impl Session {
 
     fn use_channel(&mut self, channel: &Name) -> Result<&mut ChannelUse, Refusal> {
         let channels_max = self.gateway.settings().channels_max;
-        if self.channels.len() >= channels_max && !self.channels.contains_key(channel) {
+        let is_full = |channels: &BTreeMap<_, _>| {
+            channels.len() >= channels_max && !channels.contains_key(channel)
+        };
+        if is_full(&self.channels) {
+            // Where nothing of it is shown any more, its last position has come and gone.
+            let hub = self.gateway.node().hub();
+            self.channels.retain(|name, used| {
+                used.listens || !used.presences.is_empty() || hub.shows(self.id, name)
+            });
+        }
+        if is_full(&self.channels) {
             let message = format!("A connection uses at most {channels_max} presence channels");
             return Err(Refusal::new(Code::TooMany, message));
         }
@@ -689,8 +724,7 @@ impl Session {
     async fn leave(&mut self) {
         self.gateway
             .node()
-            .hub()
-            .left(self.id, self.channels.keys());
+            .leave_channels(self.id, self.channels.keys());
         for doc in std::mem::take(&mut self.documents) {
             self.gateway.node().leave(&doc, self.id).await;
         }

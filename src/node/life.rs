@@ -79,7 +79,7 @@ impl Node {
             Message::Ping => self.peers().send(from, &Message::Pong),
             Message::Pong => {}
             Message::Leaving => self.peers().leaves(from),
-            Message::Presence(rumour) => self.hub().hear(from, rumour),
+            Message::Presence(rumour) => self.pass_on(self.hub().hear(from, rumour)),
         }
     }
 
@@ -105,7 +105,7 @@ impl Node {
                     return;
                 },
             }
-            self.hub().refresh();
+            self.pass_on(self.hub().refresh());
         }
     }
 

@@ -13,13 +13,13 @@ use tokio::time::timeout;
 
 use super::outbox::Outbox;
 use super::peers::Peers;
-use super::presence::Hub;
+use super::presence::{Heard, Hub};
 use super::reply::ReplyTo;
 use super::task::{Post, Task};
 use super::wire::Message;
 use crate::cluster::{Health, Transport};
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
-use crate::id::{DocId, NodeId, SessionId};
+use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
 use crate::store::{Beat, Store};
 
@@ -223,6 +223,31 @@ impl Node {
         if let Some(mailbox) = mailbox {
             // A document that has ended needs no telling.
             let _ = mailbox.sender.send(Post::Left(session)).await;
+        }
+    }
+
+    /// A session ended: what it said last on these channels is gone.
+    pub fn leave_channels<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
+        self.pass_on(self.hub.left(session, channels));
+    }
+
+    /// Tells this node's subscribers of presences. Those with a position go by way of their document, behind the commits that
+    /// are on their way to the same sockets: to a client whose document is further than a position, that is no position
+    /// yet, and one that is gone would stay for ever.
+    pub(super) fn pass_on(&self, heard: impl IntoIterator<Item = Heard>) {
+        for heard in heard {
+            let position = heard.presence.position.as_ref();
+            let mailbox = position.and_then(|position| self.lock().get(&position.doc).cloned());
+            let unsent = match mailbox {
+                Some(mailbox) => match mailbox.sender.try_send(Post::Heard(heard)) {
+                    Ok(()) => continue,
+                    Err(unsent) => unsent.into_inner(),
+                },
+                None => Post::Heard(heard),
+            };
+            if let Post::Heard(heard) = unsent {
+                self.hub.tell(&heard);
+            }
         }
     }
 

@@ -37,6 +37,14 @@ pub(super) struct Remote {
     pub(super) heard: Instant,
 }
 
+/// A value that this node's subscribers are to be told, and that its own session does not say: it ended, or it is on
+/// another node.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) client: ClientId,
+    pub(super) presence: Presence,
+}
+
 impl Hub {
     pub(super) fn new(peers: Arc<Peers>) -> Self {
         Self {
@@ -114,8 +122,27 @@ impl Hub {
         let _ = outbox.push(frame);
     }
 
+    /// Whether a value on the channel is the session's.
+    #[must_use]
+    pub fn shows(&self, session: SessionId, channel: &Name) -> bool {
+        let channels = self.lock();
+        let published = channels
+            .get(channel)
+            .map(|channel| channel.published.values());
+        published
+            .into_iter()
+            .flatten()
+            .any(|(by, _)| *by == session)
+    }
+
     /// A session ended, and its outbox is closed: it listens no more on `channels`, and what it said there last is gone.
-    pub fn left<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
+    /// Returns what the others are to be told.
+    pub(super) fn left<'a>(
+        &self,
+        session: SessionId,
+        channels: impl Iterator<Item = &'a Name>,
+    ) -> Vec<Heard> {
+        let mut heard = Vec::new();
         let mut all = self.lock();
         for name in channels {
             let Some(channel) = all.get_mut(name) else {
@@ -127,14 +154,32 @@ impl Hub {
                 .extract_if(.., |_, (by, _)| *by == session)
                 .collect();
             for ((client, _), (_, mut presence)) in gone {
-                presence.value = "null".into();
-                presence.version += 1;
-                channel.tell(&client, &protocol::presence(&client, &presence));
+                presence.end();
                 self.say_elsewhere(&client, &presence);
+                heard.push(Heard { client, presence });
             }
             if channel.is_empty() {
                 all.remove(name);
             }
+        }
+        heard
+    }
+
+    /// Tells this node's subscribers, unless something newer was said meanwhile.
+    pub(super) fn tell(&self, heard: &Heard) {
+        let Heard { client, presence } = heard;
+        let channels = self.lock();
+        let Some(channel) = channels.get(&presence.channel) else {
+            return;
+        };
+        let key = (client.clone(), presence.id.clone());
+        let remote = channel.remote.get(&key);
+        let is_old = channel.published.contains_key(&key)
+            || remote.is_some_and(|remote| {
+                presence.is_gone() || remote.presence.version > presence.version
+            });
+        if !is_old {
+            channel.tell(client, &protocol::presence(client, presence));
         }
     }
 
@@ -204,6 +249,13 @@ mod tests {
         }
     }
 
+    /// Lets a session leave, and tells the others.
+    fn leave(hub: &Hub, member: &Member, channel: &Name) {
+        for heard in hub.left(member.0, std::iter::once(channel)) {
+            hub.tell(&heard);
+        }
+    }
+
     fn alone() -> Hub {
         Hub::new(Arc::new(Peers::new(NodeId(1), None)))
     }
@@ -229,11 +281,11 @@ mod tests {
         assert!(bob.heard().contains(r#""p":1,"pv":1"#));
         hub.publish(new.0, &new.1, &new.2, value(2, "2"));
         assert!(bob.heard().contains(r#""p":2,"pv":2"#));
-        hub.left(old.0, [&channel].into_iter());
+        leave(&hub, &old, &channel);
         assert_eq!(bob.heard(), "");
-        hub.left(new.0, [&channel].into_iter());
+        leave(&hub, &new, &channel);
         assert!(bob.heard().contains(r#""p":null,"pv":3"#));
-        hub.left(bob.0, [&channel].into_iter());
+        leave(&hub, &bob, &channel);
         assert!(hub.lock().is_empty());
     }
 
@@ -244,10 +296,10 @@ mod tests {
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
         ann.2.close(1000, "");
-        hub.left(ann.0, [&channel].into_iter());
+        leave(&hub, &ann, &channel);
         hub.publish(ann.0, &ann.1, &ann.2, value(1, "1"));
         assert_eq!(bob.heard(), "");
-        hub.left(bob.0, [&channel].into_iter());
+        leave(&hub, &bob, &channel);
         assert!(hub.lock().is_empty());
     }
 

@@ -8,14 +8,17 @@ use bytes::Bytes;
 use super::outbox::Outbox;
 use crate::doc::Answer;
 use crate::id::Name;
-use crate::protocol::{self, Echo, Refusal, Shown};
+use crate::protocol::{self, Code, Echo, Refusal, Shown};
 
 /// Where a document's answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
     /// To the socket, as the answer to this request.
     Socket(Echo),
-    /// Nowhere: nobody asked.
+    /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
+    /// refusal will pass, the socket is closed instead, and the client comes back and says it again.
+    Submit(Echo),
+    /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
     Nobody,
     /// Into the answer to a bulk request, under this name.
     Bulk(Arc<Bulk>, Name),
@@ -29,12 +32,20 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 None
             }
-            (Self::Nobody, _) | (Self::Socket(_), Answer::Committed) => None,
-            (Self::Socket(echo), Answer::Shown(shown)) => {
+            (Self::Submit(_), Answer::Refused(refusal)) if refusal.will_pass() => {
+                outbox.close(TRY_AGAIN_LATER, &refusal.message);
+                None
+            }
+            (Self::Nobody, Answer::Refused(refusal)) => {
+                outbox.close(TRY_AGAIN_LATER, &refusal.message);
+                None
+            }
+            (Self::Nobody, _) | (Self::Socket(_) | Self::Submit(_), Answer::Committed) => None,
+            (Self::Socket(echo) | Self::Submit(echo), Answer::Shown(shown)) => {
                 Some(protocol::shown_reply(&echo, &shown))
             }
-            (Self::Socket(echo), Answer::Done) => Some(protocol::done(&echo)),
-            (Self::Socket(echo), Answer::Refused(refusal)) => {
+            (Self::Socket(echo) | Self::Submit(echo), Answer::Done) => Some(protocol::done(&echo)),
+            (Self::Socket(echo) | Self::Submit(echo), Answer::Refused(refusal)) => {
                 Some(protocol::error(&echo, &refusal))
             }
         }
@@ -43,11 +54,14 @@ impl ReplyTo {
     /// What holds this document's commits back until the answer is complete.
     pub(super) fn hold(&self) -> Option<Arc<Bulk>> {
         match self {
-            Self::Socket(_) | Self::Nobody => None,
+            Self::Socket(_) | Self::Submit(_) | Self::Nobody => None,
             Self::Bulk(bulk, _) => bulk.shows.then(|| bulk.clone()),
         }
     }
 }
+
+/// The WebSocket status that sends a client away for a while.
+pub(super) const TRY_AGAIN_LATER: u16 = 1013;
 
 /// The answer to a bulk request, while its documents answer one by one.
 ///
@@ -64,8 +78,10 @@ pub struct Bulk {
 #[derive(Debug)]
 struct Parts {
     missing: usize,
-    shown: BTreeMap<Name, Result<Arc<Shown>, Refusal>>,
-    refused: Option<Refusal>,
+    /// What each document answered: none where its commits were all it had to say.
+    shown: BTreeMap<Name, Option<Arc<Shown>>>,
+    shown_bytes: usize,
+    refused: BTreeMap<Name, Refusal>,
     held: Vec<Bytes>,
     held_bytes: usize,
 }
@@ -77,7 +93,8 @@ impl Bulk {
         let parts = Parts {
             missing: documents,
             shown: BTreeMap::new(),
-            refused: None,
+            shown_bytes: 0,
+            refused: BTreeMap::new(),
             held: Vec::new(),
             held_bytes: 0,
         };
@@ -126,14 +143,19 @@ impl Bulk {
     pub fn answer(&self, outbox: &Outbox, name: Name, answer: Answer) {
         let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
+            Answer::Shown(shown) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
+                parts.refused.insert(name, too_much());
+            }
             Answer::Shown(shown) => {
-                parts.shown.insert(name, Ok(shown));
+                parts.shown_bytes += shown.size();
+                parts.shown.insert(name, Some(shown));
             }
-            Answer::Done | Answer::Committed => {}
-            Answer::Refused(refusal) if self.shows => {
-                parts.shown.insert(name, Err(refusal));
+            Answer::Done | Answer::Committed => {
+                parts.shown.insert(name, None);
             }
-            Answer::Refused(refusal) => parts.refused = Some(refusal),
+            Answer::Refused(refusal) => {
+                parts.refused.insert(name, refusal);
+            }
         }
         parts.missing = parts.missing.saturating_sub(1);
         if parts.missing == 0 {
@@ -143,10 +165,10 @@ impl Bulk {
 
     /// Sends the answer and what was held back, under the lock: whoever finds it complete comes behind.
     fn complete(&self, outbox: &Outbox, mut parts: std::sync::MutexGuard<'_, Parts>) {
-        let frame = match &parts.refused {
-            Some(refusal) => protocol::error(&self.echo, refusal),
-            None if self.shows => protocol::bulk_reply(&self.echo, parts.shown.iter()),
-            None => protocol::done(&self.echo),
+        let frame = if self.shows || !parts.refused.is_empty() {
+            protocol::bulk_reply(&self.echo, &parts.shown, &parts.refused)
+        } else {
+            protocol::done(&self.echo)
         };
         let _ = outbox.push(frame);
         parts.shown.clear();
@@ -154,4 +176,12 @@ impl Bulk {
             let _ = outbox.push(frames);
         }
     }
+}
+
+/// The most bytes of documents that one answer shows: it is one frame, made for one socket.
+const BULK_BYTES_MAX: usize = 64 << 20;
+
+fn too_much() -> Refusal {
+    let message = format!("One answer shows at most {BULK_BYTES_MAX} bytes: ask for less at once");
+    Refusal::new(Code::TooLarge, message)
 }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::presence::{Hub, Remote, ask};
+use super::presence::{Heard, Hub, Remote, ask};
 use super::wire::{Message, Roster, Rumour};
 use crate::id::{ClientId, Name, NodeId};
-use crate::protocol::{self, Presence};
+use crate::protocol::Presence;
 
 /// How often a node says what is published on it and what it listens to.
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(2);
@@ -47,8 +47,9 @@ impl Hub {
         }
     }
 
-    /// Another node says something: as the channel's home, or to it.
-    pub(super) fn hear(&self, from: NodeId, rumour: Rumour) {
+    /// Another node says something: as the channel's home, or to it. Returns what this node's subscribers are to be told.
+    pub(super) fn hear(&self, from: NodeId, rumour: Rumour) -> Vec<Heard> {
+        let mut heard = Vec::new();
         match rumour {
             Rumour::Present { listened, rosters } => {
                 let now = Instant::now();
@@ -60,16 +61,16 @@ impl Hub {
                 for roster in rosters {
                     let channel = roster.channel.clone();
                     self.spread(from, &channel, &Rumour::Roster(from, roster.clone()));
-                    self.hear_roster(from, &roster);
+                    heard.extend(self.hear_roster(from, &roster));
                 }
             }
-            Rumour::Roster(node, roster) => self.hear_roster(node, &roster),
+            Rumour::Roster(node, roster) => heard = self.hear_roster(node, &roster),
             Rumour::Value(node, client, presence) => {
                 if from == node {
                     let rumour = Rumour::Value(node, client.clone(), presence.clone());
                     self.spread(node, &presence.channel, &rumour);
                 }
-                self.hear_value(node, client, presence);
+                heard.extend(self.hear_value(node, client, presence));
             }
             Rumour::Asked(node, channel) => {
                 if let Some(found) = self.lock().get(&channel) {
@@ -80,10 +81,13 @@ impl Hub {
                 }
             }
         }
+        heard
     }
 
-    /// Says again what is here, to each channel's home; and forgets what others have not said again.
-    pub(super) fn refresh(&self) {
+    /// Says again what is here, to each channel's home; and forgets what others have not said again, of which this node's
+    /// subscribers are to be told.
+    pub(super) fn refresh(&self) -> Vec<Heard> {
+        let mut heard = Vec::new();
         let (mut listened, mut rosters) = (BTreeMap::new(), BTreeMap::new());
         let mut channels = self.lock();
         for (name, channel) in &mut *channels {
@@ -103,7 +107,7 @@ impl Hub {
                     values: values.collect(),
                 });
             }
-            channel.drop_remote(|remote| remote.heard.elapsed() > BELIEVED_FOR);
+            heard.extend(channel.drop_remote(|remote| remote.heard.elapsed() > BELIEVED_FOR));
         }
         drop(channels);
         self.listening().retain(|_, nodes| {
@@ -130,6 +134,7 @@ impl Hub {
                 self.send(home, Rumour::Present { listened, rosters });
             }
         }
+        heard
     }
 
     /// Brings what `node` says to the channel's home, or, where that is here, to whoever listens.
@@ -151,18 +156,16 @@ impl Hub {
         }
     }
 
-    fn hear_value(&self, node: NodeId, client: ClientId, presence: Presence) {
+    fn hear_value(&self, node: NodeId, client: ClientId, presence: Presence) -> Option<Heard> {
         let mut channels = self.lock();
-        let Some(channel) = channels.get_mut(&presence.channel) else {
-            return;
-        };
+        let channel = channels.get_mut(&presence.channel)?;
         let key = (client, presence.id.clone());
         // The client is there now: the end of its socket here does not end what it says.
         if !presence.is_gone() {
             channel.published.remove(&key);
         }
         if channel.subscribers.is_empty() {
-            return;
+            return None;
         }
         let known = channel.remote.get(&key);
         let old = known.is_some_and(|known| {
@@ -170,32 +173,33 @@ impl Hub {
             (known.presence.version >= presence.version && !other) || (other && presence.is_gone())
         });
         if old || (known.is_none() && presence.is_gone()) {
-            return;
+            return None;
         }
-        channel.tell(&key.0, &protocol::presence(&key.0, &presence));
+        let heard = Heard {
+            client: key.0.clone(),
+            presence: presence.clone(),
+        };
         if presence.is_gone() {
             channel.remote.remove(&key);
         } else {
-            let heard = Instant::now();
-            channel.remote.insert(
-                key,
-                Remote {
-                    node,
-                    presence,
-                    heard,
-                },
-            );
+            let remote = Remote {
+                node,
+                presence,
+                heard: Instant::now(),
+            };
+            channel.remote.insert(key, remote);
         }
+        Some(heard)
     }
 
     /// What is published on a node: what else was known of it is gone, and what was missed is asked for.
-    fn hear_roster(&self, node: NodeId, roster: &Roster) {
+    fn hear_roster(&self, node: NodeId, roster: &Roster) -> Vec<Heard> {
         let mut channels = self.lock();
         let Some(channel) = channels.get_mut(&roster.channel) else {
-            return;
+            return Vec::new();
         };
         if channel.subscribers.is_empty() {
-            return;
+            return Vec::new();
         }
         let (now, mut missed) = (Instant::now(), false);
         for (client, id, version) in &roster.values {
@@ -208,12 +212,13 @@ impl Hub {
                 None => missed = true,
             }
         }
-        channel.drop_remote(|remote| remote.node == node && remote.heard < now);
+        let heard = channel.drop_remote(|remote| remote.node == node && remote.heard < now);
         drop(channels);
         if missed {
             let asked = Rumour::Asked(self.peers.me(), roster.channel.clone());
             self.send(node, asked);
         }
+        heard
     }
 
     fn send(&self, to: NodeId, rumour: Rumour) {
@@ -228,16 +233,13 @@ impl Hub {
 }
 
 impl super::presence::Channel {
-    /// Lets values of other nodes go, and tells that they are gone.
-    fn drop_remote(&mut self, mut gone: impl FnMut(&Remote) -> bool) {
-        let gone: Vec<_> = self
-            .remote
-            .extract_if(.., |_, remote| gone(remote))
-            .collect();
-        for ((client, _), mut remote) in gone {
-            remote.presence.value = "null".into();
-            remote.presence.version += 1;
-            self.tell(&client, &protocol::presence(&client, &remote.presence));
-        }
+    /// Lets values of other nodes go: that they are gone is to be told.
+    fn drop_remote(&mut self, mut gone: impl FnMut(&Remote) -> bool) -> Vec<Heard> {
+        let gone = self.remote.extract_if(.., |_, remote| gone(remote));
+        gone.map(|((client, _), Remote { mut presence, .. })| {
+            presence.end();
+            Heard { client, presence }
+        })
+        .collect()
     }
 }

@@ -17,6 +17,7 @@ use super::bell::Round;
 use super::node::{Node, Standing};
 use super::outbox::{Outbox, Slow};
 use super::peers;
+use super::presence::Heard;
 use super::reply::{Bulk, ReplyTo};
 use super::wire::Message;
 use crate::cluster::Ring;
@@ -42,6 +43,8 @@ pub(super) enum Post {
     Linked { from: NodeId, link: Link },
     /// The store says something.
     Told(Event),
+    /// A position in the document, of somebody who does not say it here.
+    Heard(Heard),
     /// The node stops: end as soon as everything accepted is durable.
     Finish,
 }
@@ -182,6 +185,10 @@ impl Task {
                 }
                 Post::Linked { from, link } => Event::Linked { from, link },
                 Post::Told(event) => event,
+                Post::Heard(heard) => {
+                    self.heard(heard);
+                    return None;
+                }
                 Post::Finish => {
                     self.finishing = true;
                     Event::Timeout
@@ -269,6 +276,19 @@ impl Task {
         self.standing
             .set(self.document.owned(), self.document.followed());
         Ok(())
+    }
+
+    /// Brings a position to what this node's readers have been sent, and tells them. One that cannot be moved is as good as
+    /// lost: positions are said again.
+    fn heard(&self, mut heard: Heard) {
+        let document = &self.document;
+        let moved = catch_unwind(AssertUnwindSafe(|| {
+            document.move_position(&heard.client, &mut heard.presence);
+        }));
+        match moved {
+            Ok(()) => self.node.hub().tell(&heard),
+            Err(_) => tracing::error!(doc = %self.doc, "moving a position panicked"),
+        }
     }
 
     /// Refuses the submit that made the machine panic, wherever it came from: else it would do so again.

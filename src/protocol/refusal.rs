@@ -101,6 +101,12 @@ impl Refusal {
         }
     }
 
+    /// Whether the same request may be granted a little later.
+    #[must_use]
+    pub fn will_pass(&self) -> bool {
+        matches!(self.code, Code::Busy | Code::StoreUnavailable)
+    }
+
     /// A create where the document exists, or an edit whose document was created anew since its base.
     #[must_use]
     pub fn already_created() -> Self {

@@ -1,5 +1,8 @@
 //! What the server says, written once as JSON or as whole frames.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::frame::Frames;
@@ -122,28 +125,38 @@ pub fn shown_reply(echo: &Echo, shown: &Shown) -> Bytes {
     Frames::one(&json)
 }
 
-/// A bulk request's success with a snapshot, or a refusal in its place, of each document.
+/// A bulk request's success: of each document its snapshot, or a refusal in its place. Where a client said what it has,
+/// there is no snapshot to show, and an empty one says that all is well: it takes none that is older than what it has.
+///
+/// Refusals stand last: the ShareDB client stops reading at the first that its application does not listen for.
 #[must_use]
-pub fn bulk_reply<'a>(
+pub fn bulk_reply(
     echo: &Echo,
-    parts: impl Iterator<Item = (&'a Name, &'a Result<std::sync::Arc<Shown>, Refusal>)>,
+    shown: &BTreeMap<Name, Option<Arc<Shown>>>,
+    refused: &BTreeMap<Name, Refusal>,
 ) -> Bytes {
-    let mut json = format!("{{{}\"data\":{{", echo.plain()).into_bytes();
-    for (index, (name, part)) in parts.enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
+    let size: usize = shown.values().flatten().map(|shown| shown.size()).sum();
+    let head = echo.plain();
+    let mut json = Vec::with_capacity(head.len() + size + 64 * (shown.len() + refused.len()) + 16);
+    json.push(b'{');
+    json.extend_from_slice(head.as_bytes());
+    json.extend_from_slice(b"\"data\":{");
+    for (name, shown) in shown {
         write_string(name.as_str(), &mut json);
         json.push(b':');
-        match part {
-            Ok(shown) => json.extend_from_slice(&shown.json),
-            Err(refusal) => {
-                json.extend_from_slice(b"{\"error\":");
-                write_refusal(refusal, &mut json);
-                json.push(b'}');
-            }
+        match shown {
+            Some(shown) => json.extend_from_slice(&shown.json),
+            None => json.extend_from_slice(b"{\"v\":0,\"type\":null}"),
         }
+        json.push(b',');
     }
+    for (name, refusal) in refused {
+        write_string(name.as_str(), &mut json);
+        json.extend_from_slice(b":{\"error\":");
+        write_refusal(refusal, &mut json);
+        json.extend_from_slice(b"},");
+    }
+    json.pop_if(|last| *last == b',');
     json.extend_from_slice(b"}}");
     Frames::one(&json)
 }

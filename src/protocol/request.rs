@@ -158,6 +158,12 @@ impl Presence {
     pub fn is_gone(&self) -> bool {
         &*self.value == "null"
     }
+
+    /// Makes it say that the presence is gone: newer than what its client said last.
+    pub fn end(&mut self) {
+        self.value = "null".into();
+        self.version += 1;
+    }
 }
 
 /// What a document presence's position counts in.
@@ -425,6 +431,7 @@ impl Fields<'_> {
             ("seq", self.seq),
             ("src", self.src),
             ("v", self.v),
+            ("pv", self.pv),
         ] {
             add(name, raw, MEMBER_BYTES_MAX);
         }

@@ -158,6 +158,42 @@ describe('a position in a document', () => {
     await shows(presences[1], 'a', undefined);
   });
 
+  for (const [how, end] of [
+    ['is cut', (client) => client.cut()],
+    ['closes', (client) => client.close()],
+  ]) {
+    test(`ends when its client ${how}, however much was typed since it was said`, async () => {
+      const { clients, docs, presences } = await cursors([{ insert: 'abc\n' }]);
+      await publish(presences[0].create('a'), { index: 1, length: 0 });
+      await shows(presences[1], 'a', { index: 1, length: 0 });
+      for (let n = 0; n < 3; n++) await submit(docs[1], new Delta().insert('x'));
+      await shows(presences[1], 'a', { index: 4, length: 0 });
+      end(clients[0]);
+      await shows(presences[1], 'a', undefined);
+    });
+  }
+
+  test('who is silent for long is closed, and its position ends', async () => {
+    const { docs, presences } = await cursors([{ insert: 'abc\n' }]);
+    const wire = await Wire.open(stage.server);
+    await wire.handshake();
+    wire.say({ a: 'p', ch: `docs.${docs[0].id}`, id: 'w', p: { index: 1, length: 0 }, pv: 0, c: 'docs', d: docs[0].id, v: 1, t: RICH.uri });
+    await shows(presences[0], 'w', { index: 1, length: 0 });
+    await submit(docs[1], new Delta().insert('x'));
+    await shows(presences[0], 'w', { index: 2, length: 0 });
+    await until(() => presences[0].remotePresences.w === undefined, 'its position ends', 10_000);
+    assert.ok(wire.pings > 0, 'it was asked whether it is there');
+    wire.end();
+  });
+
+  test('a position that is refused says so to its callback', async () => {
+    const { clients, docs } = await cursors([{ insert: 'abc\n' }]);
+    const local = clients[0].connection.getDocPresence('docs', docs[0].id).create('a');
+    const refused = publish(local, { index: 1, length: 0, name: 'x'.repeat(10_000) });
+    await assert.rejects(refused, { code: 'ERR_TOO_LARGE' });
+    await publish(local, { index: 1, length: 0 });
+  });
+
   // The position was said on version 1; the edit, by another or by the one whose position it is, became version 2.
   for (const [position, edit, by, moved] of [
     [{ index: 2, length: 3 }, [{ retain: 2 }, { insert: 'XY' }], 'another', { index: 2, length: 5 }],
