@@ -249,6 +249,31 @@ describe('accounts', () => {
     for (const each of [client, theirs, own.client]) each.close();
   });
 
+  test('a lost document keeps none of the others from coming back', async () => {
+    const ann = await newcomer();
+    const bob = await newcomer();
+    const theirs = await bob.client();
+    const { client, id } = await documentOf(ann);
+    const own = await documentOf(bob, 'own');
+    await ann.gives(await loginOf(bob), 'editor', id);
+    // Nobody listens for its errors: the library then stops reading the answer that holds one.
+    const copies = [await theirs.subscribed(id), await theirs.subscribed(own.id)];
+    await ann.gives(await loginOf(bob), null, id);
+    await until(() => theirs.connection.state !== 'connected', 'the socket is closed');
+    const losses = [];
+    const throws = (error) => losses.push(error.code);
+    process.on('uncaughtException', throws);
+    try {
+      await theirs.reconnect();
+      await own.doc.submitOp(['their ']);
+      await until(() => copies[1].data.startsWith('their '), 'an edit arrives');
+    } finally {
+      process.off('uncaughtException', throws);
+    }
+    takeWarnings();
+    for (const each of [client, theirs, own.client]) each.close();
+  });
+
   test('signing out closes the sockets of that session, everywhere those of all', async () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
