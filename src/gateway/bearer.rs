@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::http::{Gateway, failure};
+use super::socket::Socket;
 use crate::auth::{ACCESS_LASTS, Credentials, Mode, SESSION_LASTS, Tokens};
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
@@ -84,7 +85,10 @@ fn name_of(name: &str, is_secure: bool) -> String {
 
 /// Whether the client's end speaks TLS: to us, or to the proxy in front.
 pub(super) fn is_secure(request: &HttpRequest) -> bool {
-    if request.app_config().secure() {
+    if request
+        .conn_data::<Socket>()
+        .is_some_and(Socket::is_encrypted)
+    {
         return true;
     }
     let gateway = request.app_data::<Data<Gateway>>();

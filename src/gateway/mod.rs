@@ -7,6 +7,7 @@ mod limits;
 mod page;
 mod people;
 mod rights;
+mod server;
 mod session;
 mod settings;
 mod sharing;
