@@ -336,6 +336,11 @@ impl Sequencer {
         &mut self.listeners
     }
 
+    /// Whether somebody waits for a snapshot that is not at hand yet.
+    pub(super) fn owes_a_snapshot(&self) -> bool {
+        self.show_wanted
+    }
+
     /// Asks for the durable document to be encoded, as soon as there is a moment at which it is at hand.
     pub(super) fn show(&mut self, out: &mut VecDeque<Action>) {
         self.show_wanted = true;
