@@ -10,7 +10,7 @@ use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use crate::id::{ClientId, NodeId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
-use crate::ot::{Op, Side};
+use crate::ot::{Content, Op, Side};
 use crate::protocol::{Proposal, Refusal};
 
 /// Gives every submit its place in the log. Knows nodes, not sessions.
@@ -39,6 +39,8 @@ pub(super) struct Sequencer {
     recent: BTreeMap<ClientId, (SubmitId, Revision)>,
     /// Submits made on revisions before the tail, walked towards it page by page, one at a time.
     late: VecDeque<Rebase>,
+    /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
+    refused: VecDeque<(SubmitId, Refusal)>,
     /// The other nodes that are told the commits.
     listeners: Listeners,
     /// The document as it will be when the append under way is durable, if somebody waits for it.
@@ -60,6 +62,12 @@ struct Unsaved {
 
 /// How much of a document is worth as much again of the settings' commits between two snapshots.
 const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
+/// How many refusals are remembered.
+const REFUSED_MAX: usize = 1_000;
+
+/// How far back the first copy of a create is looked for that was made on whatever is current.
+const CREATED_WITHIN: u64 = 2_000;
 
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
@@ -103,6 +111,7 @@ impl Sequencer {
             head,
             recent,
             late: VecDeque::new(),
+            refused: VecDeque::new(),
             listeners,
             view: None,
             show_wanted: false,
@@ -139,6 +148,10 @@ impl Sequencer {
             self.answer_known_copy(from, submit, revision, out);
             return Verdict::Settled;
         }
+        if let Some((id, refusal)) = self.refused.iter().find(|(id, _)| *id == submit.id) {
+            reject(from, id.clone(), refusal.clone(), out);
+            return Verdict::Settled;
+        }
         if submit.base.is_some_and(|base| base > self.tail.head()) {
             return Verdict::Ahead(submit);
         }
@@ -155,34 +168,45 @@ impl Sequencer {
 
     /// Finds the place of a submit that is not known.
     fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
-        let rebase = match Rebase::new(from, submit, &self.head) {
+        let behind_max = self.settings.behind_entries_max.min(CREATED_WITHIN);
+        let past = Revision(self.tail.start().0.saturating_sub(behind_max));
+        let rebase = match Rebase::new(from, submit, &self.head, past) {
             Ok(rebase) => rebase,
-            Err((id, refusal)) => return reject(from, id, refusal, out),
+            Err((id, refusal)) => return self.refuse(from, id, refusal, out),
         };
         if rebase.at >= self.tail.start() {
             self.stage(rebase, now, out);
         } else if self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max {
-            reject(from, rebase.id, Refusal::ops_not_found(), out);
+            self.refuse(from, rebase.id, Refusal::ops_not_found(), out);
         } else {
             self.put_aside(rebase, out);
         }
     }
 
-    /// Lets a submit wait for the entries between its base and the tail.
+    /// Refuses a submit, and every copy of it that is still to come.
+    fn refuse(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((id.clone(), refusal.clone()));
+        reject(to, id, refusal, out);
+    }
+
+    /// Lets a submit wait for the entries between its base and the tail. Where too many wait already it is passed over:
+    /// whoever waits for it says it again. To say no would be to say it of each copy, whatever becomes of the next.
     fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
         if let Some(late) = self.late.iter_mut().find(|late| late.id == rebase.id) {
-            // Another node that is not answered asks again; this one's own forwarder does not.
+            // Whoever is not answered asks again; where this node's own sessions wait for it, they are answered.
             if rebase.from == self.me {
                 late.from = self.me;
             }
             return;
         }
-        if self.late.len() >= self.settings.late_submits_max {
-            return reject(rebase.from, rebase.id, Refusal::busy(), out);
-        }
-        self.late.push_back(rebase);
-        if self.late.len() == 1 {
-            self.page(out);
+        if self.late.len() < self.settings.late_submits_max {
+            self.late.push_back(rebase);
+            if self.late.len() == 1 {
+                self.page(out);
+            }
         }
     }
 
@@ -234,7 +258,7 @@ impl Sequencer {
         // A page without progress means that the log lacks what its head promises: nothing can be built on it.
         if page.is_empty() {
             self.late.pop_front();
-            reject(rebase.from, rebase.id, Refusal::ops_not_found(), out);
+            self.refuse(rebase.from, rebase.id, Refusal::ops_not_found(), out);
             return self.page(out);
         }
         if rebase.at < self.tail.start() {
@@ -427,7 +451,8 @@ impl Sequencer {
         });
     }
 
-    /// Brings a submit that has reached the tail to the head, and stages it.
+    /// Brings a submit that has reached the tail to the head, and stages it. Where too much is staged already it is passed
+    /// over, and said again by whoever waits for it.
     fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
         let unseen = self
             .tail
@@ -443,13 +468,17 @@ impl Sequencer {
         if let ControlFlow::Break(outcome) = walked {
             return self.settle(rebase, outcome, out);
         }
-        let Wanted::Change(change) = rebase.wanted else {
-            return reject(rebase.from, rebase.id, Refusal::does_not_exist(), out);
+        let change = match rebase.wanted {
+            Wanted::Change(change) => change,
+            Wanted::Anew(content) => Change::Create(content),
+            Wanted::Unread => {
+                return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
+            }
         };
         let full = self.staged.len() >= self.settings.staged_entries_max
             || self.staged_bytes >= self.settings.staged_bytes_max;
         if full {
-            return reject(rebase.from, rebase.id, Refusal::busy(), out);
+            return;
         }
         let entry = Entry {
             revision: self.head.revision.next(),
@@ -459,7 +488,7 @@ impl Sequencer {
             change,
         };
         if let Err(refusal) = self.fold(&entry) {
-            return reject(rebase.from, entry.id, refusal, out);
+            return self.refuse(rebase.from, entry.id, refusal, out);
         }
         self.recent
             .insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
@@ -468,7 +497,7 @@ impl Sequencer {
         self.append(out);
     }
 
-    fn settle(&self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
+    fn settle(&mut self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
         match outcome {
             Outcome::Copy(entry) if entry.revision > self.tail.head() => {
                 // Staged, and so told when it is durable.
@@ -485,7 +514,7 @@ impl Sequencer {
                     },
                 });
             }
-            Outcome::Refused(refusal) => reject(rebase.from, rebase.id, refusal, out),
+            Outcome::Refused(refusal) => self.refuse(rebase.from, rebase.id, refusal, out),
         }
     }
 
@@ -593,6 +622,8 @@ struct Rebase {
 #[derive(Debug, Clone)]
 enum Wanted {
     Change(Change),
+    /// A create made on whatever is current: on its way it looks for its first copy, and nothing else concerns it.
+    Anew(Content),
     /// An edit of a document that does not exist: no type could read it. It can still be a copy, or too late.
     Unread,
 }
@@ -606,18 +637,28 @@ enum Outcome {
 }
 
 impl Rebase {
-    fn new(from: NodeId, submit: Submit, head: &Snapshot) -> Result<Self, (SubmitId, Refusal)> {
+    /// Whoever made it on whatever is current made it on the head. Only a create then looks back, to `past`: while the
+    /// document exists its creator is known, but it may have been created and deleted since.
+    fn new(
+        from: NodeId,
+        submit: Submit,
+        head: &Snapshot,
+        past: Revision,
+    ) -> Result<Self, (SubmitId, Refusal)> {
         let Submit { id, base, proposal } = submit;
-        let base = base.unwrap_or(head.revision);
-        let wanted = match (proposal, &head.content) {
-            (Proposal::Create(content), _) => Wanted::Change(Change::Create(content)),
-            (Proposal::Delete, _) => Wanted::Change(Change::Delete),
-            (Proposal::Edit(_), None) => Wanted::Unread,
+        let (base, wanted) = match (proposal, &head.content) {
+            (Proposal::Create(content), None) if base.is_none() => {
+                (Some(past), Wanted::Anew(content))
+            }
+            (Proposal::Create(content), _) => (base, Wanted::Change(Change::Create(content))),
+            (Proposal::Delete, _) => (base, Wanted::Change(Change::Delete)),
+            (Proposal::Edit(_), None) => (base, Wanted::Unread),
             (Proposal::Edit(json), Some(content)) => match Op::parse(content.kind(), &json) {
-                Ok(op) => Wanted::Change(Change::Edit(op)),
+                Ok(op) => (base, Wanted::Change(Change::Edit(op))),
                 Err(error) => return Err((id, error.into())),
             },
         };
+        let base = base.unwrap_or(head.revision);
         Ok(Self {
             from,
             id,
@@ -634,7 +675,7 @@ impl Rebase {
         }
         let refused = |refusal| ControlFlow::Break(Outcome::Refused(refusal));
         match (&mut self.wanted, &entry.change) {
-            (_, Change::Nothing) => {}
+            (Wanted::Anew(_), _) | (_, Change::Nothing) => {}
             (_, Change::Create(_)) => return refused(Refusal::already_created()),
             (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
                 return refused(Refusal::already_created());

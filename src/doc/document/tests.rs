@@ -1054,6 +1054,24 @@ fn an_owner_that_does_not_answer_is_asked_less_and_less_often() {
 }
 
 #[test]
+fn what_an_owner_was_too_busy_for_is_committed_later() {
+    let mut desk = Desk::of(2);
+    let settings = DocumentSettings {
+        staged_entries_max: 1,
+        ..DocumentSettings::default()
+    };
+    desk.document = Document::new(ME, ME, settings);
+    for (session, client) in [(1, "ann"), (2, "bea"), (3, "cat")] {
+        desk.submit(session, edit(client, 1, 2));
+    }
+    desk.settle();
+    for session in 1..=3 {
+        assert!(desk.sent(session).iter().all(|it| it.starts_with("op")));
+    }
+    assert_eq!(desk.log()[2..], ["ann/1", "bea/1", "cat/1"]);
+}
+
+#[test]
 fn what_nobody_needs_is_idle() {
     let mut desk = Desk::of(8);
     desk.subscribe(1, None);
