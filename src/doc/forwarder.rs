@@ -447,7 +447,7 @@ impl Forwarder {
         let Some(last) = page.clone().last().map(|entry| entry.revision) else {
             // The log ends here, or it lacks what its head promises; either way there is nothing more to send.
             let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(walker, out);
+            self.walked(&walker, out);
             return self.walk(out);
         };
         walker.at = last;
@@ -459,7 +459,7 @@ impl Forwarder {
         let tail = self.tail.as_ref();
         if last == until || tail.is_some_and(|tail| tail.since(last).is_some()) {
             let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(walker, out);
+            self.walked(&walker, out);
         }
         self.walk(out);
         self.told_head = self.told_head.max(last);
@@ -540,7 +540,7 @@ impl Forwarder {
                     // is such an entry.
                     self.set_out(walker(has.before()), out);
                 } else if has >= tail.head() || tail.since(has).is_some() {
-                    self.walked(walker(has), out);
+                    self.walked(&walker(has), out);
                 } else {
                     self.set_out(walker(has), out);
                 }
@@ -573,8 +573,8 @@ impl Forwarder {
     }
 
     /// A walker has come as far as the tail: it is sent the rest, and its walk ends.
-    fn walked(&mut self, walker: Walker, out: &mut Vec<Want>) {
-        let Walker { session, at, then } = walker;
+    fn walked(&mut self, walker: &Walker, out: &mut Vec<Want>) {
+        let Walker { session, at, then } = *walker;
         let until = match then {
             Then::Acked(revision) => revision,
             Then::Joined { .. } => Revision(u64::MAX),
@@ -644,7 +644,7 @@ impl Forwarder {
                 .as_ref()
                 .is_some_and(|tail| tail.since(at).is_some());
             if near {
-                self.walked(walker, out);
+                self.walked(&walker, out);
             } else {
                 self.set_out(walker, out);
             }

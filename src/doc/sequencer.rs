@@ -41,6 +41,9 @@ pub(super) struct Sequencer {
     late: VecDeque<Rebase>,
     /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
     refused: VecDeque<(SubmitId, Refusal)>,
+    /// Refusals that were decided on what is staged, each with the revision up to which it was looked at, and the node that
+    /// waits: they are told when that is durable. It may never be, and then another owner lets the submit in.
+    unsaid: VecDeque<(Revision, NodeId, SubmitId, Refusal)>,
     /// The other nodes that are told the commits.
     listeners: Listeners,
     /// The document as it will be when the append under way is durable, if somebody waits for it.
@@ -112,6 +115,7 @@ impl Sequencer {
             recent,
             late: VecDeque::new(),
             refused: VecDeque::new(),
+            unsaid: VecDeque::new(),
             listeners,
             view: None,
             show_wanted: false,
@@ -148,8 +152,9 @@ impl Sequencer {
             self.answer_known_copy(from, submit, revision, out);
             return Verdict::Settled;
         }
-        if let Some((id, refusal)) = self.refused.iter().find(|(id, _)| *id == submit.id) {
-            reject(from, id.clone(), refusal.clone(), out);
+        let refused = self.refused.iter().find(|(id, _)| *id == submit.id);
+        if let Some((id, refusal)) = refused.cloned() {
+            self.say_no(from, id, refusal, out);
             return Verdict::Settled;
         }
         if submit.base.is_some_and(|base| base > self.tail.head()) {
@@ -189,7 +194,25 @@ impl Sequencer {
             self.refused.pop_front();
         }
         self.refused.push_back((id.clone(), refusal.clone()));
-        reject(to, id, refusal, out);
+        self.say_no(to, id, refusal, out);
+    }
+
+    fn say_no(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+        let waits =
+            |(_, node, waiting, _): &(_, NodeId, SubmitId, _)| *node == to && *waiting == id;
+        if self.staged.is_empty() {
+            reject(to, id, refusal, out);
+        } else if !self.unsaid.iter().any(waits) {
+            self.unsaid.push_back((self.head.revision, to, id, refusal));
+        }
+    }
+
+    /// Tells the refusals whose reasons are durable.
+    fn say_unsaid(&mut self, out: &mut VecDeque<Action>) {
+        let durable = self.tail.head();
+        while let Some((_, to, id, refusal)) = self.unsaid.pop_front_if(|(at, ..)| *at <= durable) {
+            reject(to, id, refusal, out);
+        }
     }
 
     /// Lets a submit wait for the entries between its base and the tail. Where too many wait already it is passed over:
@@ -332,6 +355,7 @@ impl Sequencer {
                 entries: commits,
             },
         });
+        self.say_unsaid(out);
         self.append(out);
     }
 

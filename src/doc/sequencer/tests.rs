@@ -517,6 +517,25 @@ fn no_more_is_staged_than_may_be() {
 }
 
 #[test]
+fn a_refusal_waits_until_its_reason_is_durable() {
+    let create = |client| submit(client, 1, 0, Proposal::Create(text("x")));
+    let mut owner = Owner::of_nothing();
+    owner.submit(create("bob"));
+    owner.submit(create("ann"));
+    owner.submit(create("ann"));
+    owner.submit_from(OTHER, create("ann"));
+    // If this owner is deposed, bob's create is lost and ann's may be let in.
+    assert_eq!(owner.said(), NONE);
+    owner.appended();
+    let no = |to| format!("{to}: ann/1 ERR_DOC_ALREADY_CREATED");
+    let commits = |to| format!("{to}: commits [1]");
+    assert_eq!(
+        owner.said(),
+        [commits("other"), commits("me"), no("me"), no("other")]
+    );
+}
+
+#[test]
 fn what_was_refused_stays_refused() {
     let mut owner = Owner::of(&"a".repeat(38));
     let grow = || submit("ann", 1, 1, edit(r#"["bcdef"]"#));
