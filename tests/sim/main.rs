@@ -1,12 +1,18 @@
-//! One document's whole life, simulated: real client machines, real document machines on several nodes, a real store's
-//! rules, and between them links that lose, double and delay, sockets that break, appends of unknown fate, crashes at
-//! every step and nodes whose view of the ring lags. One seed is one story.
+//! The whole life of documents, simulated: real client machines; real document machines, ring and membership on several
+//! nodes; a real store's rules; and between them links that lose, double, delay and part, sockets that break, appends of
+//! unknown fate, a store that is away, crashes at every step, nodes that pause or leave, and views of who lives that lag.
+//! One seed is one story.
 //!
 //! `cargo test --test sim` tells [`SEEDS`] stories; `SIM_SEEDS=100000` tells more, `SIM_SEED=42` tells one, with every
 //! step printed.
 
+mod cluster;
+mod depot;
 mod dice;
+mod fresh;
 mod judge;
+mod nodes;
+mod people;
 mod visitor;
 mod world;
 
