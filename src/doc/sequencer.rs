@@ -10,7 +10,7 @@ use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use crate::id::{ClientId, NodeId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
-use crate::ot::{Content, Op, Side};
+use crate::ot::{Op, Side};
 use crate::protocol::{Proposal, Refusal};
 
 /// Gives every submit its place in the log. Knows nodes, not sessions.
@@ -69,8 +69,9 @@ const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 /// How many refusals are remembered.
 const REFUSED_MAX: usize = 1_000;
 
-/// How far back the first copy of a create is looked for that was made on whatever is current.
-const CREATED_WITHIN: u64 = 2_000;
+/// How far back the first copy of a submit is looked for that was made on whatever is current. Where memory reaches as
+/// far, the store is not asked.
+const COPY_WITHIN: u64 = 1_000;
 
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
@@ -173,15 +174,15 @@ impl Sequencer {
 
     /// Finds the place of a submit that is not known.
     fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
-        let behind_max = self.settings.behind_entries_max.min(CREATED_WITHIN);
-        let past = Revision(self.tail.start().0.saturating_sub(behind_max));
-        let rebase = match Rebase::new(from, submit, &self.head, past) {
+        let rebase = match Rebase::new(from, submit, &self.head) {
             Ok(rebase) => rebase,
             Err((id, refusal)) => return self.refuse(from, id, refusal, out),
         };
         if rebase.at >= self.tail.start() {
             self.stage(rebase, now, out);
-        } else if self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max {
+        } else if !rebase.on_current
+            && self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max
+        {
             self.refuse(from, rebase.id, Refusal::ops_not_found(), out);
         } else {
             self.put_aside(rebase, out);
@@ -449,6 +450,7 @@ impl Sequencer {
                     id: submit.id,
                     base,
                     at,
+                    on_current: false,
                     wanted: Wanted::Unread,
                 },
                 out,
@@ -492,12 +494,8 @@ impl Sequencer {
         if let ControlFlow::Break(outcome) = walked {
             return self.settle(rebase, outcome, out);
         }
-        let change = match rebase.wanted {
-            Wanted::Change(change) => change,
-            Wanted::Anew(content) => Change::Create(content),
-            Wanted::Unread => {
-                return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
-            }
+        let Wanted::Change(change) = rebase.wanted else {
+            return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
         };
         let full = self.staged.len() >= self.settings.staged_entries_max
             || self.staged_bytes >= self.settings.staged_bytes_max;
@@ -640,14 +638,14 @@ struct Rebase {
     base: Revision,
     /// The revision that it has been brought to.
     at: Revision,
+    /// Whether it was made on whatever is current: on its way it looks for its first copy, and nothing else concerns it.
+    on_current: bool,
     wanted: Wanted,
 }
 
 #[derive(Debug, Clone)]
 enum Wanted {
     Change(Change),
-    /// A create made on whatever is current: on its way it looks for its first copy, and nothing else concerns it.
-    Anew(Content),
     /// An edit of a document that does not exist: no type could read it. It can still be a copy, or too late.
     Unread,
 }
@@ -661,33 +659,24 @@ enum Outcome {
 }
 
 impl Rebase {
-    /// Whoever made it on whatever is current made it on the head. Only a create then looks back, to `past`: while the
-    /// document exists its creator is known, but it may have been created and deleted since.
-    fn new(
-        from: NodeId,
-        submit: Submit,
-        head: &Snapshot,
-        past: Revision,
-    ) -> Result<Self, (SubmitId, Refusal)> {
+    fn new(from: NodeId, submit: Submit, head: &Snapshot) -> Result<Self, (SubmitId, Refusal)> {
         let Submit { id, base, proposal } = submit;
-        let (base, wanted) = match (proposal, &head.content) {
-            (Proposal::Create(content), None) if base.is_none() => {
-                (Some(past), Wanted::Anew(content))
-            }
-            (Proposal::Create(content), _) => (base, Wanted::Change(Change::Create(content))),
-            (Proposal::Delete, _) => (base, Wanted::Change(Change::Delete)),
-            (Proposal::Edit(_), None) => (base, Wanted::Unread),
+        let wanted = match (proposal, &head.content) {
+            (Proposal::Create(content), _) => Wanted::Change(Change::Create(content)),
+            (Proposal::Delete, _) => Wanted::Change(Change::Delete),
+            (Proposal::Edit(_), None) => Wanted::Unread,
             (Proposal::Edit(json), Some(content)) => match Op::parse(content.kind(), &json) {
-                Ok(op) => (base, Wanted::Change(Change::Edit(op))),
+                Ok(op) => Wanted::Change(Change::Edit(op)),
                 Err(error) => return Err((id, error.into())),
             },
         };
-        let base = base.unwrap_or(head.revision);
+        let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
         Ok(Self {
             from,
             id,
-            base,
-            at: base,
+            base: base.unwrap_or(head.revision),
+            at: base.unwrap_or(past),
+            on_current: base.is_none(),
             wanted,
         })
     }
@@ -697,9 +686,13 @@ impl Rebase {
         if entry.id == self.id {
             return ControlFlow::Break(Outcome::Copy(entry.clone()));
         }
+        if self.on_current {
+            self.at = entry.revision;
+            return ControlFlow::Continue(());
+        }
         let refused = |refusal| ControlFlow::Break(Outcome::Refused(refusal));
         match (&mut self.wanted, &entry.change) {
-            (Wanted::Anew(_), _) | (_, Change::Nothing) => {}
+            (_, Change::Nothing) => {}
             (_, Change::Create(_)) => return refused(Refusal::already_created()),
             (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
                 return refused(Refusal::already_created());

@@ -644,7 +644,7 @@ fn snapshots_are_saved_when_they_are_due() {
         } else {
             edit(r#"["x"]"#)
         };
-        owner.submit(submit("ann", seq, None, proposal));
+        owner.submit(submit("ann", seq, seq - 1, proposal));
         owner.appended();
         saved.extend(owner.said().into_iter().filter(|it| it.starts_with("save")));
     }
