@@ -73,11 +73,9 @@ fn judge_client(
             ));
         }
     }
-    let refused = world.refused.iter().filter(|(other, _)| other == client);
-    for place in refused.filter_map(|refused| places.get(refused)) {
-        return Err(format!(
-            "{id} was told that its submit at {place} was refused"
-        ));
+    let mut refused = world.refused.iter().filter(|(other, _)| other == client);
+    if let Some(place) = refused.find_map(|refused| places.get(refused)) {
+        return Err(format!("{id} was told no, and its submit is at {place}"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use copydesk::doc::{Action, Answer, Document, DocumentSettings, Event, Link, Now
 use copydesk::id::{NodeId, SessionId};
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
-use copydesk::protocol::Shown;
+use copydesk::protocol::{Code, Shown};
 use copydesk::store::{Batch, Reach};
 
 use super::cluster::Saying;
@@ -287,6 +287,11 @@ impl World {
     fn reply(&mut self, node: usize, session: SessionId, ticket: Ticket, answer: Answer) {
         if let Err(fault) = self.fresh.answered((session, ticket), &answer) {
             self.fault = Some(fault);
+        }
+        if let Answer::Refused(refusal) = &answer
+            && refusal.code == Code::OpBadlyFormed
+        {
+            self.fault = Some(format!("{session:?} said nothing wrong: {refusal}"));
         }
         if self.visitor_is_told(node, session, Heard::Answer(ticket, answer.clone())) {
             return;
