@@ -67,7 +67,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	suite server cargo build --bin copydesk
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
-	suite cluster in_folder tests/cluster npm run --silent test:twice
+	suite cluster in_folder tests/cluster npm --silent test
 	$(sum)
 
 .PHONY: cluster-test
