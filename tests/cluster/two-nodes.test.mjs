@@ -5,6 +5,7 @@ import { Delta, RICH, TEXT } from '../js/client.mjs';
 import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { spread } from './crowd.mjs';
+import { Link } from './links.mjs';
 import { Stage } from './stage.mjs';
 import { awake } from './stopwatch.mjs';
 
@@ -158,6 +159,20 @@ describe('cursors', { skip }, () => {
     people[0].leave();
     people[0].cut();
     await shows(presences[1], 'ghost', undefined, GONE_WITHIN_MS);
+  });
+
+  test(`a half-open socket's are gone on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const way = await Link.to(cluster.nodes[0].port);
+    t.after(() => way.close());
+    const { presences } = await cursors(stage, { ws: `ws://127.0.0.1:${way.port}/ws` });
+    await publish(presences[0].create('ghost'), { index: 1, length: 0 });
+    await shows(presences[1], 'ghost', { index: 1, length: 0 });
+    // A network that is gone: no end of the connection reaches the node.
+    const start = performance.now();
+    await way.swallow();
+    await shows(presences[1], 'ghost', undefined, GONE_WITHIN_MS);
+    t.diagnostic(`gone after ${Math.round(performance.now() - start)} ms`);
   });
 
   for (const [how, end] of [['killed', (node) => node.kill()], ['stopped', (node) => node.freeze()]]) {
