@@ -330,12 +330,14 @@ export class Cluster {
     return { owner: this.node(said('owner')), epoch: Number(said('epoch')), revision: Number(said('revision')) };
   }
 
-  /** What Postgres says of each document's owner: its name and its epoch, by the documents' ids. */
+  /** What Postgres says of each document: its owner's name, the epoch and the revision, by the documents' ids. */
   async heads() {
     const rows = await this.postgres.query(
-      `SELECT id, convert_from(owner_name, 'UTF8') AS owner, epoch FROM documents JOIN heads ON doc = number`,
+      `SELECT id, convert_from(owner_name, 'UTF8') AS owner, epoch,
+         (SELECT coalesce(max(revision), 0) FROM entries WHERE entries.doc = heads.doc) AS revision
+       FROM documents JOIN heads ON doc = number`,
     );
-    return new Map(rows.map(({ id, owner, epoch }) => [id, { owner, epoch: Number(epoch) }]));
+    return new Map(rows.map(({ id, owner, epoch, revision }) => [id, { owner, epoch: Number(epoch), revision: Number(revision) }]));
   }
 
   /** The names of all documents' owners, by the documents' ids. */

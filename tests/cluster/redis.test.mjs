@@ -95,7 +95,7 @@ describe('Redis', { skip }, () => {
       await staleness();
       await away();
       const stale = [];
-      for (let edits = 0; edits < 5; edits++) stale.push(await awake(staleness));
+      for (let edits = 0; edits < 5; edits++) stale.push(await awake(staleness, (what) => t.diagnostic(what)));
       t.diagnostic(`seen after it was acknowledged: ${spread(stale)}`);
       assert.ok(Math.max(...stale) <= STALE_MS_MAX, `an edit was seen after ${Math.max(...stale)} ms`);
       await back();
