@@ -71,7 +71,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	$(sum)
 
 .PHONY: cluster-test
-cluster-test: tools servers $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
+cluster-test: tools servers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
 	@cargo build --bin copydesk
 	cd tests/cluster && npm test
 
