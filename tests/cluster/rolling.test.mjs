@@ -12,7 +12,7 @@ import { awake } from './stopwatch.mjs';
 /** The longest that an edit may wait while its person is sent to another node and its document is handed over. */
 const PAUSE_MS_MAX = 1_000;
 
-const LIMIT = { timeout: 180_000 };
+const LIMIT = { timeout: 300_000 };
 
 const skip = missing();
 let cluster;
