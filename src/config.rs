@@ -161,6 +161,7 @@ pub fn load(
         check(&config).map_err(|(_, message)| wrong(message))?;
     }
     config.node.document = config.document.clone();
+    config.node.dead_after_ms = config.postgres.node_dead_after_ms;
     Ok(config)
 }
 

@@ -316,6 +316,10 @@ async fn run(config: Config) -> Result<()> {
         }
     });
     let server = tokio::spawn(server);
+    let yielder = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.yield_while_stranded().await }
+    });
     let data = match store {
         OpenStore::Sqlite(_) => config.server.data.display().to_string(),
         OpenStore::Postgres(_) => "Postgres".to_owned(),
@@ -331,6 +335,7 @@ async fn run(config: Config) -> Result<()> {
         _ = int.recv() => {}
     }
     tracing::info!("stopping: what was accepted becomes durable, then sockets close");
+    yielder.abort();
     let patience = Duration::from_millis(config.server.stop_patience_ms);
     let stop = async {
         if node.is_in_cluster() {

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::store::last_at;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
-    Store, StoreError, Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
+    Reach, Refused, Store, StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -23,8 +23,8 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<DocId, Document>,
-    /// Those who take documents. None is forgotten for its silence: there is no clock in here.
-    nodes: BTreeSet<NodeId>,
+    /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
+    nodes: BTreeMap<NodeId, bool>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -117,22 +117,27 @@ impl Store for MemoryStore {
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
         let mut state = self.state();
-        if beat.takes_part {
-            state.nodes.insert(beat.me);
-        } else {
-            state.nodes.remove(&beat.me);
-        }
+        state.nodes.insert(beat.me, beat.takes_part);
+        let nodes = state.nodes.iter().filter(|(_, takes_part)| **takes_part);
+        ready(Ok(Pulse {
+            nodes: nodes.map(|(node, _)| *node).collect(),
+            others: state.nodes.len() - 1,
+        }))
+        .boxed()
+    }
+
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+        let state = self.state();
         let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
-        let lost = beat
+        let lost = open
             .owned
             .iter()
             .filter(|(doc, mine)| epoch(doc) != Some(*mine));
-        let newer = beat.followed.iter().filter_map(|(doc, known)| {
+        let newer = open.followed.iter().filter_map(|(doc, known)| {
             let head = state.documents.get(doc)?.head();
             (head > *known).then(|| (doc.clone(), head))
         });
-        ready(Ok(Pulse {
-            nodes: state.nodes.iter().copied().collect(),
+        ready(Ok(News {
             lost: lost.map(|(doc, _)| doc.clone()).collect(),
             newer: newer.collect(),
         }))

@@ -39,8 +39,8 @@ use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
-    Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
+    StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -283,6 +283,11 @@ impl Store for PostgresStore {
         pulse
             .map(|it| it.map_err(|fault| fault.of("heartbeat")))
             .boxed()
+    }
+
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+        let news = beat::news(&self.urgent, open);
+        news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
 
     fn locate<'a>(

@@ -27,8 +27,8 @@ pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
-    Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
+    StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -186,14 +186,18 @@ impl Store for SqliteStore {
     }
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
-        let (owned, followed) = (beat.owned.clone(), beat.followed.clone());
         // The folder's lock says that there is no other node.
         let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
-        let pulse = move |(lost, newer)| Pulse { nodes, lost, newer };
-        let news = self.readers.read("heartbeat", move |db| {
-            Ok((read::lost(db, &owned)?, read::newer(db, &followed)?))
-        });
-        news.map(move |news| news.map(pulse)).boxed()
+        async { Ok(Pulse { nodes, others: 0 }) }.boxed()
+    }
+
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+        let Open { owned, followed } = open.clone();
+        let news = move |db: &Connection| {
+            let (lost, newer) = (read::lost(db, &owned)?, read::newer(db, &followed)?);
+            Ok(News { lost, newer })
+        };
+        self.readers.read("news", news).boxed()
     }
 
     fn locate<'a>(

@@ -13,7 +13,7 @@ use copydesk::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use copydesk::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId, Tail};
 use copydesk::ot::{Content, Kind};
 use copydesk::protocol::{Proposal, Shown};
-use copydesk::store::{Batch, Beat, Loaded, MemoryStore, Reach, Refused, Store, StoreError};
+use copydesk::store::{Batch, Loaded, MemoryStore, Open, Reach, Refused, Store, StoreError};
 use futures_util::FutureExt;
 
 use super::dice::{self, Dice};
@@ -720,10 +720,7 @@ impl World {
                 continue;
             };
             let owned = document.owned();
-            let beat = Beat {
-                me: id,
-                name: "".into(),
-                takes_part: true,
+            let open = Open {
                 owned: owned
                     .map(|epoch| (self.doc.clone(), epoch))
                     .into_iter()
@@ -734,18 +731,18 @@ impl World {
                     .into_iter()
                     .collect(),
             };
-            let pulse = self
+            let news = self
                 .store
-                .heartbeat(&beat)
+                .news(&open)
                 .now_or_never()
                 .expect("memory answers")
                 .unwrap();
-            if let (Some(epoch), [_]) = (owned, &pulse.lost[..])
+            if let (Some(epoch), [_]) = (owned, &news.lost[..])
                 && !self.storm(30)
             {
                 self.within(20, Happening::Answer(id, Event::Deposed(epoch)));
             }
-            if let [(_, head)] = pulse.newer[..]
+            if let [(_, head)] = news.newer[..]
                 && !self.storm(30)
             {
                 self.within(20, Happening::Answer(id, Event::Newer(head)));
