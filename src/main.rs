@@ -182,15 +182,18 @@ impl ConfigFile {
 async fn locate(doc: &str, config: &Config) -> Result<()> {
     let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
     let doc = DocId::parse(collection, id).context(format!("{doc:?} names no document"))?;
-    let store = OpenStore::open(config, fresh_id()?).await?;
-    let found = store.get().locate(&doc).await?;
-    store.close().await?;
+    let found = match config.is_shared() {
+        true => PostgresStore::locate(&config.postgres, &doc).await?,
+        false => SqliteStore::locate(&config.server.data, &doc)?,
+    };
     let Some(found) = found else {
         bail!("nobody has opened {doc} for writing yet");
     };
     let owner = match (found.owner_name, found.owner) {
-        (Some(name), Some(id)) => format!("{name} ({id})"),
-        (None, Some(id)) => format!("a node that is gone ({id})"),
+        (Some(name), Some(id)) if found.owner_lives => format!("{name} ({id})"),
+        (Some(name), Some(id)) => {
+            format!("{name} ({id}), which is gone: whoever writes next makes another")
+        }
         _ => "the one node that has this folder".to_owned(),
     };
     println!("document  {doc}");

@@ -2,6 +2,8 @@
 
 #[path = "store/postgres.rs"]
 mod alone_postgres;
+#[path = "store/measure.rs"]
+mod measure_shared;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -176,7 +178,6 @@ suite![
     store_tells_what_was_lost,
     store_tells_what_is_newer,
     who_takes_no_part_is_not_named,
-    document_is_located,
     odd_values_survive,
 ];
 
@@ -657,17 +658,28 @@ async fn who_takes_no_part_is_not_named(factory: impl Factory) {
     assert_eq!(store.heartbeat(&beat).await.unwrap().nodes, []);
 }
 
-async fn document_is_located(factory: impl Factory) {
-    let store = factory.store();
-    assert_eq!(store.locate(&doc("a")).await.unwrap(), None);
-    let mut ann = Writer::claim(store, "a").await;
-    for _ in 0..3 {
+#[tokio::test]
+async fn document_of_a_folder_is_located_while_a_server_has_it_and_afterwards() {
+    let folder = TempDir::new().unwrap();
+    let missing = SqliteStore::locate(folder.path(), &doc("a")).unwrap_err();
+    assert!(missing.to_string().contains("no database"), "{missing}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let store = open(folder.path());
+    for _ in 0..2 {
+        let mut ann = Writer::claim(&store, "a").await;
         ann.write(Change::Nothing).await;
     }
-    let epoch = claim(store, "a").await.fence.epoch;
-    let found = store.locate(&doc("a")).await.unwrap().unwrap();
-    assert_eq!((found.epoch, found.head), (epoch, Revision(3)));
-    assert!(found.owner.is_none_or(|owner| owner == ME));
+    let look = || {
+        SqliteStore::locate(folder.path(), &doc("a"))
+            .unwrap()
+            .unwrap()
+    };
+    let found = look();
+    assert_eq!((found.epoch, found.head), (Epoch(2), Revision(2)));
+    assert_eq!(SqliteStore::locate(folder.path(), &doc("b")).unwrap(), None);
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(look(), found);
 }
 
 async fn odd_values_survive(factory: impl Factory) {

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, ready};
 use super::store::last_at;
 use super::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
-    Reach, Refused, Store, StoreError, Whereabouts,
+    Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -33,8 +33,6 @@ struct State {
 #[derive(Debug, Default)]
 struct Document {
     fence: Option<Fence>,
-    /// Who claimed it last.
-    owner: Option<NodeId>,
     log: Vec<Arc<Entry>>,
     /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
     submits: BTreeSet<SubmitId>,
@@ -72,7 +70,7 @@ impl Store for MemoryStore {
         ready(Ok(loaded.unwrap_or_default())).boxed()
     }
 
-    fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+    fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
         let mut state = self.state();
         state.token += 1;
         let token = state.token;
@@ -80,7 +78,6 @@ impl Store for MemoryStore {
         let epoch = Epoch(document.fence.map_or(1, |fence| fence.epoch.0 + 1));
         let fence = Fence { epoch, token };
         document.fence = Some(fence);
-        document.owner = Some(me);
         ready(Ok(Lease {
             fence,
             head: document.head(),
@@ -141,23 +138,6 @@ impl Store for MemoryStore {
             lost: lost.map(|(doc, _)| doc.clone()).collect(),
             newer: newer.collect(),
         }))
-        .boxed()
-    }
-
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
-        let state = self.state();
-        let document = state.documents.get(doc);
-        ready(Ok(document.and_then(|document| {
-            Some(Whereabouts {
-                owner: document.owner,
-                owner_name: None,
-                epoch: document.epoch()?,
-                head: document.head(),
-            })
-        })))
         .boxed()
     }
 

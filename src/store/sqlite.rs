@@ -10,7 +10,7 @@ mod work;
 mod writer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -90,6 +90,16 @@ impl SqliteStore {
             secret,
             reported: Arc::default(),
         })
+    }
+
+    /// Where a document of a folder is; `None` when nobody ever claimed it. Changes nothing, and stands in nobody's way:
+    /// a server may have the folder.
+    ///
+    /// # Errors
+    /// When there is no database, or it cannot be read.
+    pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<Whereabouts>, StoreError> {
+        let db = Folder::look_into(folder)?;
+        read::locate(&db, doc).map_err(|fault| StoreError::new("locate", fault))
     }
 
     /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.
@@ -198,16 +208,6 @@ impl Store for SqliteStore {
             Ok(News { lost, newer })
         };
         self.readers.read("news", news).boxed()
-    }
-
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
-        let doc = doc.clone();
-        self.readers
-            .read("locate", move |db| read::locate(db, &doc))
-            .boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {

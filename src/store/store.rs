@@ -1,4 +1,4 @@
-//! What a store promises: six verbs for documents, three for the list of them, one that says where they are.
+//! What a store promises: six verbs for documents, and three for the list of them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -65,15 +65,6 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// When the store does not answer.
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>>;
-
-    /// Where a document is; `None` when nobody ever claimed it.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>>;
 
     /// Lists a collection's documents that exist, newest edit first.
     ///
@@ -233,8 +224,10 @@ pub struct News {
 pub struct Whereabouts {
     /// The node that claimed it last, where the store keeps that.
     pub owner: Option<NodeId>,
-    /// What people call that node, where it is still known.
+    /// What people call that node.
     pub owner_name: Option<String>,
+    /// Whether that node lives.
+    pub owner_lives: bool,
     /// How often it was claimed.
     pub epoch: Epoch,
     /// How many entries its log holds.

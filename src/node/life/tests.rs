@@ -16,7 +16,7 @@ use crate::ot::{Content, Kind};
 use crate::protocol::Proposal;
 use crate::store::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, Pulse, Reach, Refused,
-    Store, Whereabouts,
+    Store,
 };
 
 /// One node's way to the store, which can be cut.
@@ -60,7 +60,6 @@ by_way! {
     fn append(batches: Vec<Batch>) -> Vec<Result<(), Refused>>;
     fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
     fn news(open: &'a Open) -> News;
-    fn locate(doc: &'a DocId) -> Option<Whereabouts>;
     fn list(query: ListQuery) -> Vec<Listed>;
     fn describe(doc: &'a DocId) -> Option<Listed>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;

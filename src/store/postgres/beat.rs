@@ -1,4 +1,4 @@
-//! Who lives, what was lost, what is newer, and where a document is.
+//! Who lives, what was lost, and what is newer.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::pool::{Lease, Pool};
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, News, Open, Pulse, Whereabouts};
+use crate::store::{Beat, News, Open, Pulse};
 
 /// How long the row of a node that says nothing more is kept, for people.
 const KEPT: Duration = Duration::from_secs(600);
@@ -48,13 +48,6 @@ CROSS JOIN LATERAL (
 ) AS head
 WHERE head.revision > asked.known
 ORDER BY asked.place";
-
-const LOCATE: &str = "
-SELECT heads.owner, heads.owner_name, heads.epoch, coalesce(
-  (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
-FROM documents
-JOIN heads ON heads.doc = documents.number
-WHERE documents.collection = $1 AND documents.id = $2";
 
 /// One heartbeat.
 pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Result<Pulse, Fault> {
@@ -135,16 +128,4 @@ fn place(place: i64) -> usize {
 /// A revision as the tables' integers, which end earlier.
 pub(super) fn clamp(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
-/// Where a document is.
-pub(super) async fn locate(pool: &Pool, doc: &DocId) -> Result<Option<Whereabouts>, Fault> {
-    let names = (doc.collection.as_str(), doc.id.as_str());
-    let rows = pool.query(LOCATE, &[&names.0, &names.1]).await?;
-    Ok(rows.first().map(|row| Whereabouts {
-        owner: Some(NodeId(row.get::<_, i64>(0).cast_unsigned())),
-        owner_name: Some(String::from_utf8_lossy(row.get(1)).into_owned()),
-        epoch: Epoch(row.get::<_, i64>(2).cast_unsigned()),
-        head: Revision(row.get::<_, i64>(3).cast_unsigned()),
-    }))
 }
