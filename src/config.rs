@@ -161,6 +161,7 @@ pub fn load(
         check(&config).map_err(|(_, message)| wrong(message))?;
     }
     config.node.document = config.document.clone();
+    config.node.dead_after_ms = config.postgres.node_dead_after_ms;
     Ok(config)
 }
 
@@ -211,12 +212,16 @@ fn one_line(message: &str) -> String {
         .join(" ")
 }
 
+/// How many heartbeats a node must miss at least until it is taken for dead: one may be slow, and one lost.
+const HEARTBEATS_MIN: u64 = 3;
+
 /// The ranges that the types do not say.
 ///
 /// # Errors
 /// The setting's name, and what is wrong with it.
 pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let (gateway, node, document) = (&config.gateway, &config.node, &config.document);
+    let (postgres, redis) = (&config.postgres, &config.redis);
     let ranges = [
         (
             "gateway.sockets_max",
@@ -385,6 +390,96 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             100,
             600_000,
         ),
+        (
+            "postgres.append_connections",
+            postgres.append_connections as u64,
+            1,
+            100,
+        ),
+        (
+            "postgres.claim_connections",
+            postgres.claim_connections as u64,
+            3,
+            100,
+        ),
+        (
+            "postgres.read_connections",
+            postgres.read_connections as u64,
+            1,
+            1_000,
+        ),
+        (
+            "postgres.acquire_timeout_ms",
+            postgres.acquire_timeout_ms,
+            100,
+            600_000,
+        ),
+        (
+            "postgres.connect_timeout_ms",
+            postgres.connect_timeout_ms,
+            100,
+            600_000,
+        ),
+        (
+            "postgres.statement_timeout_ms",
+            postgres.statement_timeout_ms,
+            100,
+            600_000,
+        ),
+        (
+            "postgres.lock_timeout_ms",
+            postgres.lock_timeout_ms,
+            10,
+            600_000,
+        ),
+        (
+            "postgres.open_patience_ms",
+            postgres.open_patience_ms,
+            0,
+            86_400_000,
+        ),
+        (
+            "postgres.node_dead_after_ms",
+            postgres.node_dead_after_ms,
+            HEARTBEATS_MIN * node.heartbeat_ms,
+            3_600_000,
+        ),
+        (
+            "redis.inbox_entries_max",
+            redis.inbox_entries_max,
+            100,
+            100_000_000,
+        ),
+        (
+            "redis.inbox_bytes_max",
+            redis.inbox_bytes_max as u64,
+            1 << 20,
+            1 << 40,
+        ),
+        (
+            "redis.inbox_expiry_ms",
+            redis.inbox_expiry_ms,
+            1_000,
+            86_400_000,
+        ),
+        (
+            "redis.target_bytes_max",
+            redis.target_bytes_max as u64,
+            1 << 20,
+            1 << 40,
+        ),
+        (
+            "redis.queue_bytes_max",
+            redis.queue_bytes_max as u64,
+            redis.target_bytes_max as u64,
+            1 << 40,
+        ),
+        (
+            "redis.command_timeout_ms",
+            redis.command_timeout_ms,
+            100,
+            600_000,
+        ),
     ];
     for (key, value, least, most) in ranges {
         if !(least..=most).contains(&value) {
@@ -466,6 +561,26 @@ mod tests {
             (
                 "[gateway]\nidle_timeout_ms = 20000\n",
                 &["config.toml:2: ", "must be longer than"],
+            ),
+            (
+                "[postgres]\nclaim_connections = 2\n",
+                &["config.toml:2: ", "must be 3 to"],
+            ),
+            (
+                "[postgres]\nconnect_timeout_ms = 0\n",
+                &["config.toml:2: ", "must be 100 to"],
+            ),
+            (
+                "[node]\nheartbeat_ms = 1000\n[postgres]\nnode_dead_after_ms = 2999\n",
+                &["config.toml:4: ", "must be 3000 to"],
+            ),
+            (
+                "[redis]\ninbox_bytes_max = 1\n",
+                &["config.toml:2: ", "must be 1048576 to"],
+            ),
+            (
+                "[redis]\nqueue_bytes_max = 8388608\n",
+                &["config.toml:2: ", "must be 16777216 to"],
             ),
             ("what", &["config.toml:1: "]),
         ] {

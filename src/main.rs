@@ -1,6 +1,6 @@
 //! The `copydesk` command: what the program can do, in one table.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use copydesk::node::Node;
 use copydesk::store::{Accounts, PostgresStore, SqliteSettings, SqliteStore, Store};
 use copydesk::telemetry;
 use mimalloc::MiMalloc;
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -181,15 +182,18 @@ impl ConfigFile {
 async fn locate(doc: &str, config: &Config) -> Result<()> {
     let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
     let doc = DocId::parse(collection, id).context(format!("{doc:?} names no document"))?;
-    let store = OpenStore::open(config, fresh_id()?).await?;
-    let found = store.get().locate(&doc).await?;
-    store.close().await?;
+    let found = match config.is_shared() {
+        true => PostgresStore::locate(&config.postgres, &doc).await?,
+        false => SqliteStore::locate(&config.server.data, &doc)?,
+    };
     let Some(found) = found else {
         bail!("nobody has opened {doc} for writing yet");
     };
     let owner = match (found.owner_name, found.owner) {
-        (Some(name), Some(id)) => format!("{name} ({id})"),
-        (None, Some(id)) => format!("a node that is gone ({id})"),
+        (Some(name), Some(id)) if found.owner_lives => format!("{name} ({id})"),
+        (Some(name), Some(id)) => {
+            format!("{name} ({id}), which is gone: whoever writes next makes another")
+        }
         _ => "the one node that has this folder".to_owned(),
     };
     println!("document  {doc}");
@@ -262,6 +266,20 @@ fn node_name(config: &Config) -> String {
     }
 }
 
+/// Connections that may wait to be taken: as many come at once when a neighbour restarts. The system's own limit
+/// (`net.core.somaxconn`) is usually the same.
+const BACKLOG: i32 = 4_096;
+
+/// Takes an address, so that one that is taken is told at once, and lets nobody knock yet: whoever were let in before the
+/// server serves would wait, and a balancer would take the node for one that answers.
+fn take_address(listen: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    // As the standard library does: what is left of closed connections does not hold the address.
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}
+
 /// Serves until a signal says stop.
 async fn run(config: Config) -> Result<()> {
     // Each socket takes a descriptor; the usual 1,024 would soon be full.
@@ -269,7 +287,7 @@ async fn run(config: Config) -> Result<()> {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
+    let door_step = take_address(listen).with_context(|| format!("listen on {listen}"))?;
     let id = fresh_id()?;
     let store = OpenStore::open(&config, id).await?;
     let secret = store.get().secret().await?;
@@ -305,8 +323,11 @@ async fn run(config: Config) -> Result<()> {
     let certificate = Certificate::open(&config.tls)?;
     let tls = certificate.as_ref().map(Certificate::config).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
+    door_step
+        .listen(BACKLOG)
+        .with_context(|| format!("listen on {listen}"))?;
     let (address, handle, server) =
-        gateway::serve(gateway.clone(), listener, tls).context("start the server")?;
+        gateway::serve(gateway.clone(), door_step.into(), tls).context("start the server")?;
     // Taken in any case: a hangup is no reason to end.
     let hangup = signal(SignalKind::hangup())?;
     let refresher = tokio::spawn(async move {
@@ -316,6 +337,10 @@ async fn run(config: Config) -> Result<()> {
         }
     });
     let server = tokio::spawn(server);
+    let yielder = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.yield_while_stranded().await }
+    });
     let data = match store {
         OpenStore::Sqlite(_) => config.server.data.display().to_string(),
         OpenStore::Postgres(_) => "Postgres".to_owned(),
@@ -331,6 +356,7 @@ async fn run(config: Config) -> Result<()> {
         _ = int.recv() => {}
     }
     tracing::info!("stopping: what was accepted becomes durable, then sockets close");
+    yielder.abort();
     let patience = Duration::from_millis(config.server.stop_patience_ms);
     let stop = async {
         if node.is_in_cluster() {
@@ -356,4 +382,24 @@ async fn run(config: Config) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn address_is_taken_at_once_and_open_when_it_serves() {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = take_address(free).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let early = TcpStream::connect(address).unwrap_err();
+        assert_eq!(early.kind(), std::io::ErrorKind::ConnectionRefused);
+        socket.listen(BACKLOG).unwrap();
+        TcpStream::connect(address).unwrap();
+        let taken = take_address(address).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }

@@ -2,6 +2,8 @@
 
 #[path = "store/postgres.rs"]
 mod alone_postgres;
+#[path = "store/measure.rs"]
+mod measure_shared;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -15,8 +17,8 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, PAGE_ENTRIES, PostgresSettings,
-    PostgresStore, Reach, Refused, SqliteSettings, SqliteStore, Store,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, PAGE_ENTRIES,
+    PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings, SqliteStore, Store,
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -173,10 +175,9 @@ suite![
     list_is_paged_newest_first,
     titles_are_found_whatever_their_case,
     secret_is_drawn_once,
-    heartbeat_tells_what_was_lost,
-    heartbeat_tells_what_is_newer,
+    store_tells_what_was_lost,
+    store_tells_what_is_newer,
     who_takes_no_part_is_not_named,
-    document_is_located,
     odd_values_survive,
 ];
 
@@ -611,39 +612,38 @@ fn beat() -> Beat {
         me: ME,
         name: "here".into(),
         takes_part: true,
-        owned: Vec::new(),
-        followed: Vec::new(),
     }
 }
 
-async fn heartbeat_tells_what_was_lost(factory: impl Factory) {
+async fn store_tells_what_was_lost(factory: impl Factory) {
     let store = factory.store();
-    let mut beat = beat();
+    let mut open = Open::default();
     for id in ["a", "b", "c"] {
-        beat.owned
+        open.owned
             .push((doc(id), claim(store, id).await.fence.epoch));
     }
-    let pulse = store.heartbeat(&beat).await.unwrap();
-    assert_eq!((pulse.nodes, pulse.lost), (vec![ME], vec![]));
+    assert_eq!(store.news(&open).await.unwrap(), News::default());
     claim(store, "b").await;
-    beat.owned.push((doc("unknown"), Epoch(1)));
-    let pulse = store.heartbeat(&beat).await.unwrap();
-    assert_eq!(pulse.lost, [doc("b"), doc("unknown")]);
+    open.owned.push((doc("unknown"), Epoch(1)));
+    let news = store.news(&open).await.unwrap();
+    assert_eq!(news.lost, [doc("b"), doc("unknown")]);
 }
 
-async fn heartbeat_tells_what_is_newer(factory: impl Factory) {
+async fn store_tells_what_is_newer(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     for _ in 0..3 {
         ann.write(Change::Nothing).await;
     }
-    let mut beat = beat();
-    beat.followed = vec![(doc("a"), Revision(3)), (doc("unknown"), Revision(0))];
-    assert_eq!(store.heartbeat(&beat).await.unwrap().newer, []);
+    let open = Open {
+        followed: vec![(doc("a"), Revision(3)), (doc("unknown"), Revision(0))],
+        ..Open::default()
+    };
+    assert_eq!(store.news(&open).await.unwrap().newer, []);
     for _ in 0..2 {
         ann.write(Change::Nothing).await;
     }
-    let newer = store.heartbeat(&beat).await.unwrap().newer;
+    let newer = store.news(&open).await.unwrap().newer;
     assert_eq!(newer, [(doc("a"), Revision(5))]);
 }
 
@@ -658,17 +658,28 @@ async fn who_takes_no_part_is_not_named(factory: impl Factory) {
     assert_eq!(store.heartbeat(&beat).await.unwrap().nodes, []);
 }
 
-async fn document_is_located(factory: impl Factory) {
-    let store = factory.store();
-    assert_eq!(store.locate(&doc("a")).await.unwrap(), None);
-    let mut ann = Writer::claim(store, "a").await;
-    for _ in 0..3 {
+#[tokio::test]
+async fn document_of_a_folder_is_located_while_a_server_has_it_and_afterwards() {
+    let folder = TempDir::new().unwrap();
+    let missing = SqliteStore::locate(folder.path(), &doc("a")).unwrap_err();
+    assert!(missing.to_string().contains("no database"), "{missing}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let store = open(folder.path());
+    for _ in 0..2 {
+        let mut ann = Writer::claim(&store, "a").await;
         ann.write(Change::Nothing).await;
     }
-    let epoch = claim(store, "a").await.fence.epoch;
-    let found = store.locate(&doc("a")).await.unwrap().unwrap();
-    assert_eq!((found.epoch, found.head), (epoch, Revision(3)));
-    assert!(found.owner.is_none_or(|owner| owner == ME));
+    let look = || {
+        SqliteStore::locate(folder.path(), &doc("a"))
+            .unwrap()
+            .unwrap()
+    };
+    let found = look();
+    assert_eq!((found.epoch, found.head), (Epoch(2), Revision(2)));
+    assert_eq!(SqliteStore::locate(folder.path(), &doc("b")).unwrap(), None);
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(look(), found);
 }
 
 async fn odd_values_survive(factory: impl Factory) {

@@ -378,6 +378,41 @@ over_redis! {
         until(|| lab.server.ask(&["XLEN", &lab.key(BOB)]).parse::<u32>().unwrap() < 5).await;
     }
 
+    async fn an_inbox_that_nobody_reads_holds_so_many_bytes(lab) {
+        lab.settings.inbox_bytes_max = 1 << 20;
+        let ann = lab.open(ANN).await;
+        let large = Bytes::from(vec![7; 200_000]);
+        for sent in 0..40_u64 {
+            ann.transport.send(EVE, large.clone());
+            until(|| ann.transport.counts().sent > sent).await;
+        }
+        let held = || -> usize { lab.server.ask(&["MEMORY", "USAGE", &lab.key(EVE)]).parse().unwrap() };
+        assert!((800_000..1_500_000).contains(&held()), "{}", held());
+        // Small ones do not wait behind the large.
+        for sent in 40..140_u64 {
+            ann.send(EVE, 1);
+            until(|| ann.transport.counts().sent > sent).await;
+        }
+        assert!(held() < 1_500_000, "{}", held());
+        ann.good().await;
+    }
+
+    async fn a_server_that_is_full_loses_messages_and_says_so(lab) {
+        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+        ann.insist(&mut bob, 1).await;
+        lab.server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        lab.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        let reason = ann.bad().await;
+        assert!(reason.contains("OOM"), "{reason}");
+        bob.bad().await;
+        ann.send(BOB, 2);
+        until(|| ann.transport.counts().dropped > 0).await;
+        lab.server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        ann.good().await;
+        bob.good().await;
+        ann.insist(&mut bob, 3).await;
+    }
+
     async fn poison_is_skipped_and_counted(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         let poison: [&[&str]; 7] = [

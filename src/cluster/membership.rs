@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,17 +15,36 @@ use crate::id::NodeId;
 /// is noticed sooner: it is asked whether it is there, and so is this node itself, by the same way. Whoever does not
 /// answer although the way is open is passed over until it is heard again. That is an opinion: nothing is decided by it
 /// but whom to ask next.
+///
+/// Where the store has not answered, or messages have not passed, it may have been so for all: whoever is first to be back
+/// would find nobody else alive. So nobody is removed on the store's word until the others have had the time to say that
+/// they live. And a node that the store does not answer, while it answers another, knows that the others take it for dead:
+/// it is *stranded*, and takes itself out of its own ring, as they do.
 #[derive(Debug)]
 pub struct Membership {
     me: NodeId,
+    /// How long a node may say nothing to the store until it is taken for dead.
+    dead_after: Duration,
     /// As the store told last.
     members: BTreeSet<NodeId>,
     /// The members that said that they leave.
     leaving: BTreeSet<NodeId>,
     /// Those who have been asked something and not been heard since.
     owing: BTreeMap<NodeId, Owing>,
+    /// Those who were heard though the store has not named them, and when it was last asked about each.
+    strangers: BTreeMap<NodeId, Duration>,
     /// When this node last heard itself.
     heard_myself: Duration,
+    /// When the store last answered.
+    answered: Duration,
+    /// Until when nobody is removed on the store's word.
+    lenient_until: Duration,
+    /// When the others are to be asked next whether the store answers them.
+    ask_again: Duration,
+    /// Until when it is believed that the store answers another.
+    others_stand_until: Duration,
+    /// Whether this node has taken itself out of the ring.
+    stranded: bool,
     ring: Ring,
 }
 
@@ -45,6 +65,8 @@ struct Owing {
 pub struct Due {
     /// Whom to ask whether it is there; this node itself among them, where it is any.
     pub ping: Vec<NodeId>,
+    /// Whether to ask the others if the store answers them: it does not answer this node.
+    pub ask_for_store: bool,
     /// Whether the ring is another.
     pub ring_changed: bool,
 }
@@ -58,16 +80,29 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(400);
 /// How often one that is passed over is asked.
 const PING_SUSPECT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the store is asked about one that it does not name. One that takes no part is heard all the same.
+const STRANGER_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the others are asked whether the store answers them.
+const ASK_FOR_STORE_EVERY: Duration = Duration::from_millis(500);
+
 impl Membership {
-    /// A node that knows of no other.
+    /// A node that knows of no other. Whoever says nothing for `dead_after` is taken for dead.
     #[must_use]
-    pub fn new(me: NodeId) -> Self {
+    pub fn new(me: NodeId, dead_after: Duration) -> Self {
         Self {
             me,
+            dead_after,
             members: BTreeSet::from([me]),
             leaving: BTreeSet::new(),
             owing: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             heard_myself: Duration::ZERO,
+            answered: Duration::ZERO,
+            lenient_until: Duration::ZERO,
+            ask_again: Duration::ZERO,
+            others_stand_until: Duration::ZERO,
+            stranded: false,
             ring: Ring::new([me]),
         }
     }
@@ -83,22 +118,71 @@ impl Membership {
         self.members.iter().copied().filter(|node| *node != self.me)
     }
 
-    /// Whether the store has named it.
+    /// Whether this node has taken itself out of its ring: the store answers others, and not this node.
     #[must_use]
-    pub fn knows(&self, node: NodeId) -> bool {
-        node == self.me || self.members.contains(&node)
+    pub fn is_stranded(&self) -> bool {
+        self.stranded
+    }
+
+    /// Whether the store answers this node, as far as it knows: what it says to one who is not answered.
+    #[must_use]
+    pub fn has_store(&self, now: Duration) -> bool {
+        now < self.answered + self.dead_after / 2
+    }
+
+    /// A node was heard: whether to ask the store about it.
+    pub fn is_strange(&mut self, node: NodeId, now: Duration) -> bool {
+        if node == self.me || self.members.contains(&node) {
+            return false;
+        }
+        self.strangers
+            .retain(|_, asked| now < *asked + STRANGER_EVERY);
+        match self.strangers.entry(node) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(now);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// The store answered; says whether the ring is another. The first that it says after a silence is of little worth.
+    pub fn answered(&mut self, now: Duration) -> bool {
+        if !self.has_store(now) {
+            self.lenient_until = now + self.dead_after;
+        }
+        self.answered = now;
+        self.others_stand_until = now;
+        self.settle_strand(now)
+    }
+
+    /// Messages do not pass. If they did not for all, the store names whoever is first to be heard again.
+    pub fn unheard(&mut self, now: Duration) {
+        self.lenient_until = now + self.dead_after;
     }
 
     /// The store names the members; says whether the ring is another. Where it names none, all are cut off from each other
     /// alike, and the ring stays as it is.
-    pub fn named(&mut self, nodes: &[NodeId]) -> bool {
+    pub fn named(&mut self, nodes: &[NodeId], now: Duration) -> bool {
         if nodes.is_empty() {
             return false;
         }
-        self.members = nodes.iter().copied().collect();
+        if now >= self.lenient_until {
+            self.members.clear();
+        }
+        self.members.extend(nodes);
         self.leaving.retain(|node| self.members.contains(node));
         self.owing.retain(|node, _| self.members.contains(node));
         self.settle()
+    }
+
+    /// A node says that the store answers it; says whether the ring is another.
+    pub fn stands(&mut self, node: NodeId, now: Duration) -> bool {
+        if node == self.me || self.has_store(now) {
+            return false;
+        }
+        self.others_stand_until = now + self.dead_after;
+        self.settle_strand(now)
     }
 
     /// A node says that it takes no more documents; says whether the ring is another.
@@ -129,7 +213,7 @@ impl Membership {
         owing.is_some_and(|owing| owing.suspect) && self.settle()
     }
 
-    /// Looks at who is silent.
+    /// Looks at who is silent, the store included.
     pub fn due(&mut self, now: Duration) -> Due {
         let mut due = Due::default();
         let mut suspected = false;
@@ -154,14 +238,32 @@ impl Membership {
         if !due.ping.is_empty() {
             due.ping.push(self.me);
         }
-        due.ring_changed = suspected && self.settle();
+        due.ask_for_store =
+            self.is_taken_for_dead(now) && now >= self.ask_again && self.others().next().is_some();
+        if due.ask_for_store {
+            self.ask_again = now + ASK_FOR_STORE_EVERY;
+        }
+        due.ring_changed = (suspected && self.settle()) | self.settle_strand(now);
         due
+    }
+
+    /// Whether the others take this node for dead, where the store answers them.
+    fn is_taken_for_dead(&self, now: Duration) -> bool {
+        now >= self.answered + self.dead_after
+    }
+
+    fn settle_strand(&mut self, now: Duration) -> bool {
+        let stranded = self.is_taken_for_dead(now) && now < self.others_stand_until;
+        std::mem::replace(&mut self.stranded, stranded) != stranded && self.settle()
     }
 
     fn settle(&mut self) -> bool {
         let suspect = |node: &NodeId| self.owing.get(node).is_some_and(|owing| owing.suspect);
+        let gone = |node: &NodeId| self.stranded && *node == self.me;
         let taking = self.members.iter().copied();
-        let ring = Ring::new(taking.filter(|node| !self.leaving.contains(node) && !suspect(node)));
+        let ring = Ring::new(
+            taking.filter(|node| !self.leaving.contains(node) && !suspect(node) && !gone(node)),
+        );
         let changed = ring != self.ring;
         self.ring = ring;
         changed
@@ -180,10 +282,24 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    const DEAD_AFTER: Duration = Duration::from_secs(3);
+
     fn three() -> Membership {
-        let mut membership = Membership::new(ME);
-        assert!(membership.named(&[ME, OTHER, THIRD]));
+        let mut membership = Membership::new(ME, DEAD_AFTER);
+        assert!(beat(&mut membership, &[ME, OTHER, THIRD], 0));
         membership
+    }
+
+    /// The store answers, and names these.
+    fn beat(membership: &mut Membership, nodes: &[NodeId], at: u64) -> bool {
+        membership.answered(ms(at)) | membership.named(nodes, ms(at))
+    }
+
+    /// Heartbeats that name these, twice a second.
+    fn beats(membership: &mut Membership, nodes: &[NodeId], from: u64, to: u64) {
+        for at in (from..=to).step_by(500) {
+            beat(membership, nodes, at);
+        }
     }
 
     /// Lets time pass in steps, with the own pings heard or not; says when the ring changed.
@@ -213,7 +329,7 @@ mod tests {
         assert_eq!(pass(&mut membership, 1_000, 3_000, true), Some(1_400));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
         assert!(
-            !membership.named(&[ME, OTHER, THIRD]),
+            !beat(&mut membership, &[ME, OTHER, THIRD], 3_000),
             "the store does not know better yet"
         );
         assert!(membership.heard(OTHER, ms(4_000)));
@@ -246,16 +362,16 @@ mod tests {
     fn who_leaves_or_is_no_member_is_not_in_the_ring() {
         let mut membership = three();
         assert!(membership.leaves(OTHER));
-        assert!(!membership.named(&[ME, OTHER, THIRD]));
+        assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 0));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
-        assert!(membership.named(&[ME]));
+        assert!(beat(&mut membership, &[ME], 0));
         assert!(
-            !membership.named(&[]),
+            !beat(&mut membership, &[], 0),
             "when all are cut off nothing changes"
         );
         assert_eq!(membership.ring().nodes(), [ME]);
         assert!(
-            membership.named(&[ME, OTHER]),
+            beat(&mut membership, &[ME, OTHER], 0),
             "another node of that name was never leaving"
         );
     }
@@ -269,5 +385,102 @@ mod tests {
             .step_by(50)
             .filter(|at| !membership.due(ms(*at)).ping.is_empty());
         assert_eq!(pings.count(), 5);
+    }
+
+    #[test]
+    fn who_is_back_first_does_not_take_the_others_for_dead() {
+        // When the store was silent and answers again, and when messages did not pass until then.
+        for (silent_from, unheard_until, is_lenient_until) in [
+            (10_000, 0, 18_000),
+            (10_000, 15_000, 18_000),
+            (15_000, 15_000, 18_000),
+            (14_500, 0, 0),
+            (13_600, 0, 0),
+            (13_400, 0, 18_000),
+        ] {
+            let mut membership = three();
+            beats(&mut membership, &[ME, OTHER, THIRD], 500, silent_from);
+            if silent_from % 500 > 0 {
+                beat(&mut membership, &[ME, OTHER, THIRD], silent_from);
+            }
+            if unheard_until > 0 {
+                membership.unheard(ms(unheard_until));
+            }
+            beats(&mut membership, &[ME, OTHER], 15_000, 17_500);
+            let stays = is_lenient_until > 0;
+            let story = format!("{silent_from} {unheard_until}");
+            assert_eq!(membership.ring().nodes().contains(&THIRD), stays, "{story}");
+            beats(&mut membership, &[ME, OTHER], 18_000, 18_000);
+            assert_eq!(membership.ring().nodes(), [ME, OTHER], "{story}");
+        }
+    }
+
+    #[test]
+    fn who_comes_while_others_may_come_back_is_let_in_at_once() {
+        let mut membership = three();
+        let fourth = NodeId(4);
+        assert!(beat(&mut membership, &[ME, fourth], 5_000));
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD, fourth]);
+    }
+
+    #[test]
+    fn who_is_stranded_leaves_its_own_ring_until_the_store_answers_it() {
+        let mut membership = three();
+        assert_eq!(membership.due(ms(2_999)), Due::default());
+        assert!(membership.due(ms(3_000)).ask_for_store);
+        assert!(!membership.due(ms(3_050)).ask_for_store, "not that often");
+        assert!(membership.stands(OTHER, ms(3_060)));
+        assert!(membership.is_stranded());
+        assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
+        assert!(membership.due(ms(3_500)).ask_for_store, "again and again");
+        assert!(membership.answered(ms(4_000)));
+        assert!(!membership.is_stranded());
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
+    }
+
+    #[test]
+    fn nobody_is_stranded_while_the_store_answers_no_one() {
+        let mut membership = three();
+        for at in (3_000..20_000).step_by(50) {
+            assert!(!membership.due(ms(at)).ring_changed);
+        }
+        assert!(!membership.has_store(ms(20_000)), "nor says that it is");
+        assert!(membership.stands(OTHER, ms(20_000)));
+        assert!(
+            membership.due(ms(23_000)).ring_changed,
+            "it was the first to be cut off, and all are"
+        );
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
+    }
+
+    #[test]
+    fn who_is_alone_or_answered_is_not_stranded() {
+        let mut alone = Membership::new(ME, DEAD_AFTER);
+        alone.answered(ms(0));
+        assert_eq!(alone.due(ms(10_000)), Due::default());
+        let mut answered = three();
+        assert!(!answered.stands(OTHER, ms(1_000)));
+        assert!(
+            answered.has_store(ms(1_499)) && !answered.has_store(ms(1_500)),
+            "half of the time after which a node is dead"
+        );
+        assert!(!answered.due(ms(3_000)).ring_changed, "that was long ago");
+    }
+
+    #[test]
+    fn the_store_is_asked_about_a_stranger_once_a_second() {
+        let mut membership = three();
+        let strange = NodeId(9);
+        for (node, at, asks) in [
+            (strange, 0, true),
+            (strange, 20, false),
+            (NodeId(8), 20, true),
+            (strange, 999, false),
+            (strange, 1_000, true),
+            (OTHER, 1_000, false),
+            (ME, 1_000, false),
+        ] {
+            assert_eq!(membership.is_strange(node, ms(at)), asks, "{node} {at}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! connection of its own, because a blocking read holds its connection. A connection that failed once is thrown away with
 //! all that waits in it, and a new one is made: whom to connect to is then asked anew, which a failover needs.
 
+mod budget;
 mod connection;
 mod inbox;
 mod settings;

@@ -90,6 +90,21 @@ impl Gateway {
         let _ = rt::time::timeout(self.settings.hand_over() * 2, closed).await;
     }
 
+    /// Sends the sockets to the other nodes when the store has answered those, and not this one, for a while; takes new
+    /// sockets again when it is answered.
+    pub async fn yield_while_stranded(&self) {
+        let mut stranded = self.node.watch_stranded();
+        while stranded.wait_for(|it| *it).await.is_ok() {
+            let answered = stranded.wait_for(|it| !*it);
+            if rt::time::timeout(STRANDED_PATIENCE, answered).await.is_ok() {
+                continue;
+            }
+            self.phase.send_replace(Phase::Leaving);
+            let _ = stranded.wait_for(|it| !*it).await;
+            self.phase.send_replace(Phase::Serving);
+        }
+    }
+
     /// Stops accepting, waits until what was accepted is durable and told, and closes the sockets with 1012. Returns
     /// when they are closed, or after `patience`; `false`: something was not durable by then.
     pub async fn stop(&self, patience: Duration) -> bool {
@@ -199,6 +214,10 @@ pub fn serve(
 
 /// The largest body of a request.
 const JSON_BYTES_MAX: usize = 16 << 10;
+
+/// How long a node keeps its sockets while the store answers others and not this node. What they have open goes on
+/// meanwhile by way of the others.
+const STRANDED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections a worker takes besides sockets.
 const HTTP_CONNECTIONS: usize = 1_000;

@@ -1,9 +1,12 @@
 //! A node's life among others: what it hears, and what it says again and again.
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use futures_util::FutureExt;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::node::Node;
 use super::peers::LOOK_EVERY;
@@ -56,17 +59,18 @@ impl Node {
             sleep(SETTLING).await;
         }
         self.runtime().spawn(self.clone().beats());
+        self.runtime().spawn(self.clone().asks_for_news());
         Ok(())
     }
 
     async fn hears(self: Arc<Self>, mut inbox: Inbox) {
         while let Some(Delivery { from, messages }) = inbox.receive().await {
-            self.peers().heard(from);
+            survive("hear a node", || self.peers().heard(from));
             for message in messages {
-                match Message::decode(&message) {
+                survive("hear a message", || match Message::decode(&message) {
                     Ok(message) => self.hear(from, message),
                     Err(error) => tracing::debug!(%from, %error, "a message was not understood"),
-                }
+                });
             }
         }
     }
@@ -79,6 +83,12 @@ impl Node {
             Message::Ping => self.peers().send(from, &Message::Pong),
             Message::Pong => {}
             Message::Leaving => self.peers().leaves(from),
+            Message::HasStore => self.peers().asked_for_store(from),
+            Message::StoreAnswers => {
+                if self.peers().stands(from) {
+                    self.resign();
+                }
+            }
             Message::Presence(rumour) => self.pass_on(self.hub().hear(from, rumour)),
         }
     }
@@ -88,7 +98,7 @@ impl Node {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.peers().look();
+            survive("look who is silent", || self.peers().look());
         }
     }
 
@@ -105,49 +115,106 @@ impl Node {
                     return;
                 },
             }
-            self.pass_on(self.hub().refresh());
+            survive("say presences again", || self.pass_on(self.hub().refresh()));
         }
     }
 
     async fn beats(self: Arc<Self>) {
-        let mut ticks = interval(self.settings().heartbeat());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failures = 0_u32;
+        let mut ticks = self.ticks();
+        let mut outcomes = Outcomes::of("heartbeat");
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                // Rings that differ for long would keep readers waiting: it is looked at once who that is, but not for
-                // each message of one who takes no part.
+                // Rings that differ for long would keep readers waiting: it is looked at once who that is.
                 () = self.peers().stranger() => sleep(STRANGER_PAUSE).await,
             }
-            match self.beat().await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    if failures.is_power_of_two() {
-                        tracing::warn!(%error, failures, "the heartbeat does not reach the store");
-                    }
-                }
-            }
+            outcomes.note(self.beat()).await;
         }
+    }
+
+    /// Asks the store again and again for what this node has not been told. Apart from the heartbeats: the more documents,
+    /// the longer it takes, and whoever beats late is taken for dead.
+    async fn asks_for_news(self: Arc<Self>) {
+        let mut ticks = self.ticks();
+        let mut outcomes = Outcomes::of("news");
+        loop {
+            ticks.tick().await;
+            outcomes.note(self.ask_for_news()).await;
+        }
+    }
+
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.settings().heartbeat());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
     }
 
     /// Says that this node lives, and passes on what it learns.
     pub(super) async fn beat(self: &Arc<Self>) -> Result<(), StoreError> {
+        let _turn = self.may_beat().await;
         let beat = self.next_beat();
         let pulse = timeout(BEAT_PATIENCE, self.store().heartbeat(&beat)).await;
         let pulse =
             pulse.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))?;
-        self.peers().named(&pulse.nodes);
-        for doc in &pulse.lost {
-            let epoch = beat.owned.iter().find(|(owned, _)| owned == doc);
-            if let Some((_, epoch)) = epoch {
+        self.peers().named(&pulse.nodes, pulse.others);
+        Ok(())
+    }
+
+    /// Asks for what this node has not been told, and passes it on.
+    async fn ask_for_news(&self) -> Result<(), StoreError> {
+        let open = self.open_documents();
+        let news = self.store().news(&open).await?;
+        let epochs: HashMap<_, _> = open.owned.into_iter().collect();
+        for doc in &news.lost {
+            if let Some(epoch) = epochs.get(doc) {
                 self.told(doc, Event::Deposed(*epoch));
             }
         }
-        for (doc, head) in pulse.newer {
+        for (doc, head) in news.newer {
             self.told(&doc, Event::Newer(head));
         }
         Ok(())
     }
 }
+
+/// Takes one step of what goes on for as long as the node lives. A panic is the end of this step, and of nothing else: a
+/// node that hears nothing any more, or says nothing, would be worse than one that left out a message.
+fn survive(step: &'static str, take: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(take)).is_err() {
+        tracing::error!(
+            step,
+            "a step of the node panicked: it goes on with the next"
+        );
+    }
+}
+
+/// What comes of something that the store is asked again and again.
+struct Outcomes {
+    verb: &'static str,
+    /// How often in a row it failed.
+    failures: u32,
+}
+
+impl Outcomes {
+    fn of(verb: &'static str) -> Self {
+        Self { verb, failures: 0 }
+    }
+
+    /// Waits for what comes of it; says of failures, less and less often. A panic is one.
+    async fn note(&mut self, asked: impl Future<Output = Result<(), StoreError>>) {
+        let verb = self.verb;
+        let outcome = AssertUnwindSafe(asked).catch_unwind().await;
+        match outcome.unwrap_or_else(|_| Err(StoreError::new(verb, "it panicked"))) {
+            Ok(()) => self.failures = 0,
+            Err(error) => {
+                self.failures += 1;
+                if self.failures.is_power_of_two() {
+                    tracing::warn!(%error, failures = self.failures, "the heartbeat does not reach the store");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::cluster::{Health, Transport};
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, Store};
+use crate::store::{Beat, Open, Store};
 
 /// What bounds a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,6 +37,9 @@ pub struct NodeSettings {
     pub claims_max: usize,
     /// How often a node says that it lives, in milliseconds.
     pub heartbeat_ms: u64,
+    /// How long a node may say nothing until the others take its documents, in milliseconds: as the store has it.
+    #[serde(skip)]
+    pub dead_after_ms: u64,
     /// What bounds each document.
     #[serde(skip)]
     pub document: DocumentSettings,
@@ -50,6 +53,10 @@ impl NodeSettings {
     pub(super) fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms)
     }
+
+    fn dead_after(&self) -> Duration {
+        Duration::from_millis(self.dead_after_ms)
+    }
 }
 
 impl Default for NodeSettings {
@@ -60,6 +67,7 @@ impl Default for NodeSettings {
             mailbox_max: 1_024,
             claims_max: 64,
             heartbeat_ms: 500,
+            dead_after_ms: 3_000,
             document: DocumentSettings::default(),
         }
     }
@@ -74,6 +82,8 @@ pub struct Node {
     peers: Arc<Peers>,
     /// Taken by who claims.
     claims: Semaphore,
+    /// Taken by who beats: one heartbeat after the other, so that an older one does not undo a newer one.
+    beating: Semaphore,
     store: Arc<dyn Store>,
     settings: NodeSettings,
     hub: Hub,
@@ -154,13 +164,14 @@ impl Node {
         settings: NodeSettings,
         runtime: Handle,
     ) -> Arc<Self> {
-        let peers = Arc::new(Peers::new(id, transport));
+        let peers = Arc::new(Peers::new(id, transport, settings.dead_after()));
         Arc::new(Self {
             id,
             name: name.into(),
             hub: Hub::new(peers.clone()),
             peers,
             claims: Semaphore::new(settings.claims_max),
+            beating: Semaphore::new(1),
             store,
             settings,
             runtime,
@@ -284,20 +295,36 @@ impl Node {
 
     /// What the next heartbeat says.
     pub(super) fn next_beat(&self) -> Beat {
-        let mut beat = Beat {
+        Beat {
             me: self.id,
             name: self.name.clone(),
-            takes_part: !self.peers.is_leaving() && self.health().is_good(),
-            owned: Vec::new(),
-            followed: Vec::new(),
-        };
+            takes_part: self.peers.take_part(),
+        }
+    }
+
+    /// The open documents that the store may know more of.
+    pub(super) fn open_documents(&self) -> Open {
+        let mut open = Open::default();
         for (doc, mailbox) in &*self.lock() {
             let (owned, followed) = (mailbox.standing.owned(), mailbox.standing.followed());
-            beat.owned.extend(owned.map(|epoch| (doc.clone(), epoch)));
-            beat.followed
+            open.owned.extend(owned.map(|epoch| (doc.clone(), epoch)));
+            open.followed
                 .extend(followed.map(|head| (doc.clone(), head)));
         }
-        beat
+        open
+    }
+
+    /// Gives up all documents that this node owns, whatever is under way. What is unanswered is said again, to others.
+    pub(super) fn resign(&self) {
+        for (doc, epoch) in self.open_documents().owned {
+            self.told(&doc, Event::Deposed(epoch));
+        }
+    }
+
+    /// Whether the store answers the other nodes and not this one: they are the better ones to go to.
+    #[must_use]
+    pub fn watch_stranded(&self) -> watch::Receiver<bool> {
+        self.peers.watch_stranded()
     }
 
     /// Takes no more documents: the others are told, and take over what this node owns. Its sockets are still served.
@@ -324,6 +351,11 @@ impl Node {
     /// Gives up the way to the other nodes.
     pub async fn close_peers(&self) {
         self.peers.close().await;
+    }
+
+    /// Waits for the right to beat: one heartbeat at a time.
+    pub(super) async fn may_beat(&self) -> Option<SemaphorePermit<'_>> {
+        self.beating.acquire().await.ok()
     }
 
     /// Waits for the right to claim: so many claims at once, and no more.

@@ -24,12 +24,22 @@ pub(super) struct Peers {
     leaving: AtomicBool,
     /// Told when somebody is heard whom the store has not named yet.
     stranger: Notify,
+    /// Whether the store answers the others and not this node, told to whoever watches it.
+    stranded: watch::Sender<bool>,
+    /// Where there is no transport: since when others live on the same store.
+    deaf_since: Mutex<Option<Duration>>,
+    dead_after: Duration,
     started: Instant,
 }
 
 impl Peers {
-    pub(super) fn new(me: NodeId, transport: Option<Arc<dyn Transport>>) -> Self {
-        let membership = Membership::new(me);
+    /// Whoever says nothing to the store for `dead_after` is taken for dead.
+    pub(super) fn new(
+        me: NodeId,
+        transport: Option<Arc<dyn Transport>>,
+        dead_after: Duration,
+    ) -> Self {
+        let membership = Membership::new(me, dead_after);
         Self {
             me,
             transport,
@@ -37,6 +47,9 @@ impl Peers {
             membership: Mutex::new(membership),
             leaving: AtomicBool::new(false),
             stranger: Notify::new(),
+            stranded: watch::Sender::new(false),
+            deaf_since: Mutex::default(),
+            dead_after,
             started: Instant::now(),
         }
     }
@@ -111,11 +124,11 @@ impl Peers {
 
     /// A node was heard.
     pub(super) fn heard(&self, node: NodeId) {
-        let mut membership = self.membership();
-        if !membership.knows(node) {
+        let (mut membership, now) = (self.membership(), self.started.elapsed());
+        if membership.is_strange(node, now) {
             self.stranger.notify_one();
         }
-        if membership.heard(node, self.started.elapsed()) {
+        if membership.heard(node, now) {
             tracing::info!(%node, "heard again: it has its documents back");
             self.publish(&membership);
         }
@@ -138,28 +151,60 @@ impl Peers {
         }
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::SeqCst)
+    /// Whether this node takes documents: the others hear it, and it does not leave.
+    pub(super) fn take_part(&self) -> bool {
+        let leaves = self.leaving.load(Ordering::SeqCst);
+        self.transport.is_some() && self.health().is_good() && !leaves
     }
 
-    /// The store names the nodes that take documents. A node that hears nobody believes that it is the one who is cut off,
-    /// and stays with the ring that it knows.
-    pub(super) fn named(&self, nodes: &[NodeId]) {
-        if !self.health().is_good() {
-            return;
+    /// The store answers, and names the nodes that take documents. A node that hears nobody believes that it is the one who
+    /// is cut off, and stays with the ring that it knows. One that has nothing to hear them with is alone in its ring, however
+    /// many `others` live.
+    pub(super) fn named(&self, nodes: &[NodeId], others: usize) {
+        if self.transport.is_none() {
+            return self.share_the_store(others);
         }
-        let mut membership = self.membership();
-        if membership.named(nodes) {
+        let is_heard = self.health().is_good();
+        let (mut membership, now) = (self.membership(), self.started.elapsed());
+        let back = membership.answered(now);
+        if (is_heard && membership.named(nodes, now)) || back {
             tracing::info!(nodes = ?membership.ring().nodes(), "the ring is another");
             self.publish(&membership);
         }
     }
 
+    /// So many others live on the store of a node without a transport: an old self may, for a while, and nobody else.
+    fn share_the_store(&self, others: usize) {
+        let mut since = self
+            .deaf_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = self.started.elapsed();
+        if others == 0 {
+            *since = None;
+        } else if now >= since.get_or_insert(now).saturating_add(self.dead_after * 2) {
+            // Said once: what comes after the end of time does not come again.
+            *since = Some(Duration::MAX);
+            tracing::error!(
+                others,
+                "other nodes stand on this Postgres, and this one cannot hear them: set redis.url on all of them"
+            );
+        }
+    }
+
     /// Looks at who owes an answer, and asks whether it is there.
     pub(super) fn look(&self) {
-        let mut membership = self.membership();
-        let due = membership.due(self.started.elapsed());
-        if due.ring_changed {
+        let is_heard = self.health().is_good();
+        let (mut membership, now) = (self.membership(), self.started.elapsed());
+        if !is_heard {
+            membership.unheard(now);
+        }
+        let was_stranded = membership.is_stranded();
+        let due = membership.due(now);
+        if was_stranded && !membership.is_stranded() {
+            tracing::warn!("the store answers no other node either: this one is in the ring again");
+            self.publish(&membership);
+        } else if due.ring_changed {
             tracing::warn!(nodes = ?membership.ring().nodes(), "a node does not answer: it is passed over");
             self.publish(&membership);
         }
@@ -167,6 +212,38 @@ impl Peers {
         for node in due.ping {
             self.send(node, &Message::Ping);
         }
+        if due.ask_for_store {
+            self.send_all(&Message::HasStore);
+        }
+    }
+
+    /// Another node is not answered by the store, and asks whether this one is. Silence means no.
+    pub(super) fn asked_for_store(&self, from: NodeId) {
+        if self.has_store() {
+            self.send(from, &Message::StoreAnswers);
+        }
+    }
+
+    /// Whether the store answers this node, as far as it knows.
+    pub(super) fn has_store(&self) -> bool {
+        self.membership().has_store(self.started.elapsed())
+    }
+
+    /// The store answers another node; says whether that shows that this one is stranded.
+    pub(super) fn stands(&self, node: NodeId) -> bool {
+        let mut membership = self.membership();
+        if !membership.stands(node, self.started.elapsed()) {
+            return false;
+        }
+        tracing::warn!(
+            "the store answers others and not this node: it gives up what it owns until it is answered"
+        );
+        self.publish(&membership);
+        true
+    }
+
+    pub(super) fn watch_stranded(&self) -> watch::Receiver<bool> {
+        self.stranded.subscribe()
     }
 
     /// Sends what is queued, within a limit, and gives the inbox up.
@@ -178,6 +255,9 @@ impl Peers {
 
     fn publish(&self, membership: &Membership) {
         self.ring.send_replace(membership.ring().clone());
+        self.stranded.send_if_modified(|told| {
+            std::mem::replace(told, membership.is_stranded()) != membership.is_stranded()
+        });
     }
 
     fn membership(&self) -> MutexGuard<'_, Membership> {

@@ -227,6 +227,7 @@ pub(super) fn ask(
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
 
     use super::*;
 
@@ -257,7 +258,7 @@ mod tests {
     }
 
     fn alone() -> Hub {
-        Hub::new(Arc::new(Peers::new(NodeId(1), None)))
+        Hub::new(Arc::new(Peers::new(NodeId(1), None, Duration::MAX)))
     }
 
     fn value(version: u64, value: &str) -> Presence {

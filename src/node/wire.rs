@@ -24,6 +24,10 @@ pub(super) enum Message {
     Pong,
     /// I take no more documents.
     Leaving,
+    /// The store does not answer me: does it answer you?
+    HasStore,
+    /// The store answers me.
+    StoreAnswers,
     /// About presence.
     Presence(Rumour),
 }
@@ -101,6 +105,8 @@ enum Wire<'a> {
     Roster(u64, #[serde(borrow)] WireRoster<'a>),
     Value(u64, #[serde(borrow)] WirePresence<'a>),
     Asked(u64, &'a str),
+    HasStore,
+    StoreAnswers,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -195,6 +201,8 @@ impl<'a> Wire<'a> {
             Message::Ping => Self::Ping,
             Message::Pong => Self::Pong,
             Message::Leaving => Self::Leaving,
+            Message::HasStore => Self::HasStore,
+            Message::StoreAnswers => Self::StoreAnswers,
             Message::Presence(rumour) => Self::of_rumour(rumour),
         }
     }
@@ -243,6 +251,8 @@ impl<'a> Wire<'a> {
             Self::Ping => Message::Ping,
             Self::Pong => Message::Pong,
             Self::Leaving => Message::Leaving,
+            Self::HasStore => Message::HasStore,
+            Self::StoreAnswers => Message::StoreAnswers,
             Self::Present(listened, rosters) => {
                 let listened = listened.into_iter().map(read_name);
                 let rosters = rosters.into_iter().map(WireRoster::read);
@@ -462,6 +472,8 @@ mod tests {
             Message::Ping,
             Message::Pong,
             Message::Leaving,
+            Message::HasStore,
+            Message::StoreAnswers,
         ];
         all.extend(rumours.map(Message::Presence));
         all

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::store::last_at;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
-    Store, StoreError, Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
+    Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -23,8 +23,8 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<DocId, Document>,
-    /// Those who take documents. None is forgotten for its silence: there is no clock in here.
-    nodes: BTreeSet<NodeId>,
+    /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
+    nodes: BTreeMap<NodeId, bool>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -33,8 +33,6 @@ struct State {
 #[derive(Debug, Default)]
 struct Document {
     fence: Option<Fence>,
-    /// Who claimed it last.
-    owner: Option<NodeId>,
     log: Vec<Arc<Entry>>,
     /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
     submits: BTreeSet<SubmitId>,
@@ -72,7 +70,7 @@ impl Store for MemoryStore {
         ready(Ok(loaded.unwrap_or_default())).boxed()
     }
 
-    fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+    fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
         let mut state = self.state();
         state.token += 1;
         let token = state.token;
@@ -80,7 +78,6 @@ impl Store for MemoryStore {
         let epoch = Epoch(document.fence.map_or(1, |fence| fence.epoch.0 + 1));
         let fence = Fence { epoch, token };
         document.fence = Some(fence);
-        document.owner = Some(me);
         ready(Ok(Lease {
             fence,
             head: document.head(),
@@ -117,42 +114,30 @@ impl Store for MemoryStore {
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
         let mut state = self.state();
-        if beat.takes_part {
-            state.nodes.insert(beat.me);
-        } else {
-            state.nodes.remove(&beat.me);
-        }
-        let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
-        let lost = beat
-            .owned
-            .iter()
-            .filter(|(doc, mine)| epoch(doc) != Some(*mine));
-        let newer = beat.followed.iter().filter_map(|(doc, known)| {
-            let head = state.documents.get(doc)?.head();
-            (head > *known).then(|| (doc.clone(), head))
-        });
+        state.nodes.insert(beat.me, beat.takes_part);
+        let nodes = state.nodes.iter().filter(|(_, takes_part)| **takes_part);
         ready(Ok(Pulse {
-            nodes: state.nodes.iter().copied().collect(),
-            lost: lost.map(|(doc, _)| doc.clone()).collect(),
-            newer: newer.collect(),
+            nodes: nodes.map(|(node, _)| *node).collect(),
+            others: state.nodes.len() - 1,
         }))
         .boxed()
     }
 
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
         let state = self.state();
-        let document = state.documents.get(doc);
-        ready(Ok(document.and_then(|document| {
-            Some(Whereabouts {
-                owner: document.owner,
-                owner_name: None,
-                epoch: document.epoch()?,
-                head: document.head(),
-            })
-        })))
+        let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
+        let lost = open
+            .owned
+            .iter()
+            .filter(|(doc, mine)| epoch(doc) != Some(*mine));
+        let newer = open.followed.iter().filter_map(|(doc, known)| {
+            let head = state.documents.get(doc)?.head();
+            (head > *known).then(|| (doc.clone(), head))
+        });
+        ready(Ok(News {
+            lost: lost.map(|(doc, _)| doc.clone()).collect(),
+            newer: newer.collect(),
+        }))
         .boxed()
     }
 

@@ -23,6 +23,6 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused,
-    Store, StoreError, Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
+    Reach, Refused, Store, StoreError, Whereabouts,
 };

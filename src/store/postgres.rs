@@ -11,6 +11,7 @@ mod held;
 mod keep;
 mod lane;
 mod list;
+mod locate;
 mod numbers;
 mod pool;
 mod read;
@@ -39,8 +40,8 @@ use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
-    Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
+    StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -49,7 +50,7 @@ use crate::log::{Fence, Snapshot};
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
-    /// `postgres://user:password@host,host/database?target_session_attrs=read-write&sslmode=require`.
+    /// `postgres://user:password@host,host/database?sslmode=require`.
     pub url: String,
     /// The certificates that the server's is verified against; empty: the system's.
     pub ca_file: PathBuf,
@@ -153,7 +154,7 @@ impl PostgresStore {
         let replica = match settings.replica_url.as_str() {
             "" => None,
             url => Some(pool(
-                connector(url, Purpose::Read)?,
+                connector(url, Purpose::Past)?,
                 settings.read_connections,
             )?),
         };
@@ -183,6 +184,22 @@ impl PostgresStore {
             secret,
             node_dead_after: ms(settings.node_dead_after_ms),
         })
+    }
+
+    /// Where a document is; `None` when nobody ever claimed it. Changes nothing, and does not wait for a Postgres that is
+    /// away.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn locate(
+        settings: &PostgresSettings,
+        doc: &DocId,
+    ) -> Result<Option<Whereabouts>, StoreError> {
+        let nobody = (NodeId(0), "where");
+        let connector = Connector::new(&settings.url, settings, nobody, Purpose::Read)?;
+        let dead_after = Duration::from_millis(settings.node_dead_after_ms);
+        let found = locate::locate(&connector, doc, dead_after).await;
+        found.map_err(|fault| fault.of("locate"))
     }
 
     /// Finishes what was accepted, brings the list up to the log and gives all connections back. Whatever is asked later
@@ -285,14 +302,9 @@ impl Store for PostgresStore {
             .boxed()
     }
 
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
-        let found = beat::locate(&self.reads, doc);
-        found
-            .map(|it| it.map_err(|fault| fault.of("locate")))
-            .boxed()
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+        let news = beat::news(&self.urgent, open);
+        news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {

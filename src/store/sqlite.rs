@@ -10,7 +10,7 @@ mod work;
 mod writer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -27,8 +27,8 @@ pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, Pulse, Reach, Refused, Store, StoreError,
-    Whereabouts,
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
+    StoreError, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -90,6 +90,16 @@ impl SqliteStore {
             secret,
             reported: Arc::default(),
         })
+    }
+
+    /// Where a document of a folder is; `None` when nobody ever claimed it. Changes nothing, and stands in nobody's way:
+    /// a server may have the folder.
+    ///
+    /// # Errors
+    /// When there is no database, or it cannot be read.
+    pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<Whereabouts>, StoreError> {
+        let db = Folder::look_into(folder)?;
+        read::locate(&db, doc).map_err(|fault| StoreError::new("locate", fault))
     }
 
     /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.
@@ -186,24 +196,18 @@ impl Store for SqliteStore {
     }
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
-        let (owned, followed) = (beat.owned.clone(), beat.followed.clone());
         // The folder's lock says that there is no other node.
         let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
-        let pulse = move |(lost, newer)| Pulse { nodes, lost, newer };
-        let news = self.readers.read("heartbeat", move |db| {
-            Ok((read::lost(db, &owned)?, read::newer(db, &followed)?))
-        });
-        news.map(move |news| news.map(pulse)).boxed()
+        async { Ok(Pulse { nodes, others: 0 }) }.boxed()
     }
 
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>> {
-        let doc = doc.clone();
-        self.readers
-            .read("locate", move |db| read::locate(db, &doc))
-            .boxed()
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+        let Open { owned, followed } = open.clone();
+        let news = move |db: &Connection| {
+            let (lost, newer) = (read::lost(db, &owned)?, read::newer(db, &followed)?);
+            Ok(News { lost, newer })
+        };
+        self.readers.read("news", news).boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {

@@ -1,4 +1,4 @@
-//! What a store promises: five verbs for documents, three for the list of them, one that says where they are.
+//! What a store promises: six verbs for documents, and three for the list of them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -54,20 +54,17 @@ pub trait Store: Debug + Send + Sync {
         snapshot: Snapshot,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Says "I live", and learns what else a node has to know again and again.
+    /// Says "I live", and learns who else does. Waits for nothing that grows with the number of documents.
     ///
     /// # Errors
     /// When the store does not answer.
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>>;
 
-    /// Where a document is; `None` when nobody ever claimed it.
+    /// What happened to documents that a node has open, and that it may not have been told.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn locate<'a>(
-        &'a self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<Whereabouts>, StoreError>>;
+    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>>;
 
     /// Lists a collection's documents that exist, newest edit first.
     ///
@@ -193,6 +190,11 @@ pub struct Beat {
     pub name: Arc<str>,
     /// Whether it takes documents: not while it cannot be reached, and no more when it is about to end.
     pub takes_part: bool,
+}
+
+/// The documents that a node has open.
+#[derive(Debug, Clone, Default)]
+pub struct Open {
     /// The documents that it owns, for all it knows.
     pub owned: Vec<(DocId, Epoch)>,
     /// The documents that it has readers of and does not own, with the newest revision that it knows of each.
@@ -204,6 +206,13 @@ pub struct Beat {
 pub struct Pulse {
     /// The nodes that live and take documents, sorted. Who lives is told by the store's clock.
     pub nodes: Vec<NodeId>,
+    /// How many other nodes live, whether they take documents or not.
+    pub others: usize,
+}
+
+/// What is new of the documents that a node has open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
     /// Which of the documents that were named as owned have been claimed by others.
     pub lost: Vec<DocId>,
     /// Which of the documents that were named as followed have a newer head, and which.
@@ -215,8 +224,10 @@ pub struct Pulse {
 pub struct Whereabouts {
     /// The node that claimed it last, where the store keeps that.
     pub owner: Option<NodeId>,
-    /// What people call that node, where it is still known.
+    /// What people call that node.
     pub owner_name: Option<String>,
+    /// Whether that node lives.
+    pub owner_lives: bool,
     /// How often it was claimed.
     pub epoch: Epoch,
     /// How many entries its log holds.

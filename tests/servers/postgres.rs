@@ -67,19 +67,70 @@ pub struct Own {
     port: u16,
     options: Vec<String>,
     process: Option<Child>,
+    /// Whether its folder is a disk of its own.
+    is_mounted: bool,
+}
+
+/// How much of a small disk is taken up by nothing, in MiB.
+const RESERVE_MIB: u64 = 60;
+
+fn fresh_folder() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("copydesk-postgres-").tempdir().unwrap()
 }
 
 impl Own {
     /// A new server with these settings, as `name=value`. `None`: Postgres is not installed.
     pub fn start(options: &[&str]) -> Option<Self> {
+        Self::start_in(fresh_folder(), options)
+    }
+
+    /// A new server on a disk of so many MiB, some of which [`make_room`](Self::make_room) gives free. `None`, said loudly:
+    /// we may not mount one.
+    pub fn on_a_small_disk(mib: u64) -> Option<Self> {
+        let folder = fresh_folder();
+        let size = format!("size={mib}m,mode=777");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .status();
+        if !mounted.is_ok_and(|it| it.success()) {
+            eprintln!("SKIPPED: a small disk cannot be mounted; it takes root");
+            return None;
+        }
+        let mut own = Self::start_in(folder, &["min_wal_size=32MB", "max_wal_size=48MB"])?;
+        own.is_mounted = true;
+        own.ballast(RESERVE_MIB);
+        Some(own)
+    }
+
+    /// Takes up room on the disk.
+    fn ballast(&self, mib: u64) {
+        let path = self.folder.path().join("ballast");
+        std::fs::write(path, vec![1; usize::try_from(mib << 20).unwrap()]).unwrap();
+    }
+
+    /// Gives half of what is taken up on a small disk free, and starts the server again if it ended.
+    pub fn make_room(&mut self) {
+        let ballast = self.folder.path().join("ballast");
+        let bytes = std::fs::metadata(&ballast).unwrap().len();
+        let file = File::options().write(true).open(&ballast).unwrap();
+        file.set_len(bytes / 2).unwrap();
+        let ended = self
+            .process
+            .as_mut()
+            .is_none_or(|it| it.try_wait().unwrap().is_some());
+        if ended {
+            self.process = None;
+            self.go_on();
+        }
+    }
+
+    fn start_in(folder: TempDir, options: &[&str]) -> Option<Self> {
         let Some(bin) = programs() else {
             missing("Postgres");
             return None;
         };
-        let folder = tempfile::Builder::new()
-            .prefix("copydesk-postgres-")
-            .tempdir()
-            .unwrap();
         give_away(folder.path());
         initialise(&bin, folder.path());
         let mut own = Self {
@@ -88,6 +139,7 @@ impl Own {
             folder,
             options: options.iter().map(|it| (*it).to_owned()).collect(),
             process: None,
+            is_mounted: false,
         };
         own.go_on();
         Some(own)
@@ -145,6 +197,12 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         self.crash();
+        if self.is_mounted {
+            let _ = Command::new("umount")
+                .arg("-l")
+                .arg(self.folder.path())
+                .status();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use copydesk::cluster::Membership;
 use copydesk::doc::{Event, Link};
 use copydesk::id::NodeId;
-use copydesk::store::{Beat, Pulse};
+use copydesk::store::{Beat, News, Open};
 
 use super::world::{Happening, World, ms};
 
@@ -31,7 +31,7 @@ impl World {
     pub(crate) fn joins(&mut self, node: usize) {
         let id = self.fresh_node();
         self.nodes[node].id = id;
-        self.nodes[node].membership = Membership::new(id);
+        self.nodes[node].membership = Membership::new(id, FORGOTTEN_AFTER);
         self.within(20, Happening::Beat(id, true));
         self.at(self.clock + LOOK_EVERY, Happening::Look(id));
     }
@@ -69,7 +69,7 @@ impl World {
             return;
         };
         let clock = self.clock;
-        if !self.nodes[node].membership.knows(from) {
+        if self.nodes[node].membership.is_strange(from, clock) {
             self.within(20, Happening::Beat(to, false));
         }
         if self.nodes[node].membership.heard(from, clock) {
@@ -96,10 +96,12 @@ impl World {
         if again {
             self.at(self.clock + BEAT_EVERY, Happening::Beat(id, true));
         }
-        let beat = self.next_beat(node);
+        let takes_part = !self.nodes[node].leaving;
         self.nodes[node].beat_at = self.clock;
-        let Ok(Pulse { nodes, lost, newer }) = self.ask_store(|depot| depot.heartbeat(&beat))
-        else {
+        let beat = beat_of(id, takes_part);
+        let open = self.open_on(node);
+        let asked = self.ask_store(|depot| (depot.heartbeat(&beat).nodes, depot.news(&open)));
+        let Ok((nodes, News { lost, newer })) = asked else {
             return;
         };
         self.at(self.clock + FORGOTTEN_AFTER, Happening::Forget(id));
@@ -107,7 +109,7 @@ impl World {
         if !self.storm(10) {
             self.within(delay, Happening::Named(id, nodes));
         }
-        for (doc, epoch) in beat.owned {
+        for (doc, epoch) in open.owned {
             if lost.contains(&doc) && !self.storm(30) {
                 let doc = self.number(&doc);
                 self.within(delay, Happening::Answer(id, doc, Event::Deposed(epoch)));
@@ -121,7 +123,8 @@ impl World {
         }
     }
 
-    fn next_beat(&self, node: usize) -> Beat {
+    /// The documents that a node has open.
+    fn open_on(&self, node: usize) -> Open {
         let node = &self.nodes[node];
         let open = || {
             node.open
@@ -131,10 +134,7 @@ impl World {
         let owned = open().filter_map(|(doc, document)| Some((doc.clone(), document.owned()?)));
         let followed =
             open().filter_map(|(doc, document)| Some((doc.clone(), document.followed()?)));
-        Beat {
-            me: node.id,
-            name: "".into(),
-            takes_part: !node.leaving,
+        Open {
             owned: owned.collect(),
             followed: followed.collect(),
         }
@@ -146,13 +146,7 @@ impl World {
             self.nodes[node].leaving || self.nodes[node].beat_at + FORGOTTEN_AFTER <= self.clock
         });
         if silent {
-            self.depot.heartbeat(&Beat {
-                me: id,
-                name: "".into(),
-                takes_part: false,
-                owned: Vec::new(),
-                followed: Vec::new(),
-            });
+            self.depot.heartbeat(&beat_of(id, false));
         }
     }
 
@@ -160,7 +154,9 @@ impl World {
         let Some(node) = self.node_of(id) else {
             return;
         };
-        if self.nodes[node].membership.named(nodes) {
+        let (clock, membership) = (self.clock, &mut self.nodes[node].membership);
+        let back = membership.answered(clock);
+        if membership.named(nodes, clock) || back {
             self.publish_ring(id);
         }
     }
@@ -255,5 +251,13 @@ impl World {
         } else {
             self.within(200, Happening::Stop(id));
         }
+    }
+}
+
+fn beat_of(me: NodeId, takes_part: bool) -> Beat {
+    Beat {
+        me,
+        name: "".into(),
+        takes_part,
     }
 }

@@ -8,7 +8,9 @@ use copydesk::doc::Event;
 use copydesk::id::{DocId, NodeId};
 use copydesk::log::{Entry, Fence, Revision, Snapshot, Tail};
 use copydesk::protocol::Shown;
-use copydesk::store::{Batch, Beat, Loaded, MemoryStore, Pulse, Reach, Refused, Store, StoreError};
+use copydesk::store::{
+    Batch, Beat, Loaded, MemoryStore, News, Open, Pulse, Reach, Refused, Store, StoreError,
+};
 use futures_util::FutureExt;
 
 use super::world::{Happening, World};
@@ -99,6 +101,11 @@ impl Depot {
         pulse
             .expect("memory answers")
             .expect("memory does not fail")
+    }
+
+    pub(crate) fn news(&self, open: &Open) -> News {
+        let news = self.store.news(open).now_or_never();
+        news.expect("memory answers").expect("memory does not fail")
     }
 }
 

@@ -53,7 +53,7 @@ impl SimNode {
     pub(crate) fn down() -> Self {
         Self {
             id: NodeId(0),
-            membership: Membership::new(NodeId(0)),
+            membership: Membership::new(NodeId(0), Duration::MAX),
             open: BTreeMap::new(),
             writer: Writer::default(),
             sessions: BTreeMap::new(),

@@ -451,6 +451,81 @@ async fn row_that_a_stranger_holds_delays_nobody_else() {
     assert_eq!(held.await.unwrap(), [Ok(())]);
 }
 
+/// Whoever waited for a lock in vain is not asked one by one to wait for it again.
+#[tokio::test]
+async fn locked_table_delays_a_group_once() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        append_connections: 1,
+        lock_timeout_ms: 300,
+        ..settings(&url)
+    };
+    let store = open_as(&settings, node()).await;
+    let mut batches = Vec::new();
+    for at in 0..60 {
+        let id = format!("d{at}");
+        let fence = claim(&store, &id).await.fence;
+        batches.push(batch(&id, fence, vec![entry(1, at, Change::Nothing)]));
+    }
+    let stranger = server::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE entries IN SHARE MODE";
+    stranger.batch_execute(lock).await.unwrap();
+    let began = Instant::now();
+    let error = store.append(batches.clone()).await.unwrap_err();
+    // Sixty waits of 300 ms are 18 s.
+    assert!(began.elapsed() < Duration::from_secs(9), "{error}");
+    stranger.batch_execute("COMMIT").await.unwrap();
+    let answers = store.append(batches).await.unwrap();
+    assert!(
+        answers.iter().all(Result::is_ok),
+        "nothing of it was written before"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_go_on_while_reads_wait() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        read_connections: 2,
+        lock_timeout_ms: 60_000,
+        statement_timeout_ms: 60_000,
+        acquire_timeout_ms: 60_000,
+        ..settings(&url)
+    };
+    let store = Arc::new(open_as(&settings, node()).await);
+    let mut ann = Writer::claim(&*store, "a").await;
+    ann.write(create("")).await;
+    // Loads read snapshots, and appends do not.
+    let stranger = server::connect(&url).await;
+    let lock = "BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE";
+    stranger.batch_execute(lock).await.unwrap();
+    let loads = (0..100).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { head(&*store, "a").await.head })
+    });
+    let loads: Vec<_> = loads.collect();
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE wait_event_type = 'Lock' AND query LIKE '%FROM snapshots%'";
+    let watcher = server::connect(&url).await;
+    eventually("all connections that read wait", async || {
+        (count(&watcher, waits).await >= 2).then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        ann.write(insert("x")).await;
+    }
+    claim(&*store, "b").await;
+    assert!(!loads.iter().any(tokio::task::JoinHandle::is_finished));
+    stranger.batch_execute("COMMIT").await.unwrap();
+    for load in loads {
+        assert_eq!(load.await.unwrap(), Revision(51));
+    }
+}
+
 // ---- Nodes ----
 
 #[tokio::test]
@@ -489,11 +564,36 @@ async fn owner_is_named() {
     let Some(url) = server::schema().await else {
         return;
     };
-    let store = open_as(&settings(&url), node()).await;
-    store.claim(&doc("a"), NodeId(u64::MAX)).await.unwrap();
-    let found = store.locate(&doc("a")).await.unwrap().unwrap();
-    assert_eq!(found.owner, Some(NodeId(u64::MAX)));
+    let settings = settings(&url);
+    let look = async |id: &str| PostgresStore::locate(&settings, &doc(id)).await;
+    let empty = look("a").await.unwrap_err().to_string();
+    assert!(
+        empty.contains("no node has stood on this database"),
+        "{empty}"
+    );
+    let stranger = server::connect(&url).await;
+    let made = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()";
+    assert_eq!(count(&stranger, made).await, 0, "to look changes nothing");
+    let store = open_as(&settings, node()).await;
+    assert_eq!(look("a").await.unwrap(), None);
+    let owner = NodeId(u64::MAX);
+    store.claim(&doc("a"), owner).await.unwrap();
+    let beat = Beat {
+        me: owner,
+        ..beat()
+    };
+    store.heartbeat(&beat).await.unwrap();
+    let found = look("a").await.unwrap().unwrap();
+    assert_eq!((found.epoch, found.head), (Epoch(1), Revision(0)));
+    assert_eq!(found.owner, Some(owner));
     assert_eq!(found.owner_name.as_deref(), Some("here"));
+    assert!(found.owner_lives);
+    let age = "UPDATE nodes SET beat_at = beat_at - interval '1 hour'";
+    stranger.execute(age, &[]).await.unwrap();
+    assert!(!look("a").await.unwrap().unwrap().owner_lives);
+    let newer = "INSERT INTO copydesk_versions (version) VALUES (1000)";
+    stranger.batch_execute(newer).await.unwrap();
+    look("a").await.unwrap();
 }
 
 // ---- The server ----
@@ -523,6 +623,45 @@ async fn restarted_server_is_found_again() {
 }
 
 #[tokio::test]
+async fn full_disk_loses_nothing_that_was_acknowledged() {
+    let Some(mut own) = Own::on_a_small_disk(200) else {
+        return;
+    };
+    let store = open_as(&settings(&own.url()), node()).await;
+    let mut acknowledged = 0;
+    let mut fence = claim(&store, "a").await.fence;
+    for round in 0..2 {
+        // It ends by a failure: each entry takes some of the disk, and of a text nothing is compressed away.
+        loop {
+            let text = noise(300_000, acknowledged);
+            let next = entry(acknowledged + 1, acknowledged, create(&text));
+            match store.append(vec![batch("a", fence, vec![next])]).await {
+                Ok(answers) => assert_eq!(answers, [Ok(())], "{round}"),
+                Err(_) => break,
+            }
+            acknowledged += 1;
+        }
+        assert!(acknowledged > 0);
+        own.make_room();
+        let lease = eventually("a claim", async || store.claim(&doc("a"), ME).await.ok()).await;
+        // The one whose fate was unknown may be there.
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&lease.head.0),
+            "{lease:?}"
+        );
+        (acknowledged, fence) = (lease.head.0, lease.fence);
+    }
+    let mut read = 0;
+    while read < acknowledged {
+        let page = store
+            .load(&doc("a"), Reach::Since(Revision(read)))
+            .await
+            .unwrap();
+        read = page.entries.last().unwrap().revision.0;
+    }
+}
+
+#[tokio::test]
 async fn start_waits_for_a_server_that_is_away() {
     let Some(mut own) = Own::start(&[]) else {
         return;
@@ -549,16 +688,36 @@ async fn primary_is_found_among_the_hosts() {
     let (Some(read_only), Some(primary)) = (read_only, Own::start(&[])) else {
         return;
     };
-    let url = format!(
-        "postgres://postgres@127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write&sslmode=disable",
-        servers::free_port(),
-        read_only.port(),
-        primary.port(),
-    );
-    let store = open_as(&settings(&url), node()).await;
-    Writer::claim(&store, "a").await.write(create("")).await;
-    let stranger = server::connect(&primary.url()).await;
-    assert_eq!(count(&stranger, "SELECT count(*) FROM entries").await, 1);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (entries, wanted) in [(1, "target_session_attrs=read-write&"), (2, "")] {
+        // One where nobody is, one that takes connections and says nothing, and one that nobody can write to.
+        let url = format!(
+            "postgres://postgres@127.0.0.1:{},127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/postgres?{wanted}sslmode=disable",
+            servers::free_port(),
+            silent.local_addr().unwrap().port(),
+            read_only.port(),
+            primary.port(),
+        );
+        let settings = PostgresSettings {
+            connect_timeout_ms: 1_000,
+            ..settings(&url)
+        };
+        let store = open_as(&settings, node()).await;
+        Writer::claim(&store, "a")
+            .await
+            .write(Change::Nothing)
+            .await;
+        let stranger = server::connect(&primary.url()).await;
+        assert_eq!(
+            count(&stranger, "SELECT count(*) FROM entries").await,
+            entries
+        );
+        assert_eq!(
+            head(&store, "a").await.head.0,
+            entries.cast_unsigned(),
+            "{wanted}"
+        );
+    }
 }
 
 #[tokio::test]

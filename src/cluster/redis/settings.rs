@@ -20,6 +20,8 @@ pub struct RedisSettings {
     pub ca_file: Option<PathBuf>,
     /// About how many entries an inbox may hold; the oldest go. What was read goes at once.
     pub inbox_entries_max: u64,
+    /// About how many bytes of one node's entries an inbox may hold.
+    pub inbox_bytes_max: usize,
     /// How long the inbox of a node that is gone stays, in milliseconds.
     pub inbox_expiry_ms: u64,
     /// How much may wait to be sent to one node.
@@ -43,6 +45,7 @@ impl Default for RedisSettings {
             prefix: "copydesk:".to_owned(),
             ca_file: None,
             inbox_entries_max: 10_000,
+            inbox_bytes_max: 16 << 20,
             inbox_expiry_ms: 60_000,
             target_bytes_max: 16 << 20,
             queue_bytes_max: 64 << 20,

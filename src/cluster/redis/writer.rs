@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
+use super::budget::Budget;
 use super::connection::{Connection, Connector, Pause};
 use super::inbox::{FROM, MESSAGES, PING, Place};
 use super::{Link, PING_INTERVAL, lock};
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     link: Arc<Link>,
     connector: Connector,
     pings: Interval,
+    budget: Budget,
 }
 
 /// What goes out at once.
@@ -49,10 +51,13 @@ impl Writer {
     pub(super) fn new(link: Arc<Link>, connector: Connector) -> Self {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let settings = &link.settings;
+        let budget = Budget::new(settings.inbox_entries_max, settings.inbox_bytes_max);
         Self {
             link,
             connector,
             pings,
+            budget,
         }
     }
 
@@ -134,8 +139,8 @@ impl Writer {
 
     /// Sends a round in one go, and waits until all of it is answered. What single inboxes refuse is dropped; it fails
     /// when nothing of it was taken, or not the ping.
-    async fn send(&self, connection: &Connection, round: &Round) -> Result<(), String> {
-        let mut commands = Commands::new(&self.link, connection);
+    async fn send(&mut self, connection: &Connection, round: &Round) -> Result<(), String> {
+        let mut commands = Commands::new(&self.link, &mut self.budget, connection);
         if round.ping {
             commands.ping().await;
         }
@@ -143,15 +148,16 @@ impl Writer {
             commands.messages(*to, messages).await;
         }
         let answers = commands.pipeline.try_all::<Value>().await;
+        let carried = commands.messages;
         let first = answers.first().cloned().ok_or("no answer")?;
-        if answers.len() != commands.messages.len() || answers.iter().all(Result::is_err) {
+        if answers.len() != carried.len() || answers.iter().all(Result::is_err) {
             return Err(first.map_or_else(|error| error.to_string(), |_| "half an answer".into()));
         }
         if round.ping {
             let id = first.and_then(Value::convert::<String>);
             self.written(&id.map_err(|error| error.to_string())?);
         }
-        for (answer, &messages) in answers.iter().zip(&commands.messages) {
+        for (answer, &messages) in answers.iter().zip(&carried) {
             let taken = answer.is_ok();
             let counters = &self.link.counters;
             add(
@@ -190,15 +196,17 @@ impl Writer {
 /// The commands of a round.
 struct Commands<'a> {
     link: &'a Link,
+    budget: &'a mut Budget,
     pipeline: Pipeline<Client>,
     /// How many messages each command carries.
     messages: Vec<usize>,
 }
 
 impl<'a> Commands<'a> {
-    fn new(link: &'a Link, connection: &Connection) -> Self {
+    fn new(link: &'a Link, budget: &'a mut Budget, connection: &Connection) -> Self {
         Self {
             link,
+            budget,
             pipeline: connection.client.pipeline(),
             messages: Vec::new(),
         }
@@ -208,7 +216,10 @@ impl<'a> Commands<'a> {
     async fn ping(&mut self) {
         let inbox = self.link.inbox(self.link.me);
         let sent = self.link.started.elapsed().as_millis();
-        self.add(&inbox, 0, PING, sent.to_string().into()).await;
+        let ping = sent.to_string();
+        let entries_max = self.budget.write(self.link.me, ping.len());
+        let ping = (PING, ping.into());
+        self.add(&inbox, 0, ping, entries_max).await;
         self.renew(&inbox).await;
         let place = *lock(&self.link.place);
         if place > Place::default() {
@@ -220,22 +231,23 @@ impl<'a> Commands<'a> {
     async fn messages(&mut self, to: NodeId, messages: &[Bytes]) {
         let inbox = self.link.inbox(to);
         for (piece, count) in pack(messages, ENTRY_BYTES_MAX) {
-            self.add(&inbox, count, MESSAGES, Value::Bytes(piece)).await;
+            let entries_max = self.budget.write(to, piece.len());
+            let messages = (MESSAGES, Value::Bytes(piece));
+            self.add(&inbox, count, messages, entries_max).await;
         }
         // Each time: an inbox that was flushed away is made anew by the next entry, and must not stay for ever.
         self.renew(&inbox).await;
     }
 
-    async fn add(&mut self, inbox: &str, messages: usize, field: &str, value: Value) {
-        let most = (
-            "MAXLEN",
-            "~",
-            self.link.settings.inbox_entries_max.to_string(),
-        );
-        let entry = vec![
-            (FROM, Value::from(self.link.me.to_string())),
-            (field, value),
-        ];
+    async fn add(
+        &mut self,
+        inbox: &str,
+        messages: usize,
+        field: (&str, Value),
+        entries_max: usize,
+    ) {
+        let most = ("MAXLEN", "~", entries_max.to_string());
+        let entry = vec![(FROM, Value::from(self.link.me.to_string())), field];
         let queued = self.pipeline.xadd(inbox, false, most, "*", entry).await;
         self.queued(queued, messages);
     }

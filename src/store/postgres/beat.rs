@@ -1,4 +1,4 @@
-//! Who lives, what was lost, what is newer, and where a document is.
+//! Who lives, what was lost, and what is newer.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::fault::Fault;
 use super::pool::{Lease, Pool};
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, Pulse, Whereabouts};
+use crate::store::{Beat, News, Open, Pulse};
 
 /// How long the row of a node that says nothing more is kept, for people.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Says "I live", forgets who has not for long, and returns who else lives and takes documents. All by this server's
-/// clock: nodes' clocks are not compared.
+/// Says "I live", forgets who has not for long, and returns who else lives, and whether it takes documents. All by this
+/// server's clock: nodes' clocks are not compared.
 const BEAT: &str = "
 WITH beat AS (
   INSERT INTO nodes (id, name, takes_part, beat_at)
@@ -25,9 +25,9 @@ WITH beat AS (
   DELETE FROM nodes
   WHERE id <> $1 AND beat_at < clock_timestamp() - $5 * interval '1 millisecond'
 )
-SELECT id
+SELECT id, takes_part
 FROM nodes
-WHERE id <> $1 AND takes_part AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'";
+WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'";
 
 const LOST: &str = "
 SELECT asked.place
@@ -49,39 +49,43 @@ CROSS JOIN LATERAL (
 WHERE head.revision > asked.known
 ORDER BY asked.place";
 
-const LOCATE: &str = "
-SELECT heads.owner, heads.owner_name, heads.epoch, coalesce(
-  (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
-FROM documents
-JOIN heads ON heads.doc = documents.number
-WHERE documents.collection = $1 AND documents.id = $2";
-
-/// One heartbeat. A node that owns and follows nothing pays one statement.
+/// One heartbeat.
 pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Result<Pulse, Fault> {
-    let mut connection = pool.lease().await?;
     let me = beat.me.0.cast_signed();
     let name = beat.name.as_bytes();
     let [dead_after, kept] =
         [dead_after, KEPT.max(dead_after * 2)].map(|it| it.as_secs_f64() * 1e3);
     let values: [&(dyn ToSql + Sync); 5] = [&me, &name, &beat.takes_part, &dead_after, &kept];
-    let others = connection.query(BEAT, &values).await?;
-    let others = others
-        .iter()
-        .map(|row| NodeId(row.get::<_, i64>(0).cast_unsigned()));
-    let mut nodes: Vec<_> = others.chain(beat.takes_part.then_some(beat.me)).collect();
+    let others = pool.query(BEAT, &values).await?;
+    let taking = others.iter().filter(|row| row.get(1));
+    let taking = taking.map(|row| NodeId(row.get::<_, i64>(0).cast_unsigned()));
+    let mut nodes: Vec<_> = taking.chain(beat.takes_part.then_some(beat.me)).collect();
     nodes.sort_unstable();
     Ok(Pulse {
         nodes,
-        lost: lost(&mut connection, &beat.owned).await?,
-        newer: newer(&mut connection, &beat.followed).await?,
+        others: others.len(),
     })
 }
 
+/// What is new of a node's open documents. So many at a time that a statement takes no longer than it may.
+pub(super) async fn news(pool: &Pool, open: &Open) -> Result<News, Fault> {
+    let mut news = News::default();
+    for owned in open.owned.chunks(NEWS_MAX) {
+        news.lost
+            .extend(lost(&mut pool.lease().await?, owned).await?);
+    }
+    for followed in open.followed.chunks(NEWS_MAX) {
+        news.newer
+            .extend(newer(&mut pool.lease().await?, followed).await?);
+    }
+    Ok(news)
+}
+
+/// How many documents one statement asks about.
+const NEWS_MAX: usize = 10_000;
+
 /// Which of these documents have been claimed by others.
 async fn lost(connection: &mut Lease, owned: &[(DocId, Epoch)]) -> Result<Vec<DocId>, Fault> {
-    if owned.is_empty() {
-        return Ok(Vec::new());
-    }
     let epochs = owned.iter().map(|(_, epoch)| epoch.0.cast_signed());
     let rows = ask(connection, LOST, owned, epochs.collect()).await?;
     let places = rows.iter().map(|row| place(row.get(0)));
@@ -93,9 +97,6 @@ async fn newer(
     connection: &mut Lease,
     followed: &[(DocId, Revision)],
 ) -> Result<Vec<(DocId, Revision)>, Fault> {
-    if followed.is_empty() {
-        return Ok(Vec::new());
-    }
     let known = followed.iter().map(|(_, known)| clamp(*known));
     let rows = ask(connection, NEWER, followed, known.collect()).await?;
     let newer = rows.iter().map(|row| {
@@ -127,16 +128,4 @@ fn place(place: i64) -> usize {
 /// A revision as the tables' integers, which end earlier.
 pub(super) fn clamp(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
-/// Where a document is.
-pub(super) async fn locate(pool: &Pool, doc: &DocId) -> Result<Option<Whereabouts>, Fault> {
-    let names = (doc.collection.as_str(), doc.id.as_str());
-    let rows = pool.query(LOCATE, &[&names.0, &names.1]).await?;
-    Ok(rows.first().map(|row| Whereabouts {
-        owner: Some(NodeId(row.get::<_, i64>(0).cast_unsigned())),
-        owner_name: Some(String::from_utf8_lossy(row.get(1)).into_owned()),
-        epoch: Epoch(row.get::<_, i64>(2).cast_unsigned()),
-        head: Revision(row.get::<_, i64>(3).cast_unsigned()),
-    }))
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, poll_fn};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::error::Severity;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -20,7 +22,10 @@ use crate::store::StoreError;
 /// Makes connections of one kind.
 #[derive(Clone)]
 pub(super) struct Connector {
+    /// Of the whole url.
     config: Config,
+    /// Of each host of the url alone, in their order.
+    hosts: Vec<Config>,
     tls: MakeRustlsConnect,
     /// Sets the session up, in one statement.
     session: Arc<str>,
@@ -32,6 +37,8 @@ pub(super) enum Purpose {
     Append,
     Claim,
     Read,
+    /// Of what documents once were: a standby knows it too.
+    Past,
 }
 
 impl Connector {
@@ -54,16 +61,34 @@ impl Connector {
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(20));
+        if purpose != Purpose::Past {
+            // Whatever the url says: who reads for those who join must see what was appended.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         Ok(Self {
+            hosts: hosts(&config),
             tls: tls::connector(&config, &settings.ca_file)?,
             config,
             session: session(settings, purpose).into(),
         })
     }
 
-    /// A new connection, set up. Its task ends with the client, or is aborted.
+    /// A new connection, set up, to the first host that takes us. Its task ends with the client, or is aborted. Each host
+    /// but the last has its time; the last has what is left of [`patience`](Self::patience), which whoever asks keeps.
     pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let (last, first) = self.hosts.split_last().expect("a url has a host");
+        for host in first {
+            match timeout(self.host_patience(), self.connect_to(host)).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => tracing::debug!(%error, "a Postgres of several"),
+                Err(_) => tracing::debug!("a Postgres of several does not answer"),
+            }
+        }
+        self.connect_to(last).await
+    }
+
+    async fn connect_to(&self, host: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+        let (client, connection) = host.connect(self.tls.clone()).await?;
         let armed = Arc::new(AtomicBool::new(false));
         let task = Task(tokio::spawn(drive(connection, Arc::clone(&armed))).into());
         client.batch_execute(&self.session).await?;
@@ -71,13 +96,16 @@ impl Connector {
         Ok((client, task.keep()))
     }
 
-    /// How long a connection may take to come about: through all hosts of the url, with what comes after the handshake.
+    /// How long a connection may take to come about: each host in its turn, with what comes after the handshake.
     pub(super) fn patience(&self) -> Duration {
+        self.host_patience() * u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)
+    }
+
+    fn host_patience(&self) -> Duration {
         self.config
             .get_connect_timeout()
             .copied()
             .unwrap_or_default()
-            * 2
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -156,6 +184,77 @@ fn is_warning(notice: &tokio_postgres::error::DbError) -> bool {
     }
 }
 
+/// The configuration once for each host: the crate's own walk over them has a limit for the way to a host, and none for
+/// one that takes the connection and then says nothing.
+fn hosts(config: &Config) -> Vec<Config> {
+    let (names, addresses, ports) = (
+        config.get_hosts(),
+        config.get_hostaddrs(),
+        config.get_ports(),
+    );
+    let count = names.len().max(addresses.len());
+    if count < 2 {
+        return vec![config.clone()];
+    }
+    let host = |at: usize| {
+        let mut alone = without_hosts(config);
+        match names.get(at) {
+            Some(Host::Tcp(name)) => drop(alone.host(name)),
+            Some(Host::Unix(path)) => drop(alone.host_path(path)),
+            None => {}
+        }
+        if let Some(address) = addresses.get(at) {
+            alone.hostaddr(*address);
+        }
+        // One port is for all.
+        if let Some(port) = ports.get(at).or_else(|| ports.first()) {
+            alone.port(*port);
+        }
+        alone
+    };
+    (0..count).map(host).collect()
+}
+
+/// All that a configuration says but where to.
+fn without_hosts(config: &Config) -> Config {
+    let mut other = Config::new();
+    other
+        .ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation())
+        .channel_binding(config.get_channel_binding())
+        .target_session_attrs(config.get_target_session_attrs())
+        .keepalives(config.get_keepalives())
+        .keepalives_idle(config.get_keepalives_idle());
+    if let Some(user) = config.get_user() {
+        other.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        other.password(password);
+    }
+    if let Some(dbname) = config.get_dbname() {
+        other.dbname(dbname);
+    }
+    if let Some(options) = config.get_options() {
+        other.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        other.application_name(name);
+    }
+    if let Some(timeout) = config.get_connect_timeout() {
+        other.connect_timeout(*timeout);
+    }
+    if let Some(timeout) = config.get_tcp_user_timeout() {
+        other.tcp_user_timeout(*timeout);
+    }
+    if let Some(interval) = config.get_keepalives_interval() {
+        other.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        other.keepalives_retries(retries);
+    }
+    other
+}
+
 /// `copydesk:<name>:<id>`, within the 63 bytes that Postgres keeps. Whoever claims recognises by it whose connection
 /// holds a row.
 fn application_name(NodeId(id): NodeId, name: &str) -> String {
@@ -179,7 +278,7 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
     let lock_timeout = match purpose {
         // A claim that waits first ends who stands in its way, and then waits on.
         Purpose::Claim => settings.lock_timeout_ms.saturating_mul(3),
-        Purpose::Append | Purpose::Read => settings.lock_timeout_ms,
+        Purpose::Append | Purpose::Read | Purpose::Past => settings.lock_timeout_ms,
     };
     let mut wishes = vec![
         // Pinned: repeatable read would make a lost race the error of a whole batch.
@@ -193,7 +292,7 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
         ("enable_seqscan", "off".to_owned()),
         ("synchronous_commit", "on".to_owned()),
     ];
-    if purpose != Purpose::Read {
+    if matches!(purpose, Purpose::Append | Purpose::Claim) {
         wishes.extend([
             ("enable_bitmapscan", "off".to_owned()),
             ("plan_cache_mode", "force_generic_plan".to_owned()),
@@ -226,5 +325,21 @@ mod tests {
             assert_eq!(application_name(id, name), expected);
         }
         assert!(application_name(id, &"x".repeat(99)).len() <= 63);
+    }
+
+    #[test]
+    fn hosts_are_told_apart_and_keep_what_they_share() {
+        let shared = "postgres://ann:secret@%s/db?application_name=a&sslmode=require&options=-cx%3D1&connect_timeout=3\
+                      &tcp_user_timeout=9&keepalives=1&keepalives_idle=5&keepalives_interval=6&keepalives_retries=7\
+                      &target_session_attrs=read-write&channel_binding=disable";
+        let url = |hosts: &str| shared.replace("%s", hosts).parse::<Config>().unwrap();
+        for (url_hosts, each) in [
+            ("a", &["a"][..]),
+            ("a:1", &["a:1"]),
+            ("a:1,b:2,c", &["a:1", "b:2", "c:5432"]),
+        ] {
+            let each: Vec<_> = each.iter().map(|host| url(host)).collect();
+            assert_eq!(hosts(&url(url_hosts)), each, "{url_hosts}");
+        }
     }
 }

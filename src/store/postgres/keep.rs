@@ -57,11 +57,12 @@ pub(super) async fn keep(
             "{doc}: the log ends before {revision}"
         )));
     }
-    thin_out(&mut connection, number, head.cast_unsigned()).await
+    thin_out(&mut connection, number, at, head.cast_unsigned()).await
 }
 
-/// Forgets the snapshots that are no longer worth their place: see [`superfluous`]. The two newest good ones stay.
-async fn thin_out(connection: &mut Lease, number: i64, head: u64) -> Result<(), Fault> {
+/// Forgets the snapshots that are no longer worth their place: see [`superfluous`]. The two newest good ones stay; the one
+/// that was just `kept` is good without being read.
+async fn thin_out(connection: &mut Lease, number: i64, kept: i64, head: u64) -> Result<(), Fault> {
     let rows = connection
         .query(
             "SELECT revision FROM snapshots WHERE doc = $1 ORDER BY revision DESC",
@@ -71,7 +72,9 @@ async fn thin_out(connection: &mut Lease, number: i64, head: u64) -> Result<(), 
     let revisions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     let (mut good, mut newest) = (0, 0);
     while good < 2 && newest < revisions.len() {
-        good += usize::from(is_good(connection, number, revisions[newest]).await?);
+        let revision = revisions[newest];
+        let is_good = revision == kept || is_good(connection, number, revision).await?;
+        good += usize::from(is_good);
         newest += 1;
     }
     let unsigned = |revision: &i64| revision.cast_unsigned();

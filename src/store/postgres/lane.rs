@@ -175,12 +175,13 @@ impl Runner {
         picked
     }
 
-    /// Appends in one statement; when something in it is at fault, in one for each, so that only that is refused.
+    /// Appends in one statement; when something in it is at fault, in one for each, so that only that is refused. Where a
+    /// lock was waited for in vain, it is in the way of the others as well: each would wait for it in turn.
     async fn commit(&mut self, picked: Vec<Waiting>) {
         match self.attempt(&picked).await {
             Ok(outcomes) => self.answer(picked, outcomes),
             Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
-            Err(fault) if picked.len() > 1 => {
+            Err(fault) if fault.kind() == Kind::Data && picked.len() > 1 => {
                 tracing::warn!(error = %fault, documents = picked.len(), "appends one by one what cannot be appended at once");
                 for waiting in picked {
                     self.commit_alone(waiting).await;

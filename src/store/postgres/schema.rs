@@ -31,7 +31,10 @@ pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result
     let mut pause = Duration::from_millis(100);
     loop {
         let error = match attempt(connector).await {
-            Ok(()) => return Ok(()),
+            Ok(doubts) => {
+                doubts.iter().for_each(|doubt| tracing::warn!("{doubt}"));
+                return Ok(());
+            }
             Err(Trouble::Lasting(error)) => return Err(StoreError::new("open", error)),
             Err(Trouble::Passing(error)) => error,
         };
@@ -69,11 +72,15 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
-async fn attempt(connector: &Connector) -> Result<(), Trouble> {
+async fn attempt(connector: &Connector) -> Result<Vec<&'static str>, Trouble> {
     let away = |_| Trouble::Passing("connect to Postgres: no answer in time".to_owned());
     let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
     let (client, task) = connected.map_err(away)??;
-    let done = tokio::time::timeout(LOCK_PATIENCE * 2, migrate(&client)).await;
+    let prepared = async {
+        migrate(&client).await?;
+        doubts(&client).await
+    };
+    let done = tokio::time::timeout(LOCK_PATIENCE * 2, prepared).await;
     task.abort();
     done.unwrap_or_else(|_| Err(Trouble::Passing("Postgres does not answer".to_owned())))
 }
@@ -160,6 +167,28 @@ async fn is_suitable(client: &Client) -> Result<(), Trouble> {
         return Err(Trouble::Passing(why.to_owned()));
     }
     Ok(())
+}
+
+/// What may make acknowledged ops be lost, for people. That a commit is durable when it returns, each of our sessions asks
+/// for itself, whatever the server's `synchronous_commit`.
+async fn doubts(client: &Client) -> Result<Vec<&'static str>, Trouble> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('fsync') = 'on',
+                    current_setting('full_page_writes') = 'on',
+                    current_setting('synchronous_standby_names') <> '' OR NOT EXISTS (
+                      SELECT 1 FROM pg_stat_get_wal_senders())",
+            &[],
+        )
+        .await?;
+    let doubts = [
+        "fsync is off in this Postgres: a crash of its machine may lose or damage everything",
+        "full_page_writes is off in this Postgres: a crash of its machine may damage everything",
+        "this Postgres waits for none of its standbys: a failover will lose what was acknowledged last (set synchronous_standby_names)",
+    ];
+    let is_fine = |at: &usize| row.get::<_, bool>(*at);
+    let found = (0..doubts.len()).filter(|at| !is_fine(at));
+    Ok(found.map(|at| doubts[at]).collect())
 }
 
 /// The secret that all nodes share; `drawn` if there is none yet.

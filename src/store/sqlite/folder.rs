@@ -72,6 +72,20 @@ impl Folder {
         }
     }
 
+    /// Opens the database of a folder that another process may have, to read.
+    pub(super) fn look_into(path: &Path) -> Result<Connection, StoreError> {
+        let folder = Self(path.to_owned());
+        if !folder.file().exists() {
+            let why = format!("there is no database in the data folder {}", path.display());
+            return Err(open_error(why));
+        }
+        let explain = |error| folder.explain(&error);
+        let only_read = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(folder.file(), only_read).map_err(explain)?;
+        db.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
+        Ok(db)
+    }
+
     /// Opens the database for writing, brings it up to date, and makes room for its write-ahead log.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
         let explain = |error| self.explain(&error);

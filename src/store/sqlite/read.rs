@@ -321,6 +321,7 @@ pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<Whereabouts>
     Ok(Some(Whereabouts {
         owner: None,
         owner_name: None,
+        owner_lives: false,
         epoch: Epoch(epoch.cast_unsigned()),
         head: head(db, number)?,
     }))

@@ -1,0 +1,339 @@
+//! Two nodes of one process that stand on one store in memory, and what they make of a store that does not answer one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::future::{BoxFuture, ready};
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::cluster::Exchange;
+use crate::doc::{Ask, Submit};
+use crate::id::{ClientId, DocId, SessionId, UserId};
+use crate::log::{Fence, Snapshot, SubmitId};
+use crate::node::{NodeSettings, Outbox, ReplyTo};
+use crate::ot::{Content, Kind};
+use crate::protocol::Proposal;
+use crate::store::{
+    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, Pulse, Reach, Refused,
+    Store,
+};
+
+/// One node's way to the store, which can be cut.
+#[derive(Debug, Clone, Default)]
+struct Way {
+    store: MemoryStore,
+    is_cut: Arc<AtomicBool>,
+    /// How often it carried a heartbeat.
+    beats: Arc<AtomicU64>,
+}
+
+/// What is cut fails at once.
+fn cut<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
+    ready(Err(StoreError::new("reach", "it is cut"))).boxed()
+}
+
+macro_rules! by_way {
+    ($(fn $verb:ident($($name:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        impl Store for Way {
+            $(fn $verb<'a>(&'a self, $($name: $kind),*) -> BoxFuture<'a, Result<$answer, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.store.$verb($($name),*)
+            })*
+
+            fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.beats.fetch_add(1, Ordering::SeqCst);
+                self.store.heartbeat(beat)
+            }
+        }
+    };
+}
+
+by_way! {
+    fn load(doc: &'a DocId, reach: Reach) -> Loaded;
+    fn claim(doc: &'a DocId, me: NodeId) -> Lease;
+    fn append(batches: Vec<Batch>) -> Vec<Result<(), Refused>>;
+    fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
+    fn news(open: &'a Open) -> News;
+    fn list(query: ListQuery) -> Vec<Listed>;
+    fn describe(doc: &'a DocId) -> Option<Listed>;
+    fn rename(doc: &'a DocId, title: &'a str) -> bool;
+    fn secret() -> [u8; 32];
+}
+
+/// How long a condition may take to come about. Only a failure takes so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within the limit: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const DEAD_AFTER_MS: u64 = 300;
+
+/// A node that takes part.
+async fn node(id: u64, way: &Way, exchange: &Exchange) -> Arc<Node> {
+    let (transport, inbox) = exchange.open(NodeId(id));
+    let node = alone(id, way, Some(transport));
+    node.take_part(Some(inbox)).await.unwrap();
+    node
+}
+
+fn alone(id: u64, way: &Way, transport: Option<Arc<dyn crate::cluster::Transport>>) -> Arc<Node> {
+    let settings = NodeSettings {
+        heartbeat_ms: 50,
+        dead_after_ms: DEAD_AFTER_MS,
+        ..NodeSettings::default()
+    };
+    let store = Arc::new(way.clone());
+    Node::new(
+        (NodeId(id), "n"),
+        store,
+        transport,
+        settings,
+        Handle::current(),
+    )
+}
+
+/// Two nodes that know of each other, each with its way to the same store.
+async fn two() -> ([Arc<Node>; 2], [Way; 2], Exchange) {
+    let exchange = Exchange::new();
+    let one = Way::default();
+    let other = Way {
+        store: one.store.clone(),
+        ..Way::default()
+    };
+    let nodes = [
+        node(1, &one, &exchange).await,
+        node(2, &other, &exchange).await,
+    ];
+    for node in &nodes {
+        let ring = node.peers().watch_ring();
+        eventually("they know each other", || ring.borrow().nodes().len() == 2).await;
+    }
+    (nodes, [one, other], exchange)
+}
+
+fn ring(node: &Node) -> Vec<NodeId> {
+    node.peers().watch_ring().borrow().nodes().to_vec()
+}
+
+/// A document that the ring gives to this node.
+fn document_of(node: &Node) -> DocId {
+    let named = |at: u32| DocId::parse("c", &format!("d{at}")).unwrap();
+    let mut docs = (0..).map(named);
+    docs.find(|doc| node.peers().owner(doc) == node.id())
+        .unwrap()
+}
+
+/// Somebody who has a document open on a node.
+struct Person {
+    node: Arc<Node>,
+    session: SessionId,
+    seq: u64,
+    outbox: Arc<Outbox>,
+    sent: String,
+}
+
+impl Person {
+    fn on(node: &Arc<Node>) -> Self {
+        Self {
+            node: node.clone(),
+            session: node.next_session(),
+            seq: 0,
+            outbox: Arc::new(Outbox::new(1 << 20, None)),
+            sent: String::new(),
+        }
+    }
+
+    async fn ask(&self, doc: &DocId, ask: Ask) {
+        let whom = (self.session, &self.outbox);
+        let asked = self.node.ask(doc, whom, ask, ReplyTo::Nobody).await;
+        asked.unwrap();
+    }
+
+    /// Submits what nobody submitted before.
+    async fn submit(&mut self, doc: &DocId, proposal: Proposal) {
+        self.seq += 1;
+        let id = SubmitId {
+            author: UserId::anyone(),
+            client: ClientId::parse(&format!("{}-{}", self.node.id(), self.session.0)).unwrap(),
+            seq: self.seq,
+        };
+        let submit = Submit {
+            id,
+            base: None,
+            proposal,
+        };
+        self.ask(doc, Ask::Submit(submit)).await;
+    }
+
+    /// Whether it was ever sent this.
+    fn was_sent(&mut self, text: &str) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frames)) = self.outbox.poll_take(&mut context) {
+            self.sent.push_str(&String::from_utf8_lossy(&frames));
+        }
+        self.sent.contains(text)
+    }
+}
+
+fn create() -> Proposal {
+    Proposal::Create(Content::create(Kind::TextUnicode, Some(r#""abc""#)).unwrap())
+}
+
+/// What the store's clock does to a node that it has not heard.
+async fn forget(store: &MemoryStore, me: NodeId) {
+    let beat = Beat {
+        me,
+        name: "n".into(),
+        takes_part: false,
+    };
+    store.heartbeat(&beat).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_on_a_stranded_node_hear_what_others_commit() {
+    let ([one, other], [way, _], _exchange) = two().await;
+    let doc = document_of(&one);
+    let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it is created", || ann.was_sent("\"create\"")).await;
+    eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
+    let mut stranded = one.watch_stranded();
+
+    way.is_cut.store(true, Ordering::SeqCst);
+    forget(&way.store, one.id()).await;
+    timeout(PATIENCE, stranded.wait_for(|it| *it))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(ring(&one), [other.id()]);
+    eventually("it is given up", || one.open_documents().owned.is_empty()).await;
+    bob.ask(&doc, Ask::Subscribe { since: None }).await;
+    bob.submit(&doc, Proposal::Edit(r#"["bob"]"#.into())).await;
+    eventually("Bob is answered", || bob.was_sent("bob")).await;
+    eventually("Ann hears of it", || ann.was_sent("bob")).await;
+    ann.submit(&doc, Proposal::Edit(r#"["ann"]"#.into())).await;
+    eventually("Ann writes on by way of the other", || bob.was_sent("ann")).await;
+
+    way.is_cut.store(false, Ordering::SeqCst);
+    timeout(PATIENCE, stranded.wait_for(|it| !*it))
+        .await
+        .unwrap()
+        .unwrap();
+    for node in [&one, &other] {
+        eventually("the ring is whole", || ring(node) == [one.id(), other.id()]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
+    let ([one, other], ways, _exchange) = two().await;
+    let doc = document_of(&one);
+    let mut ann = Person::on(&one);
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it is created", || ann.was_sent("\"create\"")).await;
+    for way in &ways {
+        way.is_cut.store(true, Ordering::SeqCst);
+    }
+    let both_ask = || [&one, &other].iter().all(|node| !node.peers().has_store());
+    eventually("nobody has a store", both_ask).await;
+    // Much longer than it takes to be taken for dead and to ask the others.
+    sleep(Duration::from_millis(DEAD_AFTER_MS * 4)).await;
+    assert!(!*one.watch_stranded().borrow() && !*other.watch_stranded().borrow());
+    assert_eq!(one.open_documents().owned.len(), 1);
+    // Whoever comes is shown what its owner has in memory.
+    let mut late = Person::on(&one);
+    late.ask(
+        &doc,
+        Ask::Subscribe {
+            since: Some(crate::log::Revision::ZERO),
+        },
+    )
+    .await;
+    eventually("the document is read", || late.was_sent("\"create\"")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_part_is_looked_up_once_a_second() {
+    let (way, exchange) = (Way::default(), Exchange::new());
+    let node = node(1, &way, &exchange).await;
+    // One that says nothing to the store: it drains, or is cut off from it.
+    let (stranger, _inbox) = exchange.open(NodeId(9));
+    let (before, began) = (way.beats.load(Ordering::SeqCst), Instant::now());
+    for _ in 0..100 {
+        stranger.send(node.id(), Message::Ping.encode());
+        sleep(Duration::from_millis(5)).await;
+    }
+    let beats = way.beats.load(Ordering::SeqCst) - before;
+    // Its own, twenty a second, and two for the stranger.
+    let expected = began.elapsed().as_millis() / 50 + 3;
+    assert!(
+        u128::from(beats) <= expected,
+        "{beats} instead of {expected}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_without_a_transport_owns_all_whoever_else_there_is() {
+    let way = Way::default();
+    let exchange = Exchange::new();
+    let other = node(2, &way, &exchange).await;
+    let deaf = alone(1, &way, None);
+    deaf.take_part(None).await.unwrap();
+    assert_eq!(ring(&deaf), [deaf.id()]);
+    assert!(!deaf.next_beat().takes_part);
+    let pulse = way.heartbeat(&other.next_beat()).await.unwrap();
+    assert_eq!((pulse.nodes, pulse.others), (vec![other.id()], 1));
+    let doc = document_of(&other);
+    let mut ann = Person::on(&deaf);
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it writes all the same", || ann.was_sent("\"create\"")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
+    let way = Way::default();
+    let node = node(1, &way, &Exchange::new()).await;
+    // As if a heartbeat that says the contrary were under way.
+    let turn = node.may_beat().await.unwrap();
+    let leaving = tokio::spawn({
+        let node = node.clone();
+        async move { node.leave_ring().await }
+    });
+    eventually("it leaves", || !node.peers().take_part()).await;
+    assert!(
+        !leaving.is_finished(),
+        "its own word waits for the older one"
+    );
+    drop(turn);
+    leaving.await.unwrap();
+    let stranger = Beat {
+        me: NodeId(9),
+        name: "n".into(),
+        takes_part: false,
+    };
+    assert_eq!(way.heartbeat(&stranger).await.unwrap().nodes, []);
+}
+
+#[test]
+fn step_that_panics_does_not_end_what_repeats_it() {
+    let mut taken = 0;
+    for at in 0..3 {
+        survive("test", || assert_ne!(at, 1, "on purpose"));
+        taken += 1;
+    }
+    assert_eq!(taken, 3);
+}
