@@ -882,3 +882,26 @@ fn what_nobody_needs_is_idle() {
         );
     }
 }
+
+#[test]
+fn who_may_not_write_any_more_commits_nothing_that_waited() {
+    let mut desk = Desk::of(1);
+    desk.subscribe(1, 1);
+    for seq in 1..=3 {
+        desk.submit(1, edit("ann", seq, 1));
+    }
+    desk.submit(2, edit("bob", 9, 1));
+    desk.handle(Event::Muted(SessionId(1)));
+    let refused = |sent: Vec<String>| sent.iter().filter(|it| *it == "ERR_FORBIDDEN").count();
+    // Only the first was with the owner; the others are answered at once.
+    assert_eq!(refused(desk.sent(1)), 2);
+    desk.settle();
+    assert_eq!(refused(desk.sent(1)), 0);
+    let log = desk.log();
+    assert_eq!(log.iter().filter(|client| *client == "ann").count(), 1);
+    assert_eq!(log.len(), 3, "{log:?}");
+    // Allowed again, it goes on.
+    desk.submit(1, edit("ann", 4, 3));
+    desk.settle();
+    assert_eq!(desk.log().len(), 4);
+}
