@@ -777,11 +777,16 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
 async fn deeds_are_kept(kept: impl Factory) {
     let accounts = kept.accounts();
     own(accounts, "plan", "ann").await;
-    let set = accounts.set_role(doc("plan"), subject("bob"), Some(Role::Editor), boss());
+    let set = accounts.set_role(
+        doc("plan"),
+        subject("bob"),
+        Some(Role::Editor),
+        who("ann", "home"),
+    );
     assert_eq!(set.await.unwrap(), Ok(()));
-    let made = accounts.add_link(link("l", Role::Viewer, 1), boss());
+    let made = accounts.add_link(link("l", Role::Viewer, 1), who("ann", "home"));
     assert_eq!(made.await.unwrap(), Ok(()));
-    let handed = accounts.transfer(doc("plan"), subject("bob"), boss());
+    let handed = accounts.transfer(doc("plan"), subject("bob"), who("ann", "home"));
     assert_eq!(handed.await.unwrap(), Ok(()));
     let deeds = accounts.audit(doc("plan"), 3).await.unwrap();
     let told: Vec<_> = deeds

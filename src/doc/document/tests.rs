@@ -897,11 +897,9 @@ fn who_may_not_write_any_more_commits_nothing_that_waited() {
     assert_eq!(refused(desk.sent(1)), 2);
     desk.settle();
     assert_eq!(refused(desk.sent(1)), 0);
-    let log = desk.log();
-    assert_eq!(log.iter().filter(|client| *client == "ann").count(), 1);
-    assert_eq!(log.len(), 3, "{log:?}");
+    assert_eq!(desk.log()[1..], ["ann/1", "bob/9"]);
     // Allowed again, it goes on.
     desk.submit(1, edit("ann", 4, 3));
     desk.settle();
-    assert_eq!(desk.log().len(), 4);
+    assert_eq!(desk.log()[3..], ["ann/4"]);
 }
