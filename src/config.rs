@@ -301,6 +301,25 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             200,
             7_200_000,
         ),
+        (
+            "gateway.address_requests_per_second",
+            gateway.address_requests_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
+            "gateway.user_requests_per_second",
+            gateway.user_requests_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        ("auth.access_seconds", config.auth.access_seconds, 2, 86_400),
+        (
+            "auth.tenant_mib_max",
+            config.auth.tenant_mib_max,
+            0,
+            1 << 40,
+        ),
         ("gateway.hand_over_ms", gateway.hand_over_ms, 0, 600_000),
         (
             "gateway.close_patience_ms",

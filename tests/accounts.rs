@@ -2,15 +2,15 @@
 
 mod servers;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::store::{
-    Accounts, Admission, Batch, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded,
-    PostgresSettings, PostgresStore, Renewal, Role, SessionKey, SqliteSettings, SqliteStore, Store,
-    Subject, Who,
+    Accounts, Admission, Batch, Deed, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded,
+    NotShared, Owned, PostgresSettings, PostgresStore, Renewal, Reset, Role, SessionKey,
+    SqliteSettings, SqliteStore, Store, Subject, Who,
 };
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -109,6 +109,14 @@ suite![
     first_account_is_made_once_and_owns_everything,
     a_login_is_taken_once,
     an_invitation_is_used_once,
+    an_invitation_is_as_good_as_its_maker,
+    only_the_owner_shares,
+    a_closed_account_has_no_session,
+    a_forgotten_password_is_chosen_anew_once,
+    tokens_are_ended_by_when_they_were_issued,
+    a_tenant_makes_as_many_documents_as_it_may,
+    what_tenants_take_is_added_up,
+    a_tenants_deeds_are_read_from_the_newest,
     a_refresh_token_is_exchanged_once,
     a_second_tab_is_no_thief_for_a_moment,
     a_stale_refresh_token_ends_the_session,
@@ -193,9 +201,31 @@ async fn add(accounts: &dyn Accounts, name: &str) {
     assert_eq!(added.unwrap(), Ok(()));
 }
 
+/// The first account, which owns everything.
+async fn first(accounts: &dyn Accounts, name: &str) {
+    let added = accounts.add_user(new_user(name, "home"), Admission::First);
+    assert_eq!(added.await.unwrap(), Ok(()));
+}
+
+async fn try_own(accounts: &dyn Accounts, id: &str, name: &str) -> Owned {
+    accounts.own(doc(id), subject(name), None).await.unwrap()
+}
+
+async fn own(accounts: &dyn Accounts, id: &str, name: &str) {
+    assert_eq!(try_own(accounts, id, name).await, Owned::Now);
+}
+
 async fn role(accounts: &dyn Accounts, who: &Who, doc: DocId) -> Option<Role> {
     let rights = accounts.rights(who.clone(), vec![doc]).await.unwrap();
     rights[0].role
+}
+
+/// Somebody who owns everything of the tenant.
+fn boss() -> Who {
+    Who {
+        role: Some(Role::Owner),
+        ..who("boss", "home")
+    }
 }
 
 /// Ann's document, as its first op would make it.
@@ -257,9 +287,11 @@ async fn a_login_is_taken_once(kept: impl Factory) {
 
 async fn an_invitation_is_used_once(kept: impl Factory) {
     let accounts = kept.accounts();
+    first(accounts, "ann").await;
     let invitation = |seed, lasts| Invitation {
         code: hash(seed),
-        tenant: "acme".to_owned(),
+        id: subject(&format!("invitation {seed}")),
+        tenant: "home".to_owned(),
         role: Some(Role::Viewer),
         lasts,
     };
@@ -268,16 +300,214 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
         invited.await.unwrap();
     }
     let add =
-        |name, seed| accounts.add_user(new_user(name, "home"), Admission::Invited(hash(seed)));
-    assert_eq!(add("ann", 1).await.unwrap(), Ok(()));
-    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+        |name, seed| accounts.add_user(new_user(name, "other"), Admission::Invited(hash(seed)));
+    // A login that is taken uses no invitation up.
+    assert_eq!(add("ann", 1).await.unwrap(), Err(NotAdded::Taken));
+    assert_eq!(add("bob", 1).await.unwrap(), Ok(()));
+    let bob = accounts.user(subject("bob")).await.unwrap().unwrap();
     assert_eq!(
-        (ann.tenant.as_str(), ann.role),
-        ("acme", Some(Role::Viewer))
+        (bob.tenant.as_str(), bob.role),
+        ("home", Some(Role::Viewer))
     );
     for seed in [1, 2, 3] {
-        assert_eq!(add("bob", seed).await.unwrap(), Err(NotAdded::NotInvited));
+        assert!(!accounts.is_invited(hash(seed)).await.unwrap());
+        assert_eq!(add("eve", seed).await.unwrap(), Err(NotAdded::NotInvited));
+        // Who may not come in learns nothing of who is here.
+        assert_eq!(add("ann", seed).await.unwrap(), Err(NotAdded::NotInvited));
     }
+}
+
+/// What was given away goes with the right to give it.
+async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
+    let accounts = kept.accounts();
+    first(accounts, "ann").await;
+    add(accounts, "bob").await;
+    let promoted = accounts.set_tenant_role(subject("bob"), Some(Role::Owner), subject("ann"));
+    assert!(promoted.await.unwrap());
+    for seed in [1, 2] {
+        let invitation = Invitation {
+            code: hash(seed),
+            id: subject(&format!("invitation {seed}")),
+            tenant: "home".to_owned(),
+            role: Some(Role::Owner),
+            lasts: DAY,
+        };
+        accounts.invite(invitation, subject("bob")).await.unwrap();
+    }
+    let listed = accounts.invitations("home".to_owned()).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(
+        (&listed[0].maker, listed[0].role),
+        (&subject("bob"), Some(Role::Owner))
+    );
+    assert!(
+        accounts
+            .invitations("acme".to_owned())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let end =
+        |tenant: &str, id| accounts.end_invitation(tenant.to_owned(), subject(id), subject("ann"));
+    assert!(!end("acme", "invitation 1").await.unwrap());
+    assert!(end("home", "invitation 1").await.unwrap());
+    assert!(!accounts.is_invited(hash(1)).await.unwrap());
+    assert!(accounts.is_invited(hash(2)).await.unwrap());
+    let demoted = accounts.set_tenant_role(subject("bob"), Some(Role::Editor), subject("ann"));
+    assert!(demoted.await.unwrap());
+    assert!(!accounts.is_invited(hash(2)).await.unwrap());
+    let eve = accounts.add_user(new_user("eve", "home"), Admission::Invited(hash(2)));
+    assert_eq!(eve.await.unwrap(), Err(NotAdded::NotInvited));
+}
+
+/// Whoever was the owner a moment ago changes nothing any more.
+async fn only_the_owner_shares(kept: impl Factory) {
+    let accounts = kept.accounts();
+    add(accounts, "ann").await;
+    add(accounts, "bob").await;
+    own(accounts, "plan", "ann").await;
+    let (ann, bob) = (who("ann", "home"), who("bob", "home"));
+    let handed = accounts.transfer(doc("plan"), subject("bob"), ann.clone());
+    assert_eq!(handed.await.unwrap(), Ok(()));
+    let not_owner = Err(NotShared::NotOwner);
+    for stranger in [ann, guest("l"), who("bob", "acme"), who("nobody", "home")] {
+        let give = accounts.set_role(
+            doc("plan"),
+            subject("eve"),
+            Some(Role::Viewer),
+            stranger.clone(),
+        );
+        assert_eq!(give.await.unwrap(), not_owner);
+        let take = accounts.transfer(doc("plan"), subject("ann"), stranger.clone());
+        assert_eq!(take.await.unwrap(), not_owner);
+        let share = accounts.add_link(link("l", Role::Editor, 5), stranger.clone());
+        assert_eq!(share.await.unwrap(), not_owner);
+        let end = accounts.end_link(doc("plan"), subject("l"), stranger);
+        assert_eq!(end.await.unwrap(), not_owner);
+    }
+    let shared = accounts.add_link(link("l", Role::Editor, 5), bob);
+    assert_eq!(shared.await.unwrap(), Ok(()));
+}
+
+async fn a_closed_account_has_no_session(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    let set = |disabled| accounts.set_disabled(subject("ann"), disabled, subject("boss"));
+    assert!(set(true).await.unwrap());
+    assert_eq!(accounts.session(key("s")).await.unwrap(), None);
+    let told = accounts.revocations(0).await.unwrap();
+    assert!(told.iter().any(|it| it.ends && it.session.is_none()));
+    // Begun at the same moment, it opens nothing either.
+    let begun = accounts.begin_session(key("late"), subject("ann"), hash(1), DAY);
+    begun.await.unwrap();
+    assert_eq!(accounts.session(key("late")).await.unwrap(), None);
+    let users = accounts.users_of("home".to_owned(), String::new(), 10);
+    assert!(users.await.unwrap()[0].disabled);
+    assert!(set(false).await.unwrap());
+    assert!(accounts.session(key("late")).await.unwrap().is_some());
+    let nobody = accounts.set_disabled(subject("nobody"), true, subject("boss"));
+    assert!(!nobody.await.unwrap());
+}
+
+async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
+    let accounts = kept.accounts();
+    first(accounts, "boss").await;
+    session(accounts).await;
+    let reset = |seed, lasts| Reset {
+        code: hash(seed),
+        user: subject("ann"),
+        lasts,
+    };
+    for (seed, lasts) in [(1, DAY), (2, DAY), (3, NO_TIME)] {
+        let allowed = accounts.allow_reset(reset(seed, lasts), subject("boss"));
+        allowed.await.unwrap();
+        assert_eq!(accounts.may_reset(hash(seed)).await.unwrap(), lasts == DAY);
+    }
+    // The newest is the only one, and it has expired.
+    for seed in [1, 2, 3, 4] {
+        let done = accounts.reset_password(hash(seed), "new".to_owned());
+        assert_eq!(done.await.unwrap(), None);
+    }
+    // Nor does one help that somebody made who may not.
+    let stranger = accounts.allow_reset(reset(5, DAY), subject("ann"));
+    stranger.await.unwrap();
+    assert!(!accounts.may_reset(hash(5)).await.unwrap());
+    let allowed = accounts.allow_reset(reset(6, DAY), subject("boss"));
+    allowed.await.unwrap();
+    let done = accounts.reset_password(hash(6), "new".to_owned());
+    assert_eq!(done.await.unwrap(), Some(subject("ann")));
+    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+    assert_eq!(ann.password, "new");
+    assert_eq!(accounts.session(key("s")).await.unwrap(), None);
+    let again = accounts.reset_password(hash(6), "newer".to_owned());
+    assert_eq!(again.await.unwrap(), None);
+}
+
+async fn tokens_are_ended_by_when_they_were_issued(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let ended = || accounts.tokens_ended(subject("acme:7"));
+    assert_eq!(ended().await.unwrap(), None);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = accounts.end_sessions_of(subject("acme:7"), subject("acme:1"));
+    end.await.unwrap();
+    let until = ended().await.unwrap().unwrap();
+    assert!(until.abs_diff(now.as_secs()) < 60, "{until}");
+}
+
+async fn a_tenant_makes_as_many_documents_as_it_may(kept: impl Factory) {
+    let accounts = kept.accounts();
+    let own = async |collection: &str, id: &str, most| {
+        let doc = DocId::parse(collection, id).unwrap();
+        accounts.own(doc, subject("ann"), most).await.unwrap()
+    };
+    assert_eq!(own("acme:notes", "none", Some(0)).await, Owned::Full);
+    assert_eq!(own("acme:notes", "one", Some(2)).await, Owned::Now);
+    assert_eq!(own("acme:notes", "two", Some(2)).await, Owned::Now);
+    assert_eq!(own("acme:notes", "three", Some(2)).await, Owned::Full);
+    assert_eq!(own("acme:notes", "two", Some(2)).await, Owned::Known);
+    // Of no interest to another tenant.
+    assert_eq!(own("notes", "one", Some(2)).await, Owned::Now);
+    assert_eq!(own("acme:notes", "three", None).await, Owned::Now);
+}
+
+async fn what_tenants_take_is_added_up(kept: impl Factory) {
+    let accounts = kept.accounts();
+    for (tenant, bytes, sum) in [
+        ("acme", 5, 5),
+        ("acme", 7, 12),
+        ("home", 1, 1),
+        ("acme", 0, 12),
+    ] {
+        let taken = accounts.take_bytes(tenant.to_owned(), bytes);
+        assert_eq!(taken.await.unwrap(), sum);
+    }
+}
+
+async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
+    let accounts = kept.accounts();
+    first(accounts, "ann").await;
+    own(accounts, "plan", "ann").await;
+    let noted = |actor, deed| accounts.note(subject(actor), deed, None, None);
+    noted("ann", "fail to sign in").await.unwrap();
+    noted("acme:7", "sign out").await.unwrap();
+    let opened = accounts.note(
+        subject("link"),
+        "open link",
+        Some(doc("plan")),
+        Some(subject("link")),
+    );
+    opened.await.unwrap();
+    let read = async |tenant: &str, before, limit| {
+        let deeds = accounts.audit_of(tenant.to_owned(), before, limit);
+        deeds.await.unwrap()
+    };
+    let words = |deeds: &[Deed]| deeds.iter().map(|it| it.deed.clone()).collect::<Vec<_>>();
+    let newest = read("home", None, 2).await;
+    assert_eq!(words(&newest), ["open link", "fail to sign in"]);
+    assert_eq!(newest[0].doc, Some(("notes".to_owned(), "plan".to_owned())));
+    let older = read("home", Some(newest[1].number), 10).await;
+    assert_eq!(words(&older), ["create", "make account"]);
+    assert_eq!(words(&read("acme", None, 10).await), ["sign out"]);
 }
 
 async fn session(accounts: &dyn Accounts) {
@@ -353,20 +583,15 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
-    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    own(accounts, "plan", "ann").await;
     let mut bob = who("bob", "home");
     assert_eq!(role(accounts, &bob, doc("plan")).await, None);
     assert_eq!(role(accounts, &bob, doc("no such")).await, None);
-    let given = accounts.set_role(
-        doc("plan"),
-        subject("bob"),
-        Some(Role::Viewer),
-        subject("ann"),
-    );
-    assert!(given.await.unwrap());
+    let given = accounts.set_role(doc("plan"), subject("bob"), Some(Role::Viewer), boss());
+    assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Viewer));
-    let made = accounts.add_link(link("l", Role::Editor, 5), subject("ann"));
-    made.await.unwrap();
+    let made = accounts.add_link(link("l", Role::Editor, 5), boss());
+    assert_eq!(made.await.unwrap(), Ok(()));
     bob.links.push(subject("l"));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Editor));
     bob.links.clear();
@@ -380,8 +605,8 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
         role(accounts, &bob, doc("other")).await,
         Some(Role::Commenter)
     );
-    let taken = accounts.set_role(doc("plan"), subject("bob"), None, subject("ann"));
-    assert!(taken.await.unwrap());
+    let taken = accounts.set_role(doc("plan"), subject("bob"), None, boss());
+    assert_eq!(taken.await.unwrap(), Ok(()));
     let tenant = accounts.set_tenant_role(subject("bob"), None, subject("ann"));
     assert!(tenant.await.unwrap());
     assert_eq!(role(accounts, &bob, doc("plan")).await, None);
@@ -399,13 +624,8 @@ async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
     );
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
     // Not even where somebody gave her a role by mistake.
-    let given = accounts.set_role(
-        ours.clone(),
-        subject("eve"),
-        Some(Role::Editor),
-        subject("ann"),
-    );
-    assert!(given.await.unwrap());
+    let given = accounts.set_role(ours.clone(), subject("eve"), Some(Role::Editor), boss());
+    assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
     // And not by saying that she belongs elsewhere.
     assert_eq!(role(accounts, &who("eve", "home"), theirs).await, None);
@@ -415,9 +635,9 @@ async fn a_document_is_owned_by_who_was_first(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
-    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
-    assert!(!accounts.own(doc("plan"), subject("bob")).await.unwrap());
-    assert!(!accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    own(accounts, "plan", "ann").await;
+    assert_eq!(try_own(accounts, "plan", "bob").await, Owned::Known);
+    assert_eq!(try_own(accounts, "plan", "ann").await, Owned::Known);
     assert_eq!(
         role(accounts, &who("ann", "home"), doc("plan")).await,
         Some(Role::Owner)
@@ -429,7 +649,7 @@ async fn a_document_that_has_a_log_is_nobodys_to_take(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     create(kept.store(), &doc("old")).await;
-    assert!(!accounts.own(doc("old"), subject("ann")).await.unwrap());
+    assert_eq!(try_own(accounts, "old", "ann").await, Owned::Known);
     assert_eq!(role(accounts, &who("ann", "home"), doc("old")).await, None);
 }
 
@@ -437,11 +657,11 @@ async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
-    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
-    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, subject("ann"));
-    assert!(!demoted.await.unwrap());
-    let handed = accounts.transfer(doc("plan"), subject("bob"), subject("ann"));
-    handed.await.unwrap();
+    own(accounts, "plan", "ann").await;
+    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, boss());
+    assert_eq!(demoted.await.unwrap(), Err(NotShared::OwnerStays));
+    let handed = accounts.transfer(doc("plan"), subject("bob"), boss());
+    assert_eq!(handed.await.unwrap(), Ok(()));
     let holders = accounts.holders(doc("plan")).await.unwrap();
     let named = |at: usize| (holders[at].subject.0.as_str(), holders[at].role);
     assert_eq!(
@@ -456,8 +676,8 @@ async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
 
 async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
     let accounts = kept.accounts();
-    let made = accounts.add_link(link("l", Role::Owner, 5), subject("ann"));
-    made.await.unwrap();
+    let made = accounts.add_link(link("l", Role::Owner, 5), boss());
+    assert_eq!(made.await.unwrap(), Ok(()));
     let found = accounts.link_by_secret(hash(5)).await.unwrap().unwrap();
     // A link makes nobody an owner.
     assert_eq!((found.id, found.role), (subject("l"), Role::Editor));
@@ -467,10 +687,10 @@ async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
         Some(Role::Editor)
     );
     assert_eq!(role(accounts, &guest("l"), doc("other")).await, None);
-    let elsewhere = accounts.end_link(doc("other"), subject("l"), subject("ann"));
-    assert!(!elsewhere.await.unwrap());
-    let ended = accounts.end_link(doc("plan"), subject("l"), subject("ann"));
-    assert!(ended.await.unwrap());
+    let elsewhere = accounts.end_link(doc("other"), subject("l"), boss());
+    assert_eq!(elsewhere.await.unwrap(), Err(NotShared::NoLink));
+    let ended = accounts.end_link(doc("plan"), subject("l"), boss());
+    assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &guest("l"), doc("plan")).await, None);
     assert_eq!(accounts.links(doc("plan")).await.unwrap(), []);
 }
@@ -485,8 +705,8 @@ async fn a_link_expires(kept: impl Factory) {
         lasts: Some(DAY),
         ..link("new", Role::Viewer, 6)
     };
-    accounts.add_link(expired, subject("ann")).await.unwrap();
-    accounts.add_link(lasting, subject("ann")).await.unwrap();
+    assert_eq!(accounts.add_link(expired, boss()).await.unwrap(), Ok(()));
+    assert_eq!(accounts.add_link(lasting, boss()).await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &guest("old"), doc("plan")).await, None);
     assert_eq!(accounts.link_by_secret(hash(5)).await.unwrap(), None);
     let right = accounts
@@ -509,17 +729,12 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     for id in ["one", "two"] {
-        assert!(accounts.own(doc(id), subject("ann")).await.unwrap());
+        own(accounts, id, "ann").await;
         create(kept.store(), &doc(id)).await;
     }
     create(kept.store(), &doc("nobodys")).await;
-    let given = accounts.set_role(
-        doc("two"),
-        subject("bob"),
-        Some(Role::Viewer),
-        subject("ann"),
-    );
-    assert!(given.await.unwrap());
+    let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss());
+    assert_eq!(given.await.unwrap(), Ok(()));
     let list = async |who: Who| -> Vec<String> {
         let query = ListQuery {
             collection: Name::parse("notes").unwrap(),
@@ -545,8 +760,8 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
     let accounts = kept.accounts();
     assert_eq!(accounts.last_revocation().await.unwrap(), 0);
     for name in ["ann", "bob", "eve"] {
-        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), subject("x"));
-        assert!(set.await.unwrap());
+        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), boss());
+        assert_eq!(set.await.unwrap(), Ok(()));
     }
     let all = accounts.revocations(0).await.unwrap();
     let names: Vec<_> = all.iter().map(|it| it.subject.0.as_str()).collect();
@@ -561,18 +776,18 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
 
 async fn deeds_are_kept(kept: impl Factory) {
     let accounts = kept.accounts();
-    assert!(accounts.own(doc("plan"), subject("ann")).await.unwrap());
+    own(accounts, "plan", "ann").await;
     let set = accounts.set_role(
         doc("plan"),
         subject("bob"),
         Some(Role::Editor),
-        subject("ann"),
+        who("ann", "home"),
     );
-    assert!(set.await.unwrap());
-    let made = accounts.add_link(link("l", Role::Viewer, 1), subject("ann"));
-    made.await.unwrap();
-    let handed = accounts.transfer(doc("plan"), subject("bob"), subject("ann"));
-    handed.await.unwrap();
+    assert_eq!(set.await.unwrap(), Ok(()));
+    let made = accounts.add_link(link("l", Role::Viewer, 1), who("ann", "home"));
+    assert_eq!(made.await.unwrap(), Ok(()));
+    let handed = accounts.transfer(doc("plan"), subject("bob"), who("ann", "home"));
+    assert_eq!(handed.await.unwrap(), Ok(()));
     let deeds = accounts.audit(doc("plan"), 3).await.unwrap();
     let told: Vec<_> = deeds
         .iter()
@@ -603,8 +818,8 @@ async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
     assert_eq!(accounts.user_by_login(odd.to_owned()).await.unwrap(), None);
     assert_eq!(accounts.user(subject(odd)).await.unwrap(), None);
     assert_eq!(role(accounts, &who(odd, "home"), doc("plan")).await, None);
-    let ended = accounts.end_link(doc("plan"), subject(odd), subject("ann"));
-    assert!(!ended.await.unwrap());
+    let ended = accounts.end_link(doc("plan"), subject(odd), boss());
+    assert_eq!(ended.await.unwrap(), Err(NotShared::NoLink));
 }
 
 /// Many people ask for what only one of them can have.
@@ -624,13 +839,13 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
         .filter(|it| matches!(it, Ok(Err(NotAdded::NotFirst))));
     assert_eq!(refused.count(), names.len() - 1, "{firsts:?}");
 
-    let owned = join_all(names.map(|name| accounts.own(doc("plan"), subject(name)))).await;
-    let owners = owned.iter().filter(|it| matches!(it, Ok(true)));
+    let owned = join_all(names.map(|name| accounts.own(doc("plan"), subject(name), None))).await;
+    let owners = owned.iter().filter(|it| matches!(it, Ok(Owned::Now)));
     assert_eq!(owners.count(), 1, "{owned:?}");
     for _ in 0..10 {
-        let hand = |name| accounts.transfer(doc("plan"), subject(name), subject("x"));
+        let hand = |name| accounts.transfer(doc("plan"), subject(name), boss());
         for handed in join_all(names.map(hand)).await {
-            handed.unwrap();
+            assert_eq!(handed.unwrap(), Ok(()));
         }
     }
     let holders = accounts.holders(doc("plan")).await.unwrap();
@@ -642,11 +857,14 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
 
     let invitation = Invitation {
         code: hash(1),
+        id: subject("invitation"),
         tenant: "home".to_owned(),
         role: None,
         lasts: DAY,
     };
-    accounts.invite(invitation, subject("x")).await.unwrap();
+    let users = accounts.users_of("home".to_owned(), String::new(), 10);
+    let boss = users.await.unwrap()[0].id.clone();
+    accounts.invite(invitation, boss).await.unwrap();
     let invited = ["kim", "lee", "max"]
         .map(|name| accounts.add_user(new_user(name, "home"), Admission::Invited(hash(1))));
     let invited = join_all(invited).await;
@@ -715,8 +933,8 @@ async fn no_revocation_is_overtaken() {
             for at in 0..each {
                 let plan = doc(&format!("plan{writer}"));
                 let name = subject(&format!("{writer} {at}"));
-                let set = accounts.set_role(plan, name, Some(Role::Viewer), subject("x"));
-                assert!(set.await.unwrap());
+                let set = accounts.set_role(plan, name, Some(Role::Viewer), boss());
+                assert_eq!(set.await.unwrap(), Ok(()));
             }
         }
     };

@@ -9,21 +9,19 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::backoff::{Backoff, Guesser, network};
-use super::host::{Host, KeyError};
+use super::host::{Claims, Host, KeyError};
+use super::meter::Meters;
 use super::origin;
-use super::password::{Passwords, TooMany};
+use super::password::{Passwords, Purpose, TooMany};
 use super::person::Person;
 use super::seal::{Seal, hashed, random_text};
 use super::settings::{AuthSettings, Mode, Registration};
 use super::watch::{Watch, Watchers};
 use crate::id::DocId;
 use crate::store::{
-    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, REVOCATIONS_PAGE,
-    Renewal, Right, Role, SessionKey, StoreError, Subject,
+    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, Owned,
+    REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, Who,
 };
-
-/// How long an access token is good, and a session that is not renewed.
-pub const ACCESS_LASTS: Duration = Duration::from_mins(10);
 
 /// How long somebody stays signed in, renewed or not.
 pub const SESSION_LASTS: Duration = Duration::from_hours(30 * 24);
@@ -32,7 +30,10 @@ pub const SESSION_LASTS: Duration = Duration::from_hours(30 * 24);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often revocations of other nodes are read.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long somebody who is let may choose a new password.
+const RESET_LASTS: Duration = Duration::from_hours(24);
 
 /// How long an invitation can be used.
 const INVITATION_LASTS: Duration = Duration::from_hours(7 * 24);
@@ -57,6 +58,7 @@ pub struct Door {
     passwords: Passwords,
     backoff: Mutex<Backoff>,
     watchers: Arc<Watchers>,
+    meters: Meters,
     /// Rights were changed on this node: not to be waited for.
     changed: Notify,
     started: Instant,
@@ -87,7 +89,7 @@ pub struct Credentials {
 /// What signs somebody in.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// Good for [`ACCESS_LASTS`].
+    /// Good for [`Door::access_lasts`].
     pub access: String,
     /// Good once; none where another tab has the next one.
     pub refresh: Option<String>,
@@ -137,6 +139,7 @@ impl Door {
             Mode::Open | Mode::Accounts => None,
         };
         Ok(Arc::new(Self {
+            meters: Meters::new(settings.tenant_mib_max << 20),
             settings,
             accounts,
             host,
@@ -161,16 +164,31 @@ impl Door {
         self.settings.registration
     }
 
+    /// How long an access token is good, and a session that is not renewed.
+    #[must_use]
+    pub fn access_lasts(&self) -> Duration {
+        Duration::from_secs(self.settings.access_seconds)
+    }
+
     /// Whether a proxy says the clients' addresses.
     #[must_use]
     pub fn is_behind_proxy(&self) -> bool {
         self.settings.behind_proxy
     }
 
-    /// Whether a page of `origin` may act for its user. In open mode there is nothing it could take.
+    /// Whether a page of `origin` may act for its user; in open mode, for whoever's machine it runs on.
     #[must_use]
     pub fn may_act(&self, origin: Option<&str>, host: &str, is_tls: bool) -> bool {
-        self.mode() == Mode::Open || origin::may_act(origin, host, is_tls, &self.settings.origins)
+        origin::may_act(origin, host, is_tls, &self.settings.origins)
+    }
+
+    /// Whether a request that was sent to `host`, and came in at the address `to`, may have been sent to us. Where
+    /// everybody is let in who is on this machine, another site's page must not come in by a name that it points here.
+    #[must_use]
+    pub fn is_for_us(&self, host: Option<&str>, to: IpAddr) -> bool {
+        self.mode() != Mode::Open
+            || !to.is_loopback()
+            || host.is_none_or(|host| origin::is_here(host, &self.settings.origins))
     }
 
     /// Where people are kept.
@@ -202,20 +220,44 @@ impl Door {
                 Some(key) => {
                     let live = self.accounts().session(key.clone()).await?;
                     // A session that nobody has renewed is not over, but cannot be used until somebody does.
-                    live.filter(|live| live.age < ACCESS_LASTS)
-                        .map(|live| Person::user(key, live, links(), ACCESS_LASTS))
+                    let lasts = self.access_lasts();
+                    live.filter(|live| live.age < lasts)
+                        .map(|live| Person::user(key, live, links(), lasts))
                 }
             },
             Mode::Tokens => {
                 let host = self.host.as_ref().filter(|_| !access.is_empty());
-                host.and_then(|host| host.claims(access))
-                    .and_then(|claims| Person::vouched(claims, links()))
+                match host.and_then(|host| host.claims(access)) {
+                    None => None,
+                    Some(claims) => self.vouched(claims, links()).await?,
+                }
             }
         };
         Ok(found.or_else(|| {
             let links = links();
             (!links.is_empty()).then(|| Person::guest(guest, links))
         }))
+    }
+
+    /// Whoever another application vouches for, unless the tokens that it has issued for them until then were ended.
+    async fn vouched(
+        &self,
+        claims: Claims,
+        links: Vec<Subject>,
+    ) -> Result<Option<Person>, StoreError> {
+        let issued_at = claims.iat.unwrap_or(0);
+        // What has run out by our own clock opens no page either: its socket would be closed at once.
+        let person = Person::vouched(claims, links);
+        let Some(person) = person.filter(|person| person.lasts != Some(Duration::ZERO)) else {
+            return Ok(None);
+        };
+        let ended = match person.user_id() {
+            None => None,
+            Some(user) => self.accounts().tokens_ended(user.clone()).await?,
+        };
+        Ok(ended
+            .is_none_or(|until| issued_at > until)
+            .then_some(person))
     }
 
     /// Looks again at somebody who has come in: how much longer they may be believed; none: no longer.
@@ -226,7 +268,7 @@ impl Door {
         match (&person.session, person.until) {
             (Some(key), _) => {
                 let live = self.accounts().session(key.clone()).await?;
-                let lasts = live.and_then(|live| ACCESS_LASTS.checked_sub(live.age));
+                let lasts = live.and_then(|live| self.access_lasts().checked_sub(live.age));
                 Ok(lasts.filter(|lasts| !lasts.is_zero()))
             }
             // A token says once and for all how long it holds.
@@ -270,17 +312,23 @@ impl Door {
         Ok(rights[0].role)
     }
 
-    /// Makes a document that nobody knows somebody's own; `false`: they may not, or somebody knows it.
+    /// Makes a document that nobody knows somebody's own, if they may.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn own(&self, person: &Person, doc: &DocId) -> Result<bool, StoreError> {
-        match person.user_id() {
-            Some(user) if person.may_create(doc) => {
-                self.accounts().own(doc.clone(), user.clone()).await
-            }
-            _ => Ok(false),
-        }
+    pub async fn own(&self, person: &Person, doc: &DocId) -> Result<Owned, StoreError> {
+        let Some(user) = person.user_id().filter(|_| person.may_create(doc)) else {
+            return Ok(Owned::Known);
+        };
+        let most = self.settings.tenant_documents_max;
+        let most = (most > 0).then_some(most);
+        self.accounts().own(doc.clone(), user.clone(), most).await
+    }
+
+    /// Counts bytes that somebody wants to add to what a tenant keeps; `false`: the tenant keeps as much as it may.
+    #[must_use]
+    pub fn may_add(&self, tenant: &str, bytes: usize) -> bool {
+        self.meters.may_add(tenant, bytes as u64)
     }
 
     /// How often sockets were told of revocations: see [`Watchers::told`].
@@ -317,11 +365,13 @@ impl Door {
         if self.mode() == Mode::Open {
             return std::future::pending().await;
         }
-        tokio::join!(self.keep_watch(known), async {
+        let keys = async {
             if let Some(host) = &self.host {
                 host.keep_fresh().await;
             }
-        });
+        };
+        let bytes = self.meters.keep(self.accounts());
+        tokio::join!(self.keep_watch(known), keys, bytes);
     }
 
     async fn keep_watch(&self, mut known: u64) {
@@ -363,22 +413,30 @@ impl Door {
         code: Option<&str>,
         from: IpAddr,
     ) -> Result<Tokens, Denied> {
+        const NOT_INVITED: Denied = Denied::Wrong("accounts are made by invitation here");
         let login = clean_login(login)?;
         let name = clean_name(name)?;
         check_password(password)?;
         self.attempt(&Guesser::Address(network(from)))?;
         let admission = match code {
+            // Before a password is hashed for it, and before anything is said of the login.
+            Some(code) if !self.accounts().is_invited(hashed(code)).await? => {
+                return Err(NOT_INVITED);
+            }
             Some(code) => Admission::Invited(hashed(code)),
             None if !self.accounts().any_user().await? => Admission::First,
             None if self.registration() == Registration::Open => Admission::Open,
-            None => return Err(Denied::Wrong("accounts are made by invitation here")),
+            None => return Err(NOT_INVITED),
         };
         let user = NewUser {
             id: Subject(random_text()),
             tenant: HOME.to_owned(),
             login,
             name,
-            password: self.passwords.hash(password.to_owned()).await?,
+            password: self
+                .passwords
+                .hash(Purpose::Account, password.to_owned())
+                .await?,
         };
         let id = user.id.clone();
         match self.accounts().add_user(user, admission).await? {
@@ -386,9 +444,7 @@ impl Door {
             Err(NotAdded::Taken) => Err(Denied::Unfit(
                 "somebody signs in by that name already".to_owned(),
             )),
-            Err(NotAdded::NotFirst | NotAdded::NotInvited) => {
-                Err(Denied::Wrong("accounts are made by invitation here"))
-            }
+            Err(NotAdded::NotFirst | NotAdded::NotInvited) => Err(NOT_INVITED),
         }
     }
 
@@ -417,11 +473,18 @@ impl Door {
         }
         let user = self.accounts().user_by_login(login).await?;
         let hash = user.as_ref().map(|user| user.password.clone());
-        let right = self.passwords.verify(password.to_owned(), hash).await?;
-        match user.filter(|_| right) {
-            Some(user) => {
+        let right = self
+            .passwords
+            .verify(Purpose::Account, password.to_owned(), hash)
+            .await?;
+        match user {
+            Some(user) if right && !user.disabled => {
                 self.succeeded(&guessers);
                 self.begin(user.id).await
+            }
+            Some(user) => {
+                self.note(user.id, "fail to sign in", None, None).await?;
+                Err(WRONG)
             }
             None => Err(WRONG),
         }
@@ -498,14 +561,17 @@ impl Door {
         let guesser = Guesser::At(network(from), format!("password {}", id.0));
         self.attempt(&guesser)?;
         let user = self.accounts().user(id.clone()).await?.ok_or(WRONG)?;
-        let verified = self
-            .passwords
-            .verify(present.to_owned(), Some(user.password));
+        let verified =
+            self.passwords
+                .verify(Purpose::Account, present.to_owned(), Some(user.password));
         if present.len() > PASSWORD_BYTES_MAX || !verified.await? {
             return Err(WRONG);
         }
         self.succeeded(&[guesser]);
-        let hash = self.passwords.hash(next.to_owned()).await?;
+        let hash = self
+            .passwords
+            .hash(Purpose::Account, next.to_owned())
+            .await?;
         let accounts = self.accounts();
         accounts
             .set_password(user.id, hash, person.session.clone())
@@ -541,15 +607,79 @@ impl Door {
         Ok(())
     }
 
+    /// Closes another user's account or opens it again.
+    ///
+    /// # Errors
+    /// When there is no such user or the store does not answer.
+    pub async fn set_disabled(
+        &self,
+        by: &Person,
+        login: &str,
+        disabled: bool,
+    ) -> Result<(), Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        self.accounts().set_disabled(user, disabled, by).await?;
+        self.rights_changed();
+        Ok(())
+    }
+
+    /// A code that lets another user choose a new password.
+    ///
+    /// # Errors
+    /// When there is no such user or the store does not answer.
+    pub async fn allow_reset(&self, by: &Person, login: &str) -> Result<String, Denied> {
+        let (by, user) = self.colleague(by, login).await?;
+        let code = random_text();
+        let reset = Reset {
+            code: hashed(&code),
+            user,
+            lasts: RESET_LASTS,
+        };
+        self.accounts().allow_reset(reset, by).await?;
+        Ok(code)
+    }
+
+    /// Chooses a new password by such a code, and signs in. All other sessions end.
+    ///
+    /// # Errors
+    /// When the code is good for nothing or the password will not do.
+    pub async fn reset_password(
+        &self,
+        code: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Tokens, Denied> {
+        const WRONG: Denied = Denied::Wrong("the link is good for nothing (any more)");
+        check_password(password)?;
+        let address = Guesser::Address(network(from));
+        self.attempt(&address)?;
+        let code = hashed(code);
+        if !self.accounts().may_reset(code).await? {
+            return Err(WRONG);
+        }
+        self.succeeded(&[address]);
+        let hash = self.passwords.hash(Purpose::Account, password.to_owned());
+        let reset = self.accounts().reset_password(code, hash.await?).await?;
+        self.rights_changed();
+        self.begin(reset.ok_or(WRONG)?).await
+    }
+
     /// Who asks, and another user of their tenant.
     async fn colleague(&self, by: &Person, login: &str) -> Result<(Subject, Subject), Denied> {
         const NOBODY: Denied = Denied::Wrong("nobody else here signs in by that name");
         let me = by.user_id().ok_or(NOBODY)?;
-        let found = self.accounts().user_by_login(clean_login(login)?).await?;
-        let found =
-            found.filter(|user| Some(user.tenant.as_str()) == by.tenant() && user.id != *me);
-        let user = found.ok_or(NOBODY)?;
-        Ok((me.clone(), user.id))
+        let tenant = by.tenant().ok_or(NOBODY)?;
+        let user = if self.mode() == Mode::Tokens {
+            // The application has the users; by whatever name it knows one, there is nobody else of that name.
+            Subject(format!("{tenant}:{login}"))
+        } else {
+            let found = self.accounts().user_by_login(clean_login(login)?).await?;
+            found.filter(|user| user.tenant == tenant).ok_or(NOBODY)?.id
+        };
+        if user == *me {
+            return Err(NOBODY);
+        }
+        Ok((me.clone(), user))
     }
 
     /// A code that lets somebody make an account in the tenant of `by`.
@@ -561,6 +691,7 @@ impl Door {
         let code = random_text();
         let invitation = Invitation {
             code: hashed(&code),
+            id: Subject(random_text()),
             tenant: by.tenant().unwrap_or(HOME).to_owned(),
             role,
             lasts: INVITATION_LASTS,
@@ -569,13 +700,13 @@ impl Door {
         Ok(code)
     }
 
-    /// Makes a share link: its secret, for the address.
+    /// Makes a share link: its secret, for the address; not where `by` does not own the document.
     ///
     /// # Errors
     /// When it is not made.
     pub async fn share(
         &self,
-        by: &Subject,
+        by: Who,
         doc: &DocId,
         role: Role,
         password: Option<&str>,
@@ -585,7 +716,11 @@ impl Door {
             None => None,
             Some(password) => {
                 check_password(password)?;
-                Some(self.passwords.hash(password.to_owned()).await?)
+                Some(
+                    self.passwords
+                        .hash(Purpose::Link, password.to_owned())
+                        .await?,
+                )
             }
         };
         let secret = random_text();
@@ -598,8 +733,10 @@ impl Door {
             lasts,
         };
         let id = link.id.clone();
-        self.accounts().add_link(link, by.clone()).await?;
-        Ok((id, secret))
+        match self.accounts().add_link(link, by).await? {
+            Ok(()) => Ok((id, secret)),
+            Err(_) => Err(Denied::Wrong("only the owner shares a document")),
+        }
     }
 
     /// Opens a share link: the document, and what to bring along from now on.
@@ -610,7 +747,7 @@ impl Door {
         &self,
         secret: &str,
         password: Option<&str>,
-        opened: Option<&str>,
+        brought: &Credentials,
         from: IpAddr,
     ) -> Result<(Link, String), Denied> {
         const WRONG: Denied = Denied::Wrong("the link does not open anything (any more)");
@@ -626,20 +763,38 @@ impl Door {
             };
             let guesser = Guesser::At(from, format!("link {}", link.id.0));
             self.attempt(&guesser)?;
-            let verified = self
-                .passwords
-                .verify(password.to_owned(), Some(hash.clone()));
+            let verified =
+                self.passwords
+                    .verify(Purpose::Link, password.to_owned(), Some(hash.clone()));
             if password.len() > PASSWORD_BYTES_MAX || !verified.await? {
                 return Err(Denied::Wrong("the password is not right"));
             }
             self.succeeded(&[guesser]);
         }
-        let mut links = self.seal.open_links(opened.unwrap_or_default());
+        // Who it was is of interest where they have an account; of a guest, that the link was opened.
+        let person = self.identify(brought).await?;
+        let user = person.as_ref().and_then(Person::user_id);
+        let actor = user.cloned().unwrap_or_else(|| link.id.clone());
+        self.note(actor, "open link", Some(&link.doc), Some(&link.id))
+            .await?;
+        let opened = brought.links.as_deref().unwrap_or_default();
+        let mut links = self.seal.open_links(opened);
         links.retain(|known| *known != link.id);
         links.insert(0, link.id.clone());
         links.truncate(LINKS_MAX);
         let token = self.seal.links(&links);
         Ok((link, token))
+    }
+
+    async fn note(
+        &self,
+        actor: Subject,
+        deed: &'static str,
+        doc: Option<&DocId>,
+        subject: Option<&Subject>,
+    ) -> Result<(), StoreError> {
+        let (doc, subject) = (doc.cloned(), subject.cloned());
+        self.accounts().note(actor, deed, doc, subject).await
     }
 
     async fn begin(&self, user: Subject) -> Result<Tokens, Denied> {
@@ -656,7 +811,7 @@ impl Door {
         Tokens {
             access: self
                 .seal
-                .access(key, now_seconds() + ACCESS_LASTS.as_secs()),
+                .access(key, now_seconds() + self.access_lasts().as_secs()),
             refresh,
         }
     }
@@ -729,6 +884,8 @@ fn now_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt, TryFutureExt};
+
     use super::*;
     use crate::auth::News;
     use crate::store::{SqliteSettings, SqliteStore};
@@ -760,11 +917,12 @@ mod tests {
         let by = person.user_id().unwrap().clone();
         let doc = DocId::parse("notes", "plan").unwrap();
         let key = person.session.clone().unwrap();
+        let who = person.who.clone().unwrap();
         for (what, news) in [
-            (store.transfer(doc, by.clone(), by), News::Changed),
-            (store.end_session(key), News::Ended),
+            (store.transfer(doc, by, who).boxed(), News::Changed),
+            (store.end_session(key).map_ok(Ok).boxed(), News::Ended),
         ] {
-            what.await.unwrap();
+            assert_eq!(what.await.unwrap(), Ok(()));
             let told = timeout(Duration::from_secs(5), watch.told());
             told.await.expect("it is told in time");
             assert_eq!(watch.take(), Some(news));

@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::origin;
 use super::settings::AuthSettings;
 
 /// What a token says of its bearer.
@@ -32,6 +33,9 @@ pub(super) struct Claims {
     pub(super) documents: BTreeMap<String, String>,
     /// When it expires, in seconds since 1970.
     pub(super) exp: u64,
+    /// When it was issued, in seconds since 1970.
+    #[serde(default)]
+    pub(super) iat: Option<u64>,
 }
 
 impl Claims {
@@ -53,6 +57,9 @@ pub enum KeyError {
     /// The file cannot be read.
     #[error("read the keys of tokens {0}: {1}")]
     File(String, std::io::Error),
+    /// Whoever is in between could give us keys of their own.
+    #[error("auth.token_keys {0}: keys are fetched by https, or by http from this machine")]
+    Plain(String),
     /// The address does not answer with keys.
     #[error("fetch the keys of tokens {0}: {1}")]
     Fetch(String, String),
@@ -85,9 +92,13 @@ struct Key {
     key: DecodingKey,
 }
 
-/// How often the keys are fetched anew, at least and at most.
+/// How often the keys are fetched anew: at least, at most, and while there are none.
 const FETCH_INTERVAL: Duration = Duration::from_mins(10);
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
+const FETCH_FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a file of keys is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far the application's clock may be off.
 const LEEWAY_SECONDS: u64 = 60;
@@ -96,7 +107,8 @@ const LEEWAY_SECONDS: u64 = 60;
 const KEYS_BYTES_MAX: u64 = 1 << 20;
 
 impl Host {
-    /// Reads or fetches the keys that the settings name. Blocks.
+    /// Reads the keys that the settings name, or fetches them: where their address does not answer, nobody comes in until
+    /// it does. Blocks.
     pub(super) fn open(settings: &AuthSettings) -> Result<Self, KeyError> {
         let (source, keys) = if let Some(secret) = secret(settings) {
             let key = Key {
@@ -105,17 +117,19 @@ impl Host {
                 key: DecodingKey::from_secret(secret),
             };
             (Source::Secret, vec![key])
-        } else if settings.token_keys.starts_with("http") {
+        } else if settings.token_keys.contains("://") {
             let address = settings.token_keys.clone();
-            let keys = fetch(&address)?;
+            check_address(&address)?;
+            let keys = fetch(&address).unwrap_or_else(|error| {
+                tracing::error!(%error, "nobody comes in until there are keys");
+                Vec::new()
+            });
             (Source::Address(address), keys)
         } else if settings.token_keys.is_empty() {
             return Err(KeyError::None);
         } else {
             let file = settings.token_keys.clone();
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| KeyError::File(file.clone(), error))?;
-            let keys = parse(&text, &file)?;
+            let keys = read(&file)?;
             (Source::File(file), keys)
         };
         let said = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -167,22 +181,55 @@ impl Host {
         rules
     }
 
-    /// Fetches the keys anew, now and then and when one is missing. Never ends.
+    /// Takes new keys. Never ends.
     pub(super) async fn keep_fresh(&self) {
-        let Source::Address(address) = &self.source else {
-            return std::future::pending().await;
-        };
+        match &self.source {
+            Source::Secret => std::future::pending().await,
+            Source::File(file) => self.keep_read(file).await,
+            Source::Address(address) => self.keep_fetched(address).await,
+        }
+    }
+
+    /// Reads the file anew when it changes.
+    async fn keep_read(&self, file: &str) {
+        let changed_at = || std::fs::metadata(file).and_then(|it| it.modified()).ok();
+        let mut seen = changed_at();
         loop {
-            let next = Instant::now() + FETCH_PAUSE;
-            // Woken or not: both are a reason.
-            let _ = timeout(FETCH_INTERVAL, self.missing.notified()).await;
-            sleep_until(next).await;
-            let address = address.clone();
-            match tokio::task::spawn_blocking(move || fetch(&address)).await {
-                Ok(Ok(keys)) => self.keys.store(keys.into()),
-                Ok(Err(error)) => tracing::warn!(%error, "the keys of tokens stay as they are"),
-                Err(_) => sleep(FETCH_PAUSE).await,
+            sleep(LOOK_INTERVAL).await;
+            let now = changed_at();
+            if now != seen {
+                seen = now;
+                self.take(read(file));
             }
+        }
+    }
+
+    /// Fetches the keys anew, now and then and when one is missing.
+    async fn keep_fetched(&self, address: &str) {
+        loop {
+            let pause = if self.keys.load().is_empty() {
+                FETCH_FIRST_PAUSE
+            } else {
+                FETCH_PAUSE
+            };
+            let next = Instant::now() + pause;
+            if !self.keys.load().is_empty() {
+                // Woken or not: both are a reason.
+                let _ = timeout(FETCH_INTERVAL, self.missing.notified()).await;
+            }
+            sleep_until(next).await;
+            let address = address.to_owned();
+            let fetched = tokio::task::spawn_blocking(move || fetch(&address)).await;
+            if let Ok(fetched) = fetched {
+                self.take(fetched);
+            }
+        }
+    }
+
+    fn take(&self, keys: Result<Vec<Key>, KeyError>) {
+        match keys {
+            Ok(keys) => self.keys.store(keys.into()),
+            Err(error) => tracing::error!(%error, "the keys of tokens stay as they are"),
         }
     }
 }
@@ -205,9 +252,30 @@ fn secret(settings: &AuthSettings) -> Option<&[u8]> {
     (secret.len() >= SECRET_BYTES_MIN).then_some(secret)
 }
 
+/// Keys that come without TLS from another machine are whoever's is in between.
+fn check_address(address: &str) -> Result<(), KeyError> {
+    let plain = || {
+        let rest = address.strip_prefix("http://")?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        (!host.contains('@') && origin::is_loopback(host)).then_some(())
+    };
+    if address.starts_with("https://") || plain().is_some() {
+        return Ok(());
+    }
+    Err(KeyError::Plain(address.to_owned()))
+}
+
+fn read(file: &str) -> Result<Vec<Key>, KeyError> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| KeyError::File(file.to_owned(), error))?;
+    parse(&text, file)
+}
+
 fn fetch(address: &str) -> Result<Vec<Key>, KeyError> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(5)))
+        // Who else could answer for that address is not whom the settings name.
+        .max_redirects(0)
         .build()
         .into();
     let error = |error: ureq::Error| KeyError::Fetch(address.to_owned(), error.to_string());
@@ -265,6 +333,8 @@ fn of_pem(pem: &[u8]) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::json;
 
@@ -363,6 +433,211 @@ mod tests {
         let public = EncodingKey::from_secret(pair.public_key_pem().as_bytes());
         let confused = token(Algorithm::HS256, &claims, &public);
         assert!(host.claims(&confused).is_none());
+    }
+
+    /// A pair of keys, and the public one as a set has it.
+    struct Pair {
+        id: &'static str,
+        algorithm: Algorithm,
+        private: EncodingKey,
+        public: serde_json::Value,
+    }
+
+    impl Pair {
+        fn token(&self) -> String {
+            let mut header = Header::new(self.algorithm);
+            header.kid = Some(self.id.to_owned());
+            let claims = json!({ "sub": "7", "exp": in_seconds(60) });
+            jsonwebtoken::encode(&header, &claims, &self.private).unwrap()
+        }
+    }
+
+    fn es256(id: &'static str) -> Pair {
+        use rcgen::PublicKeyData;
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        // An uncompressed point: a byte, x, y.
+        let point = pair.der_bytes().to_owned();
+        let coordinate = |from: usize| URL_SAFE_NO_PAD.encode(&point[from..from + 32]);
+        Pair {
+            id,
+            algorithm: Algorithm::ES256,
+            private: EncodingKey::from_ec_der(&pair.serialize_der()),
+            public: json!({
+                "kty": "EC", "crv": "P-256", "kid": id, "x": coordinate(1), "y": coordinate(33),
+            }),
+        }
+    }
+
+    /// Made for this test: `openssl genrsa -traditional 2048`.
+    fn rs256(id: &'static str) -> Pair {
+        let (pem, modulus) = (include_str!("host/rsa.pem"), include_str!("host/rsa.txt"));
+        Pair {
+            id,
+            algorithm: Algorithm::RS256,
+            private: EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(),
+            public: json!({ "kty": "RSA", "kid": id, "e": "AQAB", "n": modulus.trim() }),
+        }
+    }
+
+    /// Serves a set of keys, or an answer of another kind, on this machine.
+    #[derive(Clone, Default)]
+    struct Site {
+        answer: std::sync::Arc<std::sync::Mutex<String>>,
+        asked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Site {
+        fn set(&self, keys: &[&Pair]) {
+            let keys: Vec<_> = keys.iter().map(|pair| &pair.public).collect();
+            let body = json!({ "keys": keys }).to_string();
+            let length = body.len();
+            self.say(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
+            ));
+        }
+
+        fn say(&self, answer: String) {
+            *self.answer.lock().unwrap() = answer;
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(std::sync::atomic::Ordering::SeqCst)
+        }
+
+        /// Begins to serve; the address.
+        fn open(&self, listener: std::net::TcpListener) -> String {
+            use std::io::{Read, Write};
+            let site = self.clone();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let _ = stream.read(&mut [0; 4_096]);
+                    site.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let answer = site.answer.lock().unwrap().clone();
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            });
+            format!("http://{address}/keys")
+        }
+    }
+
+    fn fetching(address: &str) -> Host {
+        host(|settings| {
+            settings.token_secret = Secret::default();
+            settings.token_keys = address.to_owned();
+        })
+    }
+
+    fn knows(host: &Host, pair: &Pair) -> bool {
+        host.claims(&pair.token()).is_some()
+    }
+
+    /// Waits until a token holds, while time runs as fast as it may.
+    async fn comes_to_know(host: &Host, pair: &Pair) {
+        let fetched = async {
+            while !knows(host, pair) {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! {
+            () = host.keep_fresh() => {}
+            () = fetched => {}
+            () = tokio::time::sleep(FETCH_INTERVAL) => panic!("it never does"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_fetched_and_new_ones_soon() {
+        let site = Site::default();
+        let (old, new, rsa) = (es256("old"), es256("new"), rs256("rsa"));
+        site.set(&[&old, &rsa]);
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let host = fetching(&site.open(listener));
+        assert!(knows(&host, &old) && knows(&host, &rsa) && !knows(&host, &new));
+        // The same name makes it no other key.
+        assert!(!knows(&host, &es256("old")));
+        site.set(&[&new]);
+        comes_to_know(&host, &new).await;
+        assert!(!knows(&host, &old));
+        // However many tokens name keys that are not there, they are asked for at most every so often.
+        let before = site.asked();
+        let begun = Instant::now();
+        let flood = async {
+            while begun.elapsed() < FETCH_PAUSE * 5 {
+                assert!(!knows(&host, &old));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = host.keep_fresh() => {}
+            () = flood => {}
+        }
+        assert!(site.asked() - before <= 5, "{}", site.asked() - before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_that_is_away_at_the_start_is_asked_again() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let host = fetching(&format!("http://{address}/keys"));
+        let (site, pair) = (Site::default(), es256("a"));
+        assert!(!knows(&host, &pair));
+        site.set(&[&pair]);
+        site.open(std::net::TcpListener::bind(address).unwrap());
+        comes_to_know(&host, &pair).await;
+    }
+
+    #[test]
+    fn keys_come_from_where_they_are_said_to_be() {
+        let (site, other, pair) = (Site::default(), Site::default(), es256("a"));
+        other.set(&[&pair]);
+        let listen = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let elsewhere = other.open(listen());
+        site.say(format!(
+            "HTTP/1.1 302 Found\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert!(!knows(&fetching(&site.open(listen())), &pair));
+        assert_eq!(other.asked(), 0);
+        assert!(knows(&fetching(&elsewhere), &pair));
+        for address in [
+            "http://keys.example.org/",
+            "http://127.0.0.1@keys.example.org/",
+            "http://localhost.example.org/",
+            "ftp://keys.example.org/",
+        ] {
+            let settings = AuthSettings {
+                token_keys: address.to_owned(),
+                ..AuthSettings::default()
+            };
+            let error = Host::open(&settings).unwrap_err().to_string();
+            assert!(error.contains("by https"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_read_again_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        let (old, new) = (es256("old"), es256("new"));
+        let write = |pair: &Pair| std::fs::write(&file, pair.public.to_string()).unwrap();
+        write(&old);
+        let host = fetching(&file.display().to_string());
+        assert!(knows(&host, &old));
+        let changes = async {
+            tokio::time::sleep(LOOK_INTERVAL / 2).await;
+            write(&new);
+            let later = SystemTime::now() + Duration::from_secs(2);
+            let changed = std::fs::File::options().append(true).open(&file).unwrap();
+            changed.set_modified(later).unwrap();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = comes_to_know(&host, &new) => {}
+            () = changes => {}
+        }
+        assert!(!knows(&host, &old));
     }
 
     #[test]

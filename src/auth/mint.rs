@@ -28,7 +28,7 @@ impl Mint {
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
         Self {
-            key: Hmac::new_from_slice(secret).expect("a MAC takes a key of any length"),
+            key: derived(secret, "clients' ids"),
         }
     }
 
@@ -64,6 +64,14 @@ impl Mint {
         mac.update(user.as_str().as_bytes());
         mac
     }
+}
+
+/// A key for one purpose: what is made with it says nothing to who looks with that of another.
+pub(super) fn derived(secret: &[u8; 32], purpose: &str) -> Hmac<Sha256> {
+    let new = |key: &[u8]| Hmac::new_from_slice(key).expect("a MAC takes a key of any length");
+    let mut mac: Hmac<Sha256> = new(secret);
+    mac.update(purpose.as_bytes());
+    new(&mac.finalize().into_bytes())
 }
 
 impl std::fmt::Debug for Mint {

@@ -4,6 +4,7 @@
 mod backoff;
 mod door;
 mod host;
+mod meter;
 mod mint;
 mod origin;
 mod password;
@@ -13,9 +14,7 @@ mod settings;
 mod watch;
 
 pub use backoff::network;
-pub use door::{
-    ACCESS_LASTS, Credentials, Denied, Door, DoorError, PASSWORD_CHARS_MIN, SESSION_LASTS, Tokens,
-};
+pub use door::{Credentials, Denied, Door, DoorError, PASSWORD_CHARS_MIN, SESSION_LASTS, Tokens};
 pub use host::KeyError;
 pub use mint::{Mint, NONCE_BYTES};
 pub use person::{Known, Person, is_name};

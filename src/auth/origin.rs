@@ -1,5 +1,7 @@
 //! Which pages may speak for their user: browsers send cookies along, whoever wrote the page.
 
+use std::net::IpAddr;
+
 /// Whether a request from a page of `origin` may act for the user: the page is ours, or named in `allowed`.
 ///
 /// Without an origin it is no page that asks. `host` is what the request says it was sent to.
@@ -16,9 +18,68 @@ pub(super) fn may_act(origin: Option<&str>, host: &str, is_tls: bool, allowed: &
     }
 }
 
+/// Whether `host` is a name that only this machine has, an address, or named in `allowed`: none that somebody else can
+/// point here.
+pub(super) fn is_here(host: &str, allowed: &[String]) -> bool {
+    let name = without_port(host).to_ascii_lowercase();
+    let is_local = name == "localhost" || name.ends_with(".localhost");
+    is_local || address(host).is_some() || allowed.iter().any(|one| is_page_of(one, host))
+}
+
+/// Whether `host` is this machine, whatever any directory of names says.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let named = without_port(host).eq_ignore_ascii_case("localhost");
+    named || address(host).is_some_and(|address| address.is_loopback())
+}
+
+fn is_page_of(origin: &str, host: &str) -> bool {
+    origin
+        .split_once("://")
+        .is_some_and(|(_, name)| name == host)
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    let name = without_port(host);
+    let long = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    long.unwrap_or(name).parse().ok()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // An address of IPv6 has colons of its own, within brackets.
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_others_can_point_here_is_not_ours() {
+        let allowed = ["https://desk.example.org".to_owned()];
+        for (host, is_ours) in [
+            ("127.0.0.1:8080", true),
+            ("127.0.0.1", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("192.0.2.7:80", true),
+            ("localhost:8080", true),
+            ("Localhost", true),
+            ("desk.localhost:1", true),
+            ("desk.example.org", true),
+            ("evil.example:8080", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example:8080", false),
+            ("evil.example:8080]", false),
+            ("", false),
+        ] {
+            assert_eq!(is_here(host, &allowed), is_ours, "{host}");
+        }
+    }
 
     #[test]
     fn only_our_pages_and_those_named_may_act() {

@@ -139,6 +139,23 @@ impl Person {
         })
     }
 
+    /// Somebody of a tenant, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_tenant(name: &str, tenant: &str) -> Self {
+        let mut person = Self::guest(None, Vec::new());
+        if let Some(who) = &mut person.who {
+            who.user = Some(Subject(name.to_owned()));
+            who.tenant = Some(tenant.to_owned());
+        }
+        person
+    }
+
+    /// A guest with a share link, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_link(cookie: &str, link: &str) -> Self {
+        Self::guest(Some(cookie), vec![Subject(link.to_owned())])
+    }
+
     /// Whether they may do everything.
     #[must_use]
     pub fn is_free(&self) -> bool {
@@ -165,6 +182,14 @@ impl Person {
         self.user_id().is_some()
             && self.tenant() == Some(tenant_of(collection))
             && !collection.as_str().contains('.')
+    }
+
+    /// As far as rights on one document go, with what a token vouches for.
+    #[must_use]
+    pub fn who_on(&self, doc: &DocId) -> Option<Who> {
+        let mut who = self.who.clone()?;
+        who.role = who.role.max(self.grants.get(doc).copied());
+        Some(who)
     }
 
     /// Everybody whose change of rights changes theirs.

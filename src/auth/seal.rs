@@ -2,9 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use super::mint::derived;
 use crate::store::{Hash, SessionKey, Subject};
 
 /// Seals texts, and opens what it has sealed.
@@ -17,7 +18,7 @@ impl Seal {
     /// A seal that every node with the same secret knows.
     pub(super) fn new(secret: &[u8; 32]) -> Self {
         Self {
-            key: Hmac::new_from_slice(secret).expect("a MAC takes a key of any length"),
+            key: derived(secret, "sealed texts"),
         }
     }
 
@@ -104,6 +105,23 @@ pub(super) fn random_text() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client's id is shown to everybody, and who chooses its random bytes must not get a seal out of it.
+    #[test]
+    fn a_seal_is_no_clients_id() {
+        let secret = [1; 32];
+        let (seal, keys) = (Seal::new(&secret), ["sealed texts", "clients' ids"]);
+        let of = |key: &str| {
+            let mut mac = derived(&secret, key);
+            mac.update(b"access\0text");
+            mac.finalize().into_bytes()
+        };
+        assert_ne!(of(keys[0]), of(keys[1]));
+        assert_eq!(
+            seal.mac("access", "text").finalize().into_bytes(),
+            of(keys[0])
+        );
+    }
 
     #[test]
     fn only_what_was_sealed_for_the_purpose_is_opened() {

@@ -12,6 +12,12 @@ pub struct AuthSettings {
     pub registration: Registration,
     /// The pages, besides our own, that may speak for their users: `https://app.example.org`.
     pub origins: Vec<String>,
+    /// How long an access token is good, and a session that is not renewed, in seconds.
+    pub access_seconds: u64,
+    /// How many documents one tenant may make; 0: any number.
+    pub tenant_documents_max: u64,
+    /// How many MiB of ops one tenant may keep; 0: any number.
+    pub tenant_mib_max: u64,
     /// Whether a proxy in front says each client's address, as the last in X-Forwarded-For.
     pub behind_proxy: bool,
     /// The public keys that tokens are signed with: a file (PEM or JWK set), or the address of a JWK set.
@@ -30,6 +36,9 @@ impl Default for AuthSettings {
             mode: Mode::Accounts,
             registration: Registration::Invite,
             origins: Vec::new(),
+            access_seconds: 600,
+            tenant_documents_max: 0,
+            tenant_mib_max: 0,
             behind_proxy: false,
             token_keys: String::new(),
             token_secret: Secret::default(),

@@ -111,7 +111,7 @@ impl Watch {
     /// Takes what there is to be told.
     #[must_use]
     pub fn take(&self) -> Option<News> {
-        if self.socket.news.load(Ordering::Relaxed) == NOTHING {
+        if !self.has_news() {
             return None;
         }
         match self.socket.news.swap(NOTHING, Ordering::SeqCst) {
@@ -119,6 +119,12 @@ impl Watch {
             ENDED => Some(News::Ended),
             _ => None,
         }
+    }
+
+    /// Whether there is something to be told.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.socket.news.load(Ordering::SeqCst) != NOTHING
     }
 
     /// Waits until there is something to be told. May be woken for nothing.

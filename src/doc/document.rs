@@ -183,6 +183,9 @@ impl Document {
             Event::Left(session) => {
                 self.forward(now, |forwarder, wants| forwarder.left(session, wants));
             }
+            Event::Muted(session) => {
+                self.forward(now, |forwarder, wants| forwarder.muted(session, wants));
+            }
             Event::Linked { from, link } => self.linked(from, link, now),
             Event::Ring(owner) => self.ring(owner, now),
             Event::Newer(head) => self.newer(head, now),

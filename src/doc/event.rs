@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// A session of this node ended.
     Left(SessionId),
+    /// A session of this node may not change the document any more.
+    Muted(SessionId),
     /// Another node says something.
     Linked {
         /// The node.

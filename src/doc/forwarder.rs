@@ -254,6 +254,17 @@ impl Forwarder {
             .retain(|(_, _, waiting)| *waiting != session);
     }
 
+    /// A session may not change the document any more: what it submitted is refused, but for what is with the owner.
+    pub(super) fn muted(&mut self, session: SessionId, out: &mut Vec<Want>) {
+        let Some(queue) = self.unanswered.get_mut(&session) else {
+            return;
+        };
+        for waiting in queue.split_off(1.min(queue.len())) {
+            let refused = Answer::Refused(Refusal::may_not_change());
+            out.push(reply(session, waiting.ticket, refused));
+        }
+    }
+
     /// Lets some walkers go. Only the first has asked for its page: if it goes, the next one asks.
     fn retain_walkers(&mut self, mut stays: impl FnMut(&Walker) -> bool, out: &mut Vec<Want>) {
         let mut first_went = None;

@@ -1,12 +1,13 @@
 //! What a request brings along: cookies, tokens, its page's origin, its address.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::cookie::time::Duration as CookieDuration;
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{AUTHORIZATION, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
@@ -16,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::http::{Gateway, failure};
 use super::socket::Socket;
-use crate::auth::{ACCESS_LASTS, Credentials, Mode, SESSION_LASTS, Tokens};
+use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
 /// along, which a browser's script cannot put into a header.
@@ -117,11 +118,22 @@ pub(super) fn address(request: &HttpRequest, gateway: &Gateway) -> IpAddr {
 
 /// Whether the page that makes this request may act for its user.
 pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
-    let text = |name| -> Option<&str> { request.headers().get(name)?.to_str().ok() };
-    let origin = request.headers().contains_key(ORIGIN);
-    let origin = origin.then(|| text(ORIGIN).unwrap_or_default());
-    let host = text(HOST).unwrap_or_default();
-    gateway.door().may_act(origin, host, is_secure(request))
+    let origin = said(request, ORIGIN);
+    let host = said(request, HOST).unwrap_or_default();
+    let is_secure = is_secure(request);
+    is_for_us(request, gateway) && gateway.door().may_act(origin, host, is_secure)
+}
+
+/// Whether the request was sent to a name of ours.
+fn is_for_us(request: &HttpRequest, gateway: &Gateway) -> bool {
+    let to = request.app_config().local_addr().ip();
+    gateway.door().is_for_us(said(request, HOST), to)
+}
+
+/// What a header says; nothing readable is an empty text.
+fn said(request: &HttpRequest, name: HeaderName) -> Option<&str> {
+    let value = request.headers().get(name)?;
+    Some(value.to_str().unwrap_or_default())
 }
 
 pub(super) fn foreign_page() -> HttpResponse {
@@ -132,7 +144,7 @@ pub(super) fn foreign_page() -> HttpResponse {
     )
 }
 
-/// Lets nothing be changed by another site's page.
+/// Lets nothing be changed by another site's page, and nothing be read by the name of another site.
 pub(super) async fn watch_origin(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -146,26 +158,54 @@ pub(super) async fn watch_origin(
 }
 
 fn is_watched(request: &HttpRequest) -> bool {
-    if matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    ) {
-        return false;
-    }
     let Some(gateway) = request.app_data::<Data<Gateway>>() else {
         return true;
     };
+    let method = request.method();
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return !is_for_us(request, gateway);
+    }
     let is_ours = gateway.door().mode() == Mode::Open
         || request.headers().contains_key(OURS)
         || request.headers().contains_key(AUTHORIZATION);
     !is_ours || !may_act(request, gateway)
 }
 
+/// Lets an address ask no more than its share.
+pub(super) async fn watch_pace(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let may_ask = request.app_data::<Data<Gateway>>().is_none_or(|gateway| {
+        let address = network(address(request.request(), gateway));
+        !request.path().starts_with("/api/")
+            || gateway.door().mode() == Mode::Open
+            || gateway.limits().may_ask(address)
+    });
+    if !may_ask {
+        return Ok(request.into_response(too_fast()));
+    }
+    next.call(request)
+        .await
+        .map(ServiceResponse::map_into_boxed_body)
+}
+
+pub(super) fn too_fast() -> HttpResponse {
+    failure(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many",
+        "too many requests: try again",
+    )
+}
+
 /// The cookies that sign somebody in.
-pub(super) fn signed_in(request: &HttpRequest, tokens: &Tokens) -> Vec<Cookie<'static>> {
-    let seconds =
-        |lasts: std::time::Duration| CookieDuration::seconds(lasts.as_secs().cast_signed());
-    let access = build(request, ACCESS, &tokens.access, seconds(ACCESS_LASTS));
+pub(super) fn signed_in(
+    request: &HttpRequest,
+    tokens: &Tokens,
+    access_lasts: Duration,
+) -> Vec<Cookie<'static>> {
+    let seconds = |lasts: Duration| CookieDuration::seconds(lasts.as_secs().cast_signed());
+    let access = build(request, ACCESS, &tokens.access, seconds(access_lasts));
     let refresh = tokens
         .refresh
         .as_ref()
@@ -176,7 +216,7 @@ pub(super) fn signed_in(request: &HttpRequest, tokens: &Tokens) -> Vec<Cookie<'s
 /// The cookies that sign somebody out.
 pub(super) fn signed_out(request: &HttpRequest) -> Vec<Cookie<'static>> {
     let gone = |name| build(request, name, "", CookieDuration::ZERO);
-    [ACCESS, REFRESH].map(gone).into()
+    [ACCESS, REFRESH, LINKS].map(gone).into()
 }
 
 /// The cookie that keeps another application's token.

@@ -14,12 +14,13 @@ use actix_web::{App, FromRequest, HttpRequest, HttpResponse, Responder, rt};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::bearer;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::page;
+use super::patience;
 use super::people;
 use super::rights::Rights;
 use super::server;
@@ -31,7 +32,8 @@ use crate::auth::{Door, Mint, Mode, NONCE_BYTES, Person, network};
 use crate::cluster::Health;
 use crate::id::{DocId, Name};
 use crate::node::{Bell, Node, Outbox};
-use crate::store::{ListQuery, Listed, Role, StoreError};
+use crate::protocol::{Refusal, Shown};
+use crate::store::{ListQuery, Listed, Reach, Role, StoreError};
 
 /// How far the server is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Gateway {
     door: Arc<Door>,
     settings: GatewaySettings,
     limits: Limits,
+    /// Taken by who looks at what documents were.
+    histories: Semaphore,
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
@@ -74,6 +78,7 @@ impl Gateway {
             mint,
             door,
             limits: Limits::new(&settings),
+            histories: Semaphore::new(HISTORIES_AT_ONCE),
             settings,
             phase,
             sockets: watch::Sender::new(0),
@@ -117,6 +122,13 @@ impl Gateway {
         durable
     }
 
+    /// A document as it was once. A few are looked at a time: that takes the store long, and others read from it too.
+    pub(super) async fn history(&self, doc: &DocId, reach: Reach) -> Result<Shown, Refusal> {
+        let turn = self.histories.acquire().await;
+        let _turn = turn.map_err(|_| Refusal::busy())?;
+        self.node.history(doc, reach).await
+    }
+
     pub(super) fn node(&self) -> &Arc<Node> {
         &self.node
     }
@@ -141,6 +153,9 @@ impl Gateway {
         self.phase.subscribe()
     }
 }
+
+/// How many look at what documents were at the same time. The others wait for their turn.
+const HISTORIES_AT_ONCE: usize = 4;
 
 /// Counts a socket for as long as it lives.
 struct Counted(Arc<Gateway>);
@@ -194,7 +209,9 @@ pub fn serve(
             .route("/readyz", web::get().to(readyz))
             .service(
                 web::scope("")
+                    .wrap(from_fn(patience::limit))
                     .wrap(from_fn(bearer::watch_origin))
+                    .wrap(from_fn(bearer::watch_pace))
                     .wrap(Compress::default())
                     .wrap(headers(is_secure))
                     .route("/", web::get().to(index))
@@ -280,10 +297,18 @@ async fn upgrade(
             "As many sockets are open as may be",
         ));
     };
+    let Ok(places) = gateway.limits.hold_socket(&person, network(address)) else {
+        return Ok(failure(
+            StatusCode::TOO_MANY_REQUESTS,
+            "quota",
+            "as many sockets are open as this user or tenant may have",
+        ));
+    };
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)
         .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
     let client = gateway.mint.mint(&person.author, nonce);
+    let share = gateway.limits.share(&person, network(address));
     let rights = Rights::new(gateway.door.clone(), person, told);
     let hears_of_rights = request.query_string() == "rights";
 
@@ -311,7 +336,14 @@ async fn upgrade(
         .max_frame_size(bytes_max)
         .aggregate_continuations()
         .max_continuation_size(bytes_max);
-    let session = Session::new(gateway, rights, hears_of_rights, client, outbox.clone());
+    let session = Session::new(
+        gateway,
+        rights,
+        hears_of_rights,
+        client,
+        outbox.clone(),
+        share,
+    );
     let (response, kept) = response.into_parts();
     socket.take_over();
     rt::spawn(socket.clone().write(outbox));
@@ -321,7 +353,7 @@ async fn upgrade(
             session.run(stream, socket).await;
             // Its end would tell the reading half that the connection is gone.
             drop(kept);
-            drop(counted);
+            drop((counted, places));
         }
     });
     Ok(response.set_body(NoBody::new(socket)).map_into_boxed_body())

@@ -1,6 +1,7 @@
-//! What many sockets share the right to: each user, each tenant and each address has a pace of its own.
+//! What many sockets share the right to: each user, each tenant and each address has a pace of its own, and so many
+//! sockets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,60 +10,232 @@ use std::time::{Duration, Instant};
 use super::settings::GatewaySettings;
 use crate::auth::Person;
 
-/// The paces of those who share them.
+/// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
 pub(super) struct Limits {
     users: Shared<String>,
+    /// What each user may send in any case, whatever others of the tenant do.
+    assured: Shared<String>,
     tenants: Shared<String>,
-    addresses: Shared<IpAddr>,
+    /// None where a tenant may send as many ops as it likes.
+    ops: Option<Shared<String>>,
+    handshakes: Shared<IpAddr>,
+    requests: Shared<IpAddr>,
+    user_requests: Shared<String>,
+    user_sockets: Held,
+    tenant_sockets: Held,
 }
 
 /// What one socket's messages count towards.
 #[derive(Debug, Default)]
-pub(super) struct Share(Vec<Arc<Bucket>>);
+pub(super) struct Share {
+    /// None where nobody is told apart.
+    user: Option<User>,
+    /// Its user's tenant: all that it sends counts towards that.
+    own: Option<String>,
+    /// The tenants that it has spoken to: its own, or, of a guest, those of the links' documents.
+    tenants: BTreeMap<String, Tenant>,
+}
+
+#[derive(Debug)]
+struct User {
+    messages: Arc<Bucket>,
+    assured: Arc<Bucket>,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    messages: Arc<Bucket>,
+    ops: Option<Arc<Bucket>>,
+}
 
 /// As many wait for the same bucket as one who is patient would see pass in this time; the others are refused.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// What nobody waits for others with, in messages a second. A person types twenty keys.
+const ASSURED_PER_SECOND: u32 = 50;
+
+/// How many tenants one guest's socket is counted towards at once.
+const TENANTS_MAX: usize = 20;
+
 impl Limits {
     pub(super) fn new(settings: &GatewaySettings) -> Self {
+        let ops = settings.tenant_ops_per_second;
         Self {
             users: Shared::new(settings.user_messages_per_second),
+            assured: Shared::new(ASSURED_PER_SECOND),
             tenants: Shared::new(settings.tenant_messages_per_second),
-            addresses: Shared::new(settings.address_handshakes_per_second),
+            ops: (ops > 0).then(|| Shared::new(ops)),
+            handshakes: Shared::new(settings.address_handshakes_per_second),
+            requests: Shared::new(settings.address_requests_per_second),
+            user_requests: Shared::new(settings.user_requests_per_second),
+            user_sockets: Held::new(settings.user_sockets_max),
+            tenant_sockets: Held::new(settings.tenant_sockets_max),
         }
     }
 
-    /// What the messages of somebody's socket count towards; nothing where nobody is told apart.
-    pub(super) fn share(&self, person: &Person) -> Share {
+    /// What the messages of somebody's socket from an address count towards; nothing where nobody is told apart.
+    pub(super) fn share(&self, person: &Person, address: IpAddr) -> Share {
         if person.is_free() {
             return Share::default();
         }
-        let user = self.users.bucket(person.author.as_str().to_owned());
+        let name = name_of(person, address);
+        Share {
+            user: Some(User {
+                messages: self.users.bucket(name.clone()),
+                assured: self.assured.bucket(name),
+            }),
+            own: person.tenant().map(str::to_owned),
+            tenants: BTreeMap::new(),
+        }
+    }
+
+    /// Counts a socket of somebody's for as long as the answer is held.
+    ///
+    /// # Errors
+    /// As many are open as may be.
+    pub(super) fn hold_socket(
+        &self,
+        person: &Person,
+        address: IpAddr,
+    ) -> Result<[Option<Place>; 2], TooMany> {
+        if person.is_free() {
+            return Ok([None, None]);
+        }
+        let user = self.user_sockets.take(&name_of(person, address))?;
         let tenant = person
             .tenant()
-            .map(|tenant| self.tenants.bucket(tenant.to_owned()));
-        Share(std::iter::once(user).chain(tenant).collect())
+            .map(|tenant| self.tenant_sockets.take(tenant));
+        Ok([user, tenant.transpose()?.flatten()])
     }
 
     /// Whether an address may open one more socket now.
     pub(super) fn may_knock(&self, address: IpAddr) -> bool {
-        self.addresses
-            .bucket(address)
-            .take(Instant::now(), Duration::ZERO)
-            .is_some()
+        may_pass(&self.handshakes, address)
+    }
+
+    /// Whether an address may make one more request now.
+    pub(super) fn may_ask(&self, address: IpAddr) -> bool {
+        may_pass(&self.requests, address)
+    }
+
+    /// Whether somebody may make one more request now.
+    pub(super) fn may_request(&self, person: &Person) -> bool {
+        let name = person.user_id().map(|user| user.0.clone());
+        name.is_none_or(|name| may_pass(&self.user_requests, name))
+    }
+
+    fn tenant(&self, tenant: &str) -> Tenant {
+        let name = || tenant.to_owned();
+        Tenant {
+            messages: self.tenants.bucket(name()),
+            ops: self.ops.as_ref().map(|ops| ops.bucket(name())),
+        }
     }
 }
 
+/// Whose pace it is: a user's, or, for a cookie is soon thrown away, a guest's address.
+fn name_of(person: &Person, address: IpAddr) -> String {
+    match person.user_id() {
+        Some(user) => user.0.clone(),
+        None => format!("guest {address}"),
+    }
+}
+
+fn may_pass<K: Eq + Hash>(shared: &Shared<K>, key: K) -> bool {
+    let bucket = shared.bucket(key);
+    bucket.take(Instant::now(), Duration::ZERO).is_some()
+}
+
+/// What a message is, as far as paces go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Op,
+    Other,
+}
+
 impl Share {
-    /// Counts a message: how long it is to wait; none: too many wait already.
-    pub(super) fn take(&self) -> Option<Duration> {
+    /// Counts a message about something of `tenant`'s: how long it is to wait; none: too many wait already.
+    pub(super) fn take(&mut self, limits: &Limits, kind: Kind, tenant: &str) -> Option<Duration> {
+        let Some(user) = &self.user else {
+            return Some(Duration::ZERO);
+        };
         let now = Instant::now();
-        let mut longest = Duration::ZERO;
-        for bucket in &self.0 {
-            longest = longest.max(bucket.take(now, WAIT_MAX)?);
+        let mut longest = user.messages.take(now, WAIT_MAX)?;
+        let is_assured = user.assured.take(now, Duration::ZERO).is_some();
+        let tenant = self.own.as_deref().unwrap_or(tenant);
+        if !self.tenants.contains_key(tenant) {
+            if self.tenants.len() >= TENANTS_MAX {
+                self.tenants.clear();
+            }
+            self.tenants
+                .insert(tenant.to_owned(), limits.tenant(tenant));
+        }
+        let tenant = &self.tenants[tenant];
+        let ops = tenant.ops.as_ref().filter(|_| kind == Kind::Op);
+        if let Some(ops) = ops {
+            longest = longest.max(ops.take(now, WAIT_MAX)?);
+        }
+        if !is_assured {
+            longest = longest.max(tenant.messages.take(now, WAIT_MAX)?);
         }
         Some(longest)
+    }
+}
+
+/// How many each of many has of something.
+#[derive(Debug)]
+struct Held {
+    /// None: any number.
+    most: Option<usize>,
+    counts: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// As many are there as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// One of those that are counted, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    whose: String,
+    counts: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Held {
+    fn new(most: usize) -> Self {
+        Self {
+            most: (most > 0).then_some(most),
+            counts: Arc::default(),
+        }
+    }
+
+    fn take(&self, whose: &str) -> Result<Option<Place>, TooMany> {
+        let Some(most) = self.most else {
+            return Ok(None);
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(whose.to_owned()).or_default();
+        if *count >= most {
+            return Err(TooMany);
+        }
+        *count += 1;
+        Ok(Some(Place {
+            whose: whose.to_owned(),
+            counts: self.counts.clone(),
+        }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.whose) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.whose);
+            }
+        }
     }
 }
 
@@ -159,6 +332,72 @@ mod tests {
             let now = start + Duration::from_secs(1) + Duration::from_millis(50) * key;
             assert_eq!(typist.take(now, Duration::ZERO), Some(Duration::ZERO));
         }
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn user(name: &str) -> Person {
+        Person::of_tenant(name, "home")
+    }
+
+    /// Takes as many as there are at once.
+    fn exhaust(limits: &Limits, share: &mut Share) {
+        while share.take(limits, Kind::Other, "home").is_some() {}
+    }
+
+    #[test]
+    fn who_types_does_not_wait_for_the_greedy_of_the_same_tenant() {
+        let limits = Limits::new(&GatewaySettings {
+            tenant_messages_per_second: 10,
+            ..GatewaySettings::default()
+        });
+        let mut greedy = limits.share(&user("eve"), HERE);
+        exhaust(&limits, &mut greedy);
+        let mut typist = limits.share(&user("ann"), HERE);
+        for _ in 0..ASSURED_PER_SECOND {
+            let wait = typist.take(&limits, Kind::Op, "home");
+            assert_eq!(wait, Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn guests_count_towards_their_address_and_the_documents_tenant() {
+        let limits = Limits::new(&GatewaySettings {
+            user_messages_per_second: 100,
+            tenant_ops_per_second: 1,
+            ..GatewaySettings::default()
+        });
+        let guest = |cookie| Person::of_link(cookie, "a link");
+        let mut one = limits.share(&guest("one"), HERE);
+        exhaust(&limits, &mut one);
+        // Another cookie is no other guest.
+        let mut two = limits.share(&guest("two"), HERE);
+        assert_eq!(two.take(&limits, Kind::Other, "home"), None);
+        let there = IpAddr::from([192, 0, 2, 1]);
+        let mut far = limits.share(&guest("one"), there);
+        for kind in [Kind::Op, Kind::Op, Kind::Other] {
+            assert_eq!(far.take(&limits, kind, "acme"), Some(Duration::ZERO));
+        }
+        let mut ann = limits.share(&Person::of_tenant("ann", "acme"), HERE);
+        let wait = ann.take(&limits, Kind::Op, "acme");
+        assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
+    }
+
+    #[test]
+    fn a_user_and_a_tenant_have_so_many_sockets() {
+        let limits = Limits::new(&GatewaySettings {
+            user_sockets_max: 2,
+            tenant_sockets_max: 3,
+            ..GatewaySettings::default()
+        });
+        let hold = |name| limits.hold_socket(&user(name), HERE);
+        let first = hold("ann").unwrap();
+        let _second = hold("ann").unwrap();
+        assert!(hold("ann").is_err());
+        let _third = hold("bob").unwrap();
+        assert!(hold("eve").is_err());
+        drop(first);
+        let _again = hold("ann").unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod guard;
 mod http;
 mod limits;
 mod page;
+mod patience;
 mod people;
 mod rights;
 mod server;

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::bearer;
 use super::http::{Gateway, NO_STORE, failure, unauthorized, unavailable};
-use crate::auth::{ACCESS_LASTS, Denied, Mode, PASSWORD_CHARS_MIN, Person, Tokens};
-use crate::store::{HOME, Role};
+use crate::auth::{Denied, Mode, PASSWORD_CHARS_MIN, Person, Tokens};
+use crate::store::{Deed, HOME, Invited, Role, StoreError, Subject, User};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -26,8 +26,15 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             web::post().to(sign_out_everywhere),
         )
         .route("/api/password", web::post().to(change_password))
+        .route("/api/password-reset", web::post().to(reset_password))
         .route("/api/invitations", web::post().to(invite))
+        .route("/api/invitations", web::get().to(invitations))
+        .route("/api/invitations/{id}", web::delete().to(end_invitation))
+        .route("/api/audit", web::get().to(audit))
+        .route("/api/people", web::get().to(people))
         .route("/api/people/role", web::put().to(set_tenant_role))
+        .route("/api/people/disabled", web::put().to(set_disabled))
+        .route("/api/people/reset", web::post().to(allow_reset))
         .route("/api/people/sign-out", web::post().to(send_away));
 }
 
@@ -38,7 +45,12 @@ pub(super) async fn person(
 ) -> Result<Person, HttpResponse> {
     let found = gateway.door().identify(&bearer::credentials(request)).await;
     let found = found.map_err(|error| unavailable(&error))?;
-    found.ok_or_else(unauthorized)
+    let person = found.ok_or_else(unauthorized)?;
+    if gateway.limits().may_request(&person) {
+        Ok(person)
+    } else {
+        Err(bearer::too_fast())
+    }
 }
 
 async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
@@ -77,7 +89,7 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         "registration": door.registration().as_str(),
         "collection": collection,
         "password_chars_min": PASSWORD_CHARS_MIN,
-        "renew_after_ms": ACCESS_LASTS.as_millis() as u64 * 8 / 10,
+        "renew_after_ms": door.access_lasts().as_millis() as u64 * 8 / 10,
     });
     answer(&body, Vec::new())
 }
@@ -103,7 +115,7 @@ async fn register(
     let code = asked.invitation.as_deref();
     let (login, name, password) = (&asked.login, &asked.name, &asked.password);
     let tokens = gateway.door().register(login, name, password, code, from);
-    signed_in(&request, tokens.await)
+    signed_in(&request, &gateway, tokens.await)
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,7 +135,7 @@ async fn sign_in(
     }
     let from = bearer::address(&request, &gateway);
     let tokens = gateway.door().sign_in(&asked.login, &asked.password, from);
-    signed_in(&request, tokens.await)
+    signed_in(&request, &gateway, tokens.await)
 }
 
 /// Takes another application's token into a cookie, for the page.
@@ -149,7 +161,7 @@ async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         return unauthorized();
     };
     match gateway.door().refresh(&token).await {
-        Ok(tokens) => answer(&json!({}), bearer::signed_in(&request, &tokens)),
+        Ok(tokens) => admitted(&request, &gateway, &tokens),
         Err(Denied::Wrong(_)) => {
             let mut response = unauthorized();
             add(&mut response, bearer::signed_out(&request));
@@ -229,10 +241,7 @@ async fn invite(
     gateway: Data<Gateway>,
     asked: web::Json<Invite>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
-        return no_accounts();
-    }
-    let person = match tenant_owner(&request, &gateway).await {
+    let person = match host(&request, &gateway).await {
         Ok(person) => person,
         Err(response) => return response,
     };
@@ -243,6 +252,216 @@ async fn invite(
         Ok(code) => answer(&json!({ "code": code }), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
+}
+
+/// The page of a list that a request asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct After {
+    #[serde(default)]
+    after: String,
+}
+
+/// How many accounts, and how many lines of the audit log, one answer holds.
+const PEOPLE_MAX: usize = 200;
+const AUDIT_MAX: usize = 200;
+
+async fn people(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    page: web::Query<After>,
+) -> HttpResponse {
+    let person = match host(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let after = page.into_inner().after;
+    let found = gateway
+        .door()
+        .accounts()
+        .users_of(tenant, after, PEOPLE_MAX);
+    respond(found.await.map(|users| {
+        let is_full = users.len() == PEOPLE_MAX;
+        let next = users.last().filter(|_| is_full).map(|user| &user.login);
+        json!({ "next": next, "people": users.iter().map(shown_user).collect::<Vec<_>>() })
+    }))
+}
+
+fn shown_user(user: &User) -> Value {
+    json!({
+        "id": user.id.0,
+        "login": user.login,
+        "name": user.name,
+        "role": user.role.map(Role::as_str),
+        "disabled": user.disabled,
+    })
+}
+
+async fn invitations(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    let person = match host(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let found = gateway.door().accounts().invitations(tenant).await;
+    respond(found.map(|invitations| {
+        let invitations: Vec<Value> = invitations.iter().map(shown_invitation).collect();
+        json!({ "invitations": invitations })
+    }))
+}
+
+fn shown_invitation(invited: &Invited) -> Value {
+    json!({
+        "id": invited.id.0,
+        "role": invited.role.map(Role::as_str),
+        "maker": invited.maker.0,
+        "expires_at": invited.expires_at_ms,
+    })
+}
+
+async fn end_invitation(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    id: web::Path<String>,
+) -> HttpResponse {
+    let person = match host(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let Some(by) = person.user_id().cloned() else {
+        return unauthorized();
+    };
+    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let id = Subject(id.into_inner());
+    match gateway
+        .door()
+        .accounts()
+        .end_invitation(tenant, id, by)
+        .await
+    {
+        Ok(true) => answer(&json!({}), Vec::new()),
+        Ok(false) => {
+            let message = "there is no such invitation";
+            failure(StatusCode::NOT_FOUND, "not_found", message)
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// The page of the audit log that a request asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Before {
+    before: Option<u64>,
+}
+
+async fn audit(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    page: web::Query<Before>,
+) -> HttpResponse {
+    if gateway.door().mode() == Mode::Open {
+        return no_accounts();
+    }
+    let person = match tenant_owner(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let accounts = gateway.door().accounts();
+    let deeds = accounts.audit_of(tenant, page.before, AUDIT_MAX).await;
+    respond(deeds.map(|deeds| {
+        let is_full = deeds.len() == AUDIT_MAX;
+        let next = deeds.last().filter(|_| is_full).map(|deed| deed.number);
+        json!({ "next": next, "deeds": deeds.iter().map(shown_deed).collect::<Vec<_>>() })
+    }))
+}
+
+pub(super) fn shown_deed(deed: &Deed) -> Value {
+    let document = deed.doc.as_ref();
+    json!({
+        "at": deed.at_ms,
+        "actor": deed.actor.0,
+        "deed": deed.deed,
+        "document": document.map(|(collection, id)| format!("{collection}/{id}")),
+        "subject": deed.subject.as_ref().map(|subject| &subject.0),
+        "detail": deed.detail,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetDisabled {
+    login: String,
+    disabled: bool,
+}
+
+async fn set_disabled(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<SetDisabled>,
+) -> HttpResponse {
+    let person = match host(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let door = gateway.door();
+    let set = door.set_disabled(&person, &asked.login, asked.disabled);
+    match set.await {
+        Ok(()) => answer(&json!({}), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowReset {
+    login: String,
+}
+
+async fn allow_reset(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<AllowReset>,
+) -> HttpResponse {
+    let person = match host(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    match gateway.door().allow_reset(&person, &asked.login).await {
+        Ok(code) => answer(&json!({ "code": code }), Vec::new()),
+        Err(denied) => denied_response(&denied),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetPassword {
+    code: String,
+    password: String,
+}
+
+async fn reset_password(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: web::Json<ResetPassword>,
+) -> HttpResponse {
+    if gateway.door().mode() != Mode::Accounts {
+        return no_accounts();
+    }
+    let from = bearer::address(&request, &gateway);
+    let (code, password) = (&asked.code, &asked.password);
+    let tokens = gateway.door().reset_password(code, password, from);
+    signed_in(&request, &gateway, tokens.await)
+}
+
+/// Whoever asks, if they own the whole tenant and its accounts are kept here.
+async fn host(request: &HttpRequest, gateway: &Gateway) -> Result<Person, HttpResponse> {
+    if gateway.door().mode() != Mode::Accounts {
+        return Err(no_accounts());
+    }
+    tenant_owner(request, gateway).await
 }
 
 /// Whoever asks, if they own the whole tenant.
@@ -270,10 +489,7 @@ async fn set_tenant_role(
     gateway: Data<Gateway>,
     asked: web::Json<SetTenantRole>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
-        return no_accounts();
-    }
-    let person = match tenant_owner(&request, &gateway).await {
+    let person = match host(&request, &gateway).await {
         Ok(person) => person,
         Err(response) => return response,
     };
@@ -298,7 +514,7 @@ async fn send_away(
     gateway: Data<Gateway>,
     asked: web::Json<SendAway>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.door().mode() == Mode::Open {
         return no_accounts();
     }
     let person = match tenant_owner(&request, &gateway).await {
@@ -337,11 +553,20 @@ pub(super) fn no_accounts() -> HttpResponse {
     )
 }
 
-fn signed_in(request: &HttpRequest, tokens: Result<Tokens, Denied>) -> HttpResponse {
+fn signed_in(
+    request: &HttpRequest,
+    gateway: &Gateway,
+    tokens: Result<Tokens, Denied>,
+) -> HttpResponse {
     match tokens {
-        Ok(tokens) => answer(&json!({}), bearer::signed_in(request, &tokens)),
+        Ok(tokens) => admitted(request, gateway, &tokens),
         Err(denied) => denied_response(&denied),
     }
+}
+
+fn admitted(request: &HttpRequest, gateway: &Gateway, tokens: &Tokens) -> HttpResponse {
+    let lasts = gateway.door().access_lasts();
+    answer(&json!({}), bearer::signed_in(request, tokens, lasts))
 }
 
 pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
@@ -357,6 +582,13 @@ pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
         Denied::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
         Denied::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
         Denied::Store(error) => unavailable(error),
+    }
+}
+
+pub(super) fn respond(body: Result<Value, StoreError>) -> HttpResponse {
+    match body {
+        Ok(body) => answer(&body, Vec::new()),
+        Err(error) => unavailable(&error),
     }
 }
 

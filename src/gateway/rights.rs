@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use crate::auth::{Door, News, Person, Watch};
 use crate::id::{DocId, Name};
 use crate::protocol::{Code, Refusal};
-use crate::store::{Right, Role, StoreError};
+use crate::store::{Owned, Right, Role, StoreError, tenant_of};
 
 /// What one socket's user may do. Looked up once for each document and not again until somebody changes it, so that an op
 /// costs a look into a map.
@@ -21,6 +23,8 @@ pub(super) struct Rights {
     again_at: Option<Instant>,
     /// When the first share link that gives a role expires.
     expires_at: Option<Instant>,
+    /// Since when something is known to have changed, and the store has not said what.
+    in_doubt: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,28 +34,39 @@ struct Held {
     until: Option<Instant>,
 }
 
-/// A document whose role changed.
+/// What the person may do with a document, as it was just looked up.
 #[derive(Debug)]
-pub(super) struct Changed {
+pub(super) struct Found {
     pub(super) doc: DocId,
     pub(super) role: Option<Role>,
+    /// Whether that is something else than before.
+    pub(super) is_news: bool,
 }
 
-/// The person may no longer be here.
-#[derive(Debug)]
-pub(super) struct Over;
+/// Why the person may not stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// They are not signed in any more.
+    SignedOut,
+    /// Their rights have changed, and for too long nobody knows to what.
+    Unknown,
+}
 
 /// How many documents' roles are held besides those in use: when there are more, all are looked up again.
 const HELD_MAX: usize = 4_000;
 
 /// How soon the store is asked again when it did not answer.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long somebody whose rights are known to have changed may stay while the store does not say to what. Whose rights
+/// nobody has changed may stay however long it is away.
+const DOUBT_MAX: Duration = Duration::from_secs(4);
 
 impl Rights {
     /// The rights of somebody who came in when `told` revocations had been told.
     pub(super) fn new(door: Arc<Door>, person: Person, told: u64) -> Self {
         let watch = door.watch(&person, told);
-        let again_at = person.lasts.map(|lasts| Instant::now() + lasts);
+        let again_at = person.lasts.and_then(in_future);
         Self {
             door,
             person,
@@ -59,6 +74,7 @@ impl Rights {
             held: BTreeMap::new(),
             again_at,
             expires_at: None,
+            in_doubt: None,
         }
     }
 
@@ -67,13 +83,19 @@ impl Rights {
     }
 
     /// Takes what happened to the person's rights.
-    pub(super) fn news(&self) -> Option<News> {
-        self.watch.take()
+    pub(super) fn news(&mut self) -> Option<News> {
+        let news = self.watch.take();
+        if news == Some(News::Changed) {
+            self.in_doubt.get_or_insert_with(Instant::now);
+        }
+        news
     }
 
-    /// Waits until something may have happened. Cancel-safe.
+    /// Waits until something has happened. Cancel-safe.
     pub(super) async fn told(&self) {
-        self.watch.told().await;
+        while !self.watch.has_news() {
+            self.watch.told().await;
+        }
     }
 
     /// When [`look_again`](Self::look_again) is due, whatever happens.
@@ -81,47 +103,72 @@ impl Rights {
         self.again_at.into_iter().chain(self.expires_at).min()
     }
 
-    /// Looks again at the person and at every role that is held or `in_use`, and says which have changed.
+    /// Looks again at the person and at every role that is held or `in_use`.
     pub(super) async fn look_again(
         &mut self,
-        in_use: impl Iterator<Item = &DocId>,
-    ) -> Result<Vec<Changed>, Over> {
-        let mut docs: BTreeSet<DocId> = in_use.cloned().collect();
-        docs.extend(self.held.keys().cloned());
-        match self.try_look_again(docs.into_iter().collect()).await {
-            Ok(changed) => changed.ok_or(Over),
+        mut in_use: BTreeSet<DocId>,
+    ) -> Result<Vec<Found>, Over> {
+        let now = Instant::now();
+        if self.expires_at.is_some_and(|at| at <= now) {
+            self.in_doubt.get_or_insert(now);
+        }
+        in_use.extend(self.held.keys().cloned());
+        // A store that does not answer at all must not keep anybody here for longer than one that refuses.
+        let patience = self.in_doubt.map_or(DOUBT_MAX, |since| {
+            let left = DOUBT_MAX.saturating_sub(now.saturating_duration_since(since));
+            left.max(RETRY)
+        });
+        let looked = self.try_look_again(in_use.into_iter().collect());
+        let late = |_| Err(StoreError::new("read rights", "no answer in time"));
+        match timeout(patience, looked).await.unwrap_or_else(late) {
+            Ok(found) => {
+                self.in_doubt = None;
+                found.ok_or(Over::SignedOut)
+            }
             Err(error) => {
-                tracing::warn!(%error, "rights are not known: each is asked for again");
-                self.held.clear();
-                self.expires_at = None;
-                self.again_at = Some(Instant::now() + RETRY);
-                Ok(Vec::new())
+                // Told while the store was asked, perhaps right at the beginning.
+                if self.watch.has_news() {
+                    self.in_doubt.get_or_insert(now);
+                }
+                self.not_known(&error)
             }
         }
     }
 
-    async fn try_look_again(
-        &mut self,
-        docs: Vec<DocId>,
-    ) -> Result<Option<Vec<Changed>>, StoreError> {
+    /// The store did not answer: every role is asked for again, and soon all of this. Whose rights have changed may not
+    /// stay for long.
+    fn not_known(&mut self, error: &StoreError) -> Result<Vec<Found>, Over> {
+        tracing::warn!(%error, "rights are not known: each is asked for again");
+        self.held.clear();
+        self.expires_at = None;
+        let retry = Instant::now() + RETRY;
+        self.again_at = Some(retry);
+        match self.in_doubt {
+            Some(since) if retry.saturating_duration_since(since) >= DOUBT_MAX => {
+                Err(Over::Unknown)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    async fn try_look_again(&mut self, docs: Vec<DocId>) -> Result<Option<Vec<Found>>, StoreError> {
         let Some(lasts) = self.door.still(&self.person).await? else {
             return Ok(None);
         };
-        self.again_at = Instant::now().checked_add(lasts);
         let rights = self.door.rights(&self.person, docs.clone()).await?;
-        let mut changed = Vec::new();
+        self.again_at = in_future(lasts);
         self.expires_at = None;
+        let mut found = Vec::new();
         for (doc, right) in docs.into_iter().zip(rights) {
             let held = Held::new(right);
             let before = self.hold(doc.clone(), held);
-            if before.is_none_or(|before| before.role != held.role) {
-                changed.push(Changed {
-                    doc,
-                    role: held.role,
-                });
-            }
+            found.push(Found {
+                doc,
+                role: held.role,
+                is_news: before.is_none_or(|before| before.role != held.role),
+            });
         }
-        Ok(Some(changed))
+        Ok(Some(found))
     }
 
     /// Makes sure that the roles on these documents are held.
@@ -191,8 +238,15 @@ impl Rights {
             tracing::warn!(%error, "rights are not known");
             Refusal::store_unavailable()
         })?;
-        if !owned {
-            return Ok(false);
+        match owned {
+            Owned::Now => {}
+            Owned::Known => return Ok(false),
+            Owned::Full => {
+                return Err(Refusal::new(
+                    Code::Quota,
+                    "As many documents are kept here as may be",
+                ));
+            }
         }
         let right = Right {
             role: Some(Role::Owner),
@@ -200,6 +254,14 @@ impl Rights {
         };
         self.hold(doc.clone(), Held::new(right));
         Ok(true)
+    }
+
+    /// Refuses what goes beyond what the document's tenant may keep.
+    pub(super) fn demand_room(&self, doc: &DocId, bytes: usize) -> Result<(), Refusal> {
+        if self.person.is_free() || self.door.may_add(tenant_of(&doc.collection), bytes) {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::Quota, "As much is kept here as may be"))
     }
 
     /// Refuses presence on a channel whose document the person may not read.
@@ -221,13 +283,18 @@ impl Held {
     fn new(right: Right) -> Self {
         Self {
             role: right.role,
-            until: right.lasts.map(|lasts| Instant::now() + lasts),
+            until: right.lasts.and_then(in_future),
         }
     }
 }
 
+/// When what lasts so long from now is over; none: later than any clock tells.
+fn in_future(lasts: Duration) -> Option<Instant> {
+    Instant::now().checked_add(lasts)
+}
+
 /// The document that a presence channel is about. Collections have no dots, where rights are looked at.
-fn document_of(channel: &Name) -> Option<DocId> {
+pub(super) fn document_of(channel: &Name) -> Option<DocId> {
     let (collection, id) = channel.as_str().split_once('.')?;
     DocId::parse(collection, id).ok()
 }
@@ -241,18 +308,138 @@ pub(super) fn no_such_document() -> Refusal {
 }
 
 fn too_little(least: Role) -> Refusal {
-    let message = match least {
-        Role::Owner => "Only the owner may do that",
-        Role::Editor | Role::Commenter | Role::Viewer => {
-            "You may read this document, and not change it"
-        }
-    };
-    Refusal::new(Code::Forbidden, message)
+    match least {
+        Role::Owner => Refusal::new(Code::Forbidden, "Only the owner may do that"),
+        Role::Editor | Role::Commenter | Role::Viewer => Refusal::may_not_change(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::auth::{AuthSettings, Credentials};
+    use crate::store::{Accounts, SqliteSettings, SqliteStore};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// Ann, who owns a document and everything else, with a store that can be taken away.
+    struct Desk {
+        store: Arc<SqliteStore>,
+        door: Arc<Door>,
+        rights: Rights,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Desk {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = SqliteSettings {
+                folder: folder.path().to_owned(),
+                ..SqliteSettings::default()
+            };
+            let store = Arc::new(SqliteStore::open(&settings).unwrap());
+            let accounts: Arc<dyn Accounts> = store.clone();
+            let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
+            let tokens = door.register("ann", "Ann", "a long password", None, HERE);
+            let brought = Credentials {
+                access: Some(tokens.await.unwrap().access),
+                ..Credentials::default()
+            };
+            let ann = door.identify(&brought).await.unwrap().unwrap();
+            let rights = Rights::new(door.clone(), ann, door.told());
+            Self {
+                store,
+                door,
+                rights,
+                _folder: folder,
+            }
+        }
+
+        /// Somebody changes Ann's rights, and her socket is told.
+        async fn change(&mut self) {
+            let known = self.door.begin_watch().await.unwrap();
+            let ann = self.rights.person().user_id().unwrap().clone();
+            let set = self
+                .store
+                .set_tenant_role(ann.clone(), Some(Role::Viewer), ann);
+            assert!(set.await.unwrap());
+            tokio::select! {
+                () = self.door.keep(known) => {}
+                () = self.rights.told() => {}
+            }
+            assert_eq!(self.rights.news(), Some(News::Changed));
+        }
+
+        async fn look_again(&mut self) -> Result<Vec<Found>, Over> {
+            self.rights.look_again(BTreeSet::from([plan()])).await
+        }
+    }
+
+    fn plan() -> DocId {
+        DocId::parse("notes", "plan").unwrap()
+    }
+
+    fn long_ago() -> Option<Instant> {
+        Instant::now().checked_sub(DOUBT_MAX)
+    }
+
+    #[tokio::test]
+    async fn whose_rights_nobody_changed_stays_while_the_store_is_away() {
+        let mut desk = Desk::new().await;
+        assert_eq!(desk.rights.role(&plan()).await.unwrap(), Some(Role::Owner));
+        desk.store.close().await.unwrap();
+        for _ in 0..3 {
+            assert!(desk.look_again().await.unwrap().is_empty());
+            assert!(desk.rights.due().is_some(), "it looks again");
+        }
+        // But nobody may do anything that was not looked up.
+        assert!(desk.rights.role(&plan()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn whose_rights_changed_goes_when_the_store_does_not_say_to_what() {
+        let mut desk = Desk::new().await;
+        desk.change().await;
+        desk.store.close().await.unwrap();
+        assert!(desk.look_again().await.unwrap().is_empty());
+        // The first news counts, not the newest.
+        desk.rights.in_doubt = long_ago();
+        assert_eq!(desk.look_again().await.unwrap_err(), Over::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_doubt_ends_with_an_answer() {
+        let mut desk = Desk::new().await;
+        desk.change().await;
+        let found = desk.look_again().await.unwrap();
+        assert_eq!(found[0].role, Some(Role::Viewer));
+        assert_eq!(desk.rights.in_doubt, None);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_expires_leaves_no_doubt_behind() {
+        let mut desk = Desk::new().await;
+        let until = Instant::now();
+        let editor = Held {
+            role: Some(Role::Editor),
+            until: Some(until),
+        };
+        desk.rights.hold(plan(), editor);
+        assert_eq!(desk.rights.due(), Some(until));
+        // A message came first, and found the role anew: whoever is told of the document must hear of it all the same.
+        assert_eq!(desk.rights.role(&plan()).await.unwrap(), Some(Role::Owner));
+        let found = desk.look_again().await.unwrap();
+        assert_eq!((found.len(), found[0].is_news), (1, false));
+        desk.store.close().await.unwrap();
+        desk.rights.expires_at = Some(until);
+        assert!(desk.look_again().await.unwrap().is_empty());
+        assert!(
+            desk.rights.in_doubt.is_some(),
+            "what it gave is not known any more"
+        );
+    }
 
     #[test]
     fn a_channel_is_one_documents() {

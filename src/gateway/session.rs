@@ -12,8 +12,8 @@ use tokio::select;
 use tokio::sync::watch;
 
 use super::http::{Gateway, Phase};
-use super::limits::Share;
-use super::rights::{Changed, Over, Rights, no_such_document};
+use super::limits::{Kind, Share};
+use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::socket::Socket;
 use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
@@ -24,7 +24,7 @@ use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
 };
-use crate::store::{Reach, Role};
+use crate::store::{HOME, Reach, Role, tenant_of};
 
 /// One socket's life.
 #[derive(Debug)]
@@ -95,6 +95,10 @@ const NOT_NOW: End = End::Close(1013, "not now: come back and say it again");
 
 const SIGNED_OUT: End = End::Close(4401, "sign in again");
 
+const LOST: End = End::Close(4403, "a document is no longer shared with you");
+
+const NOT_KNOWN: End = End::Close(1013, "your rights have changed: come back");
+
 impl Session {
     pub(super) fn new(
         gateway: Arc<Gateway>,
@@ -102,9 +106,9 @@ impl Session {
         hears_of_rights: bool,
         client: ClientId,
         outbox: Arc<Outbox>,
+        share: Share,
     ) -> Self {
         let settings = gateway.settings();
-        let share = gateway.limits().share(rights.person());
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
         Self {
             id: gateway.node().next_session(),
@@ -251,7 +255,7 @@ impl Session {
         match protocol::parse(text) {
             Ok((message, echo)) => {
                 let submits = matches!(message, ClientMessage::Submit { .. });
-                let served = match self.share.take() {
+                let served = match self.count(&message) {
                     Some(wait) => {
                         if !wait.is_zero() {
                             sleep(wait).await;
@@ -259,7 +263,10 @@ impl Session {
                         // Right before it is served, and not when the loop comes round: what is refused is refused at
                         // once.
                         self.heed().await?;
-                        self.serve(message, &echo).await
+                        let served = self.serve(message, &echo).await;
+                        // What was told meanwhile may be why it was given up.
+                        self.heed().await?;
+                        served
                     }
                     None => Err(Refusal::busy()),
                 };
@@ -279,6 +286,16 @@ impl Session {
             }
             Err(BadRequest::NotAnObject) => Err(End::Close(1007, "a message is a JSON object")),
         }
+    }
+
+    /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
+    fn count(&mut self, message: &ClientMessage) -> Option<Duration> {
+        let kind = match message {
+            ClientMessage::Submit { .. } => Kind::Op,
+            _ => Kind::Other,
+        };
+        let tenant = message.about().map_or(HOME, tenant_of);
+        self.share.take(self.gateway.limits(), kind, tenant)
     }
 
     async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Refusal> {
@@ -372,30 +389,38 @@ impl Session {
         }
     }
 
-    /// Looks at the user's rights again, and lets go of what may no longer be read.
+    /// Looks at the user's rights again. Who may no longer read something that they are told of is sent away: there is no
+    /// word for it in the protocol, and asked for again, the document is refused.
     async fn look_again(&mut self) -> Result<(), End> {
-        let in_use = self.documents.iter().chain(&self.unseen);
-        let changed = self.rights.look_again(in_use).await;
-        let changed = changed.map_err(|Over| SIGNED_OUT)?;
+        let heard = self.channels.keys().filter_map(document_of);
+        let shown = self.documents.iter().chain(&self.unseen).cloned();
+        let in_use: BTreeSet<DocId> = shown.chain(heard).collect();
+        let found = match self.rights.look_again(in_use).await {
+            Ok(found) => found,
+            Err(Over::SignedOut) => return Err(SIGNED_OUT),
+            Err(Over::Unknown) => return Err(NOT_KNOWN),
+        };
         let mut lost = false;
-        for Changed { doc, role } in changed {
-            if self.hears_of_rights {
+        for Found { doc, role, is_news } in found {
+            if is_news && self.hears_of_rights {
                 self.say(protocol::rights(&doc, role.map(Role::as_str)));
             }
+            // What it said before it was told, and what is not with the document's owner yet, is not committed any more.
+            if is_news && role < Some(Role::Editor) {
+                self.gateway.node().mute(&doc, self.id).await;
+            }
             match role {
-                None if self.documents.remove(&doc) => {
-                    self.gateway.node().leave(&doc, self.id).await;
-                    lost = true;
-                }
-                None => {}
+                None => lost |= self.is_told_of(&doc),
                 Some(_) => self.show_late(&doc).await,
             }
         }
-        // There is no word for it in the protocol; asked for again, the document is refused.
-        if lost {
-            return Err(End::Close(4403, "a document is no longer shared with you"));
-        }
-        Ok(())
+        if lost { Err(LOST) } else { Ok(()) }
+    }
+
+    /// Whether it is sent what happens to a document, or who is there.
+    fn is_told_of(&self, doc: &DocId) -> bool {
+        let is_of_it = |channel: &Name| document_of(channel).as_ref() == Some(doc);
+        self.documents.contains(doc) || self.channels.keys().any(is_of_it)
     }
 
     /// Sends a document from its beginning to who had asked for it when they could not see it.
@@ -493,6 +518,10 @@ impl Session {
             ));
         }
         self.may_submit(&doc, &submit.proposal).await?;
+        if submit.proposal != Proposal::Delete {
+            let bytes = submit.proposal.size();
+            self.rights.demand_room(&doc, bytes)?;
+        }
         let id = SubmitId {
             author: self.rights.person().author.clone(),
             client,
@@ -517,6 +546,7 @@ impl Session {
         if let Some(position) = &presence.position {
             self.rights.demand(&position.doc, Role::Viewer).await?;
         }
+        self.demand_own_name(&presence)?;
         self.keep_presence(&presence)?;
         match &presence.position {
             // The document brings the position up to its present revision before it is published. That a position is gone
@@ -537,6 +567,23 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// Refuses a presence by the name of somebody else's: readers know presences by their names alone. The same user's
+    /// other clients may have it, for one that comes back is another.
+    fn demand_own_name(&self, presence: &Presence) -> Result<(), Refusal> {
+        let (channel, id) = (&presence.channel, &presence.id);
+        let known = self.channels.get(channel);
+        if known.is_some_and(|used| used.presences.contains(id)) {
+            return Ok(());
+        }
+        let hub = self.gateway.node().hub();
+        let others = hub.clients_by_name(channel, id);
+        if others.iter().all(|client| self.vouches(client)) {
+            return Ok(());
+        }
+        let message = "The presence's id belongs to somebody else";
+        Err(Refusal::new(Code::Forbidden, message))
     }
 
     fn use_channel(&mut self, channel: &Name) -> Result<&mut ChannelUse, Refusal> {
@@ -684,7 +731,15 @@ impl Session {
 
     async fn history(&mut self, doc: &DocId, reach: Reach, echo: &Echo) -> Result<(), Refusal> {
         self.rights.demand(doc, Role::Viewer).await?;
-        let shown = self.gateway.node().history(doc, reach).await?;
+        let shown = {
+            let history = self.gateway.history(doc, reach);
+            select! {
+                biased;
+                // Whoever asks for much must not hear the later of their rights.
+                () = self.rights.told() => return Err(Refusal::busy()),
+                shown = history => shown?,
+            }
+        };
         self.say(protocol::history(echo, &shown));
         Ok(())
     }

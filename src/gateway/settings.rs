@@ -30,6 +30,16 @@ pub struct GatewaySettings {
     pub tenant_messages_per_second: u32,
     /// How many sockets a second may be asked for from one address.
     pub address_handshakes_per_second: u32,
+    /// How many requests a second one address may make.
+    pub address_requests_per_second: u32,
+    /// How many requests a second one user may make.
+    pub user_requests_per_second: u32,
+    /// How many sockets one user may have open on this node; 0: any number.
+    pub user_sockets_max: usize,
+    /// How many sockets those of one tenant may have open on this node; 0: any number.
+    pub tenant_sockets_max: usize,
+    /// How many ops a second all sockets of one tenant are read for; 0: any number.
+    pub tenant_ops_per_second: u32,
     /// How long a socket may be silent before it is pinged, in milliseconds.
     pub ping_interval_ms: u64,
     /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
@@ -72,6 +82,11 @@ impl Default for GatewaySettings {
             user_messages_per_second: 10_000,
             tenant_messages_per_second: 50_000,
             address_handshakes_per_second: 100,
+            address_requests_per_second: 100,
+            user_requests_per_second: 50,
+            user_sockets_max: 0,
+            tenant_sockets_max: 0,
+            tenant_ops_per_second: 0,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
             hand_over_ms: 3_000,

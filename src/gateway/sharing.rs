@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 
 use super::bearer;
 use super::http::{Gateway, failure, permitted, unavailable};
-use super::people::{answer, denied_response, no_accounts, no_such_role, parse_role};
+use super::people::{
+    answer, denied_response, no_accounts, no_such_role, parse_role, respond, shown_deed,
+};
 use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;
-use crate::store::{Deed, Holder, Link, Role, StoreError, Subject, User};
+use crate::store::{Holder, Link, NotShared, Role, StoreError, Subject, User, Who};
 
 type Path = web::Path<(String, String)>;
 
@@ -38,18 +40,18 @@ const AUDIT_MAX: usize = 200;
 /// The longest that a share link may be made to last, in days.
 const LINK_DAYS_MAX: u64 = 3_650;
 
-/// The owner of a document, if it is they who ask.
+/// The owner of a document, if it is they who ask. Whatever they change, the store asks once more.
 async fn owner(
     request: &HttpRequest,
     gateway: &Gateway,
     path: &(String, String),
-) -> Result<(Subject, Person, DocId), HttpResponse> {
+) -> Result<(Who, Person, DocId), HttpResponse> {
     if gateway.door().mode() == Mode::Open {
         return Err(no_accounts());
     }
     let (person, doc, _) = permitted(request, gateway, path, Role::Owner).await?;
-    let subject = person.user_id().cloned().ok_or_else(no_accounts)?;
-    Ok((subject, person, doc))
+    let who = person.who_on(&doc).ok_or_else(no_accounts)?;
+    Ok((who, person, doc))
 }
 
 async fn people(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> HttpResponse {
@@ -119,16 +121,28 @@ async fn set_role(
     };
     let accounts = gateway.door().accounts();
     match accounts.set_role(doc.clone(), subject, role, by).await {
-        Ok(true) => {
+        Ok(Ok(())) => {
             gateway.door().rights_changed();
             respond(shared(&gateway, doc).await)
         }
-        Ok(false) => failure(
+        Ok(Err(why)) => not_shared(why),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn not_shared(why: NotShared) -> HttpResponse {
+    match why {
+        NotShared::NotOwner => failure(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "you may not do that with this document",
+        ),
+        NotShared::OwnerStays => failure(
             StatusCode::CONFLICT,
             "owner",
             "the owner stays the owner until another is",
         ),
-        Err(error) => unavailable(&error),
+        NotShared::NoLink => failure(StatusCode::NOT_FOUND, "not_found", "there is no such link"),
     }
 }
 
@@ -161,10 +175,11 @@ async fn transfer(
         Err(response) => return response,
     };
     match gateway.door().accounts().transfer(doc, to, by).await {
-        Ok(()) => {
+        Ok(Ok(())) => {
             gateway.door().rights_changed();
             answer(&json!({}), Vec::new())
         }
+        Ok(Err(why)) => not_shared(why),
         Err(error) => unavailable(&error),
     }
 }
@@ -232,7 +247,7 @@ async fn share(
     }
     let lasts = asked.days.map(|days| Duration::from_hours(24 * days));
     let password = asked.password.as_deref().filter(|text| !text.is_empty());
-    match gateway.door().share(&by, &doc, role, password, lasts).await {
+    match gateway.door().share(by, &doc, role, password, lasts).await {
         Ok((id, secret)) => answer(&json!({ "id": id.0, "secret": secret }), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
@@ -254,11 +269,11 @@ async fn end_link(
         .end_link(doc, Subject(link), by)
         .await
     {
-        Ok(true) => {
+        Ok(Ok(())) => {
             gateway.door().rights_changed();
             answer(&json!({}), Vec::new())
         }
-        Ok(false) => failure(StatusCode::NOT_FOUND, "not_found", "there is no such link"),
+        Ok(Err(why)) => not_shared(why),
         Err(error) => unavailable(&error),
     }
 }
@@ -273,16 +288,6 @@ async fn audit(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> Http
         let deeds: Vec<Value> = deeds.iter().map(shown_deed).collect();
         json!({ "deeds": deeds })
     }))
-}
-
-fn shown_deed(deed: &Deed) -> Value {
-    json!({
-        "at": deed.at_ms,
-        "actor": deed.actor.0,
-        "deed": deed.deed,
-        "subject": deed.subject.as_ref().map(|subject| &subject.0),
-        "detail": deed.detail,
-    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -303,12 +308,9 @@ async fn open(
         return no_accounts();
     }
     let from = bearer::address(&request, &gateway);
-    let opened = bearer::credentials(&request).links;
+    let brought = bearer::credentials(&request);
     let (secret, password) = (&asked.secret, asked.password.as_deref());
-    match door
-        .open_link(secret, password, opened.as_deref(), from)
-        .await
-    {
+    match door.open_link(secret, password, &brought, from).await {
         Ok((link, token)) => {
             let body = json!({
                 "collection": link.doc.collection.as_str(),
@@ -318,12 +320,5 @@ async fn open(
             answer(&body, vec![bearer::opened(&request, &token)])
         }
         Err(denied) => denied_response(&denied),
-    }
-}
-
-fn respond(body: Result<Value, StoreError>) -> HttpResponse {
-    match body {
-        Ok(body) => answer(&body, Vec::new()),
-        Err(error) => unavailable(&error),
     }
 }

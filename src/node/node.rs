@@ -246,6 +246,15 @@ impl Node {
         }
     }
 
+    /// Says that a session may not change a document any more.
+    pub async fn mute(&self, doc: &DocId, session: SessionId) {
+        let mailbox = self.lock().get(doc).cloned();
+        if let Some(mailbox) = mailbox {
+            // A document that has ended needs no telling.
+            let _ = mailbox.sender.send(Post::Muted(session)).await;
+        }
+    }
+
     /// A session ended: what it said last on these channels is gone.
     pub fn leave_channels<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
         self.pass_on(self.hub.left(session, channels));

@@ -122,6 +122,18 @@ impl Hub {
         let _ = outbox.push(frame);
     }
 
+    /// The clients that have a value by this name on the channel, as far as this node knows.
+    #[must_use]
+    pub fn clients_by_name(&self, channel: &Name, id: &Name) -> Vec<ClientId> {
+        let channels = self.lock();
+        let Some(channel) = channels.get(channel) else {
+            return Vec::new();
+        };
+        let keys = channel.published.keys().chain(channel.remote.keys());
+        let named = keys.filter(|(_, name)| name == id);
+        named.map(|(client, _)| client.clone()).collect()
+    }
+
     /// Whether a value on the channel is the session's.
     #[must_use]
     pub fn shows(&self, session: SessionId, channel: &Name) -> bool {

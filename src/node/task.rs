@@ -39,6 +39,8 @@ pub(super) enum Post {
     },
     /// A session ended.
     Left(SessionId),
+    /// A session may not change the document any more.
+    Muted(SessionId),
     /// Another node says something.
     Linked { from: NodeId, link: Link },
     /// The store says something.
@@ -186,6 +188,7 @@ impl Task {
                         None => return None,
                     }
                 }
+                Post::Muted(session) => Event::Muted(session),
                 Post::Left(session) => {
                     self.members.remove(&session);
                     Event::Left(session)

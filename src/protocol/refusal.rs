@@ -28,6 +28,7 @@ pub enum Code {
     Busy,
     StoreUnavailable,
     Forbidden,
+    Quota,
 }
 
 impl Code {
@@ -37,7 +38,7 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::MessageBadlyFormed,
         Self::OpBadlyFormed,
         Self::OpNotApplied,
@@ -55,6 +56,7 @@ impl Code {
         Self::Busy,
         Self::StoreUnavailable,
         Self::Forbidden,
+        Self::Quota,
     ];
 
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
@@ -78,6 +80,7 @@ impl Code {
             Self::Busy => "ERR_BUSY",
             Self::StoreUnavailable => "ERR_STORE_UNAVAILABLE",
             Self::Forbidden => "ERR_FORBIDDEN",
+            Self::Quota => "ERR_QUOTA",
         }
     }
 }
@@ -150,6 +153,13 @@ impl Refusal {
             Code::TooLarge,
             format!("A document has at most {bytes_max} bytes"),
         )
+    }
+
+    /// A change by somebody who may read and not change.
+    #[must_use]
+    pub fn may_not_change() -> Self {
+        let message = "You may read this document, and not change it";
+        Self::new(Code::Forbidden, message)
     }
 
     /// A submit whose `seq` its client has used for another one before.

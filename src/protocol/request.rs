@@ -90,6 +90,29 @@ pub enum ClientMessage {
     },
 }
 
+impl ClientMessage {
+    /// The collection or the channel that it is about: it says whose that is.
+    #[must_use]
+    pub fn about(&self) -> Option<&Name> {
+        match self {
+            Self::Handshake { .. } | Self::Ping => None,
+            Self::Fetch { doc, .. }
+            | Self::Subscribe { doc, .. }
+            | Self::Unsubscribe { doc }
+            | Self::Submit { doc, .. }
+            | Self::HistoryAt { doc, .. }
+            | Self::HistoryAtTime { doc, .. } => Some(&doc.collection),
+            Self::BulkFetch(bulk) | Self::BulkSubscribe(bulk) | Self::BulkUnsubscribe(bulk) => {
+                Some(&bulk.collection)
+            }
+            Self::Presence(presence) => Some(&presence.channel),
+            Self::PresenceSubscribe { channel, .. }
+            | Self::PresenceUnsubscribe { channel, .. }
+            | Self::PresenceRequest { channel } => Some(channel),
+        }
+    }
+}
+
 /// The documents of a bulk request, all of one collection.
 #[derive(Debug, Clone)]
 pub struct Bulk {

@@ -37,8 +37,34 @@ pub trait Accounts: Debug + Send + Sync {
     /// Gives a user a role on every document of the tenant, or takes it.
     fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool>;
 
-    /// Lets whoever has the code make an account.
+    /// Closes an account or opens it again. Closed, its sessions end, its sockets close everywhere, and no session begins.
+    /// `false`: there is no such account.
+    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> Asked<'_, bool>;
+
+    /// The accounts of a tenant whose logins come after `after`, in their order, at most `limit`.
+    fn users_of(&self, tenant: String, after: String, limit: usize) -> Asked<'_, Vec<User>>;
+
+    /// Lets whoever has the code choose a new password for an account, instead of whoever was let before.
+    fn allow_reset(&self, reset: Reset, by: Subject) -> Asked<'_, ()>;
+
+    /// Changes the password of the account that the code is for, which is good once, and ends all its sessions; none:
+    /// the code is good for nothing.
+    fn reset_password(&self, code: Hash, password: String) -> Asked<'_, Option<Subject>>;
+
+    /// Whether a code lets somebody choose a new password.
+    fn may_reset(&self, code: Hash) -> Asked<'_, bool>;
+
+    /// Lets whoever has the code make an account, for as long as `by` may give what it gives.
     fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()>;
+
+    /// Whether a code lets somebody make an account.
+    fn is_invited(&self, code: Hash) -> Asked<'_, bool>;
+
+    /// A tenant's invitations that can be used, those that end first before the others.
+    fn invitations(&self, tenant: String) -> Asked<'_, Vec<Invited>>;
+
+    /// Ends an invitation; `false`: the tenant has no such one.
+    fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool>;
 
     /// Begins a session.
     fn begin_session(
@@ -65,26 +91,30 @@ pub trait Accounts: Debug + Send + Sync {
     /// Ends a session: its sockets close everywhere.
     fn end_session(&self, key: SessionKey) -> Asked<'_, ()>;
 
-    /// Ends all sessions of a subject, and closes its sockets everywhere.
+    /// Ends all sessions of a subject, and closes its sockets everywhere. Another application's tokens are no good any more
+    /// that it has issued for the subject until now.
     fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()>;
+
+    /// Until when tokens for a subject must have been issued to be no good, in seconds since 1970.
+    fn tokens_ended(&self, subject: Subject) -> Asked<'_, Option<u64>>;
 
     /// What somebody may do with each of these documents, in the same order.
     fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>>;
 
-    /// Makes a document that nobody knows yet the subject's own; `false`: somebody knows it.
-    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool>;
+    /// Makes a document that nobody knows yet the subject's own, where its tenant has fewer than `documents_max`.
+    fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned>;
 
-    /// Gives a subject a role on a document or takes it, the owner's excepted; `false`: the subject owns it.
+    /// Gives a subject a role on a document or takes it, the owner's excepted.
     fn set_role(
         &self,
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Subject,
-    ) -> Asked<'_, bool>;
+        by: Who,
+    ) -> Asked<'_, Result<(), NotShared>>;
 
     /// Makes another subject the owner; who was, may edit from then on.
-    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()>;
+    fn transfer(&self, doc: DocId, to: Subject, by: Who) -> Asked<'_, Result<(), NotShared>>;
 
     /// Who may do what with a document by a right of their own, the owner first.
     fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>>;
@@ -93,7 +123,7 @@ pub trait Accounts: Debug + Send + Sync {
     fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>>;
 
     /// Makes a share link.
-    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()>;
+    fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>>;
 
     /// A document's share links that have not expired.
     fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>>;
@@ -101,8 +131,8 @@ pub trait Accounts: Debug + Send + Sync {
     /// The share link with this secret, if it has not expired.
     fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>>;
 
-    /// Ends a document's share link; `false` when it has no such link.
-    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool>;
+    /// Ends a document's share link.
+    fn end_link(&self, doc: DocId, link: Subject, by: Who) -> Asked<'_, Result<(), NotShared>>;
 
     /// Whose rights changed after a sequence number, oldest first, at most [`REVOCATIONS_PAGE`].
     fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>>;
@@ -112,6 +142,21 @@ pub trait Accounts: Debug + Send + Sync {
 
     /// What was done about a document's rights, newest first, at most `limit`.
     fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>>;
+
+    /// What was done in a tenant before the deed of this number, newest first, at most `limit`.
+    fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>>;
+
+    /// Keeps in the audit log what else somebody did.
+    fn note(
+        &self,
+        actor: Subject,
+        deed: &'static str,
+        doc: Option<DocId>,
+        subject: Option<Subject>,
+    ) -> Asked<'_, ()>;
+
+    /// Counts bytes towards what a tenant has taken, and says how many that are.
+    fn take_bytes(&self, tenant: String, bytes: u64) -> Asked<'_, u64>;
 }
 
 /// The most revocations that are read at once.
@@ -235,6 +280,32 @@ pub struct User {
     pub password: String,
     /// The role on every document of the tenant.
     pub role: Option<Role>,
+    /// Whether it is closed: it may not sign in.
+    pub disabled: bool,
+}
+
+/// A right to choose a new password.
+#[derive(Debug, Clone)]
+pub struct Reset {
+    /// Of the code.
+    pub code: Hash,
+    /// Whose password.
+    pub user: Subject,
+    /// How long it can be used.
+    pub lasts: Duration,
+}
+
+/// An invitation that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// Its name; opens nothing.
+    pub id: Subject,
+    /// What the account will be on every document of the tenant.
+    pub role: Option<Role>,
+    /// Who made it.
+    pub maker: Subject,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at_ms: u64,
 }
 
 /// A right to make an account.
@@ -242,6 +313,8 @@ pub struct User {
 pub struct Invitation {
     /// Of the code.
     pub code: Hash,
+    /// Its name, drawn at random.
+    pub id: Subject,
     /// Where the account will belong.
     pub tenant: String,
     /// What it will be on every document of the tenant.
@@ -292,6 +365,28 @@ pub struct Right {
     pub role: Option<Role>,
     /// How long, where a share link gives it and expires.
     pub lasts: Option<Duration>,
+}
+
+/// What came of the wish to own a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owned {
+    /// It is theirs.
+    Now,
+    /// Somebody knows it.
+    Known,
+    /// The tenant has as many as it may.
+    Full,
+}
+
+/// Why nothing was changed about who may do what with a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotShared {
+    /// Who wanted it does not own the document.
+    NotOwner,
+    /// The owner stays the owner until another is.
+    OwnerStays,
+    /// The document has no such link.
+    NoLink,
 }
 
 /// Somebody who may do something with a document.
@@ -353,14 +448,23 @@ pub struct Revocation {
 /// A line of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deed {
+    /// Its place among all.
+    pub number: u64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// Who did it.
     pub actor: Subject,
     /// What: a word.
     pub deed: String,
+    /// With which document.
+    pub doc: Option<(String, String)>,
     /// To whom.
     pub subject: Option<Subject>,
     /// How.
     pub detail: Option<String>,
+}
+
+/// The tenant that another application's user belongs to, by its name.
+pub(super) fn tenant_of_subject(subject: &Subject) -> Option<&str> {
+    subject.0.split_once(':').map(|(tenant, _)| tenant)
 }

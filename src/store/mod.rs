@@ -15,9 +15,9 @@ mod store;
 mod thinning;
 
 pub use accounts::{
-    Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Link, LiveSession, NewLink,
-    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
-    User, Who, tenant_of,
+    Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Invited, Link, LiveSession,
+    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
+    Right, Role, SessionKey, Subject, User, Who, tenant_of,
 };
 pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};

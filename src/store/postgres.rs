@@ -63,6 +63,8 @@ pub struct PostgresSettings {
     pub claim_connections: usize,
     /// How many connections read.
     pub read_connections: usize,
+    /// How many connections ask and change what is kept about people. One more reads revocations.
+    pub people_connections: usize,
     /// How long somebody waits for a connection when all are busy.
     pub acquire_timeout_ms: u64,
     /// How long a connection may take to come about.
@@ -86,6 +88,7 @@ impl Default for PostgresSettings {
             append_connections: 1,
             claim_connections: 4,
             read_connections: 8,
+            people_connections: 4,
             acquire_timeout_ms: 5_000,
             connect_timeout_ms: 3_000,
             statement_timeout_ms: 10_000,
@@ -104,6 +107,7 @@ impl fmt::Debug for PostgresSettings {
             .field("append_connections", &self.append_connections)
             .field("claim_connections", &self.claim_connections)
             .field("read_connections", &self.read_connections)
+            .field("people_connections", &self.people_connections)
             .finish_non_exhaustive()
     }
 }
@@ -118,8 +122,12 @@ pub struct PostgresStore {
     claims: Claims,
     /// For claims, heartbeats and the keeping of the list.
     urgent: Pool,
-    /// For all that people can wait for a little, and what is kept about them.
+    /// For all that people can wait for a little.
     reads: Pool,
+    /// For what is kept about people: who reads much keeps nobody from losing a right.
+    people: Pool,
+    /// For revocations alone.
+    watch: Pool,
     reader: Reader,
     touches: Arc<Touches>,
     /// Writes the touches.
@@ -150,6 +158,8 @@ impl PostgresStore {
         schema::prepare(&claiming, ms(settings.open_patience_ms)).await?;
         let claim_connections = settings.claim_connections.max(3);
         let urgent = pool(claiming, claim_connections)?;
+        let people = pool(reading.clone(), settings.people_connections)?;
+        let watch = pool(reading.clone(), 1)?;
         let reads = pool(reading, settings.read_connections)?;
         let replica = match settings.replica_url.as_str() {
             "" => None,
@@ -180,6 +190,8 @@ impl PostgresStore {
             toucher: touches.start(urgent.clone()),
             urgent,
             reads,
+            people,
+            watch,
             touches,
             secret,
             node_dead_after: ms(settings.node_dead_after_ms),
@@ -217,6 +229,8 @@ impl PostgresStore {
         let finished = self.touches.finish(&self.urgent, deadline).await;
         self.urgent.close();
         self.reads.close();
+        self.people.close();
+        self.watch.close();
         self.reader.close();
         finished.map_err(|fault| fault.of("close"))
     }

@@ -5,8 +5,8 @@ import "./styles/editor.css";
 import "./styles/list.css";
 import "./styles/people.css";
 import { openBanner } from "./components/open-banner";
-import { ApiError, readMe, renewSession, type Me } from "./lib/api";
-import { showAccess, showShareLink } from "./pages/access";
+import { ApiError, bringToken, openCollection, readMe, renewSession, type Me } from "./lib/api";
+import { showAccess, showReset, showShareLink } from "./pages/access";
 import { showEditor } from "./pages/editor";
 import { showList } from "./pages/list";
 
@@ -17,17 +17,29 @@ const RETRY_MS = 1_500;
 void begin();
 
 async function begin(): Promise<void> {
+  const { token, share, reset } = brought();
+  // One that is no good is as none: then the page says where to come from.
+  if (token !== null) await bringToken(token).catch(() => {});
   const me = await known();
   if (me.mode === "open") document.body.prepend(openBanner());
-  const share = new URLSearchParams(location.hash.slice(1)).get("share");
-  if (share !== null && me.mode !== "open") {
-    // Gone from the address before anything else: it is not for whoever looks over a shoulder or into the history.
-    history.replaceState(null, "", location.pathname);
-    return showShareLink(app, me, share);
-  }
+  if (share !== null && me.mode !== "open") return showShareLink(app, me, share);
+  if (reset !== null && me.mode === "accounts") return showReset(app, me, reset);
+  const elsewhere = new URLSearchParams(location.search).get("in");
+  if (elsewhere !== null) openCollection(elsewhere);
   if (me.mode !== "open" && !me.user && !(me.is_guest && id !== undefined)) return showAccess(app, me);
   if (id === undefined) showList(app, me);
   else showEditor(app, decoded(id), new URLSearchParams(location.search).has("new"), me);
+}
+
+/**
+ * The secrets that the address brings along. They are gone from it before anything else happens: they are not for whoever
+ * looks over a shoulder or into the history.
+ */
+function brought(): { token: string | null; share: string | null; reset: string | null } {
+  const said = new URLSearchParams(location.hash.slice(1));
+  const [token, share, reset] = [said.get("token"), said.get("share"), said.get("reset")];
+  if (token !== null || share !== null || reset !== null) history.replaceState(null, "", location.pathname + location.search);
+  return { token, share, reset };
 }
 
 /** Who we are. An access token may have run out while no page was open: then it is renewed first. */

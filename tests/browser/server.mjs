@@ -16,16 +16,17 @@ export class Server {
   #process = null;
   #log = [];
 
-  /** Unless `open`, people sign in. */
-  static async start({ open = true } = {}) {
+  /** Unless `open`, people sign in. `env` adds to the environment. */
+  static async start({ open = true, env = {} } = {}) {
     if (!process.env.COPYDESK_BIN) throw new Error("COPYDESK_BIN must name the server's binary");
-    const server = new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")), open);
+    const server = new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")), open, env);
     await server.up();
     return server;
   }
 
-  constructor(port, folder, open = true) {
+  constructor(port, folder, open = true, env = {}) {
     this.open = open;
+    this.env = env;
     this.port = port;
     this.folder = folder;
     this.url = `http://127.0.0.1:${port}`;
@@ -33,7 +34,7 @@ export class Server {
 
   async up() {
     const args = ["serve", ...(this.open ? ["--open"] : []), "--listen", `127.0.0.1:${this.port}`, "--data", this.folder];
-    this.#process = spawn(process.env.COPYDESK_BIN, args, { stdio: ["ignore", "pipe", "pipe"] });
+    this.#process = spawn(process.env.COPYDESK_BIN, args, { env: { ...process.env, ...this.env }, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream.on("data", (data) => this.#log.push(String(data)));
     }

@@ -179,7 +179,7 @@ class Redis extends Part {
 
 export class Node extends Part {
   constructor(name, port, { store, redis }, env) {
-    const open = knowsOpen() ? ['--open'] : [];
+    const open = knowsOpen() && !env.COPYDESK__AUTH__MODE ? ['--open'] : [];
     const serve = ['serve', ...open, '--node', name, '--listen', `127.0.0.1:${port}`, '--store', store, '--redis', redis];
     super(name, binary(), serve, { env });
     this.port = port;

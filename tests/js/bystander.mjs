@@ -10,8 +10,9 @@ const LATENCY_MS_MAX = 3_000;
 const RSS_BYTES_MAX = 400 * 2 ** 20;
 
 export class Bystander {
-  static async join(server) {
-    const clients = [await Client.connect(server.ws), await Client.connect(server.ws)];
+  /** `options` are those of both of its clients. */
+  static async join(server, options = {}) {
+    const clients = [await Client.connect(server.ws, options), await Client.connect(server.ws, options)];
     const mine = await clients[0].subscribed('bystander');
     await called((done) => mine.create('', TEXT.uri, done), 'create');
     const theirs = await clients[1].subscribed('bystander');

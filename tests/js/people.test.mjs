@@ -1,5 +1,6 @@
 // People, seen from outside: who comes in, as whom, what they may do, and how soon that ends.
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { Browser } from './browser.mjs';
 import { Client, TEXT, takeWarnings } from './client.mjs';
@@ -9,6 +10,20 @@ import { Wire } from './wire.mjs';
 
 const PATIENCE_MS = { downgrade: 1_000, revocation: 5_000 };
 
+let people = 0;
+/** Somebody new, whose login nobody has. */
+const register = (server) => Browser.registered(server, `person-${(people += 1)}`);
+const loginOf = async (browser) => (await browser.me()).user.login;
+let documents = 0;
+/** A document of somebody's, with their client. */
+const documentOf = async (browser, text = 'Hello') => {
+  const client = await browser.client();
+  const doc = client.doc(`secret-${(documents += 1)}`);
+  await called((done) => doc.create(text, TEXT.uri, done), 'create');
+  await called((done) => doc.subscribe(done), 'subscribe');
+  return { client, doc, id: doc.id };
+};
+
 describe('accounts', () => {
   let server;
   let admin;
@@ -17,19 +32,8 @@ describe('accounts', () => {
   });
   after(() => server?.stop());
 
-  let people = 0;
   /** Somebody new, whose login nobody has. */
-  const newcomer = () => Browser.registered(server, `person-${(people += 1)}`);
-  const loginOf = async (browser) => (await browser.me()).user.login;
-  let documents = 0;
-  /** A document of somebody's, with their client. */
-  const documentOf = async (browser, text = 'Hello') => {
-    const client = await browser.client();
-    const doc = client.doc(`secret-${(documents += 1)}`);
-    await called((done) => doc.create(text, TEXT.uri, done), 'create');
-    await called((done) => doc.subscribe(done), 'subscribe');
-    return { client, doc, id: doc.id };
-  };
+  const newcomer = () => register(server);
 
   test('the first account owns everything, and is made once', async () => {
     const stranger = new Browser(server);
@@ -225,6 +229,76 @@ describe('accounts', () => {
     back.say({ a: 's', c: 'docs', d: id, v: 1 });
     assert.equal((await back.heard(({ a }) => a === 's')).error.code, 'ERR_FORBIDDEN');
     back.end();
+    client.close();
+  });
+
+  test('who loses a document hears nothing more on its presence channel, and is seen there no more', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    const guest = new Browser(server);
+    const links = `/api/documents/docs/${id}/links`;
+    const link = (await ann.post(links, { role: 'viewer' })).body;
+    assert.equal((await guest.post('/api/links', { secret: link.secret })).status, 200);
+    const room = client.connection.getPresence(`docs.${id}`);
+    await called((done) => room.subscribe(done), 'presence');
+    const cursor = room.create('ann');
+    for (const [reader, loses] of [
+      [bob, () => ann.gives(login, null, id)],
+      [guest, () => ann.ask('DELETE', `${links}/${link.id}`)],
+    ]) {
+      await ann.gives(login, 'viewer', id);
+      // They never ask for the document itself.
+      const wire = await reader.wire();
+      wire.say({ a: 'ps', ch: `docs.${id}`, seq: 1 });
+      await wire.heard(({ a }) => a === 'ps', 'the channel');
+      wire.say({ a: 'p', ch: `docs.${id}`, id: 'spy', p: { here: true }, pv: 1 });
+      await until(() => room.remotePresences.spy, 'they are seen');
+      await loses();
+      await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+      assert.equal(wire.closeCode, 4403);
+      await until(() => !room.remotePresences.spy, 'they are seen no more');
+      const secret = `later than ${wire.messages.length} messages of ${reader === guest ? 'the guest' : login}`;
+      await called((done) => cursor.submit({ secret }, done), 'a cursor');
+      assert.ok(!JSON.stringify(wire.messages).includes(secret));
+      const back = await reader.wire();
+      if (back.status !== 101) continue;
+      back.say({ a: 'ps', ch: `docs.${id}`, seq: 1 });
+      assert.equal((await back.heard(({ a }) => a === 'ps')).error.code, 'ERR_FORBIDDEN');
+      back.end();
+    }
+    client.close();
+  });
+
+  test("nobody moves or removes another user's cursor by its id", async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const eve = await newcomer();
+    await ann.gives(await loginOf(eve), 'viewer', id);
+    const [mine, hers] = [await ann.wire(), await eve.wire()];
+    const ch = `docs.${id}`;
+    for (const wire of [mine, hers]) {
+      wire.say({ a: 'ps', ch, seq: 1 });
+      await wire.heard(({ a }) => a === 'ps', 'the channel');
+    }
+    const say = async (wire, p, pv, name = 'cursor') => {
+      const start = wire.messages.length;
+      wire.say({ a: 'p', ch, id: name, p, pv });
+      return wire.heard((message) => message.a === 'p' && (message.error || message.pv === pv), 'the answer', start);
+    };
+    assert.equal((await say(mine, 1, 1)).error, undefined);
+    for (const [value, version] of [[2, 2], [null, 3]]) {
+      assert.equal((await say(hers, value, version)).error.code, 'ERR_FORBIDDEN');
+    }
+    assert.equal((await say(hers, 1, 4, 'another')).error, undefined);
+    // The same user's next connection may, for it is the same user's cursor.
+    const again = await ann.wire();
+    assert.equal((await say(again, 3, 5)).error, undefined);
+    const heard = () => hers.messages.filter((message) => message.a === 'p' && message.id === 'cursor' && !message.error);
+    await until(() => heard().length === 2, 'both are heard');
+    assert.deepEqual(heard().map(({ p }) => p), [1, 3]);
+    for (const wire of [mine, hers, again]) wire.end();
     client.close();
   });
 
@@ -452,6 +526,78 @@ describe('accounts', () => {
   });
 });
 
+describe('who owns the tenant', () => {
+  let server;
+  let admin;
+  before(async () => {
+    server = await Server.start({ open: false, env: { COPYDESK__AUTH__REGISTRATION: 'open' } });
+    admin = await Browser.registered(server, 'admin');
+  });
+  after(() => server?.stop());
+  const newcomer = () => register(server);
+
+  test('a closed account has no sockets and no way in, until it is opened', async () => {
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    const password = `password of ${login}`;
+    assert.equal((await bob.put('/api/people/disabled', { login: await loginOf(admin), disabled: true })).status, 403);
+    assert.equal((await bob.get('/api/people')).status, 403);
+    const wire = await bob.wire();
+    assert.equal((await admin.put('/api/people/disabled', { login, disabled: true })).status, 200);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4401);
+    assert.equal((await bob.post('/api/refresh')).status, 401);
+    const closed = await new Browser(server).post('/api/sign-in', { login, password });
+    const wrong = await new Browser(server).post('/api/sign-in', { login, password: 'not this one' });
+    assert.deepEqual([closed.status, closed.body], [wrong.status, wrong.body]);
+    const { people } = (await admin.get('/api/people')).body;
+    assert.equal(people.find((each) => each.login === login).disabled, true);
+    assert.equal((await admin.put('/api/people/disabled', { login, disabled: false })).status, 200);
+    assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
+  });
+
+  test('a forgotten password is chosen anew by a code that is good once', async () => {
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    const { code } = (await admin.post('/api/people/reset', { login })).body;
+    const reset = (browser, body) => browser.post('/api/password-reset', body);
+    const password = 'remembered this time';
+    assert.equal((await reset(new Browser(server), { code: 'guess', password })).status, 403);
+    const wire = await bob.wire();
+    const back = new Browser(server);
+    assert.equal((await reset(back, { code, password })).status, 200);
+    assert.equal((await back.me()).user.login, login);
+    await until(() => wire.isOver, 'the old sockets are closed', PATIENCE_MS.revocation);
+    assert.equal((await reset(new Browser(server), { code, password })).status, 403);
+    assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
+  });
+
+  test('who owns the tenant reads what was done in it', async () => {
+    const bob = await newcomer();
+    const login = await loginOf(bob);
+    const { id } = (await bob.me()).user;
+    await new Browser(server).post('/api/sign-in', { login, password: 'not this one' });
+    await bob.post('/api/sign-out');
+    assert.equal((await (await newcomer()).get('/api/audit')).status, 403);
+    const { deeds } = (await admin.get('/api/audit')).body;
+    const theirs = deeds.filter(({ actor }) => actor === id).map(({ deed }) => deed);
+    assert.deepEqual(theirs, ['sign out', 'fail to sign in', 'sign in', 'make account']);
+  });
+
+  test('signing out closes the share links that were opened', async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const { secret } = (await ann.post(`/api/documents/docs/${id}/links`, { role: 'viewer' })).body;
+    const bob = await newcomer();
+    assert.equal((await bob.post('/api/links', { secret })).status, 200);
+    assert.ok(bob.cookies.has('copydesk_links'));
+    await bob.post('/api/sign-out');
+    assert.equal(bob.cookies.has('copydesk_links'), false);
+    assert.equal((await bob.get(`/api/documents/docs/${id}`)).status, 401);
+    client.close();
+  });
+});
+
 describe('limits', () => {
   let server;
   before(async () => {
@@ -487,6 +633,67 @@ describe('limits', () => {
   });
 });
 
+describe('the machine of whoever serves for themselves', () => {
+  let server;
+  before(async () => (server = await Server.start()));
+  after(() => server?.stop());
+
+  test('no other page of its browser reads or changes anything, and programs do', async () => {
+    const own = `http://127.0.0.1:${server.port}`;
+    for (const [headers, status] of [
+      [{}, 101],
+      [{ Origin: own }, 101],
+      [{ Origin: 'https://evil.example' }, 403],
+      [{ Origin: 'null' }, 403],
+      [{ Origin: 'http://localhost:1' }, 403],
+    ]) {
+      const wire = await Wire.open(server, { headers });
+      assert.equal(wire.status, status, JSON.stringify(headers));
+      wire.end();
+    }
+    const path = `${server.http}/api/documents/docs/x`;
+    const body = JSON.stringify({ title: 'Mine' });
+    const rename = (headers) => fetch(path, { method: 'PATCH', body, headers: { 'content-type': 'application/json', ...headers } });
+    assert.equal((await rename({ origin: 'https://evil.example' })).status, 403);
+    assert.equal((await rename({})).status, 404);
+    assert.equal((await rename({ origin: own })).status, 404);
+  });
+
+  test('a name that somebody else points at it is not its own', async () => {
+    const answer = async (host, lines = '') => {
+      const wire = await Wire.open(server, { upgrade: false });
+      wire.write(`GET /api/documents HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`);
+      await until(() => wire.status, 'an answer');
+      wire.end();
+      return wire.status;
+    };
+    assert.equal(await answer(`evil.example:${server.port}`), 403);
+    assert.equal(await answer(`127.0.0.1.evil.example:${server.port}`), 403);
+    const upgrade = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
+    assert.equal(await answer(`evil.example:${server.port}`, `Origin: http://evil.example:${server.port}\r\n${upgrade}`), 403);
+    for (const host of [`127.0.0.1:${server.port}`, `localhost:${server.port}`, `[::1]:${server.port}`]) {
+      assert.equal(await answer(host), 200, host);
+    }
+  });
+
+  test('a body that trickles in is not waited for', async () => {
+    const BODY_PATIENCE_MS = 10_000;
+    const wires = [];
+    for (const path of ['/api/sign-in', '/api/documents/docs/x']) {
+      const wire = await Wire.open(server, { upgrade: false });
+      wires.push(wire);
+      const method = path.endsWith('x') ? 'PATCH' : 'POST';
+      wire.write(`${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{`);
+    }
+    const trickle = setInterval(() => wires.forEach((wire) => wire.write(' ')), 200);
+    try {
+      await until(() => wires.every(({ isGone }) => isGone), 'they are closed', 3 * BODY_PATIENCE_MS);
+    } finally {
+      clearInterval(trickle);
+    }
+  });
+});
+
 describe('invitations', () => {
   let server;
   before(async () => (server = await Server.start({ open: false })));
@@ -505,6 +712,121 @@ describe('invitations', () => {
     const again = { ...asked, login: 'eve', invitation: code };
     assert.equal((await new Browser(server).post('/api/register', again)).status, 403);
   });
+  test('a bad invitation says nothing of who is here', async () => {
+    const stranger = new Browser(server);
+    const asked = { name: 'Eve', password: 'a long password', invitation: 'guess' };
+    const answers = [];
+    for (const login of ['ann', 'nobody']) answers.push(await stranger.post('/api/register', { ...asked, login }));
+    assert.deepEqual(answers.map(({ status }) => status), [403, 403]);
+    assert.deepEqual(answers[0].body, answers[1].body);
+  });
+
+  test('invitations are listed and ended, and go with the right of their maker', async () => {
+    const ann = new Browser(server);
+    await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
+    const make = async (browser) => (await browser.post('/api/invitations', { role: 'owner' })).body.code;
+    const join = async (login, invitation) => {
+      const browser = new Browser(server);
+      const { status } = await browser.post('/api/register', { login, name: login, password: `password of ${login}`, invitation });
+      return { browser, status };
+    };
+    const { browser: max, status } = await join('max', await make(ann));
+    assert.equal(status, 200);
+    const codes = [await make(max), await make(max)];
+    const { invitations } = (await ann.get('/api/invitations')).body;
+    assert.equal(invitations.length, 2);
+    assert.deepEqual(Object.keys(invitations[0]).sort(), ['expires_at', 'id', 'maker', 'role']);
+    assert.equal((await join('kim', codes[0])).status, 200);
+    assert.equal((await ann.put('/api/people/role', { login: 'max', role: 'editor' })).status, 200);
+    assert.equal((await join('lee', codes[1])).status, 403);
+    assert.equal((await max.get('/api/invitations')).status, 403);
+    const code = await make(ann);
+    const known = (await ann.get('/api/invitations')).body.invitations.map(({ id }) => id);
+    for (const id of known) assert.equal((await ann.ask('DELETE', `/api/invitations/${id}`)).status, 200);
+    assert.equal((await ann.ask('DELETE', `/api/invitations/${known[0]}`)).status, 404);
+    assert.equal((await join('zoe', code)).status, 403);
+  });
+});
+
+describe('quotas', () => {
+  let server;
+  before(async () => {
+    const env = {
+      COPYDESK__AUTH__TENANT_DOCUMENTS_MAX: '2',
+      COPYDESK__AUTH__TENANT_MIB_MAX: '1',
+      COPYDESK__GATEWAY__USER_SOCKETS_MAX: '3',
+    };
+    server = await Server.start({ open: false, env });
+  });
+  after(() => server?.stop());
+
+  test('what goes beyond is refused with a code, and nothing else is lost', async () => {
+    const ann = await Browser.registered(server, 'ann');
+    const client = await ann.client();
+    const docs = [client.doc('one'), client.doc('two'), client.doc('three')];
+    for (const doc of docs.slice(0, 2)) await called((done) => doc.create('', TEXT.uri, done), 'create');
+    const full = await refused((done) => docs[2].create('', TEXT.uri, done), 'a third document');
+    assert.equal(full.code, 'ERR_QUOTA');
+    const page = 'x'.repeat(400_000);
+    await called((done) => docs[0].submitOp([page], done), 'a long text');
+    await called((done) => docs[1].submitOp([page], done), 'another');
+    assert.equal((await refused((done) => docs[0].submitOp([page], done), 'one too many')).code, 'ERR_QUOTA');
+    await called((done) => docs[0].submitOp(['y'], done), 'a short one');
+    assert.equal(docs[0].data, `y${page}`);
+    await called((done) => docs[1].del(done), 'the end');
+    takeWarnings();
+    client.close();
+  });
+
+  test('a user has so many sockets', async () => {
+    const ann = new Browser(server);
+    await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
+    const wires = [];
+    await until(async () => {
+      const wire = await Wire.open(server, { headers: ann.headers });
+      wires.push(wire);
+      return wire.status === 429;
+    }, 'one too many');
+    assert.equal(wires.filter(({ status }) => status === 101).length, 3);
+    wires[0].end();
+    await until(async () => {
+      const wire = await Wire.open(server, { headers: ann.headers });
+      wires.push(wire);
+      return wire.status === 101;
+    }, 'there is room again');
+    for (const wire of wires) wire.end();
+  });
+});
+
+describe('a session', () => {
+  const ACCESS_SECONDS = 3;
+  let server;
+  before(async () => (server = await Server.start({ open: false, env: { COPYDESK__AUTH__ACCESS_SECONDS: String(ACCESS_SECONDS) } })));
+  after(() => server?.stop());
+
+  test('keeps its sockets while it is renewed, without a lost op, and closes them when it is not', async () => {
+    const ann = await Browser.registered(server, 'ann');
+    const client = await ann.client();
+    const doc = client.doc('kept');
+    await called((done) => doc.create('', TEXT.uri, done), 'create');
+    const begun = performance.now();
+    let written = 0;
+    while (performance.now() - begun < 2.5 * ACCESS_SECONDS * 1_000) {
+      assert.equal((await ann.post('/api/refresh')).status, 200);
+      await called((done) => doc.submitOp(['x'], done), 'an edit');
+      written += 1;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    assert.equal(client.connection.state, 'connected');
+    assert.equal(doc.data, 'x'.repeat(written));
+    client.close();
+    const wire = await ann.wire();
+    await until(() => wire.isOver, 'the socket is closed', 3 * ACCESS_SECONDS * 1_000);
+    assert.equal(wire.closeCode, 4401);
+    assert.equal((await ann.wire()).status, 401);
+    assert.equal((await ann.post('/api/refresh')).status, 200);
+    assert.equal((await ann.wire()).status, 101);
+  });
 });
 
 describe("another application's tokens", () => {
@@ -516,12 +838,12 @@ describe("another application's tokens", () => {
   });
   after(() => server?.stop());
 
-  const sign = async (claims, secret = SECRET, header = { alg: 'HS256', typ: 'JWT' }) => {
-    const { createHmac } = await import('node:crypto');
-    const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-    const text = `${part(header)}.${part({ aud: 'desk', exp: Math.floor(Date.now() / 1000) + 300, ...claims })}`;
+  const signText = (claims, secret = SECRET, header = { alg: 'HS256', typ: 'JWT' }) => {
+    const part = (text) => Buffer.from(text).toString('base64url');
+    const text = `${part(JSON.stringify(header))}.${part(claims)}`;
     return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
   };
+  const sign = async (claims, ...rest) => signText(JSON.stringify({ aud: 'desk', exp: Math.floor(Date.now() / 1000) + 300, ...claims }), ...rest);
 
   test('a signed token opens a socket by header, by subprotocol and by cookie', async () => {
     const token = await sign({ sub: '7', name: 'Ann', tenant: 'acme' });
@@ -591,6 +913,35 @@ describe("another application's tokens", () => {
     await until(() => copy.data === 'Hello', 'the document is shown on the same socket');
     await called((done) => copy.submitOp(['Bob: '], done), 'an edit');
     for (const each of [client, bob]) each.close();
+  });
+
+  test('a token may say that it never ends, and opens a socket all the same', async () => {
+    for (const exp of [2 ** 53, '9223372036854775807', '18446744073709551615']) {
+      const token = signText(`{"aud":"desk","sub":"7","exp":${exp}}`);
+      const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } });
+      assert.equal(wire.status, 101, String(exp));
+      await wire.handshake();
+      wire.end();
+    }
+    assert.deepEqual(server.panics, []);
+  });
+
+  test("all tokens of a user are ended that were issued until then", async () => {
+    const now = () => Math.floor(Date.now() / 1000);
+    const bearer = (token) => ({ authorization: `Bearer ${token}` });
+    const owner = bearer(await sign({ sub: '1', tenant: 'umbrella', role: 'owner' }));
+    const [old, undated] = [await sign({ sub: '2', tenant: 'umbrella', iat: now() - 5 }), await sign({ sub: '2', tenant: 'umbrella' })];
+    const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${old}` } });
+    const browser = new Browser(server);
+    assert.equal((await browser.post('/api/people/sign-out', { login: '1' }, bearer(old))).status, 403);
+    assert.equal((await browser.post('/api/people/sign-out', { login: '2' }, owner)).status, 200);
+    await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
+    assert.equal(wire.closeCode, 4401);
+    for (const token of [old, undated]) {
+      assert.equal((await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } })).status, 401);
+    }
+    const later = await sign({ sub: '2', tenant: 'umbrella', iat: now() + 2 });
+    assert.equal((await Wire.open(server, { headers: { Authorization: `Bearer ${later}` } })).status, 101);
   });
 
   test('a socket ends with its token', async () => {

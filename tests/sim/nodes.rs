@@ -340,6 +340,7 @@ impl Open {
             }
             Event::Asked { .. }
             | Event::Left(_)
+            | Event::Muted(_)
             | Event::Linked { .. }
             | Event::Ring(_)
             | Event::Deposed(_)

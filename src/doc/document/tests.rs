@@ -1095,3 +1095,24 @@ fn what_nobody_needs_is_idle() {
         );
     }
 }
+
+#[test]
+fn who_may_not_write_any_more_commits_nothing_that_waited() {
+    let mut desk = Desk::of(1);
+    desk.subscribe(1, 1);
+    for seq in 1..=3 {
+        desk.submit(1, edit("ann", seq, 1));
+    }
+    desk.submit(2, edit("bob", 9, 1));
+    desk.handle(Event::Muted(SessionId(1)));
+    let refused = |sent: Vec<String>| sent.iter().filter(|it| *it == "ERR_FORBIDDEN").count();
+    // Only the first was with the owner; the others are answered at once.
+    assert_eq!(refused(desk.sent(1)), 2);
+    desk.settle();
+    assert_eq!(refused(desk.sent(1)), 0);
+    assert_eq!(desk.log()[1..], ["ann/1", "bob/9"]);
+    // Allowed again, it goes on.
+    desk.submit(1, edit("ann", 4, 3));
+    desk.settle();
+    assert_eq!(desk.log()[3..], ["ann/4"]);
+}

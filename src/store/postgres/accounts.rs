@@ -13,9 +13,9 @@ use super::list;
 use super::pool::Pool;
 use crate::id::DocId;
 use crate::store::accounts::{
-    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Link, LiveSession, NewLink,
-    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
-    User, Who, tenant_of,
+    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Invited, Link, LiveSession,
+    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
+    Right, Role, SessionKey, Subject, User, Who, tenant_of,
 };
 use crate::store::{ListQuery, Listed};
 
@@ -23,7 +23,7 @@ use crate::store::{ListQuery, Listed};
 macro_rules! users {
     ($rest:literal) => {
         concat!(
-            "SELECT id, tenant, login, name, password, role FROM users ",
+            "SELECT id, tenant, login, name, password, role, disabled FROM users ",
             $rest
         )
     };
@@ -47,14 +47,14 @@ WHERE (expires_at_ms IS NULL OR expires_at_ms > ",
 impl Accounts for PostgresStore {
     fn any_user(&self) -> Asked<'_, bool> {
         look(async {
-            let rows = self.reads.query(ANY_USER, &[]).await?;
+            let rows = self.people.query(ANY_USER, &[]).await?;
             Ok(!rows.is_empty())
         })
     }
 
     fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let added = add_user(&mut change, &user, admission).await?;
             match added {
                 Ok(()) => change.commit().await?,
@@ -68,7 +68,7 @@ impl Accounts for PostgresStore {
     fn user_by_login(&self, login: String) -> Asked<'_, Option<User>> {
         look(async move {
             let sql = users!("WHERE login = $1");
-            let rows = self.reads.query(sql, &[&login.as_bytes()]).await?;
+            let rows = self.people.query(sql, &[&login.as_bytes()]).await?;
             rows.first().map(|row| user(row, 0)).transpose()
         })
     }
@@ -76,7 +76,7 @@ impl Accounts for PostgresStore {
     fn user(&self, id: Subject) -> Asked<'_, Option<User>> {
         look(async move {
             let sql = users!("WHERE id = $1");
-            let rows = self.reads.query(sql, &[&id.0.as_bytes()]).await?;
+            let rows = self.people.query(sql, &[&id.0.as_bytes()]).await?;
             rows.first().map(|row| user(row, 0)).transpose()
         })
     }
@@ -88,7 +88,7 @@ impl Accounts for PostgresStore {
         keep: Option<SessionKey>,
     ) -> Asked<'_, ()> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let id = user.0.as_bytes();
             change
                 .query(
@@ -106,7 +106,7 @@ impl Accounts for PostgresStore {
 
     fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let changed = change
                 .query(
                     "UPDATE users SET role = $2 WHERE id = $1 RETURNING id",
@@ -122,15 +122,134 @@ impl Accounts for PostgresStore {
         })
     }
 
+    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> Asked<'_, bool> {
+        change(async move {
+            let mut change = Change::begin(&self.people).await?;
+            let changed = change
+                .query(
+                    "UPDATE users SET disabled = $2 WHERE id = $1 RETURNING id",
+                    &[&user.0.as_bytes(), &disabled],
+                )
+                .await?;
+            let deed = if disabled {
+                "close account"
+            } else {
+                "open account"
+            };
+            change.note(&by, deed, None, Some(&user), None).await?;
+            if disabled {
+                end_others(&mut change, &user, None).await?;
+                change.revoke(user, None, true);
+            }
+            change.commit().await?;
+            Ok(!changed.is_empty())
+        })
+    }
+
+    fn users_of(&self, tenant: String, after: String, limit: usize) -> Asked<'_, Vec<User>> {
+        look(async move {
+            let sql = users!("WHERE tenant = $1 AND login > $2 ORDER BY login LIMIT $3");
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = self
+                .people
+                .query(sql, &[&tenant, &after.as_bytes(), &limit])
+                .await?;
+            rows.iter().map(|row| user(row, 0)).collect()
+        })
+    }
+
+    fn allow_reset(&self, reset: Reset, by: Subject) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.people).await?;
+            let until = change.after(reset.lasts);
+            let (id, code, maker) = (
+                reset.user.0.as_bytes(),
+                reset.code.as_slice(),
+                by.0.as_bytes(),
+            );
+            change
+                .query(ALLOW_RESET, &[&id, &code, &maker, &until])
+                .await?;
+            change
+                .note(&by, "allow reset", None, Some(&reset.user), None)
+                .await?;
+            change.commit().await
+        })
+    }
+
+    fn reset_password(&self, code: Hash, password: String) -> Asked<'_, Option<Subject>> {
+        change(async move {
+            let mut change = Change::begin(&self.people).await?;
+            let now = change.now();
+            let taken = change.query(TAKE_RESET, &[&code.as_slice(), &now]).await?;
+            let Some(row) = taken.first() else {
+                change.roll_back().await?;
+                return Ok(None);
+            };
+            let user = subject(row, 0)?;
+            change
+                .query(
+                    "UPDATE users SET password = $2 WHERE id = $1",
+                    &[&user.0.as_bytes(), &password],
+                )
+                .await?;
+            change
+                .note(&user, "reset password", None, Some(&user), None)
+                .await?;
+            end_others(&mut change, &user, None).await?;
+            change.commit().await?;
+            Ok(Some(user))
+        })
+    }
+
+    fn may_reset(&self, code: Hash) -> Asked<'_, bool> {
+        look(async move {
+            let rows = self.people.query(MAY_RESET, &[&code.as_slice()]).await?;
+            Ok(!rows.is_empty())
+        })
+    }
+
+    fn is_invited(&self, code: Hash) -> Asked<'_, bool> {
+        look(async move {
+            let rows = self.people.query(IS_INVITED, &[&code.as_slice()]).await?;
+            Ok(!rows.is_empty())
+        })
+    }
+
+    fn invitations(&self, tenant: String) -> Asked<'_, Vec<Invited>> {
+        look(async move {
+            let rows = self.people.query(INVITATIONS, &[&tenant]).await?;
+            rows.iter().map(invited).collect()
+        })
+    }
+
+    fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool> {
+        change(async move {
+            let mut change = Change::begin(&self.people).await?;
+            let ended = change
+                .query(
+                    "DELETE FROM invitations WHERE tenant = $1 AND id = $2 RETURNING id",
+                    &[&tenant, &id.0.as_bytes()],
+                )
+                .await?;
+            if !ended.is_empty() {
+                change.note(&by, "end invitation", None, None, None).await?;
+            }
+            change.commit().await?;
+            Ok(!ended.is_empty())
+        })
+    }
+
     fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let (now, until) = (change.now(), change.after(invitation.lasts));
             change.query(FORGET_INVITATIONS, &[&now]).await?;
             let (code, role) = (invitation.code.as_slice(), number(invitation.role));
-            change
-                .query(INVITE, &[&code, &invitation.tenant, &role, &until])
-                .await?;
+            let (id, maker) = (invitation.id.0.as_bytes(), by.0.as_bytes());
+            let values: [&(dyn ToSql + Sync); 6] =
+                [&code, &id, &invitation.tenant, &role, &maker, &until];
+            change.query(INVITE, &values).await?;
             let role = word(invitation.role);
             change.note(&by, "invite", None, None, Some(role)).await?;
             change.commit().await
@@ -145,7 +264,7 @@ impl Accounts for PostgresStore {
         lasts: Duration,
     ) -> Asked<'_, ()> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let (now, until) = (change.now(), change.after(lasts));
             change.query(FORGET_SESSIONS, &[&now]).await?;
             let (id, refresh) = (user.0.as_bytes(), refresh.as_slice());
@@ -165,7 +284,7 @@ impl Accounts for PostgresStore {
         grace: Duration,
     ) -> Asked<'_, Renewal> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             let renewal = renew_session(&mut change, key, refresh, next, grace).await?;
             change.commit().await?;
             Ok(renewal)
@@ -174,7 +293,7 @@ impl Accounts for PostgresStore {
 
     fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
         look(async move {
-            let rows = self.reads.query(SESSION, &[&key.0]).await?;
+            let rows = self.people.query(SESSION, &[&key.0]).await?;
             let live = |row: &Row| {
                 Ok(LiveSession {
                     user: user(row, 1)?,
@@ -187,35 +306,60 @@ impl Accounts for PostgresStore {
 
     fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
-            end_session(&mut change, key).await?;
+            let mut change = Change::begin(&self.people).await?;
+            if let Some(user) = end_session(&mut change, key).await? {
+                change.note(&user, "sign out", None, None, None).await?;
+            }
             change.commit().await
         })
     }
 
     fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
             change
                 .note(&by, "sign out everywhere", None, Some(&subject), None)
                 .await?;
             end_others(&mut change, &subject, None).await?;
             // Also those who came with a token of another application, of whom no session is kept here.
+            let seconds = change.now() / 1_000;
+            change
+                .query(END_TOKENS, &[&subject.0.as_bytes(), &seconds])
+                .await?;
             change.revoke(subject, None, true);
             change.commit().await
         })
     }
 
-    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
-        look(async move { rights(&self.reads, &who, &docs).await })
+    fn tokens_ended(&self, subject: Subject) -> Asked<'_, Option<u64>> {
+        look(async move {
+            let sql = "SELECT issued_until FROM ended_tokens WHERE subject = $1";
+            let rows = self.people.query(sql, &[&subject.0.as_bytes()]).await?;
+            Ok(rows.first().map(|row| row.get::<_, i64>(0).cast_unsigned()))
+        })
     }
 
-    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool> {
+    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
+        look(async move { rights(&self.people, &who, &docs).await })
+    }
+
+    fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned> {
         change(async move {
             let (collection, id) = names(&doc);
+            let tenant = tenant_of(&doc.collection);
             let subject = subject.0.as_bytes();
-            let owned = self.reads.query(OWN, &[&collection, &id, &subject]).await?;
-            Ok(!owned.is_empty())
+            let most = documents_max.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+            let values: [&(dyn ToSql + Sync); 5] = [&collection, &id, &subject, &tenant, &most];
+            let rows = self.people.query(OWN, &values).await?;
+            let (is_owned, is_full) = match rows.first() {
+                Some(row) => (row.get(0), row.get(1)),
+                None => (false, false),
+            };
+            Ok(match (is_owned, is_full) {
+                (true, _) => Owned::Now,
+                (false, true) => Owned::Full,
+                (false, false) => Owned::Known,
+            })
         })
     }
 
@@ -224,10 +368,14 @@ impl Accounts for PostgresStore {
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Subject,
-    ) -> Asked<'_, bool> {
+        by: Who,
+    ) -> Asked<'_, Result<(), NotShared>> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
+            let Some(by) = owner(&mut change, &by, &doc).await? else {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::NotOwner));
+            };
             let (collection, id) = names(&doc);
             let holder = subject.0.as_bytes();
             let is_owner = match role {
@@ -247,43 +395,45 @@ impl Accounts for PostgresStore {
             };
             if is_owner {
                 change.roll_back().await?;
-                return Ok(false);
+                return Ok(Err(NotShared::OwnerStays));
             }
             let role = Some(word(role));
             change
-                .note(&by, "set role", Some(&doc), Some(&subject), role)
+                .note(by, "set role", Some(&doc), Some(&subject), role)
                 .await?;
             change.revoke(subject, None, false);
             change.commit().await?;
-            Ok(true)
+            Ok(Ok(()))
         })
     }
 
-    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()> {
+    fn transfer(&self, doc: DocId, to: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
+            let Some(by) = owner(&mut change, &by, &doc).await? else {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::NotOwner));
+            };
             let (collection, id) = names(&doc);
             let heir = to.0.as_bytes();
-            // Whoever transfers at the same moment waits, and then sees this one's owner: statements see what was
-            // committed before they began.
-            change.query(LOCK_OWNER, &[&collection, &id]).await?;
             let owners = change.query(DEMOTE, &[&collection, &id]).await?;
             change.query(PROMOTE, &[&collection, &id, &heir]).await?;
             change
-                .note(&by, "transfer", Some(&doc), Some(&to), None)
+                .note(by, "transfer", Some(&doc), Some(&to), None)
                 .await?;
             for owner in &owners {
                 change.revoke(subject(owner, 0)?, None, false);
             }
             change.revoke(to, None, false);
-            change.commit().await
+            change.commit().await?;
+            Ok(Ok(()))
         })
     }
 
     fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>> {
         look(async move {
             let (collection, id) = names(&doc);
-            let rows = self.reads.query(HOLDERS, &[&collection, &id]).await?;
+            let rows = self.people.query(HOLDERS, &[&collection, &id]).await?;
             rows.iter().map(holder).collect()
         })
     }
@@ -296,9 +446,13 @@ impl Accounts for PostgresStore {
         .boxed()
     }
 
-    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()> {
+    fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
+            let Some(by) = owner(&mut change, &by, &link.doc).await? else {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::NotOwner));
+            };
             let (collection, id) = names(&link.doc);
             let role = number(Some(link.role.min(Role::Editor)));
             let (name, secret) = (link.id.0.as_bytes(), link.secret.as_slice());
@@ -317,9 +471,10 @@ impl Accounts for PostgresStore {
             change.query(ADD_LINK, &values).await?;
             let role = Some(word(Some(link.role)));
             change
-                .note(&by, "make link", Some(&link.doc), Some(&link.id), role)
+                .note(by, "make link", Some(&link.doc), Some(&link.id), role)
                 .await?;
-            change.commit().await
+            change.commit().await?;
+            Ok(Ok(()))
         })
     }
 
@@ -327,7 +482,7 @@ impl Accounts for PostgresStore {
         look(async move {
             let (collection, id) = names(&doc);
             let sql = links!("AND collection = $1 AND doc = $2 ORDER BY created_at_ms, id");
-            let rows = self.reads.query(sql, &[&collection, &id]).await?;
+            let rows = self.people.query(sql, &[&collection, &id]).await?;
             rows.iter().map(link).collect()
         })
     }
@@ -335,14 +490,18 @@ impl Accounts for PostgresStore {
     fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>> {
         look(async move {
             let sql = links!("AND secret = $1");
-            let rows = self.reads.query(sql, &[&secret.as_slice()]).await?;
+            let rows = self.people.query(sql, &[&secret.as_slice()]).await?;
             rows.first().map(link).transpose()
         })
     }
 
-    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool> {
+    fn end_link(&self, doc: DocId, link: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
         change(async move {
-            let mut change = Change::begin(&self.reads).await?;
+            let mut change = Change::begin(&self.people).await?;
+            let Some(by) = owner(&mut change, &by, &doc).await? else {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::NotOwner));
+            };
             let (collection, id) = names(&doc);
             let ended = change
                 .query(
@@ -350,14 +509,16 @@ impl Accounts for PostgresStore {
                     &[&link.0.as_bytes(), &collection, &id],
                 )
                 .await?;
-            if !ended.is_empty() {
-                change
-                    .note(&by, "end link", Some(&doc), Some(&link), None)
-                    .await?;
-                change.revoke(link, None, false);
+            if ended.is_empty() {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::NoLink));
             }
+            change
+                .note(by, "end link", Some(&doc), Some(&link), None)
+                .await?;
+            change.revoke(link, None, false);
             change.commit().await?;
-            Ok(!ended.is_empty())
+            Ok(Ok(()))
         })
     }
 
@@ -365,7 +526,7 @@ impl Accounts for PostgresStore {
         look(async move {
             let since = i64::try_from(since).unwrap_or(i64::MAX);
             let page = REVOCATIONS_PAGE as i64;
-            let rows = self.reads.query(REVOCATIONS, &[&since, &page]).await?;
+            let rows = self.watch.query(REVOCATIONS, &[&since, &page]).await?;
             rows.iter().map(revocation).collect()
         })
     }
@@ -373,7 +534,7 @@ impl Accounts for PostgresStore {
     fn last_revocation(&self) -> Asked<'_, u64> {
         look(async {
             let sql = "SELECT sequence FROM revocation_count WHERE one";
-            let rows = self.reads.query(sql, &[]).await?;
+            let rows = self.people.query(sql, &[]).await?;
             let last = rows.first().map(|row| row.get::<_, i64>(0).cast_unsigned());
             last.ok_or_else(|| Fault::Other("the count of the revocations is lost".to_owned()))
         })
@@ -383,8 +544,49 @@ impl Accounts for PostgresStore {
         look(async move {
             let (collection, id) = names(&doc);
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = self.reads.query(AUDIT, &[&collection, &id, &limit]).await?;
+            let rows = self
+                .people
+                .query(AUDIT, &[&collection, &id, &limit])
+                .await?;
             rows.iter().map(deed).collect()
+        })
+    }
+
+    fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+        look(async move {
+            let most = |number| i64::try_from(number).unwrap_or(i64::MAX);
+            let (before, limit) = (before.map_or(i64::MAX, most), most(limit as u64));
+            let rows = self
+                .people
+                .query(AUDIT_OF_TENANT, &[&tenant, &before, &limit])
+                .await?;
+            rows.iter().map(deed).collect()
+        })
+    }
+
+    fn note(
+        &self,
+        actor: Subject,
+        deed: &'static str,
+        doc: Option<DocId>,
+        subject: Option<Subject>,
+    ) -> Asked<'_, ()> {
+        change(async move {
+            let mut change = Change::begin(&self.people).await?;
+            change
+                .note(&actor, deed, doc.as_ref(), subject.as_ref(), None)
+                .await?;
+            change.commit().await
+        })
+    }
+
+    fn take_bytes(&self, tenant: String, bytes: u64) -> Asked<'_, u64> {
+        change(async move {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            let rows = self.people.query(TAKE_BYTES, &[&tenant, &bytes]).await?;
+            Ok(rows
+                .first()
+                .map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
         })
     }
 }
@@ -415,9 +617,52 @@ ON CONFLICT (login) DO NOTHING
 RETURNING id";
 
 const INVITE: &str = "
-INSERT INTO invitations (code, tenant, role, expires_at_ms)
-VALUES ($1, $2, $3, $4)
+INSERT INTO invitations (code, id, tenant, role, maker, expires_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (code) DO NOTHING";
+
+/// Of makers that may give what they gave still.
+const IS_INVITED: &str = concat!(
+    "
+SELECT 1
+FROM invitations i
+JOIN users u ON u.id = i.maker AND u.tenant = i.tenant AND u.role = 4 AND NOT u.disabled
+WHERE i.code = $1 AND i.expires_at_ms > ",
+    now_ms!()
+);
+
+const INVITATIONS: &str = concat!(
+    "
+SELECT id, role, maker, expires_at_ms
+FROM invitations
+WHERE tenant = $1 AND expires_at_ms > ",
+    now_ms!(),
+    "
+ORDER BY expires_at_ms, id"
+);
+
+const ALLOW_RESET: &str = "
+INSERT INTO resets (user_id, code, maker, expires_at_ms)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (user_id) DO UPDATE
+SET code = excluded.code, maker = excluded.maker, expires_at_ms = excluded.expires_at_ms";
+
+const MAY_RESET: &str = concat!(
+    "
+SELECT 1
+FROM resets r
+JOIN users u ON u.id = r.user_id
+JOIN users m ON m.id = r.maker AND m.tenant = u.tenant AND m.role = 4 AND NOT m.disabled
+WHERE r.code = $1 AND r.expires_at_ms > ",
+    now_ms!()
+);
+
+const TAKE_RESET: &str = "
+DELETE FROM resets r
+USING users u, users m
+WHERE r.code = $1 AND r.expires_at_ms > $2 AND u.id = r.user_id
+  AND m.id = r.maker AND m.tenant = u.tenant AND m.role = 4 AND NOT m.disabled
+RETURNING r.user_id";
 
 /// What somebody else deletes at this moment is passed over, here and below: nobody waits in a circle.
 const FORGET_INVITATIONS: &str = "
@@ -426,9 +671,11 @@ WHERE code IN (
   SELECT code FROM invitations WHERE expires_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)";
 
 const TAKE_INVITATION: &str = "
-DELETE FROM invitations
-WHERE code = $1 AND expires_at_ms > $2
-RETURNING tenant, role";
+DELETE FROM invitations i
+USING users u
+WHERE i.code = $1 AND i.expires_at_ms > $2
+  AND u.id = i.maker AND u.tenant = i.tenant AND u.role = 4 AND NOT u.disabled
+RETURNING i.tenant, i.role";
 
 async fn add_user(
     change: &mut Change,
@@ -439,13 +686,8 @@ async fn add_user(
         change.query(LOCK_USERS, &[]).await?;
     }
     let (id, login) = (user.id.0.as_bytes(), user.login.as_bytes());
-    let taken = change
-        .query("SELECT 1 FROM users WHERE login = $1", &[&login])
-        .await?;
-    if !taken.is_empty() {
-        return Ok(Err(NotAdded::Taken));
-    }
     let now = change.now();
+    // Before anything is said of the login: who may not come in learns nothing of who is here.
     let (tenant, role) = match admission {
         Admission::First if !change.query(ANY_USER, &[]).await?.is_empty() => {
             return Ok(Err(NotAdded::NotFirst));
@@ -466,7 +708,6 @@ async fn add_user(
     let values: [&(dyn ToSql + Sync); 7] =
         [&id, &tenant, &login, &name, &user.password, &level, &now];
     if change.query(ADD_USER, &values).await?.is_empty() {
-        // Somebody took it since the look.
         return Ok(Err(NotAdded::Taken));
     }
     change
@@ -490,10 +731,10 @@ const SESSION: &str = concat!(
     "
 SELECT ",
     now_ms!(),
-    " - s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role
+    " - s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role, u.disabled
 FROM sessions s
 JOIN users u ON u.id = s.user_id
-WHERE s.id = $1 AND s.expires_at_ms > ",
+WHERE s.id = $1 AND NOT u.disabled AND s.expires_at_ms > ",
     now_ms!()
 );
 
@@ -508,6 +749,12 @@ const RENEW: &str = "
 UPDATE sessions
 SET refresh = $2, previous = $3, renewed_at_ms = $4
 WHERE id = $1";
+
+const END_TOKENS: &str = "
+INSERT INTO ended_tokens (subject, issued_until)
+VALUES ($1, $2)
+ON CONFLICT (subject) DO UPDATE
+SET issued_until = greatest(ended_tokens.issued_until, excluded.issued_until)";
 
 /// Locked in one order, whoever else ends them.
 const END_OTHERS: &str = "
@@ -549,17 +796,19 @@ async fn renew_session(
     Ok(Renewal::Reused)
 }
 
-async fn end_session(change: &mut Change, key: SessionKey) -> Result<(), Fault> {
+/// Ends a session, and says whose it was.
+async fn end_session(change: &mut Change, key: SessionKey) -> Result<Option<Subject>, Fault> {
     let ended = change
         .query(
             "DELETE FROM sessions WHERE id = $1 RETURNING user_id",
             &[&key.0],
         )
         .await?;
-    if let Some(row) = ended.first() {
-        change.revoke(subject(row, 0)?, Some(key), true);
+    let user = ended.first().map(|row| subject(row, 0)).transpose()?;
+    if let Some(user) = &user {
+        change.revoke(user.clone(), Some(key), true);
     }
-    Ok(())
+    Ok(user)
 }
 
 /// Ends the sessions of a user but one.
@@ -608,24 +857,44 @@ LEFT JOIN LATERAL (
 ORDER BY asked.place"
 );
 
-/// Only of a document that has no holder, and that nobody has claimed.
+/// Only of a document that has no holder, and that nobody has claimed; and only where the tenant has room. Those who come
+/// at the same moment may go beyond it by their number.
 const OWN: &str = concat!(
     "
-WITH owned AS (
+WITH asked AS (
+  SELECT NOT EXISTS (SELECT 1 FROM grants WHERE grants.collection = $1 AND grants.id = $2)
+      AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.collection = $1 AND documents.id = $2) AS is_free,
+    coalesce((SELECT usage.documents FROM usage WHERE usage.tenant = $4) >= $5::bigint, $5 <= 0, false) AS is_full
+), owned AS (
   INSERT INTO grants (collection, id, subject, role)
   SELECT $1::text, $2::text, $3::bytea, 4
-  WHERE NOT EXISTS (SELECT 1 FROM grants WHERE grants.collection = $1 AND grants.id = $2)
-    AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.collection = $1 AND documents.id = $2)
+  FROM asked
+  WHERE asked.is_free AND NOT asked.is_full
   ON CONFLICT DO NOTHING
   RETURNING subject
-)
-INSERT INTO audit (at_ms, actor, deed, collection, doc)
-SELECT ",
+), noted AS (
+  INSERT INTO audit (at_ms, actor, deed, collection, doc, tenant)
+  SELECT ",
     now_ms!(),
-    ", owned.subject, 'create', $1, $2
-FROM owned
-RETURNING number"
+    ", owned.subject, 'create', $1, $2, $4
+  FROM owned
+), counted AS (
+  INSERT INTO usage (tenant, documents, bytes)
+  SELECT $4::text, 1, 0
+  FROM owned
+  ON CONFLICT (tenant) DO UPDATE
+  SET documents = usage.documents + 1
+)
+SELECT EXISTS (SELECT 1 FROM owned), asked.is_free AND asked.is_full
+FROM asked"
 );
+
+const TAKE_BYTES: &str = "
+INSERT INTO usage (tenant, documents, bytes)
+VALUES ($1, 0, $2)
+ON CONFLICT (tenant) DO UPDATE
+SET bytes = usage.bytes + excluded.bytes
+RETURNING bytes";
 
 /// Returns nothing where the subject owns the document, also since a moment ago.
 const GIVE_ROLE: &str = "
@@ -643,10 +912,22 @@ WITH taken AS (
 )
 SELECT 1 FROM grants WHERE collection = $1 AND id = $2 AND subject = $3 AND role = 4";
 
-/// One transfer of a document at a time. Not by the rows: who comes later sees more of them, and locks them in another
-/// order.
+/// One change of a document's rights at a time. Not by the rows: who comes later sees more of them, and locks them in
+/// another order.
 const LOCK_OWNER: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2::text, 0))";
+
+/// The role on the whole tenant stays what it is until this transaction ends.
+const TENANT_ROLE: &str = "
+SELECT role
+FROM users
+WHERE id = $1 AND tenant = $2
+FOR SHARE";
+
+const OWN_ROLE: &str = "
+SELECT role
+FROM grants
+WHERE collection = $1 AND id = $2 AND subject = $3";
 
 const DEMOTE: &str = "
 UPDATE grants
@@ -670,6 +951,30 @@ ORDER BY g.role DESC, u.name NULLS FIRST, g.subject";
 const ADD_LINK: &str = "
 INSERT INTO links (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// Who it is, if they own the document, as they will until the change's end. Whoever changes its rights at the same moment
+/// waits, and then sees this one's: statements see what was committed before they began.
+async fn owner<'a>(
+    change: &mut Change,
+    who: &'a Who,
+    doc: &DocId,
+) -> Result<Option<&'a Subject>, Fault> {
+    let (collection, id) = names(doc);
+    change.query(LOCK_OWNER, &[&collection, &id]).await?;
+    let tenant = tenant_of(&doc.collection);
+    let Some(user) = who
+        .user
+        .as_ref()
+        .filter(|_| who.tenant.as_deref() == Some(tenant))
+    else {
+        return Ok(None);
+    };
+    let name = user.0.as_bytes();
+    let on_all = change.query(TENANT_ROLE, &[&name, &tenant]).await?;
+    let own = change.query(OWN_ROLE, &[&collection, &id, &name]).await?;
+    let found = on_all.iter().chain(&own).filter_map(|row| role(row, 0));
+    Ok((found.max().max(who.role) == Some(Role::Owner)).then_some(user))
+}
 
 /// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
 async fn rights(pool: &Pool, who: &Who, docs: &[DocId]) -> Result<Vec<Right>, Fault> {
@@ -712,9 +1017,16 @@ ORDER BY sequence
 LIMIT $2";
 
 const AUDIT: &str = "
-SELECT at_ms, actor, deed, subject, detail
+SELECT number, at_ms, actor, deed, collection, doc, subject, detail
 FROM audit
 WHERE collection = $1 AND doc = $2
+ORDER BY number DESC
+LIMIT $3";
+
+const AUDIT_OF_TENANT: &str = "
+SELECT number, at_ms, actor, deed, collection, doc, subject, detail
+FROM audit
+WHERE tenant = $1 AND number < $2
 ORDER BY number DESC
 LIMIT $3";
 
@@ -728,6 +1040,16 @@ fn user(row: &Row, first: usize) -> Result<User, Fault> {
         name: text(row.get(first + 3))?,
         password: row.get(first + 4),
         role: role(row, first + 5),
+        disabled: row.get(first + 6),
+    })
+}
+
+fn invited(row: &Row) -> Result<Invited, Fault> {
+    Ok(Invited {
+        id: subject(row, 0)?,
+        role: role(row, 1),
+        maker: subject(row, 2)?,
+        expires_at_ms: row.get::<_, i64>(3).cast_unsigned(),
     })
 }
 
@@ -764,13 +1086,16 @@ fn revocation(row: &Row) -> Result<Revocation, Fault> {
 }
 
 fn deed(row: &Row) -> Result<Deed, Fault> {
-    let whom = row.get::<_, Option<Vec<u8>>>(3).map(text).transpose()?;
+    let whom = row.get::<_, Option<Vec<u8>>>(6).map(text).transpose()?;
+    let doc: (Option<String>, Option<String>) = (row.get(4), row.get(5));
     Ok(Deed {
-        at_ms: row.get::<_, i64>(0).cast_unsigned(),
-        actor: subject(row, 1)?,
-        deed: row.get(2),
+        number: row.get::<_, i64>(0).cast_unsigned(),
+        at_ms: row.get::<_, i64>(1).cast_unsigned(),
+        actor: subject(row, 2)?,
+        deed: row.get(3),
+        doc: doc.0.zip(doc.1),
         subject: whom.map(Subject),
-        detail: row.get(4),
+        detail: row.get(7),
     })
 }
 

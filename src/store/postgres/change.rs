@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
 use crate::id::DocId;
-use crate::store::accounts::{SessionKey, Subject};
+use crate::store::accounts::{SessionKey, Subject, tenant_of, tenant_of_subject};
 
 /// How long the newest revocations are kept. A node that has not read for so long has closed its sockets long before.
 const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
@@ -28,8 +28,10 @@ pub(super) use now_ms;
 const NOW: &str = concat!("SELECT ", now_ms!());
 
 const NOTE: &str = "
-INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail)
-VALUES ($1, $2, $3, $4, $5, $6, $7)";
+INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail, tenant)
+VALUES ($1, $2, $3, $4, $5, $6, $7,
+  coalesce($8::text, (SELECT users.tenant FROM users WHERE users.id = $2::bytea),
+    (SELECT users.tenant FROM users WHERE users.id = $6::bytea), $9::text))";
 
 /// Tells every node whose rights changed. The count's row is locked until the commit: whoever comes next waits, and then
 /// counts on from what is committed.
@@ -97,8 +99,10 @@ impl Change {
     ) -> Result<(), Fault> {
         let collection = doc.map(|doc| doc.collection.as_str());
         let id = doc.map(|doc| doc.id.as_str());
+        let tenant = doc.map(|doc| tenant_of(&doc.collection));
+        let vouched = tenant_of_subject(actor);
         let (actor, subject) = (actor.0.as_bytes(), subject.map(|it| it.0.as_bytes()));
-        let values: [&(dyn ToSql + Sync); 7] = [
+        let values: [&(dyn ToSql + Sync); 9] = [
             &self.now,
             &actor,
             &deed,
@@ -106,6 +110,8 @@ impl Change {
             &id,
             &subject,
             &detail,
+            &tenant,
+            &vouched,
         ];
         self.connection.query(NOTE, &values).await?;
         Ok(())

@@ -11,16 +11,16 @@ use super::read::{Fault, listed};
 use super::writer::Work;
 use crate::id::DocId;
 use crate::store::accounts::{
-    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Link, LiveSession, NewLink,
-    NewUser, NotAdded, REVOCATIONS_PAGE, Renewal, Revocation, Right, Role, SessionKey, Subject,
-    User, Who, tenant_of,
+    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Invited, Link, LiveSession,
+    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
+    Right, Role, SessionKey, Subject, User, Who, tenant_of, tenant_of_subject,
 };
 use crate::store::{ListQuery, Listed};
 
 /// The columns of an account.
 macro_rules! users {
     () => {
-        "SELECT id, tenant, login, name, password, role FROM users"
+        "SELECT id, tenant, login, name, password, role, disabled FROM users"
     };
 }
 
@@ -28,6 +28,13 @@ macro_rules! users {
 macro_rules! links {
     () => {
         "SELECT id, collection, doc, role, password, expires_at_ms FROM links"
+    };
+}
+
+/// The columns of a line of the audit log.
+macro_rules! deeds {
+    () => {
+        "SELECT number, at_ms, actor, deed, collection, doc, subject, detail FROM audit"
     };
 }
 
@@ -128,18 +135,117 @@ impl Accounts for SqliteStore {
         })
     }
 
+    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            let changed = db
+                .prepare_cached("UPDATE users SET disabled = ?2 WHERE id = ?1")?
+                .execute(params![user.0, disabled])?;
+            let deed = if disabled {
+                "close account"
+            } else {
+                "open account"
+            };
+            note(db, now, &by, deed, None, Some(&user), None)?;
+            if disabled {
+                end_others(db, now, &user, None)?;
+                revoke(db, now, &user, None, true)?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
+    fn users_of(&self, tenant: String, after: String, limit: usize) -> Asked<'_, Vec<User>> {
+        self.look(move |db, _| {
+            db.prepare_cached(concat!(
+                users!(),
+                " WHERE tenant = ?1 AND login > ?2 ORDER BY login LIMIT ?3"
+            ))?
+            .query_map(params![tenant, after, limit as i64], |row| user(row, 0))?
+            .collect()
+        })
+    }
+
+    fn allow_reset(&self, reset: Reset, by: Subject) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            let until = signed(after(now, reset.lasts));
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO resets (user_id, code, maker, expires_at_ms)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![reset.user.0, reset.code, by.0, until])?;
+            note(db, now, &by, "allow reset", None, Some(&reset.user), None)
+        })
+    }
+
+    fn reset_password(&self, code: Hash, password: String) -> Asked<'_, Option<Subject>> {
+        self.change(move |db, now| {
+            let Some(user) = reset_of(db, now, code)? else {
+                return Ok(None);
+            };
+            db.prepare_cached("DELETE FROM resets WHERE user_id = ?1")?
+                .execute([&user.0])?;
+            db.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?
+                .execute([&user.0, &password])?;
+            note(db, now, &user, "reset password", None, Some(&user), None)?;
+            end_others(db, now, &user, None)?;
+            Ok(Some(user))
+        })
+    }
+
+    fn may_reset(&self, code: Hash) -> Asked<'_, bool> {
+        self.look(move |db, now| Ok(reset_of(db, now, code)?.is_some()))
+    }
+
+    fn is_invited(&self, code: Hash) -> Asked<'_, bool> {
+        self.look(move |db, now| Ok(invitation(db, now, code)?.is_some()))
+    }
+
+    fn invitations(&self, tenant: String) -> Asked<'_, Vec<Invited>> {
+        self.look(move |db, now| {
+            db.prepare_cached(
+                "SELECT id, role, maker, expires_at_ms
+                 FROM invitations
+                 WHERE tenant = ?1 AND expires_at_ms > ?2
+                 ORDER BY expires_at_ms, id",
+            )?
+            .query_map(params![tenant, signed(now)], |row| {
+                Ok(Invited {
+                    id: Subject(row.get(0)?),
+                    role: role(row, 1)?,
+                    maker: Subject(row.get(2)?),
+                    expires_at_ms: row.get::<_, i64>(3)?.cast_unsigned(),
+                })
+            })?
+            .collect()
+        })
+    }
+
+    fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool> {
+        self.change(move |db, now| {
+            let ended = db
+                .prepare_cached("DELETE FROM invitations WHERE tenant = ?1 AND id = ?2")?
+                .execute([&tenant, &id.0])?;
+            if ended > 0 {
+                note(db, now, &by, "end invitation", None, None, None)?;
+            }
+            Ok(ended > 0)
+        })
+    }
+
     fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
         self.change(move |db, now| {
             db.prepare_cached("DELETE FROM invitations WHERE expires_at_ms <= ?1")?
                 .execute([signed(now)])?;
             db.prepare_cached(
-                "INSERT OR IGNORE INTO invitations (code, tenant, role, expires_at_ms)
-                 VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR IGNORE INTO invitations (code, id, tenant, role, maker, expires_at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 invitation.code,
+                invitation.id.0,
                 invitation.tenant,
                 number(invitation.role),
+                by.0,
                 signed(after(now, invitation.lasts))
             ])?;
             note(
@@ -192,10 +298,10 @@ impl Accounts for SqliteStore {
     fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
         self.look(move |db, now| {
             db.prepare_cached(
-                "SELECT s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role
+                "SELECT s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role, u.disabled
                  FROM sessions s
                  JOIN users u ON u.id = s.user_id
-                 WHERE s.id = ?1 AND s.expires_at_ms > ?2",
+                 WHERE s.id = ?1 AND s.expires_at_ms > ?2 AND u.disabled = 0",
             )?
             .query_row(params![key.0, signed(now)], |row| {
                 let renewed = row.get::<_, i64>(0)?.cast_unsigned();
@@ -209,7 +315,10 @@ impl Accounts for SqliteStore {
     }
 
     fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
-        self.change(move |db, now| end_session(db, now, &key))
+        self.change(move |db, now| match end_session(db, now, &key)? {
+            Some(user) => note(db, now, &user, "sign out", None, None, None),
+            None => Ok(()),
+        })
     }
 
     fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
@@ -225,7 +334,21 @@ impl Accounts for SqliteStore {
             )?;
             end_others(db, now, &subject, None)?;
             // Also those who came with a token of another application, of whom no session is kept here.
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO ended_tokens (subject, issued_until) VALUES (?1, ?2)",
+            )?
+            .execute(params![subject.0, signed(now / 1_000)])?;
             revoke(db, now, &subject, None, true)
+        })
+    }
+
+    fn tokens_ended(&self, subject: Subject) -> Asked<'_, Option<u64>> {
+        self.look(move |db, _| {
+            db.prepare_cached("SELECT issued_until FROM ended_tokens WHERE subject = ?1")?
+                .query_row([subject.0], |row| {
+                    row.get::<_, i64>(0).map(i64::cast_unsigned)
+                })
+                .optional()
         })
     }
 
@@ -233,8 +356,15 @@ impl Accounts for SqliteStore {
         self.look(move |db, now| docs.iter().map(|doc| right(db, now, &who, doc)).collect())
     }
 
-    fn own(&self, doc: DocId, subject: Subject) -> Asked<'_, bool> {
+    fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned> {
         self.change(move |db, now| {
+            let tenant = tenant_of(&doc.collection);
+            if let Some(most) = documents_max
+                && documents_of(db, tenant)? >= most
+                && !is_known(db, &doc)?
+            {
+                return Ok(Owned::Full);
+            }
             let owned = db
                 .prepare_cached(
                     "INSERT INTO grants (collection, id, subject, role)
@@ -243,10 +373,16 @@ impl Accounts for SqliteStore {
                        AND NOT EXISTS (SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2)",
                 )?
                 .execute([doc.collection.as_str(), doc.id.as_str(), &subject.0])?;
-            if owned > 0 {
-                note(db, now, &subject, "create", Some(&doc), None, None)?;
+            if owned == 0 {
+                return Ok(Owned::Known);
             }
-            Ok(owned > 0)
+            db.prepare_cached(
+                "INSERT INTO usage (tenant, documents, bytes) VALUES (?1, 1, 0)
+                 ON CONFLICT (tenant) DO UPDATE SET documents = documents + 1",
+            )?
+            .execute([tenant])?;
+            note(db, now, &subject, "create", Some(&doc), None, None)?;
+            Ok(Owned::Now)
         })
     }
 
@@ -255,29 +391,35 @@ impl Accounts for SqliteStore {
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Subject,
-    ) -> Asked<'_, bool> {
+        by: Who,
+    ) -> Asked<'_, Result<(), NotShared>> {
         self.change(move |db, now| {
+            let Some(by) = owner(db, now, &by, &doc)? else {
+                return Ok(Err(NotShared::NotOwner));
+            };
             if grant_of(db, &doc, &subject)? == Some(Role::Owner) {
-                return Ok(false);
+                return Ok(Err(NotShared::OwnerStays));
             }
             set_grant(db, &doc, &subject, role)?;
             note(
                 db,
                 now,
-                &by,
+                by,
                 "set role",
                 Some(&doc),
                 Some(&subject),
                 Some(word(role)),
             )?;
             revoke(db, now, &subject, None, false)?;
-            Ok(true)
+            Ok(Ok(()))
         })
     }
 
-    fn transfer(&self, doc: DocId, to: Subject, by: Subject) -> Asked<'_, ()> {
+    fn transfer(&self, doc: DocId, to: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
         self.change(move |db, now| {
+            let Some(by) = owner(db, now, &by, &doc)? else {
+                return Ok(Err(NotShared::NotOwner));
+            };
             let owners: Vec<String> = db
                 .prepare_cached(
                     "SELECT subject FROM grants WHERE collection = ?1 AND id = ?2 AND role = 4",
@@ -290,7 +432,8 @@ impl Accounts for SqliteStore {
             }
             set_grant(db, &doc, &to, Some(Role::Owner))?;
             revoke(db, now, &to, None, false)?;
-            note(db, now, &by, "transfer", Some(&doc), Some(&to), None)
+            note(db, now, by, "transfer", Some(&doc), Some(&to), None)?;
+            Ok(Ok(()))
         })
     }
 
@@ -322,8 +465,11 @@ impl Accounts for SqliteStore {
             .boxed()
     }
 
-    fn add_link(&self, link: NewLink, by: Subject) -> Asked<'_, ()> {
+    fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>> {
         self.change(move |db, now| {
+            let Some(by) = owner(db, now, &by, &link.doc)? else {
+                return Ok(Err(NotShared::NotOwner));
+            };
             db.prepare_cached(
                 "INSERT INTO links
                    (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
@@ -343,12 +489,13 @@ impl Accounts for SqliteStore {
             note(
                 db,
                 now,
-                &by,
+                by,
                 "make link",
                 Some(doc),
                 Some(&link.id),
                 Some(role),
-            )
+            )?;
+            Ok(Ok(()))
         })
     }
 
@@ -378,16 +525,20 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn end_link(&self, doc: DocId, link: Subject, by: Subject) -> Asked<'_, bool> {
+    fn end_link(&self, doc: DocId, link: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
         self.change(move |db, now| {
+            let Some(by) = owner(db, now, &by, &doc)? else {
+                return Ok(Err(NotShared::NotOwner));
+            };
             let ended = db
                 .prepare_cached("DELETE FROM links WHERE id = ?1 AND collection = ?2 AND doc = ?3")?
                 .execute([&link.0, doc.collection.as_str(), doc.id.as_str()])?;
-            if ended > 0 {
-                note(db, now, &by, "end link", Some(&doc), Some(&link), None)?;
-                revoke(db, now, &link, None, false)?;
+            if ended == 0 {
+                return Ok(Err(NotShared::NoLink));
             }
-            Ok(ended > 0)
+            note(db, now, by, "end link", Some(&doc), Some(&link), None)?;
+            revoke(db, now, &link, None, false)?;
+            Ok(Ok(()))
         })
     }
 
@@ -421,26 +572,52 @@ impl Accounts for SqliteStore {
 
     fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>> {
         self.look(move |db, _| {
-            db.prepare_cached(
-                "SELECT at_ms, actor, deed, subject, detail
-                 FROM audit
-                 WHERE collection = ?1 AND doc = ?2
-                 ORDER BY number DESC
-                 LIMIT ?3",
-            )?
+            db.prepare_cached(concat!(
+                deeds!(),
+                " WHERE collection = ?1 AND doc = ?2 ORDER BY number DESC LIMIT ?3"
+            ))?
             .query_map(
                 params![doc.collection.as_str(), doc.id.as_str(), limit as i64],
-                |row| {
-                    Ok(Deed {
-                        at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
-                        actor: Subject(row.get(1)?),
-                        deed: row.get(2)?,
-                        subject: row.get::<_, Option<String>>(3)?.map(Subject),
-                        detail: row.get(4)?,
-                    })
-                },
+                deed,
             )?
             .collect()
+        })
+    }
+
+    fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+        self.look(move |db, _| {
+            let before = before.map_or(i64::MAX, signed);
+            db.prepare_cached(concat!(
+                deeds!(),
+                " WHERE tenant = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3"
+            ))?
+            .query_map(params![tenant, before, limit as i64], deed)?
+            .collect()
+        })
+    }
+
+    fn note(
+        &self,
+        actor: Subject,
+        deed: &'static str,
+        doc: Option<DocId>,
+        subject: Option<Subject>,
+    ) -> Asked<'_, ()> {
+        self.change(move |db, now| {
+            note(db, now, &actor, deed, doc.as_ref(), subject.as_ref(), None)
+        })
+    }
+
+    fn take_bytes(&self, tenant: String, bytes: u64) -> Asked<'_, u64> {
+        self.change(move |db, _| {
+            db.prepare_cached(
+                "INSERT INTO usage (tenant, documents, bytes) VALUES (?1, 0, ?2)
+                 ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes
+                 RETURNING bytes",
+            )?
+            .query_row(params![tenant, signed(bytes)], |row| {
+                row.get::<_, i64>(0).map(i64::cast_unsigned)
+            })
         })
     }
 }
@@ -455,21 +632,26 @@ fn add_user(
     user: &NewUser,
     admission: Admission,
 ) -> rusqlite::Result<Result<(), NotAdded>> {
+    // Before anything is said of the login: who may not come in learns nothing of who is here.
+    let (tenant, role) = match admission {
+        Admission::First if any_user(db)? => return Ok(Err(NotAdded::NotFirst)),
+        Admission::First => (user.tenant.clone(), Some(Role::Owner)),
+        Admission::Open => (user.tenant.clone(), None),
+        Admission::Invited(code) => match invitation(db, now, code)? {
+            Some(invited) => invited,
+            None => return Ok(Err(NotAdded::NotInvited)),
+        },
+    };
     let taken = db
         .prepare_cached("SELECT 1 FROM users WHERE login = ?1")?
         .exists([&user.login])?;
     if taken {
         return Ok(Err(NotAdded::Taken));
     }
-    let (tenant, role) = match admission {
-        Admission::First if any_user(db)? => return Ok(Err(NotAdded::NotFirst)),
-        Admission::First => (user.tenant.clone(), Some(Role::Owner)),
-        Admission::Open => (user.tenant.clone(), None),
-        Admission::Invited(code) => match take_invitation(db, now, code)? {
-            Some(invited) => invited,
-            None => return Ok(Err(NotAdded::NotInvited)),
-        },
-    };
+    if let Admission::Invited(code) = admission {
+        db.prepare_cached("DELETE FROM invitations WHERE code = ?1")?
+            .execute([code])?;
+    }
     db.prepare_cached(
         "INSERT INTO users (id, tenant, login, name, password, role, created_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -495,17 +677,34 @@ fn add_user(
     Ok(Ok(()))
 }
 
-fn take_invitation(
+/// What a code gives whoever makes an account, if its maker may give it still.
+fn invitation(
     db: &Connection,
     now: u64,
     code: Hash,
 ) -> rusqlite::Result<Option<(String, Option<Role>)>> {
     db.prepare_cached(
-        "DELETE FROM invitations WHERE code = ?1 AND expires_at_ms > ?2 RETURNING tenant, role",
+        "SELECT i.tenant, i.role
+         FROM invitations i
+         JOIN users u ON u.id = i.maker AND u.tenant = i.tenant AND u.role = 4 AND u.disabled = 0
+         WHERE i.code = ?1 AND i.expires_at_ms > ?2",
     )?
     .query_row(params![code, signed(now)], |row| {
         Ok((row.get(0)?, role(row, 1)?))
     })
+    .optional()
+}
+
+/// Whose password a code lets somebody choose, if its maker may let them still.
+fn reset_of(db: &Connection, now: u64, code: Hash) -> rusqlite::Result<Option<Subject>> {
+    db.prepare_cached(
+        "SELECT u.id
+         FROM resets r
+         JOIN users u ON u.id = r.user_id
+         JOIN users m ON m.id = r.maker AND m.tenant = u.tenant AND m.role = 4 AND m.disabled = 0
+         WHERE r.code = ?1 AND r.expires_at_ms > ?2",
+    )?
+    .query_row(params![code, signed(now)], |row| row.get(0).map(Subject))
     .optional()
 }
 
@@ -545,15 +744,16 @@ fn renew_session(
     Ok(Renewal::Reused)
 }
 
-fn end_session(db: &Connection, now: u64, key: &SessionKey) -> rusqlite::Result<()> {
-    let user: Option<String> = db
+/// Ends a session, and says whose it was.
+fn end_session(db: &Connection, now: u64, key: &SessionKey) -> rusqlite::Result<Option<Subject>> {
+    let user = db
         .prepare_cached("DELETE FROM sessions WHERE id = ?1 RETURNING user_id")?
-        .query_row([&key.0], |row| row.get(0))
+        .query_row([&key.0], |row| row.get(0).map(Subject))
         .optional()?;
-    match user {
-        Some(user) => revoke(db, now, &Subject(user), Some(key), true),
-        None => Ok(()),
+    if let Some(user) = &user {
+        revoke(db, now, user, Some(key), true)?;
     }
+    Ok(user)
 }
 
 /// Ends the sessions of a user but one.
@@ -573,6 +773,38 @@ fn end_others(
         }
     }
     Ok(())
+}
+
+/// Who it is, if they own the document.
+fn owner<'a>(
+    db: &Connection,
+    now: u64,
+    who: &'a Who,
+    doc: &DocId,
+) -> rusqlite::Result<Option<&'a Subject>> {
+    let right = right(db, now, who, doc)?;
+    Ok(who
+        .user
+        .as_ref()
+        .filter(|_| right.role == Some(Role::Owner)))
+}
+
+fn documents_of(db: &Connection, tenant: &str) -> rusqlite::Result<u64> {
+    let found = db
+        .prepare_cached("SELECT documents FROM usage WHERE tenant = ?1")?
+        .query_row([tenant], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
+        .optional()?;
+    Ok(found.unwrap_or(0))
+}
+
+/// Whether anybody knows a document.
+fn is_known(db: &Connection, doc: &DocId) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "SELECT 1 FROM grants WHERE collection = ?1 AND id = ?2
+         UNION ALL
+         SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2",
+    )?
+    .exists([doc.collection.as_str(), doc.id.as_str()])
 }
 
 /// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
@@ -737,8 +969,10 @@ fn note(
     detail: Option<&str>,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail, tenant)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
+           coalesce(?8, (SELECT tenant FROM users WHERE id = ?2),
+             (SELECT tenant FROM users WHERE id = ?6), ?9))",
     )?
     .execute(params![
         signed(now),
@@ -747,7 +981,9 @@ fn note(
         doc.map(|doc| doc.collection.as_str()),
         doc.map(|doc| doc.id.as_str()),
         subject.map(|subject| &subject.0),
-        detail
+        detail,
+        doc.map(|doc| tenant_of(&doc.collection)),
+        tenant_of_subject(actor)
     ])?;
     Ok(())
 }
@@ -760,6 +996,20 @@ fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
         name: row.get(first + 3)?,
         password: row.get(first + 4)?,
         role: role(row, first + 5)?,
+        disabled: row.get(first + 6)?,
+    })
+}
+
+fn deed(row: &Row<'_>) -> rusqlite::Result<Deed> {
+    let (collection, id): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+    Ok(Deed {
+        number: row.get::<_, i64>(0)?.cast_unsigned(),
+        at_ms: row.get::<_, i64>(1)?.cast_unsigned(),
+        actor: Subject(row.get(2)?),
+        deed: row.get(3)?,
+        doc: collection.zip(id),
+        subject: row.get::<_, Option<String>>(6)?.map(Subject),
+        detail: row.get(7)?,
     })
 }
 

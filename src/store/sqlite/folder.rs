@@ -19,9 +19,10 @@ const LOCK: &str = "copydesk.lock";
 const APPLICATION_ID: i32 = 0x4370_646b;
 
 /// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
+    include_str!("../../../sql/sqlite/0003_accounts_that_end.sql"),
 ];
 
 /// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its

@@ -4,6 +4,7 @@ import { changePassword, invite, signOut, type Me } from "../lib/api";
 import { h } from "../lib/dom";
 import { colorOf, initials } from "../lib/person";
 import { sentence } from "../pages/access";
+import { members } from "./members";
 import { popover } from "./popover";
 
 type User = NonNullable<Me["user"]>;
@@ -62,6 +63,7 @@ function content(user: User, passwordCharsMin: number): HTMLElement {
     h("details", {}, h("summary", {}, "Change password"), form),
     user.role === "owner" && inviteButton,
     user.role === "owner" && addressRow,
+    user.role === "owner" && members(user, act),
     error,
     word,
     h("button", { type: "button", class: "quiet", onclick: () => leave(false) }, "Sign out"),

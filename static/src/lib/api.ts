@@ -56,6 +56,20 @@ export interface ShareLink {
   expires_at: number | null;
 }
 
+export interface Account {
+  id: string;
+  login: string;
+  name: string;
+  role: Role | null;
+  disabled: boolean;
+}
+
+export interface Invitation {
+  id: string;
+  role: Role | null;
+  expires_at: number;
+}
+
 export interface Sharing {
   people: Holder[];
   links: ShareLink[];
@@ -66,9 +80,13 @@ const OURS = { "x-copydesk": "1" };
 
 let collection = "documents";
 
-/** The collection of this page's documents: who we are decides it. */
+/** The collection of this page's documents: who we are decides it, or the address of a document elsewhere. */
 export function ourCollection(): string {
   return collection;
+}
+
+export function openCollection(name: string): void {
+  collection = name;
 }
 
 export const TITLE_LENGTH_MAX = 200;
@@ -117,6 +135,36 @@ export function renewSession(): Promise<void> {
   return request("/api/refresh", body("POST", {}));
 }
 
+/** Gives the server the token with which another application vouches for us: from then on it is in a cookie. */
+export function bringToken(token: string): Promise<void> {
+  const { headers, ...rest } = body("POST", {});
+  return request("/api/session", { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
+}
+
+export function resetPassword(code: string, password: string): Promise<void> {
+  return request("/api/password-reset", body("POST", { code, password }));
+}
+
+export function listAccounts(): Promise<{ people: Account[] }> {
+  return request("/api/people");
+}
+
+export function setDisabled(login: string, disabled: boolean): Promise<void> {
+  return request("/api/people/disabled", body("PUT", { login, disabled }));
+}
+
+export function allowReset(login: string): Promise<{ code: string }> {
+  return request("/api/people/reset", body("POST", { login }));
+}
+
+export function listInvitations(): Promise<{ invitations: Invitation[] }> {
+  return request("/api/invitations");
+}
+
+export function endInvitation(id: string): Promise<void> {
+  return request(`/api/invitations/${encodeURIComponent(id)}`, { method: "DELETE", headers: OURS });
+}
+
 export function invite(): Promise<{ code: string }> {
   return request("/api/invitations", body("POST", { role: null }));
 }
@@ -145,7 +193,7 @@ export function endLink(id: string, link: string): Promise<void> {
   return request(`${addressOf(id)}/links/${encodeURIComponent(link)}`, { method: "DELETE", headers: OURS });
 }
 
-function body(method: string, content: unknown): RequestInit {
+function body(method: string, content: unknown): RequestInit & { headers: Record<string, string> } {
   return { method, headers: { ...OURS, "content-type": "application/json" }, body: JSON.stringify(content) };
 }
 

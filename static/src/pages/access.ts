@@ -1,7 +1,7 @@
 /** Before anybody is in: the first account, signing in, making an account, opening a share link. */
 
 import { brand } from "../components/brand";
-import { ApiError, openLink, register, signIn, type Me } from "../lib/api";
+import { ApiError, openLink, register, resetPassword, signIn, type Me } from "../lib/api";
 import { fill, h } from "../lib/dom";
 
 export function showAccess(app: HTMLElement, me: Me): void {
@@ -44,11 +44,18 @@ function showRegister(app: HTMLElement, me: Me, why: "setup" | "invited" | "open
   );
 }
 
+/** Lets whoever forgot their password choose another. */
+export function showReset(app: HTMLElement, me: Me, code: string): void {
+  const password = field("password", `New password, at least ${me.password_chars_min} characters`, { type: "password", autocomplete: "new-password", minlength: me.password_chars_min });
+  frame(app, "Choose a new password", form([password], "Change password", () => resetPassword(code, value(password, false)), come));
+}
+
 /** Opens a share link, asking for its password where it has one. */
 export function showShareLink(app: HTMLElement, me: Me, secret: string): void {
   const open = async (password?: string): Promise<void> => {
-    const { id } = await openLink(secret, password);
-    location.replace(`/d/${encodeURIComponent(id)}`);
+    const { collection, id } = await openLink(secret, password);
+    const elsewhere = collection === me.collection ? "" : `?in=${encodeURIComponent(collection)}`;
+    location.replace(`/d/${encodeURIComponent(id)}${elsewhere}`);
   };
   open().catch((error: unknown) => {
     if (error instanceof ApiError && error.code === "unfit") {

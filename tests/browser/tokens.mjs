@@ -1,0 +1,77 @@
+// Journeys of people whom another application sends: `COPYDESK_BIN=.. node --test tokens.mjs`.
+
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { after, before, test } from "node:test";
+import { Server } from "./server.mjs";
+import { Writer, openBrowser } from "./writers.mjs";
+
+const SECRET = "a secret that the application shares with us";
+
+let server;
+let browser;
+
+before(async () => {
+  const env = { COPYDESK__AUTH__MODE: "tokens", COPYDESK__AUTH__TOKEN_SECRET: SECRET };
+  [server, browser] = await Promise.all([Server.start({ open: false, env }), openBrowser()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.end();
+});
+
+function sign(claims, seconds = 600) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const text = `${part({ alg: "HS256" })}.${part({ exp: Math.floor(Date.now() / 1000) + seconds, ...claims })}`;
+  return `${text}.${createHmac("sha256", SECRET).update(text).digest("base64url")}`;
+}
+
+/** Begins a document, or comes back to it, by an address of one's own. */
+async function open(writer, path) {
+  await writer.page.goto(server.url + path);
+  await writer.page.locator('.ql-editor[contenteditable="true"]').click();
+}
+
+const arrive = (name) => Writer.arrive(browser, server.url, name);
+
+test("the application sends somebody in by the address, where the token does not stay", async () => {
+  const ann = await arrive("Ann Lee");
+  await ann.page.goto(`${server.url}/#token=${sign({ sub: "1", name: "Ann Lee" })}`);
+  await ann.page.waitForSelector('#app[data-list="ready"]');
+  assert.equal(new URL(ann.page.url()).hash, "");
+  assert.doesNotMatch(await ann.page.evaluate(() => document.cookie + JSON.stringify({ ...localStorage, ...sessionStorage })), /eyJ/);
+  await ann.leave();
+});
+
+test("a token that is no good leaves nobody in", async () => {
+  const eve = await arrive("Eve");
+  await eve.page.goto(`${server.url}/#token=${sign({ sub: "1" }, -600)}`);
+  await eve.page.getByRole("heading", { name: "Sign in elsewhere" }).waitFor();
+  assert.equal(new URL(eve.page.url()).hash, "");
+  await eve.leave();
+});
+
+test("a link opens a document of any collection", async () => {
+  const ann = await arrive("Ann Lee");
+  const headers = { authorization: `Bearer ${sign({ sub: "1", tenant: "acme" })}`, "content-type": "application/json" };
+  await open(ann, `/d/plan?in=acme:notes&new#token=${sign({ sub: "1", name: "Ann", tenant: "acme" })}`);
+  await ann.type("The plan");
+  await ann.saved();
+  const made = await fetch(`${server.url}/api/documents/acme:notes/plan/links`, { method: "POST", headers, body: JSON.stringify({ role: "viewer" }) });
+  const { secret } = await made.json();
+  const guest = await arrive("Guest");
+  await guest.page.goto(`${server.url}/d/plan#share=${secret}`);
+  await guest.page.getByText("The plan").waitFor();
+  await ann.leave();
+  await guest.leave();
+});
+
+test("when the token ends, the page says so", async () => {
+  const ann = await arrive("Ann Lee");
+  await open(ann, `/d/last?new#token=${sign({ sub: "1", name: "Ann Lee" }, 15)}`);
+  await ann.type("Kept");
+  await ann.saved();
+  await ann.page.getByText("You are signed out.").waitFor();
+  await ann.leave();
+});
