@@ -258,13 +258,14 @@ impl Document {
         self.forwarder.knows(session)
     }
 
-    /// Whether everything that was accepted is durable.
+    /// Whether everything that was accepted is durable, and what came of it is told.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        match &self.role {
-            Role::Following | Role::Claiming => true,
+        let quiet = match &self.role {
+            Role::Following | Role::Claiming => self.waiting.is_empty(),
             Role::Owning(sequencer) => sequencer.is_quiet(),
-        }
+        };
+        quiet && !self.forwarder.is_waiting()
     }
 
     /// The epoch under which this node owns the document, while it does.

@@ -1116,3 +1116,19 @@ fn who_may_not_write_any_more_commits_nothing_that_waited() {
     desk.settle();
     assert_eq!(desk.log()[3..], ["ann/4"]);
 }
+
+#[test]
+fn what_waits_for_an_owner_is_not_settled() {
+    let mut desk = Desk::of(1);
+    assert!(desk.document.is_settled());
+    for seq in 1..=2 {
+        desk.submit(1, edit("ann", seq, 1));
+    }
+    assert!(desk.document.owned().is_none(), "the claim is under way");
+    while !desk.asked.is_empty() {
+        assert!(!desk.document.is_settled());
+        desk.answer();
+    }
+    assert!(desk.document.is_settled());
+    assert_eq!(desk.log(), ["maker/1", "ann/1", "ann/2"]);
+}
