@@ -99,6 +99,10 @@ bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peer
 sim: tools ## Run SEEDS=20000 stories of the cluster simulation
 	@SIM_SEEDS=$(SEEDS) cargo test --release --test sim -- --nocapture
 
+.PHONY: mutants
+mutants: tools ## Break the rules one by one; the simulation must notice: SEEDS=1000 ONLY="part of a rule" JOBS=2
+	@$(if $(filter-out file,$(origin SEEDS)),SEEDS=$(SEEDS)) $(if $(ONLY),ONLY="$(ONLY)") JOBS=$${JOBS:-2} node tests/sim/mutate.mjs
+
 .PHONY: fuzz
 fuzz: tools ## Fuzz each parser for FUZZ_SECONDS=60 (needs a nightly compiler and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
