@@ -54,10 +54,8 @@ async fn measure_the_fence() {
         .await
         .unwrap();
     let pid = async |sql: &str| -> i32 { plain.query_one(sql, &[]).await.unwrap().get(0) };
-    let appending = pid(
-        "SELECT pid FROM pg_stat_activity
-         WHERE application_name LIKE 'copydesk:%' AND query LIKE '%INSERT INTO entries%'",
-    )
+    let appending = pid("SELECT pid FROM pg_stat_activity
+         WHERE application_name LIKE 'copydesk:%' AND query LIKE '%INSERT INTO entries%'")
     .await;
     let inserting = pid("SELECT pg_backend_pid()").await;
     let statement = plain.prepare(PLAIN).await.unwrap();
