@@ -24,7 +24,7 @@ export CHROMIUM
 
 .PHONY: help
 help: ## List what can be done
-	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: tools static ## Build the server and serve on this machine: ARGS="--listen 0.0.0.0:8080 --data DIR"
@@ -67,11 +67,11 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	suite server cargo build --bin copydesk
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
-	suite cluster in_folder tests/cluster npm run --silent test:twice
+	suite cluster in_folder tests/cluster npm --silent test
 	$(sum)
 
 .PHONY: cluster-test
-cluster-test: tools servers $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
+cluster-test: tools servers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
 	@cargo build --bin copydesk
 	cd tests/cluster && npm test
 
@@ -80,6 +80,15 @@ chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster
 	@cargo build --bin copydesk
 	# By env: to the shell itself SECONDS is a clock.
 	cd tests/cluster && exec env SECONDS=$(SECONDS) CLIENTS=$(CLIENTS) DOCS=$(DOCS) $(if $(SEED),SEED=$(SEED)) node chaos.mjs
+
+.PHONY: cluster-bench
+cluster-bench: tools servers $(CLUSTER_PACKAGES) ## Kill nodes and hold the waits to their limits: KILLS=30 (a few minutes)
+	@cargo build --release --bin copydesk
+	cd tests/cluster && exec env $(if $(KILLS),KILLS=$(KILLS)) $(if $(SEED),SEED=$(SEED)) COPYDESK_BIN=$(abspath $(TARGET))/release/copydesk node failover-bench.mjs
+
+.PHONY: bench-cluster
+bench-cluster: tools servers ## Measure several nodes beside as many of ShareDB, on one Postgres and one Redis
+	@loadtest/peers/bench.sh --cluster $(ARGS)
 
 .PHONY: bench
 bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peers (ARGS go to loadtest/peers/bench.sh)

@@ -25,7 +25,7 @@ FOLDER=${CLUSTER:-cluster}
 BIN=${COPYDESK_BIN:-target/release/copydesk}
 read -ra ARGS <<<"${ARGS---open}"
 PATIENCE=${PATIENCE:-60}              # seconds for everything to be ready
-STOP_PATIENCE=${STOP_PATIENCE:-30}    # seconds for a service to end; a node needs some 5
+STOP_PATIENCE=${STOP_PATIENCE:-45}    # seconds for a service to end; a node needs some 5
 
 PATH=$PATH:/usr/sbin:/sbin
 declare -A pid_of=() name_of=()       # what runs, by name and by process
@@ -130,6 +130,8 @@ prepare() {
         /worker_connections/ { print "    worker_connections 4096;"; next }
         # Else root nginx changes to a user that may not come here.
         /^pid / && root == 0 { print "user root;" }
+        # Addresses need no looking up, and older ones than compose.yml has can do without.
+        /^ *resolver / { next }
         /^ *server node-/ { printf "%s", servers; servers = ""; next }
         /^ *listen / { print "        listen 127.0.0.1:" port ";"; next }
         { gsub("/tmp/nginx", folder "/nginx"); print }
@@ -160,7 +162,8 @@ start() {
         command=(nginx -p "$FOLDER/nginx" -e stderr -c "$FOLDER/nginx/nginx.conf" -g "daemon off;")
         ;;
     node-*)
-        command=("$BIN" serve --node "$name" --listen "127.0.0.1:$(port_of "$name")" --store "$(store)"
+        # Behind nginx, which says whose request it is.
+        command=(env COPYDESK__AUTH__BEHIND_PROXY=true "$BIN" serve --node "$name" --listen "127.0.0.1:$(port_of "$name")" --store "$(store)"
             --redis "redis://127.0.0.1:$REDIS_PORT" "${ARGS[@]}")
         ;;
     esac

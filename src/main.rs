@@ -264,7 +264,7 @@ fn node_name(config: &Config) -> String {
 
 /// Serves until a signal says stop.
 async fn run(config: Config) -> Result<()> {
-    // Each socket takes two descriptors; the usual 1,024 would be full with 500.
+    // Each socket takes a descriptor; the usual 1,024 would soon be full.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }

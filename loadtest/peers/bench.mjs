@@ -2,6 +2,7 @@
 //
 //   node bench.mjs                     everything: about a quarter of an hour
 //   node bench.mjs --runs 1 --seconds 2 --only hot --servers copydesk,sharedb
+//   node bench.mjs --cluster           several nodes instead, on one Postgres and one Redis
 //
 // Each figure is the median of --runs runs, each on a server that was started for it with nothing in its store. All stores
 // are in one folder (--data, by default the system's temporary one): it should be on a disk, not in memory, because
@@ -17,6 +18,7 @@ import { cpus, loadavg, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { hop } from './hop.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, '../..');
@@ -26,7 +28,8 @@ const { values: options } = parseArgs({
     runs: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '6' },
     only: { type: 'string', default: '' },
-    servers: { type: 'string', default: 'copydesk,sharedb,postgres,bare' },
+    servers: { type: 'string' },
+    cluster: { type: 'boolean', default: false },
     data: { type: 'string', default: tmpdir() },
     json: { type: 'string' },
     build: { type: 'boolean', default: true },
@@ -37,13 +40,14 @@ const { values: options } = parseArgs({
 
 const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target');
 const binary = (name) => join(target, 'release', name);
-const chosen = options.servers.split(',');
+const chosen = (options.servers ?? (options.cluster ? 'nodes,peers' : 'copydesk,sharedb,postgres,bare')).split(',');
 const work = mkdtempSync(join(options.data, 'copydesk-bench-'));
 /** What has to be stopped, newest last. */
 const running = [];
 
 // ---- the servers ----
 
+/** How each server is started: `start` gets a free port, an empty folder, and how many nodes of it are wanted. */
 const servers = {
   copydesk: {
     name: 'Copydesk',
@@ -79,7 +83,51 @@ const servers = {
       return { child, url: `ws://127.0.0.1:${port}/ws` };
     },
   },
+  nodes: {
+    name: 'Copydesk',
+    async start(port, folder, count) {
+      const [store, redis] = [await freshDatabase(), await freshRedis(folder)];
+      const parameters = ['serve', '--open', '--store', store, '--redis', redis];
+      const nodes = await several(count, port, (at, name) =>
+        run(binary('copydesk'), [...parameters, '--node', name, '--listen', `127.0.0.1:${at}`], { cwd: folder }),
+      );
+      const ownerOf = (id) => {
+        const said = execFileSync(binary('copydesk'), ['where', `loadtest/${id}`, '--store', store], { encoding: 'utf8' });
+        return Number(/^owner +node-(\d+)/m.exec(said)[1]) - 1;
+      };
+      return { ...nodes, url: nodes.ports.map((at) => `ws://127.0.0.1:${at}/ws`).join(), redis, ownerOf };
+    },
+  },
+  peers: {
+    name: 'ShareDB, Postgres and Redis',
+    async start(port, folder, count) {
+      const parameters = ['--postgres', await freshDatabase(), '--redis', await freshRedis(folder)];
+      const nodes = await several(count, port, (at) => run('node', [join(here, 'sharedb.mjs'), '--port', `${at}`, ...parameters]));
+      return { ...nodes, url: nodes.ports.map((at) => `ws://127.0.0.1:${at}/`).join() };
+    },
+  },
 };
+
+/** Starts so many nodes one after the other, the first on `port`, and waits until all listen. */
+async function several(count, port, start) {
+  const ports = [port];
+  while (ports.length < count) ports.push(await freePort());
+  let child;
+  for (const [n, at] of ports.entries()) {
+    child = start(at, `node-${n + 1}`);
+    await answers(at, child);
+  }
+  // Rings agree within two heartbeats.
+  await sleep(1500);
+  return { child, ports };
+}
+
+async function freshRedis(folder) {
+  const port = await freePort();
+  const child = run('redis-server', ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no']);
+  await answers(port, child);
+  return `redis://127.0.0.1:${port}`;
+}
 
 // ---- what is measured ----
 
@@ -88,7 +136,7 @@ const perDelivery = { key: 'server_cpu_us_per_delivery', lower: true, show: (val
 const millis = (key) => ({ key, lower: true, show: (value) => `${(value / 1000).toFixed(1)} ms` });
 const stores = ['copydesk', 'sharedb', 'postgres'];
 
-const scenarios = [
+const alone = [
   ...[1, 10, 50, 200].map((writers) => ({
     id: `hot-${writers}`,
     name: `${writers} writer${writers > 1 ? 's' : ''}, one document of 2,000 letters`,
@@ -140,6 +188,36 @@ const scenarios = [
   },
 ];
 
+const together = [
+  {
+    id: 'two-hot',
+    name: '50 writers on one document, half on each of two nodes',
+    nodes: 2,
+    arguments: ['hot', '--writers', '50'],
+    servers: ['nodes', 'peers'],
+    figures: [opsPerSecond, millis('ack_p99_us'), millis('delivery_p99_us')],
+  },
+  {
+    id: 'three-many',
+    name: '1,000 documents, 2 typists each, spread over three nodes, without pause',
+    nodes: 3,
+    arguments: ['many', '--docs', '1000', '--clients', '2', '--rate', '0'],
+    servers: ['nodes', 'peers'],
+    figures: [opsPerSecond, millis('ack_p99_us')],
+  },
+  {
+    id: 'two-hop',
+    name: 'a lone ack at the median: at the owner, by another node; a hop over Redis (XADD to XREAD)',
+    nodes: 2,
+    probe: hop,
+    servers: ['nodes'],
+    figures: ['owner_ack_p50_us', 'forwarder_ack_p50_us', 'redis_hop_p50_us'].map(millis),
+  },
+];
+
+const scenarios = options.cluster ? together : alone;
+const ours = options.cluster ? 'nodes' : 'copydesk';
+
 // A target compares one figure with another, or with a fixed value.
 const targets = [
   { text: '50 writers ≥ 200 × ShareDB, Postgres', value: ratio('hot-50', 'postgres'), least: 200 },
@@ -152,10 +230,16 @@ const targets = [
   { text: 'a gathered delivery ≤ 1 µs', value: () => of('gathered', 'copydesk'), most: 1, unit: ' µs' },
   { text: 'an idle connection ≤ 13 KiB', value: () => of('idle', 'copydesk') / 1024, most: 13, unit: ' KiB' },
   { text: '1,000 documents ≥ 10 × ShareDB, Postgres', value: ratio('many', 'postgres'), least: 10 },
+  {
+    text: 'an ack by another node ≤ the owner’s and 3 hops',
+    value: () => of('two-hop', 'nodes', 'forwarder_ack_p50_us') - of('two-hop', 'nodes', 'owner_ack_p50_us') - 3 * of('two-hop', 'nodes', 'redis_hop_p50_us'),
+    most: 0,
+    unit: ' µs',
+  },
 ];
 
 function ratio(scenario, peer) {
-  return () => of(scenario, 'copydesk') / of(scenario, peer);
+  return () => of(scenario, ours) / of(scenario, peer);
 }
 
 // ---- a bench ----
@@ -166,7 +250,7 @@ const troubles = [];
 
 /** The median of a scenario's first figure, or of the one that is named. */
 function of(scenario, server, figure) {
-  const key = figure ?? scenarios.find(({ id }) => id === scenario).figures[0].key;
+  const key = figure ?? scenarios.find(({ id }) => id === scenario)?.figures[0].key;
   const values = [...(results[scenario]?.[server]?.[key] ?? [])].sort((one, other) => one - other);
   const middle = values.length >> 1;
   return values.length % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
@@ -201,12 +285,8 @@ async function measure(scenario, server, turn) {
   const folder = mkdtempSync(join(work, 'run-'));
   const mark = running.length;
   try {
-    const { child, url } = await servers[server].start(await freePort(), folder);
-    const file = join(folder, 'report.json');
-    const common = ['--url', url, '--seconds', options.seconds, '--json', file, '--server-pid', `${child.pid}`];
-    const unchecked = servers[server].unchecked ? ['--unchecked'] : [];
-    await finished(run(binary('copydesk-loadtest'), [...scenario.arguments, ...common, ...unchecked]));
-    const report = JSON.parse(readFileSync(file));
+    const started = await servers[server].start(await freePort(), folder, scenario.nodes);
+    const report = scenario.probe ? { figures: await scenario.probe(started) } : await loaded(scenario, server, started, folder);
     for (const { key } of scenario.figures) {
       if (report.figures[key] === undefined) continue;
       (((results[scenario.id] ??= {})[server] ??= {})[key] ??= []).push(report.figures[key]);
@@ -223,6 +303,15 @@ async function measure(scenario, server, turn) {
   }
 }
 
+/** Loads a server as the scenario says; returns the report. */
+async function loaded(scenario, server, { child, url }, folder) {
+  const file = join(folder, 'report.json');
+  const common = ['--url', url, '--seconds', options.seconds, '--json', file, '--server-pid', `${child.pid}`];
+  const unchecked = servers[server].unchecked ? ['--unchecked'] : [];
+  await finished(run(binary('copydesk-loadtest'), [...scenario.arguments, ...common, ...unchecked]));
+  return JSON.parse(readFileSync(file));
+}
+
 function report(wanted) {
   const columns = Object.keys(servers).filter((name) => chosen.includes(name));
   const cell = (scenario, server) =>
@@ -232,9 +321,9 @@ function report(wanted) {
       .map(([value, show]) => show(value))
       .join(', ');
   const against = (scenario, server) => {
-    const [ours, theirs] = [of(scenario.id, 'copydesk'), of(scenario.id, server)];
-    const value = scenario.figures[0].lower ? theirs / ours : ours / theirs;
-    return server !== 'copydesk' && Number.isFinite(value) ? ` (${times(value)})` : '';
+    const [mine, theirs] = [of(scenario.id, ours), of(scenario.id, server)];
+    const value = scenario.figures[0].lower ? theirs / mine : mine / theirs;
+    return server !== ours && Number.isFinite(value) ? ` (${times(value)})` : '';
   };
   const lines = [`| | ${columns.map((name) => servers[name].name).join(' | ')} |`, `|---|${'---|'.repeat(columns.length)}`];
   for (const scenario of wanted) {

@@ -1,7 +1,8 @@
 // A stock ShareDB 7 server, in memory or on Postgres: what one gets by following its README.
 //
-//   node sharedb.mjs --port 8090                      in memory
-//   node sharedb.mjs --port 8090 --postgres URL       on Postgres; the tables are made if they are missing
+//   node sharedb.mjs --port 8090                                    in memory
+//   node sharedb.mjs --port 8090 --postgres URL                     on Postgres; the tables are made if they are missing
+//   node sharedb.mjs --port 8090 --postgres URL --redis URL         one of several on the same Postgres
 //
 // It prints "listening" when it does.
 
@@ -16,13 +17,16 @@ import ShareDB from 'sharedb';
 import { WebSocketServer } from 'ws';
 
 const { values } = parseArgs({
-  options: { port: { type: 'string', default: '8090' }, postgres: { type: 'string' } },
+  options: { port: { type: 'string', default: '8090' }, postgres: { type: 'string' }, redis: { type: 'string' } },
 });
 
 ShareDB.types.register(textUnicode);
 ShareDB.types.register(richText.type);
 
-const share = new ShareDB(values.postgres ? { db: await postgres(values.postgres) } : {});
+const share = new ShareDB({
+  ...(values.postgres && { db: await postgres(values.postgres) }),
+  ...(values.redis && { pubsub: await redis(values.redis) }),
+});
 const server = createServer((_, response) => response.writeHead(426).end());
 const sockets = new WebSocketServer({ server, perMessageDeflate: false });
 sockets.on('connection', (socket) => share.listen(streamOf(socket)));
@@ -35,9 +39,15 @@ async function postgres(url) {
   const schema = await readFile(require.resolve('sharedb-postgres/structure.sql'), 'utf8');
   const client = new pg.Client(url);
   await client.connect();
-  await client.query(schema);
+  const { rows } = await client.query("SELECT to_regclass('snapshots') AS there");
+  if (!rows[0].there) await client.query(schema);
   await client.end();
   return new PostgresDB({ connectionString: url });
+}
+
+async function redis(url) {
+  const { default: RedisPubSub } = await import('sharedb-redis-pubsub');
+  return new RedisPubSub({ url });
 }
 
 // What the package websocket-json-stream does: one JSON value a frame.

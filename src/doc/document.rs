@@ -82,8 +82,10 @@ pub struct Document {
     singly: usize,
     /// When to ask again what the store did not answer.
     retry: Option<Duration>,
-    /// When to say again what an owner elsewhere has not answered.
+    /// When to say again what the owner has not answered.
     ask_again: Option<Duration>,
+    /// How often it has been said again since the last submit was said first.
+    asked_again: u32,
     /// How often in a row the store did not answer.
     failures: u32,
     /// When to tell an owner elsewhere again that its commits are wanted here.
@@ -134,8 +136,10 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 /// How many submits may wait for a claim. Whoever sent one more says it again.
 const WAITING_MAX: usize = 1_000;
 
-/// How long a submit may be with an owner elsewhere before it is said again.
+/// How long a submit may be with the owner before it is said again: at first, and at last. An owner whose store is away
+/// for long has heard it often enough.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
+const ASK_AGAIN_LAST: Duration = Duration::from_secs(5);
 
 /// How long an owner elsewhere may not be told that its commits are wanted here. It is told at once when it is another,
 /// and when the store knows more than it has told.
@@ -159,6 +163,7 @@ impl Document {
             singly: 0,
             retry: None,
             ask_again: None,
+            asked_again: 0,
             failures: 0,
             subscribe: Duration::ZERO,
             settings,
@@ -396,7 +401,10 @@ impl Document {
     fn become_other(&mut self, role: Role, now: Now) {
         if let Role::Owning(mut sequencer) = std::mem::replace(&mut self.role, role) {
             self.listeners = std::mem::take(sequencer.listeners_mut());
-            self.forward(now, Forwarder::show_again);
+            self.forwarder.set_at_home(false);
+            if sequencer.owes_a_snapshot() {
+                self.forward(now, Forwarder::show_again);
+            }
         }
     }
 
@@ -421,6 +429,7 @@ impl Document {
         let mut sequencer = Sequencer::new(self.me, fence, head, tail, listeners, settings);
         sequencer.append_singly(std::mem::take(&mut self.singly));
         self.role = Role::Owning(Box::new(sequencer));
+        self.forwarder.set_at_home(true);
         self.forward(now, |forwarder, wants| {
             forwarder.commits(durable, &entries, wants)
         });
@@ -482,6 +491,7 @@ impl Document {
     fn ring(&mut self, owner: NodeId, now: Now) {
         if std::mem::replace(&mut self.owner, owner) != owner {
             self.subscribe = now.clock;
+            self.hurry(now);
             self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
     }
@@ -557,8 +567,15 @@ impl Document {
             });
         }
         if self.ask_again.take_if(|at| *at <= now.clock).is_some() {
+            self.asked_again += 1;
             self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
+    }
+
+    /// What waits is said again soon: to this owner some of it has only just been said.
+    fn hurry(&mut self, now: Now) {
+        self.asked_again = 0;
+        self.ask_again = self.ask_again.map(|at| at.min(now.clock + ASK_AGAIN));
     }
 
     /// The store answered.
@@ -568,9 +585,7 @@ impl Document {
 
     /// The store did not answer: what is still needed is asked again, a little later each time.
     fn unanswered(&mut self, now: Now) {
-        let pause = RETRY_FIRST
-            .saturating_mul(1 << self.failures.min(10))
-            .min(RETRY_LAST);
+        let pause = growing(RETRY_FIRST, self.failures, RETRY_LAST);
         self.failures += 1;
         self.retry_at(now.clock + pause);
     }
@@ -587,7 +602,11 @@ impl Document {
             match want {
                 Want::Later => self.retry_at(now.clock + RETRY_FIRST),
                 Want::Do(action) => self.out.push_back(action),
-                Want::Submit(submit) => self.submit(self.me, submit, now),
+                Want::Submit(submit) => {
+                    self.hurry(now);
+                    self.submit(self.me, submit, now);
+                }
+                Want::SubmitAgain(submit) => self.submit(self.me, submit, now),
                 Want::Show => match &mut self.role {
                     Role::Owning(sequencer) => sequencer.show(&mut self.out),
                     Role::Following | Role::Claiming => self.out.push_back(Action::Show),
@@ -604,12 +623,13 @@ impl Document {
         self.drain(now);
         self.listen(now);
         self.listeners_mut().expire(now);
-        // Whoever still waits asks again: an unanswered submit may never have reached its owner.
-        let served_here = self.owner == self.me && self.owned().is_some();
-        if served_here || self.retry.is_some() || !self.forwarder.is_waiting() {
+        // Whoever still waits asks again: an unanswered submit may never have reached its owner, or have come when it was
+        // too busy to take it.
+        if self.retry.is_some() || !self.forwarder.is_waiting() {
             self.ask_again = None;
         } else {
-            self.ask_again.get_or_insert(now.clock + ASK_AGAIN);
+            let pause = growing(ASK_AGAIN, self.asked_again, ASK_AGAIN_LAST);
+            self.ask_again.get_or_insert(now.clock + pause);
         }
     }
 
@@ -633,7 +653,10 @@ impl Document {
 
     /// Tells an owner elsewhere that its commits are wanted here. Said again and again: the owner forgets who is silent.
     fn listen(&mut self, now: Now) {
-        if self.listens_elsewhere() && now.clock >= self.subscribe {
+        if !self.listens_elsewhere() {
+            // The next reader is told what follows at once.
+            self.subscribe = Duration::ZERO;
+        } else if now.clock >= self.subscribe {
             let link = Link::Subscribe {
                 since: self.forwarder.head(),
             };
@@ -663,6 +686,11 @@ impl Document {
             Role::Following | Role::Claiming => &mut self.listeners,
         }
     }
+}
+
+/// A pause that doubles from the first to the last.
+fn growing(first: Duration, times: u32, last: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(10)).min(last)
 }
 
 #[cfg(test)]

@@ -34,8 +34,12 @@ pub(super) struct Forwarder {
     with_owner: BTreeSet<(ClientId, u64, SessionId)>,
     /// Whether a snapshot was asked for and has not come.
     showing: bool,
-    /// From which revision on the entries after the tail's head were asked for, while they have not come.
-    healing: Option<Revision>,
+    /// How many snapshots were asked for; one at a time.
+    shows: u64,
+    /// The entries after the tail's head that were asked for, while they have not come.
+    healing: Option<Healing>,
+    /// Whether this node's own sequencer tells the commits.
+    at_home: bool,
     settings: DocumentSettings,
 }
 
@@ -44,12 +48,31 @@ struct Joiner {
     session: SessionId,
     ticket: Ticket,
     since: Option<Revision>,
-    /// What was known to be committed when it asked: it is shown no less.
-    least: Revision,
+    /// It is shown no less.
+    least: Least,
     /// Whether it stays.
     live: bool,
     /// When waiting ends.
     deadline: Duration,
+}
+
+/// What a joiner is shown at least: all that was committed when it asked, as far as this node is told (rule 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Least {
+    /// What was known then.
+    Known(Revision),
+    /// What the snapshot of this number shows, the first that was asked for after it came. Nobody told this node the
+    /// commits, so what it knew may be old.
+    Shown(u64),
+}
+
+/// Entries that were asked for.
+#[derive(Debug, Clone, Copy)]
+struct Healing {
+    /// The revision before the first of them.
+    since: Revision,
+    /// The newest revision that had been told of when they were asked for.
+    told: Revision,
 }
 
 #[derive(Debug)]
@@ -61,10 +84,15 @@ struct Walker {
 }
 
 /// What a walk ends with.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Then {
     /// The session has caught up: its request is done, and it may stay.
-    Joined { ticket: Ticket, live: bool },
+    Joined {
+        ticket: Ticket,
+        live: bool,
+        /// What its client says that it has.
+        has: Revision,
+    },
     /// The session has been sent its own commit.
     Acked(Revision),
 }
@@ -87,6 +115,8 @@ struct Unanswered {
 pub(super) enum Want {
     /// Bring this to the owner.
     Submit(Submit),
+    /// Bring it to the owner again.
+    SubmitAgain(Submit),
     /// A snapshot at the newest revision that is durable.
     Show,
     /// A retry, a little later.
@@ -110,7 +140,9 @@ impl Forwarder {
             unanswered: BTreeMap::new(),
             with_owner: BTreeSet::new(),
             showing: false,
+            shows: 0,
             healing: None,
+            at_home: false,
             settings,
         }
     }
@@ -136,6 +168,11 @@ impl Forwarder {
         !self.with_owner.is_empty()
     }
 
+    /// This node's own sequencer begins to tell the commits, or ends.
+    pub(super) fn set_at_home(&mut self, at_home: bool) {
+        self.at_home = at_home;
+    }
+
     /// Whether a session is told every commit.
     pub(super) fn is_listening(&self) -> bool {
         !self.live.is_empty()
@@ -155,6 +192,11 @@ impl Forwarder {
         now: Now,
         out: &mut Vec<Want>,
     ) {
+        let least = if self.is_told() {
+            Least::Known(self.head().max(self.told_head))
+        } else {
+            Least::Shown(self.shows + 1)
+        };
         if live {
             // Subscribing again replaces the first subscription; a fetch leaves it as it is.
             self.leave_live(session);
@@ -163,7 +205,7 @@ impl Forwarder {
             session,
             ticket,
             since,
-            least: self.head().max(self.told_head),
+            least,
             live,
             deadline: now.clock + JOIN_PATIENCE,
         };
@@ -186,7 +228,9 @@ impl Forwarder {
         });
         self.retain_walkers(
             |walker| match walker.then {
-                Then::Joined { ticket, live: true } if walker.session == session => {
+                Then::Joined {
+                    ticket, live: true, ..
+                } if walker.session == session => {
                     ended.push(ticket);
                     false
                 }
@@ -256,7 +300,7 @@ impl Forwarder {
     pub(super) fn refresh(&self, out: &mut Vec<Want>) {
         for (_, _, session) in &self.with_owner {
             if let Some(first) = self.unanswered.get(session).and_then(VecDeque::front) {
-                out.push(Want::Submit(first.submit.clone()));
+                out.push(Want::SubmitAgain(first.submit.clone()));
             }
         }
     }
@@ -321,11 +365,18 @@ impl Forwarder {
     /// A snapshot came, with entries around it.
     pub(super) fn shown(&mut self, shown: Arc<Shown>, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         self.showing = false;
-        if self.tail.is_none() {
-            let start = entries
-                .first()
-                .map_or(shown.revision, |entry| entry.revision.before());
+        let start = entries
+            .first()
+            .map_or(shown.revision, |entry| entry.revision.before());
+        let apart = self.tail.as_ref().is_none_or(|tail| tail.head() < start);
+        if apart && !self.is_told() {
+            // Nobody is sent what lies between.
             self.tail = Some(Tail::new(start));
+        }
+        for joiner in &mut self.joiners {
+            if matches!(joiner.least, Least::Shown(number) if number <= self.shows) {
+                joiner.least = Least::Known(shown.revision);
+            }
         }
         self.commits(shown.revision, entries, out);
         let news = self
@@ -336,9 +387,11 @@ impl Forwarder {
             self.shown = Some(shown);
         }
         self.admit_all(out);
-        if self.joiners.iter().any(|joiner| joiner.since.is_none()) {
+        let came_later = |joiner: &Joiner| matches!(joiner.least, Least::Shown(_));
+        let came_later = self.joiners.iter().any(came_later);
+        if came_later || self.joiners.iter().any(|joiner| joiner.since.is_none()) {
             // Whoever shows the same again is behind: asked at once, it would be asked without end.
-            if news {
+            if news || came_later {
                 self.show(out);
             } else {
                 out.push(Want::Later);
@@ -383,41 +436,47 @@ impl Forwarder {
     /// A page of the log came: for the first walker, or for a gap behind the tail's head.
     pub(super) fn paged(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         // What was asked for may have come from elsewhere in the meantime: then it is known, and passed over.
-        if self.healing == Some(since) {
-            self.healing = None;
+        if let Some(healing) = self.healing.take_if(|healing| healing.since == since) {
             let head = entries.last().map_or(since, |entry| entry.revision);
-            if entries.is_empty() {
+            if entries.is_empty() && self.told_head == healing.told {
                 // The log ends here, whatever was told: to ask again would be to ask for ever.
                 self.told_head = self.told_head.min(self.head());
+                if !self.joiners.is_empty() {
+                    out.push(Want::Later);
+                }
             }
             self.commits(head, entries, out);
         }
         let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
             return;
         };
-        let until = match walker.then {
-            Then::Acked(revision) => revision,
-            Then::Joined { .. } => Revision(u64::MAX),
+        let (has, until) = match walker.then {
+            Then::Acked(revision) => (Revision::ZERO, revision),
+            Then::Joined { has, .. } => (has, Revision(u64::MAX)),
         };
-        let wanted: Vec<_> = entries
-            .iter()
-            .take_while(|entry| entry.revision <= until)
-            .cloned()
-            .collect();
-        let Some(last) = wanted.last().map(|entry| entry.revision) else {
+        let page = entries.iter().take_while(|entry| entry.revision <= until);
+        let Some(last) = page.clone().last().map(|entry| entry.revision) else {
             // The log ends here, or it lacks what its head promises; either way there is nothing more to send.
             let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(walker, out);
+            self.walked(&walker, out);
             return self.walk(out);
         };
         walker.at = last;
-        out.push(deliver(walker.session, wanted));
+        let wanted = page.filter(|entry| entry.revision > has).cloned();
+        let wanted: Vec<_> = wanted.collect();
+        if !wanted.is_empty() {
+            out.push(deliver(walker.session, wanted));
+        }
         let tail = self.tail.as_ref();
         if last == until || tail.is_some_and(|tail| tail.since(last).is_some()) {
             let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(walker, out);
+            self.walked(&walker, out);
         }
         self.walk(out);
+        self.told_head = self.told_head.max(last);
+        if self.is_told() && self.head() < self.told_head {
+            self.heal(out);
+        }
     }
 
     /// Brings a position to the tail's head, as far as the tail reaches back. One that is gone is gone at any revision.
@@ -458,7 +517,7 @@ impl Forwarder {
 
     /// Lets a joiner in, or hands it back if it has to wait for a snapshot.
     fn admit(&mut self, joiner: Joiner, out: &mut Vec<Want>) -> Option<Joiner> {
-        let Some(tail) = &self.tail else {
+        let (Some(tail), Least::Known(least)) = (&self.tail, joiner.least) else {
             return Some(joiner);
         };
         let Joiner {
@@ -470,10 +529,7 @@ impl Forwarder {
         } = joiner;
         match since {
             None => {
-                let shown = self
-                    .shown
-                    .as_ref()
-                    .filter(|shown| shown.revision >= joiner.least);
+                let shown = self.shown.as_ref().filter(|shown| shown.revision >= least);
                 // A snapshot beyond the tail is good: what it holds comes once more, and clients pass it over.
                 let after = shown.and_then(|shown| tail.since(shown.revision.min(tail.head())));
                 let after = after.map(|after| after.cloned().collect::<Vec<_>>());
@@ -490,19 +546,19 @@ impl Forwarder {
                     self.enter_live(session);
                 }
             }
-            Some(since) => {
-                let walker = Walker {
-                    session,
-                    at: since,
-                    then: Then::Joined { ticket, live },
-                };
-                if since >= tail.head() || tail.since(since).is_some() {
-                    self.walked(walker, out);
+            // What it lacks is being read.
+            Some(since) if since.max(tail.head()) < least => return Some(joiner),
+            Some(has) => {
+                let then = Then::Joined { ticket, live, has };
+                let walker = |at| Walker { session, at, then };
+                if has > self.told_head.max(tail.head()) {
+                    // Either this node is behind, or the log has lost what the client has: the store knows whether there
+                    // is such an entry.
+                    self.set_out(walker(has.before()), out);
+                } else if has >= tail.head() || tail.since(has).is_some() {
+                    self.walked(&walker(has), out);
                 } else {
-                    self.walkers.push_back(walker);
-                    if self.walkers.len() == 1 {
-                        self.walk(out);
-                    }
+                    self.set_out(walker(has), out);
                 }
             }
         }
@@ -517,6 +573,14 @@ impl Forwarder {
         }
     }
 
+    /// Lets a walker go to the store, behind those who are on their way.
+    fn set_out(&mut self, walker: Walker, out: &mut Vec<Want>) {
+        self.walkers.push_back(walker);
+        if self.walkers.len() == 1 {
+            self.walk(out);
+        }
+    }
+
     /// Asks for the page that the first walker needs.
     fn walk(&self, out: &mut Vec<Want>) {
         if let Some(walker) = self.walkers.front() {
@@ -525,8 +589,8 @@ impl Forwarder {
     }
 
     /// A walker has come as far as the tail: it is sent the rest, and its walk ends.
-    fn walked(&mut self, walker: Walker, out: &mut Vec<Want>) {
-        let Walker { session, at, then } = walker;
+    fn walked(&mut self, walker: &Walker, out: &mut Vec<Want>) {
+        let Walker { session, at, then } = *walker;
         let until = match then {
             Then::Acked(revision) => revision,
             Then::Joined { .. } => Revision(u64::MAX),
@@ -544,9 +608,13 @@ impl Forwarder {
         if !rest.is_empty() {
             out.push(deliver(session, rest));
         }
-        let Then::Joined { ticket, live } = then else {
+        let Then::Joined { ticket, live, has } = then else {
             return;
         };
+        if at < has {
+            let refused = Answer::Refused(Refusal::future_version());
+            return out.push(reply(session, ticket, refused));
+        }
         if self.tail.as_ref().is_some_and(|tail| at < tail.start()) {
             // Better no stream than one with a gap.
             let refused = Answer::Refused(Refusal::ops_not_found());
@@ -592,12 +660,9 @@ impl Forwarder {
                 .as_ref()
                 .is_some_and(|tail| tail.since(at).is_some());
             if near {
-                self.walked(walker, out);
+                self.walked(&walker, out);
             } else {
-                self.walkers.push_back(walker);
-                if self.walkers.len() == 1 {
-                    self.walk(out);
-                }
+                self.set_out(walker, out);
             }
         }
     }
@@ -643,15 +708,25 @@ impl Forwarder {
 
     fn heal(&mut self, out: &mut Vec<Want>) {
         if self.healing.is_none() {
-            self.healing = Some(self.head());
+            self.healing = Some(Healing {
+                since: self.head(),
+                told: self.told_head,
+            });
             out.push(page(self.head()));
         }
     }
 
     fn show(&mut self, out: &mut Vec<Want>) {
         if !std::mem::replace(&mut self.showing, true) {
+            self.shows += 1;
             out.push(Want::Show);
         }
+    }
+
+    /// Whether the commits are told to this node: by its own sequencer, or because somebody here wants them. The owner
+    /// forgets who wants none, and the store is not asked for news of them.
+    fn is_told(&self) -> bool {
+        self.at_home || !self.live.is_empty()
     }
 
     fn enter_live(&mut self, session: SessionId) {

@@ -39,6 +39,11 @@ pub(super) struct Sequencer {
     recent: BTreeMap<ClientId, (SubmitId, Revision)>,
     /// Submits made on revisions before the tail, walked towards it page by page, one at a time.
     late: VecDeque<Rebase>,
+    /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
+    refused: VecDeque<(SubmitId, Refusal)>,
+    /// Refusals that were decided on what is staged, each with the revision up to which it was looked at, and the node that
+    /// waits: they are told when that is durable. It may never be, and then another owner lets the submit in.
+    unsaid: VecDeque<(Revision, NodeId, SubmitId, Refusal)>,
     /// The other nodes that are told the commits.
     listeners: Listeners,
     /// The document as it will be when the append under way is durable, if somebody waits for it.
@@ -60,6 +65,13 @@ struct Unsaved {
 
 /// How much of a document is worth as much again of the settings' commits between two snapshots.
 const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
+/// How many refusals are remembered.
+const REFUSED_MAX: usize = 1_000;
+
+/// How far back the first copy of a submit is looked for that was made on whatever is current. Where memory reaches as
+/// far, the store is not asked.
+const COPY_WITHIN: u64 = 1_000;
 
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
@@ -103,6 +115,8 @@ impl Sequencer {
             head,
             recent,
             late: VecDeque::new(),
+            refused: VecDeque::new(),
+            unsaid: VecDeque::new(),
             listeners,
             view: None,
             show_wanted: false,
@@ -139,6 +153,11 @@ impl Sequencer {
             self.answer_known_copy(from, submit, revision, out);
             return Verdict::Settled;
         }
+        let refused = self.refused.iter().find(|(id, _)| *id == submit.id);
+        if let Some((id, refusal)) = refused.cloned() {
+            self.say_no(from, id, refusal, out);
+            return Verdict::Settled;
+        }
         if submit.base.is_some_and(|base| base > self.tail.head()) {
             return Verdict::Ahead(submit);
         }
@@ -157,32 +176,61 @@ impl Sequencer {
     fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
         let rebase = match Rebase::new(from, submit, &self.head) {
             Ok(rebase) => rebase,
-            Err((id, refusal)) => return reject(from, id, refusal, out),
+            Err((id, refusal)) => return self.refuse(from, id, refusal, out),
         };
         if rebase.at >= self.tail.start() {
             self.stage(rebase, now, out);
-        } else if self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max {
-            reject(from, rebase.id, Refusal::ops_not_found(), out);
+        } else if !rebase.on_current
+            && self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max
+        {
+            self.refuse(from, rebase.id, Refusal::ops_not_found(), out);
         } else {
             self.put_aside(rebase, out);
         }
     }
 
-    /// Lets a submit wait for the entries between its base and the tail.
+    /// Refuses a submit, and every copy of it that is still to come.
+    fn refuse(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((id.clone(), refusal.clone()));
+        self.say_no(to, id, refusal, out);
+    }
+
+    fn say_no(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+        let waits =
+            |(_, node, waiting, _): &(_, NodeId, SubmitId, _)| *node == to && *waiting == id;
+        if self.staged.is_empty() {
+            reject(to, id, refusal, out);
+        } else if !self.unsaid.iter().any(waits) {
+            self.unsaid.push_back((self.head.revision, to, id, refusal));
+        }
+    }
+
+    /// Tells the refusals whose reasons are durable.
+    fn say_unsaid(&mut self, out: &mut VecDeque<Action>) {
+        let durable = self.tail.head();
+        while let Some((_, to, id, refusal)) = self.unsaid.pop_front_if(|(at, ..)| *at <= durable) {
+            reject(to, id, refusal, out);
+        }
+    }
+
+    /// Lets a submit wait for the entries between its base and the tail. Where too many wait already it is passed over:
+    /// whoever waits for it says it again. To say no would be to say it of each copy, whatever becomes of the next.
     fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
         if let Some(late) = self.late.iter_mut().find(|late| late.id == rebase.id) {
-            // Another node that is not answered asks again; this one's own forwarder does not.
+            // Whoever is not answered asks again; where this node's own sessions wait for it, they are answered.
             if rebase.from == self.me {
                 late.from = self.me;
             }
             return;
         }
-        if self.late.len() >= self.settings.late_submits_max {
-            return reject(rebase.from, rebase.id, Refusal::busy(), out);
-        }
-        self.late.push_back(rebase);
-        if self.late.len() == 1 {
-            self.page(out);
+        if self.late.len() < self.settings.late_submits_max {
+            self.late.push_back(rebase);
+            if self.late.len() == 1 {
+                self.page(out);
+            }
         }
     }
 
@@ -234,7 +282,7 @@ impl Sequencer {
         // A page without progress means that the log lacks what its head promises: nothing can be built on it.
         if page.is_empty() {
             self.late.pop_front();
-            reject(rebase.from, rebase.id, Refusal::ops_not_found(), out);
+            self.refuse(rebase.from, rebase.id, Refusal::ops_not_found(), out);
             return self.page(out);
         }
         if rebase.at < self.tail.start() {
@@ -308,6 +356,7 @@ impl Sequencer {
                 entries: commits,
             },
         });
+        self.say_unsaid(out);
         self.append(out);
     }
 
@@ -334,6 +383,11 @@ impl Sequencer {
     /// As [`listeners`](Self::listeners), to be changed.
     pub(super) fn listeners_mut(&mut self) -> &mut Listeners {
         &mut self.listeners
+    }
+
+    /// Whether somebody waits for a snapshot that is not at hand yet.
+    pub(super) fn owes_a_snapshot(&self) -> bool {
+        self.show_wanted
     }
 
     /// Asks for the durable document to be encoded, as soon as there is a moment at which it is at hand.
@@ -396,6 +450,7 @@ impl Sequencer {
                     id: submit.id,
                     base,
                     at,
+                    on_current: false,
                     wanted: Wanted::Unread,
                 },
                 out,
@@ -422,7 +477,8 @@ impl Sequencer {
         });
     }
 
-    /// Brings a submit that has reached the tail to the head, and stages it.
+    /// Brings a submit that has reached the tail to the head, and stages it. Where too much is staged already it is passed
+    /// over, and said again by whoever waits for it.
     fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
         let unseen = self
             .tail
@@ -439,12 +495,12 @@ impl Sequencer {
             return self.settle(rebase, outcome, out);
         }
         let Wanted::Change(change) = rebase.wanted else {
-            return reject(rebase.from, rebase.id, Refusal::does_not_exist(), out);
+            return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
         };
         let full = self.staged.len() >= self.settings.staged_entries_max
             || self.staged_bytes >= self.settings.staged_bytes_max;
         if full {
-            return reject(rebase.from, rebase.id, Refusal::busy(), out);
+            return;
         }
         let entry = Entry {
             revision: self.head.revision.next(),
@@ -454,7 +510,7 @@ impl Sequencer {
             change,
         };
         if let Err(refusal) = self.fold(&entry) {
-            return reject(rebase.from, entry.id, refusal, out);
+            return self.refuse(rebase.from, entry.id, refusal, out);
         }
         self.recent
             .insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
@@ -463,7 +519,7 @@ impl Sequencer {
         self.append(out);
     }
 
-    fn settle(&self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
+    fn settle(&mut self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
         match outcome {
             Outcome::Copy(entry) if entry.revision > self.tail.head() => {
                 // Staged, and so told when it is durable.
@@ -480,7 +536,7 @@ impl Sequencer {
                     },
                 });
             }
-            Outcome::Refused(refusal) => reject(rebase.from, rebase.id, refusal, out),
+            Outcome::Refused(refusal) => self.refuse(rebase.from, rebase.id, refusal, out),
         }
     }
 
@@ -582,6 +638,8 @@ struct Rebase {
     base: Revision,
     /// The revision that it has been brought to.
     at: Revision,
+    /// Whether it was made on whatever is current: on its way it looks for its first copy, and nothing else concerns it.
+    on_current: bool,
     wanted: Wanted,
 }
 
@@ -603,7 +661,6 @@ enum Outcome {
 impl Rebase {
     fn new(from: NodeId, submit: Submit, head: &Snapshot) -> Result<Self, (SubmitId, Refusal)> {
         let Submit { id, base, proposal } = submit;
-        let base = base.unwrap_or(head.revision);
         let wanted = match (proposal, &head.content) {
             (Proposal::Create(content), _) => Wanted::Change(Change::Create(content)),
             (Proposal::Delete, _) => Wanted::Change(Change::Delete),
@@ -613,11 +670,13 @@ impl Rebase {
                 Err(error) => return Err((id, error.into())),
             },
         };
+        let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
         Ok(Self {
             from,
             id,
-            base,
-            at: base,
+            base: base.unwrap_or(head.revision),
+            at: base.unwrap_or(past),
+            on_current: base.is_none(),
             wanted,
         })
     }
@@ -626,6 +685,10 @@ impl Rebase {
     fn over(&mut self, entry: &Arc<Entry>) -> ControlFlow<Outcome> {
         if entry.id == self.id {
             return ControlFlow::Break(Outcome::Copy(entry.clone()));
+        }
+        if self.on_current {
+            self.at = entry.revision;
+            return ControlFlow::Continue(());
         }
         let refused = |refusal| ControlFlow::Break(Outcome::Refused(refusal));
         match (&mut self.wanted, &entry.change) {

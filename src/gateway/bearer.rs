@@ -16,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::http::{Gateway, failure};
+use super::socket::Socket;
 use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
@@ -85,7 +86,10 @@ fn name_of(name: &str, is_secure: bool) -> String {
 
 /// Whether the client's end speaks TLS: to us, or to the proxy in front.
 pub(super) fn is_secure(request: &HttpRequest) -> bool {
-    if request.app_config().secure() {
+    if request
+        .conn_data::<Socket>()
+        .is_some_and(Socket::is_encrypted)
+    {
         return true;
     }
     let gateway = request.app_data::<Data<Gateway>>();
@@ -122,8 +126,9 @@ pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
 
 /// Whether the request was sent to a name of ours.
 fn is_for_us(request: &HttpRequest, gateway: &Gateway) -> bool {
-    let to = request.app_config().local_addr().ip();
-    gateway.door().is_for_us(said(request, HOST), to)
+    let socket = request.conn_data::<Socket>();
+    let is_local = socket.is_none_or(Socket::is_local);
+    gateway.door().is_for_us(said(request, HOST), is_local)
 }
 
 /// What a header says; nothing readable is an empty text.

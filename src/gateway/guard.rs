@@ -51,12 +51,6 @@ where
                 other => return other,
             };
             if !this.is_over && this.watch.pass(&bytes) {
-                let small = bytes.len() <= COPIED_BYTES_MAX;
-                let bytes = if small {
-                    Bytes::copy_from_slice(&bytes)
-                } else {
-                    bytes
-                };
                 return Poll::Ready(Some(Ok(bytes)));
             }
             if !std::mem::replace(&mut this.is_over, true) {
@@ -65,10 +59,6 @@ where
         }
     }
 }
-
-/// Pieces up to this are copied: who keeps a few bytes of a connection's read buffer keeps all of it, and a silent
-/// socket would keep it for hours.
-const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// Where in the stream of frames (RFC 6455, section 5.2) the bytes are.
 #[derive(Debug)]

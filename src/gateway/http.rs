@@ -10,7 +10,7 @@ use actix_web::dev::{Payload, ServerHandle};
 use actix_web::http::StatusCode;
 use actix_web::middleware::{Compress, DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
-use actix_web::{App, FromRequest, HttpRequest, HttpResponse, HttpServer, Responder, rt};
+use actix_web::{App, FromRequest, HttpRequest, HttpResponse, Responder, rt};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
@@ -23,10 +23,11 @@ use super::page;
 use super::patience;
 use super::people;
 use super::rights::Rights;
+use super::server;
 use super::session::Session;
 use super::settings::GatewaySettings;
 use super::sharing;
-use super::socket::{self, Knife, SocketBody};
+use super::socket::{Incoming, NoBody, Socket};
 use crate::auth::{Door, Mint, Mode, NONCE_BYTES, Person, network};
 use crate::cluster::Health;
 use crate::id::{DocId, Name};
@@ -176,7 +177,7 @@ pub fn serve(
     let address = listener.local_addr()?;
     let sockets_max = gateway.settings.sockets_max;
     let is_secure = tls.is_some();
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(Data::from(gateway.clone()))
             .app_data(
@@ -208,17 +209,8 @@ pub fn serve(
                     .route("/api/{rest:.*}", web::route().to(no_such_api))
                     .route("/{path:.*}", web::get().to(asset)),
             )
-    })
-    .on_connect(socket::accepted)
-    .disable_signals()
-    .shutdown_timeout(SHUTDOWN_SECONDS)
-    .max_connections(sockets_max + HTTP_CONNECTIONS)
-    .backlog(BACKLOG);
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
     };
-    let server = server.run();
+    let server = server::serve(app, listener, tls, sockets_max + HTTP_CONNECTIONS)?;
     Ok((address, server.handle(), server))
 }
 
@@ -227,12 +219,6 @@ const JSON_BYTES_MAX: usize = 16 << 10;
 
 /// Connections a worker takes besides sockets.
 const HTTP_CONNECTIONS: usize = 1_000;
-
-/// Connections that may wait to be taken: as many come at once when a neighbour restarts.
-const BACKLOG: u32 = 4_096;
-
-/// How long requests may take to end when the server stops, in seconds.
-const SHUTDOWN_SECONDS: u64 = 2;
 
 fn headers(is_secure: bool) -> DefaultHeaders {
     let headers = DefaultHeaders::new()
@@ -307,10 +293,17 @@ async fn upgrade(
     let rights = Rights::new(gateway.door.clone(), person, told);
     let hears_of_rights = request.query_string() == "rights";
 
+    let Some(socket) = request.conn_data::<Socket>().cloned() else {
+        return Err(actix_web::error::ErrorInternalServerError(
+            "no connection to take over",
+        ));
+    };
+
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
     let bytes_max = gateway.settings.message_bytes_max;
     let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
-    let watched = Guard::new(payload, bytes_max, outbox.clone());
+    let incoming = Incoming::new(socket.clone(), payload);
+    let watched = Guard::new(incoming, bytes_max, outbox.clone());
     let payload = web::Payload::from_request(
         &request,
         &mut Payload::Stream {
@@ -332,15 +325,19 @@ async fn upgrade(
         outbox.clone(),
         share,
     );
-    let knife = request.conn_data::<Knife>().cloned();
-    rt::spawn(async move {
-        session.run(stream, knife).await;
-        drop((counted, places));
-    });
     let (response, kept) = response.into_parts();
-    Ok(response
-        .set_body(SocketBody::new(outbox, kept))
-        .map_into_boxed_body())
+    socket.take_over();
+    rt::spawn(socket.clone().write(outbox));
+    rt::spawn({
+        let socket = socket.clone();
+        async move {
+            session.run(stream, socket).await;
+            // Its end would tell the reading half that the connection is gone.
+            drop(kept);
+            drop((counted, places));
+        }
+    });
+    Ok(response.set_body(NoBody::new(socket)).map_into_boxed_body())
 }
 
 /// The bell of this worker's sockets: a worker is one thread.

@@ -8,6 +8,7 @@ mod page;
 mod patience;
 mod people;
 mod rights;
+mod server;
 mod session;
 mod settings;
 mod sharing;

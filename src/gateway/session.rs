@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::http::{Gateway, Phase};
 use super::limits::{Kind, Share};
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
-use super::socket::Knife;
+use super::socket::Socket;
 use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
-    pub(super) async fn run(mut self, mut stream: AggregatedMessageStream, knife: Option<Knife>) {
+    pub(super) async fn run(mut self, mut stream: AggregatedMessageStream, socket: Socket) {
         let _released = Released(self.outbox.clone());
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
@@ -147,9 +147,7 @@ impl Session {
             }
         };
         let _ = timeout(self.gateway.settings().close_patience(), rest).await;
-        if let Some(knife) = knife {
-            knife.cut();
-        }
+        socket.cut();
     }
 
     /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.

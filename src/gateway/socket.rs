@@ -1,39 +1,337 @@
-//! One WebSocket's two ends: the response body that writes its outbox, and the knife for a peer that does not let go.
+//! A connection that HTTP serves first and a WebSocket then has alone.
+//!
+//! HTTP's dispatcher keeps two buffers of 8 KiB for as long as it lives, and copies all that it writes. So it lives only
+//! until its answer to the upgrade is written: then it finds its end of the connection at an end and goes, and the two
+//! tasks of the WebSocket read and write the connection itself. A silent socket has no buffer at all.
 
-use std::any::Any;
-use std::net::Shutdown;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::Extensions;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::error::PayloadError;
 use actix_web::rt::net::TcpStream;
-use actix_web::web::Bytes;
-use socket2::{SockRef, Socket};
+use actix_web::web::{Bytes, Payload};
+use futures_util::Stream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::node::Outbox;
 
-/// The body of an upgrade's response: what is in the outbox, gathered for each write.
-#[derive(Debug)]
-pub(super) struct SocketBody {
-    outbox: Arc<Outbox>,
-    /// What the handshake made for its own way of sending. Its end tells the reading half that the connection is gone.
-    _kept: BoxBody,
+/// A client's connection.
+pub(super) enum Connection {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
 }
 
-impl SocketBody {
-    pub(super) fn new(outbox: Arc<Outbox>, kept: BoxBody) -> Self {
-        Self {
-            outbox,
-            _kept: kept,
+/// The connection as HTTP has it.
+#[derive(Debug)]
+pub(super) struct HttpEnd(Rc<Shared>);
+
+/// The connection as its WebSocket has it. Two tasks of one thread use it: one reads, one writes.
+#[derive(Debug, Clone)]
+pub(super) struct Socket(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connection: RefCell<Connection>,
+    holder: Cell<Holder>,
+    /// The socket's two tasks, while HTTP has the connection.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// Who has the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Http,
+    /// HTTP, until its last answer is written; whether the first of that is.
+    HttpForNow {
+        has_written: bool,
+    },
+    Socket,
+    Nobody,
+}
+
+/// How long the network may leave what we sent unacknowledged.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tcp().fmt(f)
+    }
+}
+
+impl Connection {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Encrypted(tls) => tls.get_ref().0,
         }
     }
 }
 
-impl MessageBody for SocketBody {
+impl HttpEnd {
+    /// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone.
+    pub(super) fn new(connection: Connection) -> (Self, Option<SocketAddr>) {
+        let tcp = connection.tcp();
+        let socket = SockRef::from(tcp);
+        let prepared = socket
+            .set_tcp_nodelay(true)
+            .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)));
+        if let Err(error) = prepared {
+            tracing::warn!(%error, "connection not prepared");
+        }
+        let peer = tcp.peer_addr().ok();
+        let shared = Shared {
+            connection: RefCell::new(connection),
+            holder: Cell::new(Holder::Http),
+            waiting: RefCell::default(),
+        };
+        (Self(Rc::new(shared)), peer)
+    }
+
+    pub(super) fn socket(&self) -> Socket {
+        Socket(self.0.clone())
+    }
+
+    /// Whether HTTP still has the connection.
+    fn holds(&self) -> bool {
+        matches!(
+            self.0.holder.get(),
+            Holder::Http | Holder::HttpForNow { .. }
+        )
+    }
+}
+
+impl Shared {
+    fn pass_to(&self, holder: Holder) {
+        self.holder.set(holder);
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for HttpEnd {
+    fn drop(&mut self) {
+        if self.holds() {
+            self.0.pass_to(Holder::Nobody);
+        }
+    }
+}
+
+impl AsyncRead for HttpEnd {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.holds() {
+            return Poll::Ready(Ok(()));
+        }
+        self.0.connection.borrow_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for HttpEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.holds() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = ready!(self.0.connection.borrow_mut().poll_write(cx, bytes))?;
+        if let Holder::HttpForNow { .. } = self.0.holder.get() {
+            self.0.holder.set(Holder::HttpForNow { has_written: true });
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// HTTP flushes when all that it had to say is written.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.holds() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.0.connection.borrow_mut().poll_flush(cx))?;
+        if self.0.holder.get() == (Holder::HttpForNow { has_written: true }) {
+            self.0.pass_to(Holder::Socket);
+            // So that it comes to see its end.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.holds() {
+            return Poll::Ready(Ok(()));
+        }
+        self.0.connection.borrow_mut().poll_shutdown(cx)
+    }
+}
+
+impl Socket {
+    /// Has HTTP let go of the connection when its next answer is written.
+    pub(super) fn take_over(&self) {
+        if self.0.holder.get() == Holder::Http {
+            self.0.holder.set(Holder::HttpForNow { has_written: false });
+        }
+    }
+
+    /// Whether the client's end speaks TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(&*self.0.connection.borrow(), Connection::Encrypted(_))
+    }
+
+    /// Whether the client is on this machine, or a proxy in front is.
+    pub(super) fn is_local(&self) -> bool {
+        let connection = self.0.connection.borrow();
+        let to = connection.tcp().local_addr();
+        to.is_ok_and(|to| to.ip().is_loopback())
+    }
+
+    /// Ends the connection, whatever is still to be written: a peer that does not read lets neither a close frame nor the
+    /// end of the stream through.
+    pub(super) fn cut(&self) {
+        let connection = self.0.connection.borrow();
+        // It may have ended by itself.
+        let _ = SockRef::from(connection.tcp()).shutdown(Shutdown::Both);
+    }
+
+    /// Writes what is in the outbox until that ends, gathered for each write.
+    pub(super) async fn write(self, outbox: Arc<Outbox>) {
+        let mut end = WriteEnd(self.0, outbox);
+        if !poll_fn(|cx| end.0.poll_held(cx)).await {
+            return;
+        }
+        while let Some(frames) = poll_fn(|cx| end.1.poll_take(cx)).await {
+            if end.write_all(&frames).await.is_err() {
+                return;
+            }
+        }
+        // The peer may be gone; nothing more is said in any case.
+        let _ = poll_fn(|cx| end.0.connection.borrow_mut().poll_shutdown(cx)).await;
+    }
+}
+
+impl Shared {
+    /// Waits until the socket has the connection; `false`: it ended before.
+    fn poll_held(&self, cx: &Context<'_>) -> Poll<bool> {
+        match self.holder.get() {
+            Holder::Http | Holder::HttpForNow { .. } => {
+                let mut waiting = self.waiting.borrow_mut();
+                if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    waiting.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Holder::Socket => Poll::Ready(true),
+            Holder::Nobody => Poll::Ready(false),
+        }
+    }
+}
+
+/// The writing task's hold on its socket: when it ends, whatever ends it, nothing more need be queued.
+struct WriteEnd(Rc<Shared>, Arc<Outbox>);
+
+impl WriteEnd {
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written =
+                poll_fn(|cx| self.0.connection.borrow_mut().poll_write(cx, bytes)).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+        }
+        poll_fn(|cx| self.0.connection.borrow_mut().poll_flush(cx)).await
+    }
+}
+
+impl Drop for WriteEnd {
+    fn drop(&mut self) {
+        self.1.close(1006, "");
+    }
+}
+
+/// What the client sends: what HTTP had read already when it let go, then what comes from the connection.
+pub(super) struct Incoming {
+    socket: Socket,
+    early: Option<Payload>,
+}
+
+impl Incoming {
+    pub(super) fn new(socket: Socket, early: Payload) -> Self {
+        Self {
+            socket,
+            early: Some(early),
+        }
+    }
+}
+
+/// How much is read at once, at most.
+const READ_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// What a thread's sockets read into, one after the other.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(early) = &mut this.early {
+            match Pin::new(early).poll_next(cx) {
+                // Copied: who keeps a few bytes of HTTP's buffer keeps all of it.
+                Poll::Ready(Some(Ok(bytes))) => {
+                    return Poll::Ready(Some(Ok(Bytes::copy_from_slice(&bytes))));
+                }
+                Poll::Ready(Some(Err(_)) | None) => this.early = None,
+                Poll::Pending if this.socket.0.holder.get() == Holder::Nobody => {
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    // HTTP ends the body when it lets go, but not when it is dropped.
+                    let _ = this.socket.0.poll_held(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if !ready!(this.socket.0.poll_held(cx)) {
+            return Poll::Ready(None);
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let mut connection = this.socket.0.connection.borrow_mut();
+            let read = ready!(connection.poll_read(cx, &mut buffer));
+            let bytes = buffer.filled();
+            // However it ended, there is nothing more to read.
+            let is_over = read.is_err() || bytes.is_empty();
+            Poll::Ready((!is_over).then(|| Ok(Bytes::copy_from_slice(bytes))))
+        })
+    }
+}
+
+/// The body of an answer to an upgrade, which is none: it ends when HTTP has let go.
+#[derive(Debug)]
+pub(super) struct NoBody(Socket);
+
+impl NoBody {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self(socket)
+    }
+}
+
+impl MessageBody for NoBody {
     type Error = std::convert::Infallible;
 
     fn size(&self) -> BodySize {
@@ -42,54 +340,46 @@ impl MessageBody for SocketBody {
 
     fn poll_next(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.outbox.poll_take(cx).map(|frames| frames.map(Ok))
-    }
-}
-
-impl Drop for SocketBody {
-    fn drop(&mut self) {
-        // The connection is gone, whoever ended it: nothing more need be queued.
-        self.outbox.close(1006, "");
-    }
-}
-
-/// A second handle on a connection, to end it where waiting for the peer would take for ever: a peer that does not read
-/// lets neither a close frame nor the end of the stream through.
-#[derive(Debug, Clone)]
-pub(super) struct Knife(Arc<Socket>);
-
-impl Knife {
-    /// Ends the connection, whatever is still to be written.
-    pub(super) fn cut(&self) {
-        // It may have ended by itself.
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-/// How long the network may leave what we sent unacknowledged.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-
-/// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone, and a [`Knife`].
-pub(super) fn accepted(connection: &dyn Any, extensions: &mut Extensions) {
-    let encrypted = || {
-        let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
-        Some(stream.get_ref().0)
-    };
-    let plain = connection.downcast_ref::<TcpStream>();
-    let Some(tcp) = plain.or_else(encrypted) else {
-        return;
-    };
-    let socket = SockRef::from(tcp);
-    let prepared = socket
-        .set_tcp_nodelay(true)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)))
-        .and_then(|()| socket.try_clone());
-    match prepared {
-        Ok(clone) => {
-            extensions.insert(Knife(Arc::new(clone)));
+        match self.0.0.holder.get() {
+            // HTTP wakes itself when it lets go.
+            Holder::Http | Holder::HttpForNow { .. } => Poll::Pending,
+            Holder::Socket | Holder::Nobody => Poll::Ready(None),
         }
-        Err(error) => tracing::warn!(%error, "connection not prepared"),
+    }
+}
+
+impl Connection {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Encrypted(tls) => Pin::new(tls).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Encrypted(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Encrypted(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Encrypted(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use super::outbox::Outbox;
@@ -83,10 +83,17 @@ pub struct Node {
     /// The open documents' mailboxes. Locked for look-ups only. Whoever posts holds a clone of the sender while it
     /// does; a document closes itself only while nobody holds one.
     documents: Mutex<HashMap<DocId, Arc<Mailbox>>>,
+    /// Told when the documents that nobody needs are to close at once, for there are too many.
+    crowded: watch::Sender<()>,
+    /// When that was told last.
+    crowded_at: Mutex<Option<Instant>>,
     next_incarnation: AtomicU64,
     next_session: AtomicU64,
     stopping: AtomicBool,
 }
+
+/// How often at most the documents are told that there are too many: it wakes all of them.
+const CROWDED_EVERY: Duration = Duration::from_secs(1);
 
 /// The way to an open document.
 #[derive(Debug)]
@@ -159,6 +166,8 @@ impl Node {
             runtime,
             started: Instant::now(),
             documents: Mutex::default(),
+            crowded: watch::Sender::new(()),
+            crowded_at: Mutex::default(),
             next_incarnation: AtomicU64::new(1),
             next_session: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
@@ -356,7 +365,12 @@ impl Node {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Unasked::Stopping);
         }
-        if documents.len() >= self.settings.documents_max {
+        let documents_max = self.settings.documents_max;
+        // Before there is no room left: those who ask for documents and want nothing more of them must not keep others out.
+        if documents.len() >= documents_max - documents_max / 8 {
+            self.make_room();
+        }
+        if documents.len() >= documents_max {
             return Err(Unasked::Full);
         }
         let (sender, receiver) = mpsc::channel(self.settings.mailbox_max);
@@ -372,6 +386,23 @@ impl Node {
         let task = Task::new(doc.clone(), incarnation, self.clone(), receiver, standing);
         self.runtime.spawn(task.run());
         Ok(mailbox)
+    }
+
+    /// Closes the documents that nobody needs, which else would stay for a while.
+    fn make_room(&self) {
+        let mut last = self
+            .crowded_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= CROWDED_EVERY) {
+            *last = Some(Instant::now());
+            self.crowded.send_replace(());
+        }
+    }
+
+    /// Told when documents that nobody needs are to close at once.
+    pub(super) fn watch_crowd(&self) -> watch::Receiver<()> {
+        self.crowded.subscribe()
     }
 
     /// Closes a document, unless somebody is about to ask it something or its mailbox is not empty. The mailbox is
@@ -445,6 +476,46 @@ impl Node {
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn documents_that_nobody_needs_make_room_for_those_that_somebody_wants() {
+        let settings = NodeSettings {
+            documents_max: 8,
+            ..NodeSettings::default()
+        };
+        let store = Arc::new(MemoryStore::new());
+        let node = Node::new((NodeId(1), "a"), store, None, settings, Handle::current());
+        let outbox = Arc::new(Outbox::new(1 << 20, None));
+        let ask = async |name: &str, ask| {
+            let doc = DocId::parse("c", name).unwrap();
+            let asker = (SessionId(1), &outbox);
+            node.ask(&doc, asker, ask, ReplyTo::Nobody).await
+        };
+        for n in 0..8 {
+            let name = format!("wanted once {n}");
+            ask(&name, Ask::Fetch { since: None }).await.unwrap();
+        }
+        let patience = Duration::from_secs(20);
+        let wanted = timeout(patience, async {
+            while ask("wanted", Ask::Subscribe { since: None }).await == Err(Unasked::Full) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        wanted.await.expect("there is room before long");
+        let settled = timeout(patience, async {
+            while node.documents_open() > 1 {
+                node.make_room();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        settled
+            .await
+            .expect("only the one that is subscribed to stays");
+        assert!(
+            node.lock()
+                .contains_key(&DocId::parse("c", "wanted").unwrap())
+        );
+    }
 
     #[tokio::test]
     async fn a_document_stays_open_for_whoever_is_about_to_ask() {

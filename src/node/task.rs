@@ -99,6 +99,10 @@ pub(super) struct Task {
     node: Arc<Node>,
     mailbox: mpsc::Receiver<Post>,
     ring: watch::Receiver<Ring>,
+    /// Told when the node has too many documents.
+    crowd: watch::Receiver<()>,
+    /// Whether it is to close as soon as nobody needs it.
+    is_unwanted: bool,
     standing: Arc<Standing>,
     members: HashMap<SessionId, Member>,
     next_ticket: u64,
@@ -131,6 +135,7 @@ impl Task {
         standing: Arc<Standing>,
     ) -> Self {
         let ring = node.peers().watch_ring();
+        let crowd = node.watch_crowd();
         let owner = peers::owner(&ring.borrow(), &doc, node.id());
         let document = Document::new(node.id(), owner, node.settings().document.clone());
         Self {
@@ -140,6 +145,8 @@ impl Task {
             node,
             mailbox,
             ring,
+            crowd,
+            is_unwanted: false,
             standing,
             members: HashMap::new(),
             next_ticket: 0,
@@ -201,6 +208,10 @@ impl Task {
                 let ring = self.ring.borrow_and_update();
                 Event::Ring(peers::owner(&ring, &self.doc, self.node.id()))
             }
+            Ok(()) = self.crowd.changed() => {
+                self.is_unwanted = true;
+                return self.end();
+            }
             () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
         };
         if self.handle(event).is_err() {
@@ -216,10 +227,11 @@ impl Task {
         }
         if !self.document.is_idle() || !self.effects.is_empty() {
             self.idle_since = None;
+            self.is_unwanted = false;
             return None;
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        let due = since.elapsed() >= self.node.settings().idle_close();
+        let due = self.is_unwanted || since.elapsed() >= self.node.settings().idle_close();
         (due && self
             .node
             .close_unless_wanted(&self.doc, || self.mailbox.is_empty()))
@@ -636,6 +648,51 @@ mod tests {
             at_ms: 0,
             change: Change::Delete,
         })
+    }
+
+    /// Asks until the answer is there, and returns what the outbox then holds.
+    async fn shown(node: &Arc<Node>, doc: &DocId, ask: Ask) -> (Arc<Outbox>, String) {
+        let outbox = Arc::new(Outbox::new(1 << 20, None));
+        let asker = (node.next_session(), &outbox);
+        node.ask(doc, asker, ask, to_socket()).await.unwrap();
+        let answered = timeout(Duration::from_secs(20), async {
+            loop {
+                let sent = sent(&outbox);
+                if !sent.is_empty() {
+                    return sent;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let answer = answered.await.expect("it is answered");
+        (outbox, answer)
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_panics_takes_its_own_document_along_and_nothing_else() {
+        let store = Arc::new(MemoryStore::new());
+        let runtime = tokio::runtime::Handle::current();
+        let settings = NodeSettings::default();
+        let node = Node::new((NodeId(1), "a"), store, None, settings, runtime);
+        let [doc, neighbour] = ["a", "b"].map(|id| DocId::parse("c", id).unwrap());
+        let subscribe = || Ask::Subscribe { since: None };
+        let (outbox, _) = shown(&node, &doc, subscribe()).await;
+        let (others, _) = shown(&node, &neighbour, subscribe()).await;
+        // No owner tells commits with a hole between them: what the machine stands on would be wrong.
+        let entries = vec![commit(1), commit(3)];
+        let head = Revision(3);
+        node.linked(NodeId(2), &doc, Link::Commits { head, entries });
+        outbox.closed().await;
+        assert!(
+            sent(&outbox).contains(CLOSED),
+            "whoever was there comes back"
+        );
+        assert!(!others.is_closed());
+        let (_, answer) = shown(&node, &doc, subscribe()).await;
+        assert!(
+            answer.contains(r#""data":{"v":0"#),
+            "it is opened anew: {answer}"
+        );
     }
 
     #[tokio::test]

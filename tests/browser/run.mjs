@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, test } from "node:test";
 import { Server } from "./server.mjs";
-import { Writer, contentOf, countOf, openBrowser, plainClient, settled, textOf } from "./writers.mjs";
+import { Writer, contentOf, countOf, openBrowser, plainClient, settled, stored, textOf } from "./writers.mjs";
 
 let server;
 let browser;
@@ -195,15 +195,13 @@ test("a paste larger than any message arrives, and so does its undo", async () =
   assert.ok(Buffer.byteLength(text) > 2 << 20);
   await ann.text.focus();
   await ann.paste({ "text/plain": text });
-  await ann.saved();
-  assert.equal(textOf(await contentOf(server.url, id)), `${text}\n`);
+  await stored(server.url, id, `${text}\n`);
   await ann.press("Control+a");
   await ann.press("Delete");
-  await ann.saved();
-  assert.equal(textOf(await contentOf(server.url, id)), "\n");
+  await stored(server.url, id, "\n");
   await ann.press("Control+z");
-  await ann.saved();
-  assert.equal(await settled(server.url, ann), `${text}\n`);
+  await stored(server.url, id, `${text}\n`);
+  await settled(server.url, ann);
 });
 
 test("a line that has gone silent is noticed and replaced", async () => {

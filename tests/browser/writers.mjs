@@ -92,11 +92,12 @@ export class Writer {
 
   /** Pastes into the text what the clipboard would hold, by type. */
   async paste(content) {
-    await this.page.evaluate((byType) => {
+    const isTaken = await this.text.evaluate((text, byType) => {
       const clipboardData = new DataTransfer();
       for (const [type, data] of Object.entries(byType)) clipboardData.setData(type, data);
-      document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+      return !text.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
     }, content);
+    assert.ok(isTaken, "the editor takes what is pasted");
   }
 
   press(keys) {
@@ -180,6 +181,18 @@ export async function plainClient(url, id) {
     close: () => connection.close(),
     submit: (op) => new Promise((resolve) => doc.submitOp(op, {}, resolve)),
   };
+}
+
+/** Waits until the server has this text. */
+export async function stored(url, id, text) {
+  const deadline = Date.now() + WAIT_MS;
+  for (;;) {
+    const found = textOf(await contentOf(url, id));
+    if (found === text) return;
+    // Long texts are not shown: a report of some megabytes helps nobody.
+    assert.ok(Date.now() < deadline, `the server has ${found.length} characters, not the ${text.length} that were written`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
 }
 
 /** Everybody is done, shows the same, and it is what the server has. Returns the text. */

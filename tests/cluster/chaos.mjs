@@ -33,7 +33,7 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     await stage.progress(clients);
     tell(`${clients} people write into ${documents} documents; the seed is ${seed}`);
 
-    const nemesis = new Nemesis({ cluster, people: stage.people, r, tell });
+    const nemesis = new Nemesis({ cluster, people: stage.people, r, seconds, tell });
     const end = performance.now() + seconds * 1_000;
     const amiss = [];
     await nemesis.rage(() => performance.now() > end).catch((error) => amiss.push(error.message));
@@ -93,7 +93,9 @@ class Cursors {
   }
 
   async presence(person) {
-    await person.subscribed(this.id);
+    const doc = await person.subscribed(this.id);
+    // Every cursor that moves while an edit waits for its ack waits for it too.
+    doc.setMaxListeners(0);
     const presence = person.connection.getDocPresence('docs', this.id);
     await called((done) => presence.subscribe(done), 'presence', 30_000);
     return presence;

@@ -10,6 +10,15 @@ import { until } from '../js/wait.mjs';
 import { Link } from './links.mjs';
 import { freshFolder, Part, removeFolder } from './part.mjs';
 
+/** The nodes' own `node_dead_after_ms`: whoever said nothing for so long is in no ring. */
+const NODE_DEAD_AFTER_MS = 3_000;
+
+/** How many heartbeats say that a ring was read: one may have begun before, the next reads, the third shows that it is over. */
+const BEATS_TO_AGREE = 3;
+
+/** How often the store is asked for the heartbeats, each time on a connection of its own. */
+const LOOK_EVERY_MS = 100;
+
 const isRoot = process.getuid() === 0;
 
 /** Postgres and nginx's workers do not run as root. */
@@ -144,6 +153,15 @@ class Redis extends Part {
     return this.say('FLUSHALL');
   }
 
+  /** From now on it refuses whatever would make it larger: it is out of memory. */
+  fill() {
+    return this.say('CONFIG SET maxmemory 1');
+  }
+
+  makeRoom() {
+    return this.say('CONFIG SET maxmemory 0');
+  }
+
   /** One command, one line of answer. */
   say(command, patienceMs = 2_000) {
     return new Promise((resolve, reject) => {
@@ -269,6 +287,7 @@ export class Cluster {
       cluster.nodes = await Promise.all(names.map((name) => cluster.newNode(name, links, env)));
       await Promise.all(cluster.nodes.map((node) => node.start()));
       if (balancer) cluster.balancer = await Balancer.start(folder, cluster.nodes);
+      await cluster.settled();
     } catch (error) {
       await cluster.discard();
       throw error;
@@ -298,6 +317,11 @@ export class Cluster {
     return this.nodes.find((node) => node.name === name);
   }
 
+  /** Those that run and move. */
+  get living() {
+    return this.nodes.filter((node) => node.isAlive && !node.isFrozen);
+  }
+
   /** What `copydesk where` says of a document: its owner's name, the epoch and the revision. */
   async where(id, collection = 'docs') {
     const args = ['where', `${collection}/${id}`, '--store', this.postgres.url()];
@@ -306,15 +330,44 @@ export class Cluster {
     return { owner: this.node(said('owner')), epoch: Number(said('epoch')), revision: Number(said('revision')) };
   }
 
-  /** The names of all documents' owners, by the documents' ids. */
-  async owners() {
+  /** What Postgres says of each document: its owner's name, the epoch and the revision, by the documents' ids. */
+  async heads() {
     const rows = await this.postgres.query(
-      `SELECT id, convert_from(owner_name, 'UTF8') AS owner FROM documents JOIN heads ON doc = number`,
+      `SELECT id, convert_from(owner_name, 'UTF8') AS owner, epoch,
+         (SELECT coalesce(max(revision), 0) FROM entries WHERE entries.doc = heads.doc) AS revision
+       FROM documents JOIN heads ON doc = number`,
     );
-    return new Map(rows.map(({ id, owner }) => [id, owner]));
+    return new Map(rows.map(({ id, owner, epoch, revision }) => [id, { owner, epoch: Number(epoch), revision: Number(revision) }]));
   }
 
-  /** Everything runs, every way is open, every node is ready. */
+  /** The names of all documents' owners, by the documents' ids. */
+  async owners() {
+    return new Map([...(await this.heads())].map(([id, { owner }]) => [id, owner]));
+  }
+
+  /**
+   * All rings are the same: the store names those nodes that live, each once, and each has read so. `/readyz` knows nothing
+   * of rings, and for seconds after a death or a cut they may differ: then a document's owner is not who should own it.
+   */
+  async settled(patienceMs = 30_000) {
+    const names = this.living.map(({ name }) => name).sort().join();
+    let [known, beats] = ['', new Map()];
+    const isSettled = async () => {
+      const rows = await this.postgres.query(
+        `SELECT id, convert_from(name, 'UTF8') AS name, beat_at::text AS at FROM nodes
+         WHERE takes_part AND beat_at > clock_timestamp() - $1 * interval '1 millisecond'`,
+        [NODE_DEAD_AFTER_MS],
+      );
+      const ids = rows.map(({ id }) => id).sort().join();
+      if (ids !== known) [known, beats] = [ids, new Map(rows.map(({ id }) => [id, new Set()]))];
+      for (const { id, at } of rows) beats.get(id).add(at);
+      const areTheLiving = rows.map(({ name }) => name).sort().join() === names;
+      return areTheLiving && [...beats.values()].every(({ size }) => size > BEATS_TO_AGREE);
+    };
+    await until(isSettled, `the rings of ${names} are the same`, patienceMs, LOOK_EVERY_MS);
+  }
+
+  /** Everything runs, every way is open, every node is ready, and all agree who owns what. */
   async calm(patienceMs = 60_000) {
     for (const part of this.parts) {
       if (part.isFrozen) part.thaw();
@@ -323,7 +376,9 @@ export class Cluster {
     }
     // The store first: nodes are ready when it answers.
     for (const part of this.parts.reverse()) if (!part.isAlive) await part.start(patienceMs);
+    await this.redis.makeRoom();
     for (const node of this.nodes) await until(() => node.isReady(), `${node.name} is ready`, patienceMs);
+    await this.settled(patienceMs);
   }
 
   /** Ends everything, and complains of nodes that crashed or panicked. */

@@ -31,8 +31,10 @@ export class Hearsay {
 
 /** An open editor that comes back by itself. `route` says where to, each time. */
 export class Person extends Client {
-  /** The close codes of the sockets that had been open and ended. */
+  /** The close codes of the sockets that had been open and that others ended. */
   codes = [];
+  /** How many sockets it gave up itself, because nobody answered. */
+  gaveUp = 0;
   /** How often it came to a closed door. */
   turnedAway = 0;
   /** How often it was told to try again: the store had not answered a subscription for long. */
@@ -43,6 +45,8 @@ export class Person extends Client {
   /** The edits that were refused, as `src/seq`. */
   refused = new Set();
   isLeaving = false;
+  /** Whether the socket that ends is one it gave up. */
+  givesUp = false;
 
   static async arrive(route, options) {
     const person = new Person(route, options);
@@ -61,9 +65,9 @@ export class Person extends Client {
     connection.on('error', (error) => error.code === TRY_AGAIN && this.tryAgain(error));
     connection.on('pong', () => (this.ping.isOpen = false));
     connection.on('disconnected', (reason) => {
-      if (this.wasConnected) this.codes.push(reason?.code);
-      else this.turnedAway += 1;
-      this.wasConnected = false;
+      if (!this.wasConnected) this.turnedAway += 1;
+      else if (!this.givesUp) this.codes.push(reason?.code);
+      this.wasConnected = this.givesUp = false;
       if (this.isLeaving) return;
       setTimeout(() => this.isLeaving || this.comeBack(), r.from(...BACK_AFTER_MS));
     });
@@ -74,7 +78,7 @@ export class Person extends Client {
   tryAgain(error) {
     this.errors.splice(this.errors.indexOf(error), 1);
     this.triedAgain += 1;
-    this.cut();
+    this.giveUp();
   }
 
   changed() {
@@ -94,12 +98,18 @@ export class Person extends Client {
     if (connection.state === 'connecting') {
       if (now - this.since > PATIENCE_MS) this.cut();
     } else if (connection.canSend) {
-      if (ping.isOpen && now - ping.sent > PATIENCE_MS) this.cut();
+      if (ping.isOpen && now - ping.sent > PATIENCE_MS) this.giveUp();
       else if (!ping.isOpen && now - ping.sent > PING_EVERY_MS) {
         this.ping = { sent: now, isOpen: true };
         connection.ping();
       }
     }
+  }
+
+  giveUp() {
+    this.gaveUp += 1;
+    this.givesUp = true;
+    this.cut();
   }
 
   receiving(message) {

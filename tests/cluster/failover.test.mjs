@@ -9,8 +9,14 @@ import { Cluster, missing } from './cluster.mjs';
 import { spread } from './crowd.mjs';
 import { logIn } from './ledger.mjs';
 import { Stage } from './stage.mjs';
+import { awake } from './stopwatch.mjs';
 
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
+
+/** The longest that nobody may be able to write into a document whose owner died. `failover-bench.mjs` holds the spread. */
+const PAUSE_MS_MAX = 2_000;
+
+const LIMIT = { timeout: 120_000 };
 
 const skip = missing();
 let cluster;
@@ -26,49 +32,54 @@ async function townsfolk(stage) {
 
 const isOn = (person, node) => person.url === node.ws;
 
-describe('the owner', { skip, timeout: 120_000 }, () => {
-  test(`is killed under load, ${ROUNDS} times (SEED=${SEED})`, async (t) => {
+describe('the owner', { skip }, () => {
+  test(`is killed under load, ${ROUNDS} times (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await townsfolk(stage);
     const ids = await stage.documentsOf(people[0], 8);
     const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 20 });
     const [pauses, ofAll] = [[], []];
     for (let round = 0; round < ROUNDS; round++) {
-      await stage.progress(300);
-      const { owner } = await cluster.where(stage.r.pick(ids));
-      const owners = await cluster.owners();
-      const orphans = ids.filter((id) => owners.get(id) === owner.name);
-      const staying = people.filter((person) => !isOn(person, owner));
-      for (const writer of writers) writer.longestMs = 0;
-      await owner.kill();
-      await stage.allResume();
-      for (const id of orphans) {
-        const theirs = writers.filter(({ doc, person }) => doc.id === id && staying.includes(person));
-        if (theirs.length) pauses.push(Math.max(...theirs.map(({ longestMs }) => longestMs)));
-      }
-      ofAll.push(...writers.map(({ longestMs }) => longestMs));
-      await cluster.calm();
+      const waits = await awake(async () => {
+        await stage.progress(300);
+        const { owner } = await cluster.where(stage.r.pick(ids));
+        const owners = await cluster.owners();
+        const staying = writers.filter(({ person, doc }) => owners.get(doc.id) === owner.name && !isOn(person, owner));
+        for (const writer of writers) writer.longestMs = 0;
+        await owner.kill();
+        await stage.allResume();
+        const waits = { staying: staying.map(({ longestMs }) => longestMs), all: writers.map(({ longestMs }) => longestMs) };
+        await cluster.calm();
+        return waits;
+      }, (what) => t.diagnostic(what));
+      pauses.push(...waits.staying);
+      ofAll.push(...waits.all);
     }
     const acks = await stage.assertSound();
-    t.diagnostic(`${acks} acknowledged edits; a document whose owner died was not written for: ${spread(pauses)}`);
-    t.diagnostic(`the longest that an edit waited, those on the dead node included: ${spread(ofAll)}`);
+    t.diagnostic(`${acks} acknowledged edits; into a document whose owner died, an edit waited: ${spread(pauses)}`);
+    t.diagnostic(`into any document, on any node, the dead one included: ${spread(ofAll)}`);
+    assert.ok(Math.max(...pauses) < PAUSE_MS_MAX, `an edit waited ${Math.max(...pauses)} ms`);
   });
 
   for (const sleepMs of [300, 5_000]) {
-    test(`sleeps for ${sleepMs} ms and wakes (SEED=${SEED})`, async (t) => {
+    test(`sleeps for ${sleepMs} ms and wakes (SEED=${SEED})`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const people = await townsfolk(stage);
       const ids = await stage.documentsOf(people[0], 6);
       const writers = await stage.write(people, ids, { docsEach: 3, paceMs: 20 });
       await stage.progress(300);
-      const { owner, epoch } = await cluster.where(ids[0]);
+      // A document that somebody on another node writes into: who only reads takes nothing over.
+      const owners = await cluster.owners();
+      const elsewhere = writers.filter(({ person, doc }) => !isOn(person, cluster.node(owners.get(doc.id))));
+      const { id } = stage.r.pick(elsewhere).doc;
+      const { owner, epoch } = await cluster.where(id);
       const staying = writers.filter(({ person }) => !isOn(person, owner));
       owner.freeze();
       const asleepSince = performance.now();
       if (sleepMs > 1_000) {
         const pause = await stage.allResume(staying, 'those on the other nodes go on');
         t.diagnostic(`those on the other nodes went on after ${Math.round(pause)} ms`);
-        const now = await cluster.where(ids[0]);
+        const now = await cluster.where(id);
         assert.ok(now.epoch > epoch && now.owner !== owner, 'another has taken the document over');
       }
       await until(() => performance.now() - asleepSince >= sleepMs, 'it has slept long enough');
@@ -83,7 +94,7 @@ describe('the owner', { skip, timeout: 120_000 }, () => {
     });
   }
 
-  test(`all three are killed at once (SEED=${SEED})`, async (t) => {
+  test(`all three are killed at once (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await townsfolk(stage);
     const ids = await stage.documentsOf(people[0], 6);
@@ -96,10 +107,10 @@ describe('the owner', { skip, timeout: 120_000 }, () => {
   });
 });
 
-describe('exactly once', { skip, timeout: 120_000 }, () => {
+describe('exactly once', { skip }, () => {
   // The edit is durable and its ack on the way; the socket and the node that committed it die; the way back is another.
   for (const [where, isOwner] of [['at the owner', true], ['at another node', false]]) {
-    test(`an edit ${where} whose ack was lost with its owner, said again to a third node`, async (t) => {
+    test(`an edit ${where} whose ack was lost with its owner, said again to a third node`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const maker = await stage.person(cluster.nodes[0]);
       const ids = await stage.documentsOf(maker, 2);
@@ -122,7 +133,7 @@ describe('exactly once', { skip, timeout: 120_000 }, () => {
         await until(() => killed, 'the ack is on its way');
         await until(() => acks, 'the ack comes by the third node', 30_000);
         assert.equal(acks, 1);
-        assert.equal(ann.url, third.ws);
+        assert.ok(![owner.ws, isOwner && proxy.ws].includes(ann.url), 'it came by a node that lives');
         const log = await logIn(cluster.postgres, id);
         assert.equal(log.length, 2, 'it is in the log once');
         await killed;
@@ -136,7 +147,7 @@ describe('exactly once', { skip, timeout: 120_000 }, () => {
     });
   }
 
-  test(`sockets are cut around their acks, owners die, and all come back by other nodes (SEED=${SEED})`, async (t) => {
+  test(`sockets are cut around their acks, owners die, and all come back by other nodes (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const proxies = await Promise.all(cluster.nodes.map((node) => Proxy.to(node)));
     t.after(() => proxies.forEach((proxy) => proxy.close()));

@@ -69,14 +69,15 @@ class Way {
 /** One direction of one connection. */
 class Pipe {
   constructor(way, from, to) {
-    Object.assign(this, { way, from, to, waiting: [], bytes: 0, timer: null });
+    Object.assign(this, { way, from, to, waiting: [], bytes: 0, timer: null, hasEnded: false, hasFailed: false });
     from.on('data', (chunk) => this.push(chunk));
     from.on('end', () => this.push(null));
     from.on('error', () => {});
     to.on('drain', () => this.pump());
     from.on('close', (failed) => {
-      way.pipes.delete(this);
-      if (failed) to.destroy();
+      this.hasEnded = true;
+      this.hasFailed = failed;
+      this.pump();
     });
   }
 
@@ -102,5 +103,9 @@ class Pipe {
       else if (!this.to.destroyed) this.to.write(chunk);
     }
     if (this.bytes <= WAITING_BYTES_MAX && this.from.isPaused()) this.from.resume();
+    // In a hole the other end is not told of a broken connection either.
+    if (!this.hasEnded || this.waiting.length || this.way.isHole) return;
+    this.way.pipes.delete(this);
+    if (this.hasFailed) this.to.destroy();
   }
 }

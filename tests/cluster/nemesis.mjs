@@ -6,7 +6,7 @@ const START_PATIENCE_MS = 60_000;
 
 /**
  * Each kind of fault: `target` is what it happens to, one fault at a time; `begin` makes it and returns what ends it;
- * `lastsMs` is how long it lasts at least and at most.
+ * `lastsMs` is how long it lasts at least and at most; `isSeldom`: it comes in long runs only, and not often.
  */
 const FAULTS = {
   'kill -9 of a node': {
@@ -18,6 +18,8 @@ const FAULTS = {
     },
   },
   'stop of a node': { target: 'node', lastsMs: [100, 6_000], begin: ({ node }) => stopped(node) },
+  // Beyond every timeout there is.
+  'long stop of a node': { target: 'node', lastsMs: [25_000, 50_000], isSeldom: true, begin: ({ node }) => stopped(node) },
   'restart of a node': {
     target: 'node',
     lastsMs: [0, 500],
@@ -61,6 +63,14 @@ const FAULTS = {
     },
   },
   'kill -9 of Redis': { target: 'redis', lastsMs: [0, 3_000], begin: ({ cluster }) => killed(cluster.redis) },
+  'a full Redis': {
+    target: 'redis',
+    lastsMs: [100, 5_000],
+    async begin({ cluster: { redis } }) {
+      await redis.fill();
+      return () => redis.makeRoom();
+    },
+  },
   'stop of Redis': { target: 'redis', lastsMs: [100, 4_000], begin: ({ cluster }) => stopped(cluster.redis) },
   'restart of Postgres': {
     target: 'postgres',
@@ -85,6 +95,10 @@ const FAULTS = {
 
 /** What comes twice as often as the rest: the heart of the matter. */
 const OFTEN = ['kill -9 of a node', 'stop of a node'];
+
+/** In runs of so long, one shuffle of so many has what takes long. */
+const LONG_RUN_S = 120;
+const SHUFFLES_TO_SELDOM = 3;
 
 function parted(to, part, lastsMs) {
   return {
@@ -127,10 +141,11 @@ export class Nemesis {
   busy = new Set();
   /** What comes next. Every kind comes before any comes again. */
   deck = [];
+  shuffles = 0;
   errors = [];
 
-  constructor({ cluster, people, r, tell = () => {} }) {
-    Object.assign(this, { cluster, people, r, tell });
+  constructor({ cluster, people, r, seconds, tell = () => {} }) {
+    Object.assign(this, { cluster, people, r, tell, isLong: seconds >= LONG_RUN_S });
   }
 
   /** Makes faults until `isOver`, at most `lanes` at once. All have ended when it resolves. */
@@ -142,12 +157,19 @@ export class Nemesis {
   async lane(isOver) {
     while (!isOver() && !this.errors.length) {
       await pause(this.r.from(200, 3_000));
-      if (!this.deck.length) this.deck = this.r.shuffled([...Object.keys(FAULTS), ...OFTEN]);
+      if (!this.deck.length) this.deck = this.shuffle();
       const at = this.deck.findIndex((kind) => this.targets(FAULTS[kind]));
       if (at < 0) continue;
       const [kind] = this.deck.splice(at, 1);
       await this.make(kind).catch((error) => this.errors.push(new Error(`${kind}: ${error.message}`)));
     }
+  }
+
+  shuffle() {
+    this.shuffles += 1;
+    const hasSeldom = this.isLong && this.shuffles % SHUFFLES_TO_SELDOM === 1;
+    const kinds = Object.keys(FAULTS).filter((kind) => hasSeldom || !FAULTS[kind].isSeldom);
+    return this.r.shuffled([...kinds, ...OFTEN]);
   }
 
   /** The names of what a fault would happen to; nothing while any of it is disturbed already. */

@@ -5,10 +5,14 @@ import { TEXT } from '../js/client.mjs';
 import { SEED } from '../js/random.mjs';
 import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
+import { spread } from './crowd.mjs';
 import { Stage } from './stage.mjs';
+import { awake } from './stopwatch.mjs';
 
-/** How stale a quiet reader may be when everything is slow. The aim is 2 s. */
-const STALE_MS_MAX = 10_000;
+/** How stale a reader may be, whatever was lost: its node asks the store with every heartbeat, twice a second. */
+const STALE_MS_MAX = 2_000;
+
+const LIMIT = { timeout: 90_000 };
 
 const skip = missing();
 let cluster;
@@ -17,21 +21,28 @@ after(() => skip || cluster.stop());
 
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
 
-/** Two people on each node, writing into documents that have been owned where they are for a while. */
+/** Two people on each node, writing into documents of all of them. */
 async function underWay(stage) {
   const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
   const ids = await stage.documentsOf(people[0], 9);
   const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 20 });
   await stage.progress(300);
-  const owners = await stage.settledOwners();
-  const atHome = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
-  return { people, ids, writers, atHome };
+  await cluster.settled();
+  return writers;
 }
 
-describe('Redis', { skip, timeout: 90_000 }, () => {
-  test(`forgets everything, again and again (SEED=${SEED})`, async (t) => {
+/** Those of `writers` who write where their document is owned, when no document moves any more. */
+async function atHome(stage, writers) {
+  const owners = await stage.settledOwners();
+  return writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
+}
+
+const areAll = async (holds) => (await Promise.all(cluster.nodes.map(holds))).every(Boolean);
+
+describe('Redis', { skip }, () => {
+  test(`forgets everything, again and again (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
-    const { writers } = await underWay(stage);
+    const writers = await underWay(stage);
     for (let flushes = 0; flushes < 30; flushes++) {
       await cluster.redis.flush();
       const next = performance.now() + 100;
@@ -45,46 +56,48 @@ describe('Redis', { skip, timeout: 90_000 }, () => {
   const AWAY = [
     ['is killed and comes back', () => cluster.redis.kill(), () => cluster.redis.start()],
     ['is stopped and goes on', () => cluster.redis.freeze(), () => cluster.redis.thaw()],
+    ['is full and is given room', () => cluster.redis.fill(), () => cluster.redis.makeRoom()],
   ];
   for (const [how, away, back] of AWAY) {
-    test(`${how}: the owner's own people go on, the others wait and catch up (SEED=${SEED})`, async (t) => {
+    test(`${how}: the owner's own people go on, the others wait and catch up (SEED=${SEED})`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
-      const { atHome } = await underWay(stage);
-      assert.ok(atHome.length, 'somebody writes where the document is owned');
+      const writers = await underWay(stage);
       await away();
       // A node hears itself through Redis: its silence is noticed, and told.
-      const isTold = async (node) => (await node.readiness()).status === 503;
-      await until(async () => (await Promise.all(cluster.nodes.map(isTold))).every(Boolean), 'all nodes say so', 20_000);
-      const took = await stage.allResume(atHome, "the owner's own people go on");
+      await until(() => areAll(async (node) => (await node.readiness()).status === 503), 'all nodes say so', 20_000);
+      const own = await atHome(stage, writers);
+      assert.ok(own.length, 'somebody writes where the document is owned');
+      const took = await stage.allResume(own, "the owner's own people go on");
       t.diagnostic(`two edits of each of the owner's own people took ${Math.round(took)} ms; ${(await cluster.nodes[0].readiness()).reason.trim()}`);
       await back();
       const resumed = await stage.allResume();
       t.diagnostic(`all went on ${Math.round(resumed)} ms after its return`);
-      await until(async () => (await Promise.all(cluster.nodes.map((node) => node.isReady()))).every(Boolean), 'all nodes are ready');
+      await until(() => areAll((node) => node.isReady()), 'all nodes are ready');
       t.diagnostic(`${await stage.assertSound()} edits`);
     });
 
-    test(`${how}: a quiet reader elsewhere is not left behind`, async (t) => {
-      // Rings that still move would make another the owner than the one that claimed.
-      await cluster.calm();
+    test(`${how}: a quiet reader elsewhere is at most ${STALE_MS_MAX} ms behind`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const ann = await stage.person(cluster.nodes[0]);
-      const ids = await stage.documentsOf(ann, 6, TEXT);
-      const owners = await cluster.owners();
-      const id = ids.find((id) => owners.get(id) === cluster.nodes[0].name) ?? ids[0];
-      const owner = cluster.node(owners.get(id));
+      const [id] = await stage.documentsOf(ann, 1, TEXT);
+      const owner = cluster.node((await cluster.owners()).get(id));
       const writer = await (await stage.person(owner)).subscribed(id);
-      const readers = [];
-      for (const node of cluster.nodes) {
-        if (node !== owner) readers.push(await (await stage.person(node)).subscribed(id));
-      }
-      await submit(writer, ['before ']);
-      await until(() => readers.every(({ version }) => version === 2), 'the edit is seen');
+      const elsewhere = await Promise.all(cluster.nodes.filter((node) => node !== owner).map((node) => stage.person(node)));
+      const readers = await Promise.all(elsewhere.map((person) => person.subscribed(id)));
+      /** One edit; how long after its ack the last reader sees it. */
+      const staleness = async () => {
+        await submit(writer, ['meanwhile ']);
+        const start = performance.now();
+        const { version } = writer;
+        await until(() => readers.every((reader) => reader.version >= version), 'the edit is seen all the same');
+        return performance.now() - start;
+      };
+      await staleness();
       await away();
-      await submit(writer, ['meanwhile ']);
-      const start = performance.now();
-      await until(() => readers.every(({ version }) => version === 3), 'the edit is seen all the same', STALE_MS_MAX);
-      t.diagnostic(`seen ${Math.round(performance.now() - start)} ms after it was acknowledged`);
+      const stale = [];
+      for (let edits = 0; edits < 5; edits++) stale.push(await awake(staleness, (what) => t.diagnostic(what)));
+      t.diagnostic(`seen after it was acknowledged: ${spread(stale)}`);
+      assert.ok(Math.max(...stale) <= STALE_MS_MAX, `an edit was seen after ${Math.max(...stale)} ms`);
       await back();
       await cluster.calm();
       await stage.assertSound();

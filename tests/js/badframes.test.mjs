@@ -199,6 +199,21 @@ describe('bad frames', () => {
       });
     }
 
+    test('what comes right behind an upgrade, before it is answered, is read in order', async () => {
+      const ping = { a: 'pp' };
+      for (const cut of [0, 1, 7]) {
+        const wire = await Wire.open(server, { upgrade: false });
+        const frames = Buffer.concat([ping, { a: 'hs', id: null, protocol: 1 }, ping].map((said) => frame(JSON.stringify(said))));
+        wire.write(Buffer.concat([Buffer.from(head(GOOD)), frames.subarray(0, frames.length - cut)]));
+        await until(() => wire.status === 101, 'the upgrade is answered');
+        wire.write(frames.subarray(frames.length - cut));
+        await until(() => wire.messages.length === 4, 'all is answered');
+        assert.deepEqual(wire.messages.map(({ a }) => a), ['init', 'pp', 'hs', 'pp']);
+        wire.end();
+      }
+      await bystander.assertWell();
+    });
+
     test('fifty that arrive a byte at a time, and never wholly, are sent away', async () => {
       const slow = await Promise.all(Array.from({ length: 50 }, () => Wire.open(server, { upgrade: false })));
       const bytes = head([...GOOD, ...many(100_000)]);

@@ -1,14 +1,14 @@
 // Waiting for what will be, never for time to pass.
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** Resolves when `condition` holds; looks often, and says what it waited for when it gives up. */
-export async function until(condition, what, deadlineMs = 15_000) {
+/** Resolves when `condition` holds; looks every `everyMs`, and says what it waited for when it gives up. */
+export async function until(condition, what, deadlineMs = 15_000, everyMs = 2) {
   const deadline = performance.now() + deadlineMs;
   for (;;) {
     const held = await condition();
     if (held) return held;
     if (performance.now() > deadline) throw new Error(`waited ${deadlineMs} ms in vain until ${what}`);
-    await pause(2);
+    await pause(everyMs);
   }
 }
 

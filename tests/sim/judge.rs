@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use copydesk::log::{Entry, Epoch, Snapshot};
+use copydesk::id::ClientId;
+use copydesk::log::{Entry, Epoch, Revision, Snapshot};
 
-use super::world::{Lives, SimVisitor, World};
+use super::people::SimClient;
+use super::visitor::Visitor;
+use super::world::{Lives, World};
 
 /// Judges a story that has ended.
 pub(crate) fn judge(world: &World) -> Result<(), String> {
     if let Some(fault) = &world.fault {
         return Err(fault.clone());
     }
-    let log = world.log();
+    (0..world.docs.len()).try_for_each(|doc| judge_document(world, doc))
+}
+
+fn judge_document(world: &World, doc: usize) -> Result<(), String> {
+    let log = world.depot.log(&world.docs[doc]);
     let head = fold(&log)?;
     let mut places = BTreeMap::new();
     for entry in &log {
@@ -24,60 +31,80 @@ pub(crate) fn judge(world: &World) -> Result<(), String> {
             ));
         }
     }
-    for (index, client) in world.clients.iter().enumerate() {
-        let machine = &client.machine;
-        if !machine.is_settled() {
-            return Err(format!("client {index} still waits: {machine:?}"));
-        }
-        if machine.revision() != Some(head.revision) {
+    for client in world.clients.iter().filter(|client| client.doc == doc) {
+        judge_client(world, client, &head, &places)?;
+    }
+    for visitor in world.visitors.iter().filter(|visitor| visitor.doc == doc) {
+        judge_visitor(&visitor.machine, &head, &places)?;
+    }
+    log.iter()
+        .try_for_each(|entry| judge_author(world, doc, entry))
+}
+
+/// Where in the log each submit is.
+type Places = BTreeMap<(ClientId, u64), Revision>;
+
+fn judge_client(
+    world: &World,
+    SimClient { machine, .. }: &SimClient,
+    head: &Snapshot,
+    places: &Places,
+) -> Result<(), String> {
+    let client = machine.id();
+    let id = client.as_str();
+    if !machine.is_settled() {
+        return Err(format!("{id} still waits: {machine:?}"));
+    }
+    if machine.revision() != Some(head.revision) {
+        let (at, head) = (machine.revision(), head.revision);
+        return Err(format!("{id} is at {at:?}, the log at {head}"));
+    }
+    if machine.content() != head.content.as_ref() {
+        let (has, head) = (machine.content(), &head.content);
+        return Err(format!("{id} differs: {has:?}, the log: {head:?}"));
+    }
+    if machine.troubles().rollbacks > 0 && world.lives == Lives::One {
+        return Err(format!("{id} had work thrown away"));
+    }
+    for (seq, revision) in machine.acknowledged() {
+        if places.get(&(client.clone(), *seq)) != Some(revision) {
             return Err(format!(
-                "client {index} is at {:?}, the log at {}",
-                machine.revision(),
-                head.revision
+                "the ack of {id}/{seq} at {revision} is not in the log"
             ));
-        }
-        if machine.content() != head.content.as_ref() {
-            return Err(format!(
-                "client {index} differs: {:?}, the log: {:?}",
-                machine.content(),
-                head.content
-            ));
-        }
-        if machine.troubles().rollbacks > 0 && world.lives == Lives::One {
-            return Err(format!("client {index} had work thrown away"));
-        }
-        for (seq, revision) in machine.acknowledged() {
-            if places.get(&(machine.id().clone(), *seq)) != Some(revision) {
-                return Err(format!(
-                    "client {index}: the ack of {seq} at {revision} is not in the log"
-                ));
-            }
         }
     }
-    for (index, visitor) in world.visitors.iter().enumerate() {
-        if !visitor.machine.rests(head.revision) {
-            return Err(format!(
-                "visitor {index} still waits: {:?}",
-                visitor.machine
-            ));
-        }
+    let mut refused = world.refused.iter().filter(|(other, _)| other == client);
+    if let Some(place) = refused.find_map(|refused| places.get(refused)) {
+        return Err(format!("{id} was told no, and its submit is at {place}"));
     }
-    for entry in &log {
-        let visits = |visitor: &SimVisitor| {
-            visitor.machine.client == entry.id.client && entry.id.seq <= visitor.machine.submits()
-        };
-        if world.visitors.iter().any(visits) {
-            continue;
-        }
-        let known = world
-            .clients
-            .iter()
-            .find(|client| *client.machine.id() == entry.id.client);
-        if known.is_none_or(|client| entry.id.seq > client.machine.submits()) {
-            return Err(format!("nobody submitted {:?}", entry.id));
+    Ok(())
+}
+
+fn judge_visitor(visitor: &Visitor, head: &Snapshot, places: &Places) -> Result<(), String> {
+    if !visitor.rests(head.revision) {
+        return Err(format!("it still waits: {visitor:?}"));
+    }
+    for seq in &visitor.refused {
+        if let Some(place) = places.get(&(visitor.client.clone(), *seq)) {
+            return Err(format!("{seq} was refused and is at {place}: {visitor:?}"));
         }
     }
     Ok(())
+}
+
+/// Whether somebody submitted the entry, to this document.
+fn judge_author(world: &World, doc: usize, entry: &Entry) -> Result<(), String> {
+    let id = &entry.id;
+    let clients = world.clients.iter().filter(|client| client.doc == doc);
+    let clients = clients.map(|client| (client.machine.id(), client.machine.submits()));
+    let visitors = world.visitors.iter().filter(|visitor| visitor.doc == doc);
+    let visitors = visitors.map(|visitor| (&visitor.machine.client, visitor.machine.submits()));
+    let known = clients
+        .chain(visitors)
+        .any(|(client, submits)| *client == id.client && id.seq <= submits);
+    known
+        .then_some(())
+        .ok_or_else(|| format!("nobody submitted {id:?}"))
 }
 
 fn fold(log: &[Arc<Entry>]) -> Result<Snapshot, String> {

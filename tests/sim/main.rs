@@ -1,12 +1,18 @@
-//! One document's whole life, simulated: real client machines, real document machines on several nodes, a real store's
-//! rules, and between them links that lose, double and delay, sockets that break, appends of unknown fate, crashes at
-//! every step and nodes whose view of the ring lags. One seed is one story.
+//! The whole life of documents, simulated: real client machines; real document machines, ring and membership on several
+//! nodes; a real store's rules; and between them links that lose, double, delay and part, sockets that break, appends of
+//! unknown fate, a store that is away, crashes at every step, nodes that pause or leave, and views of who lives that lag.
+//! One seed is one story.
 //!
 //! `cargo test --test sim` tells [`SEEDS`] stories; `SIM_SEEDS=100000` tells more, `SIM_SEED=42` tells one, with every
 //! step printed.
 
+mod cluster;
+mod depot;
 mod dice;
+mod fresh;
 mod judge;
+mod nodes;
+mod people;
 mod visitor;
 mod world;
 
@@ -19,12 +25,31 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Tells the stories of `seeds` and panics at the first that ends badly.
+/// Says how to hear a story again that ended in a panic.
+struct Telling(u64, &'static str);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self(seed, shape) = self;
+            println!("reproduce: SIM_SEED={seed} cargo test --test sim {shape}");
+        }
+    }
+}
+
+/// Tells one story, and panics if it ends badly.
+fn tell_one(seed: u64, shape: &Shape, trace: bool) -> World {
+    let _telling = Telling(seed, shape.name);
+    let mut world = World::new(seed, shape, trace);
+    world.tell();
+    judge::judge(&world).unwrap_or_else(|fault| panic!("{fault}"));
+    world
+}
+
+/// Tells the stories of so many seeds as the environment says.
 fn tell(shape: &Shape) {
     if let Some(seed) = number("SIM_SEED") {
-        let mut world = World::new(seed, shape, true);
-        world.tell();
-        judge::judge(&world).unwrap_or_else(|fault| panic!("SIM_SEED={seed}: {fault}"));
+        tell_one(seed, shape, true);
         return;
     }
     let first = number("SIM_FIRST").unwrap_or(1);
@@ -32,14 +57,7 @@ fn tell(shape: &Shape) {
     let mut acknowledged = 0;
     let mut faults = 0;
     for seed in first..first + count {
-        let mut world = World::new(seed, shape, false);
-        world.tell();
-        judge::judge(&world).unwrap_or_else(|fault| {
-            panic!(
-                "{fault}\nreproduce: SIM_SEED={seed} cargo test --test sim {}",
-                shape.name
-            )
-        });
+        let world = tell_one(seed, shape, false);
         acknowledged += world.acknowledged();
         faults += world.faults;
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use copydesk::doc::{Answer, Ask, Submit, Ticket};
 use copydesk::id::{ClientId, DocId, Name, UserId};
 use copydesk::log::{Entry, Revision, SubmitId};
-use copydesk::ot::Kind;
+use copydesk::ot::{Content, Kind};
 use copydesk::protocol::{Position, Presence, Proposal};
 
 use super::dice::Dice;
+use super::world::Lives;
 
 /// A visitor and what it knows.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ pub(crate) struct Visitor {
     waiting: BTreeMap<Ticket, Asked>,
     tickets: u64,
     seq: u64,
+    /// The counts of its submits that were refused though they named what they were made on: the log decides that once and
+    /// for all.
+    pub(crate) refused: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ impl Visitor {
             waiting: BTreeMap::new(),
             tickets: 0,
             seq: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -85,7 +90,13 @@ impl Visitor {
     }
 
     /// Something to ask.
-    pub(crate) fn ask(&mut self, dice: &mut Dice, doc: &DocId, kind: Kind) -> (Ticket, Ask) {
+    pub(crate) fn ask(
+        &mut self,
+        dice: &mut Dice,
+        doc: &DocId,
+        kind: Kind,
+        lives: Lives,
+    ) -> (Ticket, Ask) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let since = self.at.filter(|_| dice.percent(60));
@@ -97,7 +108,10 @@ impl Visitor {
             }
             6 | 7 => (Asked::Unsubscribe, Ask::Unsubscribe),
             8 => {
-                let submit = self.submit(kind);
+                let submit = match lives {
+                    Lives::Many if dice.percent(40) => self.create(kind),
+                    Lives::Many | Lives::One => self.submit(kind),
+                };
                 let asked = Asked::Submit(submit.id.clone(), submit.base);
                 (asked, Ask::Submit(submit))
             }
@@ -116,19 +130,33 @@ impl Visitor {
 
     /// An edit that fits every revision.
     fn submit(&mut self, kind: Kind) -> Submit {
-        self.seq += 1;
         let json = match kind {
             Kind::TextUnicode => r#"["v"]"#,
             Kind::RichText => r#"[{"insert":"v"}]"#,
         };
         Submit {
-            id: SubmitId {
-                author: UserId::anyone(),
-                client: self.client.clone(),
-                seq: self.seq,
-            },
+            id: self.next_id(),
             base: self.at,
             proposal: Proposal::Edit(json.into()),
+        }
+    }
+
+    /// A create of whatever is current, as clients make it that have not fetched the document.
+    fn create(&mut self, kind: Kind) -> Submit {
+        let content = Content::create(kind, None).expect("an empty document");
+        Submit {
+            id: self.next_id(),
+            base: None,
+            proposal: Proposal::Create(content),
+        }
+    }
+
+    fn next_id(&mut self) -> SubmitId {
+        self.seq += 1;
+        SubmitId {
+            author: UserId::anyone(),
+            client: self.client.clone(),
+            seq: self.seq,
         }
     }
 
@@ -199,6 +227,7 @@ impl Visitor {
             };
         };
         match (&asked, answer) {
+            (Asked::Submit(id, Some(_)), Answer::Refused(_)) => self.refused.push(id.seq),
             (Asked::Fetch(None) | Asked::Subscribe, Answer::Shown(shown)) => {
                 self.at = self.at.max(Some(shown.revision));
             }
@@ -208,7 +237,7 @@ impl Visitor {
                 }
             }
             (Asked::Fetch(Some(_)) | Asked::Subscribe, Answer::Done)
-            | (Asked::Submit(..), Answer::Refused(_)) => {}
+            | (Asked::Submit(_, None), Answer::Refused(_)) => {}
             // The store was away too long.
             (Asked::Fetch(_) | Asked::Subscribe, Answer::Refused(_)) => {
                 if self.listens == Listens::Since(ticket) {

@@ -262,6 +262,22 @@ impl Desk {
         panic!("it never comes to rest: {:?}", self.document);
     }
 
+    /// The store answers all that it is asked; no time passes.
+    fn answer_all(&mut self) {
+        while !self.asked.is_empty() {
+            self.answer();
+        }
+    }
+
+    /// The owner elsewhere tells the commits from `since` to `until`.
+    fn commits(&self, since: u64, until: u64) -> Event {
+        let link = Link::Commits {
+            head: Revision(until),
+            entries: self.head().1[since as usize..until as usize].to_vec(),
+        };
+        Event::Linked { from: OTHER, link }
+    }
+
     fn wait(&mut self, time: Duration) {
         self.clock += time;
         self.handle(Event::Timeout);
@@ -324,7 +340,6 @@ fn a_reader_is_shown_the_document_and_then_each_commit() {
 fn who_comes_back_is_sent_what_it_missed_and_then_each_commit() {
     for (since, expected) in [
         (6, vec!["done"]),
-        (9, vec!["done"]),
         (5, vec!["op 6", "done"]),
         (
             0,
@@ -339,6 +354,158 @@ fn who_comes_back_is_sent_what_it_missed_and_then_each_commit() {
         desk.settle();
         assert_eq!(desk.sent(1), ["op 7"], "since {since}");
     }
+}
+
+#[test]
+fn who_has_more_than_the_log_is_refused() {
+    // At home and elsewhere; with a reader there, and without.
+    for (owner, reads) in [(ME, true), (ME, false), (OTHER, true), (OTHER, false)] {
+        let mut desk = Desk::of(6);
+        desk.handle(Event::Ring(owner));
+        if reads {
+            desk.subscribe(9, None);
+        }
+        if owner == ME {
+            desk.submit(8, edit("ann", 1, 6));
+        } else {
+            desk.append_elsewhere(7, 7);
+        }
+        desk.answer_all();
+        for (session, since, answer) in [
+            (1, 7, "done"),
+            (2, 8, "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"),
+            (3, 1_000, "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"),
+        ] {
+            desk.subscribe(session, since);
+            desk.answer_all();
+            assert_eq!(
+                desk.sent(session),
+                [answer],
+                "{owner}, {reads}: since {since}"
+            );
+        }
+    }
+}
+
+#[test]
+fn who_has_more_than_its_node_is_served_on() {
+    for reads in [true, false] {
+        let mut desk = Desk::of(2);
+        desk.handle(Event::Ring(OTHER));
+        if reads {
+            desk.subscribe(9, None);
+        }
+        desk.answer_all();
+        desk.append_elsewhere(3, 6);
+        desk.subscribe(1, 4);
+        desk.answer_all();
+        // What its node then reads for itself comes once more, and its client passes it over.
+        assert_eq!(desk.sent(1)[..3], ["op 5", "op 6", "done"]);
+        let told = desk.commits(6, 6);
+        desk.append_elsewhere(7, 7);
+        desk.handle(told);
+        let told = desk.commits(6, 7);
+        desk.handle(told);
+        assert_eq!(desk.sent(1), ["op 7"]);
+        if reads {
+            let sent = ["shown 2", "op 3", "op 4", "op 5", "op 6", "op 7"];
+            assert_eq!(desk.sent(9), sent);
+        }
+    }
+}
+
+#[test]
+fn who_asks_where_nobody_is_told_is_shown_what_the_store_holds() {
+    for (since, expected) in [
+        (None, vec!["shown 9"]),
+        (
+            Some(2),
+            vec![
+                "op 3", "op 4", "op 5", "op 6", "op 7", "op 8", "op 9", "done",
+            ],
+        ),
+        (Some(9), vec!["done"]),
+    ] {
+        for subscribes in [true, false] {
+            let mut desk = Desk::of(2);
+            desk.handle(Event::Ring(OTHER));
+            // The last reader leaves, and the owner is told no more that its commits are wanted.
+            desk.subscribe(1, None);
+            desk.answer_all();
+            desk.leave(1);
+            desk.append_elsewhere(3, 9);
+            desk.links.clear();
+            if subscribes {
+                desk.subscribe(2, since);
+            } else {
+                desk.fetch(2, since);
+            }
+            desk.answer_all();
+            assert_eq!(desk.sent(2), expected, "subscribes: {subscribes}");
+            // From now on it is wanted again, and at once.
+            let said = |(to, link): &(NodeId, Link)| {
+                *to == OTHER && matches!(link, Link::Subscribe { since: Revision(9) })
+            };
+            assert_eq!(desk.links.iter().any(said), subscribes);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_read_before_the_question_does_not_answer_it() {
+    for since in [None, Some(2)] {
+        let mut desk = Desk::of(2);
+        desk.handle(Event::Ring(OTHER));
+        desk.fetch(1, None);
+        let read_before = Event::Shown(Ok(desk.show()));
+        desk.append_elsewhere(3, 3);
+        desk.fetch(2, since);
+        desk.asked.clear();
+        desk.handle(read_before);
+        assert_eq!(desk.sent(1), ["shown 2"]);
+        assert_eq!(desk.sent(2), NONE);
+        desk.answer_all();
+        match since {
+            None => assert_eq!(desk.sent(2), ["shown 3"]),
+            Some(_) => assert_eq!(desk.sent(2), ["op 3", "done"]),
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_is_not_done_before_it_has_what_was_told() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    desk.subscribe(1, None);
+    desk.answer_all();
+    desk.append_elsewhere(3, 4);
+    desk.handle(Event::Newer(Revision(4)));
+    desk.fetch(2, 2);
+    assert_eq!(desk.sent(2), NONE);
+    desk.answer_all();
+    assert_eq!(desk.sent(2), ["op 3", "op 4", "done"]);
+}
+
+#[test]
+fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    desk.subscribe(1, None);
+    desk.answer_all();
+    // Somebody is wrong; but before the store has said so, the owner tells what is true.
+    desk.handle(Event::Newer(Revision(3)));
+    let read_before = Event::Paged {
+        asker: Asker::Forwarder,
+        since: Revision(2),
+        page: Ok(Vec::new()),
+    };
+    desk.asked.clear();
+    desk.append_elsewhere(3, 5);
+    let told = desk.commits(4, 5);
+    desk.handle(told);
+    desk.handle(read_before);
+    desk.answer_all();
+    assert_eq!(desk.sent(1), ["shown 2", "op 3", "op 4", "op 5"]);
 }
 
 #[test]
@@ -856,6 +1023,52 @@ fn a_follower_says_again_what_its_owner_did_not_answer() {
     let subscribes =
         |(_, link): &(NodeId, Link)| matches!(link, Link::Subscribe { since: Revision(2) });
     assert!(desk.links.iter().any(subscribes), "{:?}", desk.links);
+}
+
+#[test]
+fn an_owner_that_does_not_answer_is_asked_less_and_less_often() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    let asked_at = |desk: &mut Desk, until: u64| {
+        let mut at = Vec::new();
+        let began = desk.clock;
+        while desk.clock < began + Duration::from_millis(until) {
+            desk.links.clear();
+            desk.wait(ASK_AGAIN / 2);
+            if !desk.links.is_empty() {
+                at.push((desk.clock - began).as_millis());
+            }
+        }
+        at
+    };
+    desk.submit(1, edit("ann", 1, 2));
+    assert_eq!(
+        asked_at(&mut desk, 24_000),
+        [400, 1_200, 2_800, 6_000, 11_000, 16_000, 21_000]
+    );
+    // Who is asked something else, or is another, is asked soon.
+    desk.submit(2, edit("bob", 1, 2));
+    assert_eq!(asked_at(&mut desk, 1_500), [400, 1_200]);
+    desk.handle(Event::Ring(NodeId(3)));
+    assert_eq!(asked_at(&mut desk, 1_500), [400, 1_200]);
+}
+
+#[test]
+fn what_an_owner_was_too_busy_for_is_committed_later() {
+    let mut desk = Desk::of(2);
+    let settings = DocumentSettings {
+        staged_entries_max: 1,
+        ..DocumentSettings::default()
+    };
+    desk.document = Document::new(ME, ME, settings);
+    for (session, client) in [(1, "ann"), (2, "bea"), (3, "cat")] {
+        desk.submit(session, edit(client, 1, 2));
+    }
+    desk.settle();
+    for session in 1..=3 {
+        assert!(desk.sent(session).iter().all(|it| it.starts_with("op")));
+    }
+    assert_eq!(desk.log()[2..], ["ann/1", "bea/1", "cat/1"]);
 }
 
 #[test]

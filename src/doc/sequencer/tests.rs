@@ -394,7 +394,7 @@ fn late_submits_walk_to_the_tail_page_by_page() {
         "one walks at a time, copies not at all"
     );
     owner.submit(submit("dan", 1, 2, edit(r#"["z"]"#)));
-    assert_eq!(owner.said(), ["me: dan/1 ERR_BUSY"]);
+    assert_eq!(owner.said(), NONE, "passed over: it will be said again");
     let page = |owner: &mut Owner, since: usize, until: usize| {
         owner.sequencer.paged(
             Revision(since as u64),
@@ -507,7 +507,85 @@ fn no_more_is_staged_than_may_be() {
     for client in ["ann", "bob", "cat", "dan"] {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
-    assert_eq!(owner.said(), ["me: dan/1 ERR_BUSY"]);
+    owner.appended();
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [2]", "me: commits [3, 4]"]);
+    // Passed over, not refused: so it may be said again.
+    owner.submit(submit("dan", 1, 1, edit(r#"["x"]"#)));
+    owner.appended();
+    assert_eq!(owner.said(), ["me: commits [5]"]);
+}
+
+#[test]
+fn a_refusal_waits_until_its_reason_is_durable() {
+    let create = |client| submit(client, 1, 0, Proposal::Create(text("x")));
+    let mut owner = Owner::of_nothing();
+    owner.submit(create("bob"));
+    owner.submit(create("ann"));
+    owner.submit(create("ann"));
+    owner.submit_from(OTHER, create("ann"));
+    // If this owner is deposed, bob's create is lost and ann's may be let in.
+    assert_eq!(owner.said(), NONE);
+    owner.appended();
+    let no = |to| format!("{to}: ann/1 ERR_DOC_ALREADY_CREATED");
+    let commits = |to| format!("{to}: commits [1]");
+    assert_eq!(
+        owner.said(),
+        [commits("other"), commits("me"), no("me"), no("other")]
+    );
+}
+
+#[test]
+fn what_was_refused_stays_refused() {
+    let mut owner = Owner::of(&"a".repeat(38));
+    let grow = || submit("ann", 1, 1, edit(r#"["bcdef"]"#));
+    owner.submit(grow());
+    owner.commit(submit("bob", 1, 1, edit(r#"[{"d":20}]"#)));
+    // Its copy came by another way and took longer. By now it would fit; but its client has thrown it away.
+    owner.submit_from(OTHER, grow());
+    assert_eq!(owner.said(), ["other: ann/1 ERR_TOO_LARGE"]);
+    owner.commit(submit("ann", 2, 1, edit(r#"["bcdef"]"#)));
+    assert_eq!(owner.head().len(), 23);
+}
+
+#[test]
+fn resent_create_without_a_version_is_known_though_the_document_was_deleted() {
+    let create = || submit("ann", 1, None, Proposal::Create(text("x")));
+    let mut owner = Owner::of_nothing();
+    owner.commit(create());
+    owner.commit(submit("bob", 1, 1, Proposal::Delete));
+    let log: Vec<_> = owner
+        .sequencer
+        .tail
+        .since(Revision::ZERO)
+        .unwrap()
+        .cloned()
+        .collect();
+    for (seq, said) in [(1, ["me: commits [1]"]), (2, ["me: commits [3]"])] {
+        // Another owner, right behind a snapshot: it remembers nothing.
+        let mut owner = Owner::with(settings());
+        let head = Snapshot {
+            revision: Revision(2),
+            ..Snapshot::default()
+        };
+        let fence = owner.sequencer.fence;
+        let listeners = Listeners::default();
+        let tail = Tail::new(Revision(2));
+        owner.sequencer = Sequencer::new(ME, fence, head, tail, listeners, settings());
+        owner.submit(Submit {
+            id: id("ann", seq),
+            ..create()
+        });
+        assert_eq!(owner.said(), ["page 0"]);
+        owner
+            .sequencer
+            .paged(Revision::ZERO, &log, Now::default(), &mut owner.out);
+        owner.gather();
+        if !owner.appends.is_empty() {
+            owner.appended();
+        }
+        assert_eq!(owner.said(), said, "ann/{seq}");
+    }
 }
 
 #[test]
@@ -566,7 +644,7 @@ fn snapshots_are_saved_when_they_are_due() {
         } else {
             edit(r#"["x"]"#)
         };
-        owner.submit(submit("ann", seq, None, proposal));
+        owner.submit(submit("ann", seq, seq - 1, proposal));
         owner.appended();
         saved.extend(owner.said().into_iter().filter(|it| it.starts_with("save")));
     }

@@ -1,0 +1,160 @@
+// How long people wait when a node dies, over enough deaths to speak of a share of them, and at a size at which it matters.
+// KILLS, DOCS and SEED set a run; it ends with 1 if a limit was passed or anything was lost. `make cluster-bench` runs it.
+import assert from 'node:assert/strict';
+import { setImmediate as turn } from 'node:timers/promises';
+import { TEXT } from '../js/client.mjs';
+import { SEED } from '../js/random.mjs';
+import { called, until } from '../js/wait.mjs';
+import { Cluster, missing } from './cluster.mjs';
+import { quantile, spread } from './crowd.mjs';
+import { Stage } from './stage.mjs';
+import { awake } from './stopwatch.mjs';
+
+const KILLS = Number(process.env.KILLS ?? 30);
+const DOCS = Number(process.env.DOCS ?? 10_000);
+
+/** How long an edit into a document may wait whose owner was killed: half of them, and nearly all. */
+const WAIT_MS_MAX = { p50: 600, p99: 2_000 };
+
+/** How many edits a second are acknowledged when the owner of all is killed, and within what all show the same again. */
+const OPS_A_SECOND = 2_000;
+const CONVERGED_WITHIN_MS = 5_000;
+
+/** Within what nearly all of `DOCS` documents of a node that was killed can be written into. */
+const ALL_WRITABLE_MS_MAX = 3_000;
+
+/** How many documents one socket has, and how many are asked for until others have their turn. */
+const DOCS_A_SOCKET = 1_000;
+const DOCS_AT_ONCE = 100;
+
+const tell = (what) => console.log(what);
+
+/** Nodes are killed one after the other, while people of all write. */
+async function kills(cluster) {
+  const stage = new Stage(cluster, `${SEED}/kills`);
+  const { nodes } = cluster;
+  const doors = nodes.flatMap((_, n) => [0, 0].map(() => [...nodes.slice(n), ...nodes.slice(0, n)]));
+  const people = await Promise.all(doors.map((list) => stage.person(...list)));
+  const ids = await stage.documentsOf(people[0], 12);
+  const writers = await stage.write(people, ids, { docsEach: 6, paceMs: 50 });
+  const waits = [];
+  for (let kill = 0; kill < KILLS; kill++) waits.push(...(await awake(() => waitsOfOne(stage, writers), tell)));
+  const acks = await stage.assertSound();
+  stage.strike();
+  tell(`${KILLS} owners killed, ${acks} edits, none lost; an edit into an orphaned document waited: ${spread(waits)}`);
+  for (const [share, limit] of [[0.5, WAIT_MS_MAX.p50], [0.99, WAIT_MS_MAX.p99]]) {
+    assert.ok(quantile(waits, share) <= limit, `${share} of the waits are within ${quantile(waits, share)} ms, not ${limit}`);
+  }
+}
+
+async function waitsOfOne(stage, writers) {
+  const { cluster } = stage;
+  await stage.progress(200);
+  const owners = await cluster.owners();
+  const owner = stage.r.pick(cluster.nodes);
+  const orphaned = writers.filter(({ person, doc }) => owners.get(doc.id) === owner.name && person.url !== owner.ws);
+  for (const writer of writers) writer.longestMs = 0;
+  await owner.kill();
+  await stage.allResume();
+  const waits = orphaned.map(({ longestMs }) => longestMs);
+  await cluster.calm();
+  return waits;
+}
+
+/** The owner of everything that is written is killed in the middle of it. */
+async function underLoad(cluster) {
+  const stage = new Stage(cluster, `${SEED}/load`);
+  const { nodes } = cluster;
+  const maker = await stage.person(nodes[0]);
+  const made = await stage.documentsOf(maker, 90, TEXT);
+  const owners = await cluster.owners();
+  const [victim, ...others] = stage.r.shuffled(nodes);
+  const ids = made.filter((id) => owners.get(id) === victim.name);
+  // Where the dead node's people go, everybody was before: none of them waits for a socket.
+  for (const id of ids) {
+    for (const node of others) {
+      const person = await stage.person(node);
+      await person.subscribed(id);
+      stage.writing(person, id, { paceMs: 5, name: String(stage.writers.length) });
+    }
+  }
+  await stage.progress(OPS_A_SECOND);
+  const [begun, since] = [stage.acks, performance.now()];
+  await stage.progress(2 * OPS_A_SECOND);
+  const rate = ((stage.acks - begun) / (performance.now() - since)) * 1_000;
+  const killedAt = performance.now();
+  await victim.kill();
+  for (const writer of stage.writers) writer.stop();
+  await until(() => stage.people.every(({ connection }) => !connection.hasPending()), 'all is acknowledged', 30_000);
+  const lengths = await cluster.heads();
+  for (const { person, doc } of stage.writers) {
+    await until(() => doc.version >= lengths.get(doc.id).revision, `${person.url} shows all of ${doc.id}`, 30_000);
+  }
+  const took = performance.now() - killedAt;
+  await cluster.calm();
+  const acks = await stage.assertSound();
+  stage.strike();
+  tell(`${Math.round(rate)} edits a second of ${ids.length} documents, ${acks} in all, none lost; all the same ${Math.round(took)} ms after their owner's death`);
+  assert.ok(rate >= OPS_A_SECOND * 0.9, 'this machine does not bear the load');
+  assert.ok(took <= CONVERGED_WITHIN_MS, `it took ${took} ms`);
+}
+
+/** A node that owns `DOCS` documents is killed, and all of them are written into at once. */
+async function atSize(cluster) {
+  const stage = new Stage(cluster, `${SEED}/size`);
+  const victim = stage.r.pick(cluster.nodes);
+  const survivors = cluster.nodes.filter((node) => node !== victim);
+  await make(stage, DOCS * cluster.nodes.length);
+  const owners = await cluster.owners();
+  const ids = [...owners.keys()].filter((id) => id.startsWith('size-') && owners.get(id) === victim.name).slice(0, DOCS);
+  const docs = [];
+  for (let from = 0; from < ids.length; from += DOCS_A_SOCKET) {
+    const person = await stage.person(survivors[(from / DOCS_A_SOCKET) % survivors.length]);
+    docs.push(...ids.slice(from, from + DOCS_A_SOCKET).map((id) => person.doc(id)));
+    for (const some of chunks(docs.slice(from), DOCS_AT_ONCE)) {
+      await Promise.all(some.map((doc) => called((done) => doc.subscribe(done), 'subscribe', 60_000)));
+    }
+  }
+  const killedAt = performance.now();
+  await victim.kill();
+  const acks = [];
+  for (const some of chunks(docs, DOCS_AT_ONCE)) {
+    for (const doc of some) {
+      acks.push(called((done) => doc.submitOp(['!'], done), doc.id, 60_000).then(() => performance.now() - killedAt));
+    }
+    await turn();
+  }
+  const waits = await Promise.all(acks);
+  stage.strike();
+  tell(`all of ${ids.length} documents of a dead node are written into: ${spread(waits)} after its death`);
+  assert.ok(quantile(waits, 0.99) <= ALL_WRITABLE_MS_MAX, `99 of 100 take ${quantile(waits, 0.99)} ms`);
+}
+
+/** Makes so many documents with a letter in them. */
+async function make(stage, count) {
+  const person = await stage.person(stage.cluster.nodes[0]);
+  const ids = Array.from({ length: count }, (_, n) => `size-${n}`);
+  for (const some of chunks(ids, DOCS_AT_ONCE)) {
+    await Promise.all(some.map((id) => called((done) => person.doc(id).create('x', TEXT.uri, done), 'create', 60_000)));
+  }
+  person.leave();
+}
+
+function* chunks(list, length) {
+  for (let from = 0; from < list.length; from += length) yield list.slice(from, from + length);
+}
+
+if (missing()) process.exit(1);
+tell(`the seed is ${SEED}`);
+for (const part of [kills, underLoad, atSize]) {
+  const cluster = await Cluster.start({ nodes: 3 });
+  try {
+    await part(cluster);
+  } catch (error) {
+    tell(`MISSED: ${error.message}`);
+    process.exitCode = 1;
+  } finally {
+    await cluster.discard();
+  }
+}
+process.exit();
