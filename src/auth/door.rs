@@ -182,12 +182,12 @@ impl Door {
         origin::may_act(origin, host, is_tls, &self.settings.origins)
     }
 
-    /// Whether a request that was sent to `host`, and came in at the address `to`, may have been sent to us. Where
-    /// everybody is let in who is on this machine, another site's page must not come in by a name that it points here.
+    /// Whether a request that was sent to `host` may have been meant for us; `is_local`: it comes from this machine. Where
+    /// everybody is let in, another site's page must not come in by a name that it points here.
     #[must_use]
-    pub fn is_for_us(&self, host: Option<&str>, to: IpAddr) -> bool {
+    pub fn is_for_us(&self, host: Option<&str>, is_local: bool) -> bool {
         self.mode() != Mode::Open
-            || !to.is_loopback()
+            || !is_local
             || host.is_none_or(|host| origin::is_here(host, &self.settings.origins))
     }
 

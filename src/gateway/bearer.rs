@@ -126,8 +126,9 @@ pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
 
 /// Whether the request was sent to a name of ours.
 fn is_for_us(request: &HttpRequest, gateway: &Gateway) -> bool {
-    let to = request.app_config().local_addr().ip();
-    gateway.door().is_for_us(said(request, HOST), to)
+    let socket = request.conn_data::<Socket>();
+    let is_local = socket.is_none_or(Socket::is_local);
+    gateway.door().is_for_us(said(request, HOST), is_local)
 }
 
 /// What a header says; nothing readable is an empty text.

@@ -190,6 +190,13 @@ impl Socket {
         matches!(&*self.0.connection.borrow(), Connection::Encrypted(_))
     }
 
+    /// Whether the client is on this machine, or a proxy in front is.
+    pub(super) fn is_local(&self) -> bool {
+        let connection = self.0.connection.borrow();
+        let to = connection.tcp().local_addr();
+        to.is_ok_and(|to| to.ip().is_loopback())
+    }
+
     /// Ends the connection, whatever is still to be written: a peer that does not read lets neither a close frame nor the
     /// end of the stream through.
     pub(super) fn cut(&self) {

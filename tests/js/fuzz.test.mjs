@@ -17,6 +17,8 @@ before(async () => {
     COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: most,
     COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: most,
     COPYDESK__GATEWAY__USER_REQUESTS_PER_SECOND: most,
+    // Nobody renews a session here, however long it takes.
+    COPYDESK__AUTH__ACCESS_SECONDS: String(24 * 60 * 60),
   };
   server = await Server.start({ open: false, env });
 });
