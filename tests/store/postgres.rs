@@ -771,7 +771,8 @@ async fn nodes_may_start_at_once() {
     }
     let stranger = server::connect(&url).await;
     let versions = count(&stranger, "SELECT count(*) FROM copydesk_versions").await;
-    assert_eq!(versions, 2);
+    let known = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/postgres"));
+    assert_eq!(versions, known.unwrap().count() as i64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
