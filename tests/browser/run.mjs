@@ -229,6 +229,19 @@ test("a line that has gone silent is noticed and replaced", async () => {
   assert.equal(textOf(await contentOf(server.url, id)), "Is anybody there?\n");
 });
 
+test("undo brings back what was deleted right after it was written", async () => {
+  const ann = await arrive("Ann Lee");
+  const id = await ann.begin();
+  await ann.text.focus();
+  await ann.type("Kept by undo.");
+  await ann.press("Control+a");
+  await ann.press("Delete");
+  await ann.press("Control+z");
+  await stored(server.url, id, "Kept by undo.\n");
+  await ann.press("Control+z");
+  await stored(server.url, id, "\n");
+});
+
 test("undo takes back one's own edits only", async () => {
   const { ann, ben } = await annAndBen();
   await ann.type("Ann wrote this. ");

@@ -4,12 +4,14 @@ import Quill, { type Range } from "quill/core";
 import QuillCursors from "quill-cursors/core";
 import { hastenBulk } from "./bulk";
 import { registerFormats } from "./formats";
+import { StepHistory } from "./history";
 import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 
 // Cursors paint selections by the CSS Highlight API. Without it the list of people still shows who is here.
 const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
 
 registerFormats();
+Quill.register("modules/history", StepHistory, true);
 if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
 
 const TOO_LARGE = "Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.";
