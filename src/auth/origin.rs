@@ -18,11 +18,22 @@ pub(super) fn may_act(origin: Option<&str>, host: &str, is_tls: bool, allowed: &
     }
 }
 
-/// Whether `host` is a name that only this machine has, an address, or named in `allowed`: none that somebody else can
-/// point here.
+/// Whether the page may be ours though its name is not `host`: as where a proxy in front passes on the name without its
+/// port, or a word of its own for us and the page is of this machine.
+pub(super) fn may_be_ours(origin: Option<&str>, host: &str) -> bool {
+    let Some(("http" | "https", page)) = origin.and_then(|origin| origin.split_once("://")) else {
+        return false;
+    };
+    let is_bare = !host.is_empty() && without_port(host) == host;
+    let is_word_of_proxy = is_word(without_port(host)) && !is_loopback(host);
+    (is_bare && without_port(page) == host) || (is_word_of_proxy && is_loopback(page))
+}
+
+/// Whether `host` is a name that only this machine or its network has, an address, or named in `allowed`: none that
+/// somebody else can point here. A name of one word is no name of the internet; proxies in front have such names for us.
 pub(super) fn is_here(host: &str, allowed: &[String]) -> bool {
     let name = without_port(host).to_ascii_lowercase();
-    let is_local = name == "localhost" || name.ends_with(".localhost");
+    let is_local = is_word(&name) || name.ends_with(".localhost");
     is_local || address(host).is_some() || allowed.iter().any(|one| is_page_of(one, host))
 }
 
@@ -30,6 +41,10 @@ pub(super) fn is_here(host: &str, allowed: &[String]) -> bool {
 pub(super) fn is_loopback(host: &str) -> bool {
     let named = without_port(host).eq_ignore_ascii_case("localhost");
     named || address(host).is_some_and(|address| address.is_loopback())
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['.', '[', ']'])
 }
 
 fn is_page_of(origin: &str, host: &str) -> bool {
@@ -70,6 +85,8 @@ mod tests {
             ("localhost:8080", true),
             ("Localhost", true),
             ("desk.localhost:1", true),
+            ("copydesk", true),
+            ("copydesk:8080", true),
             ("desk.example.org", true),
             ("evil.example:8080", false),
             ("127.0.0.1.evil.example", false),
@@ -78,6 +95,29 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_here(host, &allowed), is_ours, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_may_keep_the_name_to_itself() {
+        for (origin, host, may) in [
+            (Some("http://127.0.0.1:8088"), "127.0.0.1", true),
+            (
+                Some("https://desk.example.org:8443"),
+                "desk.example.org",
+                true,
+            ),
+            (Some("http://127.0.0.1:8088"), "127.0.0.1:8080", false),
+            (Some("http://evil.example"), "127.0.0.1", false),
+            (Some("http://[::1]:8088"), "[::1]", true),
+            (Some("http://127.0.0.1:8088"), "nodes", true),
+            (Some("http://evil.example"), "nodes", false),
+            (Some("http://localhost:3000"), "localhost:8080", false),
+            (Some("null"), "127.0.0.1", false),
+            (Some("http://"), "", false),
+            (None, "127.0.0.1", false),
+        ] {
+            assert_eq!(may_be_ours(origin, host), may, "{origin:?} at {host}");
         }
     }
 
