@@ -49,7 +49,7 @@ async fn measure_the_fence() {
     plain
         .batch_execute(
             "CREATE TABLE plain (LIKE entries INCLUDING ALL);
-             SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan",
+             SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off",
         )
         .await
         .unwrap();
@@ -91,7 +91,7 @@ async fn measure_the_fence() {
 const TAKEN_OVER: usize = 10_000;
 
 /// As many as a node claims at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 256;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; wants a quiet machine"]

@@ -290,13 +290,13 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
         ("client_connection_check_interval", ms(2_000)),
         // Each of our statements has its index. Plans that were made while the tables were empty would not use it.
         ("enable_seqscan", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
+        // What a walk that is "off" is said to cost makes the planner compile each run of a statement to machine code.
+        ("jit", "off".to_owned()),
         ("synchronous_commit", "on".to_owned()),
     ];
     if matches!(purpose, Purpose::Append | Purpose::Claim) {
-        wishes.extend([
-            ("enable_bitmapscan", "off".to_owned()),
-            ("plan_cache_mode", "force_generic_plan".to_owned()),
-        ]);
+        wishes.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
     let values: Vec<_> = wishes
         .iter()
