@@ -22,6 +22,10 @@ use crate::store::{Batch, Refused};
 /// and the two locks exclude one another. If the claim was first, the row is read anew and its token is another. A row
 /// that is being claimed is passed over, so that nobody waits for it who shares the transaction. All rows of a document
 /// depend on its row in `mine`: they are written wholly or not at all.
+///
+/// That the entry before the first is there is looked for by its key, which costs the same however long the log is: the
+/// newest revision would be found by reading all of the document on its last page of the index. That none comes after
+/// it is what the primary key says.
 pub(super) const APPEND: &str = "
 WITH asked AS (
   SELECT *
@@ -30,8 +34,8 @@ WITH asked AS (
   SELECT heads.doc
   FROM asked
   JOIN heads ON heads.doc = asked.doc AND heads.epoch = asked.epoch AND heads.token = asked.token
-  WHERE asked.first = 1 + coalesce(
-    (SELECT old.revision FROM entries AS old WHERE old.doc = asked.doc ORDER BY old.revision DESC LIMIT 1), 0)
+  WHERE asked.first - 1 = CASE asked.first WHEN 1 THEN 0 ELSE (
+    SELECT old.revision FROM entries AS old WHERE old.doc = asked.doc AND old.revision = asked.first - 1) END
   FOR SHARE OF heads SKIP LOCKED
 ), written AS (
   INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
