@@ -7,7 +7,7 @@ use copydesk::client::Request;
 use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Change, Entry, Revision};
 use copydesk::ot::{Content, Kind};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::socket::{Socket, Target};
 use crate::wire::{self, HANDSHAKE, Heard};
@@ -131,7 +131,8 @@ impl Clerk {
         .with_context(|| format!("fetch the log of {doc}"))
     }
 
-    /// Asks, and takes in what comes until `answered` has what it wants. As long as something comes, it waits.
+    /// Asks, and takes in what comes until `answered` has what it wants. It waits as long as parts of the answer come: a
+    /// ping is none.
     async fn ask(
         &mut self,
         doc: &DocId,
@@ -144,13 +145,16 @@ impl Clerk {
         self.socket.say(&json);
         self.socket.flush()?;
         let mut done = false;
+        let mut heard_at = Instant::now();
         while !done {
+            let deadline = heard_at + PATIENCE;
             let read = self.socket.read(|frame, _| {
                 ensure!(!done, "the server said more than it was asked");
                 done = answered(wire::read(kind, frame)?)?;
+                heard_at = Instant::now();
                 Ok(())
             });
-            timeout(PATIENCE, read)
+            timeout_at(deadline, read)
                 .await
                 .context("no answer in time")??;
         }
