@@ -65,7 +65,7 @@ impl Default for NodeSettings {
             idle_close_ms: 60_000,
             documents_max: 200_000,
             mailbox_max: 1_024,
-            claims_max: 64,
+            claims_max: 256,
             heartbeat_ms: 500,
             dead_after_ms: 3_000,
             document: DocumentSettings::default(),

@@ -36,6 +36,7 @@ use self::append::Part;
 use self::claims::{Claimer, Claims};
 use self::connect::{Connector, Purpose};
 use self::lane::Lane;
+use self::numbers::Numbers;
 use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
@@ -129,6 +130,7 @@ pub struct PostgresStore {
     /// For revocations alone.
     watch: Pool,
     reader: Reader,
+    numbers: Arc<Numbers>,
     touches: Arc<Touches>,
     /// Writes the touches.
     toucher: JoinHandle<()>,
@@ -169,7 +171,7 @@ impl PostgresStore {
             )?),
         };
         let secret = secret(&urgent).await?;
-        let (numbers, touches) = (Arc::default(), Arc::new(Touches::default()));
+        let (numbers, touches): (Arc<Numbers>, Arc<Touches>) = Default::default();
         let patience = ms(settings.statement_timeout_ms);
         let lane = |_| {
             let (numbers, touches) = (Arc::clone(&numbers), Arc::clone(&touches));
@@ -192,6 +194,7 @@ impl PostgresStore {
             reads,
             people,
             watch,
+            numbers,
             touches,
             secret,
             node_dead_after: ms(settings.node_dead_after_ms),
@@ -317,7 +320,7 @@ impl Store for PostgresStore {
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
-        let news = beat::news(&self.urgent, open);
+        let news = beat::news(&self.urgent, &self.numbers, open);
         news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
 

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::connect::Connector;
 use super::fault::Fault;
+use super::numbers::{self, Numbers};
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence};
 use crate::store::packed::row_checksum;
@@ -60,12 +61,6 @@ SELECT heads.doc, heads.epoch, heads.token, coalesce(
   (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
 FROM unnest($1::bigint[]) AS asked (doc)
 JOIN heads USING (doc)";
-
-/// The documents' numbers, by their places in the question.
-const NUMBERS: &str = "
-SELECT asked.place, documents.number
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (collection, id, place)
-JOIN documents USING (collection, id)";
 
 /// One document's part of an append, encoded where it was asked for.
 #[derive(Debug)]
@@ -190,7 +185,7 @@ impl Link {
             Ok::<_, tokio_postgres::Error>(Self {
                 append: client.prepare(APPEND).await?,
                 verdict: client.prepare(VERDICT).await?,
-                numbers: client.prepare(NUMBERS).await?,
+                numbers: client.prepare(numbers::FIND).await?,
                 client,
                 task,
                 patience,
@@ -208,16 +203,12 @@ impl Link {
         self.client.is_closed()
     }
 
-    /// The numbers of the documents that were ever claimed.
-    pub(super) async fn numbers(&self, docs: &[&DocId]) -> Result<Vec<(DocId, i64)>, Fault> {
-        let collections: Vec<_> = docs.iter().map(|doc| doc.collection.as_str()).collect();
-        let ids: Vec<_> = docs.iter().map(|doc| doc.id.as_str()).collect();
+    /// Has the numbers of the documents that were ever claimed remembered.
+    pub(super) async fn learn(&self, numbers: &Numbers, docs: &[&DocId]) -> Result<(), Fault> {
+        let (collections, ids) = numbers::names(docs);
         let rows = self.query(&self.numbers, &[&collections, &ids]).await?;
-        let number = |row: &Row| {
-            let place = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-            (docs[place - 1].clone(), row.get(1))
-        };
-        Ok(rows.iter().map(number).collect())
+        numbers.learn(docs, &rows);
+        Ok(())
     }
 
     /// Appends the parts of distinct documents, in one transaction. A fault is everybody's.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::fault::Fault;
-use super::pool::{Lease, Pool};
+use super::numbers::{self, Numbers, place};
+use super::pool::Pool;
 use crate::id::{DocId, NodeId};
-use crate::log::{Epoch, Revision};
+use crate::log::Revision;
 use crate::store::{Beat, News, Open, Pulse};
 
 /// How long the row of a node that says nothing more is kept, for people.
@@ -29,25 +31,19 @@ SELECT id, takes_part
 FROM nodes
 WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'";
 
+/// Each document is looked up by itself: a plan that joins would read the tables whole, twice a second.
 const LOST: &str = "
 SELECT asked.place
-FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS asked (collection, id, epoch, place)
-WHERE NOT EXISTS (
-  SELECT 1
-  FROM documents
-  JOIN heads ON heads.doc = documents.number
-  WHERE documents.collection = asked.collection AND documents.id = asked.id AND heads.epoch = asked.epoch)
-ORDER BY asked.place";
+FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (doc, epoch, place)
+WHERE asked.epoch IS DISTINCT FROM (SELECT heads.epoch FROM heads WHERE heads.doc = asked.doc)";
 
+/// As above. Of a log that has nothing newer nothing is read.
 const NEWER: &str = "
 SELECT asked.place, head.revision
-FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS asked (collection, id, known, place)
-JOIN documents USING (collection, id)
+FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (doc, known, place)
 CROSS JOIN LATERAL (
-  SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1
-) AS head
-WHERE head.revision > asked.known
-ORDER BY asked.place";
+  SELECT revision FROM entries WHERE doc = asked.doc AND revision > asked.known ORDER BY revision DESC LIMIT 1
+) AS head";
 
 /// One heartbeat.
 pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Result<Pulse, Fault> {
@@ -68,15 +64,23 @@ pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Resu
 }
 
 /// What is new of a node's open documents. So many at a time that a statement takes no longer than it may.
-pub(super) async fn news(pool: &Pool, open: &Open) -> Result<News, Fault> {
+pub(super) async fn news(pool: &Pool, numbers: &Numbers, open: &Open) -> Result<News, Fault> {
     let mut news = News::default();
     for owned in open.owned.chunks(NEWS_MAX) {
-        news.lost
-            .extend(lost(&mut pool.lease().await?, owned).await?);
+        let asked = Asked::about(pool, numbers, owned, |epoch| epoch.0.cast_signed()).await?;
+        let rows = asked.ask(pool, LOST).await?;
+        let lost = rows.iter().map(|row| asked.docs[place(row)]);
+        // What the tables know nothing of was lost with them.
+        news.lost.extend(lost.chain(asked.unknown).cloned());
     }
     for followed in open.followed.chunks(NEWS_MAX) {
-        news.newer
-            .extend(newer(&mut pool.lease().await?, followed).await?);
+        let asked = Asked::about(pool, numbers, followed, |known| clamp(*known)).await?;
+        let rows = asked.ask(pool, NEWER).await?;
+        let newer = rows.iter().map(|row| {
+            let head = Revision(row.get::<_, i64>(1).cast_unsigned());
+            (asked.docs[place(row)].clone(), head)
+        });
+        news.newer.extend(newer);
     }
     Ok(news)
 }
@@ -84,45 +88,59 @@ pub(super) async fn news(pool: &Pool, open: &Open) -> Result<News, Fault> {
 /// How many documents one statement asks about.
 const NEWS_MAX: usize = 10_000;
 
-/// Which of these documents have been claimed by others.
-async fn lost(connection: &mut Lease, owned: &[(DocId, Epoch)]) -> Result<Vec<DocId>, Fault> {
-    let epochs = owned.iter().map(|(_, epoch)| epoch.0.cast_signed());
-    let rows = ask(connection, LOST, owned, epochs.collect()).await?;
-    let places = rows.iter().map(|row| place(row.get(0)));
-    Ok(places.map(|at| owned[at].0.clone()).collect())
-}
-
-/// Which of `followed` have a newer head, and which.
-async fn newer(
-    connection: &mut Lease,
-    followed: &[(DocId, Revision)],
-) -> Result<Vec<(DocId, Revision)>, Fault> {
-    let known = followed.iter().map(|(_, known)| clamp(*known));
-    let rows = ask(connection, NEWER, followed, known.collect()).await?;
-    let newer = rows.iter().map(|row| {
-        let head = Revision(row.get::<_, i64>(1).cast_unsigned());
-        (followed[place(row.get(0))].0.clone(), head)
-    });
-    Ok(newer.collect())
-}
-
-async fn ask<T>(
-    connection: &mut Lease,
-    sql: &'static str,
-    docs: &[(DocId, T)],
+/// Documents that something is asked of, column by column.
+struct Asked<'a> {
+    docs: Vec<&'a DocId>,
     numbers: Vec<i64>,
-) -> Result<Vec<tokio_postgres::Row>, Fault> {
-    let collections: Vec<_> = docs
-        .iter()
-        .map(|(doc, _)| doc.collection.as_str())
-        .collect();
-    let ids: Vec<_> = docs.iter().map(|(doc, _)| doc.id.as_str()).collect();
-    connection.query(sql, &[&collections, &ids, &numbers]).await
+    /// What is known of each.
+    known: Vec<i64>,
+    /// Those that nobody ever claimed.
+    unknown: Vec<&'a DocId>,
 }
 
-/// The place in a list that the statement counts from one.
-fn place(place: i64) -> usize {
-    usize::try_from(place - 1).unwrap_or(0)
+impl<'a> Asked<'a> {
+    async fn about<T>(
+        pool: &Pool,
+        numbers: &Numbers,
+        docs: &'a [(DocId, T)],
+        known: impl Fn(&T) -> i64,
+    ) -> Result<Self, Fault> {
+        let mut known_numbers: Vec<_> = docs.iter().map(|(doc, _)| numbers.of(doc)).collect();
+        let new = (0..docs.len()).filter(|at| known_numbers[*at].is_none());
+        let new: Vec<usize> = new.collect();
+        if !new.is_empty() {
+            let names: Vec<_> = new.iter().map(|at| &docs[*at].0).collect();
+            let (collections, ids) = numbers::names(&names);
+            let found = pool.query(numbers::FIND, &[&collections, &ids]).await?;
+            numbers.learn(&names, &found);
+            for row in &found {
+                known_numbers[new[place(row)]] = Some(row.get(1));
+            }
+        }
+        let mut asked = Self {
+            docs: Vec::with_capacity(docs.len()),
+            numbers: Vec::with_capacity(docs.len()),
+            known: Vec::with_capacity(docs.len()),
+            unknown: Vec::new(),
+        };
+        for ((doc, about), number) in docs.iter().zip(known_numbers) {
+            let Some(number) = number else {
+                asked.unknown.push(doc);
+                continue;
+            };
+            asked.docs.push(doc);
+            asked.numbers.push(number);
+            asked.known.push(known(about));
+        }
+        Ok(asked)
+    }
+
+    async fn ask(&self, pool: &Pool, sql: &'static str) -> Result<Vec<Row>, Fault> {
+        if self.docs.is_empty() {
+            return Ok(Vec::new());
+        }
+        pool.query(sql, &[&self.numbers, &self.known]).await
+    }
 }
 
 /// A revision as the tables' integers, which end earlier.

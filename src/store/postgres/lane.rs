@@ -224,9 +224,7 @@ impl Runner {
         let docs = picked.iter().map(|waiting| &waiting.part.doc);
         let unknown: Vec<_> = docs.filter(|doc| self.numbers.of(doc).is_none()).collect();
         if !unknown.is_empty() {
-            for (doc, number) in link.numbers(&unknown).await? {
-                self.numbers.remember(&doc, number);
-            }
+            link.learn(&self.numbers, &unknown).await?;
         }
         let numbered = picked.iter().map(|it| self.numbers.of(&it.part.doc));
         let numbered: Vec<Option<i64>> = numbered.collect();

@@ -1,7 +1,6 @@
 //! Documents, as they are and as they were.
 //!
-//! Statements of one load need no common snapshot: the first says how long the log is, and of a log that long nothing
-//! ever changes.
+//! A document is loaded by one statement: where a node takes over thousands, each way to the server and back counts.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +17,12 @@ use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::Halving;
 use crate::store::{Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
 
-/// The log's length; and the newest snapshot before `$4` that is at or before `$3`, or ahead of the log.
-const BEGIN: &str = "
-SELECT documents.number, head.revision, kept.revision, kept.data
+/// The newest snapshot before `$4` that is at or before `$3`, or ahead of the log; and the entries from there to `$3`, each
+/// with the log's length. The snapshot's data is in the first row alone.
+const LOAD: &str = "
+SELECT later.revision, later.epoch, later.author, later.client, later.seq, later.at_ms, later.payload, later.checksum,
+       head.revision, kept.revision,
+       CASE WHEN later.revision IS NULL OR later.revision = kept.revision + 1 THEN kept.data END
 FROM documents
 CROSS JOIN LATERAL (
   SELECT coalesce(
@@ -35,13 +37,20 @@ LEFT JOIN LATERAL (
   ORDER BY snapshots.revision DESC
   LIMIT 1
 ) AS kept ON true
-WHERE documents.collection = $1 AND documents.id = $2";
+LEFT JOIN LATERAL (
+  SELECT *
+  FROM entries
+  WHERE entries.doc = documents.number AND entries.revision > coalesce(kept.revision, 0) AND entries.revision <= $3
+  ORDER BY entries.revision
+) AS later ON true
+WHERE documents.collection = $1 AND documents.id = $2
+ORDER BY later.revision";
 
-const ENTRIES: &str = "
-SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
-FROM entries
-WHERE doc = $1 AND revision BETWEEN $2 AND $3
-ORDER BY revision";
+const HEAD: &str = "
+SELECT documents.number, coalesce(
+  (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)
+FROM documents
+WHERE documents.collection = $1 AND documents.id = $2";
 
 /// The log's length, and one page of it: entries until they have `$5` bytes. How large an entry is, is known without
 /// reading it.
@@ -128,59 +137,76 @@ impl Reader {
             Reach::At(revision) => revision,
             Reach::AtTime(at_ms) => last_at(&mut connection, doc, at_ms).await?,
         };
-        let Some((log, snapshot)) = self.snapshot(&mut connection, doc, until).await? else {
-            return Ok((Loaded::default(), Revision::ZERO));
-        };
-        let until = until.min(log.head);
-        let loaded = Loaded {
-            entries: log.entries(&mut connection, &snapshot, until).await?,
-            snapshot,
-            head: log.head,
-        };
+        let loaded = self.load_at(&mut connection, doc, until).await?;
+        let until = until.min(loaded.head);
         Ok((loaded, until))
     }
 
-    /// The newest good snapshot at or before a revision; down to the empty document. `None`: nobody knows the document.
+    /// The newest good snapshot at or before a revision, down to the empty document, and the entries from there to the
+    /// revision.
     ///
     /// A good one that is ahead of the log proves that the log has lost its end.
-    async fn snapshot(
+    async fn load_at(
         &self,
         connection: &mut Lease,
         doc: &DocId,
         until: Revision,
-    ) -> Result<Option<(Log, Snapshot)>, Fault> {
+    ) -> Result<Loaded, Fault> {
+        let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
         let mut before = i64::MAX;
         loop {
-            let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
-            let rows = connection
-                .query(BEGIN, &[&collection, &id, &clamp(until), &before])
+            let mut rows = connection
+                .query(LOAD, &[&collection, &id, &clamp(until), &before])
                 .await?;
-            let Some(row) = rows.into_iter().next() else {
-                return Ok(None);
+            let Some(first) = rows.first() else {
+                return Ok(Loaded::default());
             };
-            let log = Log {
-                doc: doc.clone(),
-                number: row.get(0),
-                head: Revision(row.get::<_, i64>(1).cast_unsigned()),
-            };
-            let Some(found) = row.get::<_, Option<i64>>(2) else {
-                return Ok(Some((log, Snapshot::default())));
-            };
-            let revision = Revision(found.cast_unsigned());
-            let unpacked = apart(move || unpack(revision, row.get(3))).await?;
-            match unpacked {
-                Ok(_) if revision > log.head => {
-                    return Err(
-                        log.damage(revision.0, "it is missing, and there is a snapshot of it")
-                    );
+            let head = Revision(first.get::<_, i64>(8).cast_unsigned());
+            let kept = first.get::<_, Option<i64>>(9);
+            let snapshot = match kept {
+                None => Ok(Snapshot::default()),
+                Some(kept) => {
+                    let revision = Revision(kept.cast_unsigned());
+                    let Some(data) = first.get::<_, Option<Vec<u8>>>(10) else {
+                        return Err(damage(doc, revision.next().0, "it is missing"));
+                    };
+                    weighed(data.len(), move || unpack(revision, &data)).await?
                 }
-                Ok(snapshot) => return Ok(Some((log, snapshot))),
-                Err(damage) if self.is_news(doc, revision) => {
-                    tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
+            };
+            let revision = match snapshot {
+                Ok(snapshot) if snapshot.revision > head => {
+                    let missing = snapshot.revision.0;
+                    return Err(damage(
+                        doc,
+                        missing,
+                        "it is missing, and there is a snapshot of it",
+                    ));
                 }
-                Err(_) => {}
-            }
-            before = found;
+                Ok(snapshot) => {
+                    if first.get::<_, Option<i64>>(0).is_none() {
+                        rows.clear();
+                    }
+                    let next = snapshot.revision.next();
+                    let entries = read(doc.clone(), next, rows).await?;
+                    let last = entries.last().map_or(snapshot.revision, |it| it.revision);
+                    if last < until.min(head) {
+                        return Err(damage(doc, last.next().0, "it is missing"));
+                    }
+                    return Ok(Loaded {
+                        snapshot,
+                        entries,
+                        head,
+                    });
+                }
+                Err(damage) => {
+                    let revision = Revision(kept.unwrap_or_default().cast_unsigned());
+                    if self.is_news(doc, revision) {
+                        tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
+                    }
+                    revision
+                }
+            };
+            before = clamp(revision);
         }
     }
 
@@ -196,44 +222,6 @@ impl Reader {
             reported.clear();
         }
         reported.insert((doc.clone(), revision))
-    }
-}
-
-/// One document's log in the database.
-struct Log {
-    doc: DocId,
-    number: i64,
-    head: Revision,
-}
-
-impl Log {
-    /// The entries from a snapshot to a revision, without a gap.
-    async fn entries(
-        &self,
-        connection: &mut Lease,
-        snapshot: &Snapshot,
-        until: Revision,
-    ) -> Result<Vec<Arc<Entry>>, Fault> {
-        let first = snapshot.revision.next();
-        if first > until {
-            return Ok(Vec::new());
-        }
-        let values = (self.number, clamp(first), clamp(until));
-        let rows = connection
-            .query(ENTRIES, &[&values.0, &values.1, &values.2])
-            .await?;
-        let entries = read(self.doc.clone(), first, rows).await?;
-        match entries.last() {
-            Some(last) if last.revision == until => Ok(entries),
-            last => {
-                let missing = last.map_or(first, |last| last.revision.next());
-                Err(self.damage(missing.0, "it is missing"))
-            }
-        }
-    }
-
-    fn damage(&self, revision: u64, what: &str) -> Fault {
-        damage(&self.doc, revision, what)
     }
 }
 
@@ -274,8 +262,7 @@ async fn page(connection: &mut Lease, doc: &DocId, revision: Revision) -> Result
 /// The last revision whose entry was sequenced at `at_ms` or before.
 async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revision, Fault> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
-    let begin: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&collection, &id, &0_i64, &0_i64];
-    let rows = connection.query(BEGIN, &begin).await?;
+    let rows = connection.query(HEAD, &[&collection, &id]).await?;
     let Some(row) = rows.first() else {
         return Ok(Revision::ZERO);
     };
@@ -296,7 +283,8 @@ async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revi
 
 /// Reads entries that begin with `first`, without a gap.
 async fn read(doc: DocId, first: Revision, rows: Vec<Row>) -> Result<Vec<Arc<Entry>>, Fault> {
-    apart(move || {
+    let bytes = rows.iter().map(Row::raw_size_bytes).sum();
+    weighed(bytes, move || {
         let mut entries = Vec::with_capacity(rows.len());
         for (row, expected) in rows.iter().zip(first.0..) {
             let entry = entry(row).map_err(|why| damage(&doc, expected, &why))?;
@@ -331,6 +319,20 @@ fn entry(row: &Row) -> Result<Entry, String> {
         return Err("its checksum does not match".to_owned());
     }
     Ok(entry)
+}
+
+/// What is read in place; more goes beside.
+const IN_PLACE_BYTES: usize = 16 << 10;
+
+/// Reads so many bytes: a few are read before another thread would have begun.
+async fn weighed<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    if bytes <= IN_PLACE_BYTES {
+        return Ok(work());
+    }
+    apart(work).await
 }
 
 /// Runs what takes the processor for a while beside those threads that must not wait.
