@@ -537,8 +537,15 @@ impl Document {
         };
         self.answered();
         match (asker, &mut self.role) {
-            (Asker::Forwarder, _) => {
-                self.forward(now, |forwarder, wants| forwarder.paged(since, &page, wants));
+            (Asker::Gap, _) => {
+                self.forward(now, |forwarder, wants| {
+                    forwarder.read_on(since, &page, wants)
+                });
+            }
+            (Asker::Walker, _) => {
+                self.forward(now, |forwarder, wants| {
+                    forwarder.walk_on(since, &page, wants)
+                });
             }
             (Asker::Sequencer(epoch), Role::Owning(sequencer))
                 if sequencer.fence().epoch == epoch =>

@@ -51,8 +51,10 @@ pub enum Ask {
 /// Who asked the store for a page of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// This node's forwarder, for a client or a gap.
-    Forwarder,
+    /// This node's forwarder, for what is missing between what it delivered and what it was told of.
+    Gap,
+    /// This node's forwarder, for a client that is behind.
+    Walker,
     /// The sequencer of this epoch, for a submit that was made long ago.
     Sequencer(Epoch),
 }

@@ -426,27 +426,33 @@ impl Forwarder {
             self.show(out);
         }
         if let Some(walker) = self.walkers.front() {
-            out.push(page(walker.at));
+            out.push(page(Asker::Walker, walker.at));
         }
         if self.healing.take().is_some() {
             self.heal(out);
         }
     }
 
-    /// A page of the log came: for the first walker, or for a gap behind the tail's head.
-    pub(super) fn paged(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+    /// A page of the log came that was asked for behind the tail's head. Never a walker's: that may have been read before
+    /// there was what this node has been told of since.
+    pub(super) fn read_on(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         // What was asked for may have come from elsewhere in the meantime: then it is known, and passed over.
-        if let Some(healing) = self.healing.take_if(|healing| healing.since == since) {
-            let head = entries.last().map_or(since, |entry| entry.revision);
-            if entries.is_empty() && self.told_head == healing.told {
-                // The log ends here, whatever was told: to ask again would be to ask for ever.
-                self.told_head = self.told_head.min(self.head());
-                if !self.joiners.is_empty() {
-                    out.push(Want::Later);
-                }
+        let Some(healing) = self.healing.take_if(|healing| healing.since == since) else {
+            return;
+        };
+        let head = entries.last().map_or(since, |entry| entry.revision);
+        if entries.is_empty() && self.told_head == healing.told {
+            // The log ends here, whatever was told: to ask again would be to ask for ever.
+            self.told_head = self.told_head.min(self.head());
+            if !self.joiners.is_empty() {
+                out.push(Want::Later);
             }
-            self.commits(head, entries, out);
         }
+        self.commits(head, entries, out);
+    }
+
+    /// A page of the log came, for the first walker.
+    pub(super) fn walk_on(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
         let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
             return;
         };
@@ -584,7 +590,7 @@ impl Forwarder {
     /// Asks for the page that the first walker needs.
     fn walk(&self, out: &mut Vec<Want>) {
         if let Some(walker) = self.walkers.front() {
-            out.push(page(walker.at));
+            out.push(page(Asker::Walker, walker.at));
         }
     }
 
@@ -712,7 +718,7 @@ impl Forwarder {
                 since: self.head(),
                 told: self.told_head,
             });
-            out.push(page(self.head()));
+            out.push(page(Asker::Gap, self.head()));
         }
     }
 
@@ -761,9 +767,6 @@ fn deliver(session: SessionId, entries: Vec<Arc<Entry>>) -> Want {
     })
 }
 
-fn page(since: Revision) -> Want {
-    Want::Do(Action::Page {
-        asker: Asker::Forwarder,
-        since,
-    })
+fn page(asker: Asker, since: Revision) -> Want {
+    Want::Do(Action::Page { asker, since })
 }

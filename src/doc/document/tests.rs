@@ -495,7 +495,7 @@ fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
     // Somebody is wrong; but before the store has said so, the owner tells what is true.
     desk.handle(Event::Newer(Revision(3)));
     let read_before = Event::Paged {
-        asker: Asker::Forwarder,
+        asker: Asker::Gap,
         since: Revision(2),
         page: Ok(Vec::new()),
     };
@@ -506,6 +506,24 @@ fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
     desk.handle(read_before);
     desk.answer_all();
     assert_eq!(desk.sent(1), ["shown 2", "op 3", "op 4", "op 5"]);
+}
+
+#[test]
+fn what_a_walker_found_says_nothing_of_a_gap() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    desk.subscribe(1, None);
+    desk.answer_all();
+    desk.append_elsewhere(3, 3);
+    desk.handle(Event::Newer(Revision(3)));
+    // It was read for somebody else, before there was an entry.
+    desk.handle(Event::Paged {
+        asker: Asker::Walker,
+        since: Revision(2),
+        page: Ok(Vec::new()),
+    });
+    desk.answer_all();
+    assert_eq!(desk.sent(1), ["shown 2", "op 3"]);
 }
 
 #[test]
