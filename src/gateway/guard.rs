@@ -1,9 +1,12 @@
-//! Looks at the frame headers of a socket as its bytes pass, and ends it where a client announces more than it may send.
+//! Looks at the frame headers of a socket as its bytes pass, and ends it where a client announces more than it may send, or
+//! what has no meaning.
 //!
 //! The WebSocket codec behind it looks at a frame's length only when the whole frame is there, and gathers until then: on
 //! its own it would hold whatever a client cares to announce.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -22,7 +25,7 @@ pub(super) struct Guard<S> {
     /// Closed where a client announces too much.
     outbox: Arc<Outbox>,
     /// Whether it has.
-    is_over: bool,
+    is_over: Rc<Cell<bool>>,
 }
 
 impl<S> Guard<S> {
@@ -32,8 +35,13 @@ impl<S> Guard<S> {
             bytes,
             watch: Watch::new(message_bytes_max as u64),
             outbox,
-            is_over: false,
+            is_over: Rc::default(),
         }
+    }
+
+    /// Whether it has ended the socket, now and later.
+    pub(super) fn is_over(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.is_over)
     }
 }
 
@@ -50,14 +58,24 @@ where
                 Poll::Ready(Some(Ok(bytes))) => bytes,
                 other => return other,
             };
-            if !this.is_over && this.watch.pass(&bytes) {
-                return Poll::Ready(Some(Ok(bytes)));
+            if this.is_over.get() {
+                continue;
             }
-            if !std::mem::replace(&mut this.is_over, true) {
-                this.outbox.close(1009, "the message is too large");
+            match this.watch.pass(&bytes) {
+                Ok(()) => return Poll::Ready(Some(Ok(bytes))),
+                Err(Breach::TooLarge) => this.outbox.close(1009, "the message is too large"),
+                Err(Breach::Reserved) => this.outbox.close(1002, "a reserved bit or opcode"),
             }
+            this.is_over.set(true);
         }
     }
+}
+
+/// What no client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breach {
+    TooLarge,
+    Reserved,
 }
 
 /// Where in the stream of frames (RFC 6455, section 5.2) the bytes are.
@@ -82,6 +100,8 @@ const HEADER_BYTES_MAX: usize = 14;
 const FRAMES_MAX: u32 = 1_024;
 
 const FINAL: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -98,8 +118,8 @@ impl Watch {
         }
     }
 
-    /// Looks at bytes; `false`: a message is too large.
-    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+    /// Looks at bytes.
+    fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Breach> {
         while let Some((first, rest)) = bytes.split_first() {
             if self.payload_bytes > 0 {
                 let passed = self.payload_bytes.min(bytes.len() as u64);
@@ -107,14 +127,19 @@ impl Watch {
                 bytes = &bytes[passed as usize..];
                 continue;
             }
+            // The codec behind this one passes over them.
+            let is_known = matches!(first & OPCODE, 0..=2 | 8..=10);
+            if self.header_bytes == 0 && (first & RESERVED != 0 || !is_known) {
+                return Err(Breach::Reserved);
+            }
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
             bytes = rest;
-            if self.header_bytes == self.header_size() && !self.begin_frame() {
-                return false;
+            if self.header_bytes == self.header_size() {
+                self.begin_frame()?;
             }
         }
-        true
+        Ok(())
     }
 
     /// How large the header is, as far as it is known.
@@ -131,7 +156,7 @@ impl Watch {
         2 + length + mask
     }
 
-    fn begin_frame(&mut self) -> bool {
+    fn begin_frame(&mut self) -> Result<(), Breach> {
         let [first, second, long @ ..] = self.header;
         let length = match second & LENGTH {
             126 => u64::from(u16::from_be_bytes([long[0], long[1]])),
@@ -148,13 +173,13 @@ impl Watch {
             || self.message_bytes > self.message_bytes_max
             || self.frames > FRAMES_MAX
         {
-            return false;
+            return Err(Breach::TooLarge);
         }
         if first & (FINAL | CONTROL) == FINAL {
             self.message_bytes = 0;
             self.frames = 0;
         }
-        true
+        Ok(())
     }
 }
 
@@ -182,11 +207,15 @@ mod tests {
 
     /// Whether it all passes, whatever pieces it comes in.
     fn passes(bytes: &[u8]) -> bool {
+        watched(bytes).is_ok()
+    }
+
+    fn watched(bytes: &[u8]) -> Result<(), Breach> {
         let outcomes = [1, 2, 3, 7, 1_000, usize::MAX].map(|size| {
             let mut watch = Watch::new(1_000);
             bytes
                 .chunks(size.min(bytes.len().max(1)))
-                .all(|piece| watch.pass(piece))
+                .try_for_each(|piece| watch.pass(piece))
         });
         assert!(
             outcomes.iter().all(|outcome| *outcome == outcomes[0]),
@@ -213,6 +242,16 @@ mod tests {
         announced.extend_from_slice(&(1_u64 << 62).to_be_bytes());
         announced.extend_from_slice(&[0; 4]);
         assert!(!passes(&announced));
+    }
+
+    #[test]
+    fn reserved_bits_and_opcodes_do_not_pass() {
+        for first in [0x91, 0xa1, 0xc1, 0x83, 0x87, 0x8b, 0x8f] {
+            assert_eq!(watched(&frame(first, 3)), Err(Breach::Reserved), "{first}");
+        }
+        for first in [0x81, 0x82, 0x88, 0x89, 0x8a] {
+            assert_eq!(watched(&frame(first, 3)), Ok(()), "{first}");
+        }
     }
 
     #[test]

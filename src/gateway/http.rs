@@ -1,23 +1,21 @@
 //! Routes: the page, the socket, the list of documents, health.
 
-use std::cell::OnceCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Payload, ServerHandle};
+use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::middleware::{Compress, DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
-use actix_web::{App, FromRequest, HttpRequest, HttpResponse, Responder, rt};
+use actix_web::{App, HttpRequest, HttpResponse, Responder, rt};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
 use super::bearer;
-use super::guard::Guard;
 use super::limits::Limits;
 use super::page;
 use super::patience;
@@ -27,11 +25,11 @@ use super::server;
 use super::session::Session;
 use super::settings::GatewaySettings;
 use super::sharing;
-use super::socket::{Incoming, NoBody, Socket};
+use super::upgrade;
 use crate::auth::{Door, Mint, Mode, NONCE_BYTES, Person, network};
 use crate::cluster::Health;
 use crate::id::{DocId, Name};
-use crate::node::{Bell, Node, Outbox};
+use crate::node::{Node, Outbox};
 use crate::protocol::{Refusal, Shown};
 use crate::store::{ListQuery, Listed, Reach, Role, StoreError};
 
@@ -204,7 +202,7 @@ pub fn serve(
                         actix_web::error::InternalError::from_response(error, response).into()
                     }),
             )
-            .route("/ws", web::get().to(upgrade))
+            .route("/ws", web::get().to(open_socket))
             .route("/healthz", web::get().to(healthz))
             .route("/readyz", web::get().to(readyz))
             .service(
@@ -260,7 +258,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
      style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'none'; \
      frame-ancestors 'none'; form-action 'self'";
 
-async fn upgrade(
+async fn open_socket(
     request: HttpRequest,
     payload: web::Payload,
     gateway: Data<Gateway>,
@@ -312,66 +310,17 @@ async fn upgrade(
     let rights = Rights::new(gateway.door.clone(), person, told);
     let hears_of_rights = request.query_string() == "rights";
 
-    let Some(socket) = request.conn_data::<Socket>().cloned() else {
-        return Err(actix_web::error::ErrorInternalServerError(
-            "no connection to take over",
-        ));
-    };
-
-    // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
     let bytes_max = gateway.settings.message_bytes_max;
-    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, Some(bell())));
-    let incoming = Incoming::new(socket.clone(), payload);
-    let watched = Guard::new(incoming, bytes_max, outbox.clone());
-    let payload = web::Payload::from_request(
-        &request,
-        &mut Payload::Stream {
-            payload: Box::pin(watched),
-        },
-    )
-    .await?;
-    let (response, _, stream) =
-        actix_ws::handle_with_protocols(&request, payload, &[bearer::SUBPROTOCOL])?;
-    let stream = stream
-        .max_frame_size(bytes_max)
-        .aggregate_continuations()
-        .max_continuation_size(bytes_max);
-    let session = Session::new(
-        gateway,
-        rights,
-        hears_of_rights,
-        client,
-        outbox.clone(),
-        share,
-    );
-    let (response, kept) = response.into_parts();
-    socket.take_over();
-    rt::spawn(socket.clone().write(outbox));
-    rt::spawn({
-        let socket = socket.clone();
-        async move {
-            session.run(stream, socket).await;
-            // Its end would tell the reading half that the connection is gone.
-            drop(kept);
-            drop((counted, places));
-        }
+    let outbox = gateway.settings.outbox_bytes_max;
+    let outbox = Arc::new(Outbox::new(outbox, Some(upgrade::bell())));
+    let open = upgrade::open(&request, payload, bytes_max, outbox.clone());
+    let (response, stream, socket) = open.await?;
+    let session = Session::new(gateway, rights, hears_of_rights, client, outbox, share);
+    rt::spawn(async move {
+        session.run(stream, socket).await;
+        drop((counted, places));
     });
-    Ok(response.set_body(NoBody::new(socket)).map_into_boxed_body())
-}
-
-/// The bell of this worker's sockets: a worker is one thread.
-fn bell() -> Bell {
-    thread_local! {
-        static BELL: OnceCell<Bell> = const { OnceCell::new() };
-    }
-    BELL.with(|cell| {
-        let ring = || {
-            let (bell, ringing) = Bell::new();
-            rt::spawn(ringing.run());
-            bell
-        };
-        cell.get_or_init(ring).clone()
-    })
+    Ok(response)
 }
 
 async fn index(request: HttpRequest) -> actix_web::Result<HttpResponse> {

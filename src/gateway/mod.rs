@@ -14,6 +14,7 @@ mod settings;
 mod sharing;
 mod socket;
 mod tls;
+mod upgrade;
 
 pub use http::{Gateway, Phase, serve};
 pub use settings::GatewaySettings;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
-use actix_web::rt::time::{Instant, sleep, sleep_until, timeout};
-use actix_ws::{AggregatedMessage, AggregatedMessageStream};
-use futures_util::StreamExt;
+use actix_web::rt::time::{Instant, sleep, sleep_until};
+use actix_ws::AggregatedMessage;
 use tokio::select;
 use tokio::sync::watch;
 
@@ -15,6 +14,7 @@ use super::http::{Gateway, Phase};
 use super::limits::{Kind, Share};
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::socket::Socket;
+use super::upgrade::{self, Messages};
 use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
@@ -127,11 +127,11 @@ impl Session {
     }
 
     /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
-    pub(super) async fn run(mut self, mut stream: AggregatedMessageStream, socket: Socket) {
+    pub(super) async fn run(mut self, mut messages: Messages, socket: Socket) {
         let _released = Released(self.outbox.clone());
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
-        let end = self.listen(&mut stream, &mut phase).await;
+        let end = self.listen(&mut messages, &mut phase).await;
         // Closed before it leaves: whoever still holds it sees by that that the session is over.
         match end {
             End::Close(status, reason) => self.outbox.close(status, reason),
@@ -139,23 +139,13 @@ impl Session {
         }
         Box::pin(self.leave()).await;
         // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
-        let rest = async {
-            while let Some(Ok(message)) = stream.next().await {
-                if matches!(message, AggregatedMessage::Close(_)) {
-                    break;
-                }
-            }
-        };
-        let _ = timeout(self.gateway.settings().close_patience(), rest).await;
+        let patience = self.gateway.settings().close_patience();
+        messages.end(&self.outbox, patience).await;
         socket.cut();
     }
 
     /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.
-    async fn listen(
-        &mut self,
-        stream: &mut AggregatedMessageStream,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> End {
+    async fn listen(&mut self, messages: &mut Messages, phase: &mut watch::Receiver<Phase>) -> End {
         let mut heard = Instant::now();
         let mut pinged = heard;
         // Where the node leaves: when this socket goes.
@@ -188,7 +178,7 @@ impl Session {
                     }
                 }
                 // While the server drains, nothing more is accepted.
-                message = stream.next(), if serving => {
+                message = messages.next(), if serving => {
                     heard = Instant::now();
                     let Some(message) = message else { return End::Gone };
                     // On the heap while it lasts: a silent socket should not keep the room for it.
@@ -242,12 +232,10 @@ impl Session {
             }
             Ok(AggregatedMessage::Pong(_)) => Ok(()),
             Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
-            Err(ProtocolError::Overflow) => Err(End::Close(1009, "the message is too large")),
-            Err(ProtocolError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Err(End::Close(1007, "not what a text frame carries"))
-            }
-            Err(ProtocolError::Io(_)) => Err(End::Gone),
-            Err(_) => Err(End::Close(1002, "not what a WebSocket carries")),
+            Err(error) => Err(match upgrade::fault(&error) {
+                Some((status, reason)) => End::Close(status, reason),
+                None => End::Gone,
+            }),
         }
     }
 

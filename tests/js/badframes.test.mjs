@@ -165,6 +165,19 @@ describe('bad frames', () => {
     await bystander.assertWell();
   });
 
+  test('who has closed finds the connection ended at once, and does not have to end it', async () => {
+    const patient = await Server.start({ env: { COPYDESK__GATEWAY__CLOSE_PATIENCE_MS: '60000' } });
+    for (const [said, code] of [[frame(status(1000), { opcode: close }), 1000], [frame('x', { rsv: 4 }), 1002]]) {
+      const wire = await Wire.open(patient, {});
+      await wire.handshake();
+      wire.write(said);
+      await until(() => wire.isGone, 'the connection ends');
+      assert.equal(wire.closeCode, code);
+      wire.end();
+    }
+    await patient.stop();
+  });
+
   describe('upgrades', () => {
     const head = (lines) => [...lines, '', ''].join('\r\n');
     const GOOD = [

@@ -1,0 +1,131 @@
+//! How an HTTP request becomes a WebSocket.
+
+use std::cell::{Cell, OnceCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::ws::ProtocolError;
+use actix_web::body::BoxBody;
+use actix_web::dev::Payload;
+use actix_web::error::{ErrorInternalServerError, PayloadError};
+use actix_web::rt;
+use actix_web::rt::task::JoinHandle;
+use actix_web::rt::time::timeout;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use futures_util::{Stream, StreamExt};
+
+use super::bearer;
+use super::guard::Guard;
+use super::socket::{Incoming, NoBody, Socket};
+use crate::node::{Bell, Outbox};
+
+/// Shakes hands. From the answer on, what is in the outbox is written to the socket, and the stream is what the client
+/// says in messages of at most so many bytes.
+///
+/// # Errors
+/// When the request is not one for a WebSocket.
+pub(super) async fn open(
+    request: &HttpRequest,
+    payload: web::Payload,
+    message_bytes_max: usize,
+    outbox: Arc<Outbox>,
+) -> actix_web::Result<(HttpResponse, Messages, Socket)> {
+    let socket = request.conn_data::<Socket>().cloned();
+    let socket = socket.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
+    let incoming = Incoming::new(socket.clone(), payload);
+    let watched = Guard::new(incoming, message_bytes_max, outbox.clone());
+    let is_cut_short = watched.is_over();
+    let mut watched = Payload::Stream {
+        payload: Box::pin(watched) as Pin<Box<dyn Stream<Item = Result<web::Bytes, PayloadError>>>>,
+    };
+    let payload = web::Payload::from_request(request, &mut watched).await?;
+    // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
+    let (response, _, stream) =
+        actix_ws::handle_with_protocols(request, payload, &[bearer::SUBPROTOCOL])?;
+    let stream = stream
+        .max_frame_size(message_bytes_max)
+        .aggregate_continuations()
+        .max_continuation_size(message_bytes_max);
+    let (response, answer) = response.into_parts();
+    socket.take_over();
+    let writer = rt::spawn(socket.clone().write(outbox));
+    let messages = Messages {
+        stream,
+        is_over: false,
+        is_cut_short,
+        writer,
+        _answer: answer,
+    };
+    let response = response.set_body(NoBody::new(socket.clone()));
+    Ok((response.map_into_boxed_body(), messages, socket))
+}
+
+/// What a client says, message by message.
+pub(super) struct Messages {
+    stream: AggregatedMessageStream,
+    /// Whether the client has closed, or said what cannot be gone on from.
+    is_over: bool,
+    /// Whether what it says passes no more.
+    is_cut_short: Rc<Cell<bool>>,
+    /// Writes what is in the outbox.
+    writer: JoinHandle<()>,
+    /// What the handshake would have sent by: its end would tell the stream that the connection is gone.
+    _answer: BoxBody,
+}
+
+impl Messages {
+    /// The next one; `None`: the connection is at its end.
+    pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
+        let message = self.stream.next().await;
+        self.is_over |= match &message {
+            Some(Ok(said)) => matches!(said, AggregatedMessage::Close(_)),
+            Some(Err(_)) | None => true,
+        };
+        message
+    }
+
+    /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: when both have said that they close, the server
+    /// is the first to end the connection. All of it takes at most so long.
+    pub(super) async fn end(mut self, outbox: &Outbox, patience: Duration) {
+        let rest = async {
+            while !self.is_over && !self.is_cut_short.get() {
+                self.next().await;
+            }
+            outbox.release();
+            let _ = (&mut self.writer).await;
+            while matches!(self.next().await, Some(Ok(_))) {}
+        };
+        let _ = timeout(patience, rest).await;
+    }
+}
+
+/// What a socket closes with on which something came that is no message; `None`: there is nobody to tell.
+pub(super) fn fault(error: &ProtocolError) -> Option<(u16, &'static str)> {
+    match error {
+        ProtocolError::Overflow => Some((1009, "the message is too large")),
+        ProtocolError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Some((1007, "not what a text frame carries"))
+        }
+        ProtocolError::Io(_) => None,
+        _ => Some((1002, "not what a WebSocket carries")),
+    }
+}
+
+/// The bell of this worker's sockets: a worker is one thread.
+pub(super) fn bell() -> Bell {
+    thread_local! {
+        static BELL: OnceCell<Bell> = const { OnceCell::new() };
+    }
+    BELL.with(|cell| {
+        let ring = || {
+            let (bell, ringing) = Bell::new();
+            rt::spawn(ringing.run());
+            bell
+        };
+        cell.get_or_init(ring).clone()
+    })
+}
