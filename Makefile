@@ -103,6 +103,11 @@ sim: tools ## Run SEEDS=20000 stories of the cluster simulation
 mutants: tools ## Break the rules one by one; the simulation must notice: SEEDS=1000 ONLY="part of a rule" JOBS=2
 	@$(if $(filter-out file,$(origin SEEDS)),SEEDS=$(SEEDS)) $(if $(ONLY),ONLY="$(ONLY)") JOBS=$${JOBS:-2} node tests/sim/mutate.mjs
 
+.PHONY: autobahn
+autobahn: tools ## Run the WebSocket conformance suite (needs Python 2.7: PYTHON2=python2)
+	@cargo build --release --workspace --features echo --example echo
+	ECHO=$(abspath $(TARGET))/release/examples/echo tests/autobahn/run.sh
+
 .PHONY: fuzz
 fuzz: tools ## Fuzz each parser for FUZZ_SECONDS=60 (needs a nightly compiler and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
@@ -120,7 +125,7 @@ fmt: ## Format the Rust code
 .PHONY: clean
 clean: ## Remove what was built and installed here
 	@cargo clean
-	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache
+	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache tests/autobahn/.cache
 
 # Below: what the above stand on.
 

@@ -206,6 +206,14 @@ const together = [
     figures: [opsPerSecond, millis('ack_p99_us')],
   },
   {
+    id: 'three-paced',
+    name: 'the same at 5.5 letters a second each: 11,000',
+    nodes: 3,
+    arguments: ['many', '--docs', '1000', '--clients', '2', '--rate', '4.5'],
+    servers: ['nodes'],
+    figures: [opsPerSecond, millis('ack_p99_us')],
+  },
+  {
     id: 'two-hop',
     name: 'a lone ack at the median: at the owner, by another node; a hop over Redis (XADD to XREAD)',
     nodes: 2,
@@ -230,6 +238,11 @@ const targets = [
   { text: 'a gathered delivery ≤ 1 µs', value: () => of('gathered', 'copydesk'), most: 1, unit: ' µs' },
   { text: 'an idle connection ≤ 13 KiB', value: () => of('idle', 'copydesk') / 1024, most: 13, unit: ' KiB' },
   { text: '1,000 documents ≥ 10 × ShareDB, Postgres', value: ratio('many', 'postgres'), least: 10 },
+  { text: 'two nodes, 50 writers ≥ 100 × ShareDB', value: ratio('two-hot', 'peers'), least: 100 },
+  { text: 'two nodes, 50 writers ≥ 5,000 ops/s', value: () => of('two-hot', 'nodes'), least: 5_000, unit: ' ops/s' },
+  { text: 'two nodes, p99 of a delivery ≤ 60 ms', value: () => of('two-hot', 'nodes', 'delivery_p99_us') / 1000, most: 60, unit: ' ms' },
+  { text: 'three nodes, 1,000 documents, paced ≥ 10,000 ops/s', value: () => of('three-paced', 'nodes'), least: 10_000, unit: ' ops/s' },
+  { text: 'the same, p99 of an ack ≤ 100 ms', value: () => of('three-paced', 'nodes', 'ack_p99_us') / 1000, most: 100, unit: ' ms' },
   {
     text: 'what another node adds to an ack ≤ 3 hops over Redis',
     value: () => (hops('forwarder_ack_p50_us') - hops('owner_ack_p50_us')) / hops('redis_hop_p50_us'),

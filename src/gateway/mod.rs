@@ -1,6 +1,8 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
 mod bearer;
+#[cfg(feature = "echo")]
+mod echo;
 mod guard;
 mod http;
 mod limits;
@@ -16,6 +18,8 @@ mod socket;
 mod tls;
 mod upgrade;
 
+#[cfg(feature = "echo")]
+pub use echo::echo;
 pub use http::{Gateway, Phase, serve};
 pub use settings::GatewaySettings;
 pub use tls::{Certificate, TlsError, TlsSettings};

@@ -35,6 +35,18 @@ impl Frames {
     }
 }
 
+#[cfg(feature = "echo")]
+impl Frames {
+    /// One binary frame, which the protocol has no use for.
+    #[must_use]
+    pub fn one_binary(payload: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES_MAX);
+        header(&mut out, BINARY, payload.len());
+        out.extend_from_slice(payload);
+        out.freeze()
+    }
+}
+
 /// A close frame with its status and a reason of at most 123 bytes.
 #[must_use]
 pub fn close_frame(status: u16, reason: &str) -> Bytes {
@@ -68,6 +80,8 @@ pub fn pong_frame(payload: &[u8]) -> Bytes {
 const HEADER_BYTES_MAX: usize = 10;
 const FINAL: u8 = 0x80;
 const TEXT: u8 = 0x1;
+#[cfg(feature = "echo")]
+const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;

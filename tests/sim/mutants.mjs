@@ -114,10 +114,13 @@ export const MUTANTS = [
         }
         if let Some(walker)`, '        if let Some(walker)', { table: 'while_the_store_is_away_everybody_waits_and_then_is_served' }),
   forwarder('a walk goes on when the store was away', `        if let Some(walker) = self.walkers.front() {
-            out.push(page(walker.at));
+            out.push(page(Asker::Walker, walker.at));
         }
         if self.healing`, '        if self.healing', { table: 'a_walk_survives_a_store_that_was_away' }),
 
+  document("only a gap's own page says that the log ends", '(Asker::Walker, _) => {', `(Asker::Walker, _) => {
+                self.forward(now, |forwarder, wants| forwarder.read_on(since, &page, wants));`,
+    { table: 'what_a_walker_found_says_nothing_of_a_gap', unseen: 'one story in 65,000 shows it' }),
   document('a sequencer that falls does not take a promised snapshot along', 'if sequencer.owes_a_snapshot() {', 'if false {',
     { table: 'a_reader_is_shown_the_document_though_its_owner_falls' }),
   document('an append of unknown fate ends the sequencer', `            Err(_) => {

@@ -1,0 +1,63 @@
+//! Says back what it hears: the server's own way of taking and writing WebSockets, for the conformance suite to talk to.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, HttpRequest, HttpResponse, rt, web};
+use actix_ws::AggregatedMessage;
+use tokio::select;
+
+use super::upgrade::{self, Messages};
+use super::{server, socket::Socket};
+use crate::node::Outbox;
+use crate::protocol::{Frames, pong_frame};
+
+/// The suite's largest message has 16 MiB.
+const MESSAGE_BYTES_MAX: usize = 17 << 20;
+
+const CONNECTIONS_MAX: usize = 1_000;
+
+/// How long the suite may take to close its end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says back whatever comes over the sockets of `listener`, until it is dropped.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn echo(listener: TcpListener) -> io::Result<()> {
+    let app = || App::new().default_service(web::get().to(open));
+    server::serve(app, listener, None, CONNECTIONS_MAX)?.await
+}
+
+async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {
+    let outbox = Arc::new(Outbox::new(2 * MESSAGE_BYTES_MAX, Some(upgrade::bell())));
+    let open = upgrade::open(&request, payload, MESSAGE_BYTES_MAX, outbox.clone());
+    let (response, messages, socket) = open.await?;
+    rt::spawn(answer(messages, socket, outbox));
+    Ok(response)
+}
+
+async fn answer(mut messages: Messages, socket: Socket, outbox: Arc<Outbox>) {
+    let (status, reason) = loop {
+        let message = select! {
+            () = outbox.closed() => break (1000, ""),
+            message = messages.next() => message,
+        };
+        let said = match message {
+            Some(Ok(AggregatedMessage::Text(text))) => Frames::one(text.as_bytes()),
+            Some(Ok(AggregatedMessage::Binary(bytes))) => Frames::one_binary(&bytes),
+            Some(Ok(AggregatedMessage::Ping(payload))) => pong_frame(&payload),
+            Some(Ok(AggregatedMessage::Pong(_))) => continue,
+            Some(Ok(AggregatedMessage::Close(_))) | None => break (1000, ""),
+            Some(Err(error)) => break upgrade::fault(&error).unwrap_or((1000, "")),
+        };
+        if outbox.push(said).is_err() {
+            break (1013, "");
+        }
+    };
+    outbox.close(status, reason);
+    messages.end(&outbox, PATIENCE).await;
+    socket.cut();
+}
