@@ -1,8 +1,8 @@
 //! Plain-text edits in the form of ot.js (`[5,"abc",-2]`: retain, insert, delete), over the crate `operational-transform`.
 //!
-//! It is the form in which the server makes edits of its own or takes them over REST. Such an edit spans the whole text
-//! and puts an insert before a delete at the same place, so it cannot stand for what clients send, but it becomes a
-//! [`TextOp`] at any time. The crate loops on lengths that wrap; nothing reaches it unchecked.
+//! It is for edits that the server makes itself, and the second oracle of the property tests; no request carries it. Such
+//! an edit spans the whole text and puts an insert before a delete at the same place, so it cannot stand for what clients
+//! send, but it becomes a [`TextOp`] at any time. The crate loops on lengths that wrap; nothing reaches it unchecked.
 
 use operational_transform::{Operation, OperationSeq};
 
