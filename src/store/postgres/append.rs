@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::connect::Connector;
 use super::fault::Fault;
-use super::numbers::{self, Numbers};
+use super::numbers;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence};
 use crate::store::packed::row_checksum;
@@ -203,12 +203,12 @@ impl Link {
         self.client.is_closed()
     }
 
-    /// Has the numbers of the documents that were ever claimed remembered.
-    pub(super) async fn learn(&self, numbers: &Numbers, docs: &[&DocId]) -> Result<(), Fault> {
-        let (collections, ids) = numbers::names(docs);
-        let rows = self.query(&self.numbers, &[&collections, &ids]).await?;
-        numbers.learn(docs, &rows);
-        Ok(())
+    /// Asks [`numbers::FIND`].
+    pub(super) async fn find_numbers(
+        &self,
+        (collections, ids): (Vec<&str>, Vec<&str>),
+    ) -> Result<Vec<Row>, Fault> {
+        self.query(&self.numbers, &[&collections, &ids]).await
     }
 
     /// Appends the parts of distinct documents, in one transaction. A fault is everybody's.

@@ -105,17 +105,10 @@ impl<'a> Asked<'a> {
         docs: &'a [(DocId, T)],
         known: impl Fn(&T) -> i64,
     ) -> Result<Self, Fault> {
-        let mut known_numbers: Vec<_> = docs.iter().map(|(doc, _)| numbers.of(doc)).collect();
-        let new = (0..docs.len()).filter(|at| known_numbers[*at].is_none());
-        let new: Vec<usize> = new.collect();
-        if !new.is_empty() {
-            let names: Vec<_> = new.iter().map(|at| &docs[*at].0).collect();
-            let (collections, ids) = numbers::names(&names);
+        let mut lookup = numbers.look_up(docs.iter().map(|(doc, _)| doc));
+        if let Some((collections, ids)) = lookup.question() {
             let found = pool.query(numbers::FIND, &[&collections, &ids]).await?;
-            numbers.learn(&names, &found);
-            for row in &found {
-                known_numbers[new[place(row)]] = Some(row.get(1));
-            }
+            lookup.learn(numbers, &found);
         }
         let mut asked = Self {
             docs: Vec::with_capacity(docs.len()),
@@ -123,7 +116,7 @@ impl<'a> Asked<'a> {
             known: Vec::with_capacity(docs.len()),
             unknown: Vec::new(),
         };
-        for ((doc, about), number) in docs.iter().zip(known_numbers) {
+        for ((doc, about), number) in docs.iter().zip(lookup.numbers()) {
             let Some(number) = number else {
                 asked.unknown.push(doc);
                 continue;

@@ -222,16 +222,14 @@ impl Runner {
 
     async fn append(&self, link: &Link, picked: &[Waiting]) -> Result<Vec<Outcome>, Fault> {
         let docs = picked.iter().map(|waiting| &waiting.part.doc);
-        let unknown: Vec<_> = docs.filter(|doc| self.numbers.of(doc).is_none()).collect();
-        if !unknown.is_empty() {
-            link.learn(&self.numbers, &unknown).await?;
+        let mut lookup = self.numbers.look_up(docs);
+        if let Some(question) = lookup.question() {
+            lookup.learn(&self.numbers, &link.find_numbers(question).await?);
         }
-        let numbered = picked.iter().map(|it| self.numbers.of(&it.part.doc));
-        let numbered: Vec<Option<i64>> = numbered.collect();
-        let parts: Vec<_> = numbered
-            .iter()
+        let parts: Vec<_> = lookup
+            .numbers()
             .zip(picked)
-            .filter_map(|(number, waiting)| Some(((*number)?, &waiting.part)))
+            .filter_map(|(number, waiting)| Some((number?, &waiting.part)))
             .collect();
         let outcomes = link.append(&parts).await?;
         let written = parts.iter().zip(&outcomes);
@@ -239,12 +237,12 @@ impl Runner {
         self.touches.stage(written.map(|((number, _), _)| *number));
         let mut outcomes = outcomes.into_iter();
         // A document that has no number was never claimed.
-        let outcome = |number: &Option<i64>| {
+        let outcome = |number: Option<i64>| {
             number
                 .and_then(|_| outcomes.next())
                 .unwrap_or(Outcome::Done(Err(Refused::Fenced)))
         };
-        Ok(numbered.iter().map(outcome).collect())
+        Ok(lookup.numbers().map(outcome).collect())
     }
 
     fn answer(&mut self, picked: Vec<Waiting>, outcomes: Vec<Outcome>) {
