@@ -155,58 +155,59 @@ impl Reader {
         let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
         let mut before = i64::MAX;
         loop {
-            let mut rows = connection
+            let rows = connection
                 .query(LOAD, &[&collection, &id, &clamp(until), &before])
                 .await?;
             let Some(first) = rows.first() else {
                 return Ok(Loaded::default());
             };
             let head = Revision(first.get::<_, i64>(8).cast_unsigned());
-            let kept = first.get::<_, Option<i64>>(9);
-            let snapshot = match kept {
-                None => Ok(Snapshot::default()),
-                Some(kept) => {
-                    let revision = Revision(kept.cast_unsigned());
-                    let Some(data) = first.get::<_, Option<Vec<u8>>>(10) else {
-                        return Err(damage(doc, revision.next().0, "it is missing"));
-                    };
-                    weighed(data.len(), move || unpack(revision, &data)).await?
-                }
-            };
-            let revision = match snapshot {
-                Ok(snapshot) if snapshot.revision > head => {
-                    let missing = snapshot.revision.0;
-                    return Err(damage(
-                        doc,
-                        missing,
-                        "it is missing, and there is a snapshot of it",
-                    ));
-                }
-                Ok(snapshot) => {
-                    if first.get::<_, Option<i64>>(0).is_none() {
-                        rows.clear();
+            let mut snapshot = Snapshot::default();
+            if let Some(kept) = first.get(9) {
+                match self.kept(doc, kept, first.get(10)).await? {
+                    Some(good) => snapshot = good,
+                    None => {
+                        before = kept;
+                        continue;
                     }
-                    let next = snapshot.revision.next();
-                    let entries = read(doc.clone(), next, rows).await?;
-                    let last = entries.last().map_or(snapshot.revision, |it| it.revision);
-                    if last < until.min(head) {
-                        return Err(damage(doc, last.next().0, "it is missing"));
-                    }
-                    return Ok(Loaded {
-                        snapshot,
-                        entries,
-                        head,
-                    });
                 }
-                Err(damage) => {
-                    let revision = Revision(kept.unwrap_or_default().cast_unsigned());
-                    if self.is_news(doc, revision) {
-                        tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
-                    }
-                    revision
+            }
+            if snapshot.revision > head {
+                let why = "it is missing, and there is a snapshot of it";
+                return Err(damage(doc, snapshot.revision.0, why));
+            }
+            let entries = read(doc.clone(), snapshot.revision.next(), rows).await?;
+            let last = entries.last().map_or(snapshot.revision, |it| it.revision);
+            if last < until.min(head) {
+                return Err(damage(doc, last.next().0, "it is missing"));
+            }
+            return Ok(Loaded {
+                snapshot,
+                entries,
+                head,
+            });
+        }
+    }
+
+    /// A snapshot that was kept, unless it is damaged. Its data stands beside the next entry, and lacks with that.
+    async fn kept(
+        &self,
+        doc: &DocId,
+        revision: i64,
+        data: Option<Vec<u8>>,
+    ) -> Result<Option<Snapshot>, Fault> {
+        let revision = Revision(revision.cast_unsigned());
+        let Some(data) = data else {
+            return Err(damage(doc, revision.next().0, "it is missing"));
+        };
+        match weighed(data.len(), move || unpack(revision, &data)).await? {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(damage) => {
+                if self.is_news(doc, revision) {
+                    tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
                 }
-            };
-            before = clamp(revision);
+                Ok(None)
+            }
         }
     }
 
@@ -237,16 +238,13 @@ async fn page(connection: &mut Lease, doc: &DocId, revision: Revision) -> Result
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let (entries_max, bytes_max) = (PAGE_ENTRIES as i64, PAGE_BYTES as i64);
     let after = clamp(revision);
-    let mut rows = connection
+    let rows = connection
         .query(PAGE, &[&collection, &id, &after, &entries_max, &bytes_max])
         .await?;
     let Some(first) = rows.first() else {
         return Ok(Loaded::default());
     };
     let head = Revision(first.get::<_, i64>(8).cast_unsigned());
-    if first.get::<_, Option<i64>>(0).is_none() {
-        rows.clear();
-    }
     let next = revision.min(head).next();
     let entries = read(doc.clone(), next, rows).await?;
     if entries.is_empty() && revision < head {
@@ -281,8 +279,12 @@ async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revi
     Ok(halving.found())
 }
 
-/// Reads entries that begin with `first`, without a gap.
+/// Reads entries that begin with `first`, without a gap. A row without one says that there are none.
 async fn read(doc: DocId, first: Revision, rows: Vec<Row>) -> Result<Vec<Arc<Entry>>, Fault> {
+    let is_none = |row: &Row| row.get::<_, Option<i64>>(0).is_none();
+    if rows.first().is_some_and(is_none) {
+        return Ok(Vec::new());
+    }
     let bytes = rows.iter().map(Row::raw_size_bytes).sum();
     weighed(bytes, move || {
         let mut entries = Vec::with_capacity(rows.len());
