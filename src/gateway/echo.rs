@@ -9,10 +9,10 @@ use actix_web::{App, HttpRequest, HttpResponse, rt, web};
 use actix_ws::AggregatedMessage;
 use tokio::select;
 
+use super::server;
 use super::upgrade::{self, Messages};
-use super::{server, socket::Socket};
 use crate::node::Outbox;
-use crate::protocol::{Frames, pong_frame};
+use crate::protocol::{Frames, binary_frame, pong_frame};
 
 /// The suite's largest message has 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
@@ -34,12 +34,12 @@ pub async fn echo(listener: TcpListener) -> io::Result<()> {
 async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {
     let outbox = Arc::new(Outbox::new(2 * MESSAGE_BYTES_MAX, Some(upgrade::bell())));
     let open = upgrade::open(&request, payload, MESSAGE_BYTES_MAX, outbox.clone());
-    let (response, messages, socket) = open.await?;
-    rt::spawn(answer(messages, socket, outbox));
+    let (response, messages) = open.await?;
+    rt::spawn(answer(messages, outbox));
     Ok(response)
 }
 
-async fn answer(mut messages: Messages, socket: Socket, outbox: Arc<Outbox>) {
+async fn answer(mut messages: Messages, outbox: Arc<Outbox>) {
     let (status, reason) = loop {
         let message = select! {
             () = outbox.closed() => break (1000, ""),
@@ -47,7 +47,7 @@ async fn answer(mut messages: Messages, socket: Socket, outbox: Arc<Outbox>) {
         };
         let said = match message {
             Some(Ok(AggregatedMessage::Text(text))) => Frames::one(text.as_bytes()),
-            Some(Ok(AggregatedMessage::Binary(bytes))) => Frames::one_binary(&bytes),
+            Some(Ok(AggregatedMessage::Binary(bytes))) => binary_frame(&bytes),
             Some(Ok(AggregatedMessage::Ping(payload))) => pong_frame(&payload),
             Some(Ok(AggregatedMessage::Pong(_))) => continue,
             Some(Ok(AggregatedMessage::Close(_))) | None => break (1000, ""),
@@ -59,5 +59,4 @@ async fn answer(mut messages: Messages, socket: Socket, outbox: Arc<Outbox>) {
     };
     outbox.close(status, reason);
     messages.end(&outbox, PATIENCE).await;
-    socket.cut();
 }

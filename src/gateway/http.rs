@@ -311,13 +311,13 @@ async fn open_socket(
     let hears_of_rights = request.query_string() == "rights";
 
     let bytes_max = gateway.settings.message_bytes_max;
-    let outbox = gateway.settings.outbox_bytes_max;
-    let outbox = Arc::new(Outbox::new(outbox, Some(upgrade::bell())));
+    let bell = Some(upgrade::bell());
+    let outbox = Arc::new(Outbox::new(gateway.settings.outbox_bytes_max, bell));
     let open = upgrade::open(&request, payload, bytes_max, outbox.clone());
-    let (response, stream, socket) = open.await?;
+    let (response, messages) = open.await?;
     let session = Session::new(gateway, rights, hears_of_rights, client, outbox, share);
     rt::spawn(async move {
-        session.run(stream, socket).await;
+        session.run(messages).await;
         drop((counted, places));
     });
     Ok(response)

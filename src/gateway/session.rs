@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use super::http::{Gateway, Phase};
 use super::limits::{Kind, Share};
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
-use super::socket::Socket;
 use super::upgrade::{self, Messages};
 use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
@@ -127,7 +126,7 @@ impl Session {
     }
 
     /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
-    pub(super) async fn run(mut self, mut messages: Messages, socket: Socket) {
+    pub(super) async fn run(mut self, mut messages: Messages) {
         let _released = Released(self.outbox.clone());
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
@@ -138,10 +137,8 @@ impl Session {
             End::Gone => self.outbox.close(1000, ""),
         }
         Box::pin(self.leave()).await;
-        // What is queued, the close frame last, is written while the peer reads; a peer that does not is cut off.
         let patience = self.gateway.settings().close_patience();
         messages.end(&self.outbox, patience).await;
-        socket.cut();
     }
 
     /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.

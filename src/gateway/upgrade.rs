@@ -33,7 +33,7 @@ pub(super) async fn open(
     payload: web::Payload,
     message_bytes_max: usize,
     outbox: Arc<Outbox>,
-) -> actix_web::Result<(HttpResponse, Messages, Socket)> {
+) -> actix_web::Result<(HttpResponse, Messages)> {
     let socket = request.conn_data::<Socket>().cloned();
     let socket = socket.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
     let incoming = Incoming::new(socket.clone(), payload);
@@ -58,10 +58,11 @@ pub(super) async fn open(
         is_over: false,
         is_cut_short,
         writer,
+        socket: socket.clone(),
         _answer: answer,
     };
-    let response = response.set_body(NoBody::new(socket.clone()));
-    Ok((response.map_into_boxed_body(), messages, socket))
+    let response = response.set_body(NoBody::new(socket));
+    Ok((response.map_into_boxed_body(), messages))
 }
 
 /// What a client says, message by message.
@@ -73,6 +74,7 @@ pub(super) struct Messages {
     is_cut_short: Rc<Cell<bool>>,
     /// Writes what is in the outbox.
     writer: JoinHandle<()>,
+    socket: Socket,
     /// What the handshake would have sent by: its end would tell the stream that the connection is gone.
     _answer: BoxBody,
 }
@@ -88,8 +90,9 @@ impl Messages {
         message
     }
 
-    /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: when both have said that they close, the server
-    /// is the first to end the connection. All of it takes at most so long.
+    /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: what is queued, the close frame last, is written
+    /// while the peer reads; when both have said that they close, the server is the first to end the connection. All of it
+    /// takes at most so long: a peer that does not read is cut off.
     pub(super) async fn end(mut self, outbox: &Outbox, patience: Duration) {
         let rest = async {
             while !self.is_over && !self.is_cut_short.get() {
@@ -100,6 +103,7 @@ impl Messages {
             while matches!(self.next().await, Some(Ok(_))) {}
         };
         let _ = timeout(patience, rest).await;
+        self.socket.cut();
     }
 }
 

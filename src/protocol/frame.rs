@@ -29,21 +29,7 @@ impl Frames {
     /// One text frame.
     #[must_use]
     pub fn one(json: &[u8]) -> Bytes {
-        let mut frames = Self(BytesMut::with_capacity(json.len() + HEADER_BYTES_MAX));
-        frames.push(json);
-        frames.finish()
-    }
-}
-
-#[cfg(feature = "echo")]
-impl Frames {
-    /// One binary frame, which the protocol has no use for.
-    #[must_use]
-    pub fn one_binary(payload: &[u8]) -> Bytes {
-        let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES_MAX);
-        header(&mut out, BINARY, payload.len());
-        out.extend_from_slice(payload);
-        out.freeze()
+        frame(TEXT, json)
     }
 }
 
@@ -70,9 +56,19 @@ pub fn ping_frame() -> Bytes {
 /// The answer to a client's ping, with what the ping carried: at most 125 bytes.
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Bytes {
-    let payload = &payload[..payload.len().min(125)];
-    let mut out = BytesMut::with_capacity(payload.len() + 2);
-    header(&mut out, PONG, payload.len());
+    frame(PONG, &payload[..payload.len().min(125)])
+}
+
+/// A binary frame. The protocol has no use for one.
+#[cfg(feature = "echo")]
+#[must_use]
+pub fn binary_frame(payload: &[u8]) -> Bytes {
+    frame(BINARY, payload)
+}
+
+fn frame(opcode: u8, payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES_MAX);
+    header(&mut out, opcode, payload.len());
     out.extend_from_slice(payload);
     out.freeze()
 }

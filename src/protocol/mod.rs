@@ -6,6 +6,8 @@ mod refusal;
 mod reply;
 mod request;
 
+#[cfg(feature = "echo")]
+pub use frame::binary_frame;
 pub use frame::{Frames, close_frame, ping_frame, pong_frame};
 pub use refusal::{Code, Refusal};
 pub use reply::{
