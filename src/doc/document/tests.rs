@@ -74,6 +74,15 @@ impl Desk {
         desk
     }
 
+    /// A log of another node's, and a session that has been shown it.
+    fn following(head: u64) -> Self {
+        let mut desk = Self::of(head);
+        desk.handle(Event::Ring(OTHER));
+        desk.subscribe(1, None);
+        desk.answer_all();
+        desk
+    }
+
     /// Another node claims, and appends these revisions.
     fn append_elsewhere(&self, first: u64, last: u64) {
         let lease = now(self.store.claim(&self.doc, OTHER));
@@ -474,10 +483,7 @@ fn a_snapshot_that_was_read_before_the_question_does_not_answer_it() {
 
 #[test]
 fn who_comes_back_is_not_done_before_it_has_what_was_told() {
-    let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
-    desk.subscribe(1, None);
-    desk.answer_all();
+    let mut desk = Desk::following(2);
     desk.append_elsewhere(3, 4);
     desk.handle(Event::Newer(Revision(4)));
     desk.fetch(2, 2);
@@ -488,10 +494,7 @@ fn who_comes_back_is_not_done_before_it_has_what_was_told() {
 
 #[test]
 fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
-    let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
-    desk.subscribe(1, None);
-    desk.answer_all();
+    let mut desk = Desk::following(2);
     // Somebody is wrong; but before the store has said so, the owner tells what is true.
     desk.handle(Event::Newer(Revision(3)));
     let read_before = Event::Paged {
@@ -510,10 +513,7 @@ fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
 
 #[test]
 fn what_a_walker_found_says_nothing_of_a_gap() {
-    let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
-    desk.subscribe(1, None);
-    desk.answer_all();
+    let mut desk = Desk::following(2);
     desk.append_elsewhere(3, 3);
     desk.handle(Event::Newer(Revision(3)));
     // It was read for somebody else, before there was an entry.
