@@ -52,9 +52,9 @@ impl Round {
         }
     }
 
-    /// Rings all bells.
-    pub(super) fn ring(self) {
-        for (bell, wakers) in self.0 {
+    /// Rings all bells; the round begins anew.
+    pub(super) fn ring(&mut self) {
+        for (bell, wakers) in self.0.drain(..) {
             if let Err(unsent) = bell.0.send(wakers) {
                 // The thread is on its way down; its sockets are woken all the same.
                 unsent.0.into_iter().for_each(Waker::wake);

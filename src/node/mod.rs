@@ -5,6 +5,7 @@ mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod outbox;
+mod pace;
 mod peers;
 mod presence;
 mod reply;

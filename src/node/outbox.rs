@@ -72,31 +72,42 @@ impl Outbox {
     /// # Errors
     /// When it was full; it is closed then.
     pub fn push(&self, frames: Bytes) -> Result<(), Slow> {
-        if let Some(drainer) = self.queue(frames)? {
-            drainer.wake();
-        }
+        let drainer = self.queue(frames)?.drainer.take();
+        drainer.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
-    /// Queues whole frames, as [`push`](Self::push) does, for many outboxes: who drains them is woken when the round is
-    /// rung.
+    /// Queues whole frames, as [`push`](Self::push) does, but leaves who drains them asleep until they fill a write or
+    /// somebody [wakes](Self::wake_in) it. Whether nobody is bound to, yet: an outbox that was not empty is awake, or left
+    /// to somebody who will.
     ///
     /// # Errors
     /// When it was full; it is closed then.
-    pub(super) fn push_in(&self, round: &mut Round, frames: Bytes) -> Result<(), Slow> {
-        match (self.queue(frames)?, &self.bell) {
+    pub(super) fn leave(&self, frames: Bytes) -> Result<bool, Slow> {
+        let mut inner = self.queue(frames)?;
+        let fills = inner.first_is_free || inner.bytes >= WRITE_BYTES;
+        let drainer = inner.drainer.take_if(|_| fills);
+        let is_left = inner.drainer.is_some() && inner.queue.len() == 1;
+        drop(inner);
+        drainer.into_iter().for_each(Waker::wake);
+        Ok(is_left)
+    }
+
+    /// Wakes who drains it, if it sleeps, when the round is rung.
+    pub(super) fn wake_in(&self, round: &mut Round) {
+        let drainer = self.lock().drainer.take();
+        match (drainer, &self.bell) {
             (Some(drainer), Some(bell)) => round.add(bell, drainer),
             (Some(drainer), None) => drainer.wake(),
             (None, _) => {}
         }
-        Ok(())
     }
 
-    /// Queues whole frames; hands out who is to be woken for them.
-    fn queue(&self, frames: Bytes) -> Result<Option<Waker>, Slow> {
+    /// Queues whole frames, for whoever drains them once it is woken.
+    fn queue(&self, frames: Bytes) -> Result<MutexGuard<'_, Inner>, Slow> {
         let mut inner = self.lock();
         if inner.state != State::Open {
-            return Ok(None);
+            return Ok(inner);
         }
         if inner.queue.is_empty() && frames.len() > self.bytes_max {
             inner.first_is_free = true;
@@ -107,7 +118,7 @@ impl Outbox {
             inner.bytes += frames.len();
         }
         inner.queue.push_back(frames);
-        Ok(inner.drainer.take())
+        Ok(inner)
     }
 
     /// Closes behind what is queued, with a WebSocket status and a reason of at most 123 bytes.

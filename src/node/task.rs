@@ -13,9 +13,9 @@ use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
-use super::bell::Round;
 use super::node::{Node, Standing};
 use super::outbox::{Outbox, Slow};
+use super::pace::Pace;
 use super::peers;
 use super::presence::Heard;
 use super::reply::{Bulk, ReplyTo};
@@ -64,21 +64,28 @@ struct Member {
 impl Member {
     /// Sends frames, behind all that is held back.
     fn send(&mut self, frames: Bytes) -> Result<(), Slow> {
-        let mut round = Round::default();
-        let sent = self.send_in(&mut round, frames);
-        round.ring();
-        sent
+        if self.holds_back(&frames) {
+            return Ok(());
+        }
+        self.outbox.push(frames)
     }
 
-    /// As [`send`](Self::send), for many members: their sockets are woken when the round is rung.
-    fn send_in(&mut self, round: &mut Round, frames: Bytes) -> Result<(), Slow> {
-        if let Some(hold) = &self.hold {
-            if hold.hold(&self.outbox, &frames) {
-                return Ok(());
-            }
+    /// As [`send`](Self::send), in the document's pace.
+    fn leave(&mut self, pace: &mut Pace, frames: Bytes) -> Result<(), Slow> {
+        if self.holds_back(&frames) {
+            return Ok(());
+        }
+        pace.leave(&self.outbox, frames)
+    }
+
+    /// Holds frames back behind an answer that is not complete; `false`: there is none.
+    fn holds_back(&mut self, frames: &Bytes) -> bool {
+        let held = self.hold.as_ref();
+        let holds = held.is_some_and(|hold| hold.hold(&self.outbox, frames));
+        if !holds {
             self.hold = None;
         }
-        self.outbox.push_in(round, frames)
+        holds
     }
 
     fn take(&mut self, ticket: Ticket) -> Option<ReplyTo> {
@@ -105,6 +112,7 @@ pub(super) struct Task {
     is_unwanted: bool,
     standing: Arc<Standing>,
     members: HashMap<SessionId, Member>,
+    pace: Pace,
     next_ticket: u64,
     /// What the store is doing for the document. Bounded: the machine has one of each kind under way.
     effects: FuturesUnordered<BoxFuture<'static, Event>>,
@@ -149,6 +157,7 @@ impl Task {
             is_unwanted: false,
             standing,
             members: HashMap::new(),
+            pace: Pace::default(),
             next_ticket: 0,
             effects: FuturesUnordered::new(),
             finishing: false,
@@ -173,7 +182,11 @@ impl Task {
             .idle_since
             .map(|since| since + self.node.settings().idle_close());
         let timeout = self.document.timeout().map(|at| self.node.instant(at));
-        let wake = [idle_at, timeout].into_iter().flatten().min();
+        self.pace.ring(Instant::now());
+        let wake = [idle_at, timeout, self.pace.due()]
+            .into_iter()
+            .flatten()
+            .min();
         // A mailbox that is never empty must not keep the document from what it has put off.
         let overdue = timeout.is_some_and(|at| at <= Instant::now());
         let event = select! {
@@ -424,6 +437,10 @@ impl Task {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
+        // The commit that it waited for is in its outbox.
+        if let Answer::Committed = answer {
+            self.pace.hurry(&member.outbox);
+        }
         if let Some(reply) = member.take(ticket)
             && let Some(frame) = reply.answer(&member.outbox, answer)
         {
@@ -440,16 +457,14 @@ impl Task {
             protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
         }
         let frames = frames.finish();
-        let mut round = Round::default();
         for session in to {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
             };
-            if member.send_in(&mut round, frames.clone()).is_err() {
+            if member.leave(&mut self.pace, frames.clone()).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
-        round.ring();
         if let [session] = to {
             self.answered.push(*session);
         }

@@ -1,0 +1,190 @@
+//! How often a document wakes its readers.
+//!
+//! To write to a socket costs more than all else that is done for a delivery, and a busy document commits a thousand times
+//! a second. So a document that has just woken its readers lets what follows gather in their outboxes for [`REST`]. Whose
+//! own op is acknowledged is woken at once, and so is everybody when the document was quiet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::bell::Round;
+use super::outbox::{Outbox, Slow};
+
+/// How long a document lets its readers be when it has woken them.
+const REST: Duration = Duration::from_millis(2);
+
+/// Who of a document's readers is woken, and when.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// The outboxes that hold something for a socket that sleeps.
+    asleep: Vec<Arc<Outbox>>,
+    /// Whom the next [`ring`](Self::ring) wakes in any case.
+    round: Round,
+    /// When the document has rested since it woke everybody.
+    rested: Option<Instant>,
+}
+
+impl Pace {
+    /// Queues whole frames for a socket that is woken when the document has rested.
+    ///
+    /// # Errors
+    /// When its outbox was full; it is closed then.
+    pub(super) fn leave(&mut self, outbox: &Arc<Outbox>, frames: Bytes) -> Result<(), Slow> {
+        if outbox.leave(frames)? {
+            self.asleep.push(outbox.clone());
+        }
+        Ok(())
+    }
+
+    /// Has a socket woken by the next [`ring`](Self::ring).
+    pub(super) fn hurry(&mut self, outbox: &Outbox) {
+        outbox.wake_in(&mut self.round);
+    }
+
+    /// When to [`ring`](Self::ring) again, if anybody sleeps that the last one left asleep.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rested.filter(|_| !self.asleep.is_empty())
+    }
+
+    /// Wakes who is in a hurry and, when the document has rested, everybody.
+    pub(super) fn ring(&mut self, now: Instant) {
+        if !self.asleep.is_empty() && self.rested.is_none_or(|rested| now >= rested) {
+            self.rested = Some(now + REST);
+            self.wake_all();
+        }
+        self.round.ring();
+    }
+
+    fn wake_all(&mut self) {
+        for outbox in self.asleep.drain(..) {
+            outbox.wake_in(&mut self.round);
+        }
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        // Others may have queued behind what was left here, and count on its being woken.
+        self.wake_all();
+        self.round.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+
+    /// A socket that writes when it is woken, and counts.
+    struct Socket {
+        outbox: Arc<Outbox>,
+        woken: Arc<Woken>,
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Socket {
+        fn new() -> Self {
+            let socket = Self {
+                outbox: Arc::new(Outbox::new(1 << 20, None)),
+                woken: Arc::default(),
+            };
+            assert_eq!(socket.write(), 0, "nothing is there yet");
+            socket
+        }
+
+        /// Writes what is there and falls asleep; how many bytes that were.
+        fn write(&self) -> usize {
+            let waker = Waker::from(self.woken.clone());
+            let mut cx = Context::from_waker(&waker);
+            let mut bytes = 0;
+            while let Poll::Ready(Some(frames)) = self.outbox.poll_take(&mut cx) {
+                bytes += frames.len();
+            }
+            bytes
+        }
+
+        /// How often it was woken until now.
+        fn woken(&self) -> usize {
+            self.woken.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn frames(bytes: usize) -> Bytes {
+        Bytes::from(vec![0; bytes])
+    }
+
+    #[test]
+    fn readers_of_a_busy_document_sleep_while_it_rests_and_authors_do_not() {
+        let (reader, author) = (Socket::new(), Socket::new());
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        let commit = |pace: &mut Pace, at| {
+            for socket in [&reader, &author] {
+                pace.leave(&socket.outbox, frames(10)).unwrap();
+            }
+            pace.hurry(&author.outbox);
+            pace.ring(at);
+            (reader.woken(), author.woken())
+        };
+        assert_eq!(commit(&mut pace, start), (1, 1), "it was quiet");
+        assert_eq!((reader.write(), author.write()), (10, 10));
+        assert_eq!(pace.due(), None, "nobody sleeps over anything");
+        for writes in 2..5 {
+            assert_eq!(commit(&mut pace, start + REST / 2), (1, writes));
+            assert_eq!(author.write(), 10);
+        }
+        assert_eq!(pace.due(), Some(start + REST));
+        pace.ring(start + REST);
+        assert_eq!(reader.woken(), 2);
+        assert_eq!(reader.write(), 30, "all that gathered, at once");
+        assert_eq!(author.write(), 0);
+        assert_eq!(pace.due(), None);
+    }
+
+    #[test]
+    fn what_fills_a_write_does_not_wait() {
+        let reader = Socket::new();
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        pace.leave(&reader.outbox, frames(10)).unwrap();
+        pace.ring(start);
+        reader.write();
+        pace.leave(&reader.outbox, frames(100 << 10)).unwrap();
+        assert_eq!(reader.woken(), 2);
+    }
+
+    #[test]
+    fn a_document_that_ends_leaves_nobody_asleep() {
+        let reader = Socket::new();
+        let (mut one, mut other) = (Pace::default(), Pace::default());
+        let start = Instant::now();
+        for pace in [&mut one, &mut other] {
+            pace.leave(&reader.outbox, frames(10)).unwrap();
+            pace.ring(start);
+            reader.write();
+        }
+        one.leave(&reader.outbox, frames(10)).unwrap();
+        other.leave(&reader.outbox, frames(10)).unwrap();
+        assert_eq!(
+            (one.due(), other.due()),
+            (Some(start + REST), None),
+            "one wakes for both"
+        );
+        one.ring(start);
+        drop(one);
+        assert_eq!(reader.woken(), 3);
+        assert_eq!(reader.write(), 20);
+    }
+}
