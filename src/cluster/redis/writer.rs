@@ -1,4 +1,5 @@
-//! The one task that writes: what gathered while the last round was under way is the next round.
+//! The one task that writes: what gathered while the last round was under way, and a little longer under load, is the next
+//! round.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use fred::error::Error;
 use fred::interfaces::{KeysInterface, StreamsInterface};
 use fred::types::Value;
 use futures_util::FutureExt;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tracing::debug;
 
 use super::budget::Budget;
@@ -25,6 +26,13 @@ const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 /// About how much of one target goes in one round, so that a round ends soon and one flood holds up nobody else.
 const SHARE_BYTES: usize = 4 << 20;
+
+/// The writer rests for a millisecond for so many messages of its last round: it does not where few are sent, and what is
+/// sent alone never waits. A round costs more than many messages in it, and its reader as much again.
+const MESSAGES_A_MS: usize = 5;
+
+/// The longest rest, in milliseconds. A message crosses to the owner and a commit comes back: both may wait as long.
+const REST_MAX_MS: usize = 2;
 
 /// How old what was queued may be when the way is free again after a failure. Whoever waits asks again after as long:
 /// then both would arrive.
@@ -110,6 +118,10 @@ impl Writer {
                 return Err(());
             }
             pause.reset();
+            let rest_ms = (messages / MESSAGES_A_MS).min(REST_MAX_MS);
+            if rest_ms > 0 {
+                sleep(Duration::from_millis(rest_ms as u64)).await;
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! A lane: one connection that appends, and what waits for it.
 //!
 //! While a statement is under way, parts gather; when it answers, all that gathered becomes the next one. A document's
-//! parts always take the same lane, one statement after the other.
+//! parts always take the same lane, one statement after the other. Under load a lane rests between two statements, so that
+//! more gathers: a statement costs Postgres as much as many parts.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::append::{Link, Outcome, Part};
 use super::connect::Connector;
@@ -27,6 +28,13 @@ const DOCUMENTS_MAX: usize = 200;
 
 /// A statement takes no more parts once it weighs this many bytes.
 const WEIGHT_MAX: usize = 2 << 20;
+
+/// A lane rests for a millisecond for so many documents of its last statement: it does not where few write, and whoever
+/// writes alone never waits.
+const DOCUMENTS_A_MS: usize = 2;
+
+/// The longest rest, in milliseconds.
+const REST_MAX_MS: usize = 5;
 
 /// How long an append is tried while somebody claims its document. Most claims are over after a few milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(1);
@@ -126,7 +134,11 @@ struct Runner {
 impl Runner {
     async fn run(mut self) {
         while let Some(picked) = self.next().await {
+            let rest_ms = (picked.len() / DOCUMENTS_A_MS).min(REST_MAX_MS);
             self.commit(picked).await;
+            if rest_ms > 0 {
+                sleep(Duration::from_millis(rest_ms as u64)).await;
+            }
         }
     }
 
