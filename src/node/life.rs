@@ -14,7 +14,8 @@ use super::rumours::REFRESH_EVERY;
 use super::wire::Message;
 use crate::cluster::{Delivery, Inbox};
 use crate::doc::Event;
-use crate::id::NodeId;
+use crate::id::{DocId, NodeId};
+use crate::log::Revision;
 use crate::store::StoreError;
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
@@ -137,9 +138,10 @@ impl Node {
     async fn asks_for_news(self: Arc<Self>) {
         let mut ticks = self.ticks();
         let mut outcomes = Outcomes::of("news");
+        let mut late = HashMap::new();
         loop {
             ticks.tick().await;
-            outcomes.note(self.ask_for_news()).await;
+            outcomes.note(self.ask_for_news(&mut late)).await;
         }
     }
 
@@ -160,9 +162,17 @@ impl Node {
         Ok(())
     }
 
-    /// Asks for what this node has not been told, and passes it on.
-    async fn ask_for_news(&self) -> Result<(), StoreError> {
+    /// Asks for what this node has not been told. A document is told of the head that it lacks when it lacks it at the next
+    /// asking too: most often the commits are on their way, and nobody needs to read them from the store. `late` is what
+    /// the last asking found.
+    async fn ask_for_news(&self, late: &mut HashMap<DocId, Revision>) -> Result<(), StoreError> {
         let open = self.open_documents();
+        let found = std::mem::take(late);
+        for (doc, has) in &open.followed {
+            if let Some(head) = found.get(doc).filter(|head| has < *head) {
+                self.told(doc, Event::Newer(*head));
+            }
+        }
         let news = self.store().news(&open).await?;
         let epochs: HashMap<_, _> = open.owned.into_iter().collect();
         for doc in &news.lost {
@@ -170,9 +180,7 @@ impl Node {
                 self.told(doc, Event::Deposed(*epoch));
             }
         }
-        for (doc, head) in news.newer {
-            self.told(&doc, Event::Newer(head));
-        }
+        *late = news.newer.into_iter().collect();
         Ok(())
     }
 }

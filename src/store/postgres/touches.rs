@@ -13,7 +13,7 @@ use super::pool::Pool;
 
 /// How long the list may lag behind the log: all that was edited meanwhile is written to it at once, off the way of the
 /// appends.
-const LAG: Duration = Duration::from_secs(1);
+const LAG: Duration = Duration::from_secs(2);
 
 /// How many documents one statement brings up to date.
 const TOUCHES_MAX: usize = 1_000;
