@@ -64,6 +64,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	else
 		suite rust cargo test --workspace --no-fail-fast
 	fi
+	suite dependencies tests/dependencies.sh
 	suite server cargo build --bin copydesk
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
