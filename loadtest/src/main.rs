@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::options::Common;
 use crate::report::Report;
-use crate::scenario::{fanout, hot, idle, many, open, replay};
+use crate::scenario::{fanout, hot, idle, knock, many, open, replay};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,6 +56,7 @@ enum Scenario {
     Idle(idle::Options),
     Open(open::Options),
     Replay(replay::Options),
+    Knock(knock::Options),
 }
 
 fn main() -> ExitCode {
@@ -87,6 +88,7 @@ fn load(arguments: &Arguments) -> Result<Report> {
             Scenario::Idle(options) => idle::run(common, options).await,
             Scenario::Open(options) => open::run(common, options).await,
             Scenario::Replay(options) => replay::run(common, options).await,
+            Scenario::Knock(options) => knock::run(common, options).await,
         }
     }))?;
     if let Some(file) = &common.json {

@@ -14,6 +14,10 @@ pub(crate) struct Common {
     /// Where the server takes WebSockets; several addresses, with commas between them, are taken in turn.
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
     pub(crate) url: String,
+    /// The token by which the clients are let in, where the server wants one: of a user who may make documents in the
+    /// collection.
+    #[arg(long, env = "COPYDESK_TOKEN", hide_env_values = true, global = true)]
+    pub(crate) token: Option<String>,
     /// How long to measure.
     #[arg(long, default_value_t = 10.0, value_parser = positive, global = true)]
     pub(crate) seconds: f64,

@@ -75,7 +75,7 @@ pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     fastrand::seed(seed);
     allow_files(clients as u64)?;
-    let target = Target::resolve(&options.url).await?;
+    let target = Target::resolve(options).await?;
     let before = options.server_pid.map(Cost::of).transpose()?;
     let mut clerk = Clerk::new(&target).await?;
     let mut run = Run {

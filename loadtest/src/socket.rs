@@ -16,6 +16,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::options::Common;
+
 /// Where the server listens, or each node of a cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -28,16 +30,36 @@ struct Door {
     address: SocketAddr,
     host: String,
     path: String,
+    /// A header that says who asks; empty: nobody in particular.
+    credentials: String,
 }
 
 impl Target {
     /// Resolves one `ws://` address, or several with commas between them: connections take them in turn.
-    pub(crate) async fn resolve(urls: &str) -> Result<Self> {
+    pub(crate) async fn resolve(options: &Common) -> Result<Self> {
         let mut doors = Vec::new();
-        for url in urls.split(',') {
-            doors.push(Door::resolve(url).await?);
+        for url in options.url.split(',') {
+            doors.push(Door::resolve(url, options.token.as_deref()).await?);
         }
         Ok(Self { doors })
+    }
+
+    /// Asks for the `index`th connection, says nothing of who asks, and hangs up; how the answer begins.
+    pub(crate) async fn knock(&self, index: u64, from: Ipv4Addr) -> Result<String> {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let door = Door {
+            credentials: String::new(),
+            ..self.door(index).clone()
+        };
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let mut stream = socket.connect(door.address).await?;
+        // Ports that wait for what may still come would soon be all that there are.
+        stream.set_zero_linger()?;
+        stream.write_all(request(&door, &key()).as_bytes()).await?;
+        let mut answer = [0; STATUS_BYTES];
+        stream.read_exact(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// Where the `index`th connection goes.
@@ -47,7 +69,7 @@ impl Target {
 }
 
 impl Door {
-    async fn resolve(url: &str) -> Result<Self> {
+    async fn resolve(url: &str, token: Option<&str>) -> Result<Self> {
         let url = Url::parse(url).with_context(|| format!("read the address {url}"))?;
         ensure!(
             url.scheme() == "ws",
@@ -69,6 +91,9 @@ impl Door {
             address,
             host: format!("{name}:{port}"),
             path,
+            credentials: token.map_or_else(String::new, |token| {
+                format!("Authorization: Bearer {token}\r\n")
+            }),
         })
     }
 
@@ -327,16 +352,29 @@ fn close_reason(payload: &[u8]) -> String {
     }
 }
 
+/// As much of an answer as says its status: `HTTP/1.1 101`.
+const STATUS_BYTES: usize = 12;
+
+/// A fresh key for a handshake.
+fn key() -> String {
+    base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_ne_bytes())
+}
+
+/// What asks for a WebSocket.
+fn request(door: &Door, key: &str) -> String {
+    format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+        door.path,
+        door.credentials,
+        host = door.host,
+    )
+}
+
 /// Asks for the WebSocket; returns what came behind the answer.
 async fn upgrade(stream: &mut TcpStream, door: &Door) -> Result<Vec<u8>> {
-    let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_ne_bytes());
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        door.path,
-        host = door.host,
-    );
-    stream.write_all(request.as_bytes()).await?;
+    let key = key();
+    stream.write_all(request(door, &key).as_bytes()).await?;
     let mut answer = Vec::new();
     loop {
         ensure!(

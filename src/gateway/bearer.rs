@@ -177,13 +177,15 @@ pub(super) async fn watch_pace(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let may_ask = request.app_data::<Data<Gateway>>().is_none_or(|gateway| {
-        let address = network(address(request.request(), gateway));
-        !request.path().starts_with("/api/")
-            || gateway.door().mode() == Mode::Open
-            || gateway.limits().may_ask(address)
+    let gateway = request.app_data::<Data<Gateway>>().filter(|gateway| {
+        request.path().starts_with("/api/") && gateway.door().mode() != Mode::Open
     });
-    if !may_ask {
+    if let Some(gateway) = gateway.cloned()
+        && !gateway
+            .limits()
+            .may_ask(network(address(request.request(), &gateway)))
+    {
+        gateway.limits().hold_back().await;
         return Ok(request.into_response(too_fast()));
     }
     next.call(request)

@@ -276,6 +276,7 @@ async fn open_socket(
     }
     let address = bearer::address(&request, &gateway);
     if gateway.door.mode() != Mode::Open && !gateway.limits.may_knock(network(address)) {
+        gateway.limits.hold_back().await;
         return Ok(failure(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many",

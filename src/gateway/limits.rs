@@ -7,6 +7,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
 use super::settings::GatewaySettings;
 use crate::auth::Person;
 
@@ -24,6 +27,8 @@ pub(super) struct Limits {
     user_requests: Shared<String>,
     user_sockets: Held,
     tenant_sockets: Held,
+    /// How many more refusals may be held back.
+    held_back: Semaphore,
 }
 
 /// What one socket's messages count towards.
@@ -52,6 +57,12 @@ struct Tenant {
 /// As many wait for the same bucket as one who is patient would see pass in this time; the others are refused.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How long a refusal is held back.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// How many are held back at once, of all addresses.
+const HELD_BACK_MAX: usize = 2_000;
+
 /// What nobody waits for others with, in messages a second. A person types twenty keys.
 const ASSURED_PER_SECOND: u32 = 50;
 
@@ -71,6 +82,15 @@ impl Limits {
             user_requests: Shared::new(settings.user_requests_per_second),
             user_sockets: Held::new(settings.user_sockets_max),
             tenant_sockets: Held::new(settings.tenant_sockets_max),
+            held_back: Semaphore::new(HELD_BACK_MAX),
+        }
+    }
+
+    /// Lets somebody wait whose address has asked too often, before the refusal: whoever waits for answers asks less often
+    /// for that. Not when many wait already; each keeps its connection's buffers.
+    pub(super) async fn hold_back(&self) {
+        if let Ok(_place) = self.held_back.try_acquire() {
+            sleep(HOLD).await;
         }
     }
 
@@ -307,7 +327,23 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn refusals_wait_but_not_more_than_there_is_room_for() {
+        let limits = Limits::new(&GatewaySettings::default());
+        let mut waiting: Vec<_> = (0..HELD_BACK_MAX)
+            .map(|_| Box::pin(limits.hold_back()))
+            .collect();
+        for held in &mut waiting {
+            assert!(held.as_mut().now_or_never().is_none());
+        }
+        assert!(limits.hold_back().now_or_never().is_some(), "no room");
+        waiting.pop();
+        assert!(limits.hold_back().now_or_never().is_none(), "room again");
+    }
 
     #[test]
     fn a_bucket_lets_a_burst_pass_then_slows_then_refuses() {

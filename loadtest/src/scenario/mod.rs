@@ -3,6 +3,7 @@
 pub(crate) mod fanout;
 pub(crate) mod hot;
 pub(crate) mod idle;
+pub(crate) mod knock;
 pub(crate) mod many;
 pub(crate) mod open;
 pub(crate) mod replay;

@@ -44,7 +44,7 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     allow_files(3)?;
     let seed = common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut rng = Rng::with_seed(seed);
-    let target = Target::resolve(&common.url).await?;
+    let target = Target::resolve(common).await?;
     let doc = common.doc("open", 0)?;
     let content = writing::content(options.kind, options.chars, &mut rng);
     let mut clerk = Clerk::new(&target).await?;

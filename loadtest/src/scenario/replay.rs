@@ -53,7 +53,7 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         .transactions
         .truncate(options.first.unwrap_or(usize::MAX));
     allow_files(trace.agents as u64)?;
-    let target = Target::resolve(&common.url).await?;
+    let target = Target::resolve(common).await?;
     let doc = common.doc("replay", 0)?;
     let mut clerk = Clerk::new(&target).await?;
     let start = serde_json::to_string(&trace.start)?;
