@@ -1,7 +1,7 @@
 //! How often a document wakes its readers.
 //!
 //! To write to a socket costs more than all else that is done for a delivery, and a busy document commits a thousand times
-//! a second. So a document that has just woken its readers lets what follows gather in their outboxes for [`REST`]. Whose
+//! a second. So a document that has just woken its readers lets what follows gather in their outboxes for a moment. Whose
 //! own op is acknowledged is woken at once, and so is everybody when the document was quiet.
 
 use std::sync::Arc;
@@ -14,6 +14,10 @@ use super::outbox::{Outbox, Slow};
 
 /// How long a document lets its readers be when it has woken them.
 const REST: Duration = Duration::from_millis(2);
+
+/// The same when they were more than [`CROWD`]: to write to them all takes longer than [`REST`].
+const CROWD_REST: Duration = Duration::from_millis(10);
+const CROWD: usize = 256;
 
 /// Who of a document's readers is woken, and when.
 #[derive(Debug, Default)]
@@ -51,7 +55,8 @@ impl Pace {
     /// Wakes who is in a hurry and, when the document has rested, everybody.
     pub(super) fn ring(&mut self, now: Instant) {
         if !self.asleep.is_empty() && self.rested.is_none_or(|rested| now >= rested) {
-            self.rested = Some(now + REST);
+            let is_crowd = self.asleep.len() > CROWD;
+            self.rested = Some(now + if is_crowd { CROWD_REST } else { REST });
             self.wake_all();
         }
         self.round.ring();
@@ -151,6 +156,23 @@ mod tests {
         assert_eq!(reader.write(), 30, "all that gathered, at once");
         assert_eq!(author.write(), 0);
         assert_eq!(pace.due(), None);
+    }
+
+    #[test]
+    fn a_crowd_is_let_be_for_longer() {
+        let crowd: Vec<_> = (0..=CROWD).map(|_| Socket::new()).collect();
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        for at in [start, start + REST] {
+            for reader in &crowd {
+                pace.leave(&reader.outbox, frames(10)).unwrap();
+            }
+            pace.ring(at);
+            for reader in &crowd {
+                assert_eq!(reader.woken(), 1);
+                reader.write();
+            }
+        }
     }
 
     #[test]
