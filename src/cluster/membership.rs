@@ -39,6 +39,8 @@ pub struct Membership {
     answered: Duration,
     /// Until when nobody is removed on the store's word.
     lenient_until: Duration,
+    /// Since when somebody lives and takes no part.
+    partial_since: Option<Duration>,
     /// When the others are to be asked next whether the store answers them.
     ask_again: Duration,
     /// Until when it is believed that the store answers another.
@@ -77,6 +79,9 @@ const PING_AFTER: Duration = Duration::from_millis(150);
 /// How long it may be silent before it is passed over.
 const SUSPECT_AFTER: Duration = Duration::from_millis(400);
 
+/// How long a node must have been silent, while this node heard itself, for that to be its own fault once nothing passes.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// How often one that is passed over is asked.
 const PING_SUSPECT_EVERY: Duration = Duration::from_secs(1);
 
@@ -100,6 +105,7 @@ impl Membership {
             heard_myself: Duration::ZERO,
             answered: Duration::ZERO,
             lenient_until: Duration::ZERO,
+            partial_since: None,
             ask_again: Duration::ZERO,
             others_stand_until: Duration::ZERO,
             stranded: false,
@@ -156,9 +162,26 @@ impl Membership {
         self.settle_strand(now)
     }
 
-    /// Messages do not pass. If they did not for all, the store names whoever is first to be heard again.
-    pub fn unheard(&mut self, now: Duration) {
+    /// Messages do not pass; says whether the ring is another. If they did not for all, the store names whoever is first to
+    /// be heard again. And who seemed silent just before may have answered: were it passed over for as long as nothing
+    /// passes, it and this node would take each other's documents over again and again.
+    pub fn unheard(&mut self, now: Duration) -> bool {
         self.lenient_until = now + self.dead_after;
+        let doubtful = self.heard_myself.saturating_sub(DOUBT);
+        self.owing
+            .retain(|_, owing| owing.pinged.is_some_and(|at| at < doubtful));
+        self.settle()
+    }
+
+    /// Whether somebody lives and takes no part. Who begins to has not been heard of late, perhaps as nobody will be in a
+    /// moment: then all keep the ring that they know, and it must be the same. Whom it is about is passed over soon enough.
+    pub fn some_take_no_part(&mut self, are_some: bool, now: Duration) {
+        let since = *self.partial_since.get_or_insert(now);
+        if !are_some {
+            self.partial_since = None;
+        } else if now < since + self.dead_after {
+            self.lenient_until = self.lenient_until.max(since + self.dead_after);
+        }
     }
 
     /// The store names the members; says whether the ring is another. Where it names none, all are cut off from each other
@@ -315,6 +338,46 @@ mod tests {
             }
         }
         changed
+    }
+
+    #[test]
+    fn who_fell_silent_with_all_messages_is_not_passed_over() {
+        let mut membership = three();
+        membership.asked(OTHER, ms(1_000));
+        pass(&mut membership, 1_000, 1_150, true);
+        // Its own ping came back, the answer of the other did not; nothing passes since.
+        assert_eq!(pass(&mut membership, 1_200, 1_400, false), Some(1_400));
+        assert_eq!(membership.ring().nodes(), [ME, THIRD]);
+        assert!(membership.unheard(ms(2_000)));
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
+        membership.asked(OTHER, ms(2_000));
+        assert_eq!(pass(&mut membership, 2_000, 9_000, false), None);
+    }
+
+    #[test]
+    fn who_begins_to_take_no_part_is_a_member_for_a_while() {
+        let mut membership = three();
+        beats(&mut membership, &[ME, OTHER, THIRD], 500, 4_500);
+        for at in (5_000..=9_000).step_by(500) {
+            membership.some_take_no_part(true, ms(at));
+            beat(&mut membership, &[ME, OTHER], at);
+            let is_member = membership.ring().nodes().contains(&THIRD);
+            assert_eq!(is_member, at < 8_000, "{at}");
+        }
+        membership.some_take_no_part(false, ms(9_500));
+        beat(&mut membership, &[ME, OTHER, THIRD], 9_500);
+        membership.some_take_no_part(true, ms(10_000));
+        beat(&mut membership, &[ME, OTHER], 10_000);
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
+    }
+
+    #[test]
+    fn who_was_silent_long_before_is_passed_over_still() {
+        let mut membership = three();
+        membership.asked(OTHER, ms(1_000));
+        pass(&mut membership, 1_000, 4_000, true);
+        assert!(!membership.unheard(ms(5_000)));
+        assert_eq!(membership.ring().nodes(), [ME, THIRD]);
     }
 
     #[test]

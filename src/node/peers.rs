@@ -167,6 +167,7 @@ impl Peers {
         let is_heard = self.health().is_good();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         let back = membership.answered(now);
+        membership.some_take_no_part(nodes.len() <= others, now);
         if (is_heard && membership.named(nodes, now)) || back {
             tracing::info!(nodes = ?membership.ring().nodes(), "the ring is another");
             self.publish(&membership);
@@ -196,8 +197,9 @@ impl Peers {
     pub(super) fn look(&self) {
         let is_heard = self.health().is_good();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
-        if !is_heard {
-            membership.unheard(now);
+        if !is_heard && membership.unheard(now) {
+            tracing::info!(nodes = ?membership.ring().nodes(), "nothing passes: who seemed silent is in the ring again");
+            self.publish(&membership);
         }
         let was_stranded = membership.is_stranded();
         let due = membership.due(now);
