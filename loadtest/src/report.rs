@@ -21,8 +21,10 @@ pub(crate) struct Report {
     /// Figures in the order in which they are shown.
     #[serde(serialize_with = "as_map")]
     pub(crate) figures: Vec<Figure>,
-    /// What was compared, in a sentence.
+    /// What was compared, in a sentence; of a scenario that compares nothing, what came instead.
     pub(crate) checked: String,
+    /// Whether the scenario compares anything.
+    pub(crate) is_checked: bool,
     /// What is wrong; the first few.
     pub(crate) faults: Vec<String>,
     /// How much is wrong.
@@ -62,6 +64,7 @@ impl Report {
             seconds: seconds.as_secs_f64(),
             figures: Vec::new(),
             checked: String::new(),
+            is_checked: true,
             faults: Vec::new(),
             fault_count: 0,
         }
@@ -196,10 +199,10 @@ impl Report {
                 figure.unit.show(figure.value)
             );
         }
-        let verdict = if self.fault_count == 0 {
-            "converged"
-        } else {
-            "FAULTY"
+        let verdict = match (self.fault_count, self.is_checked) {
+            (0, true) => "converged",
+            (0, false) => "not checked",
+            _ => "FAULTY",
         };
         let _ = writeln!(out, "  {verdict}: {}", self.checked);
         for fault in &self.faults {
