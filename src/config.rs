@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -56,6 +57,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// What people call this node; empty: the machine's name.
     pub node: String,
+    /// How many threads run the documents; 0: half as many as there are processors. The sockets have threads of their own.
+    pub threads: usize,
     /// The folder of the database, where it is this node's own.
     pub data: PathBuf,
     /// The largest that the database may grow, in MiB; 0: as large as the disk.
@@ -69,10 +72,23 @@ impl Default for ServerSettings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             node: String::new(),
+            threads: 0,
             data: PathBuf::from("data"),
             data_mib_max: 0,
             stop_patience_ms: 10_000,
         }
+    }
+}
+
+impl ServerSettings {
+    /// How many threads run the documents.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        if self.threads > 0 {
+            return self.threads;
+        }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        (processors / 2).max(1)
     }
 }
 
@@ -320,6 +336,7 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             0,
             1 << 40,
         ),
+        ("server.threads", config.server.threads as u64, 0, 1_024),
         ("gateway.hand_over_ms", gateway.hand_over_ms, 0, 600_000),
         (
             "gateway.close_patience_ms",

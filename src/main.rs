@@ -133,12 +133,13 @@ fn command(command: Command) -> Result<()> {
                 bail!(message);
             }
             telemetry::begin(&config.log)?;
-            runtime()?.block_on(run(config))
+            let threads = config.server.threads();
+            runtime(threads)?.block_on(run(config))
         }
         Command::Where(Where { doc, file, store }) => {
             let mut config = file.load()?;
             store.choose(&mut config);
-            runtime()?.block_on(locate(&doc, &config))
+            runtime(1)?.block_on(locate(&doc, &config))
         }
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load()?;
@@ -149,9 +150,11 @@ fn command(command: Command) -> Result<()> {
     }
 }
 
-fn runtime() -> Result<Runtime> {
+/// What runs the documents and the ways to the store and the other nodes, on so many threads.
+fn runtime(threads: usize) -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().build().context("start the runtime")
+    builder.worker_threads(threads).enable_all();
+    builder.build().context("start the runtime")
 }
 
 impl StoreChoice {

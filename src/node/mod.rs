@@ -1,5 +1,6 @@
 //! The shell that drives the machines: documents by name, a task for each, the store's answers, the sockets' outboxes.
 
+mod alarm;
 mod bell;
 mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, select_all, unfold};
 use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
 
+use super::alarm::Alarm;
 use super::node::{Node, Standing};
 use super::outbox::{Outbox, Slow};
 use super::pace::Pace;
@@ -20,7 +23,6 @@ use super::peers;
 use super::presence::Heard;
 use super::reply::{Bulk, ReplyTo};
 use super::wire::Message;
-use crate::cluster::Ring;
 use crate::doc::{Action, Answer, Ask, Document, Event, Link, Ticket};
 use crate::id::{DocId, NodeId, SessionId};
 use crate::log::{Entry, Fence, Snapshot, Tail};
@@ -105,14 +107,14 @@ pub(super) struct Task {
     document: Document,
     node: Arc<Node>,
     mailbox: mpsc::Receiver<Post>,
-    ring: watch::Receiver<Ring>,
-    /// Told when the node has too many documents.
-    crowd: watch::Receiver<()>,
+    /// What all documents are told. Looked at only when there is some: whoever waits on a watch anew each time pays for that.
+    news: SelectAll<BoxStream<'static, News>>,
     /// Whether it is to close as soon as nobody needs it.
     is_unwanted: bool,
     standing: Arc<Standing>,
     members: HashMap<SessionId, Member>,
     pace: Pace,
+    alarm: Alarm,
     next_ticket: u64,
     /// What the store is doing for the document. Bounded: the machine has one of each kind under way.
     effects: FuturesUnordered<BoxFuture<'static, Event>>,
@@ -121,6 +123,15 @@ pub(super) struct Task {
     /// The sessions that were answered since they were last looked at.
     answered: Vec<SessionId>,
     scratch: Vec<u8>,
+}
+
+/// What all documents of the node are told.
+#[derive(Debug)]
+enum News {
+    /// Who should own the document, as the ring has it now.
+    Owner(NodeId),
+    /// The node has too many documents.
+    Crowded,
 }
 
 /// Why a task ended.
@@ -143,8 +154,12 @@ impl Task {
         standing: Arc<Standing>,
     ) -> Self {
         let ring = node.peers().watch_ring();
-        let crowd = node.watch_crowd();
         let owner = peers::owner(&ring.borrow(), &doc, node.id());
+        let of_ring = {
+            let (doc, me) = (doc.clone(), node.id());
+            changes(ring, move |ring| News::Owner(peers::owner(ring, &doc, me)))
+        };
+        let of_crowd = changes(node.watch_crowd(), |()| News::Crowded);
         let document = Document::new(node.id(), owner, node.settings().document.clone());
         Self {
             doc,
@@ -152,12 +167,12 @@ impl Task {
             document,
             node,
             mailbox,
-            ring,
-            crowd,
+            news: select_all([of_ring, of_crowd]),
             is_unwanted: false,
             standing,
             members: HashMap::new(),
             pace: Pace::default(),
+            alarm: Alarm::default(),
             next_ticket: 0,
             effects: FuturesUnordered::new(),
             finishing: false,
@@ -176,7 +191,7 @@ impl Task {
         }
     }
 
-    /// Waits for one thing and sees to it. Each branch is cancel-safe: a channel, a set of futures and a timer.
+    /// Waits for one thing and sees to it. Each branch is cancel-safe: a channel, sets of futures and a timer.
     async fn turn(&mut self) -> Option<End> {
         let idle_at = self
             .idle_since
@@ -187,6 +202,9 @@ impl Task {
             .into_iter()
             .flatten()
             .min();
+        if let Some(wake) = wake {
+            self.alarm.set(wake);
+        }
         // A mailbox that is never empty must not keep the document from what it has put off.
         let overdue = timeout.is_some_and(|at| at <= Instant::now());
         let event = select! {
@@ -217,15 +235,20 @@ impl Task {
                     Event::Timeout
                 }
             },
-            Ok(()) = self.ring.changed() => {
-                let ring = self.ring.borrow_and_update();
-                Event::Ring(peers::owner(&ring, &self.doc, self.node.id()))
+            Some(news) = self.news.next() => match news {
+                News::Owner(owner) => Event::Ring(owner),
+                News::Crowded => {
+                    self.is_unwanted = true;
+                    return self.end();
+                }
+            },
+            () = self.alarm.ring() => {
+                // What it was set for may be over.
+                if wake.is_none_or(|wake| wake > Instant::now()) {
+                    return None;
+                }
+                Event::Timeout
             }
-            Ok(()) = self.crowd.changed() => {
-                self.is_unwanted = true;
-                return self.end();
-            }
-            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
         };
         if self.handle(event).is_err() {
             return Some(End::Panicked);
@@ -292,7 +315,10 @@ impl Task {
     fn handle(&mut self, event: Event) -> Result<(), ()> {
         let now = self.node.now();
         let document = &mut self.document;
-        if catch_unwind(AssertUnwindSafe(|| document.handle(event, now))).is_err() {
+        let is_long = may_take_long(&event);
+        let handle = || catch_unwind(AssertUnwindSafe(|| document.handle(event, now)));
+        let handled = if is_long { aside(handle) } else { handle() };
+        if handled.is_err() {
             tracing::error!(doc = %self.doc, "the document's machine panicked: it is closed and opened anew");
             self.refuse_culprit();
             return Err(());
@@ -471,6 +497,21 @@ impl Task {
     }
 }
 
+/// What each change of `watched` says.
+fn changes<T, N, S>(watched: watch::Receiver<T>, says: S) -> BoxStream<'static, N>
+where
+    T: Send + Sync + 'static,
+    N: Send + 'static,
+    S: Fn(&T) -> N + Send + 'static,
+{
+    let next = |(mut watched, says): (watch::Receiver<T>, S)| async move {
+        watched.changed().await.ok()?;
+        let news = says(&watched.borrow_and_update());
+        Some((news, (watched, says)))
+    };
+    unfold((watched, says), next).boxed()
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         // Whatever the reason, whoever is still here comes back with its revision, and the document is opened anew.
@@ -503,6 +544,31 @@ fn weight(snapshot: &Snapshot) -> usize {
 
 /// What is done in place; more goes to a thread of its own, so that others need not wait.
 const IN_PLACE_BYTES: usize = 32 << 10;
+
+/// Whether an event may keep the thread for long: a large op may have many others to be brought past.
+fn may_take_long(event: &Event) -> bool {
+    let submit = match event {
+        Event::Asked {
+            ask: Ask::Submit(submit),
+            ..
+        }
+        | Event::Linked {
+            link: Link::Submit(submit),
+            ..
+        } => submit,
+        Event::Paged { .. } => return true,
+        _ => return false,
+    };
+    submit.proposal.size() > IN_PLACE_BYTES
+}
+
+/// Works while another thread goes on with what this one had to do besides.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
+    }
+}
 
 async fn off_path<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= IN_PLACE_BYTES {
