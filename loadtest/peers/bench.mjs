@@ -209,7 +209,7 @@ const together = [
     id: 'three-paced',
     name: 'the same at 5.1 letters a second each',
     nodes: 3,
-    arguments: ['many', '--docs', '1000', '--clients', '2', '--rate', '5.1'],
+    arguments: ['many', '--docs', '1000', '--clients', '2', '--rate', '5.1', '--warmup', '3'],
     servers: ['nodes'],
     figures: [opsPerSecond, millis('ack_p99_us')],
   },
