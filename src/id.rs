@@ -24,7 +24,19 @@ impl Name {
     /// # Errors
     /// When it is empty, too long, holds a control character or is reserved.
     pub fn parse(text: &str) -> Result<Self, BadName> {
-        let sound = (1..=NAME_BYTES_MAX).contains(&text.len())
+        Self::within(NAME_BYTES_MAX, text)
+    }
+
+    /// Parses a presence channel's name: that of a document's cursors is its collection's and its own, with a dot between.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but it may have 511 bytes.
+    pub fn parse_channel(text: &str) -> Result<Self, BadName> {
+        Self::within(2 * NAME_BYTES_MAX + 1, text)
+    }
+
+    fn within(bytes_max: usize, text: &str) -> Result<Self, BadName> {
+        let sound = (1..=bytes_max).contains(&text.len())
             && !text.chars().any(char::is_control)
             && !RESERVED.contains(&text);
         sound.then(|| Self(text.into())).ok_or(BadName)
@@ -214,5 +226,9 @@ mod tests {
             );
         }
         assert_eq!(Name::parse(&"x".repeat(NAME_BYTES_MAX + 1)), Err(BadName));
+        assert!(Name::parse_channel(&"x".repeat(511)).is_ok());
+        for name in [&*"x".repeat(512), "", "a\nb", "__proto__"] {
+            assert_eq!(Name::parse_channel(name), Err(BadName));
+        }
     }
 }

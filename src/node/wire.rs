@@ -269,7 +269,7 @@ impl<'a> Wire<'a> {
                 Message::Presence(Rumour::Value(NodeId(node), client, presence))
             }
             Self::Asked(node, channel) => {
-                Message::Presence(Rumour::Asked(NodeId(node), read_name(channel)?))
+                Message::Presence(Rumour::Asked(NodeId(node), read_channel(channel)?))
             }
         })
     }
@@ -340,7 +340,7 @@ impl<'a> WireRoster<'a> {
             .map(|(client, id, version)| Ok((read_client(client)?, read_name(id)?, version)))
             .collect::<Result<_, BadMessage>>()?;
         Ok(Roster {
-            channel: read_name(self.channel)?,
+            channel: read_channel(self.channel)?,
             values,
         })
     }
@@ -356,7 +356,7 @@ impl WirePresence<'_> {
             })
         });
         let presence = Presence {
-            channel: read_name(self.channel)?,
+            channel: read_channel(self.channel)?,
             id: read_name(self.id)?,
             version: self.version,
             value: self.value.into(),
@@ -376,6 +376,10 @@ fn read_doc((collection, id): WireDoc<'_>) -> Result<DocId, BadMessage> {
 
 fn read_name(name: &str) -> Result<Name, BadMessage> {
     Name::parse(name).map_err(|_| part("name", name))
+}
+
+fn read_channel(name: &str) -> Result<Name, BadMessage> {
+    Name::parse_channel(name).map_err(|_| part("channel", name))
 }
 
 fn read_client(client: &str) -> Result<ClientId, BadMessage> {

@@ -111,6 +111,15 @@ impl ClientMessage {
             | Self::PresenceRequest { channel } => Some(channel),
         }
     }
+
+    /// The document that it would change.
+    #[must_use]
+    pub fn changes(&self) -> Option<&DocId> {
+        match self {
+            Self::Submit { doc, .. } => Some(doc),
+            _ => None,
+        }
+    }
 }
 
 /// The documents of a bulk request, all of one collection.
@@ -340,12 +349,14 @@ impl<'a> Raw<'a> {
     }
 
     fn name(self, message: &str) -> Result<Option<Name>, Refusal> {
-        let Some(text) = self.string(message)? else {
-            return Ok(None);
-        };
-        Name::parse(&text)
-            .map(Some)
-            .map_err(|_| badly_formed(message))
+        let name = self.string(message)?.map(|text| Name::parse(&text));
+        name.transpose().map_err(|_| badly_formed(message))
+    }
+
+    fn channel(self) -> Result<Option<Name>, Refusal> {
+        let message = "Invalid presence channel";
+        let name = self.string(message)?.map(|text| Name::parse_channel(&text));
+        name.transpose().map_err(|_| badly_formed(message))
     }
 
     /// A number that is whole, not negative, and exact in JavaScript.
@@ -380,7 +391,7 @@ impl Fields<'_> {
             .ok_or_else(unknown)?;
         // Whatever is asked, a name that is there must be one.
         self.c.name("Invalid collection")?;
-        self.ch.name("Invalid presence channel")?;
+        self.ch.channel()?;
         match action.as_str() {
             "hs" => self.handshake(),
             "pp" => Ok(ClientMessage::Ping),
@@ -492,7 +503,7 @@ impl Fields<'_> {
 
     fn channel(&self) -> Result<Name, Refusal> {
         self.ch
-            .name("Invalid presence channel")?
+            .channel()?
             .ok_or_else(|| badly_formed("Invalid presence channel"))
     }
 

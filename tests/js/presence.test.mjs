@@ -150,6 +150,21 @@ describe('a position in a document', () => {
     await shows(presences[1], 'a', { index: 4, length: 2 });
   });
 
+  test('is shown whatever the document is called', async () => {
+    const [collection, id] = ['c'.repeat(255), 'd'.repeat(255)];
+    const sides = [];
+    for (const client of [await stage.client(), await stage.client()]) {
+      const doc = client.connection.get(collection, id);
+      await called((done) => doc.subscribe(done), 'subscribe');
+      if (!doc.type) await called((done) => doc.create([{ insert: 'abc' }], RICH.uri, done), 'create');
+      const presence = client.connection.getDocPresence(collection, id);
+      await subscribe(presence);
+      sides.push(presence);
+    }
+    await publish(sides[0].create('a'), { index: 2, length: 0 });
+    await shows(sides[1], 'a', { index: 2, length: 0 });
+  });
+
   test('ends with its connection', async () => {
     const { clients, presences } = await cursors([{ insert: 'abc\n' }]);
     await publish(presences[0].create('a'), { index: 1, length: 0 });
