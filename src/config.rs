@@ -306,6 +306,12 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             1_000_000_000,
         ),
         (
+            "gateway.document_ops_per_second",
+            gateway.document_ops_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
             "gateway.ping_interval_ms",
             gateway.ping_interval_ms,
             100,
@@ -352,6 +358,18 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             100_000_000,
         ),
         ("node.mailbox_max", node.mailbox_max as u64, 1, 1_000_000),
+        (
+            "node.submits_bytes_max",
+            node.submits_bytes_max as u64,
+            1 << 10,
+            u32::MAX.into(),
+        ),
+        (
+            "gateway.submits_bytes_max",
+            gateway.submits_bytes_max as u64,
+            1 << 10,
+            u32::MAX.into(),
+        ),
         ("node.claims_max", node.claims_max as u64, 1, 100_000),
         ("node.heartbeat_ms", node.heartbeat_ms, 50, 60_000),
         (

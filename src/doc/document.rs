@@ -36,7 +36,8 @@ pub struct DocumentSettings {
     pub late_submits_max: usize,
     /// How many submits may wait to become durable.
     pub staged_entries_max: usize,
-    /// How many bytes of them may wait. The one that goes beyond it still may.
+    /// How many bytes of them may wait, how many of those with old bases, and how many of those that wait for a claim. The
+    /// one that goes beyond it still may.
     pub staged_bytes_max: usize,
     /// How many submits one session may have waiting.
     pub session_submits_max: usize,
@@ -368,7 +369,10 @@ impl Document {
             .waiting
             .iter()
             .any(|waiting| waiting.from == from && waiting.submit.id == submit.id);
-        if !known && self.waiting.len() < WAITING_MAX {
+        let bytes = |waiting: &Waiting| waiting.submit.proposal.size();
+        let has_room = self.waiting.len() < WAITING_MAX
+            && self.waiting.iter().map(bytes).sum::<usize>() < self.settings.staged_bytes_max;
+        if !known && has_room {
             self.waiting.push(Waiting {
                 from,
                 submit,

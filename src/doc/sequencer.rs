@@ -73,6 +73,9 @@ const REFUSED_MAX: usize = 1_000;
 /// far, the store is not asked.
 const COPY_WITHIN: u64 = 1_000;
 
+/// How many bytes an op may take in memory when it has been brought to the head. The largest message makes one of some 3 MB.
+const CHANGE_BYTES_MAX: usize = 8 << 20;
+
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -226,7 +229,10 @@ impl Sequencer {
             }
             return;
         }
-        if self.late.len() < self.settings.late_submits_max {
+        let bytes: usize = self.late.iter().map(|late| late.bytes).sum();
+        if self.late.len() < self.settings.late_submits_max
+            && bytes < self.settings.staged_bytes_max
+        {
             self.late.push_back(rebase);
             if self.late.len() == 1 {
                 self.page(out);
@@ -448,6 +454,7 @@ impl Sequencer {
                 Rebase {
                     from,
                     id: submit.id,
+                    bytes: 0,
                     base,
                     at,
                     on_current: false,
@@ -497,6 +504,10 @@ impl Sequencer {
         let Wanted::Change(change) = rebase.wanted else {
             return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
         };
+        // Each entry that it is brought past may have cut it into more pieces.
+        if change.size() > CHANGE_BYTES_MAX && matches!(change, Change::Edit(_)) {
+            return self.refuse(rebase.from, rebase.id, Refusal::op_too_large(), out);
+        }
         let full = self.staged.len() >= self.settings.staged_entries_max
             || self.staged_bytes >= self.settings.staged_bytes_max;
         if full {
@@ -635,6 +646,8 @@ fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>
 struct Rebase {
     from: NodeId,
     id: SubmitId,
+    /// How many bytes it took when it came, about.
+    bytes: usize,
     base: Revision,
     /// The revision that it has been brought to.
     at: Revision,
@@ -670,10 +683,15 @@ impl Rebase {
                 Err(error) => return Err((id, error.into())),
             },
         };
+        let bytes = match &wanted {
+            Wanted::Change(change) => change.size(),
+            Wanted::Unread => 0,
+        };
         let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
         Ok(Self {
             from,
             id,
+            bytes,
             base: base.unwrap_or(head.revision),
             at: base.unwrap_or(past),
             on_current: base.is_none(),

@@ -1,6 +1,7 @@
-//! What many sockets share the right to: each user, each tenant and each address has a pace of its own, and so many
-//! sockets.
+//! What many sockets share the right to: each user, each document, each tenant and each address has a pace of its own, and
+//! so many sockets.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use tokio::time::sleep;
 
 use super::settings::GatewaySettings;
 use crate::auth::Person;
+use crate::id::DocId;
 
 /// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(super) struct Limits {
     tenants: Shared<String>,
     /// None where a tenant may send as many ops as it likes.
     ops: Option<Shared<String>>,
+    documents: Shared<DocId>,
     handshakes: Shared<IpAddr>,
     requests: Shared<IpAddr>,
     user_requests: Shared<String>,
@@ -40,6 +43,8 @@ pub(super) struct Share {
     own: Option<String>,
     /// The tenants that it has spoken to: its own, or, of a guest, those of the links' documents.
     tenants: BTreeMap<String, Tenant>,
+    /// The documents that it has changed.
+    documents: BTreeMap<DocId, Arc<Bucket>>,
 }
 
 #[derive(Debug)]
@@ -66,8 +71,8 @@ const HELD_BACK_MAX: usize = 2_000;
 /// What nobody waits for others with, in messages a second. A person types twenty keys.
 const ASSURED_PER_SECOND: u32 = 50;
 
-/// How many tenants one guest's socket is counted towards at once.
-const TENANTS_MAX: usize = 20;
+/// How many tenants, and how many documents, one socket is counted towards at once.
+const KEPT_MAX: usize = 20;
 
 impl Limits {
     pub(super) fn new(settings: &GatewaySettings) -> Self {
@@ -77,6 +82,7 @@ impl Limits {
             assured: Shared::new(ASSURED_PER_SECOND),
             tenants: Shared::new(settings.tenant_messages_per_second),
             ops: (ops > 0).then(|| Shared::new(ops)),
+            documents: Shared::new(settings.document_ops_per_second),
             handshakes: Shared::new(settings.address_handshakes_per_second),
             requests: Shared::new(settings.address_requests_per_second),
             user_requests: Shared::new(settings.user_requests_per_second),
@@ -107,6 +113,7 @@ impl Limits {
             }),
             own: person.tenant().map(str::to_owned),
             tenants: BTreeMap::new(),
+            documents: BTreeMap::new(),
         }
     }
 
@@ -167,16 +174,15 @@ fn may_pass<K: Eq + Hash>(shared: &Shared<K>, key: K) -> bool {
     bucket.take(Instant::now(), Duration::ZERO).is_some()
 }
 
-/// What a message is, as far as paces go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Op,
-    Other,
-}
-
 impl Share {
-    /// Counts a message about something of `tenant`'s: how long it is to wait; none: too many wait already.
-    pub(super) fn take(&mut self, limits: &Limits, kind: Kind, tenant: &str) -> Option<Duration> {
+    /// Counts a message about something of `tenant`'s that would change `doc`, if it is an op: how long it is to wait; none:
+    /// too many wait already.
+    pub(super) fn take(
+        &mut self,
+        limits: &Limits,
+        tenant: &str,
+        doc: Option<&DocId>,
+    ) -> Option<Duration> {
         let Some(user) = &self.user else {
             return Some(Duration::ZERO);
         };
@@ -184,23 +190,37 @@ impl Share {
         let mut longest = user.messages.take(now, WAIT_MAX)?;
         let is_assured = user.assured.take(now, Duration::ZERO).is_some();
         let tenant = self.own.as_deref().unwrap_or(tenant);
-        if !self.tenants.contains_key(tenant) {
-            if self.tenants.len() >= TENANTS_MAX {
-                self.tenants.clear();
-            }
-            self.tenants
-                .insert(tenant.to_owned(), limits.tenant(tenant));
-        }
-        let tenant = &self.tenants[tenant];
-        let ops = tenant.ops.as_ref().filter(|_| kind == Kind::Op);
+        let tenant = kept(&mut self.tenants, tenant, |tenant| limits.tenant(tenant));
+        let ops = tenant.ops.as_ref().filter(|_| doc.is_some());
         if let Some(ops) = ops {
             longest = longest.max(ops.take(now, WAIT_MAX)?);
         }
-        if !is_assured {
-            longest = longest.max(tenant.messages.take(now, WAIT_MAX)?);
+        if is_assured {
+            return Some(longest);
+        }
+        longest = longest.max(tenant.messages.take(now, WAIT_MAX)?);
+        if let Some(doc) = doc {
+            let bucket = |doc: &DocId| limits.documents.bucket(doc.clone());
+            let document = kept(&mut self.documents, doc, bucket);
+            longest = longest.max(document.take(now, WAIT_MAX)?);
         }
         Some(longest)
     }
+}
+
+/// What a socket keeps of something that it has spoken to, looked up the first time. Few speak to many.
+fn kept<'a, K, Q, V>(kept: &'a mut BTreeMap<K, V>, key: &Q, look_up: impl FnOnce(&Q) -> V) -> &'a V
+where
+    K: Borrow<Q> + Ord,
+    Q: ToOwned<Owned = K> + Ord + ?Sized,
+{
+    if !kept.contains_key(key) {
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(key.to_owned(), look_up(key));
+    }
+    &kept[key]
 }
 
 /// How many each of many has of something.
@@ -376,9 +396,31 @@ mod tests {
         Person::of_tenant(name, "home")
     }
 
+    fn plan() -> DocId {
+        DocId::parse("home:notes", "plan").unwrap()
+    }
+
+    #[test]
+    fn a_document_has_a_pace_and_who_only_types_does_not_wait_for_it() {
+        let limits = Limits::new(&GatewaySettings {
+            document_ops_per_second: 100,
+            ..GatewaySettings::default()
+        });
+        let share = |name| limits.share(&user(name), HERE);
+        let (mut eve, mut bob, mut ann) = (share("eve"), share("bob"), share("ann"));
+        let other = DocId::parse("home:notes", "other").unwrap();
+        let waits = |share: &mut Share, doc: &DocId| share.take(&limits, "home", Some(doc));
+        while waits(&mut eve, &plan()).is_some() {}
+        assert_eq!(waits(&mut ann, &plan()), Some(Duration::ZERO));
+        let assured = &bob.user.as_ref().unwrap().assured;
+        while assured.take(Instant::now(), Duration::ZERO).is_some() {}
+        assert_eq!(waits(&mut bob, &plan()), None, "too many wait already");
+        assert_eq!(waits(&mut bob, &other), Some(Duration::ZERO));
+    }
+
     /// Takes as many as there are at once.
     fn exhaust(limits: &Limits, share: &mut Share) {
-        while share.take(limits, Kind::Other, "home").is_some() {}
+        while share.take(limits, "home", None).is_some() {}
     }
 
     #[test]
@@ -391,7 +433,7 @@ mod tests {
         exhaust(&limits, &mut greedy);
         let mut typist = limits.share(&user("ann"), HERE);
         for _ in 0..ASSURED_PER_SECOND {
-            let wait = typist.take(&limits, Kind::Op, "home");
+            let wait = typist.take(&limits, "home", Some(&plan()));
             assert_eq!(wait, Some(Duration::ZERO));
         }
     }
@@ -408,14 +450,14 @@ mod tests {
         exhaust(&limits, &mut one);
         // Another cookie is no other guest.
         let mut two = limits.share(&guest("two"), HERE);
-        assert_eq!(two.take(&limits, Kind::Other, "home"), None);
+        assert_eq!(two.take(&limits, "home", None), None);
         let there = IpAddr::from([192, 0, 2, 1]);
         let mut far = limits.share(&guest("one"), there);
-        for kind in [Kind::Op, Kind::Op, Kind::Other] {
-            assert_eq!(far.take(&limits, kind, "acme"), Some(Duration::ZERO));
+        for doc in [Some(&plan()), Some(&plan()), None] {
+            assert_eq!(far.take(&limits, "acme", doc), Some(Duration::ZERO));
         }
         let mut ann = limits.share(&Person::of_tenant("ann", "acme"), HERE);
-        let wait = ann.take(&limits, Kind::Op, "acme");
+        let wait = ann.take(&limits, "acme", Some(&plan()));
         assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
     }
 

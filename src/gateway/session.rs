@@ -11,14 +11,14 @@ use tokio::select;
 use tokio::sync::watch;
 
 use super::http::{Gateway, Phase};
-use super::limits::{Kind, Share};
+use super::limits::Share;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
 use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
-use crate::node::{Bulk, Outbox, ReplyTo, Unasked};
+use crate::node::{Bulk, Outbox, ReplyTo, Room, Unasked};
 use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
@@ -37,6 +37,8 @@ pub(super) struct Session {
     /// Who its submits and presences come from: minted for this socket, or brought along from the one before.
     client: ClientId,
     outbox: Arc<Outbox>,
+    /// For its submits.
+    room: Room,
     /// The documents that it is told the commits of.
     documents: BTreeSet<DocId>,
     /// The documents that it asked for and may not read: it was shown none, and gets them if that changes.
@@ -109,6 +111,7 @@ impl Session {
     ) -> Self {
         let settings = gateway.settings();
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
+        let room = Room::new(settings.submits_bytes_max);
         Self {
             id: gateway.node().next_session(),
             gateway,
@@ -116,6 +119,7 @@ impl Session {
             hears_of_rights,
             client,
             outbox,
+            room,
             documents: BTreeSet::new(),
             unseen: BTreeSet::new(),
             channels: BTreeMap::new(),
@@ -275,12 +279,9 @@ impl Session {
 
     /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
     fn count(&mut self, message: &ClientMessage) -> Option<Duration> {
-        let kind = match message {
-            ClientMessage::Submit { .. } => Kind::Op,
-            _ => Kind::Other,
-        };
         let tenant = message.about().map_or(HOME, tenant_of);
-        self.share.take(self.gateway.limits(), kind, tenant)
+        self.share
+            .take(self.gateway.limits(), tenant, message.changes())
     }
 
     async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Refusal> {
@@ -503,10 +504,12 @@ impl Session {
             ));
         }
         self.may_submit(&doc, &submit.proposal).await?;
+        let bytes = submit.proposal.size();
         if submit.proposal != Proposal::Delete {
-            let bytes = submit.proposal.size();
             self.rights.demand_room(&doc, bytes)?;
         }
+        let taken = Room::take([&self.room, self.gateway.node().room()], bytes);
+        let taken = taken.await.ok_or_else(Refusal::busy)?;
         let id = SubmitId {
             author: self.rights.person().author.clone(),
             client,
@@ -517,7 +520,7 @@ impl Session {
             base: submit.base,
             proposal: submit.proposal,
         };
-        let reply = ReplyTo::Submit(echo.clone());
+        let reply = ReplyTo::Submit(echo.clone(), taken);
         self.ask_for(&doc, Ask::Submit(submit), reply).await
     }
 

@@ -14,6 +14,8 @@ pub struct GatewaySettings {
     pub message_bytes_max: usize,
     /// How much may wait to be written to a socket before its reader counts as too slow.
     pub outbox_bytes_max: usize,
+    /// How many bytes of submits one socket may have without an answer before it is not read.
+    pub submits_bytes_max: usize,
     /// How many documents one socket may subscribe to.
     pub documents_max: usize,
     /// How many presence channels one socket may use.
@@ -40,6 +42,8 @@ pub struct GatewaySettings {
     pub tenant_sockets_max: usize,
     /// How many ops a second all sockets of one tenant are read for; 0: any number.
     pub tenant_ops_per_second: u32,
+    /// How many ops a second all sockets are read for that change one document.
+    pub document_ops_per_second: u32,
     /// How long a socket may be silent before it is pinged, in milliseconds.
     pub ping_interval_ms: u64,
     /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
@@ -74,6 +78,7 @@ impl Default for GatewaySettings {
             sockets_max: 50_000,
             message_bytes_max: 2 << 20,
             outbox_bytes_max: 4 << 20,
+            submits_bytes_max: 8 << 20,
             documents_max: 1_000,
             channels_max: 1_000,
             presence_bytes_max: 8 << 10,
@@ -87,6 +92,7 @@ impl Default for GatewaySettings {
             user_sockets_max: 0,
             tenant_sockets_max: 0,
             tenant_ops_per_second: 0,
+            document_ops_per_second: 20_000,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
             hand_over_ms: 3_000,

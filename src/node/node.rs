@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::peers::Peers;
 use super::presence::{Heard, Hub};
 use super::reply::ReplyTo;
+use super::room::Room;
 use super::task::{Post, Task};
 use super::wire::Message;
 use crate::cluster::{Health, Transport};
@@ -33,6 +34,8 @@ pub struct NodeSettings {
     pub documents_max: usize,
     /// How many requests may wait for one document. When they are as many, the sockets that have more are not read.
     pub mailbox_max: usize,
+    /// How many bytes of submits may be without an answer, of all sockets together. Those that have more are not read.
+    pub submits_bytes_max: usize,
     /// How many documents are claimed at once: when a node goes, others take over all that it had.
     pub claims_max: usize,
     /// How often a node says that it lives, in milliseconds.
@@ -65,6 +68,7 @@ impl Default for NodeSettings {
             idle_close_ms: 60_000,
             documents_max: 200_000,
             mailbox_max: 1_024,
+            submits_bytes_max: 256 << 20,
             claims_max: 256,
             heartbeat_ms: 500,
             dead_after_ms: 3_000,
@@ -82,6 +86,8 @@ pub struct Node {
     peers: Arc<Peers>,
     /// Taken by who claims.
     claims: Semaphore,
+    /// For the submits of all sockets.
+    room: Room,
     /// Taken by who beats: one heartbeat after the other, so that an older one does not undo a newer one.
     beating: Semaphore,
     store: Arc<dyn Store>,
@@ -171,6 +177,7 @@ impl Node {
             hub: Hub::new(peers.clone()),
             peers,
             claims: Semaphore::new(settings.claims_max),
+            room: Room::new(settings.submits_bytes_max),
             beating: Semaphore::new(1),
             store,
             settings,
@@ -201,6 +208,12 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Room for the submits of all sockets.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// How many documents are open.
@@ -239,19 +252,20 @@ impl Node {
 
     /// Says that a session ended.
     pub async fn leave(&self, doc: &DocId, session: SessionId) {
-        let mailbox = self.lock().get(doc).cloned();
-        if let Some(mailbox) = mailbox {
-            // A document that has ended needs no telling.
-            let _ = mailbox.sender.send(Post::Left(session)).await;
-        }
+        self.post(doc, Post::Left(session)).await;
     }
 
     /// Says that a session may not change a document any more.
     pub async fn mute(&self, doc: &DocId, session: SessionId) {
+        self.post(doc, Post::Muted(session)).await;
+    }
+
+    /// Tells an open document, waiting while its mailbox is full.
+    async fn post(&self, doc: &DocId, post: Post) {
         let mailbox = self.lock().get(doc).cloned();
         if let Some(mailbox) = mailbox {
             // A document that has ended needs no telling.
-            let _ = mailbox.sender.send(Post::Muted(session)).await;
+            let _ = mailbox.sender.send(post).await;
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::outbox::Outbox;
+use super::room::Taken;
 use crate::doc::Answer;
 use crate::id::Name;
 use crate::protocol::{self, Code, Echo, Refusal, Shown};
@@ -16,8 +17,9 @@ pub enum ReplyTo {
     /// To the socket, as the answer to this request.
     Socket(Echo),
     /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
-    /// refusal will pass, the socket is closed instead, and the client comes back and says it again.
-    Submit(Echo),
+    /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
+    /// that the submit takes.
+    Submit(Echo, Taken),
     /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
     Nobody,
     /// Into the answer to a bulk request, under this name.
@@ -32,20 +34,20 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 None
             }
-            (Self::Submit(_), Answer::Refused(refusal)) if refusal.will_pass() => {
+            (reply @ (Self::Submit(..) | Self::Nobody), Answer::Refused(refusal))
+                if refusal.will_pass() || matches!(reply, Self::Nobody) =>
+            {
                 outbox.close(TRY_AGAIN_LATER, &refusal.message);
                 None
             }
-            (Self::Nobody, Answer::Refused(refusal)) => {
-                outbox.close(TRY_AGAIN_LATER, &refusal.message);
-                None
-            }
-            (Self::Nobody, _) | (Self::Socket(_) | Self::Submit(_), Answer::Committed) => None,
-            (Self::Socket(echo) | Self::Submit(echo), Answer::Shown(shown)) => {
+            (Self::Nobody, _) | (Self::Socket(_) | Self::Submit(..), Answer::Committed) => None,
+            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Shown(shown)) => {
                 Some(protocol::shown_reply(&echo, &shown))
             }
-            (Self::Socket(echo) | Self::Submit(echo), Answer::Done) => Some(protocol::done(&echo)),
-            (Self::Socket(echo) | Self::Submit(echo), Answer::Refused(refusal)) => {
+            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Done) => {
+                Some(protocol::done(&echo))
+            }
+            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Refused(refusal)) => {
                 Some(protocol::error(&echo, &refusal))
             }
         }
@@ -54,7 +56,7 @@ impl ReplyTo {
     /// What holds this document's commits back until the answer is complete.
     pub(super) fn hold(&self) -> Option<Arc<Bulk>> {
         match self {
-            Self::Socket(_) | Self::Submit(_) | Self::Nobody => None,
+            Self::Socket(_) | Self::Submit(..) | Self::Nobody => None,
             Self::Bulk(bulk, _) => bulk.shows.then(|| bulk.clone()),
         }
     }

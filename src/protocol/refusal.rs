@@ -155,6 +155,13 @@ impl Refusal {
         )
     }
 
+    /// The op has become too many pieces.
+    #[must_use]
+    pub fn op_too_large() -> Self {
+        let message = "What happened meanwhile has cut the op into too many pieces";
+        Self::new(Code::TooLarge, message)
+    }
+
     /// A change by somebody who may read and not change.
     #[must_use]
     pub fn may_not_change() -> Self {

@@ -156,3 +156,22 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 });
+
+test('more bytes of edits than may be without an answer: the rest is read when there is room', async () => {
+  const env = { COPYDESK__GATEWAY__SUBMITS_BYTES_MAX: '20000', COPYDESK__NODE__SUBMITS_BYTES_MAX: '30000' };
+  const server = await Server.start({ env });
+  const wires = [await Wire.open(server), await Wire.open(server)];
+  for (const [side, wire] of wires.entries()) {
+    await wire.handshake();
+    const name = (n) => `room ${side} ${n % 10}`;
+    for (let n = 0; n < 10; n++) wire.say({ a: 'op', c: 'docs', d: name(n), v: null, seq: n + 1, x: {}, create: { type: TEXT.uri, data: '' } });
+    for (let n = 0; n < 200; n++) wire.say({ a: 'op', c: 'docs', d: name(n), v: 1, seq: n + 11, x: {}, op: ['x'.repeat(5_000)] });
+  }
+  for (const wire of wires) {
+    const answered = () => new Set(wire.messages.filter(({ a }) => a === 'op').map(({ seq }) => seq)).size;
+    await until(() => wire.isGone || answered() === 210, 'all are answered');
+    assert.deepEqual([wire.isGone, wire.messages.filter(({ error }) => error)], [false, []]);
+    wire.end();
+  }
+  await server.stop();
+});

@@ -1150,3 +1150,18 @@ fn what_waits_for_an_owner_is_not_settled() {
     assert!(desk.document.is_settled());
     assert_eq!(desk.log(), ["maker/1", "ann/1", "ann/2"]);
 }
+
+#[test]
+fn what_waits_for_a_claim_waits_in_few_bytes() {
+    let settings = DocumentSettings {
+        staged_bytes_max: 1_000,
+        ..DocumentSettings::default()
+    };
+    let mut document = Document::new(ME, ME, settings);
+    let long = format!(r#"["{}"]"#, "x".repeat(600));
+    for client in ["ann", "cat", "dan"] {
+        let link = Link::Submit(submit(client, 1, 0, Proposal::Edit(long.as_str().into())));
+        document.handle(Event::Linked { from: OTHER, link }, Now::default());
+    }
+    assert_eq!(document.waiting.len(), 2);
+}

@@ -426,6 +426,56 @@ fn late_submits_walk_to_the_tail_page_by_page() {
 }
 
 #[test]
+fn late_submits_wait_in_few_bytes() {
+    let mut owner = Owner::with(DocumentSettings {
+        staged_bytes_max: 1_000,
+        late_submits_max: 100,
+        document_bytes_max: 10_000,
+        ..settings()
+    });
+    owner.commit(submit("maker", 1, 0, Proposal::Create(text("ab"))));
+    owner.commits_by("bob", 8);
+    let long = format!(r#"["{}"]"#, "x".repeat(600));
+    for client in ["ann", "cat", "dan"] {
+        owner.submit(submit(client, 1, 1, edit(&long)));
+    }
+    let waiting: Vec<_> = owner.sequencer.late.iter().map(|it| &it.id).collect();
+    assert_eq!(waiting, [&id("ann", 1), &id("cat", 1)]);
+    assert_eq!(owner.said(), ["page 1"], "dan is passed over");
+}
+
+#[test]
+fn an_op_that_was_cut_into_too_many_pieces_is_refused() {
+    let mut owner = Owner::with(DocumentSettings {
+        document_bytes_max: 10 << 20,
+        tail_entries_max: 100,
+        tail_bytes_max: 100 << 20,
+        ..settings()
+    });
+    let all = "a".repeat(300_000);
+    owner.commit(submit("maker", 1, 0, Proposal::Create(text(&all))));
+    // Each of bob's letters cuts what ann deletes into one more piece, and the letter itself is kept: 16 bytes at least.
+    let letters = vec![r#""b""#; 4_000].join(",1,");
+    for op in 0..CHANGE_BYTES_MAX / (2 * 16 * 4_000) {
+        let base = owner.sequencer.head.revision.0;
+        let keep = 1 + op * 8_000;
+        owner.commit(submit(
+            "bob",
+            base,
+            base,
+            edit(&format!("[{keep},{letters}]")),
+        ));
+        assert_eq!(owner.sequencer.head.revision.0, base + 1);
+    }
+    let delete = edit(&format!(r#"[{{"d":{}}}]"#, all.len()));
+    owner.submit(submit("ann", 1, 1, delete.clone()));
+    assert_eq!(owner.said(), ["me: ann/1 ERR_TOO_LARGE"]);
+    owner.submit(submit("ann", 2, owner.sequencer.head.revision.0, delete));
+    owner.appended();
+    assert_eq!(owner.said().len(), 1);
+}
+
+#[test]
 fn a_late_copy_is_found_on_the_way() {
     let mut owner = Owner::of("ab");
     owner.commits_by("bob", 8);
