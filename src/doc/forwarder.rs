@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::DocumentSettings;
 use super::event::{Action, Answer, Asker, Now, Ticket};
 use super::link::Submit;
+use super::settings::DocumentSettings;
 use crate::id::{ClientId, SessionId};
 use crate::log::{Entry, Revision, SubmitId, Tail};
 use crate::protocol::{Presence, Refusal, Shown};

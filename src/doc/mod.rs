@@ -8,7 +8,9 @@ mod forwarder;
 mod link;
 mod listeners;
 mod sequencer;
+mod settings;
 
-pub use document::{Culprit, Document, DocumentSettings};
+pub use document::{Culprit, Document};
 pub use event::{Action, Answer, Ask, Asker, Event, Now, Ticket};
 pub use link::{Link, Submit};
+pub use settings::DocumentSettings;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::document::DocumentSettings;
 use super::event::{Action, Asker, Now};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
+use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
 use crate::ot::{Op, Side};

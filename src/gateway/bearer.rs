@@ -15,7 +15,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::http::{Gateway, failure};
+use super::answers::failure;
+use super::gateway::Gateway;
 use super::socket::Socket;
 use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
 

@@ -1,8 +1,15 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
+mod answers;
 mod bearer;
+mod documents;
 #[cfg(feature = "echo")]
 mod echo;
+#[expect(
+    clippy::module_inception,
+    reason = "the gateway is the main type of `gateway`"
+)]
+mod gateway;
 mod guard;
 mod http;
 mod limits;
@@ -20,6 +27,7 @@ mod upgrade;
 
 #[cfg(feature = "echo")]
 pub use echo::echo;
-pub use http::{Gateway, Phase, serve};
+pub use gateway::{Gateway, Phase};
+pub use http::serve;
 pub use settings::GatewaySettings;
 pub use tls::{Certificate, TlsError, TlsSettings};

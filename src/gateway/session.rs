@@ -10,7 +10,7 @@ use actix_ws::AggregatedMessage;
 use tokio::select;
 use tokio::sync::watch;
 
-use super::http::{Gateway, Phase};
+use super::gateway::{Gateway, Phase};
 use super::limits::Share;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
@@ -18,7 +18,7 @@ use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
-use crate::node::{Bulk, Outbox, ReplyTo, Room, Unasked};
+use crate::node::{Bulk, Outbox, ReplyTo, Room, TRY_AGAIN_LATER, Unasked};
 use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
@@ -92,13 +92,13 @@ enum End {
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
 
-const NOT_NOW: End = End::Close(1013, "not now: come back and say it again");
+const NOT_NOW: End = End::Close(TRY_AGAIN_LATER, "not now: come back and say it again");
 
 const SIGNED_OUT: End = End::Close(4401, "sign in again");
 
 const LOST: End = End::Close(4403, "a document is no longer shared with you");
 
-const NOT_KNOWN: End = End::Close(1013, "your rights have changed: come back");
+const NOT_KNOWN: End = End::Close(TRY_AGAIN_LATER, "your rights have changed: come back");
 
 impl Session {
     pub(super) fn new(
@@ -420,7 +420,8 @@ impl Session {
         };
         // A refusal has nobody to go to: the client comes back and asks again.
         if self.ask_for(doc, ask, ReplyTo::Nobody).await.is_err() {
-            self.outbox.close(1013, "come back with your version");
+            self.outbox
+                .close(TRY_AGAIN_LATER, "come back with your version");
         }
     }
 

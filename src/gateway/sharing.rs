@@ -8,10 +8,11 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::answers::{failure, unavailable};
 use super::bearer;
-use super::http::{Gateway, failure, permitted, unavailable};
+use super::gateway::Gateway;
 use super::people::{
-    answer, denied_response, no_accounts, no_such_role, parse_role, respond, shown_deed,
+    answer, denied_response, no_accounts, no_such_role, parse_role, permitted, respond, shown_deed,
 };
 use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;

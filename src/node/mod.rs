@@ -17,7 +17,7 @@ mod wire;
 
 pub use bell::{Bell, Ringing};
 pub use node::{Node, NodeSettings, Unasked};
-pub use outbox::{Outbox, Slow};
+pub use outbox::{Outbox, Slow, TRY_AGAIN_LATER};
 pub use presence::Hub;
 pub use reply::{Bulk, ReplyTo};
 pub use room::{Room, Taken};

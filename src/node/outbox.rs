@@ -49,6 +49,9 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slow;
 
+/// The WebSocket status that sends a client away for a while.
+pub const TRY_AGAIN_LATER: u16 = 1013;
+
 /// The most bytes that one write gathers.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -144,7 +147,7 @@ impl Outbox {
         inner.first_is_free = false;
         self.end(
             inner,
-            1013,
+            TRY_AGAIN_LATER,
             "you read too slowly: come back with your version",
         );
     }

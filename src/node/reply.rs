@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, TRY_AGAIN_LATER};
 use super::room::Taken;
 use crate::doc::Answer;
 use crate::id::Name;
@@ -61,9 +61,6 @@ impl ReplyTo {
         }
     }
 }
-
-/// The WebSocket status that sends a client away for a while.
-pub(super) const TRY_AGAIN_LATER: u16 = 1013;
 
 /// The answer to a bulk request, while its documents answer one by one.
 ///

@@ -1,0 +1,173 @@
+//! The API of documents: their list, what there is to say of one, its title.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::answers::{NO_STORE, failure, no_document, unavailable};
+use super::gateway::Gateway;
+use super::people::{permitted, person};
+use crate::id::Name;
+use crate::store::{ListQuery, Listed, Role};
+
+/// Adds the routes of documents.
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/api/documents", web::get().to(list))
+        .route("/api/documents/{collection}/{id}", web::get().to(describe))
+        .route("/api/documents/{collection}/{id}", web::patch().to(rename));
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default = "default_collection")]
+    collection: String,
+    #[serde(default = "default_limit")]
+    limit: usize,
+    after: Option<String>,
+    q: Option<String>,
+}
+
+fn default_collection() -> String {
+    "documents".to_owned()
+}
+
+fn default_limit() -> usize {
+    50
+}
+
+/// The most documents that one page of the list holds.
+const LIST_MAX: usize = 200;
+
+async fn list(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    params: Result<web::Query<ListParams>, actix_web::Error>,
+) -> HttpResponse {
+    let params = match params {
+        Ok(params) => params.into_inner(),
+        Err(error) => return failure(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
+    };
+    let Ok(collection) = Name::parse(&params.collection) else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "collection is not a name",
+        );
+    };
+    let after = match params.after.as_deref().map(parse_cursor) {
+        None => None,
+        Some(Some(after)) => Some(after),
+        Some(None) => {
+            return failure(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "after is not a cursor",
+            );
+        }
+    };
+    if !(1..=LIST_MAX).contains(&params.limit) {
+        let message = format!("limit is 1 to {LIST_MAX}");
+        return failure(StatusCode::BAD_REQUEST, "bad_request", &message);
+    }
+    let query = ListQuery {
+        collection,
+        limit: params.limit,
+        after,
+        title: params.q.filter(|q| !q.is_empty()),
+    };
+    let person = match person(&request, &gateway).await {
+        Ok(person) => person,
+        Err(response) => return response,
+    };
+    let found = match &person.who {
+        None => gateway.node().store().list(query).await,
+        Some(who) => gateway.door().accounts().list_for(who.clone(), query).await,
+    };
+    match found {
+        Ok(found) => {
+            let full = found.len() == params.limit;
+            let next = found.last().filter(|_| full).map(cursor);
+            let documents: Vec<_> = found.iter().map(listed).collect();
+            let body = json!({ "documents": documents, "next": next });
+            HttpResponse::Ok().insert_header(NO_STORE).json(body)
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn cursor(listed: &Listed) -> String {
+    format!("{}.{}", listed.updated_at_ms, listed.doc.id)
+}
+
+fn parse_cursor(text: &str) -> Option<(u64, String)> {
+    let (at, id) = text.split_once('.')?;
+    Some((at.parse().ok()?, id.to_owned()))
+}
+
+fn listed(listed: &Listed) -> serde_json::Value {
+    json!({
+        "collection": listed.doc.collection.as_str(),
+        "id": listed.doc.id.as_str(),
+        "title": listed.title,
+        "created_at": listed.created_at_ms,
+        "updated_at": listed.updated_at_ms,
+        "revision": listed.revision,
+    })
+}
+
+async fn describe(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: web::Path<(String, String)>,
+) -> HttpResponse {
+    let (doc, role) = match permitted(&request, &gateway, &path, Role::Viewer).await {
+        Ok((_, doc, role)) => (doc, role),
+        Err(response) => return response,
+    };
+    match gateway.node().store().describe(&doc).await {
+        Ok(Some(found)) => {
+            let mut body = listed(&found);
+            body["role"] = role.as_str().into();
+            HttpResponse::Ok().insert_header(NO_STORE).json(body)
+        }
+        Ok(None) => no_document(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rename {
+    title: String,
+}
+
+/// The longest title, in characters.
+const TITLE_CHARS_MAX: usize = 200;
+
+async fn rename(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: web::Path<(String, String)>,
+    rename: web::Json<Rename>,
+) -> HttpResponse {
+    let doc = match permitted(&request, &gateway, &path, Role::Editor).await {
+        Ok((_, doc, _)) => doc,
+        Err(response) => return response,
+    };
+    let title = rename.title.trim();
+    if title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control) {
+        let message = format!(
+            "a title has at most {TITLE_CHARS_MAX} characters, none of them control characters"
+        );
+        return failure(StatusCode::UNPROCESSABLE_ENTITY, "bad_title", &message);
+    }
+    match gateway.node().store().rename(&doc, title).await {
+        Ok(true) => describe(request, gateway, path).await,
+        Ok(false) => no_document(),
+        Err(error) => unavailable(&error),
+    }
+}

@@ -1,0 +1,204 @@
+//! What all sockets and requests share, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt;
+use tokio::sync::{Semaphore, watch};
+
+use super::limits::Limits;
+use super::settings::GatewaySettings;
+use crate::auth::{Door, Mint};
+use crate::id::DocId;
+use crate::node::Node;
+use crate::protocol::{Refusal, Shown};
+use crate::store::Reach;
+
+/// How far the server is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// Other nodes take over its documents; it serves on, and its sockets are sent to them one after the other.
+    Leaving,
+    /// It accepts nothing more; what was accepted becomes durable and is told.
+    Draining,
+    /// Sockets close.
+    Closing,
+}
+
+/// What all sockets and requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    node: Arc<Node>,
+    mint: Mint,
+    door: Arc<Door>,
+    settings: GatewaySettings,
+    limits: Limits,
+    /// Taken by who looks at what documents were.
+    histories: Semaphore,
+    phase: watch::Sender<Phase>,
+    /// How many sockets are open.
+    sockets: watch::Sender<usize>,
+}
+
+impl Gateway {
+    /// A gateway to a node's documents.
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        mint: Mint,
+        door: Arc<Door>,
+        settings: GatewaySettings,
+    ) -> Arc<Self> {
+        let phase = watch::Sender::new(Phase::Serving);
+        Arc::new(Self {
+            node,
+            mint,
+            door,
+            limits: Limits::new(&settings),
+            histories: Semaphore::new(HISTORIES_AT_ONCE),
+            settings,
+            phase,
+            sockets: watch::Sender::new(0),
+        })
+    }
+
+    /// In a cluster: hands the documents over to the other nodes and sends the sockets to them, within the time that the
+    /// settings give. Sockets that open meanwhile are sent on too.
+    pub async fn hand_over(&self) {
+        self.phase.send_replace(Phase::Leaving);
+        self.node.leave_ring().await;
+        let mut sockets = self.sockets.subscribe();
+        let closed = sockets.wait_for(|open| *open == 0);
+        let _ = rt::time::timeout(self.settings.hand_over() * 2, closed).await;
+    }
+
+    /// Sends the sockets to the other nodes when the store has answered those, and not this one, for a while; takes new
+    /// sockets again when it is answered.
+    pub async fn yield_while_stranded(&self) {
+        let mut stranded = self.node.watch_stranded();
+        while stranded.wait_for(|it| *it).await.is_ok() {
+            let answered = stranded.wait_for(|it| !*it);
+            if rt::time::timeout(STRANDED_PATIENCE, answered).await.is_ok() {
+                continue;
+            }
+            self.phase.send_replace(Phase::Leaving);
+            let _ = stranded.wait_for(|it| !*it).await;
+            self.phase.send_replace(Phase::Serving);
+        }
+    }
+
+    /// Stops accepting, waits until what was accepted is durable and told, and closes the sockets with 1012. Returns
+    /// when they are closed, or after `patience`; `false`: something was not durable by then.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.phase.send_replace(Phase::Draining);
+        let durable = self.node.stop(patience).await;
+        self.phase.send_replace(Phase::Closing);
+        let mut sockets = self.sockets.subscribe();
+        let closed = sockets.wait_for(|open| *open == 0);
+        let _ = rt::time::timeout(self.settings.close_patience() * 2, closed).await;
+        durable
+    }
+
+    /// A document as it was once. A few are looked at a time: that takes the store long, and others read from it too.
+    pub(super) async fn history(&self, doc: &DocId, reach: Reach) -> Result<Shown, Refusal> {
+        let turn = self.histories.acquire().await;
+        let _turn = turn.map_err(|_| Refusal::busy())?;
+        self.node.history(doc, reach).await
+    }
+
+    /// Whether it takes what comes.
+    pub(super) fn is_serving(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(super) fn mint(&self) -> &Mint {
+        &self.mint
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    pub(super) fn settings(&self) -> &GatewaySettings {
+        &self.settings
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}
+
+/// How many look at what documents were at the same time. The others wait for their turn.
+const HISTORIES_AT_ONCE: usize = 4;
+
+/// How long a node keeps its sockets while the store answers others and not this node. What they have open goes on
+/// meanwhile by way of the others.
+const STRANDED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Counts a socket for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Gateway>);
+
+impl Counted {
+    /// None: as many are open as may be.
+    pub(super) fn new(gateway: &Arc<Gateway>) -> Option<Self> {
+        let counted = Self(gateway.clone());
+        gateway.sockets.send_modify(|open| *open += 1);
+        // Looked at in a statement of its own: `counted` may be dropped below, and its drop takes the same lock.
+        let open = *gateway.sockets.borrow();
+        (open <= gateway.settings.sockets_max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sockets.send_modify(|open| *open -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{AuthSettings, Mode};
+    use crate::id::NodeId;
+    use crate::node::NodeSettings;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn the_socket_too_many_is_refused_and_no_longer_counted() {
+        let store = Arc::new(MemoryStore::new());
+        let runtime = tokio::runtime::Handle::current();
+        let node = Node::new(
+            (NodeId(1), "a"),
+            store,
+            None,
+            NodeSettings::default(),
+            runtime,
+        );
+        let settings = GatewaySettings {
+            sockets_max: 1,
+            ..GatewaySettings::default()
+        };
+        let open = AuthSettings {
+            mode: Mode::Open,
+            ..AuthSettings::default()
+        };
+        let door = Door::open(open, None, &[7; 32]).unwrap();
+        let gateway = Gateway::new(node, Mint::new(&[7; 32]), door, settings);
+        let first = Counted::new(&gateway);
+        assert!(first.is_some());
+        assert!(Counted::new(&gateway).is_none());
+        drop(first);
+        assert!(Counted::new(&gateway).is_some());
+    }
+}
