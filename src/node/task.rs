@@ -670,10 +670,11 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::doc::Submit;
     use crate::id::UserId;
     use crate::log::{Change, Epoch, Revision, SubmitId};
     use crate::node::NodeSettings;
-    use crate::protocol::{BadRequest, Echo};
+    use crate::protocol::{BadRequest, Echo, Proposal};
     use crate::store::MemoryStore;
 
     fn task() -> (Task, mpsc::Sender<Post>) {
@@ -774,6 +775,24 @@ mod tests {
             answer.contains(r#""data":{"v":0"#),
             "it is opened anew: {answer}"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn who_works_aside_lets_others_go_on() {
+        let (done, waits) = std::sync::mpsc::channel();
+        let worker = tokio::spawn(async {
+            tokio::spawn(async move { done.send(()) });
+            aside(move || waits.recv_timeout(Duration::from_secs(20)))
+        });
+        assert!(worker.await.unwrap().is_ok());
+        let edit = |bytes: usize| {
+            let id = commit(1).id.clone();
+            let proposal = Proposal::Edit(" ".repeat(bytes).into());
+            let (from, base) = (NodeId(2), None);
+            let link = Link::Submit(Submit { id, base, proposal });
+            Event::Linked { from, link }
+        };
+        assert!(may_take_long(&edit(IN_PLACE_BYTES + 1)) && !may_take_long(&edit(100)));
     }
 
     #[tokio::test]
