@@ -2,18 +2,26 @@
 
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use copydesk::protocol::{BadRequest, Code, Frames, Refusal, done, error, parse};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-/// The JSON within one frame.
-fn payload(frame: &[u8]) -> Value {
+/// The members of the JSON object within one frame. Unread: what is repeated as it came may hold numbers like 1e400, which
+/// is JSON, and more than a float can hold.
+fn payload(frame: &[u8]) -> BTreeMap<String, Box<RawValue>> {
     let header = match frame[1] {
         126 => 4,
         127 => 10,
         _ => 2,
     };
-    serde_json::from_slice(&frame[header..]).expect("what the server says is JSON")
+    serde_json::from_slice(&frame[header..]).expect("what the server says is a JSON object")
+}
+
+fn said_error(frame: &[u8]) -> Value {
+    serde_json::from_str(payload(frame)["error"].get()).expect("what the server says itself is JSON")
 }
 
 fuzz_target!(|text: &str| {
@@ -22,13 +30,13 @@ fuzz_target!(|text: &str| {
         Ok((_, echo)) => {
             // Lone surrogates are legal in a request's JSON text and repeated as they came.
             if !text.contains("\\u") {
-                assert!(payload(&done(&echo)).is_object());
-                assert!(payload(&error(&echo, &refusal))["error"].is_object());
+                payload(&done(&echo));
+                assert!(said_error(&error(&echo, &refusal)).is_object());
             }
         }
         Err(BadRequest::Refused(echo, refusal)) => {
             if !text.contains("\\u") {
-                assert!(payload(&error(&echo, &refusal))["error"]["code"].is_string());
+                assert!(said_error(&error(&echo, &refusal))["code"].is_string());
             }
         }
         Err(BadRequest::NotAnObject) => {}
