@@ -407,13 +407,14 @@ async function startCluster() {
   for (let patience = 50; ; patience -= 1) {
     try {
       query('SELECT 1');
-      fillLog(query);
-      return { port, query, child, databases: 0 };
+      break;
     } catch (error) {
       if (patience === 0) throw error;
       await sleep(200);
     }
   }
+  fillLog(query);
+  return { port, query, child, databases: 0 };
 }
 
 /**
