@@ -14,9 +14,9 @@ pub struct Room {
 }
 
 /// What a submit takes of some rooms, until it is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Taken {
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// How long a submit waits for room. Its socket is not read meanwhile.
@@ -40,12 +40,13 @@ impl Room {
     /// What is larger than a room has it to itself. None: there was no room for too long.
     pub async fn take(rooms: [&Self; 2], bytes: usize) -> Option<Taken> {
         let wanted = u32::try_from(bytes + OVERHEAD_BYTES).unwrap_or(u32::MAX);
-        let mut permits = [None, None];
-        for (place, room) in permits.iter_mut().zip(rooms) {
-            let permit = room.bytes.clone().acquire_many_owned(wanted.min(room.all));
-            *place = Some(timeout(PATIENCE, permit).await.ok()?.ok()?);
-        }
-        Some(Taken { _permits: permits })
+        let take = |room: &Self| room.bytes.clone().acquire_many_owned(wanted.min(room.all));
+        let taken = async {
+            let [own, all] = rooms;
+            let _permits = [take(own).await.ok()?, take(all).await.ok()?];
+            Some(Taken { _permits })
+        };
+        timeout(PATIENCE, taken).await.ok()?
     }
 }
 
