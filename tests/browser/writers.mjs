@@ -45,7 +45,7 @@ export class Writer {
     const writer = new Writer(url, name, context, page);
     page.on("pageerror", (error) => writer.faults.push(error.stack));
     page.on("console", (message) => {
-      if (/Content.Security.Policy|MaxListenersExceeded/i.test(message.text())) writer.faults.push(message.text());
+      if (/Content.Security.Policy|MaxListenersExceeded|the page differs/i.test(message.text())) writer.faults.push(message.text());
     });
     return writer;
   }

@@ -2,7 +2,7 @@
 
 import Quill, { type Range } from "quill/core";
 import QuillCursors from "quill-cursors/core";
-import { hastenBulk } from "./bulk";
+import { hastenBulk, hastenLists } from "./bulk";
 import { registerFormats } from "./formats";
 import { StepHistory } from "./history";
 import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
@@ -10,6 +10,7 @@ import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 // Cursors paint selections by the CSS Highlight API. Without it the list of people still shows who is here.
 const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
 
+hastenLists();
 registerFormats();
 Quill.register("modules/history", StepHistory, true);
 if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
