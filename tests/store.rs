@@ -5,6 +5,8 @@ mod alone_postgres;
 #[path = "store/measure.rs"]
 mod measure_shared;
 mod servers;
+#[path = "store/verify.rs"]
+mod verification;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -13,6 +13,7 @@ mod sqlite;
 )]
 mod store;
 mod thinning;
+mod verify;
 
 pub use accounts::{
     Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Invited, Link, LiveSession,
@@ -26,3 +27,4 @@ pub use store::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
     Reach, Refused, Store, StoreError, Whereabouts,
 };
+pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};

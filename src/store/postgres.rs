@@ -18,6 +18,7 @@ mod read;
 mod schema;
 mod tls;
 mod touches;
+mod verify;
 
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -40,9 +41,11 @@ use self::numbers::Numbers;
 use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
+use self::verify::PostgresRows;
+use super::verify::verify;
 use super::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
-    StoreError, Whereabouts,
+    StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -215,6 +218,21 @@ impl PostgresStore {
         let dead_after = Duration::from_millis(settings.node_dead_after_ms);
         let found = locate::locate(&connector, doc, dead_after).await;
         found.map_err(|fault| fault.of("locate"))
+    }
+
+    /// Verifies the database without changing it. Nodes may be using it, and it may be a standby.
+    ///
+    /// # Errors
+    /// If Postgres does not answer.
+    pub async fn verify(
+        settings: &PostgresSettings,
+        range: VerifyRange,
+        report: &mut (dyn FnMut(VerifyEvent) + Send),
+    ) -> Result<VerifyTotals, StoreError> {
+        let no_node = (NodeId(0), "verify");
+        let connector = Connector::new(&settings.url, settings, no_node, Purpose::Past)?;
+        let mut rows = PostgresRows::connect(&connector).await?;
+        verify(&mut rows, range, report).await
     }
 
     /// Finishes what was accepted, brings the list up to the log and gives all connections back. Whatever is asked later

@@ -6,6 +6,7 @@ mod folder;
 mod ledger;
 mod read;
 mod touches;
+mod verify;
 mod work;
 mod writer;
 
@@ -22,13 +23,15 @@ use tokio::sync::Semaphore;
 use self::folder::{Folder, Purpose};
 use self::ledger::Ledger;
 use self::read::{Fault, Reported};
+use self::verify::SqliteRows;
 use self::work::{AheadOfTheLog, Append, Claim, Limit, Rename, SaveSnapshot};
 pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
+use super::verify::verify;
 use super::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
-    StoreError, Whereabouts,
+    StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Snapshot};
@@ -100,6 +103,19 @@ impl SqliteStore {
     pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<Whereabouts>, StoreError> {
         let db = Folder::look_into(folder)?;
         read::locate(&db, doc).map_err(|fault| StoreError::new("locate", fault))
+    }
+
+    /// Verifies the database of a folder without changing it. A server may be using it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If there is no database, or it cannot be read on.
+    pub async fn verify(
+        folder: &Path,
+        range: VerifyRange,
+        report: &mut (dyn FnMut(VerifyEvent) + Send),
+    ) -> Result<VerifyTotals, StoreError> {
+        let mut rows = SqliteRows(Folder::look_into(folder)?);
+        verify(&mut rows, range, report).await
     }
 
     /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.

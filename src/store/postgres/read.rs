@@ -300,8 +300,8 @@ async fn read(doc: DocId, first: Revision, rows: Vec<Row>) -> Result<Vec<Arc<Ent
     .await?
 }
 
-/// Reads an entry; whatever is wrong with it is said in words.
-fn entry(row: &Row) -> Result<Entry, String> {
+/// Reads an entry from the first eight columns of a row, or says why it cannot be read.
+pub(super) fn entry(row: &Row) -> Result<Entry, String> {
     let number = |column: usize| row.get::<_, i64>(column).cast_unsigned();
     let payload: &[u8] = row.get(6);
     let author = std::str::from_utf8(row.get(2)).map_err(|_| "its author is no text")?;

@@ -104,12 +104,7 @@ impl Log<'_> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let mut statement = self.db.prepare_cached(
-            "SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
-             FROM entries
-             WHERE doc = ?1 AND revision BETWEEN ?2 AND ?3
-             ORDER BY revision",
-        )?;
+        let mut statement = self.db.prepare_cached(ENTRIES)?;
         let (first, last) = (range.start().cast_signed(), range.end().cast_signed());
         let mut rows = statement.query(params![self.number, first, last])?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -181,8 +176,15 @@ impl Log<'_> {
     }
 }
 
-/// Reads an entry; whatever is wrong with it is said in words.
-fn entry(row: &Row<'_>) -> Result<Entry, String> {
+/// The columns that [`entry`] reads, of the document `?1`, from revision `?2` to `?3`.
+pub(super) const ENTRIES: &str = "
+SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
+FROM entries
+WHERE doc = ?1 AND revision BETWEEN ?2 AND ?3
+ORDER BY revision";
+
+/// Reads an entry from a row of [`ENTRIES`], or says why it cannot be read.
+pub(super) fn entry(row: &Row<'_>) -> Result<Entry, String> {
     let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let read = || -> rusqlite::Result<_> {
         let payload = row.get_ref(6)?.as_blob()?;
