@@ -3,7 +3,9 @@
 import Quill, { type Range } from "quill/core";
 import QuillCursors from "quill-cursors/core";
 import { hastenBulk, hastenLists } from "./bulk";
+import { deleteThroughQuill } from "./deletion";
 import { registerFormats } from "./formats";
+import { diffWholeCharacters } from "./pairs";
 import { StepHistory } from "./history";
 import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 
@@ -11,6 +13,7 @@ import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
 
 hastenLists();
+diffWholeCharacters();
 registerFormats();
 Quill.register("modules/history", StepHistory, true);
 if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
@@ -29,6 +32,7 @@ export function createEditor(container: HTMLElement, onTooLarge: (message: strin
     },
   });
   hastenBulk(quill);
+  deleteThroughQuill(quill);
   quill.root.setAttribute("role", "textbox");
   quill.root.setAttribute("aria-multiline", "true");
   quill.root.setAttribute("aria-label", "Document text");
