@@ -77,6 +77,23 @@ test("keys that were lost once are stored: formats, an arrow and a letter", asyn
   await writer.leave();
 });
 
+test("a letter that is typed where the browser would have deleted code is shown", async () => {
+  const writer = await Writer.arrive(browser, server.url, "Person 1");
+  const id = await writer.begin();
+  await writer.type("one word. \nnext");
+  await writer.press("ArrowUp");
+  for (const key of ["End", "Control+e"]) await writer.press(key);
+  await writer.paste({ "text/plain": "😁😀" });
+  for (const key of ["Home", "Control+b", "Control+z", "Shift+ArrowRight", "Home", "Control+Shift+z", "Control+Backspace"]) {
+    await take(writer, { wait: "frame" });
+    await writer.press(key);
+  }
+  await writer.type("and on");
+  await agree(id, [writer]);
+  assert.deepEqual(await writer.lines(), ["one word. and on", "next"]);
+  await writer.leave();
+});
+
 async function playAll(seeds, people) {
   let next = SEED;
   const lane = async () => {

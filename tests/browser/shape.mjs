@@ -12,7 +12,7 @@ export function shapeOf(ops) {
   let runs = [];
   for (const { insert, attributes = {} } of ops) {
     const parts = typeof insert === "string" ? insert.split("\n") : [EMBED];
-    parts.forEach((part, index) => {
+    parts.map((part) => part.replaceAll("\r", EMBED)).forEach((part, index) => {
       if (index > 0) {
         lines.push(lineOf(attributes, runs));
         runs = [];
@@ -56,7 +56,8 @@ export async function shapeShown(page) {
       });
       while (walker.nextNode()) {
         const node = walker.currentNode;
-        if (node.nodeType !== Node.TEXT_NODE && node.tagName !== "IMG") continue;
+        const isObject = node.nodeType !== Node.TEXT_NODE && node.matches("img, .opaque");
+        if (isObject ? false : node.nodeType !== Node.TEXT_NODE || node.parentElement.closest(".opaque")) continue;
         const formats = new Set();
         for (let at = node.parentElement; at !== block; at = at.parentElement) if (TAGS[at.tagName]) formats.add(TAGS[at.tagName]);
         leaves.push({ text: node.nodeType === Node.TEXT_NODE ? node.data : "\ufffc", formats: [...formats].sort() });

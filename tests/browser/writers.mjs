@@ -121,9 +121,13 @@ export class Writer {
     );
   }
 
-  /** The text as it is drawn. Quill leaves empty style attributes behind where it has hidden a bullet for a moment. */
+  /**
+   * The text as it is drawn. Quill leaves empty style attributes behind where it has hidden a bullet for a moment, and
+   * the order of classes is the order in which they came.
+   */
   async html() {
-    return (await this.text.innerHTML()).replaceAll(' style=""', "");
+    const sorted = (_, names) => ` class="${names.split(" ").sort().join(" ")}"`;
+    return (await this.text.innerHTML()).replaceAll(' style=""', "").replaceAll(/ class="([^"]*)"/g, sorted);
   }
 
   /** The text, one line for each block, as Quill counts it. */

@@ -7,7 +7,7 @@ import { icon } from "./icons";
 
 export function notice(store: Store<EditorState>): HTMLElement {
   const element = h("div", { class: "notices" });
-  store.watch(["refusal", "notice"], ({ refusal, notice: text }) => {
+  store.watch(["refusal", "unstored", "notice"], ({ refusal, unstored, notice: text }) => {
     fill(
       element,
       refusal &&
@@ -17,6 +17,12 @@ export function notice(store: Store<EditorState>): HTMLElement {
             : `The server refused a change. What it did not take is no longer in the document. ${refusal.reason}`,
           () => store.set({ refusal: null }),
           refusal.lost === "" ? null : copyButton(refusal.lost),
+        ),
+      unstored !== null &&
+        bar(
+          "This page showed text that was not in the document. It now shows what is stored. Paste the lost text where it belongs.",
+          () => store.set({ unstored: null }),
+          copyButton(unstored),
         ),
       text && bar(text, () => store.set({ notice: null }), null),
     );

@@ -20,6 +20,7 @@ import { SizeClass } from "quill/formats/size";
 import Strike from "quill/formats/strike";
 import Underline from "quill/formats/underline";
 import { CleanClipboard } from "./clipboard";
+import { CARRIAGE_RETURN } from "./canonical";
 import { OPAQUE, safeImage, safeLink } from "./sanitise";
 
 class CheckedLink extends Link {
@@ -58,7 +59,8 @@ class Opaque extends Parchment.EmbedBlot {
   static override create(value: unknown): HTMLElement {
     const node = super.create() as HTMLElement;
     node.setAttribute("contenteditable", "false");
-    node.textContent = "unsupported object";
+    if (value === CARRIAGE_RETURN) node.classList.add("carriage-return");
+    else node.textContent = "unsupported object";
     values.set(node, String(value));
     return node;
   }
@@ -71,6 +73,8 @@ class Opaque extends Parchment.EmbedBlot {
 const values = new WeakMap<Node, string>();
 
 export function registerFormats(): void {
+  // Quill would delete pictures and unknown objects from a line that becomes code.
+  CodeBlock.allowedChildren = [...CodeBlock.allowedChildren!, Parchment.EmbedBlot];
   const formats = [
     AlignClass,
     BackgroundStyle,

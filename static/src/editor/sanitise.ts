@@ -60,13 +60,6 @@ export function unveil(delta: Delta): Delta {
   );
 }
 
-/** A document as Quill shows it: veiled, and with the final newline that Quill always has. */
-export function veilDocument(data: unknown): Delta {
-  const content = veil(new Delta(data as Op[]));
-  const last = content.ops.at(-1)?.insert;
-  return typeof last === "string" && last.endsWith("\n") ? content : content.insert("\n");
-}
-
 /** Pasted content keeps its text and loses every embed that is not an image we show. */
 export function cleanPaste(delta: Delta): Delta {
   return veil(delta)

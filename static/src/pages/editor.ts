@@ -44,6 +44,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     canUndo: false,
     canRedo: false,
     refusal: null,
+    unstored: null,
     notice: null,
   });
 
@@ -102,6 +103,9 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       if (store.state.role === null && refusal.lost === "") return;
       const before = store.state.refusal;
       store.set({ refusal: { reason: refusal.reason || before?.reason || "", lost: refusal.lost || before?.lost || "" } });
+    },
+    repaired(lost) {
+      store.set({ unstored: lost });
     },
     deleted() {
       quill.disable();

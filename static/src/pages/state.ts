@@ -30,6 +30,8 @@ export interface EditorState {
   canUndo: boolean;
   canRedo: boolean;
   refusal: Refusal | null;
+  /** Text that the page showed and the document does not hold, found by the page's check of itself. */
+  unstored: string | null;
   notice: string | null;
 }
 

@@ -9,7 +9,9 @@
 import Delta, { type Op } from "quill-delta";
 import type Quill from "quill/core";
 import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
-import { unveil, veil, veilDocument } from "../editor/sanitise";
+import { Auditor, redraw, textShown } from "../editor/audit";
+import { canonicalChange, canonicalDocument, exclusiveChange, storableOp } from "../editor/canonical";
+import { unveil } from "../editor/sanitise";
 import { piecesOf, sizeOf, PIECE_SIZE_MAX } from "./pieces";
 
 export interface Refusal {
@@ -24,6 +26,8 @@ export interface BindingEvents {
   /** The editor shows what the document holds. */
   drawn(): void;
   refused(refusal: Refusal): void;
+  /** The page showed another text than the document holds and was drawn anew. `lost` is what only the page had. */
+  repaired(lost: string): void;
   deleted(): void;
 }
 
@@ -35,14 +39,19 @@ export class Binding {
   /** How large the changes are that the client may still merge into one message. */
   #unsent = 0;
   #bound = false;
+  readonly #auditor: Auditor;
 
   constructor(
     private readonly doc: Doc,
     private readonly quill: Quill,
     private readonly events: BindingEvents,
   ) {
+    this.#auditor = new Auditor(quill, () => (this.#isLevel() ? doc.data : null), (fault) => this.#repair(fault));
     quill.on("text-change", (delta, _before, source) => {
-      if (source !== "api") this.#edited(delta);
+      this.#auditor.restart();
+      if (source === "api") return;
+      this.#edited(delta);
+      this.#auditor.glance(typeof delta.ops[0]?.retain === "number" ? delta.ops[0].retain : 0);
     });
     quill.root.addEventListener("compositionend", () => this.#schedule());
     doc.on("op", (op, source) => {
@@ -76,15 +85,31 @@ export class Binding {
     this.quill.update();
     const undrawn = this.#undrawn;
     this.#undrawn = new Delta();
-    if (undrawn.ops.length > 0) this.quill.updateContents(veil(undrawn), "api");
-    this.#mend();
+    if (undrawn.ops.length > 0) this.quill.updateContents(canonicalChange(this.quill.getContents(), undrawn, this.doc.data), "api");
+    this.#auditor.restart();
+    this.events.drawn();
+  }
+
+  /** Whether the editor must show exactly what the document holds. */
+  #isLevel(): boolean {
+    return this.#bound && Boolean(this.doc.type) && this.#undrawn.ops.length === 0 && !this.quill.composition.isComposing;
+  }
+
+  /** Draws the document anew: it is what others have. Text that only this page showed is handed back to the user. */
+  #repair(fault: string): void {
+    const next = canonicalDocument(this.doc.data);
+    console.error(`the page differs from the document (${fault}): it is drawn anew`);
+    const lost = onlyIn(textShown(this.quill), next);
+    redraw(this.quill, next);
+    if (lost.trim() !== "") this.events.repaired(lost);
     this.events.drawn();
   }
 
   #edited(delta: Delta): void {
-    const own = unveil(delta);
-    const moved = this.#undrawn.transform(own, true);
+    const own = exclusiveChange(unveil(delta));
+    const moved = storableOp(this.#undrawn.transform(own, true), this.doc.data);
     this.#undrawn = own.transform(this.#undrawn, false);
+    if (moved.ops.length === 0) return;
     for (const piece of piecesOf(moved)) this.#submit(piece);
   }
 
@@ -103,11 +128,11 @@ export class Binding {
       if (this.#bound) this.events.deleted();
       return;
     }
-    const next = veilDocument(this.doc.data);
+    const next = canonicalDocument(this.doc.data);
     if (this.#bound) {
       this.quill.update();
       const before = this.quill.getContents();
-      const lost = next.diff(before).ops.map((op) => (typeof op.insert === "string" ? op.insert : "")).join("");
+      const lost = onlyIn(before, next);
       this.quill.updateContents(before.diff(next), "api");
       if (lost.trim() !== "") this.events.refused({ reason: "", lost });
     } else {
@@ -115,6 +140,7 @@ export class Binding {
       this.quill.setContents(next, "api");
     }
     this.quill.history.clear();
+    this.#auditor.restart();
     this.events.drawn();
   }
 
@@ -132,17 +158,9 @@ export class Binding {
       ? window.setTimeout(() => this.draw(), 200)
       : requestAnimationFrame(() => this.draw());
   }
+}
 
-  /**
-   * Quill adds a final newline where the document has none, so an op of another client at the very end can leave the
-   * two apart. The length shows it; the document is right.
-   */
-  #mend(): void {
-    if (!this.doc.type || this.#undrawn.ops.length > 0) return;
-    const document = new Delta(this.doc.data as Op[]);
-    const last = document.ops.at(-1)?.insert;
-    const newline = typeof last === "string" && last.endsWith("\n") ? 0 : 1;
-    if (document.length() + newline === this.quill.getLength()) return;
-    this.quill.updateContents(this.quill.getContents().diff(veilDocument(document)), "api");
-  }
+/** The text that the first document has and the second one has not. */
+function onlyIn(first: Delta, second: Delta): string {
+  return second.diff(first).ops.map(({ insert }) => (typeof insert === "string" ? insert : "")).join("");
 }
