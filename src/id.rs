@@ -97,6 +97,23 @@ impl DocId {
             id: Name::parse(id)?,
         })
     }
+
+    /// Parses both parts as they are written in the path of an address. Clients and proxies resolve the segments `.` and
+    /// `..`, percent-encoded or not, so a name of that form has one `~` before it; so has a name that looks like one
+    /// written this way (`~..` is written `~~..`).
+    ///
+    /// # Errors
+    /// When either is no [`Name`].
+    pub fn parse_path(collection: &str, id: &str) -> Result<Self, BadName> {
+        Self::parse(unescaped_segment(collection), unescaped_segment(id))
+    }
+}
+
+fn unescaped_segment(segment: &str) -> &str {
+    match segment.strip_prefix('~') {
+        Some(name) if matches!(name.trim_start_matches('~'), "." | "..") => name,
+        _ => segment,
+    }
 }
 
 impl fmt::Display for DocId {
@@ -196,6 +213,24 @@ impl fmt::Debug for ClientId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dot_names_are_read_from_a_path() {
+        for (segment, name) in [
+            ("~.", "."),
+            ("~..", ".."),
+            ("~~..", "~.."),
+            ("~~~.", "~~."),
+            ("..", ".."),
+            ("~...", "~..."),
+            ("~", "~"),
+            ("~a", "~a"),
+            ("a.", "a."),
+        ] {
+            let doc = DocId::parse_path("notes", segment).map(|doc| doc.id.as_str().to_owned());
+            assert_eq!(doc.as_deref(), Ok(name), "{segment}");
+        }
+    }
 
     #[test]
     fn names_that_would_reach_a_prototype_are_refused() {

@@ -105,7 +105,7 @@ fn headers(is_secure: bool) -> DefaultHeaders {
 }
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https: data:; \
-     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'none'; \
+     style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'self'; \
      frame-ancestors 'none'; form-action 'self'";
 
 async fn open_socket(

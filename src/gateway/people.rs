@@ -49,7 +49,7 @@ pub(super) async fn permitted(
     least: Role,
 ) -> Result<(Person, DocId, Role), HttpResponse> {
     let person = person(request, gateway).await?;
-    let doc = DocId::parse(&path.0, &path.1).map_err(|_| no_document())?;
+    let doc = DocId::parse_path(&path.0, &path.1).map_err(|_| no_document())?;
     let role = gateway.door().role(&person, &doc).await;
     match role.map_err(|error| unavailable(&error))? {
         Some(role) if role >= least => Ok((person, doc, role)),

@@ -5,13 +5,14 @@ import "./styles/editor.css";
 import "./styles/list.css";
 import "./styles/people.css";
 import { openBanner } from "./components/open-banner";
+import { documentIn } from "./lib/address";
 import { ApiError, bringToken, openCollection, readMe, renewSession, type Me } from "./lib/api";
 import { showAccess, showReset, showShareLink } from "./pages/access";
 import { showEditor } from "./pages/editor";
 import { showList } from "./pages/list";
 
 const app = document.querySelector<HTMLElement>("#app")!;
-const id = /^\/d\/([^/]+)\/?$/.exec(location.pathname)?.[1];
+const id = documentIn(location.pathname);
 const RETRY_MS = 1_500;
 
 void begin();
@@ -28,7 +29,7 @@ async function begin(): Promise<void> {
   if (elsewhere !== null) openCollection(elsewhere);
   if (me.mode !== "open" && !me.user && !(me.is_guest && id !== undefined)) return showAccess(app, me);
   if (id === undefined) showList(app, me);
-  else showEditor(app, decoded(id), new URLSearchParams(location.search).has("new"), me);
+  else showEditor(app, id, new URLSearchParams(location.search).has("new"), me);
 }
 
 /**
@@ -67,13 +68,4 @@ async function renewed(): Promise<boolean> {
       },
     );
   return navigator.locks ? navigator.locks.request("copydesk.session", renew) : renew();
-}
-
-/** An address may be wrong in any way; then the server says so. */
-function decoded(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
 }

@@ -1,5 +1,6 @@
 /** One's own portrait as the way to one's account: password, invitations, signing out. */
 
+import { homeAddress } from "../lib/address";
 import { changePassword, invite, signOut, type Me } from "../lib/api";
 import { h } from "../lib/dom";
 import { colorOf, initials } from "../lib/person";
@@ -25,7 +26,7 @@ function content(user: User, passwordCharsMin: number): HTMLElement {
     error.textContent = word.textContent = "";
     done.catch((reason: unknown) => (error.textContent = sentence(reason)));
   };
-  const leave = (everywhere: boolean): void => act(signOut(everywhere).then(() => location.assign("/")));
+  const leave = (everywhere: boolean): void => act(signOut(everywhere).then(() => location.assign(homeAddress())));
   const who = h("p", { class: "account-name" }, h("strong", {}, user.name), user.login && h("span", {}, user.login));
   if (!user.may_sign_out) return h("div", { class: "small-form" }, who);
 
@@ -51,8 +52,10 @@ function content(user: User, passwordCharsMin: number): HTMLElement {
   const addressRow = h("label", { class: "field", for: "invitation", hidden: true }, "Send this address; it is good once, for a week", address);
   const inviteButton = h("button", { type: "button", class: "quiet", onclick: () => act(invited()) }, "Invite somebody");
   const invited = async (): Promise<void> => {
+    // An address that was shown before may have been used.
+    addressRow.hidden = true;
     const { code } = await invite();
-    address.value = `${location.origin}/#invitation=${code}`;
+    address.value = `${homeAddress()}#invitation=${code}`;
     addressRow.hidden = false;
     address.select();
   };

@@ -1,5 +1,6 @@
 /** For who owns everything: the accounts and the invitations, and an end to each. */
 
+import { homeAddress } from "../lib/address";
 import { allowReset, endInvitation, listAccounts, listInvitations, setDisabled, type Account, type Invitation, type Me } from "../lib/api";
 import { fill, h } from "../lib/dom";
 
@@ -18,7 +19,7 @@ export function members(me: NonNullable<Me["user"]>, act: (done: Promise<unknown
   const then = (deed: Promise<unknown>): void => act(deed.then(draw));
   const allow = async (login: string): Promise<void> => {
     const { code } = await allowReset(login);
-    address.value = `${location.origin}/#reset=${code}`;
+    address.value = `${homeAddress()}#reset=${code}`;
     addressRow.hidden = false;
     address.select();
   };

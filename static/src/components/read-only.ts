@@ -1,5 +1,6 @@
 /** Says why there is nothing to write with, and that the session is over. */
 
+import { homeAddress } from "../lib/address";
 import { UNTITLED } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import type { Store } from "../lib/store";
@@ -16,7 +17,7 @@ export function readOnly(store: Store<EditorState>): HTMLElement {
   });
   store.watch(["role", "taken", "document", "isSignedOut"], (state) => {
     const why = state.taken === "pen" ? "You may no longer change this document, only read it." : "You may read this document, and not change it.";
-    const again = h("a", { href: "/", target: "_blank" }, "Sign in again");
+    const again = h("a", { href: homeAddress(), target: "_blank" }, "Sign in again");
     fill(
       words,
       isReading(state) && h("p", { class: "read-only" }, why),

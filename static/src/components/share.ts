@@ -1,5 +1,6 @@
 /** The share dialog: who may do what, and links for those who have no account. */
 
+import { below, segmentOf } from "../lib/address";
 import { addLink, endLink, readSharing, setRole, transfer, type Holder, type Role, type ShareLink, type Sharing } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import type { Store } from "../lib/store";
@@ -69,7 +70,7 @@ class Dialog {
       this.#act(async () => {
         const link = await addLink(this.id, { role: role.value as Role, days: Number(days.value) || undefined, password: password.value || undefined });
         form.reset();
-        this.#show(`${location.origin}/d/${encodeURIComponent(this.id)}#share=${link.secret}`);
+        this.#show(`${below(`d/${segmentOf(this.id)}`)}#share=${link.secret}`);
       });
     });
     return form;

@@ -1,5 +1,7 @@
 /** The server's REST interface: names of documents and the list of them. Text travels over the socket only. */
 
+import { below, segmentOf } from "./address";
+
 export interface DocumentSummary {
   collection: string;
   id: string;
@@ -79,10 +81,16 @@ export interface Sharing {
 const OURS = { "x-copydesk": "1" };
 
 let collection = "documents";
+let home = "documents";
 
 /** The collection of this page's documents: who we are decides it, or the address of a document elsewhere. */
 export function ourCollection(): string {
   return collection;
+}
+
+/** The collection of the user's own documents. */
+export function homeCollection(): string {
+  return home;
 }
 
 export function openCollection(name: string): void {
@@ -96,7 +104,7 @@ export function listDocuments(query: { q?: string; after?: string; limit?: numbe
   const params = new URLSearchParams({ limit: String(query.limit ?? 50), collection });
   if (query.q) params.set("q", query.q);
   if (query.after) params.set("after", query.after);
-  return request(`/api/documents?${params}`);
+  return request(`api/documents?${params}`);
 }
 
 export function readDocument(id: string): Promise<DocumentSummary> {
@@ -110,67 +118,67 @@ export function renameDocument(id: string, title: string): Promise<DocumentSumma
 }
 
 export async function readMe(): Promise<Me> {
-  const me = await request<Me>("/api/me");
-  collection = me.collection;
+  const me = await request<Me>("api/me");
+  collection = home = me.collection;
   return me;
 }
 
 export function register(account: { login: string; name: string; password: string; invitation?: string }): Promise<void> {
-  return request("/api/register", body("POST", account));
+  return request("api/register", body("POST", account));
 }
 
 export function signIn(login: string, password: string): Promise<void> {
-  return request("/api/sign-in", body("POST", { login, password }));
+  return request("api/sign-in", body("POST", { login, password }));
 }
 
 export function signOut(everywhere: boolean): Promise<void> {
-  return request(everywhere ? "/api/sign-out-everywhere" : "/api/sign-out", body("POST", {}));
+  return request(everywhere ? "api/sign-out-everywhere" : "api/sign-out", body("POST", {}));
 }
 
 export function changePassword(present: string, next: string): Promise<void> {
-  return request("/api/password", body("POST", { present, next }));
+  return request("api/password", body("POST", { present, next }));
 }
 
 export function renewSession(): Promise<void> {
-  return request("/api/refresh", body("POST", {}));
+  return request("api/refresh", body("POST", {}));
 }
 
 /** Gives the server the token with which another application vouches for us: from then on it is in a cookie. */
 export function bringToken(token: string): Promise<void> {
   const { headers, ...rest } = body("POST", {});
-  return request("/api/session", { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
+  return request("api/session", { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
 }
 
 export function resetPassword(code: string, password: string): Promise<void> {
-  return request("/api/password-reset", body("POST", { code, password }));
+  return request("api/password-reset", body("POST", { code, password }));
 }
 
 export function listAccounts(): Promise<{ people: Account[] }> {
-  return request("/api/people");
+  return request("api/people");
 }
 
 export function setDisabled(login: string, disabled: boolean): Promise<void> {
-  return request("/api/people/disabled", body("PUT", { login, disabled }));
+  return request("api/people/disabled", body("PUT", { login, disabled }));
 }
 
 export function allowReset(login: string): Promise<{ code: string }> {
-  return request("/api/people/reset", body("POST", { login }));
+  return request("api/people/reset", body("POST", { login }));
 }
 
 export function listInvitations(): Promise<{ invitations: Invitation[] }> {
-  return request("/api/invitations");
+  return request("api/invitations");
 }
 
 export function endInvitation(id: string): Promise<void> {
-  return request(`/api/invitations/${encodeURIComponent(id)}`, { method: "DELETE", headers: OURS });
+  return request(`api/invitations/${encodeURIComponent(id)}`, { method: "DELETE", headers: OURS });
 }
 
 export function invite(): Promise<{ code: string }> {
-  return request("/api/invitations", body("POST", { role: null }));
+  return request("api/invitations", body("POST", { role: null }));
 }
 
 export function openLink(secret: string, password?: string): Promise<{ collection: string; id: string; role: Role }> {
-  return request("/api/links", body("POST", { secret, password }));
+  return request("api/links", body("POST", { secret, password }));
 }
 
 export function readSharing(id: string): Promise<Sharing> {
@@ -203,13 +211,13 @@ export function cleanTitle(title: string): string {
 }
 
 function addressOf(id: string): string {
-  return `/api/documents/${encodeURIComponent(collection)}/${encodeURIComponent(id)}`;
+  return `api/documents/${segmentOf(collection)}/${segmentOf(id)}`;
 }
 
 async function request<T>(url: string, init?: RequestInit): Promise<T> {
   let response: Response;
   try {
-    response = await fetch(url, { ...init, signal: AbortSignal.timeout(10_000) });
+    response = await fetch(below(url), { ...init, signal: AbortSignal.timeout(10_000) });
   } catch {
     throw new ApiError(0, "unreachable", "The server cannot be reached.");
   }

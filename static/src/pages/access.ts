@@ -1,6 +1,7 @@
 /** Before anybody is in: the first account, signing in, making an account, opening a share link. */
 
 import { brand } from "../components/brand";
+import { homeAddress, pageAddress } from "../lib/address";
 import { ApiError, openLink, register, resetPassword, signIn, type Me } from "../lib/api";
 import { fill, h } from "../lib/dom";
 
@@ -54,8 +55,7 @@ export function showReset(app: HTMLElement, me: Me, code: string): void {
 export function showShareLink(app: HTMLElement, me: Me, secret: string): void {
   const open = async (password?: string): Promise<void> => {
     const { collection, id } = await openLink(secret, password);
-    const elsewhere = collection === me.collection ? "" : `?in=${encodeURIComponent(collection)}`;
-    location.replace(`/d/${encodeURIComponent(id)}${elsewhere}`);
+    location.replace(pageAddress(collection, id, me.collection));
   };
   open().catch((error: unknown) => {
     if (error instanceof ApiError && error.code === "unfit") {
@@ -63,7 +63,7 @@ export function showShareLink(app: HTMLElement, me: Me, secret: string): void {
       return frame(app, "This link wants a password", form([password], "Open", () => open(value(password, false)), () => {}));
     }
     const words = error instanceof ApiError && error.status !== 403 ? error.message : "The link does not open anything, or no longer.";
-    frame(app, "This link does not work", h("p", {}, words), h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: "/" }, me.user ? "All documents" : "Sign in")));
+    frame(app, "This link does not work", h("p", {}, words), h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: homeAddress() }, me.user ? "All documents" : "Sign in")));
   });
 }
 

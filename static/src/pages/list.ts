@@ -3,7 +3,8 @@
 import { accountButton } from "../components/account";
 import { brand } from "../components/brand";
 import { icon } from "../components/icons";
-import { ApiError, type Me, TITLE_LENGTH_MAX, UNTITLED, cleanTitle, listDocuments, renameDocument, type DocumentSummary } from "../lib/api";
+import { below, pageAddress } from "../lib/address";
+import { ApiError, type Me, TITLE_LENGTH_MAX, UNTITLED, cleanTitle, homeCollection, listDocuments, ourCollection, renameDocument, type DocumentSummary } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import { randomId } from "../lib/ids";
 import { Session } from "../lib/session";
@@ -123,7 +124,7 @@ function searchBox(store: Store<ListState>, load: () => Promise<void>): HTMLElem
 function newButton(label: string): HTMLElement {
   const button = h("button", { type: "button", class: "primary new" }, icon("plus"), h("span", {}, label));
   button.setAttribute("aria-label", label);
-  button.addEventListener("click", () => location.assign(`/d/${randomId()}?new`));
+  button.addEventListener("click", () => location.assign(pageAddress(ourCollection(), randomId(), homeCollection(), true)));
   return button;
 }
 
@@ -156,7 +157,7 @@ function row(
     "li",
     { class: "row", "data-id": summary.id },
     icon("page"),
-    h("a", { class: "row-text", href: `/d/${encodeURIComponent(summary.id)}` }, h("span", { class: "row-title" }, title), time),
+    h("a", { class: "row-text", href: pageAddress(summary.collection, summary.id, homeCollection()) }, h("span", { class: "row-title" }, title), time),
     h(
       "button",
       { type: "button", class: "icon-button", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => startRenaming(summary.id) },
@@ -166,7 +167,7 @@ function row(
 }
 
 function invitation(): Node[] {
-  const picture = h("img", { src: "/empty.svg", alt: "", width: 220, height: 150 });
+  const picture = h("img", { src: below("empty.svg"), alt: "", width: 220, height: 150 });
   return [
     picture,
     h("h2", {}, "A clean desk"),

@@ -8,6 +8,7 @@
 
 import ReconnectingWebSocket from "partysocket/ws";
 import richText from "rich-text";
+import { socketAddress } from "../lib/address";
 import type { Role } from "../lib/api";
 import ShareDB, { type Connection } from "sharedb/lib/client/index.js";
 
@@ -134,10 +135,9 @@ function isNotNow(message: unknown): boolean {
 
 /** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */
 function openSocket(fresh: () => Promise<void>): ReconnectingWebSocket {
-  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const address = async (): Promise<string> => {
     await fresh();
-    return `${scheme}//${location.host}/ws?rights`;
+    return socketAddress();
   };
   return new ReconnectingWebSocket(address, [], {
     minReconnectionDelay: 250 + Math.random() * 500,
