@@ -751,6 +751,24 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
     assert_eq!(list(who("bob", "home")).await, ["two"]);
     assert!(list(who("bob", "acme")).await.is_empty());
     assert!(list(guest("l")).await.is_empty());
+    // A share link shows its document as long as it opens it.
+    let by_link = |id: &str| Who {
+        links: vec![subject(id)],
+        ..who("bob", "home")
+    };
+    for (id, secret, lasts) in [("live", 7, None), ("over", 8, Some(NO_TIME))] {
+        let link = NewLink {
+            doc: doc("one"),
+            lasts,
+            ..link(id, Role::Viewer, secret)
+        };
+        assert_eq!(accounts.add_link(link, boss()).await.unwrap(), Ok(()));
+    }
+    assert_eq!(list(by_link("live")).await, ["one", "two"]);
+    assert_eq!(list(by_link("over")).await, ["two"]);
+    let ended = accounts.end_link(doc("one"), subject("live"), boss());
+    assert_eq!(ended.await.unwrap(), Ok(()));
+    assert_eq!(list(by_link("live")).await, ["two"]);
     let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"));
     assert!(tenant.await.unwrap());
     assert_eq!(list(who("bob", "home")).await, ["nobodys", "one", "two"]);

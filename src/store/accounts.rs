@@ -119,7 +119,8 @@ pub trait Accounts: Debug + Send + Sync {
     /// Who may do what with a document by a right of their own, the owner first.
     fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>>;
 
-    /// As [`Store::list`](super::Store::list), of the documents that `who` may read.
+    /// As [`Store::list`](super::Store::list), of the documents that `who` may read, those of opened share links included.
+    /// Empty for guests, and for a collection of another tenant.
     fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>>;
 
     /// Makes a share link.

@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::change::now_ms;
 use super::fault::Fault;
 use super::pool::Pool;
 use crate::id::DocId;
@@ -12,14 +13,14 @@ use crate::store::{ListQuery, Listed};
 
 /// The columns of what the list says.
 macro_rules! listed {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "
 SELECT collection, id, title, created_at_ms, updated_at_ms, coalesce(
   (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)
 FROM documents
 WHERE live AND collection = $1 ",
-            $rest
+            $($rest),+
         )
     };
 }
@@ -30,7 +31,8 @@ ORDER BY updated_at_ms DESC, id DESC
 LIMIT $5"
 );
 
-/// The same, of what $6 or somebody's role on the whole tenant shows, or a role of their own.
+/// The same, limited to what the user may read: everything if $6 or a role on the tenant says so, else the documents with a
+/// role of their own and those of the share links $9.
 const LIST_FOR: &str = listed!(
     "AND (updated_at_ms, id) < ($2, $3) AND position($4::bytea IN title_folded) > 0
   AND ($6
@@ -38,7 +40,14 @@ const LIST_FOR: &str = listed!(
     OR EXISTS (
       SELECT 1
       FROM grants
-      WHERE grants.subject = $7 AND grants.collection = documents.collection AND grants.id = documents.id))
+      WHERE grants.subject = $7 AND grants.collection = documents.collection AND grants.id = documents.id)
+    OR EXISTS (
+      SELECT 1
+      FROM links
+      WHERE links.id = ANY ($9) AND links.collection = documents.collection AND links.doc = documents.id
+        AND (links.expires_at_ms IS NULL OR links.expires_at_ms > ",
+    now_ms!(),
+    ")))
 ORDER BY updated_at_ms DESC, id DESC
 LIMIT $5"
 );
@@ -66,7 +75,7 @@ pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<Vec<Listed>, 
     rows.iter().map(listed).collect()
 }
 
-/// Lists the documents that exist and that `who` may read by more than a share link.
+/// Lists the documents that exist and that `who` may read.
 pub(super) async fn list_for(
     pool: &Pool,
     who: &Who,
@@ -85,7 +94,8 @@ pub(super) async fn list_for(
     } = Page::of(query)?;
     let (collection, user) = (query.collection.as_str(), user.0.as_bytes());
     let sees_all = who.role.is_some();
-    let values: [&(dyn ToSql + Sync); 8] = [
+    let links: Vec<_> = who.links.iter().map(|link| link.0.as_bytes()).collect();
+    let values: [&(dyn ToSql + Sync); 9] = [
         &collection,
         &at_ms,
         &id,
@@ -94,6 +104,7 @@ pub(super) async fn list_for(
         &sees_all,
         &user,
         &tenant,
+        &links,
     ];
     let rows = pool.query(LIST_FOR, &values).await?;
     rows.iter().map(listed).collect()

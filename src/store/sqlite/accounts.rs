@@ -461,7 +461,7 @@ impl Accounts for SqliteStore {
 
     fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>> {
         self.readers
-            .read("list", move |db| list_for(db, &who, &query))
+            .read("list", move |db| list_for(db, now_ms(), &who, &query))
             .boxed()
     }
 
@@ -890,7 +890,7 @@ fn set_grant(
     Ok(())
 }
 
-fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
+fn list_for(db: &Connection, now: u64, who: &Who, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
     let tenant = tenant_of(&query.collection);
     let Some(user) = who
         .user
@@ -908,7 +908,11 @@ fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>
            AND (updated_at_ms, id) < (?2, ?3) AND instr(title_folded, ?4) > 0
            AND (?6 OR EXISTS (
              SELECT 1 FROM grants g
-             WHERE g.subject = ?7 AND g.collection = d.collection AND g.id = d.id))
+             WHERE g.subject = ?7 AND g.collection = d.collection AND g.id = d.id)
+           OR EXISTS (
+             SELECT 1 FROM links l
+             WHERE l.id IN (SELECT value FROM json_each(?8)) AND l.collection = d.collection AND l.doc = d.id
+               AND coalesce(l.expires_at_ms > ?9, 1)))
          ORDER BY updated_at_ms DESC, id DESC
          LIMIT ?5",
     )?;
@@ -919,6 +923,7 @@ fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>
     };
     let title = query.title.as_deref().unwrap_or_default().to_lowercase();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let links: Vec<&str> = who.links.iter().map(|link| link.0.as_str()).collect();
     let mut rows = statement.query(params![
         query.collection.as_str(),
         at_ms,
@@ -926,7 +931,9 @@ fn list_for(db: &Connection, who: &Who, query: &ListQuery) -> Result<Vec<Listed>
         title,
         limit,
         sees_all,
-        user.0
+        user.0,
+        serde_json::json!(links).to_string(),
+        signed(now)
     ])?;
     let mut list = Vec::new();
     while let Some(row) = rows.next()? {
