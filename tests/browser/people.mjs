@@ -104,6 +104,28 @@ test("who is invited makes an account", async () => {
   await heading(ben, "There is no document here for you");
 });
 
+test("an invited person types into a new document at once", async () => {
+  const cat = await arrive("Cat Orr");
+  const panel = await account(ann);
+  await panel.getByRole("button", { name: "Invite somebody" }).click();
+  const field = panel.getByLabel("Send this address");
+  await field.waitFor();
+  await cat.page.goto(await field.inputValue());
+  await makeAccount(cat, "cat@example.org");
+  await ann.press("Escape");
+  // Twenty of twenty documents took no letter before: not even the first keys may be lost.
+  for (const words of ["first", "second"]) {
+    const own = await cat.begin((writer) => writer.typing(words));
+    await cat.saved();
+    assert.deepEqual(await cat.lines(), [words]);
+    await cat.page.reload();
+    await cat.typing("again, ");
+    await cat.saved();
+    assert.deepEqual(await cat.lines(), [`again, ${words}`], own);
+  }
+  await cat.leave();
+});
+
 test("a reader reads, an editor writes, and both see it at once when that changes", async () => {
   const dialog = await share(ann);
   await dialog.getByLabel("Name they sign in by").fill("ben@example.org");
@@ -123,7 +145,8 @@ test("a reader reads, an editor writes, and both see it at once when that change
 
   const role = dialog.getByLabel("Role of Ben Ray");
   await role.selectOption("editor");
-  await ben.page.waitForSelector('.ql-editor[contenteditable="true"]');
+  // The cursor comes with the right to write.
+  await ben.page.waitForSelector('.ql-editor[contenteditable="true"]:focus');
   await ben.goTo("end");
   await ben.type(", and Ben's");
   await ben.saved();

@@ -65,9 +65,12 @@ export class Writer {
     await this.page.waitForSelector('#app[data-list="ready"]');
   }
 
-  async begin() {
+  /** Begins a document. `first` is done as soon as the text has the cursor, before anything is saved. */
+  async begin(first = async () => {}) {
     await this.list();
     await this.page.getByRole("button", { name: "New document" }).click();
+    await this.page.waitForURL(/\/d\//);
+    await first(this);
     await this.saved();
     await this.page.waitForURL(/\/d\/[0-9A-Za-z]{20,}$/);
     return this.id;
@@ -84,6 +87,12 @@ export class Writer {
 
   saved() {
     return this.status("saved");
+  }
+
+  /** Types where the page itself has put the cursor. */
+  async typing(text) {
+    await this.page.waitForSelector(".ql-editor:focus");
+    await this.type(text);
   }
 
   async type(text, delay = 0) {

@@ -23,3 +23,8 @@ export function h<K extends keyof HTMLElementTagNameMap>(
 export function fill(element: Element, ...children: Child[]): void {
   element.replaceChildren(...children.filter((child): child is Node | string => !!child));
 }
+
+/** Whether no element has the focus, so that the page may give it to one without taking it from the user. */
+export function isFocusFree(): boolean {
+  return document.activeElement === null || document.activeElement === document.body;
+}

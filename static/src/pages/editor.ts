@@ -11,8 +11,9 @@ import { statusLine } from "../components/status";
 import { titleField } from "../components/title-field";
 import { toolbar } from "../components/toolbar";
 import { createEditor, cursorsOf } from "../editor/editor";
+import { homeAddress, queryWithout } from "../lib/address";
 import { ourCollection, readDocument, renameDocument, type Me } from "../lib/api";
-import { fill, h } from "../lib/dom";
+import { fill, h, isFocusFree } from "../lib/dom";
 import { keepName, loadPerson, personOf } from "../lib/person";
 import { Session } from "../lib/session";
 import { Store } from "../lib/store";
@@ -34,6 +35,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     waiting: 0,
     isStuck: false,
     role: account.mode === "open" ? "owner" : undefined,
+    isCreating: false,
     taken: null,
     isSignedOut: false,
     title: "",
@@ -66,13 +68,20 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     fresh: (isDoubtful) => session?.fresh(isDoubtful) ?? Promise.resolve(),
     rights({ c, d, role }) {
       if (c !== ourCollection() || d !== id || account.mode === "open") return;
+      if (role === null && store.state.isCreating) return store.set({ role });
       const couldWrite = store.state.role !== undefined && mayWrite(store.state);
       const had = store.state.document === "ready";
       const lost = role === null && had ? "document" : null;
       const stilled = role !== null && couldWrite && !mayWrite({ ...store.state, role }) ? "pen" : null;
-      store.set({ role, taken: lost ?? stilled });
+      store.set({ role, taken: lost ?? stilled, isCreating: false });
     },
   });
+  /** Enables or disables the text. As soon as it can be typed into it has the cursor, unless the user is elsewhere. */
+  const allowWriting = (state: Readonly<EditorState>): void => {
+    const isAllowed = mayWrite(state);
+    quill.enable(isAllowed);
+    if (isAllowed && isFocusFree()) quill.focus();
+  };
   const doc = line.connection.get(ourCollection(), id);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
@@ -92,9 +101,8 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     drawn() {
       if (store.state.document !== "ready") {
         store.set({ document: "ready" });
-        quill.enable(mayWrite(store.state));
+        allowWriting(store.state);
         title.refresh();
-        if (isNew) quill.focus();
       }
       cursors.draw();
     },
@@ -139,17 +147,19 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
 
   store.watch(["peers"], ({ peers }) => cursors.show(peers));
   store.watch(["document"], (state) => (app.dataset.document = state.document));
-  store.watch(["role"], (state) => {
-    if (state.document === "ready") quill.enable(mayWrite(state));
+  store.watch(["role", "isCreating"], (state) => {
+    if (state.document === "ready") allowWriting(state);
     app.dataset.role = state.role ?? "none";
   });
 
   /** The address to send to others is the one without `?new`. */
-  const forgetNew = (): void => history.replaceState(null, "", location.pathname);
+  const forgetNew = (): void => history.replaceState(null, "", location.pathname + queryWithout(location.search, "new") + location.hash);
   const create = (): void => {
     const done = binding.pending();
+    store.set({ isCreating: account.mode !== "open" });
     doc.create([{ insert: "\n" }], richText.type.uri, (error) => {
       done(error);
+      if (error) store.set({ isCreating: false });
       if (doc.type) forgetNew();
     });
   };
@@ -201,7 +211,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       absent,
       h("h1", {}, state.document === "missing" ? "There is no document here yet" : "This document was deleted"),
       h("p", {}, "Check the address, or begin a document under it."),
-      h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: "/" }, "All documents"), h("button", { class: "primary", type: "button", onclick: create }, "Start writing here")),
+      h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: homeAddress() }, "All documents"), h("button", { class: "primary", type: "button", onclick: create }, "Start writing here")),
     );
   });
   const keys = h("p", { class: "sr-only", id: "editor-keys" }, "Press Alt and F10 to reach the toolbar, Escape to come back.");
@@ -216,5 +226,5 @@ function elsewhere(state: Readonly<EditorState>, isLost: boolean): HTMLElement[]
     : state.document === "deleted"
       ? ["This document was deleted", "Its owner has ended it."]
       : ["There is no document here for you", "Check the address, or ask whoever sent it to share the document with you."];
-  return [h("h1", {}, title!), h("p", {}, words!), h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: "/" }, "All documents"))];
+  return [h("h1", {}, title!), h("p", {}, words!), h("div", { class: "form-actions" }, h("a", { class: "button quiet", href: homeAddress() }, "All documents"))];
 }

@@ -15,8 +15,13 @@ export interface EditorState {
   waiting: number;
   /** They have been waiting for so long that the server cannot be saving them now. */
   isStuck: boolean;
-  /** What we may do with the document: undefined until the server has said so. */
+  /** The user's role on the document: undefined until the server has sent one. */
   role: Role | null | undefined;
+  /**
+   * This page has sent the creation of the document, and the server has not sent the creator's role yet. Until then the
+   * server reports `null`, because the document did not exist when it looked.
+   */
+  isCreating: boolean;
   /** We had a document and have lost it; or could write to it and no longer may. */
   taken: "document" | "pen" | null;
   /** The session is over, and cannot be renewed. */
@@ -50,7 +55,10 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
   return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
 }
 
-/** Until the server says otherwise, it is as it was before anybody could say so. */
-export function mayWrite({ role }: Readonly<EditorState>): boolean {
-  return role === undefined || role === "editor" || role === "owner";
+/**
+ * Whether the user may change the document. An unknown role counts as one that may: otherwise what is typed between the
+ * first drawing and the server's answer would be lost. An op that is not permitted is refused by the server.
+ */
+export function mayWrite({ role, isCreating }: Readonly<EditorState>): boolean {
+  return role === undefined || role === "editor" || role === "owner" || (role === null && isCreating);
 }
