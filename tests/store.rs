@@ -1035,6 +1035,7 @@ async fn full_disk_acknowledges_nothing_and_recovers() {
         assert!(written < 1_000, "the limit does nothing");
     };
     assert!(refused.1.to_string().contains("full"), "{}", refused.1);
+    assert!(factory.store.check_writes().await.is_err());
     // Everything can be read, and nothing of what was refused.
     let loaded = factory
         .store
@@ -1043,6 +1044,7 @@ async fn full_disk_acknowledges_nothing_and_recovers() {
         .unwrap();
     assert_eq!(loaded.entries.len() as u64, written);
     factory.store.limit_size(1 << 30).await.unwrap();
+    factory.store.check_writes().await.unwrap();
     assert_eq!(ann.append(&[refused.0]).await, Ok(()));
     assert_eq!(head(&factory.store, "a").await.head, Revision(written + 1));
 }

@@ -178,6 +178,10 @@ impl Store for MemoryStore {
         ready(Ok(renamed.is_some())).boxed()
     }
 
+    fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(Ok(())).boxed()
+    }
+
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         let mut state = self.state();
         if let Some(secret) = state.secret {

@@ -368,6 +368,17 @@ impl Store for PostgresStore {
             .boxed()
     }
 
+    fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async {
+            for lane in &self.lanes {
+                lane.check().await?;
+            }
+            let written = beat::check_writes(&self.urgent).await;
+            written.map_err(|fault| fault.of("check writes"))
+        }
+        .boxed()
+    }
+
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         async { Ok(self.secret) }.boxed()
     }

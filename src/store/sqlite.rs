@@ -13,6 +13,7 @@ mod writer;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -24,7 +25,7 @@ use self::folder::{Folder, Purpose};
 use self::ledger::Ledger;
 use self::read::{Fault, Reported};
 use self::verify::SqliteRows;
-use self::work::{AheadOfTheLog, Append, Claim, Limit, Rename, SaveSnapshot};
+use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
 pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
@@ -252,10 +253,23 @@ impl Store for SqliteStore {
             .boxed()
     }
 
+    fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async {
+            if self.writer.wrote_within(WRITTEN_LATELY) {
+                return Ok(());
+            }
+            self.writer.ask(CheckWrites).await
+        }
+        .boxed()
+    }
+
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         async { Ok(self.secret) }.boxed()
     }
 }
+
+/// How long a transaction that was written proves that the next one can be.
+const WRITTEN_LATELY: Duration = Duration::from_secs(5);
 
 /// The connections that read: opened when they are needed, at most so many.
 struct Readers {

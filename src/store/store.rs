@@ -88,6 +88,13 @@ pub trait Store: Debug + Send + Sync {
         title: &'a str,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
+    /// Whether an edit could be saved now: takes every way that an append takes, and writes something that nothing reads.
+    /// A store that has just written answers without that.
+    ///
+    /// # Errors
+    /// When an append would fail or wait: the disk is full, the database is read-only, a connection is missing.
+    fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// The secret that all nodes of this store share: drawn at random when it was first asked for.
     ///
     /// # Errors

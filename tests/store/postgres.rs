@@ -662,6 +662,80 @@ async fn full_disk_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn check_writes_fails_while_postgres_is_read_only() {
+    let Some(own) = Own::start(&[]) else {
+        return;
+    };
+    let store = open_as(&settings(&own.url()), node()).await;
+    store.check_writes().await.unwrap();
+    let stranger = server::connect(&own.url()).await;
+    for (is_read_only, what) in [("on", "a failure"), ("off", "success")] {
+        let set = format!("ALTER SYSTEM SET default_transaction_read_only = {is_read_only}");
+        // What is read-only can still be told to be so no more.
+        stranger
+            .batch_execute("SET default_transaction_read_only = off")
+            .await
+            .unwrap();
+        stranger.batch_execute(&set).await.unwrap();
+        stranger
+            .batch_execute("SELECT pg_reload_conf()")
+            .await
+            .unwrap();
+        eventually(what, async || {
+            let checked = store.check_writes().await;
+            (checked.is_err() == (is_read_only == "on")).then_some(())
+        })
+        .await;
+        // It can be read all the while.
+        store.load(&doc("a"), Reach::Head).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
+    let Some(own) = Own::start(&[]) else {
+        return;
+    };
+    let stranger = server::connect(&own.url()).await;
+    stranger
+        .batch_execute("CREATE ROLE desk LOGIN CONNECTION LIMIT 5")
+        .await
+        .unwrap();
+    stranger
+        .batch_execute("CREATE DATABASE desk OWNER desk")
+        .await
+        .unwrap();
+    let url = format!(
+        "postgres://desk@127.0.0.1:{}/desk?sslmode=disable",
+        own.port()
+    );
+    let settings = PostgresSettings {
+        acquire_timeout_ms: 200,
+        ..settings(&url)
+    };
+    let store = Arc::new(open_as(&settings, node()).await);
+    // Readers take all connections that there are.
+    let readers = (0..8).map(|at| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.load(&doc(&format!("d{at}")), Reach::Head).await })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        // Those that got none have failed.
+        let _ = reader.await.unwrap();
+    }
+    eventually("a failure", async || {
+        store.load(&doc("a"), Reach::Head).await.ok()?;
+        store.check_writes().await.err()
+    })
+    .await;
+    stranger
+        .batch_execute("ALTER ROLE desk CONNECTION LIMIT 50")
+        .await
+        .unwrap();
+    eventually("success", async || store.check_writes().await.ok()).await;
+}
+
+#[tokio::test]
 async fn start_waits_for_a_server_that_is_away() {
     let Some(mut own) = Own::start(&[]) else {
         return;

@@ -63,6 +63,7 @@ by_way! {
     fn list(query: ListQuery) -> Vec<Listed>;
     fn describe(doc: &'a DocId) -> Option<Listed>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;
+    fn check_writes() -> ();
     fn secret() -> [u8; 32];
 }
 

@@ -119,6 +119,19 @@ impl Part {
         }
     }
 
+    /// A part without entries: it is not written.
+    pub(super) fn empty(doc: DocId) -> Self {
+        Self {
+            doc,
+            fence: Fence {
+                epoch: Epoch(0),
+                token: 0,
+            },
+            rows: Vec::new(),
+            life: None,
+        }
+    }
+
     /// About how many bytes it writes.
     pub(super) fn weight(&self) -> usize {
         self.rows.iter().map(|row| row.payload.len() + 200).sum()

@@ -17,6 +17,7 @@ use super::connect::Connector;
 use super::fault::{Fault, Kind};
 use super::numbers::Numbers;
 use super::touches::Touches;
+use crate::id::DocId;
 use crate::store::{Refused, StoreError};
 
 /// How many appends may wait in a lane's inbox, and about how many parts beyond it. When both are full, whoever asks
@@ -101,6 +102,19 @@ impl Lane {
         });
         let inbox = lock(&self.inbox).clone().ok_or_else(closed)?;
         inbox.send(waiting.collect()).await.map_err(|_| closed())
+    }
+
+    /// Has the lane take a part of a document that does not exist: it is answered when the lane has a connection, and
+    /// when all that waits before it is written.
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let doc =
+            DocId::parse("check", "check").map_err(|error| StoreError::new("check", error))?;
+        let (answer, answered) = oneshot::channel();
+        self.send(vec![(Part::empty(doc), answer)]).await?;
+        let answer = answered.await.map_err(|_| Fault::Closed.of("check"))?;
+        answer
+            .map(drop)
+            .map_err(|why| StoreError::new("append", why))
     }
 
     /// Lets the lane finish what waits, at most until `deadline`.

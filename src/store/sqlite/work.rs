@@ -137,6 +137,32 @@ fn live_or_die(db: &Connection, number: i64, rows: &[Row]) -> rusqlite::Result<(
     Ok(())
 }
 
+/// Writes and removes a row: fails when there is no room for an edit of usual size.
+pub(super) struct CheckWrites;
+
+/// How large that row is.
+const CHECK_BYTES: u32 = 16 << 10;
+
+impl Work for CheckWrites {
+    type Outcome = ();
+    const VERB: &'static str = "check writes";
+
+    fn weight(&self) -> usize {
+        CHECK_BYTES as usize
+    }
+
+    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
+        let db = ledger.db();
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO secrets (name, value) VALUES ('check', zeroblob(?1))",
+        )?
+        .execute([CHECK_BYTES])?;
+        db.prepare_cached("DELETE FROM secrets WHERE name = 'check'")?
+            .execute([])
+            .map(drop)
+    }
+}
+
 /// Takes the right to append, with a token that was drawn where it was asked for.
 pub(super) struct Claim {
     pub(super) doc: DocId,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +54,8 @@ struct Counters {
     transactions: AtomicU64,
     jobs: AtomicU64,
     failures: AtomicU64,
+    /// When the last transaction was written, unless one failed since.
+    written: Mutex<Option<Instant>>,
 }
 
 /// The way to the writing thread. Dropped or closed, it lets the thread finish what is queued, and waits for it.
@@ -122,6 +124,13 @@ impl Writer {
         }
     }
 
+    /// Whether the last transaction was written, and not longer ago than `age`.
+    pub(super) fn wrote_within(&self, age: Duration) -> bool {
+        let written = self.counters.written.lock();
+        let written = written.unwrap_or_else(PoisonError::into_inner);
+        written.is_some_and(|at| at.elapsed() <= age)
+    }
+
     /// What was done so far.
     pub(super) fn counts(&self) -> Counts {
         Counts {
@@ -168,6 +177,10 @@ fn write(
             &counters.failures
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        *counters
+            .written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = outcome.is_ok().then(Instant::now);
         counters
             .jobs
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
