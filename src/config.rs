@@ -55,6 +55,10 @@ impl Config {
 pub struct ServerSettings {
     /// The address of the page, the API and the sockets.
     pub listen: SocketAddr,
+    /// The path that the page, the API and the sockets are below, as `/docs`; empty: the root.
+    pub base_path: String,
+    /// The path of the WebSockets, below `base_path`.
+    pub socket_path: String,
     /// What people call this node; empty: the machine's name.
     pub node: String,
     /// How many threads run the documents; 0: half as many as there are processors. The sockets have threads of their own.
@@ -71,6 +75,8 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            base_path: String::new(),
+            socket_path: "/ws".to_owned(),
             node: String::new(),
             threads: 0,
             data: PathBuf::from("data"),
@@ -176,6 +182,8 @@ pub fn load(
             .map_err(|error: toml::de::Error| wrong(one_line(error.message())))?;
         check(&config).map_err(|(_, message)| wrong(message))?;
     }
+    config.gateway.base_path = config.server.base_path.clone();
+    config.gateway.socket_path = config.server.socket_path.clone();
     config.node.document = config.document.clone();
     config.node.dead_after_ms = config.postgres.node_dead_after_ms;
     Ok(config)
@@ -230,6 +238,36 @@ fn one_line(message: &str) -> String {
 
 /// How many heartbeats a node must miss at least until it is taken for dead: one may be slow, and one lost.
 const HEARTBEATS_MIN: u64 = 3;
+
+/// Paths of which one that the WebSockets have would hide a part of the page or the API.
+const TAKEN_PATHS: [&str; 5] = ["api", "assets", "d", "healthz", "readyz"];
+
+/// The paths that everything is served below.
+fn check_paths(server: &ServerSettings) -> Result<(), (&'static str, String)> {
+    let is_path = |path: &str| {
+        let is_name = |name: &str| {
+            let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"-_.~".contains(&it);
+            !matches!(name, "" | "." | "..") && name.bytes().all(is_plain)
+        };
+        path.strip_prefix('/')
+            .is_some_and(|names| names.split('/').all(is_name))
+    };
+    let (base_path, socket_path) = (&server.base_path, &server.socket_path);
+    let shape = "begin with a slash, end without one, and have letters, digits and -_.~ between";
+    if !base_path.is_empty() && !is_path(base_path) {
+        let message = format!("server.base_path is {base_path:?}, but must be empty, or {shape}");
+        return Err(("server.base_path", message));
+    }
+    let first = socket_path.split('/').nth(1).unwrap_or_default();
+    if !is_path(socket_path) || TAKEN_PATHS.contains(&first) {
+        let message = format!(
+            "server.socket_path is {socket_path:?}, but must {shape}, and not begin with a path of the page: {}",
+            TAKEN_PATHS.join(", ")
+        );
+        return Err(("server.socket_path", message));
+    }
+    Ok(())
+}
 
 /// The ranges that the types do not say.
 ///
@@ -334,6 +372,36 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             gateway.user_requests_per_second.into(),
             1,
             1_000_000_000,
+        ),
+        (
+            "gateway.request_bytes_max",
+            gateway.request_bytes_max as u64,
+            8 << 10,
+            1 << 20,
+        ),
+        (
+            "gateway.connections_max",
+            gateway.connections_max as u64,
+            10,
+            1_000_000,
+        ),
+        (
+            "gateway.address_connections_max",
+            gateway.address_connections_max as u64,
+            1,
+            1_000_000,
+        ),
+        (
+            "gateway.request_timeout_ms",
+            gateway.request_timeout_ms,
+            500,
+            600_000,
+        ),
+        (
+            "gateway.answer_timeout_ms",
+            gateway.answer_timeout_ms,
+            500,
+            600_000,
         ),
         ("auth.access_seconds", config.auth.access_seconds, 2, 86_400),
         (
@@ -543,6 +611,7 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             ));
         }
     }
+    check_paths(&config.server)?;
     if gateway.idle_timeout_ms <= gateway.ping_interval_ms {
         let mut message =
             String::from("gateway.idle_timeout_ms must be longer than gateway.ping_interval_ms");

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::answers::failure;
 use super::gateway::Gateway;
+use super::page;
 use super::socket::Socket;
 use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
 
@@ -173,14 +174,15 @@ fn is_watched(request: &HttpRequest) -> bool {
     !is_ours || !may_act(request, gateway)
 }
 
-/// Lets an address ask no more than its share.
+/// Lets an address ask no more than its share. Counted is every request but those for the page and its files, which are
+/// answered from memory: by its decoded path, for that is what is routed by, and whether or not there is such a route.
 pub(super) async fn watch_pace(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let gateway = request.app_data::<Data<Gateway>>().filter(|gateway| {
-        request.path().starts_with("/api/") && gateway.door().mode() != Mode::Open
-    });
+    let gateway = request
+        .app_data::<Data<Gateway>>()
+        .filter(|gateway| gateway.door().mode() != Mode::Open && is_paced(gateway, &request));
     if let Some(gateway) = gateway.cloned()
         && !gateway
             .limits()
@@ -192,6 +194,14 @@ pub(super) async fn watch_pace(
     next.call(request)
         .await
         .map(ServiceResponse::map_into_boxed_body)
+}
+
+/// Whether a request counts towards its address's pace. Sockets have a pace of their own.
+fn is_paced(gateway: &Gateway, request: &ServiceRequest) -> bool {
+    let path = request.match_info().as_str();
+    let is_page = gateway.below_base(path).is_some_and(page::is_page);
+    let is_free = *request.method() == Method::GET && is_page;
+    !is_free && !gateway.is_socket_path(path)
 }
 
 pub(super) fn too_fast() -> HttpResponse {

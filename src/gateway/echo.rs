@@ -9,7 +9,8 @@ use actix_web::{App, HttpRequest, HttpResponse, rt, web};
 use actix_ws::AggregatedMessage;
 use tokio::select;
 
-use super::server;
+use super::exchange::Patience;
+use super::server::{self, Bounds};
 use super::upgrade::{self, Messages};
 use crate::node::Outbox;
 use crate::protocol::{Frames, binary_frame, pong_frame};
@@ -17,7 +18,15 @@ use crate::protocol::{Frames, binary_frame, pong_frame};
 /// The suite's largest message has 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 
-const CONNECTIONS_MAX: usize = 1_000;
+const BOUNDS: Bounds = Bounds {
+    sockets_max: 1_000,
+    connections_max: 1_000,
+    address_connections_max: None,
+    patience: Patience {
+        request: Duration::from_secs(10),
+        answer: Duration::from_secs(10),
+    },
+};
 
 /// How long the suite may take to close its end.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// When the listener cannot be used.
 pub async fn echo(listener: TcpListener) -> io::Result<()> {
     let app = || App::new().default_service(web::get().to(open));
-    server::serve(app, listener, None, CONNECTIONS_MAX)?.await
+    server::serve(app, listener, None, &BOUNDS)?.await
 }
 
 async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {

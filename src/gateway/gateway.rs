@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use tokio::sync::{Semaphore, watch};
 
+use super::health::Readiness;
 use super::limits::Limits;
 use super::settings::GatewaySettings;
 use crate::auth::{Door, Mint};
@@ -35,6 +36,7 @@ pub struct Gateway {
     door: Arc<Door>,
     settings: GatewaySettings,
     limits: Limits,
+    readiness: Readiness,
     /// Taken by who looks at what documents were.
     histories: Semaphore,
     phase: watch::Sender<Phase>,
@@ -57,6 +59,7 @@ impl Gateway {
             mint,
             door,
             limits: Limits::new(&settings),
+            readiness: Readiness::default(),
             histories: Semaphore::new(HISTORIES_AT_ONCE),
             settings,
             phase,
@@ -108,6 +111,18 @@ impl Gateway {
         self.node.history(doc, reach).await
     }
 
+    /// Whether the decoded path of a request is that of the WebSockets.
+    pub(super) fn is_socket_path(&self, path: &str) -> bool {
+        let path = self.below_base(path).unwrap_or_default();
+        path.strip_suffix('/').unwrap_or(path) == self.settings.socket_path
+    }
+
+    /// The rest of a path, beginning with its slash; `None` if it is outside of the base path.
+    pub(super) fn below_base<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(&self.settings.base_path)?;
+        rest.starts_with('/').then_some(rest)
+    }
+
     /// Whether it takes what comes.
     pub(super) fn is_serving(&self) -> bool {
         *self.phase.borrow() == Phase::Serving
@@ -123,6 +138,10 @@ impl Gateway {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     pub(super) fn door(&self) -> &Arc<Door> {

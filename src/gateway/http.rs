@@ -7,28 +7,28 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
-use actix_web::middleware::{Compress, DefaultHeaders, from_fn};
+use actix_web::http::header::LOCATION;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, Responder, rt};
+use actix_web::{App, HttpRequest, HttpResponse, rt};
 use rustls::ServerConfig;
 
-use super::answers::{failure, unauthorized, unavailable};
+use super::answers::{NO_STORE, failure, unauthorized, unavailable};
 use super::bearer;
 use super::documents;
+use super::exchange::Patience;
 use super::gateway::{Counted, Gateway};
-use super::page;
-use super::patience;
+use super::health;
+use super::intake;
+use super::page::{self, Page};
 use super::people;
 use super::rights::Rights;
-use super::server;
+use super::server::{self, Bounds};
 use super::session::Session;
 use super::sharing;
 use super::upgrade;
 use crate::auth::{Mode, NONCE_BYTES, network};
-use crate::cluster::Health;
-use crate::id::DocId;
 use crate::node::Outbox;
-use crate::store::StoreError;
 
 /// Serves on `listener`. The future runs until the handle stops it.
 ///
@@ -44,49 +44,66 @@ pub fn serve(
     impl Future<Output = io::Result<()>>,
 )> {
     let address = listener.local_addr()?;
-    let sockets_max = gateway.settings().sockets_max;
     let is_secure = tls.is_some();
+    let bounds = bounds(&gateway);
+    let page = Data::new(Page::new(&gateway.settings().base_path));
     let app = move || {
+        let request_bytes_max = gateway.settings().request_bytes_max;
+        let base_path = gateway.settings().base_path.clone();
         App::new()
             .app_data(Data::from(gateway.clone()))
-            .app_data(
-                web::JsonConfig::default()
-                    .limit(JSON_BYTES_MAX)
-                    .error_handler(|error, _| {
-                        let message = error.to_string();
-                        let response = failure(StatusCode::BAD_REQUEST, "bad_request", &message);
-                        actix_web::error::InternalError::from_response(error, response).into()
-                    }),
-            )
-            .route("/ws", web::get().to(open_socket))
-            .route("/healthz", web::get().to(healthz))
-            .route("/readyz", web::get().to(readyz))
-            .service(
-                web::scope("")
-                    .wrap(from_fn(patience::limit))
-                    .wrap(from_fn(bearer::watch_origin))
-                    .wrap(from_fn(bearer::watch_pace))
-                    .wrap(Compress::default())
-                    .wrap(headers(is_secure))
-                    .route("/", web::get().to(index))
-                    .route("/d/{id}", web::get().to(index))
-                    .configure(people::routes)
-                    .configure(sharing::routes)
-                    .configure(documents::routes)
-                    .route("/api/{rest:.*}", web::route().to(no_such_api))
-                    .route("/{path:.*}", web::get().to(asset)),
-            )
+            .app_data(page.clone())
+            .app_data(intake::json(request_bytes_max))
+            .configure(|config| routes(config, &gateway))
+            .default_service(web::to(move |request| {
+                elsewhere(request, base_path.clone())
+            }))
+            .wrap(from_fn(bearer::watch_origin))
+            .wrap(from_fn(bearer::watch_pace))
+            .wrap(from_fn(intake::watch))
+            .wrap(headers(is_secure))
     };
-    let server = server::serve(app, listener, tls, sockets_max + HTTP_CONNECTIONS)?;
+    let server = server::serve(app, listener, tls, &bounds)?;
     Ok((address, server.handle(), server))
 }
 
-/// The largest body of a request.
-const JSON_BYTES_MAX: usize = 16 << 10;
+fn bounds(gateway: &Gateway) -> Bounds {
+    let settings = gateway.settings();
+    Bounds {
+        sockets_max: settings.sockets_max,
+        connections_max: settings.connections_max,
+        address_connections_max: (!gateway.door().is_behind_proxy())
+            .then_some(settings.address_connections_max),
+        patience: Patience {
+            request: Duration::from_millis(settings.request_timeout_ms),
+            answer: Duration::from_millis(settings.answer_timeout_ms),
+        },
+    }
+}
 
-/// Connections a worker takes besides sockets.
-const HTTP_CONNECTIONS: usize = 1_000;
+/// All that is served, below the base path. The probes of balancers, which ask a node itself, are also at the root.
+fn routes(config: &mut web::ServiceConfig, gateway: &Gateway) {
+    let settings = gateway.settings();
+    let socket_path = &settings.socket_path;
+    if !settings.base_path.is_empty() {
+        health::routes(config);
+    }
+    config.service(
+        web::scope(&settings.base_path)
+            .route(socket_path, web::get().to(open_socket))
+            .route(&format!("{socket_path}/"), web::get().to(open_socket))
+            .configure(health::routes)
+            .route("/", web::get().to(index))
+            .route("/d/{id}", web::get().to(index))
+            .configure(people::routes)
+            .configure(sharing::routes)
+            .configure(documents::routes)
+            .route("/api/{rest:.*}", web::route().to(no_such_api))
+            .route("/{path:.*}", web::get().to(asset)),
+    );
+}
 
+/// What every answer says, whatever route it comes from.
 fn headers(is_secure: bool) -> DefaultHeaders {
     let headers = DefaultHeaders::new()
         .add(("content-security-policy", CONTENT_SECURITY_POLICY))
@@ -97,7 +114,9 @@ fn headers(is_secure: bool) -> DefaultHeaders {
             "camera=(), geolocation=(), microphone=()",
         ))
         .add(("cross-origin-opener-policy", "same-origin"))
-        .add(("cross-origin-resource-policy", "same-origin"));
+        .add(("cross-origin-resource-policy", "same-origin"))
+        // Of answers that do not say otherwise: no cache may keep a 404, a refusal or what a probe was told.
+        .add(NO_STORE);
     if !is_secure {
         return headers;
     }
@@ -178,8 +197,8 @@ async fn open_socket(
     Ok(response)
 }
 
-async fn index(request: HttpRequest) -> actix_web::Result<HttpResponse> {
-    let mut response = page::page(&request);
+async fn index(request: HttpRequest, page: Data<Page>) -> actix_web::Result<HttpResponse> {
+    let mut response = page.answer(&request);
     if let Some(cookie) = bearer::new_guest(&request) {
         response
             .add_cookie(&cookie)
@@ -192,35 +211,15 @@ async fn asset(request: HttpRequest, path: web::Path<String>) -> HttpResponse {
     page::asset(&request, &path)
 }
 
-async fn healthz() -> impl Responder {
-    "ok\n"
-}
-
-/// How long whoever asks whether the server is ready waits for the store. Balancers themselves wait no longer.
-const READY_PATIENCE: Duration = Duration::from_millis(900);
-
-/// Ready means: the store answers, the other nodes are heard, and the server is not on its way down.
-async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
-    if !gateway.is_serving() {
-        return HttpResponse::ServiceUnavailable().body("draining\n");
+/// What is outside of the base path. Its name without the last slash leads to the page.
+async fn elsewhere(request: HttpRequest, base_path: String) -> HttpResponse {
+    if !base_path.is_empty() && request.path() == base_path {
+        let page = format!("{base_path}/");
+        return HttpResponse::PermanentRedirect()
+            .insert_header((LOCATION, page))
+            .finish();
     }
-    // Whether such a document exists is not the question.
-    let doc = DocId::parse("readyz", "readyz").expect("both are names");
-    let asked = rt::time::timeout(READY_PATIENCE, gateway.node().store().describe(&doc)).await;
-    let late = |_| Err(StoreError::new("describe", "no answer in time"));
-    match asked.unwrap_or_else(late) {
-        Ok(_) => match gateway.node().health() {
-            Health::Good => HttpResponse::Ok().body("ready\n"),
-            Health::Bad(reason) => {
-                let body = format!("the other nodes are not heard: {reason}\n");
-                HttpResponse::ServiceUnavailable().body(body)
-            }
-        },
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
-            HttpResponse::ServiceUnavailable().body("the store does not answer\n")
-        }
-    }
+    HttpResponse::NotFound().finish()
 }
 
 async fn no_such_api() -> HttpResponse {

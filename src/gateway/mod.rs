@@ -2,19 +2,22 @@
 
 mod answers;
 mod bearer;
+mod connections;
 mod documents;
 #[cfg(feature = "echo")]
 mod echo;
+mod exchange;
 #[expect(
     clippy::module_inception,
     reason = "the gateway is the main type of `gateway`"
 )]
 mod gateway;
 mod guard;
+mod health;
 mod http;
+mod intake;
 mod limits;
 mod page;
-mod patience;
 mod people;
 mod rights;
 mod server;

@@ -1,58 +1,214 @@
-//! The web editor, embedded into the binary by a release build and read from `static/dist` by a debug build.
+//! The web editor: files that the build has compressed, kept in memory once for all answers.
+//!
+//! A release build embeds `static/dist`; a debug build reads it when the first file is asked for.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use rust_embed::RustEmbed;
+use sha2::{Digest, Sha256};
 
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/static/dist"]
 #[allow_missing = true]
 struct Dist;
 
-/// The page itself: the list of documents and the editor are one page.
-pub(super) fn page(request: &HttpRequest) -> HttpResponse {
-    if let Some(response) = file(request, "index.html", "no-cache") {
-        return response;
-    }
-    HttpResponse::NotFound()
-        .content_type("text/plain; charset=utf-8")
-        .body("The web editor is not built: run `make static`, then start again.\n")
+/// The files by their paths below the root of the page.
+static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(read_files);
+
+/// One file in all the forms that it is served in.
+struct File {
+    media_type: &'static str,
+    caching: &'static str,
+    /// The file as it is.
+    plain: Form,
+    /// The compressed forms that the build made, the smallest first.
+    compressed: Vec<Form>,
 }
 
-/// A file of the page. Names under `assets/` hold a hash of their content, so they never change.
+/// The bytes of a file under one encoding.
+struct Form {
+    /// The name of the encoding in HTTP; empty: none.
+    encoding: &'static str,
+    bytes: Bytes,
+    /// The entity tag, in its quotes.
+    tag: String,
+}
+
+impl Form {
+    fn new(encoding: &'static str, bytes: Bytes) -> Self {
+        let hash = Sha256::digest(&bytes);
+        let hash = hash[..16].iter().map(|byte| format!("{byte:02x}"));
+        Self {
+            encoding,
+            tag: format!("\"{}\"", hash.collect::<String>()),
+            bytes,
+        }
+    }
+}
+
+/// The endings of compressed forms, and the encodings' names, the smallest first.
+const ENCODINGS: [(&str, &str); 2] = [(".br", "br"), (".gz", "gzip")];
+
+/// How much of a file is copied at once into what is written to a connection.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// The page itself: the list of documents and the editor are one page.
+pub(super) struct Page(Option<File>);
+
+impl Page {
+    /// The page whose relative addresses begin at `base_path`, wherever below it the page is opened.
+    pub(super) fn new(base_path: &str) -> Self {
+        let Some(built) = FILES.get("index.html") else {
+            return Self(None);
+        };
+        let text = String::from_utf8_lossy(&built.plain.bytes);
+        let based = based(&text, base_path);
+        let page = File {
+            media_type: built.media_type,
+            caching: built.caching,
+            plain: Form::new("", Bytes::from(based)),
+            compressed: Vec::new(),
+        };
+        Self(Some(page))
+    }
+
+    pub(super) fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        if let Some(file) = &self.0 {
+            return file.answer(request);
+        }
+        HttpResponse::NotFound()
+            .content_type("text/plain; charset=utf-8")
+            .body("The web editor is not built: run `make static`, then start again.\n")
+    }
+}
+
+/// The page with a base element: in place of its own, if it has one, or else first in its head, before any address.
+fn based(page: &str, base_path: &str) -> String {
+    let element = format!("<base href=\"{base_path}/\" />");
+    if let Some(at) = page.find("<base ")
+        && let Some(length) = page[at..].find('>')
+    {
+        return [&page[..at], &element, &page[at + length + 1..]].concat();
+    }
+    page.replacen("<head>", &format!("<head>\n    {element}"), 1)
+}
+
+/// A file of the page; 404 if there is none.
 pub(super) fn asset(request: &HttpRequest, path: &str) -> HttpResponse {
+    match FILES.get(path) {
+        Some(file) => file.answer(request),
+        None => HttpResponse::NotFound().finish(),
+    }
+}
+
+/// Whether a path, with its first slash, is the page's or that of one of its files.
+pub(super) fn is_page(path: &str) -> bool {
+    let Some(name) = path.strip_prefix('/') else {
+        return false;
+    };
+    let is_document = || name.strip_prefix("d/").is_some_and(|id| !id.contains('/'));
+    name.is_empty() || FILES.contains_key(name) || is_document()
+}
+
+impl File {
+    fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        let form = self.form(request);
+        let known = header(request, IF_NONE_MATCH.as_str());
+        let is_known = known.split(',').any(|tag| {
+            let tag = tag.trim();
+            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == form.tag
+        });
+        let mut response = if is_known {
+            HttpResponse::NotModified()
+        } else {
+            HttpResponse::Ok()
+        };
+        response
+            .insert_header((CACHE_CONTROL, self.caching))
+            .insert_header((ETAG, form.tag.as_str()));
+        if !self.compressed.is_empty() {
+            response.insert_header((VARY, ACCEPT_ENCODING.as_str()));
+        }
+        if is_known {
+            return response.finish();
+        }
+        if !form.encoding.is_empty() {
+            response.insert_header((CONTENT_ENCODING, form.encoding));
+        }
+        response.insert_header((CONTENT_TYPE, self.media_type));
+        response.body(Pieces(form.bytes.clone()))
+    }
+
+    /// The smallest form that the client takes.
+    fn form(&self, request: &HttpRequest) -> &Form {
+        let accepted = header(request, ACCEPT_ENCODING.as_str());
+        self.compressed
+            .iter()
+            .find(|form| accepts(accepted, form.encoding))
+            .unwrap_or(&self.plain)
+    }
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> &'a str {
+    let value = request.headers().get(name);
+    value.and_then(|it| it.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether an `Accept-Encoding` header names `encoding` and does not exclude it (`br;q=0`).
+fn accepts(header: &str, encoding: &str) -> bool {
+    header.split(',').any(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(encoding));
+        let weight = |part: &str| part.strip_prefix("q=")?.parse::<f32>().ok();
+        is_named && parts.all(|part| weight(part).is_none_or(|weight| weight > 0.0))
+    })
+}
+
+fn read_files() -> HashMap<String, File> {
+    let is_compressed = |path: &str| ENCODINGS.iter().any(|(ending, _)| path.ends_with(ending));
+    Dist::iter()
+        .filter(|path| !is_compressed(path))
+        .filter_map(|path| Some((path.to_string(), read_file(&path)?)))
+        .collect()
+}
+
+fn read_file(path: &str) -> Option<File> {
+    let compressed = ENCODINGS
+        .iter()
+        .filter_map(|(ending, encoding)| form(&format!("{path}{ending}"), encoding));
+    // Names under `assets/` hold a hash of their content, so they never change.
     let caching = if path.starts_with("assets/") {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
     };
-    file(request, path, caching).unwrap_or_else(|| HttpResponse::NotFound().finish())
+    Some(File {
+        media_type: media_type(path),
+        caching,
+        plain: form(path, "")?,
+        compressed: compressed.collect(),
+    })
 }
 
-fn file(request: &HttpRequest, path: &str, caching: &'static str) -> Option<HttpResponse> {
-    let file = Dist::get(path)?;
-    let hash = &file.metadata.sha256_hash()[..16];
-    let tag = hash
-        .iter()
-        .fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}"))
-        + "\"";
-    let known = request
-        .headers()
-        .get(IF_NONE_MATCH)
-        .is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = if known {
-        HttpResponse::NotModified()
-    } else {
-        HttpResponse::Ok()
+fn form(path: &str, encoding: &'static str) -> Option<Form> {
+    let bytes = match Dist::get(path)?.data {
+        Cow::Borrowed(embedded) => Bytes::from_static(embedded),
+        Cow::Owned(read) => Bytes::from(read),
     };
-    response
-        .insert_header((CACHE_CONTROL, caching))
-        .insert_header((ETAG, tag));
-    if known {
-        return Some(response.finish());
-    }
-    response.insert_header((CONTENT_TYPE, media_type(path)));
-    Some(response.body(file.data.into_owned()))
+    Some(Form::new(encoding, bytes))
 }
 
 fn media_type(path: &str) -> &'static str {
@@ -67,5 +223,75 @@ fn media_type(path: &str) -> &'static str {
         "woff2" => "font/woff2",
         "txt" => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
+    }
+}
+
+/// A body that all answers share. HTTP copies what it is given into the buffer of its connection, so it is given one
+/// piece at a time: a client that does not read holds a few pieces, and not the file.
+struct Pieces(Bytes);
+
+impl MessageBody for Pieces {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0.len() as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if self.0.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = self.0.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(self.0.split_to(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_are_accepted_by_name_and_weight() {
+        for (header, accepted) in [
+            ("br", true),
+            ("gzip, deflate, br, zstd", true),
+            ("gzip;q=0.5, BR;q=1.0", true),
+            ("", false),
+            ("gzip", false),
+            ("br;q=0", false),
+            ("br; q=0.000, gzip", false),
+            ("brotli", false),
+            ("*", false),
+        ] {
+            assert_eq!(accepts(header, "br"), accepted, "{header}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_one_base_element_before_its_addresses() {
+        let page = "<head>\n<link href=\"./a\" /></head>";
+        let built = based(page, "/tools/desk");
+        assert!(
+            built.starts_with("<head>\n    <base href=\"/tools/desk/\" />"),
+            "{built}"
+        );
+        let again = based(&built, "");
+        assert!(again.contains("<base href=\"/\" />"), "{again}");
+        assert_eq!(again.matches("<base").count(), 1);
+    }
+
+    #[test]
+    fn a_body_comes_in_pieces() {
+        let bytes = Bytes::from(vec![7; 2 * PIECE_BYTES + 1]);
+        let mut pieces = Pieces(bytes);
+        let mut sizes = Vec::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut pieces).poll_next(&mut cx) {
+            sizes.push(piece.len());
+        }
+        assert_eq!(sizes, [PIECE_BYTES, PIECE_BYTES, 1]);
     }
 }

@@ -1,27 +1,53 @@
-//! Accepts connections, and hands each to HTTP in a form that a WebSocket can take over.
+//! Accepts connections within their bounds, and hands each to HTTP in a form that a WebSocket can take over.
 
-use std::future::ready;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol, Request};
 use actix_service::{
     IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config,
 };
-use actix_tls::accept::TlsError;
-use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, Server, ServiceResponse};
 use actix_web::rt::net::TcpStream;
+use actix_web::rt::time::timeout;
 use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
 
+use super::connections::Connections;
+use super::exchange::{Exchange, Patience};
 use super::socket::{Connection, HttpEnd};
+use crate::auth::network;
 
 /// How requests may take to end when the server stops, in seconds.
 const SHUTDOWN_SECONDS: u64 = 2;
 
-/// Serves what `app` makes, one for each thread, to the connections of `listener`; at most so many on each thread at once.
+/// How long a TLS handshake may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the end of a connection may take, and how long the rest of a request is read after an early answer.
+const DISCONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a client has for its first request's head before it is answered with 408.
+const FIRST_HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What bounds the connections of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    /// How many WebSockets may be open on all threads.
+    pub(super) sockets_max: usize,
+    /// How many other connections may be.
+    pub(super) connections_max: usize,
+    /// How many of those one address may have; `None` behind a proxy, whose address all of them have.
+    pub(super) address_connections_max: Option<usize>,
+    /// How long they wait for their clients.
+    pub(super) patience: Patience,
+}
+
+/// Serves what `app` makes, one for each thread, to the connections of `listener`.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -29,7 +55,7 @@ pub(super) fn serve<A, F>(
     app: impl Fn() -> A + Send + Clone + 'static,
     listener: TcpListener,
     tls: Option<ServerConfig>,
-    connections_max: usize,
+    bounds: &Bounds,
 ) -> io::Result<Server>
 where
     A: IntoServiceFactory<F, Request>,
@@ -46,37 +72,71 @@ where
             .into_factory()
             .map_err(|error: actix_web::Error| error.error_response());
         HttpService::build()
+            .client_request_timeout(FIRST_HEAD_PATIENCE)
+            .client_disconnect_timeout(DISCONNECT_PATIENCE)
             .on_connect_ext(|end: &HttpEnd, data| {
                 data.insert(end.socket());
             })
             .finish(map_config(app, |()| AppConfig::default()))
     };
+    let is_secure = tls.is_some();
+    let entrance = Arc::new(Entrance {
+        connections: Connections::new(bounds.connections_max, bounds.address_connections_max),
+        tls: tls.map(|mut tls| {
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            TlsAcceptor::from(Arc::new(tls))
+        }),
+        patience: bounds.patience,
+    });
     let server = Server::build()
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_SECONDS)
-        .max_concurrent_connections(connections_max);
-    let server = match tls {
-        None => server.listen("http", listener, move || {
-            let plain =
-                fn_service(|tcp| ready(Ok::<_, DispatchError>(entry(Connection::Plain(tcp)))));
-            plain.and_then(http())
-        })?,
-        Some(mut tls) => {
-            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-            server.listen("https", listener, move || {
-                Acceptor::new(tls.clone())
-                    .map_init_err(|()| ())
-                    .map_err(TlsError::into_service_error)
-                    .map(|tls: TlsStream<TcpStream>| entry(Connection::Encrypted(Box::new(tls))))
-                    .and_then(http().map_err(TlsError::Service))
-            })?
-        }
-    };
+        // Never reached, since one thread may have all connections: accepting must not pause.
+        .max_concurrent_connections(bounds.sockets_max + 2 * bounds.connections_max)
+        .listen(
+            if is_secure { "https" } else { "http" },
+            listener,
+            move || {
+                let entrance = entrance.clone();
+                let enter = fn_service(move |tcp| {
+                    let entrance = entrance.clone();
+                    async move { entrance.enter(tcp).await.map_err(DispatchError::Io) }
+                });
+                enter.and_then(http())
+            },
+        )?;
     Ok(server.run())
 }
 
-/// A connection as HTTP takes it.
-fn entry(connection: Connection) -> (HttpEnd, Protocol, Option<std::net::SocketAddr>) {
-    let (end, peer) = HttpEnd::new(connection);
-    (end, Protocol::Http1, peer)
+/// What all threads use to take connections.
+struct Entrance {
+    connections: Arc<Connections>,
+    tls: Option<TlsAcceptor>,
+    patience: Patience,
+}
+
+impl Entrance {
+    /// A connection as HTTP takes it: counted, and encrypted if the server speaks TLS. A handshake gives way to other
+    /// connections as a request that does not come does, and holds up no other connection.
+    async fn enter(&self, tcp: TcpStream) -> io::Result<(HttpEnd, Protocol, Option<SocketAddr>)> {
+        let peer = tcp.peer_addr().map(|peer| peer.ip());
+        let address = network(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let place = self.connections.admit(address).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::ConnectionRefused, "too many connections")
+        })?;
+        let connection = match &self.tls {
+            None => Connection::Plain(tcp),
+            Some(tls) => {
+                let handshake = timeout(HANDSHAKE_PATIENCE, tls.accept(tcp));
+                let handshaken = tokio::select! {
+                    handshaken = handshake => handshaken.map_err(|_| io::ErrorKind::TimedOut)??,
+                    () = place.evicted() => return Err(io::ErrorKind::TimedOut.into()),
+                };
+                Connection::Encrypted(Box::new(handshaken))
+            }
+        };
+        let exchange = Exchange::new(self.patience, Some(place));
+        let (end, peer) = HttpEnd::new(connection, exchange);
+        Ok((end, Protocol::Http1, peer))
+    }
 }

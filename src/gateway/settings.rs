@@ -44,6 +44,22 @@ pub struct GatewaySettings {
     pub tenant_ops_per_second: u32,
     /// How many ops a second all sockets are read for that change one document.
     pub document_ops_per_second: u32,
+    /// The largest body of a request of the API.
+    pub request_bytes_max: usize,
+    /// How many connections may be open that are not WebSockets, TLS handshakes included.
+    pub connections_max: usize,
+    /// How many of those one address may have open; not behind a proxy.
+    pub address_connections_max: usize,
+    /// How long a client may take to send a request's head, and then its body, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// How long the network may take nothing more of an answer, in milliseconds; each 4 KiB taken adds a second.
+    pub answer_timeout_ms: u64,
+    /// The path of the WebSockets below the base path. From `server.socket_path`.
+    #[serde(skip)]
+    pub socket_path: String,
+    /// The path that all routes are below; empty: none. From `server.base_path`.
+    #[serde(skip)]
+    pub base_path: String,
     /// How long a socket may be silent before it is pinged, in milliseconds.
     pub ping_interval_ms: u64,
     /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
@@ -93,6 +109,13 @@ impl Default for GatewaySettings {
             tenant_sockets_max: 0,
             tenant_ops_per_second: 0,
             document_ops_per_second: 20_000,
+            request_bytes_max: 16 << 10,
+            connections_max: 4_000,
+            address_connections_max: 500,
+            request_timeout_ms: 10_000,
+            answer_timeout_ms: 10_000,
+            socket_path: "/ws".to_owned(),
+            base_path: String::new(),
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
             hand_over_ms: 3_000,

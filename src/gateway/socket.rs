@@ -15,15 +15,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::error::PayloadError;
 use actix_web::rt::net::TcpStream;
+use actix_web::rt::time::Sleep;
 use actix_web::web::{Bytes, Payload};
 use futures_util::Stream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
 
+use super::exchange::Exchange;
 use crate::node::Outbox;
 
 /// A client's connection.
@@ -34,7 +36,11 @@ pub(super) enum Connection {
 
 /// The connection as HTTP has it.
 #[derive(Debug)]
-pub(super) struct HttpEnd(Rc<Shared>);
+pub(super) struct HttpEnd {
+    shared: Rc<Shared>,
+    /// Wakes HTTP when its client is overdue; made when HTTP first waits.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
 
 /// The connection as its WebSocket has it. Two tasks of one thread use it: one reads, one writes.
 #[derive(Debug, Clone)]
@@ -43,6 +49,8 @@ pub(super) struct Socket(Rc<Shared>);
 #[derive(Debug)]
 struct Shared {
     connection: RefCell<Connection>,
+    /// How long HTTP waits for its client.
+    exchange: Exchange,
     holder: Cell<Holder>,
     /// The socket's two tasks, while HTTP has the connection.
     waiting: RefCell<Vec<Waker>>,
@@ -63,6 +71,10 @@ enum Holder {
 /// How long the network may leave what we sent unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
+/// How many bytes the kernel keeps for a connection before the network can take them. Without a bound, a client that
+/// does not read has the kernel keep megabytes.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tcp().fmt(f)
@@ -76,36 +88,58 @@ impl Connection {
             Self::Encrypted(tls) => tls.get_ref().0,
         }
     }
+
+    /// Has the kernel discard what is not sent when the connection is dropped, instead of keeping it for a client that
+    /// does not read.
+    fn reset_on_drop(&self) {
+        // It may have ended by itself.
+        let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+    }
 }
 
 impl HttpEnd {
     /// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone.
-    pub(super) fn new(connection: Connection) -> (Self, Option<SocketAddr>) {
+    pub(super) fn new(connection: Connection, exchange: Exchange) -> (Self, Option<SocketAddr>) {
         let tcp = connection.tcp();
         let socket = SockRef::from(tcp);
         let prepared = socket
             .set_tcp_nodelay(true)
-            .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)));
+            .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)))
+            .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
         if let Err(error) = prepared {
             tracing::warn!(%error, "connection not prepared");
         }
         let peer = tcp.peer_addr().ok();
         let shared = Shared {
             connection: RefCell::new(connection),
+            exchange,
             holder: Cell::new(Holder::Http),
             waiting: RefCell::default(),
         };
-        (Self(Rc::new(shared)), peer)
+        let end = Self {
+            shared: Rc::new(shared),
+            alarm: None,
+        };
+        (end, peer)
     }
 
     pub(super) fn socket(&self) -> Socket {
-        Socket(self.0.clone())
+        Socket(self.shared.clone())
+    }
+
+    /// What HTTP waits for is not there: fails if the client is overdue.
+    fn poll_waiting<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !self.shared.exchange.poll_overdue(&mut self.alarm, cx) {
+            return Poll::Pending;
+        }
+        self.shared.connection.borrow().reset_on_drop();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether HTTP still has the connection.
     fn holds(&self) -> bool {
         matches!(
-            self.0.holder.get(),
+            self.shared.holder.get(),
             Holder::Http | Holder::HttpForNow { .. }
         )
     }
@@ -114,6 +148,7 @@ impl HttpEnd {
 impl Shared {
     fn pass_to(&self, holder: Holder) {
         self.holder.set(holder);
+        self.exchange.release();
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 }
@@ -121,63 +156,90 @@ impl Shared {
 impl Drop for HttpEnd {
     fn drop(&mut self) {
         if self.holds() {
-            self.0.pass_to(Holder::Nobody);
+            self.shared.pass_to(Holder::Nobody);
         }
     }
 }
 
 impl AsyncRead for HttpEnd {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.holds() {
             return Poll::Ready(Ok(()));
         }
-        self.0.connection.borrow_mut().poll_read(cx, buf)
+        // Looked at first: a client that sends without end must not keep its connection by that.
+        if let Poll::Ready(overdue) = self.poll_waiting(cx) {
+            return Poll::Ready(overdue);
+        }
+        self.shared.connection.borrow_mut().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for HttpEnd {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if !self.holds() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let written = ready!(self.0.connection.borrow_mut().poll_write(cx, bytes))?;
-        if let Holder::HttpForNow { .. } = self.0.holder.get() {
-            self.0.holder.set(Holder::HttpForNow { has_written: true });
+        let written = self.shared.connection.borrow_mut().poll_write(cx, bytes);
+        let Poll::Ready(written) = written else {
+            self.shared.exchange.blocked();
+            return self.poll_waiting(cx);
+        };
+        let written = written?;
+        self.shared.exchange.written(written);
+        if let Holder::HttpForNow { .. } = self.shared.holder.get() {
+            self.shared
+                .holder
+                .set(Holder::HttpForNow { has_written: true });
         }
         Poll::Ready(Ok(written))
     }
 
     /// HTTP flushes when all that it had to say is written.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.holds() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.0.connection.borrow_mut().poll_flush(cx))?;
-        if self.0.holder.get() == (Holder::HttpForNow { has_written: true }) {
-            self.0.pass_to(Holder::Socket);
+        let flushed = self.shared.connection.borrow_mut().poll_flush(cx)?;
+        if flushed.is_pending() {
+            self.shared.exchange.blocked();
+            return self.poll_waiting(cx);
+        }
+        self.shared.exchange.flushed();
+        if self.shared.holder.get() == (Holder::HttpForNow { has_written: true }) {
+            self.shared.pass_to(Holder::Socket);
             // So that it comes to see its end.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.holds() {
             return Poll::Ready(Ok(()));
         }
-        self.0.connection.borrow_mut().poll_shutdown(cx)
+        let ended = self.shared.connection.borrow_mut().poll_shutdown(cx)?;
+        if ended.is_pending() {
+            self.shared.exchange.blocked();
+            return self.poll_waiting(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl Socket {
+    /// How long HTTP waits for the client.
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.0.exchange
+    }
+
     /// Has HTTP let go of the connection when its next answer is written.
     pub(super) fn take_over(&self) {
         if self.0.holder.get() == Holder::Http {

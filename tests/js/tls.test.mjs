@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import https from 'node:https';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import tls from 'node:tls';
@@ -54,7 +55,7 @@ describe('TLS', () => {
     certify('first');
     server = await SecureServer.start({
       open: false,
-      env: { COPYDESK__TLS__CERT: path.join(folder, 'cert.pem'), COPYDESK__TLS__KEY: path.join(folder, 'key.pem') },
+      env: { COPYDESK__GATEWAY__ADDRESS_CONNECTIONS_MAX: '100', COPYDESK__TLS__CERT: path.join(folder, 'cert.pem'), COPYDESK__TLS__KEY: path.join(folder, 'key.pem') },
     });
   });
   after(async () => {
@@ -83,6 +84,32 @@ describe('TLS', () => {
       });
       assert.equal(fate, opens, origin);
       socket.terminate();
+    }
+  });
+
+  test('handshakes that are not finished keep nobody out', async () => {
+    const BOUND = 100;
+    // The first bytes of a record that announces 512 more.
+    const hello = Buffer.from('1603010200010001fc0303', 'hex');
+    const wires = [];
+    const begin = (count) => {
+      for (let n = 0; n < count; n++) {
+        const wire = net.connect(server.port, '127.0.0.1');
+        wire.on('error', () => {}).on('close', () => (wire.isGone = true));
+        if (n % 2) wire.on('connect', () => wire.write(hello));
+        wires.push(wire);
+      }
+    };
+    try {
+      begin(1_000);
+      for (let n = 0; n < 10; n++) {
+        // The oldest give way to the newest; what is left is within the bound.
+        await until(() => wires.filter(({ isGone }) => !isGone).length <= BOUND, 'the oldest are closed', 2_000);
+        begin(BOUND / 4);
+        assert.equal((await ask(server, 'GET', '/healthz')).status, 200);
+      }
+    } finally {
+      wires.forEach((wire) => wire.destroy());
     }
   });
 

@@ -1,0 +1,231 @@
+//! Bounds the HTTP connections that are open at once, in all and for each address.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+
+/// The HTTP connections of all threads, TLS handshakes included. WebSockets are counted elsewhere.
+///
+/// When a bound is reached, the connection that has waited longest for its client gives way to the new one: a flood of
+/// connections that send nothing ends itself, and a client that sends its request at once is served beside it.
+#[derive(Debug)]
+pub(super) struct Connections {
+    connections_max: usize,
+    /// None: not bounded, since all connections come from the proxy in front.
+    address_connections_max: Option<usize>,
+    started: Instant,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    by_address: HashMap<IpAddr, Vec<Arc<Slot>>>,
+}
+
+/// One connection, as other threads see it.
+#[derive(Debug)]
+struct Slot {
+    /// Since when the connection waits for its client, in microseconds after the start; `BUSY` while it does not.
+    waiting_since: AtomicU64,
+    is_evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+const BUSY: u64 = u64::MAX;
+
+/// A connection's share of the bounds, until it is dropped.
+pub(super) struct Place {
+    slot: Arc<Slot>,
+    address: IpAddr,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    /// At most `connections_max`, of which one address has at most `address_connections_max`.
+    pub(super) fn new(connections_max: usize, address_connections_max: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            connections_max,
+            address_connections_max,
+            started: Instant::now(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// Counts a new connection, which waits for its client. `None` if a bound is reached and every connection that could
+    /// give way is being served.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = open.by_address.get(&address).map_or(0, Vec::len);
+        if self
+            .address_connections_max
+            .is_some_and(|max| of_address >= max)
+        {
+            open.evict(Some(address))?;
+        } else if open.count >= self.connections_max {
+            open.evict(None)?;
+        }
+        let slot = Arc::new(Slot {
+            waiting_since: AtomicU64::new(self.now()),
+            is_evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        open.count += 1;
+        let of_address = open.by_address.entry(address).or_default();
+        of_address.push(slot.clone());
+        Some(Place {
+            slot,
+            address,
+            connections: self.clone(),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(BUSY - 1)
+    }
+}
+
+impl Open {
+    /// Ends the connection that has waited longest, of one address or of all. `None`: no connection waits.
+    fn evict(&mut self, address: Option<IpAddr>) -> Option<()> {
+        let candidates = self
+            .by_address
+            .iter()
+            .filter(|(of, _)| address.is_none_or(|address| address == **of))
+            .flat_map(|(of, slots)| slots.iter().map(move |slot| (*of, slot)));
+        let (address, slot) = candidates
+            .filter(|(_, slot)| slot.waiting_since.load(Ordering::Relaxed) != BUSY)
+            .min_by_key(|(_, slot)| slot.waiting_since.load(Ordering::Relaxed))?;
+        let slot = slot.clone();
+        self.remove(address, &slot);
+        slot.is_evicted.store(true, Ordering::Release);
+        slot.waker.wake();
+        Some(())
+    }
+
+    fn remove(&mut self, address: IpAddr, slot: &Arc<Slot>) {
+        let Some(slots) = self.by_address.get_mut(&address) else {
+            return;
+        };
+        if let Some(at) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
+            slots.swap_remove(at);
+            self.count -= 1;
+        }
+        if slots.is_empty() {
+            self.by_address.remove(&address);
+        }
+    }
+}
+
+impl Place {
+    /// The connection's request is being worked on: it does not give way.
+    pub(super) fn set_busy(&self) {
+        self.slot.waiting_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The connection waits for its client from now on.
+    pub(super) fn set_waiting(&self) {
+        let now = self.connections.now();
+        self.slot.waiting_since.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether the connection must end; if not, the task is woken when it must.
+    pub(super) fn poll_evicted(&self, cx: &Context<'_>) -> bool {
+        self.slot.waker.register(cx.waker());
+        self.slot.is_evicted.load(Ordering::Acquire)
+    }
+
+    /// Ends when the connection must end.
+    pub(super) async fn evicted(&self) {
+        let poll = |cx: &mut Context<'_>| match self.poll_evicted(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        };
+        poll_fn(poll).await;
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = self.connections.open.lock();
+        let mut open = open.unwrap_or_else(PoisonError::into_inner);
+        open.remove(self.address, &self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn is_evicted(place: &Place) -> bool {
+        place.poll_evicted(&Context::from_waker(Waker::noop()))
+    }
+
+    /// As if the connections had been made one after the other.
+    fn admitted(connections: &Arc<Connections>, last: u8, waiting_since: u64) -> Place {
+        let place = connections.admit(address(last)).unwrap();
+        place
+            .slot
+            .waiting_since
+            .store(waiting_since, Ordering::Relaxed);
+        place
+    }
+
+    #[test]
+    fn the_longest_waiting_of_the_same_address_gives_way() {
+        let connections = Connections::new(10, Some(3));
+        let other = admitted(&connections, 2, 0);
+        let places = [5, 1, 3].map(|since| admitted(&connections, 1, since));
+        places[1].set_busy();
+        let _new = admitted(&connections, 1, 9);
+        assert_eq!(
+            places.each_ref().map(is_evicted),
+            [false, false, true],
+            "a connection that is served stays"
+        );
+        assert!(!is_evicted(&other));
+    }
+
+    #[test]
+    fn a_connection_is_refused_when_all_are_served() {
+        let connections = Connections::new(10, Some(1));
+        let place = admitted(&connections, 1, 0);
+        place.set_busy();
+        assert!(connections.admit(address(1)).is_none());
+        place.set_waiting();
+        assert!(connections.admit(address(1)).is_some());
+        assert!(is_evicted(&place));
+    }
+
+    #[test]
+    fn all_addresses_together_are_bounded_and_leave_nothing_behind() {
+        let connections = Connections::new(3, None);
+        let places = [1, 2, 3].map(|last| admitted(&connections, last, last.into()));
+        let new = admitted(&connections, 4, 9);
+        assert_eq!(places.each_ref().map(is_evicted), [true, false, false]);
+        drop((places, new));
+        let open = connections.open.lock().unwrap();
+        assert_eq!((open.count, open.by_address.len()), (0, 0));
+    }
+}

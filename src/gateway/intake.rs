@@ -1,0 +1,197 @@
+//! Bounds what a request may bring, for every route and method, before any handler sees it.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::{InternalError, JsonPayloadError, PayloadError};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::rt::time::{Sleep, sleep};
+use actix_web::web::{Bytes, Data, JsonConfig};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use futures_util::Stream;
+
+use super::answers::failure;
+use super::gateway::Gateway;
+use super::socket::Socket;
+
+/// The longest address of a request, in bytes: path and query.
+const URL_BYTES_MAX: usize = 8 << 10;
+
+/// The most bytes of a request's headers, names and values. actix-http itself answers 431 to a head of more than 128 KiB
+/// or of more than 96 headers.
+const HEADERS_BYTES_MAX: usize = 32 << 10;
+
+/// Reads JSON bodies up to `bytes_max` bytes. Compressed bodies are never unpacked: `watch` refuses them before, and the
+/// decompressors are not compiled in.
+pub(super) fn json(bytes_max: usize) -> JsonConfig {
+    JsonConfig::default()
+        .limit(bytes_max)
+        .error_handler(move |error, _| {
+            let response = body_failure(&error, bytes_max);
+            InternalError::from_response(error, response).into()
+        })
+}
+
+fn body_failure(error: &JsonPayloadError, bytes_max: usize) -> HttpResponse {
+    match error {
+        JsonPayloadError::OverflowKnownLength { .. }
+        | JsonPayloadError::Overflow { .. }
+        | JsonPayloadError::Payload(PayloadError::Overflow) => too_large(bytes_max),
+        JsonPayloadError::ContentType => failure(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "the body must be JSON: send Content-Type: application/json",
+        ),
+        JsonPayloadError::Payload(PayloadError::Io(error))
+            if error.kind() == io::ErrorKind::TimedOut =>
+        {
+            failure(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the body did not come in time: send it again",
+            )
+        }
+        error => failure(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
+    }
+}
+
+fn too_large(bytes_max: usize) -> HttpResponse {
+    let message = format!("the body is too large: send at most {bytes_max} bytes");
+    failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
+}
+
+/// Refuses a request whose head breaks a bound, bounds the bytes and the time of its body, and closes the connection
+/// after the answer if a part of the body was not read.
+pub(super) async fn watch(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Some(gateway) = request.app_data::<Data<Gateway>>().cloned() else {
+        return Err(actix_web::error::ErrorInternalServerError("no gateway"));
+    };
+    let socket = request.conn_data::<Socket>().cloned();
+    if let Some(socket) = &socket {
+        socket.exchange().begin();
+    }
+    let unread = Unread::default();
+    let response = match refusal(request.request(), gateway.settings().request_bytes_max) {
+        Some(response) => {
+            unread.set(!matches!(request.take_payload(), Payload::None));
+            Ok(request.into_response(response))
+        }
+        None => {
+            bound_body(&mut request, &gateway, &unread);
+            let response = next.call(request).await;
+            response.map(ServiceResponse::map_into_boxed_body)
+        }
+    };
+    if let Some(socket) = &socket {
+        socket.exchange().end(unread.get());
+    }
+    let mut response = response?;
+    if unread.get() {
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(ConnectionType::Close);
+    }
+    Ok(response)
+}
+
+/// Whether a part of a request's body has not been read.
+type Unread = Rc<Cell<bool>>;
+
+/// The answer to a request whose head breaks a bound.
+fn refusal(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse> {
+    let headers = request.headers();
+    if request
+        .uri()
+        .path_and_query()
+        .map_or(0, |it| it.as_str().len())
+        > URL_BYTES_MAX
+    {
+        let message = format!("the address is too long: send at most {URL_BYTES_MAX} bytes");
+        return Some(failure(StatusCode::URI_TOO_LONG, "too_long", &message));
+    }
+    let headers_bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers_bytes > HEADERS_BYTES_MAX {
+        let message = format!("the headers are too large: send at most {HEADERS_BYTES_MAX} bytes");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some(failure(status, "too_large", &message));
+    }
+    let is_encoded = headers
+        .get_all(CONTENT_ENCODING)
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_encoded {
+        return Some(failure(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "bodies must not be compressed: send the body without Content-Encoding",
+        ));
+    }
+    let announced = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+    let is_larger = announced
+        .parse()
+        .is_ok_and(|bytes: u64| bytes > body_bytes_max as u64);
+    is_larger.then(|| too_large(body_bytes_max))
+}
+
+/// Replaces the request's body by one that ends with an error when it is too large or too late. The bytes of a WebSocket
+/// are no body: [`Guard`](super::guard::Guard) bounds them.
+fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) {
+    if gateway.is_socket_path(request.match_info().as_str()) {
+        return;
+    }
+    let payload = request.take_payload();
+    if matches!(payload, Payload::None) {
+        return;
+    }
+    unread.set(true);
+    let settings = gateway.settings();
+    request.set_payload(Payload::Stream {
+        payload: Box::pin(Bounded {
+            payload,
+            bytes_left: settings.request_bytes_max,
+            until: Box::pin(sleep(Duration::from_millis(settings.request_timeout_ms))),
+            unread: unread.clone(),
+        }),
+    });
+}
+
+/// A body of bounded size that must arrive in a bounded time.
+struct Bounded {
+    payload: Payload,
+    bytes_left: usize,
+    until: Pin<Box<Sleep>>,
+    unread: Unread,
+}
+
+impl Stream for Bounded {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            let late = io::Error::new(io::ErrorKind::TimedOut, "the body did not come in time");
+            return Poll::Ready(Some(Err(PayloadError::Io(late))));
+        }
+        let next = Pin::new(&mut self.payload).poll_next(cx);
+        match &next {
+            Poll::Ready(None) => self.unread.set(false),
+            Poll::Ready(Some(Ok(bytes))) => match self.bytes_left.checked_sub(bytes.len()) {
+                Some(left) => self.bytes_left = left,
+                None => return Poll::Ready(Some(Err(PayloadError::Overflow))),
+            },
+            _ => {}
+        }
+        next
+    }
+}
