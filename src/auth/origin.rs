@@ -7,15 +7,37 @@ use std::net::IpAddr;
 /// Without an origin it is no page that asks. `host` is what the request says it was sent to.
 pub(super) fn may_act(origin: Option<&str>, host: &str, is_tls: bool, allowed: &[String]) -> bool {
     let Some(origin) = origin else { return true };
-    if allowed.iter().any(|one| one == origin) {
+    let Some((scheme, name)) = split(origin) else {
+        return false;
+    };
+    if allowed
+        .iter()
+        .any(|one| split(one) == Some((scheme, name.clone())))
+    {
         return true;
     }
-    match origin.split_once("://") {
-        Some(("https", name)) => name == host,
-        // A proxy in front may speak TLS where we do not, but not the other way round.
-        Some(("http", name)) => !is_tls && name == host,
-        _ => false,
-    }
+    // A proxy in front may speak TLS where we do not, but not the other way round.
+    (scheme == HTTPS || !is_tls) && !name.is_empty() && name == without_default_port(host, scheme)
+}
+
+const HTTPS: &str = "https";
+
+/// An origin's scheme and its host with the port, in the form in which browsers write them: in lower case, without the
+/// port that is the scheme's default. `None` unless the scheme is http or https.
+fn split(origin: &str) -> Option<(&'static str, String)> {
+    let (scheme, name) = origin.split_once("://")?;
+    let scheme = [HTTPS, "http"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(scheme))?;
+    let name = name.strip_suffix('/').unwrap_or(name);
+    Some((scheme, without_default_port(name, scheme)))
+}
+
+/// A host in lower case, without the port that is the scheme's default: proxies pass on names in either form.
+fn without_default_port(host: &str, scheme: &str) -> String {
+    let port = if scheme == HTTPS { ":443" } else { ":80" };
+    let host = host.strip_suffix(port).unwrap_or(host);
+    host.to_ascii_lowercase()
 }
 
 /// Whether the page may be ours though its name is not `host`: as where a proxy in front passes on the name without its
@@ -26,7 +48,8 @@ pub(super) fn may_be_ours(origin: Option<&str>, host: &str) -> bool {
     };
     let is_bare = !host.is_empty() && without_port(host) == host;
     let is_word_of_proxy = is_word(without_port(host)) && !is_loopback(host);
-    (is_bare && without_port(page) == host) || (is_word_of_proxy && is_loopback(page))
+    let is_same = without_port(page).eq_ignore_ascii_case(host);
+    (is_bare && is_same) || (is_word_of_proxy && is_loopback(page))
 }
 
 /// Whether `host` is a name that only this machine or its network has, an address, or named in `allowed`: none that
@@ -48,9 +71,7 @@ fn is_word(name: &str) -> bool {
 }
 
 fn is_page_of(origin: &str, host: &str) -> bool {
-    origin
-        .split_once("://")
-        .is_some_and(|(_, name)| name == host)
+    split(origin).is_some_and(|(scheme, name)| name == without_default_port(host, scheme))
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -118,6 +139,64 @@ mod tests {
             (None, "127.0.0.1", false),
         ] {
             assert_eq!(may_be_ours(origin, host), may, "{origin:?} at {host}");
+        }
+    }
+
+    #[test]
+    fn default_ports_and_case_do_not_matter() {
+        let allowed = ["https://App.example.org:443/".to_owned()];
+        for (origin, host, is_tls, may) in [
+            (
+                "https://desk.example.org",
+                "desk.example.org:443",
+                false,
+                true,
+            ),
+            ("https://desk.example.org", "DESK.Example.org", false, true),
+            (
+                "http://desk.example.org",
+                "desk.example.org:80",
+                false,
+                true,
+            ),
+            (
+                "HTTP://Desk.Example.Org:80",
+                "desk.example.org",
+                false,
+                true,
+            ),
+            ("http://[2001:db8::1]", "[2001:DB8::1]:80", false, true),
+            ("https://app.example.org", "desk.example.org", true, true),
+            (
+                "https://desk.example.org",
+                "desk.example.org:80",
+                false,
+                false,
+            ),
+            (
+                "http://desk.example.org",
+                "desk.example.org:443",
+                false,
+                false,
+            ),
+            (
+                "https://desk.example.org:8443",
+                "desk.example.org",
+                false,
+                false,
+            ),
+            (
+                "http://desk.example.org",
+                "desk.example.org:80",
+                true,
+                false,
+            ),
+            ("ftp://desk.example.org", "desk.example.org", false, false),
+            ("https://", "", false, false),
+            ("https://:443", ":443", false, false),
+        ] {
+            let found = may_act(Some(origin), host, is_tls, &allowed);
+            assert_eq!(found, may, "{origin} at {host}");
         }
     }
 

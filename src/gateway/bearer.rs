@@ -1,7 +1,8 @@
 //! What a request brings along: cookies, tokens, its page's origin, its address.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::cookie::time::Duration as CookieDuration;
@@ -96,24 +97,33 @@ pub(super) fn is_secure(request: &HttpRequest) -> bool {
     }
     let gateway = request.app_data::<Data<Gateway>>();
     let behind_proxy = gateway.is_some_and(|gateway| gateway.door().is_behind_proxy());
-    let said = || request.headers().get("x-forwarded-proto")?.to_str().ok();
-    behind_proxy && said() == Some("https")
+    behind_proxy && last_forwarded(request, "x-forwarded-proto").is_some_and(is_tls)
+}
+
+/// Whether a proxy's word for the client's protocol means TLS; some name that of the socket.
+fn is_tls(protocol: &str) -> bool {
+    ["https", "wss"]
+        .iter()
+        .any(|it| it.eq_ignore_ascii_case(protocol))
+}
+
+/// What the proxy in front says: each proxy on the way adds its word at the end of the list.
+fn last_forwarded<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    let header = request.headers().get_all(name).last()?;
+    header.to_str().ok()?.rsplit(',').next().map(str::trim)
+}
+
+/// An address as proxies write it: with a port or without, one of IPv6 in brackets or without.
+fn forwarded_address(said: &str) -> Option<IpAddr> {
+    let bare = || said.strip_prefix('[')?.strip_suffix(']');
+    let with_port = || said.parse().ok().map(|it: SocketAddr| it.ip());
+    bare().unwrap_or(said).parse().ok().or_else(with_port)
 }
 
 /// The client's address.
 pub(super) fn address(request: &HttpRequest, gateway: &Gateway) -> IpAddr {
     let peer = request.peer_addr().map(|peer| peer.ip());
-    let said = || {
-        let header = request.headers().get_all("x-forwarded-for").last()?;
-        header
-            .to_str()
-            .ok()?
-            .rsplit(',')
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-    };
+    let said = || last_forwarded(request, "x-forwarded-for").and_then(forwarded_address);
     let said = gateway.door().is_behind_proxy().then(said).flatten();
     said.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
@@ -139,12 +149,56 @@ fn said(request: &HttpRequest, name: HeaderName) -> Option<&str> {
     Some(value.to_str().unwrap_or_default())
 }
 
-pub(super) fn foreign_page() -> HttpResponse {
+/// The refusal of a page of another origin. Says so in the log, where whoever set the server up looks for it.
+pub(super) fn foreign_page(request: &HttpRequest) -> HttpResponse {
+    if let Some(unsaid) = FOREIGN_PAGES.may_say() {
+        let shown = |name| said(request, name).map(|it| it.chars().take(SHOWN_CHARS).collect());
+        let origin: String = shown(ORIGIN).unwrap_or_default();
+        let host: String = shown(HOST).unwrap_or_default();
+        tracing::warn!(
+            origin,
+            host,
+            unsaid,
+            "a page of another origin was refused: if it is yours, add its origin to [auth] origins; if origin and host \
+             are the same but for the proxy in front, have it pass Host on unchanged"
+        );
+    }
     failure(
         StatusCode::FORBIDDEN,
         "foreign_page",
-        "this page may not act for you here",
+        "this page may not act for you here: its origin is not in [auth] origins",
     )
+}
+
+/// How much of a header is shown in the log.
+const SHOWN_CHARS: usize = 200;
+
+/// Keeps strangers from filling the log.
+static FOREIGN_PAGES: Seldom = Seldom::new();
+
+/// Lets something be said once in ten seconds.
+struct Seldom(Mutex<Option<(Instant, u64)>>);
+
+const SELDOM: Duration = Duration::from_secs(10);
+
+impl Seldom {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// How often it was not said since it last was; `None`: not now either.
+    fn may_say(&self) -> Option<u64> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, unsaid)) = &mut *last
+            && at.elapsed() < SELDOM
+        {
+            *unsaid += 1;
+            return None;
+        }
+        let unsaid = last.map_or(0, |(_, unsaid)| unsaid);
+        *last = Some((Instant::now(), 0));
+        Some(unsaid)
+    }
 }
 
 /// Lets nothing be changed by another site's page, and nothing be read by the name of another site.
@@ -153,7 +207,8 @@ pub(super) async fn watch_origin(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     if is_watched(request.request()) {
-        return Ok(request.into_response(foreign_page()));
+        let refusal = foreign_page(request.request());
+        return Ok(request.into_response(refusal));
     }
     next.call(request)
         .await
@@ -270,4 +325,60 @@ fn build(request: &HttpRequest, name: &str, value: &str, lasts: CookieDuration) 
         .same_site(SameSite::Strict)
         .max_age(lasts)
         .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_proxies_write_them() {
+        for (said, address) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("192.0.2.7:4711", Some("192.0.2.7")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("unknown", None),
+            ("", None),
+            ("[192.0.2.7", None),
+            ("192.0.2.7:port", None),
+        ] {
+            let expected: Option<IpAddr> = address.map(|it| it.parse().unwrap());
+            assert_eq!(forwarded_address(said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_in_front_has_the_last_word() {
+        let name = "x-forwarded-proto";
+        for (said, last, secure) in [
+            (&["https"][..], "https", true),
+            (&["https, https"], "https", true),
+            (&["http,HTTPS"], "HTTPS", true),
+            (&["http", "wss"], "wss", true),
+            (&["https, http"], "http", false),
+            (&["https", "http"], "http", false),
+        ] {
+            let request = said
+                .iter()
+                .fold(TestRequest::default(), |request, line| {
+                    request.append_header((name, *line))
+                })
+                .to_http_request();
+            assert_eq!(last_forwarded(&request, name), Some(last));
+            assert_eq!(is_tls(last), secure, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_seldom_is_counted() {
+        let seldom = Seldom::new();
+        assert_eq!(seldom.may_say(), Some(0));
+        assert_eq!([seldom.may_say(), seldom.may_say()], [None, None]);
+        *seldom.0.lock().unwrap() = Some((Instant::now() - SELDOM, 2));
+        assert_eq!(seldom.may_say(), Some(2));
+    }
 }

@@ -141,7 +141,7 @@ async fn open_socket(
         ));
     }
     if !bearer::may_act(&request, &gateway) {
-        return Ok(bearer::foreign_page());
+        return Ok(bearer::foreign_page(&request));
     }
     let address = bearer::address(&request, &gateway);
     if gateway.door().mode() != Mode::Open && !gateway.limits().may_knock(network(address)) {
