@@ -1,6 +1,7 @@
 //! The shared store: Postgres. Many nodes stand on one database, and the fence says who of them may append.
 
 mod accounts;
+mod address;
 mod append;
 mod beat;
 mod change;

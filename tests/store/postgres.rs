@@ -990,6 +990,31 @@ async fn connection_is_encrypted_and_its_certificate_verified() {
     }
     let error = refusal(&connect("require", &folder.path().join("nothing"))).await;
     assert!(error.contains("read ca_file"), "{error}");
+
+    // As libpq writes it: the authority in the address, and its certificate may be for another name than the server's.
+    let by = |host: &str, mode: &str, ca: &Path| PostgresSettings {
+        url: format!(
+            "postgres://postgres@{host}:{}/postgres?sslmode={mode}&sslrootcert={}&target_session_attrs=primary",
+            own.port(),
+            ca.display()
+        ),
+        ..settings("")
+    };
+    for (host, mode) in [
+        ("localhost", "verify-full"),
+        ("localhost", "verify-ca"),
+        ("127.0.0.1", "verify-ca"),
+    ] {
+        claim(&open_as(&by(host, mode, &ca), node()).await, "b").await;
+    }
+    for (host, mode, ca) in [
+        ("127.0.0.1", "verify-full", &ca),
+        ("localhost", "verify-full", &wrong),
+        ("127.0.0.1", "verify-ca", &wrong),
+    ] {
+        let error = refusal(&by(host, mode, ca)).await;
+        assert!(error.contains("certificate"), "{host} {mode}: {error}");
+    }
 }
 
 // ---- What is read ----

@@ -15,6 +15,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresSettings;
+use super::address::{Address, Roots};
 use super::tls;
 use crate::id::NodeId;
 use crate::store::StoreError;
@@ -49,9 +50,11 @@ impl Connector {
         (me, name): (NodeId, &str),
         purpose: Purpose,
     ) -> Result<Self, StoreError> {
-        let mut config: Config = url
-            .parse()
-            .map_err(|error| StoreError::new("read the Postgres url", error))?;
+        let Address {
+            mut config,
+            verification,
+            roots,
+        } = Address::parse(url)?;
         let patience = Duration::from_millis(settings.connect_timeout_ms);
         config
             .application_name(application_name(me, name))
@@ -65,9 +68,10 @@ impl Connector {
             // Whatever the url says: who reads for those who join must see what was appended.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
+        let ca_file = roots.as_ref().map_or(&*settings.ca_file, Roots::path);
         Ok(Self {
             hosts: hosts(&config),
-            tls: tls::connector(&config, &settings.ca_file)?,
+            tls: tls::connector(&config, verification, ca_file)?,
             config,
             session: session(settings, purpose).into(),
         })

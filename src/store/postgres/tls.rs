@@ -4,22 +4,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::address::Verification;
 use crate::store::StoreError;
 
 /// Encrypts what `config` connects to.
 ///
-/// `require` verifies the server's name and certificate: against `ca_file`, or the system's roots where that is empty.
-/// `prefer` without a `ca_file` verifies nothing, as in every Postgres client: whoever could forge a certificate could
-/// as well say that the server does not encrypt.
-pub(super) fn connector(config: &Config, ca_file: &Path) -> Result<MakeRustlsConnect, StoreError> {
+/// `require` and `verify-full` verify the server's name and certificate: against `ca_file`, or the system's roots where
+/// that is empty. `verify-ca` verifies the certificate alone. `prefer` without a `ca_file` verifies nothing, as in every
+/// Postgres client: an attacker who could forge a certificate could as well say that the server does not encrypt.
+pub(super) fn connector(
+    config: &Config,
+    verification: Verification,
+    ca_file: &Path,
+) -> Result<MakeRustlsConnect, StoreError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -31,12 +41,21 @@ pub(super) fn connector(config: &Config, ca_file: &Path) -> Result<MakeRustlsCon
         } else {
             of_the_system()?
         };
-        builder.with_root_certificates(roots).with_no_client_auth()
+        match verification {
+            Verification::Authority => {
+                let authority = Unnamed {
+                    roots: Some(roots),
+                    provider,
+                };
+                unnamed(builder, authority)
+            }
+            Verification::ByMode | Verification::Full => {
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
+        }
     } else {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-            .with_no_client_auth()
+        let roots = None;
+        unnamed(builder, Unnamed { roots, provider })
     };
     Ok(MakeRustlsConnect::new(client))
 }
@@ -67,19 +86,39 @@ fn of_the_system() -> Result<RootCertStore, StoreError> {
     Ok(roots)
 }
 
-/// Verifies that the server has the key of its certificate, and not whose certificate that is.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+fn unnamed(builder: ConfigBuilder<ClientConfig, WantsVerifier>, verifier: Unnamed) -> ClientConfig {
+    builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth()
+}
 
-impl ServerCertVerifier for Anyone {
+/// Verifies that the server has the key of its certificate, for whatever name that is.
+#[derive(Debug)]
+struct Unnamed {
+    /// The authorities, one of which must have signed it; `None`: nobody need have.
+    roots: Option<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Unnamed {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        _: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if let Some(roots) = &self.roots {
+            verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(certificate)?,
+                roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            )?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -89,7 +128,7 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -99,11 +138,13 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
