@@ -374,6 +374,12 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             1_000_000_000,
         ),
         (
+            "gateway.address_answer_bytes_per_second",
+            gateway.address_answer_bytes_per_second.into(),
+            1 << 20,
+            1_000_000_000,
+        ),
+        (
             "gateway.request_bytes_max",
             gateway.request_bytes_max as u64,
             8 << 10,

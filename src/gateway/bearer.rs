@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::answers::failure;
 use super::gateway::Gateway;
+use super::health;
 use super::page;
 use super::socket::Socket;
 use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
@@ -229,8 +230,8 @@ fn is_watched(request: &HttpRequest) -> bool {
     !is_ours || !may_act(request, gateway)
 }
 
-/// Lets an address ask no more than its share. Counted is every request but those for the page and its files, which are
-/// answered from memory: by its decoded path, for that is what is routed by, and whether or not there is such a route.
+/// Lets an address ask no more than its share. Counted is every request but those for the page, its files and whether the
+/// process lives, which are answered from memory: by its decoded path, for that is what is routed by, and whether or not there is such a route.
 pub(super) async fn watch_pace(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -255,7 +256,7 @@ pub(super) async fn watch_pace(
 fn is_paced(gateway: &Gateway, request: &ServiceRequest) -> bool {
     let path = request.match_info().as_str();
     let is_page = gateway.below_base(path).is_some_and(page::is_page);
-    let is_free = *request.method() == Method::GET && is_page;
+    let is_free = *request.method() == Method::GET && (is_page || health::is_liveness(path));
     !is_free && !gateway.is_socket_path(path)
 }
 

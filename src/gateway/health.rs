@@ -18,6 +18,11 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(readyz));
 }
 
+/// Whether the decoded path of a request is that of the probe which nothing is looked up for.
+pub(super) fn is_liveness(path: &str) -> bool {
+    path == "/healthz"
+}
+
 async fn healthz() -> impl Responder {
     "ok\n"
 }

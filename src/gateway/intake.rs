@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::{InternalError, JsonPayloadError, PayloadError};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -19,8 +19,10 @@ use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::Stream;
 
 use super::answers::failure;
+use super::bearer;
 use super::gateway::Gateway;
 use super::socket::Socket;
+use crate::auth::{Mode, network};
 
 /// The longest address of a request, in bytes: path and query.
 const URL_BYTES_MAX: usize = 8 << 10;
@@ -90,7 +92,11 @@ pub(super) async fn watch(
         None => {
             bound_body(&mut request, &gateway, &unread);
             let response = next.call(request).await;
-            response.map(ServiceResponse::map_into_boxed_body)
+            let response = response.map(ServiceResponse::map_into_boxed_body);
+            match response {
+                Ok(response) => Ok(pace_answer(response, &gateway).await),
+                error => error,
+            }
         }
     };
     if let Some(socket) = &socket {
@@ -102,6 +108,29 @@ pub(super) async fn watch(
         head.set_connection_type(ConnectionType::Close);
     }
     Ok(response)
+}
+
+/// The answers that are not counted: their requests have a pace already.
+const SMALL_ANSWER_BYTES: u64 = 16 << 10;
+
+/// Sends an address no more bytes of large answers a second than its share: holds the answer back, or refuses it.
+async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceResponse {
+    let BodySize::Sized(bytes) = answer.response().body().size() else {
+        return answer;
+    };
+    if gateway.door().mode() == Mode::Open || bytes <= SMALL_ANSWER_BYTES {
+        return answer;
+    }
+    let address = network(bearer::address(answer.request(), gateway));
+    match gateway.limits().may_answer(address, bytes) {
+        Some(wait) => {
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            answer
+        }
+        None => answer.into_response(bearer::too_fast()),
+    }
 }
 
 /// Whether a part of a request's body has not been read.

@@ -27,6 +27,8 @@ pub(super) struct Limits {
     documents: Shared<DocId>,
     handshakes: Shared<IpAddr>,
     requests: Shared<IpAddr>,
+    /// The bytes of answers.
+    answers: Shared<IpAddr>,
     user_requests: Shared<String>,
     user_sockets: Held,
     tenant_sockets: Held,
@@ -85,6 +87,7 @@ impl Limits {
             documents: Shared::new(settings.document_ops_per_second),
             handshakes: Shared::new(settings.address_handshakes_per_second),
             requests: Shared::new(settings.address_requests_per_second),
+            answers: Shared::new(settings.address_answer_bytes_per_second),
             user_requests: Shared::new(settings.user_requests_per_second),
             user_sockets: Held::new(settings.user_sockets_max),
             tenant_sockets: Held::new(settings.tenant_sockets_max),
@@ -144,6 +147,13 @@ impl Limits {
     /// Whether an address may make one more request now.
     pub(super) fn may_ask(&self, address: IpAddr) -> bool {
         may_pass(&self.requests, address)
+    }
+
+    /// How long an answer of so many bytes to an address is to wait; `None`: for too long.
+    pub(super) fn may_answer(&self, address: IpAddr, bytes: u64) -> Option<Duration> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bucket = self.answers.bucket(address);
+        bucket.take_many(Instant::now(), bytes, WAIT_MAX)
     }
 
     /// Whether somebody may make one more request now.
@@ -330,8 +340,13 @@ impl Bucket {
 
     /// Takes one: how long it is to wait; none, and nothing is taken, when that is longer than `patience`.
     fn take(&self, now: Instant, patience: Duration) -> Option<Duration> {
+        self.take_many(now, 1, patience)
+    }
+
+    /// The same of so many at once.
+    fn take_many(&self, now: Instant, count: u32, patience: Duration) -> Option<Duration> {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = (*due).max(now) + self.each;
+        let next = (*due).max(now) + self.each * count;
         let wait = next.saturating_duration_since(now + BURST);
         if wait > patience {
             return None;
@@ -363,6 +378,20 @@ mod tests {
         assert!(limits.hold_back().now_or_never().is_some(), "no room");
         waiting.pop();
         assert!(limits.hold_back().now_or_never().is_none(), "room again");
+    }
+
+    #[test]
+    fn the_bytes_of_answers_are_slowed_then_refused() {
+        let limits = Limits::new(&GatewaySettings {
+            address_answer_bytes_per_second: 1_000_000,
+            ..GatewaySettings::default()
+        });
+        assert_eq!(limits.may_answer(HERE, 1_900_000), Some(Duration::ZERO));
+        let wait = limits.may_answer(HERE, 1_000_000).unwrap();
+        assert!(wait > Duration::from_millis(500) && wait < Duration::from_secs(1));
+        assert_eq!(limits.may_answer(HERE, 3_000_000), None);
+        let there = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(limits.may_answer(there, 1_900_000), Some(Duration::ZERO));
     }
 
     #[test]

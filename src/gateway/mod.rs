@@ -1,6 +1,7 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
 mod answers;
+mod bare;
 mod bearer;
 mod connections;
 mod documents;

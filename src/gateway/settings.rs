@@ -34,6 +34,8 @@ pub struct GatewaySettings {
     pub address_handshakes_per_second: u32,
     /// How many requests a second one address may make.
     pub address_requests_per_second: u32,
+    /// How many bytes of answers a second one address is sent.
+    pub address_answer_bytes_per_second: u32,
     /// How many requests a second one user may make.
     pub user_requests_per_second: u32,
     /// How many sockets one user may have open on this node; 0: any number.
@@ -104,6 +106,7 @@ impl Default for GatewaySettings {
             tenant_messages_per_second: 50_000,
             address_handshakes_per_second: 100,
             address_requests_per_second: 100,
+            address_answer_bytes_per_second: 32 << 20,
             user_requests_per_second: 50,
             user_sockets_max: 0,
             tenant_sockets_max: 0,

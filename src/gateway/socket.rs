@@ -20,11 +20,13 @@ use actix_web::error::PayloadError;
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::time::Sleep;
 use actix_web::web::{Bytes, Payload};
+use bytes::Buf;
 use futures_util::Stream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use super::bare;
 use super::exchange::Exchange;
 use crate::node::Outbox;
 
@@ -40,6 +42,8 @@ pub(super) struct HttpEnd {
     shared: Rc<Shared>,
     /// Wakes HTTP when its client is overdue; made when HTTP first waits.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// The rest of the connection's last answer, where that was written in other words than HTTP gave.
+    last: Bytes,
 }
 
 /// The connection as its WebSocket has it. Two tasks of one thread use it: one reads, one writes.
@@ -119,12 +123,39 @@ impl HttpEnd {
         let end = Self {
             shared: Rc::new(shared),
             alarm: None,
+            last: Bytes::new(),
         };
         (end, peer)
     }
 
     pub(super) fn socket(&self) -> Socket {
         Socket(self.shared.clone())
+    }
+
+    /// Writes what the network takes.
+    fn poll_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.shared.connection.borrow_mut().poll_write(cx, bytes);
+        let Poll::Ready(written) = written else {
+            self.shared.exchange.blocked();
+            return self.poll_waiting(cx);
+        };
+        if let Ok(written) = written {
+            self.shared.exchange.written(written);
+        }
+        Poll::Ready(written)
+    }
+
+    /// Writes the rest of the last answer.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.last.is_empty() {
+            let last = self.last.clone();
+            let written = ready!(self.poll_some(cx, &last))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.last.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What HTTP waits for is not there: fails if the client is overdue.
@@ -187,13 +218,12 @@ impl AsyncWrite for HttpEnd {
         if !self.holds() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let written = self.shared.connection.borrow_mut().poll_write(cx, bytes);
-        let Poll::Ready(written) = written else {
-            self.shared.exchange.blocked();
-            return self.poll_waiting(cx);
-        };
-        let written = written?;
-        self.shared.exchange.written(written);
+        ready!(self.poll_last(cx))?;
+        if let Some(completed) = bare::complete(bytes) {
+            self.last = completed.into();
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(self.poll_some(cx, bytes))?;
         if let Holder::HttpForNow { .. } = self.shared.holder.get() {
             self.shared
                 .holder
@@ -207,6 +237,7 @@ impl AsyncWrite for HttpEnd {
         if !self.holds() {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_last(cx))?;
         let flushed = self.shared.connection.borrow_mut().poll_flush(cx)?;
         if flushed.is_pending() {
             self.shared.exchange.blocked();
@@ -225,6 +256,7 @@ impl AsyncWrite for HttpEnd {
         if !self.holds() {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_last(cx))?;
         let ended = self.shared.connection.borrow_mut().poll_shutdown(cx)?;
         if ended.is_pending() {
             self.shared.exchange.blocked();

@@ -204,6 +204,23 @@ describe('requests of strangers', () => {
     }
   });
 
+  test('what cannot be parsed is answered with the headers of all answers', async () => {
+    const ok = 'GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n';
+    for (const [bytes, status] of [
+      ['nonsense\r\n\r\n', 400],
+      ['GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: x\r\n\r\n', 400],
+      ['POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n', 400],
+      [`GET / HTTP/1.1\r\n${'X: y\r\n'.repeat(200)}\r\n`, 431],
+      [`GET / HTTP/1.1\r\nX: ${'y'.repeat(140_000)}`, 431],
+      [`${ok}nonsense\r\n\r\n`, 400],
+    ]) {
+      const wire = new Raw(server).send(bytes);
+      await until(() => wire.isGone, 'the connection ends');
+      assert.equal(wire.statuses.at(-1), status, `${bytes.slice(0, 60)}: ${wire.text}`);
+      for (const head of wire.text.split('HTTP/1.1 ').slice(1)) assert.match(head, /cache-control: no-store\r\n/, head);
+    }
+  });
+
   test('every answer of every route says what caches and browsers may do with it', async () => {
     const all = routes();
     assert.ok(all.length > 30, `${all.length} routes`);
@@ -238,7 +255,7 @@ describe('an address\'s pace', () => {
   after(() => server?.stop());
 
   test('no way to write an address passes by it', async () => {
-    const variants = ['/api/me', '/%61pi/me', '/%61%70%69/me', '//api/me', '/api;x/me', '/API/me', '/api/me/', '/%2e/api/me', '/./api/me', '/readyz', '/healthz', '/gone', '/d/x/y'];
+    const variants = ['/api/me', '/%61pi/me', '/%61%70%69/me', '//api/me', '/api;x/me', '/API/me', '/api/me/', '/%2e/api/me', '/./api/me', '/readyz', '/gone', '/d/x/y'];
     const check = async (path) => {
       const answers = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', path)));
       assert.ok(answers.some(({ status }) => status === 429), `${path} is not paced`);
@@ -246,8 +263,53 @@ describe('an address\'s pace', () => {
     // A refusal comes a second late: all at once.
     await Promise.all(variants.map(check));
     // The page itself is answered from memory.
-    const pages = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', '/d/x')));
-    assert.ok(pages.every(({ status }) => status === 200));
+    for (const path of ['/d/x', '/healthz']) {
+      const pages = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', path)));
+      assert.ok(pages.every(({ status }) => status === 200), path);
+    }
+  });
+});
+
+describe('behind a proxy', () => {
+  let server;
+  before(async () => {
+    server = await Server.start({ open: false, env: { COPYDESK__AUTH__BEHIND_PROXY: 'true', COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: '4' } });
+  });
+  after(() => server?.stop());
+
+  test('an address is the same with a port and in brackets', async () => {
+    for (const forms of [(n) => `192.0.2.7:${1000 + n}`, (n) => (n % 2 ? '[2001:db8::1]' : `[2001:db8::1]:${n + 1}`), (n) => `203.0.113.${n}, 192.0.2.8`]) {
+      const answers = await Promise.all(Array.from({ length: 20 }, (_, n) => ask(server, 'GET', '/api/documents', { headers: { 'x-forwarded-for': forms(n) } })));
+      assert.ok(answers.some(({ status }) => status === 429), forms(0));
+    }
+    const other = await ask(server, 'GET', '/api/documents', { headers: { 'x-forwarded-for': '192.0.2.9:1' } });
+    assert.equal(other.status, 401, 'others are not slowed by that');
+  });
+
+  test('a page is ours with the default port and in any case, and others are told of in the log', async () => {
+    const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
+    let n = 0;
+    // 401: nobody is signed in. 403 is for pages of other origins.
+    for (const [origin, host, status] of [
+      ['https://desk.example.org', 'desk.example.org:443', 401],
+      ['https://desk.example.org', 'Desk.Example.ORG', 401],
+      ['http://desk.example.org', 'desk.example.org:80', 401],
+      ['https://desk.example.org', 'desk.example.org:8443', 403],
+      ['https://elsewhere.example.org', 'desk.example.org', 403],
+    ]) {
+      const headers = { ...upgrade, origin, host, 'x-forwarded-for': `198.51.100.${++n}`, 'x-forwarded-proto': origin.split(':')[0] };
+      assert.equal((await ask(server, 'GET', '/ws', { headers })).status, status, `${origin} at ${host}`);
+    }
+    await until(() => server.log.includes('a page of another origin was refused'), 'the log says so');
+    assert.match(server.log, /https:\/\/desk\.example\.org.*8443|desk\.example\.org:8443/);
+  });
+
+  test('a chain of proxies says whether the client speaks TLS', async () => {
+    const account = JSON.stringify({ login: 'ann', name: 'Ann', password: 'four unusual words here' });
+    const headers = { 'content-type': 'application/json', 'x-copydesk': '1', 'x-forwarded-proto': 'https, https', 'x-forwarded-for': '198.51.100.99' };
+    const answer = await ask(server, 'POST', '/api/register', { headers, body: account });
+    assert.equal(answer.status, 200, String(answer.body));
+    for (const cookie of answer.headers['set-cookie']) assert.match(cookie, /^__Host-.*Secure/);
   });
 });
 
