@@ -15,6 +15,11 @@ const DATABASE: &str = "copydesk.db";
 /// The file whose lock says that a process uses the folder. It is empty, and stays when the process ends.
 const LOCK: &str = "copydesk.lock";
 
+/// The file that keeps room for the next start: SQLite opens no database without a little room for its index of the
+/// write-ahead log, and a server that cannot start cannot show what it holds.
+const RESERVE: &str = "copydesk.reserve";
+const RESERVE_BYTES: u64 = 256 << 10;
+
 /// Marks the file as ours ("Cpdk"), so that no other program's database is taken for one.
 const APPLICATION_ID: i32 = 0x4370_646b;
 
@@ -87,15 +92,31 @@ impl Folder {
         Ok(db)
     }
 
-    /// Opens the database for writing, brings it up to date, and makes room for its write-ahead log.
+    /// Opens the database for writing, brings it up to date, and makes room for its write-ahead log. On a full disk it
+    /// takes the room of the reserve.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
-        let explain = |error| self.explain(&error);
-        let mut db = self.connect(Purpose::Write).map_err(explain)?;
-        self.migrate(&mut db)?;
+        let db = match self.open_database() {
+            Err(error) if fs::remove_file(self.reserve()).is_ok() => {
+                tracing::warn!(%error, "the database was not opened: tries again in the room that is reserved for a full disk");
+                self.open_database()?
+            }
+            opened => opened?,
+        };
+        if let Err(error) = grow(&self.reserve(), RESERVE_BYTES) {
+            tracing::warn!(%error, "no room for the reserve: the next start may fail if the disk stays full");
+        }
         // Without the room each commit costs more, but it is no reason not to start: a full disk can still be read.
         if let Err(error) = grow(&self.file().with_extension("db-wal"), WAL_BYTES) {
             tracing::warn!(%error, "cannot make room for the write-ahead log");
         }
+        Ok(db)
+    }
+
+    fn open_database(&self) -> Result<Connection, StoreError> {
+        let mut db = self
+            .connect(Purpose::Write)
+            .map_err(|error| self.explain(&error))?;
+        self.migrate(&mut db)?;
         Ok(db)
     }
 
@@ -179,6 +200,10 @@ impl Folder {
         })
     }
 
+    fn reserve(&self) -> PathBuf {
+        self.0.join(RESERVE)
+    }
+
     fn file(&self) -> PathBuf {
         self.0.join(DATABASE)
     }
@@ -197,15 +222,21 @@ fn make_private(path: &Path) -> io::Result<()> {
     folder.create(path)
 }
 
-/// Fills the write-ahead log with zeros up to `bytes`. To SQLite they are where the log ends: it reads a log as far as
-/// the frames' checksums hold. Must come before the first write of this start.
-fn grow(wal: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::options().append(true).open(wal)?;
+/// Fills a file with zeros up to `bytes`; if there is no room, it stays as it was. To SQLite zeros are where the
+/// write-ahead log ends: it reads a log as far as the frames' checksums hold. Must come before the first write of this
+/// start.
+fn grow(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::options().append(true).create(true).open(path)?;
+    let before = file.metadata()?.len();
     let zeros = [0; 64 << 10];
-    let mut missing = bytes.saturating_sub(file.metadata()?.len());
+    let mut missing = bytes.saturating_sub(before);
     while missing > 0 {
         let step = missing.min(zeros.len() as u64);
-        file.write_all(&zeros[..step as usize])?;
+        if let Err(error) = file.write_all(&zeros[..step as usize]) {
+            // What little room there is, others need.
+            file.set_len(before)?;
+            return Err(error);
+        }
         missing -= step;
     }
     file.sync_all()
