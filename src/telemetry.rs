@@ -32,7 +32,7 @@ pub enum LogFormat {
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
-            level: "info,actix_server=warn,fred=error".to_owned(),
+            level: "info,actix_server=warn,actix_http=off,fred=error".to_owned(),
             format: LogFormat::Auto,
         }
     }

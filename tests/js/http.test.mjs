@@ -219,6 +219,7 @@ describe('requests of strangers', () => {
       assert.equal(wire.statuses.at(-1), status, `${bytes.slice(0, 60)}: ${wire.text}`);
       for (const head of wire.text.split('HTTP/1.1 ').slice(1)) assert.match(head, /cache-control: no-store\r\n/, head);
     }
+    assert.doesNotMatch(server.log, /stream error/, 'strangers do not fill the log');
   });
 
   test('every answer of every route says what caches and browsers may do with it', async () => {
