@@ -46,7 +46,8 @@ pub fn serve(
     let address = listener.local_addr()?;
     let is_secure = tls.is_some();
     let bounds = bounds(&gateway);
-    let page = Data::new(Page::new(&gateway.settings().base_path));
+    let settings = gateway.settings();
+    let page = Data::new(Page::new(&settings.base_path, &settings.socket_path));
     let app = move || {
         let request_bytes_max = gateway.settings().request_bytes_max;
         let base_path = gateway.settings().base_path.clone();

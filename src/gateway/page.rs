@@ -67,13 +67,14 @@ const PIECE_BYTES: usize = 16 << 10;
 pub(super) struct Page(Option<File>);
 
 impl Page {
-    /// The page whose relative addresses begin at `base_path`, wherever below it the page is opened.
-    pub(super) fn new(base_path: &str) -> Self {
+    /// The page whose relative addresses begin at `base_path`, wherever below it the page is opened, and whose sockets are at
+    /// `socket_path` below that.
+    pub(super) fn new(base_path: &str, socket_path: &str) -> Self {
         let Some(built) = FILES.get("index.html") else {
             return Self(None);
         };
         let text = String::from_utf8_lossy(&built.plain.bytes);
-        let based = based(&text, base_path);
+        let based = based(&text, base_path, socket_path);
         let page = File {
             media_type: built.media_type,
             caching: built.caching,
@@ -94,8 +95,9 @@ impl Page {
 }
 
 /// The page with a base element: in place of its own, if it has one, or else first in its head, before any address.
-fn based(page: &str, base_path: &str) -> String {
-    let element = format!("<base href=\"{base_path}/\" />");
+fn based(page: &str, base_path: &str, socket_path: &str) -> String {
+    let socket = socket_path.trim_start_matches('/');
+    let element = format!("<base href=\"{base_path}/\" data-socket=\"{socket}\" />");
     if let Some(at) = page.find("<base ")
         && let Some(length) = page[at..].find('>')
     {
@@ -273,13 +275,18 @@ mod tests {
     #[test]
     fn the_page_has_one_base_element_before_its_addresses() {
         let page = "<head>\n<link href=\"./a\" /></head>";
-        let built = based(page, "/tools/desk");
+        let built = based(page, "/tools/desk", "/live/socket");
         assert!(
-            built.starts_with("<head>\n    <base href=\"/tools/desk/\" />"),
+            built.starts_with(
+                "<head>\n    <base href=\"/tools/desk/\" data-socket=\"live/socket\" />"
+            ),
             "{built}"
         );
-        let again = based(&built, "");
-        assert!(again.contains("<base href=\"/\" />"), "{again}");
+        let again = based(&built, "", "/ws");
+        assert!(
+            again.contains("<base href=\"/\" data-socket=\"ws\" />"),
+            "{again}"
+        );
         assert_eq!(again.matches("<base").count(), 1);
     }
 

@@ -334,7 +334,7 @@ describe('paths of their own', () => {
     assert.equal(moved.status, 308);
     assert.equal(moved.headers.location, '/tools/desk/');
     const page = String((await ask(server, 'GET', '/tools/desk/d/x')).body);
-    assert.match(page, /<base href="\/tools\/desk\/"/);
+    assert.match(page, /<base href="\/tools\/desk\/" data-socket="live\/socket"/);
     const asset = /src="\.\/(assets\/[^"]+)"/.exec(page)?.[1];
     assert.equal((await ask(server, 'GET', `/tools/desk/${asset}`)).status, 200, page);
   });
