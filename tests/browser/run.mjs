@@ -474,6 +474,55 @@ test("a refused change is told, and its text can be had back", async () => {
   assert.equal(await settled(server.url, ann), "kept and on\n");
 });
 
+test("one refused op is undone alone, and what was written behind it stays", async () => {
+  const ann = await arrive("Ann Lee");
+  const ben = await arrive("Quiet Otter");
+  let refuse = () => {};
+  const isSent = new Promise((sent) => {
+    void ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
+      const upstream = socket.connectToServer();
+      socket.onMessage((message) => {
+        const parsed = JSON.parse(String(message));
+        if (parsed.a !== "op" || !/forbidden/.test(JSON.stringify(parsed))) return upstream.send(message);
+        refuse = () => socket.send(JSON.stringify({ ...parsed, error: { code: "ERR_OT_OP_NOT_APPLIED", message: "Too long." } }));
+        sent();
+      });
+    });
+  });
+  const id = await ann.begin();
+  await ann.type("kept two");
+  await ann.saved();
+  await ben.open(id);
+  await ann.goTo("beginning");
+  // Replaces a word: the refused op deletes and inserts.
+  await ann.press("Control+Shift+ArrowRight");
+  await ann.page.keyboard.insertText("forbidden words ");
+  await isSent;
+  // Behind it: text inside what is refused, formats over it, text before and after.
+  await ann.press("ArrowLeft");
+  await ann.type("[inside]");
+  await ann.goTo("end");
+  await ann.type(" [after]");
+  await ann.press("Shift+Home");
+  await ann.press("Control+b");
+  await ann.goTo("beginning");
+  // Quill takes what is typed at once for a replacement of what was selected before.
+  await ann.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await ann.type("[before] ");
+  await ben.goTo("end");
+  await ben.type(" [Ben]");
+  await ben.saved();
+  await ann.sees("[Ben]");
+  refuse();
+  await ann.page.getByRole("alert").getByText("only that change was undone").waitFor();
+  assert.equal(await settled(server.url, ann, ben), "kept[before] [inside] two [Ben] [after]\n");
+  assert.ok((await contentOf(server.url, id)).some(({ insert, attributes }) => /two/.test(insert) && attributes?.bold));
+  // Undo still knows what was written.
+  await ann.press("Control+z");
+  await ann.page.waitForFunction(() => !document.querySelector(".ql-editor").textContent.includes("[before]"));
+  await settled(server.url, ann, ben);
+});
+
 test("an address without a document offers to begin one", async () => {
   const ann = await arrive("Ann Lee");
   await ann.page.goto(`${server.url}/d/nothingHereYet0123456789`);

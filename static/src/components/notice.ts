@@ -3,6 +3,7 @@
 import { fill, h } from "../lib/dom";
 import type { Store } from "../lib/store";
 import type { EditorState } from "../pages/state";
+import type { Refusal } from "../sync/binding";
 import { icon } from "./icons";
 
 export function notice(store: Store<EditorState>): HTMLElement {
@@ -12,9 +13,7 @@ export function notice(store: Store<EditorState>): HTMLElement {
       element,
       refusal &&
         bar(
-          refusal.lost === ""
-            ? `The server refused a change, and it was undone. ${refusal.reason}`
-            : `The server refused a change. What it did not take is no longer in the document. ${refusal.reason}`,
+          wordsOf(refusal),
           () => store.set({ refusal: null }),
           refusal.lost === "" ? null : copyButton(refusal.lost),
         ),
@@ -28,6 +27,12 @@ export function notice(store: Store<EditorState>): HTMLElement {
     );
   });
   return element;
+}
+
+function wordsOf({ reason, lost, isAlone }: Refusal): string {
+  if (isAlone) return `The server refused a change, and only that change was undone. Everything else that you wrote is kept. ${reason}`;
+  if (lost === "") return `The server refused a change, and it was undone. ${reason}`;
+  return `The server refused a change. The text that it did not accept is no longer in the document. ${reason}`;
 }
 
 function bar(text: string, dismiss: () => void, action: HTMLElement | null): HTMLElement {

@@ -22,7 +22,8 @@ import { Line } from "../sync/connection";
 import { Cursors } from "../sync/cursors";
 import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
-import { mayWrite, type EditorState } from "./state";
+import { resumeUnsent } from "./unsent";
+import { mayWrite, mergedRefusal, type EditorState } from "./state";
 
 /** How long a change may be unacknowledged on an open line until we say that nothing is being saved. */
 const STUCK_MS = 4_000;
@@ -109,8 +110,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     refused(refusal) {
       // What the loss of the document takes along is said once.
       if (store.state.role === null && refusal.lost === "") return;
-      const before = store.state.refusal;
-      store.set({ refusal: { reason: refusal.reason || before?.reason || "", lost: refusal.lost || before?.lost || "" } });
+      store.set({ refusal: mergedRefusal(store.state.refusal, refusal) });
     },
     repaired(lost) {
       store.set({ unstored: lost });

@@ -62,3 +62,9 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
 export function mayWrite({ role, isCreating }: Readonly<EditorState>): boolean {
   return role === undefined || role === "editor" || role === "owner" || (role === null && isCreating);
 }
+
+/** Refusals that the user has not dismissed are shown as one. */
+export function mergedRefusal(before: Refusal | null, next: Refusal): Refusal {
+  if (before === null) return next;
+  return { reason: next.reason || before.reason, lost: before.lost + next.lost, isAlone: before.isAlone && next.isAlone };
+}

@@ -12,12 +12,16 @@ import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
 import { Auditor, redraw, textShown } from "../editor/audit";
 import { canonicalChange, canonicalDocument, exclusiveChange, storableOp } from "../editor/canonical";
 import { unveil } from "../editor/sanitise";
-import { piecesOf, sizeOf, PIECE_SIZE_MAX } from "./pieces";
+import { MergeLimit, piecesOf } from "./pieces";
+import { RefusedOps } from "./refused-ops";
 
+/** Edits that the server did not accept. */
 export interface Refusal {
   reason: string;
-  /** What the editor had and the server's document does not: text that only this page still knows. */
+  /** Text that the user wrote and that is not in the server's document. */
   lost: string;
+  /** True if only the refused op was undone; false if the edits behind it were lost with it. */
+  isAlone: boolean;
 }
 
 export interface BindingEvents {
@@ -36,8 +40,8 @@ export class Binding {
   #undrawn = new Delta();
   #frame = 0;
   #waiting = 0;
-  /** How large the changes are that the client may still merge into one message. */
-  #unsent = 0;
+  #mergeLimit = new MergeLimit();
+  #refusedOps: RefusedOps;
   #bound = false;
   readonly #auditor: Auditor;
 
@@ -63,6 +67,7 @@ export class Binding {
     doc.on("create", () => this.#loaded());
     doc.on("del", () => events.deleted());
     doc.on("error", (error) => this.#refused(error));
+    this.#refusedOps = new RefusedOps(doc, (refusal) => events.refused(refusal));
     if (doc.type) this.#loaded();
   }
 
@@ -71,7 +76,7 @@ export class Binding {
     this.events.waiting((this.#waiting += 1));
     return (error) => {
       this.#waiting -= 1;
-      if (this.#waiting === 0) this.#unsent = 0;
+      if (this.#waiting === 0) this.#mergeLimit.reset();
       this.events.waiting(this.#waiting);
       if (error) this.#refused(error);
     };
@@ -113,11 +118,8 @@ export class Binding {
     for (const piece of piecesOf(moved)) this.#submit(piece);
   }
 
-  /** The client merges what waits into one op, which would grow past any message on a line that is long down. */
   #submit(op: Delta): void {
-    const size = sizeOf(op);
-    this.doc.preventCompose = this.#unsent + size > PIECE_SIZE_MAX;
-    this.#unsent = this.doc.preventCompose ? size : this.#unsent + size;
+    this.doc.preventCompose = !this.#mergeLimit.admits(op);
     this.doc.submitOp(op.ops, { source: this }, this.pending());
   }
 
@@ -134,7 +136,7 @@ export class Binding {
       const before = this.quill.getContents();
       const lost = onlyIn(before, next);
       this.quill.updateContents(before.diff(next), "api");
-      if (lost.trim() !== "") this.events.refused({ reason: "", lost });
+      if (lost.trim() !== "") this.events.refused({ reason: "", lost, isAlone: false });
     } else {
       this.#bound = true;
       this.quill.setContents(next, "api");
@@ -148,7 +150,7 @@ export class Binding {
     // Two have begun the document at the same time: now it is there, and that was all they wanted.
     if (error.code === "ERR_DOC_ALREADY_CREATED") return;
     console.error("refused:", error.code ?? "", error.message);
-    this.events.refused({ reason: error.message, lost: "" });
+    this.events.refused({ reason: error.message, lost: "", isAlone: this.#refusedOps.isUndoing });
   }
 
   #schedule(): void {

@@ -1,41 +1,85 @@
-/** Cuts a change into ops that each fit into a message: an op that does not would be sent again and again, in vain. */
+/**
+ * Limits the size of ops. The client merges edits that wait into one op without a bound, and a paste is one edit: an op
+ * that the server refuses for its size would be lost.
+ */
 
 import Delta, { Op } from "quill-delta";
 
 /** In UTF-16 units of text. A unit takes at most 6 bytes in a message, and the server takes messages of 2 MiB. */
 export const PIECE_SIZE_MAX = 256 * 1024;
 
-/** Each piece stands on the ones before it. Composed they are the change. */
+/** The server's bound is at least 10,000. The distance is for what other people's edits add while the op waits. */
+export const PIECE_COMPONENTS_MAX = 1_000;
+
+/** An upper bound of what an op takes in a message. */
+export interface Extent {
+  size: number;
+  components: number;
+}
+
+const NOTHING: Extent = { size: 0, components: 0 };
+
+/** Decides which edits the client may merge. */
+export class MergeLimit {
+  #merged = NOTHING;
+
+  /** Counts an edit. Returns true if it may be merged with the edits before it; otherwise it begins an op of its own. */
+  admits(edit: Delta): boolean {
+    const extent = extentOf(edit);
+    // Composing and transforming produce at most as many components as went in.
+    const merged = sumOf(this.#merged, extent);
+    const isAdmitted = fits(merged);
+    this.#merged = isAdmitted ? merged : extent;
+    return isAdmitted;
+  }
+
+  /** To be called when no edit waits. */
+  reset(): void {
+    this.#merged = NOTHING;
+  }
+}
+
+/** Each piece is based on the ones before it. Composed they are the change. */
 export function piecesOf(change: Delta): Delta[] {
-  if (sizeOf(change) <= PIECE_SIZE_MAX) return [change];
+  if (fits(extentOf(change))) return [change];
   const pieces: Delta[] = [];
   let piece = new Delta();
-  let size = 0;
-  /** How far into the text the pieces before this one have come. */
+  let extent = NOTHING;
+  /** The position in the text that the pieces before this one have reached. */
   let done = 0;
   for (const op of change.ops.flatMap(cut)) {
-    const more = sizeOfOp(op);
-    if (size > 0 && size + more > PIECE_SIZE_MAX) {
+    const next = sumOf(extent, extentOfOp(op));
+    if (extent.components > 0 && !fits(next)) {
       pieces.push(piece);
       piece = new Delta().retain(done);
-      size = 0;
+      extent = sumOf({ size: OP_FRAME_SIZE, components: 1 }, extentOfOp(op));
+    } else {
+      extent = next;
     }
     piece.push(op);
-    size += more;
     if (op.delete === undefined) done += Op.length(op);
   }
   return [...pieces, piece];
 }
 
-export function sizeOf(change: Delta): number {
-  return change.ops.reduce((size, op) => size + sizeOfOp(op), 0);
+function fits({ size, components }: Extent): boolean {
+  return size <= PIECE_SIZE_MAX && components <= PIECE_COMPONENTS_MAX;
+}
+
+function sumOf(a: Extent, b: Extent): Extent {
+  return { size: a.size + b.size, components: a.components + b.components };
+}
+
+function extentOf(change: Delta): Extent {
+  return change.ops.map(extentOfOp).reduce(sumOf, NOTHING);
 }
 
 const OP_FRAME_SIZE = 24;
 
-function sizeOfOp({ insert, attributes }: Op): number {
+function extentOfOp({ insert, attributes }: Op): Extent {
   const content = typeof insert === "string" ? insert.length : insert === undefined ? 0 : JSON.stringify(insert).length;
-  return OP_FRAME_SIZE + content + (attributes ? JSON.stringify(attributes).length : 0);
+  const size = OP_FRAME_SIZE + content + (attributes ? JSON.stringify(attributes).length : 0);
+  return { size, components: 1 };
 }
 
 /** Only text can be cut. An embed has come in one message, so it fits into one. */

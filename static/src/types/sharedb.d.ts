@@ -22,6 +22,8 @@ declare module "sharedb/lib/client/index.js" {
   export class Connection {
     constructor(socket: unknown);
     id: string | null;
+    /** The `seq` of the next op. */
+    seq: number;
     state: ConnectionState;
     canSend: boolean;
     bindToSocket(socket: unknown): void;
@@ -37,21 +39,50 @@ declare module "sharedb/lib/client/index.js" {
     removeAllListeners(event?: string): this;
   }
 
+  /** A document at a version. `type` is null where there is none. */
+  export interface Snapshot {
+    v: number;
+    type: string | null;
+    data?: unknown;
+  }
+
+  /** An edit that the server has not acknowledged. Not documented by ShareDB; the browser tests show when it changes. */
+  export interface PendingOp {
+    op?: unknown;
+    create?: { type: string; data: unknown };
+    del?: true;
+    type: OtType;
+    /** Absent until it is sent for the first time. */
+    seq?: number;
+    src?: string;
+  }
+
+  export interface OtType {
+    name: string;
+    uri: string;
+    invert?(op: unknown): unknown;
+  }
+
   /** An op's source: false for what came from the server, else what was given to `submitOp`. */
   export type Source = unknown;
 
   export class Doc {
+    readonly connection: Connection;
     readonly collection: string;
     readonly id: string;
     version: number | null;
-    type: { uri: string } | null;
+    type: OtType | null;
     data: unknown;
+    /** The op that was sent, and those that wait behind it, all based on `version`. Offline the first one may have been sent. */
+    readonly inflightOp: PendingOp | null;
+    readonly pendingOps: PendingOp[];
     /** Whether the next op stays an op of its own. */
     preventCompose: boolean;
     subscribe(callback: Callback): void;
     submitOp(op: unknown, options: { source: Source }, callback: Callback): void;
     create(data: unknown, type: string, callback: Callback): void;
     hasWritePending(): boolean;
+    ingestSnapshot(snapshot: { v: number; type: string | null; data?: unknown }, callback: Callback): void;
     destroy(callback?: Callback): void;
     setMaxListeners(most: number): this;
     on(event: "op", listener: (op: unknown, source: Source) => void): this;
@@ -81,13 +112,13 @@ declare module "sharedb/lib/client/index.js" {
 
   const client: {
     Connection: typeof Connection;
-    types: { register(type: unknown): void };
+    types: { register(type: OtType): void };
     logger: { setMethods(methods: Record<string, (...args: unknown[]) => void>): void };
   };
   export default client;
 }
 
 declare module "rich-text" {
-  const richText: { type: { name: string; uri: string } };
+  const richText: { type: import("sharedb/lib/client/index.js").OtType };
   export default richText;
 }
