@@ -75,3 +75,34 @@ test("when the token ends, the page says so", async () => {
   await ann.page.getByText("You are signed out.").waitFor();
   await ann.leave();
 });
+
+test("unsent edits are not sent for another user of the same browser", async () => {
+  const ann = await arrive("Ann Lee");
+  let isCut = false;
+  await ann.context.routeWebSocket(/\/ws(\?|$)/, (socket) => {
+    const upstream = socket.connectToServer();
+    socket.onMessage((message) => void (isCut && JSON.parse(String(message)).a === "op" ? 0 : upstream.send(message)));
+  });
+  ann.page.on("dialog", (dialog) => dialog.accept());
+  const open = async (sub) => {
+    // From another path, so that the page is loaded again and reads the token.
+    await ann.page.goto(`${server.url}/healthz`);
+    await ann.context.clearCookies();
+    await ann.page.goto(`${server.url}/d/shared?new#token=${sign({ sub, name: `User ${sub}`, role: "owner" })}`);
+    await ann.saved();
+  };
+  await open("1");
+  await ann.page.locator('.ql-editor[contenteditable="true"]').click();
+  isCut = true;
+  await ann.type("Ann's words");
+  await ann.page.waitForFunction(() => document.querySelector(".status").dataset.status !== "saved");
+  await open("2");
+  isCut = false;
+  await ann.page.reload();
+  await ann.saved();
+  assert.equal(await ann.text.innerText(), "\n");
+  assert.equal(await ann.page.getByRole("alert").count(), 0);
+  await open("1");
+  await ann.sees("Ann's words");
+  await ann.leave();
+});

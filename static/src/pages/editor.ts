@@ -59,6 +59,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   const cursors = new Cursors(quill, cursorsOf(quill));
 
   const session = Session.of(account, () => store.set({ isSignedOut: true }));
+  const fresh = (isDoubtful: boolean): Promise<void> => session?.fresh(isDoubtful) ?? Promise.resolve();
   const line = new Line((link) => {
     store.set({ link, wasOnline: store.state.wasOnline || link === "online" });
     if (link === "online") {
@@ -66,7 +67,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       title.refresh();
     }
   }, {
-    fresh: (isDoubtful) => session?.fresh(isDoubtful) ?? Promise.resolve(),
+    fresh,
     rights({ c, d, role }) {
       if (c !== ourCollection() || d !== id || account.mode === "open") return;
       if (role === null && store.state.isCreating) return store.set({ role });
@@ -163,12 +164,19 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       if (doc.type) forgetNew();
     });
   };
-  doc.subscribe((error) => {
-    if (error) store.set({ document: "failed", notice: `This document cannot be opened. ${error.message}` });
-    else if (doc.type) forgetNew();
-    else if (isNew) create();
-    else store.set({ document: "missing" });
-  });
+  const open = (): void =>
+    doc.subscribe((error) => {
+      if (error) store.set({ document: "failed", notice: `This document cannot be opened. ${error.message}` });
+      else if (doc.type) forgetNew();
+      else if (isNew) create();
+      else store.set({ document: "missing" });
+    });
+  // What an earlier page left unsent may be what creates the document.
+  void resumeUnsent(account, doc, store, {
+    fresh,
+    pending: () => binding.pending(),
+    titled: (wanted) => title.rename(wanted),
+  }).then(open);
 
   // Without this a closed tab would take the unacknowledged work with it.
   addEventListener("beforeunload", (event) => {

@@ -47,13 +47,16 @@ export class Line {
   #pause = 0;
   /** Whether the last socket ended in a way that leaves it open whether we are still signed in. */
   #isDoubtful = false;
+  #closed = new AbortController();
 
   constructor(
     onChange: (link: Link) => void,
     private readonly hooks: LineHooks,
+    id: string | null = null,
   ) {
     this.#socket = this.#open();
     this.connection = new ShareDB.Connection(this.#socket);
+    this.connection.id = id;
     this.connection.on("state", () => {
       this.#unanswered = 0;
       clearTimeout(this.#pause);
@@ -75,12 +78,19 @@ export class Line {
     });
     this.connection.on("error", (error) => console.error("connection:", error.message));
 
-    setInterval(() => this.#beat(), HEARTBEAT_MS);
-    addEventListener("online", () => this.#wake());
-    addEventListener("offline", () => this.#restart());
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.#wake();
-    });
+    const { signal } = this.#closed;
+    const beats = setInterval(() => this.#beat(), HEARTBEAT_MS);
+    signal.addEventListener("abort", () => clearInterval(beats));
+    addEventListener("online", () => this.#wake(), { signal });
+    addEventListener("offline", () => this.#restart(), { signal });
+    document.addEventListener("visibilitychange", () => document.hidden || this.#wake(), { signal });
+  }
+
+  /** Closes the connection for good. */
+  close(): void {
+    this.#closed.abort();
+    clearTimeout(this.#pause);
+    this.connection.close();
   }
 
   get link(): Link {
