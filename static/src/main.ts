@@ -1,5 +1,4 @@
 import "quill/dist/quill.core.css";
-import "quill-cursors/css";
 import "./styles/base.css";
 import "./styles/editor.css";
 import "./styles/list.css";

@@ -294,6 +294,49 @@ test("others are seen where they write, by name, until they leave", async () => 
   await ann.page.locator(".ql-cursor").waitFor({ state: "detached" });
 });
 
+test("two hundred cursors cost no layout each, and those out of view are not drawn", async () => {
+  const ann = await arrive("Ann Lee");
+  const id = await ann.begin();
+  const lines = Array.from({ length: 400 }, (_, n) => `Line ${n} of a document that many people read.\n`);
+  await ann.paste({ "text/plain": lines.join("") });
+  await ann.saved();
+  const others = await plainClient(server.url, id);
+  const presence = others.doc.connection.getDocPresence("documents", id);
+  const length = lines[0].length;
+  const put = (n, index) => new Promise((resolve) => presence.create(`peer-${n}`).submit({ index, length: n % 3, active: true, name: `Peer ${n}` }, resolve));
+  await Promise.all(Array.from({ length: 200 }, (_, n) => put(n, 2 * n * length)));
+  await ann.page.locator(".avatar.rest", { hasText: "+195" }).waitFor();
+  await ann.goTo("beginning");
+  await ann.type("warm ");
+  await ann.saved();
+  const drawn = await ann.page.locator(".ql-cursor").count();
+  assert.ok(drawn > 3 && drawn < 60, `${drawn} cursors are drawn`);
+
+  const session = await ann.context.newCDPSession(ann.page);
+  await session.send("Performance.enable");
+  const metrics = async () => {
+    const { metrics: all } = await session.send("Performance.getMetrics");
+    return Object.fromEntries(all.map(({ name, value }) => [name, value]));
+  };
+  const before = await metrics();
+  const letters = 20;
+  for (let n = 0; n < letters; n += 1) {
+    await ann.type("x");
+    await ann.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  }
+  const after = await metrics();
+  const per = (name) => (after[name] - before[name]) / letters;
+  if (process.env.MEASURE) console.log(`a letter: ${per("TaskDuration") * 1000} ms, ${per("ScriptDuration") * 1000} ms of script, ${per("LayoutCount")} layouts`);
+  assert.ok(per("LayoutCount") < 20, `${per("LayoutCount")} layouts a letter`);
+
+  // Another place of the text has other cursors.
+  await ann.goTo("end");
+  await ann.page.locator(".ql-cursor", { hasText: /^Peer 19\d$/ }).first().waitFor({ state: "attached" });
+  assert.equal(await ann.page.locator(".ql-cursor", { hasText: /^Peer 0$/ }).count(), 0);
+  others.close();
+  await ann.page.locator(".ql-cursor").first().waitFor({ state: "detached" });
+});
+
 test("every button of the toolbar does what it says", async () => {
   const { ann, ben, id } = await annAndBen("words");
   const inline = [
@@ -694,7 +737,7 @@ test("the editor looks right, and so it does on a phone and by night", async () 
     await flag.locator(".ql-cursor-caret").waitFor({ state: "attached" });
     await ann.page.evaluate((each) => {
       const cursor = [...document.querySelectorAll(".ql-cursor")].find(({ textContent }) => textContent.includes(each));
-      cursor.querySelector(".ql-cursor-caret-container").classList.add("hover");
+      cursor.classList.add("pointed");
     }, name);
   }
   await ann.page.evaluate(() => scrollTo(0, 0));

@@ -1,7 +1,6 @@
 /** The Quill editor as this page configures it. */
 
 import Quill, { type Range } from "quill/core";
-import QuillCursors from "quill-cursors/core";
 import { hastenBulk, hastenLists } from "./bulk";
 import { deleteThroughQuill } from "./deletion";
 import { registerFormats } from "./formats";
@@ -9,14 +8,10 @@ import { diffWholeCharacters } from "./pairs";
 import { StepHistory } from "./history";
 import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
 
-// Cursors paint selections by the CSS Highlight API. Without it the list of people still shows who is here.
-const paintsCursors = typeof Highlight === "function" && "highlights" in CSS;
-
 hastenLists();
 diffWholeCharacters();
 registerFormats();
 Quill.register("modules/history", StepHistory, true);
-if (paintsCursors) Quill.register("modules/cursors", QuillCursors, true);
 
 const TOO_LARGE = "Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.";
 
@@ -25,7 +20,6 @@ export function createEditor(container: HTMLElement, onTooLarge: (message: strin
     formats: FORMATS,
     placeholder: "Start writing…",
     modules: {
-      ...(paintsCursors && { cursors: { selectionChangeSource: null, hideDelayMs: 1500 } }),
       history: { userOnly: true, delay: 800, maxStack: 500 },
       clipboard: { onTooLarge: () => onTooLarge(TOO_LARGE) },
       uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(() => onTooLarge(TOO_LARGE)) },
@@ -39,10 +33,6 @@ export function createEditor(container: HTMLElement, onTooLarge: (message: strin
   quill.root.setAttribute("aria-describedby", "editor-keys");
   quill.root.spellcheck = true;
   return quill;
-}
-
-export function cursorsOf(quill: Quill): QuillCursors | null {
-  return paintsCursors ? (quill.getModule("cursors") as QuillCursors) : null;
 }
 
 function insertFiles(onTooLarge: () => void) {

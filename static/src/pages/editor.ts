@@ -10,7 +10,7 @@ import { shareButton } from "../components/share";
 import { statusLine } from "../components/status";
 import { titleField } from "../components/title-field";
 import { toolbar } from "../components/toolbar";
-import { createEditor, cursorsOf } from "../editor/editor";
+import { createEditor } from "../editor/editor";
 import { homeAddress, queryWithout } from "../lib/address";
 import { ourCollection, readDocument, renameDocument, type Me } from "../lib/api";
 import { fill, h, isFocusFree } from "../lib/dom";
@@ -56,7 +56,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   quill.disable();
   const tools = toolbar(quill, store);
   const title = new TitleKeeper(id, store, () => presence.publish(), { read: readDocument, rename: renameDocument });
-  const cursors = new Cursors(quill, cursorsOf(quill));
+  const cursors = new Cursors(quill);
 
   const session = Session.of(account, () => store.set({ isSignedOut: true }));
   const fresh = (isDoubtful: boolean): Promise<void> => session?.fresh(isDoubtful) ?? Promise.resolve();

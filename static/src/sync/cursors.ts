@@ -1,25 +1,32 @@
-/** Draws the cursors of others into the text, once per frame, and shows a name while its cursor moves. */
+/** Shows where others write: their cursors, and for a moment the name of each cursor that moves. */
 
 import type Quill from "quill/core";
-import type QuillCursors from "quill-cursors/core";
+import { CursorLayer } from "../editor/cursor-layer";
 import type { Peer } from "./presence";
 
 const NAME_SHOWN_MS = 3_000;
 
 export class Cursors {
-  #peers: Peer[] = [];
-  #shown = new Map<string, { peer: Peer; timer: number }>();
+  readonly #layer: CursorLayer;
+  /** Of each peer that has a cursor: as it was shown last, and until when its name is shown. */
+  #shown = new Map<string, { peer: Peer; namedUntilMs: number }>();
   #frame = 0;
+  #timer = 0;
 
-  constructor(
-    private readonly quill: Quill,
-    private readonly cursors: QuillCursors | null,
-  ) {
-    quill.on("text-change", () => this.draw());
+  constructor(private readonly quill: Quill) {
+    this.#layer = new CursorLayer(quill);
+    const draw = (): void => this.draw();
+    quill.on("text-change", draw);
+    new ResizeObserver(draw).observe(quill.root);
+    // Pictures and the like inside the text change places without a change of its size.
+    addEventListener("scroll", draw, { passive: true });
+    addEventListener("resize", draw);
   }
 
   show(peers: Peer[]): void {
-    this.#peers = peers;
+    const present = new Set(peers.filter(({ range }) => range !== null).map(({ id }) => id));
+    for (const id of this.#shown.keys()) if (!present.has(id)) this.#shown.delete(id);
+    for (const peer of peers) if (peer.range !== null) this.#note(peer);
     this.draw();
   }
 
@@ -29,7 +36,8 @@ export class Cursors {
     if (!bounds) return;
     const top = this.quill.container.getBoundingClientRect().top + bounds.top + scrollY - innerHeight / 3;
     scrollTo({ top, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
-    this.cursors?.toggleFlag(peer.id, true);
+    this.#shown.set(peer.id, { peer, namedUntilMs: Date.now() + NAME_SHOWN_MS });
+    this.draw();
   }
 
   draw(): void {
@@ -39,31 +47,25 @@ export class Cursors {
     });
   }
 
-  #draw(): void {
-    if (!this.cursors) return;
-    const drawn = this.#peers.filter((peer) => peer.range !== null);
-    for (const id of this.#shown.keys()) if (!drawn.some((peer) => peer.id === id)) this.#remove(id);
-    for (const peer of drawn) this.#place(this.cursors, peer);
-  }
-
-  #place(cursors: QuillCursors, peer: Peer): void {
+  #note(peer: Peer): void {
     const before = this.#shown.get(peer.id);
-    if (before && (before.peer.name !== peer.name || before.peer.color !== peer.color)) this.#remove(peer.id);
-    cursors.createCursor(peer.id, peer.name, peer.color);
-    cursors.moveCursor(peer.id, peer.range!);
-    const moved = before?.peer.movedAt !== peer.movedAt;
-    let timer = before?.timer ?? 0;
-    if (moved) {
-      clearTimeout(timer);
-      cursors.toggleFlag(peer.id, true);
-      timer = window.setTimeout(() => cursors.toggleFlag(peer.id, false), NAME_SHOWN_MS);
-    }
-    this.#shown.set(peer.id, { peer, timer });
+    if (before && (before.peer.name !== peer.name || before.peer.color !== peer.color)) this.#layer.forget(peer.id);
+    const isMoved = before?.peer.movedAt !== peer.movedAt;
+    this.#shown.set(peer.id, { peer, namedUntilMs: isMoved ? Date.now() + NAME_SHOWN_MS : before!.namedUntilMs });
   }
 
-  #remove(id: string): void {
-    clearTimeout(this.#shown.get(id)?.timer);
-    this.#shown.delete(id);
-    this.cursors?.removeCursor(id);
+  #draw(): void {
+    const now = Date.now();
+    const cursors = [...this.#shown.values()].map(({ peer, namedUntilMs }) => {
+      const { id, name, color, range } = peer;
+      return { id, name, color, range: range!, isNamed: namedUntilMs > now };
+    });
+    this.#layer.draw(cursors);
+    if (!this.#timer && cursors.some(({ isNamed }) => isNamed)) {
+      this.#timer = window.setTimeout(() => {
+        this.#timer = 0;
+        this.draw();
+      }, NAME_SHOWN_MS);
+    }
   }
 }

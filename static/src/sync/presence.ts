@@ -24,6 +24,8 @@ export interface Own {
   titleRevision: number;
 }
 
+const HIDDEN_FRAME_MS = 200;
+
 export class Presence {
   #presence: DocPresence;
   #local: LocalPresence;
@@ -33,12 +35,13 @@ export class Presence {
   /** A value that the server has not acknowledged: the next one waits, so a slow line sees fewer, not later ones. */
   #underway = false;
   #stale = false;
+  #isScheduled = false;
 
   constructor(
     private readonly connection: Connection,
     doc: Doc,
     private readonly own: () => Own,
-    onPeers: (peers: Peer[]) => void,
+    private readonly onPeers: (peers: Peer[]) => void,
     onRenamed: () => void,
   ) {
     this.#presence = connection.getDocPresence(doc.collection, doc.id);
@@ -60,7 +63,7 @@ export class Presence {
     this.#presence.on("receive", (id, value) => {
       if (value === null) this.#heard.delete(id);
       else if (this.#isRenamed(id, value)) onRenamed();
-      onPeers(this.#peers());
+      this.#changed();
     });
     // A snapshot wipes every presence the client knows, in its own listeners to these events: go after them.
     doc.on("load", () => queueMicrotask(() => this.#join()));
@@ -101,6 +104,18 @@ export class Presence {
       const text = JSON.stringify(p);
       if (this.#heard.get(id)?.text !== text) this.#heard.set(id, { text, at: Date.now() });
     }
+  }
+
+  /** Each edit moves each peer: what follows from that is done once a frame. A hidden page has no frames. */
+  #changed(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    const report = (): void => {
+      this.#isScheduled = false;
+      this.onPeers(this.#peers());
+    };
+    if (document.hidden) setTimeout(report, HIDDEN_FRAME_MS);
+    else requestAnimationFrame(report);
   }
 
   #isRenamed(id: string, value: unknown): boolean {
