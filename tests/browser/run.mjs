@@ -165,6 +165,31 @@ test("a server that cannot just now is asked again", async () => {
   assert.equal(await ann.page.getByRole("alert").count(), 0);
 });
 
+test("a server that asks for a pause gets it, on the same socket", async () => {
+  const ann = await arrive("Ann Lee");
+  let sockets = 0;
+  let refusals = 0;
+  await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
+    sockets += 1;
+    const upstream = socket.connectToServer();
+    socket.onMessage((message) => {
+      const parsed = JSON.parse(String(message));
+      if (refusals >= 3 || parsed.a !== "op" || parsed.create) return upstream.send(message);
+      refusals += 1;
+      socket.send(JSON.stringify({ a: "slowed", code: "ERR_BUSY", retryAfterMs: 2_000 }));
+      socket.send(JSON.stringify({ ...parsed, error: { code: "ERR_BUSY", message: "Slow down", retryAfterMs: 100 } }));
+    });
+  });
+  await ann.begin();
+  const said = ann.page.locator(".status-shown", { hasText: "Saving slowly" }).waitFor();
+  await ann.type("not lost");
+  await said;
+  assert.equal(await settled(server.url, ann), "not lost\n");
+  assert.equal(refusals, 3);
+  assert.equal(sockets, 1);
+  assert.equal(await ann.page.getByRole("alert").count(), 0);
+});
+
 test("while the server can save nothing, the page says so", async () => {
   const ann = await arrive("Ann Lee");
   const held = [];

@@ -23,7 +23,7 @@ export function statusLine(store: Store<EditorState>): HTMLElement {
   const spoken = h("span", { class: "sr-only", role: "status", "aria-live": "polite" });
   const element = h("div", { class: "status" }, shown, spoken);
   let timer = 0;
-  store.watch(["document", "link", "wasOnline", "waiting", "isStuck", "wantedTitle"], (state) => {
+  store.watch(["document", "link", "wasOnline", "waiting", "isStuck", "isSlowed", "wantedTitle"], (state) => {
     const { status, text } = statusOf(state);
     element.dataset.status = status;
     element.title = text;

@@ -35,6 +35,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     wasOnline: false,
     waiting: 0,
     isStuck: false,
+    isSlowed: false,
     role: account.mode === "open" ? "owner" : undefined,
     isCreating: false,
     taken: null,
@@ -59,6 +60,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   const cursors = new Cursors(quill);
 
   const session = Session.of(account, () => store.set({ isSignedOut: true }));
+  let slowed = 0;
   const fresh = (isDoubtful: boolean): Promise<void> => session?.fresh(isDoubtful) ?? Promise.resolve();
   const line = new Line((link) => {
     store.set({ link, wasOnline: store.state.wasOnline || link === "online" });
@@ -68,6 +70,11 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     }
   }, {
     fresh,
+    slowed(untilMs) {
+      store.set({ isSlowed: true });
+      clearTimeout(slowed);
+      slowed = window.setTimeout(() => store.set({ isSlowed: false }), untilMs - Date.now());
+    },
     rights({ c, d, role }) {
       if (c !== ourCollection() || d !== id || account.mode === "open") return;
       if (role === null && store.state.isCreating) return store.set({ role });
@@ -225,8 +232,6 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   const keys = h("p", { class: "sr-only", id: "editor-keys" }, "Press Alt and F10 to reach the toolbar, Escape to come back.");
   fill(app, bar, h("main", { class: "desk" }, sheet, tools.bubble, absent, keys));
 }
-
-
 /** What there is to say where there is no document, or none for us: which of the two, the server does not tell. */
 function elsewhere(state: Readonly<EditorState>, isLost: boolean): HTMLElement[] {
   const [title, words] = isLost

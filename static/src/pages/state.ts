@@ -15,6 +15,8 @@ export interface EditorState {
   waiting: number;
   /** They have been waiting for so long that the server cannot be saving them now. */
   isStuck: boolean;
+  /** The server takes this page's changes more slowly for now. */
+  isSlowed: boolean;
   /** The user's role on the document: undefined until the server has sent one. */
   role: Role | null | undefined;
   /**
@@ -43,7 +45,7 @@ export interface EditorState {
 export type Status = "connecting" | "loading" | "saved" | "saving" | "stuck" | "offline" | "failed";
 
 export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } {
-  const { document, link, wasOnline, waiting, isStuck, wantedTitle } = state;
+  const { document, link, wasOnline, waiting, isStuck, isSlowed, wantedTitle } = state;
   const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
   if (document === "failed") return { status: "failed", text: "Not loaded" };
   if (link !== "online") {
@@ -51,6 +53,7 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
     return { status: "offline", text: waiting > 0 ? `Offline: ${changes}` : "Offline" };
   }
   if (document === "loading") return { status: "loading", text: "Loading…" };
+  if (waiting > 0 && isSlowed) return { status: "saving", text: "Saving slowly: the server is busy" };
   if (waiting > 0 && isStuck) return { status: "stuck", text: `Not saving: ${changes}` };
   return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
 }

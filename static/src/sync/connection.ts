@@ -27,6 +27,8 @@ export interface LineHooks {
   rights(rights: Rights): void;
   /** Resolves when a socket may be opened: who is signed in needs a session that is not about to end. */
   fresh(isDoubtful: boolean): Promise<void>;
+  /** The server reads this page's messages more slowly until then, because there are too many. */
+  slowed(untilMs: number): void;
 }
 
 /** How sockets end whose session is over, and those that were never let in: a browser does not say why. */
@@ -37,18 +39,23 @@ const HEARTBEAT_MS = 10_000;
 const UNANSWERED_MAX = 2;
 const NOT_NOW = ["ERR_BUSY", "ERR_STORE_UNAVAILABLE"];
 const NOT_NOW_PAUSE_MS = 1_000;
+/** The longest pause that a server can ask for. */
+const RETRY_AFTER_MS_MAX = 60_000;
 
 export class Line {
   readonly connection: Connection;
   #socket: ReconnectingWebSocket;
   /** Heartbeats that the server has not answered with anything at all. */
   #unanswered = 0;
+  /** Until when the server has said that it does not answer. */
+  #quietUntilMs = 0;
   #wasOnline = false;
   #pause = 0;
   /** Whether the last socket ended in a way that leaves it open whether we are still signed in. */
   #isDoubtful = false;
   #closed = new AbortController();
 
+  /** `id` is that of an earlier connection of the same user, to be resumed. */
   constructor(
     onChange: (link: Link) => void,
     private readonly hooks: LineHooks,
@@ -71,10 +78,16 @@ export class Line {
         request.data = null;
         return hooks.rights(rights);
       }
-      if (!isNotNow(request.data)) return;
+      const slowedMs = slowedMsIn(request.data);
+      if (slowedMs !== null) {
+        request.data = null;
+        return this.#slowed(slowedMs);
+      }
+      const busy = busyIn(request.data);
+      if (!busy) return;
       request.data = null;
       clearTimeout(this.#pause);
-      this.#pause = window.setTimeout(() => this.#restart(), NOT_NOW_PAUSE_MS * (1 + Math.random()));
+      this.#pause = window.setTimeout(() => this.#again(busy), pauseMsOf(busy) * (1 + Math.random()));
     });
     this.connection.on("error", (error) => console.error("connection:", error.message));
 
@@ -108,9 +121,23 @@ export class Line {
   /** A half-open socket says nothing for ever; a handshake may hang as well. Both end here. */
   #beat(): void {
     if (this.connection.state !== "connected" && this.connection.state !== "connecting") return;
+    if (Date.now() < this.#quietUntilMs) return;
     if (this.#unanswered >= UNANSWERED_MAX) return this.#restart();
     this.#unanswered += 1;
     if (this.connection.canSend) this.connection.ping();
+  }
+
+  /** An op goes again over this socket after the pause that the server asked for. Anything else needs a new one. */
+  #again({ c, d, a, error }: Busy): void {
+    const doc = a === "op" && error.retryAfterMs !== undefined ? this.connection.getExisting(c, d) : undefined;
+    if (doc?.inflightOp && this.connection.canSend) this.connection.sendOp(doc, doc.inflightOp);
+    else this.#restart();
+  }
+
+  #slowed(forMs: number): void {
+    // Pings are not read either.
+    this.#quietUntilMs = Date.now() + forMs;
+    this.hooks.slowed(this.#quietUntilMs);
   }
 
   #restart(): void {
@@ -137,10 +164,32 @@ function rightsIn(message: unknown): Rights | null {
   return rights.a === "rights" ? rights : null;
 }
 
-/** Whether the server has answered a request about a document with a refusal that will pass. */
-function isNotNow(message: unknown): boolean {
-  const { a, error } = (message ?? {}) as { a?: unknown; error?: { code?: unknown } };
-  return ["op", "s", "f"].includes(String(a)) && NOT_NOW.includes(String(error?.code));
+/** The answer to a request about a document that the server cannot serve now. */
+interface Busy {
+  a: string;
+  c: string;
+  d: string;
+  error: { code: string; retryAfterMs?: number };
+}
+
+function busyIn(message: unknown): Busy | null {
+  const busy = (message ?? {}) as Partial<Busy>;
+  const isBusy = ["op", "s", "f"].includes(String(busy.a)) && NOT_NOW.includes(String(busy.error?.code));
+  return isBusy ? (busy as Busy) : null;
+}
+
+function pauseMsOf({ error }: Busy): number {
+  return boundedMs(error.retryAfterMs) ?? NOT_NOW_PAUSE_MS;
+}
+
+/** For how long the server reads no more, where the message says that. */
+function slowedMsIn(message: unknown): number | null {
+  const { a, retryAfterMs } = (message ?? {}) as { a?: unknown; retryAfterMs?: unknown };
+  return a === "slowed" ? (boundedMs(retryAfterMs) ?? NOT_NOW_PAUSE_MS) : null;
+}
+
+function boundedMs(ms: unknown): number | null {
+  return typeof ms === "number" && ms >= 0 ? Math.min(ms, RETRY_AFTER_MS_MAX) : null;
 }
 
 /** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */

@@ -39,7 +39,7 @@ async function deliver(store: UnsentStore, record: UnsentRecord, hooks: Delivery
 }
 
 async function send(record: UnsentRecord, hooks: DeliveryHooks): Promise<Refusal | null> {
-  const line = new Line(() => {}, { fresh: hooks.fresh, rights() {} }, record.client);
+  const line = new Line(() => {}, { fresh: hooks.fresh, rights() {}, slowed() {} }, record.client);
   try {
     return await sendOver(line.connection, record);
   } finally {

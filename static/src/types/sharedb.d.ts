@@ -30,6 +30,12 @@ declare module "sharedb/lib/client/index.js" {
     close(): void;
     ping(): void;
     get(collection: string, id: string): Doc;
+    getExisting(collection: string, id: string): Doc | undefined;
+    /** Processes a message of the server. */
+    handleMessage(message: unknown): void;
+    /** Sends an op, as the first time or again. */
+    sendOp(doc: Doc, op: PendingOp): void;
+    fetchSnapshot(collection: string, id: string, version: number | null, callback: (error: ShareDBError | null, snapshot?: Snapshot) => void): void;
     getDocPresence(collection: string, id: string): DocPresence;
     on(event: "state", listener: (state: ConnectionState) => void): this;
     on(event: "error", listener: (error: ShareDBError) => void): this;
