@@ -17,11 +17,16 @@ export class Server {
   #log = [];
 
   /** Unless `open`, people sign in. `env` adds to the environment. */
-  static async start({ open = true, env = {} } = {}) {
-    if (!process.env.COPYDESK_BIN) throw new Error("COPYDESK_BIN must name the server's binary");
-    const server = new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")), open, env);
+  static async start(options = {}) {
+    const server = await Server.prepare(options);
     await server.up();
     return server;
+  }
+
+  /** A server that has its address, and is not running. */
+  static async prepare({ open = true, env = {} } = {}) {
+    if (!process.env.COPYDESK_BIN) throw new Error("COPYDESK_BIN must name the server's binary");
+    return new Server(await freePort(), await mkdtemp(join(tmpdir(), "copydesk-browser-")), open, env);
   }
 
   constructor(port, folder, open = true, env = {}) {
@@ -67,7 +72,7 @@ export class Server {
   }
 }
 
-async function freePort() {
+export async function freePort() {
   const probe = createServer().listen(0, "127.0.0.1");
   await once(probe, "listening");
   const { port } = probe.address();
