@@ -136,9 +136,7 @@ impl Document {
                 ticket,
                 ask,
             } => self.asked(session, ticket, ask, now),
-            Event::Left(session) => {
-                self.forward(now, |forwarder, wants| forwarder.left(session, wants));
-            }
+            Event::Left(session) => self.forwarder.left(session),
             Event::Muted(session) => {
                 self.forward(now, |forwarder, wants| forwarder.muted(session, wants));
             }
@@ -201,6 +199,11 @@ impl Document {
     pub fn followed(&self) -> Option<Revision> {
         let follows = self.owned().is_none() && self.forwarder.is_listening();
         follows.then(|| self.forwarder.head())
+    }
+
+    /// Frees the snapshot that is kept for the next reader. It is loaded again when it is needed.
+    pub fn forget_snapshot(&mut self) {
+        self.forwarder.forget_snapshot();
     }
 
     /// Brings a position to the newest revision that this node's readers were told.
@@ -492,6 +495,9 @@ impl Document {
         now: Now,
     ) {
         let Ok(page) = page else {
+            if let Asker::Walker(session) = asker {
+                self.forwarder.not_paged(session, since);
+            }
             return self.unanswered(now);
         };
         self.answered();
@@ -501,9 +507,9 @@ impl Document {
                     forwarder.read_on(since, &page, wants)
                 });
             }
-            (Asker::Walker, _) => {
+            (Asker::Walker(session), _) => {
                 self.forward(now, |forwarder, wants| {
-                    forwarder.walk_on(since, &page, wants)
+                    forwarder.walk_on(session, since, &page, wants)
                 });
             }
             (Asker::Sequencer(epoch), Role::Owning(sequencer))

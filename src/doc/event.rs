@@ -54,7 +54,7 @@ pub enum Asker {
     /// This node's forwarder, for what is missing between what it delivered and what it was told of.
     Gap,
     /// This node's forwarder, for a client that is behind.
-    Walker,
+    Walker(SessionId),
     /// The sequencer of this epoch, for a submit that was made long ago.
     Sequencer(Epoch),
 }

@@ -26,7 +26,8 @@ pub(super) struct Forwarder {
     shown: Option<Arc<Shown>>,
     /// Those who wait for a snapshot, or for the tail to be known at all.
     joiners: Vec<Joiner>,
-    /// Those who are behind the tail: brought to it from the store, page by page, one at a time.
+    /// The reads of clients that are behind the tail: each is brought to it from the store, page by page, at its client's
+    /// own pace.
     walkers: VecDeque<Walker>,
     /// Submits by session, oldest first. Only the first of each is with the owner.
     unanswered: BTreeMap<SessionId, VecDeque<Unanswered>>,
@@ -80,6 +81,8 @@ struct Walker {
     session: SessionId,
     /// What it has been sent.
     at: Revision,
+    /// Whether its next page was asked for, and the store has not failed to answer.
+    is_paged: bool,
     then: Then,
 }
 
@@ -123,6 +126,17 @@ pub(super) enum Want {
     Later,
     /// Do this.
     Do(Action),
+}
+
+impl Walker {
+    fn new(session: SessionId, at: Revision, then: Then) -> Self {
+        Self {
+            session,
+            at,
+            is_paged: false,
+            then,
+        }
+    }
 }
 
 /// How long a joiner waits for the store.
@@ -226,18 +240,16 @@ impl Forwarder {
             ended.extend(ends.then_some(joiner.ticket));
             !ends
         });
-        self.retain_walkers(
-            |walker| match walker.then {
-                Then::Joined {
-                    ticket, live: true, ..
-                } if walker.session == session => {
-                    ended.push(ticket);
-                    false
-                }
-                Then::Joined { .. } | Then::Acked(_) => true,
-            },
-            out,
-        );
+        self.walkers.retain(|walker| match walker.then {
+            Then::Joined {
+                ticket, live: true, ..
+            } if walker.session == session => {
+                ended.push(ticket);
+                false
+            }
+            Then::Joined { .. } | Then::Acked(_) => true,
+        });
+        self.walk(session, out);
         for ticket in ended {
             out.push(reply(session, ticket, Answer::Done));
         }
@@ -245,10 +257,10 @@ impl Forwarder {
     }
 
     /// A session ended. What it submitted may still be committed.
-    pub(super) fn left(&mut self, session: SessionId, out: &mut Vec<Want>) {
+    pub(super) fn left(&mut self, session: SessionId) {
         self.leave_live(session);
         self.joiners.retain(|joiner| joiner.session != session);
-        self.retain_walkers(|walker| walker.session != session, out);
+        self.walkers.retain(|walker| walker.session != session);
         self.unanswered.remove(&session);
         self.with_owner
             .retain(|(_, _, waiting)| *waiting != session);
@@ -262,19 +274,6 @@ impl Forwarder {
         for waiting in queue.split_off(1.min(queue.len())) {
             let refused = Answer::Refused(Refusal::may_not_change());
             out.push(reply(session, waiting.ticket, refused));
-        }
-    }
-
-    /// Lets some walkers go. Only the first has asked for its page: if it goes, the next one asks.
-    fn retain_walkers(&mut self, mut stays: impl FnMut(&Walker) -> bool, out: &mut Vec<Want>) {
-        let mut first_went = None;
-        self.walkers.retain(|walker| {
-            let stays = stays(walker);
-            first_went.get_or_insert(!stays);
-            stays
-        });
-        if first_went == Some(true) {
-            self.walk(out);
         }
     }
 
@@ -425,8 +424,8 @@ impl Forwarder {
         if !self.joiners.is_empty() {
             self.show(out);
         }
-        if let Some(walker) = self.walkers.front() {
-            out.push(page(Asker::Walker, walker.at));
+        for session in self.walking() {
+            self.walk(session, out);
         }
         if self.healing.take().is_some() {
             self.heal(out);
@@ -451,11 +450,18 @@ impl Forwarder {
         self.commits(head, entries, out);
     }
 
-    /// A page of the log came, for the first walker.
-    pub(super) fn walk_on(&mut self, since: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
-        let Some(walker) = self.walkers.front_mut().filter(|walker| walker.at == since) else {
+    /// A page of the log came for a client that is behind.
+    pub(super) fn walk_on(
+        &mut self,
+        session: SessionId,
+        since: Revision,
+        entries: &[Arc<Entry>],
+        out: &mut Vec<Want>,
+    ) {
+        let Some(place) = self.walker(session, since) else {
             return;
         };
+        let walker = &mut self.walkers[place];
         let (has, until) = match walker.then {
             Then::Acked(revision) => (Revision::ZERO, revision),
             Then::Joined { has, .. } => (has, Revision(u64::MAX)),
@@ -463,26 +469,51 @@ impl Forwarder {
         let page = entries.iter().take_while(|entry| entry.revision <= until);
         let Some(last) = page.clone().last().map(|entry| entry.revision) else {
             // The log ends here, or it lacks what its head promises; either way there is nothing more to send.
-            let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(&walker, out);
-            return self.walk(out);
+            return self.arrive(place, out);
         };
         walker.at = last;
         let wanted = page.filter(|entry| entry.revision > has).cloned();
         let wanted: Vec<_> = wanted.collect();
         if !wanted.is_empty() {
-            out.push(deliver(walker.session, wanted));
+            out.push(deliver(session, wanted));
         }
         let tail = self.tail.as_ref();
         if last == until || tail.is_some_and(|tail| tail.since(last).is_some()) {
-            let walker = self.walkers.pop_front().expect("it was just looked at");
-            self.walked(&walker, out);
+            self.arrive(place, out);
+        } else {
+            walker.is_paged = false;
+            self.walk(session, out);
         }
-        self.walk(out);
         self.told_head = self.told_head.max(last);
         if self.is_told() && self.head() < self.told_head {
             self.heal(out);
         }
+    }
+
+    /// The store did not answer for a client that is behind: its page is asked for again with the next retry.
+    pub(super) fn not_paged(&mut self, session: SessionId, since: Revision) {
+        if let Some(place) = self.walker(session, since) {
+            self.walkers[place].is_paged = false;
+        }
+    }
+
+    /// Where the read stands whose page was asked for.
+    fn walker(&self, session: SessionId, at: Revision) -> Option<usize> {
+        self.walkers
+            .iter()
+            .position(|walker| walker.session == session && walker.at == at && walker.is_paged)
+    }
+
+    fn arrive(&mut self, place: usize, out: &mut Vec<Want>) {
+        if let Some(walker) = self.walkers.remove(place) {
+            self.walked(&walker, out);
+            self.walk(walker.session, out);
+        }
+    }
+
+    /// Frees the snapshot that is kept for the next reader.
+    pub(super) fn forget_snapshot(&mut self) {
+        self.shown = None;
     }
 
     /// Brings a position to the tail's head, as far as the tail reaches back. One that is gone is gone at any revision.
@@ -556,7 +587,7 @@ impl Forwarder {
             Some(since) if since.max(tail.head()) < least => return Some(joiner),
             Some(has) => {
                 let then = Then::Joined { ticket, live, has };
-                let walker = |at| Walker { session, at, then };
+                let walker = |at| Walker::new(session, at, then);
                 if has > self.told_head.max(tail.head()) {
                     // Either this node is behind, or the log has lost what the client has: the store knows whether there
                     // is such an entry.
@@ -579,24 +610,34 @@ impl Forwarder {
         }
     }
 
-    /// Lets a walker go to the store, behind those who are on their way.
+    /// Has a client that is behind brought to the tail from the store.
     fn set_out(&mut self, walker: Walker, out: &mut Vec<Want>) {
+        let session = walker.session;
         self.walkers.push_back(walker);
-        if self.walkers.len() == 1 {
-            self.walk(out);
-        }
+        self.walk(session, out);
     }
 
-    /// Asks for the page that the first walker needs.
-    fn walk(&self, out: &mut Vec<Want>) {
-        if let Some(walker) = self.walkers.front() {
-            out.push(page(Asker::Walker, walker.at));
+    /// The sessions that have reads on their way.
+    fn walking(&self) -> BTreeSet<SessionId> {
+        self.walkers.iter().map(|walker| walker.session).collect()
+    }
+
+    /// Asks for the page that the first of a session's reads needs. Its reads go one after the other, so that its client
+    /// is sent no commit before an older one.
+    fn walk(&mut self, session: SessionId, out: &mut Vec<Want>) {
+        let mut walkers = self.walkers.iter_mut();
+        let first = walkers.find(|walker| walker.session == session);
+        if let Some(walker) = first.filter(|walker| !walker.is_paged) {
+            walker.is_paged = true;
+            out.push(page(Asker::Walker(session), walker.at));
         }
     }
 
     /// A walker has come as far as the tail: it is sent the rest, and its walk ends.
     fn walked(&mut self, walker: &Walker, out: &mut Vec<Want>) {
-        let Walker { session, at, then } = *walker;
+        let Walker {
+            session, at, then, ..
+        } = *walker;
         let until = match then {
             Then::Acked(revision) => revision,
             Then::Joined { .. } => Revision(u64::MAX),
@@ -656,11 +697,7 @@ impl Forwarder {
                 .base
                 .unwrap_or(entry.revision)
                 .min(entry.revision.before());
-            let walker = Walker {
-                session,
-                at,
-                then: Then::Acked(entry.revision),
-            };
+            let walker = Walker::new(session, at, Then::Acked(entry.revision));
             let near = self
                 .tail
                 .as_ref()

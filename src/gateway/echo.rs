@@ -10,9 +10,10 @@ use actix_ws::AggregatedMessage;
 use tokio::select;
 
 use super::exchange::Patience;
+use super::guard::MessageLimits;
 use super::server::{self, Bounds};
 use super::upgrade::{self, Messages};
-use crate::node::Outbox;
+use crate::node::{Outbox, SnapshotBudget};
 use crate::protocol::{Frames, binary_frame, pong_frame};
 
 /// The suite's largest message has 16 MiB.
@@ -26,6 +27,11 @@ const BOUNDS: Bounds = Bounds {
         request: Duration::from_secs(10),
         answer: Duration::from_secs(10),
     },
+};
+
+const LIMITS: MessageLimits = MessageLimits {
+    bytes_max: MESSAGE_BYTES_MAX,
+    refused_bytes_max: MESSAGE_BYTES_MAX,
 };
 
 /// How long the suite may take to close its end.
@@ -42,7 +48,8 @@ pub async fn echo(listener: TcpListener) -> io::Result<()> {
 
 async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {
     let outbox = Arc::new(Outbox::new(2 * MESSAGE_BYTES_MAX, Some(upgrade::bell())));
-    let open = upgrade::open(&request, payload, MESSAGE_BYTES_MAX, outbox.clone());
+    let snapshots = Arc::new(SnapshotBudget::new(usize::MAX));
+    let open = upgrade::open(&request, payload, LIMITS, outbox.clone(), snapshots);
     let (response, messages) = open.await?;
     rt::spawn(answer(messages, outbox));
     Ok(response)

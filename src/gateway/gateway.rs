@@ -105,7 +105,7 @@ impl Gateway {
     }
 
     /// A document as it was once. A few are looked at a time: that takes the store long, and others read from it too.
-    pub(super) async fn history(&self, doc: &DocId, reach: Reach) -> Result<Shown, Refusal> {
+    pub(super) async fn history(&self, doc: &DocId, reach: Reach) -> Result<Arc<Shown>, Refusal> {
         let turn = self.histories.acquire().await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         self.node.history(doc, reach).await

@@ -185,10 +185,17 @@ async fn open_socket(
     let rights = Rights::new(gateway.door().clone(), person, told);
     let hears_of_rights = request.query_string() == "rights";
 
-    let bytes_max = gateway.settings().message_bytes_max;
+    let limits = gateway.settings().message_limits();
     let bell = Some(upgrade::bell());
-    let outbox = Arc::new(Outbox::new(gateway.settings().outbox_bytes_max, bell));
-    let open = upgrade::open(&request, payload, bytes_max, outbox.clone());
+    let outbox = Outbox::new(gateway.settings().outbox_bytes_max, bell);
+    let outbox = Arc::new(outbox.within(gateway.node().outboxes().clone()));
+    let open = upgrade::open(
+        &request,
+        payload,
+        limits,
+        outbox.clone(),
+        gateway.node().snapshots().clone(),
+    );
     let (response, messages) = open.await?;
     let session = Session::new(gateway, rights, hears_of_rights, client, outbox, share);
     rt::spawn(async move {

@@ -64,6 +64,10 @@ struct Tenant {
 /// As many wait for the same bucket as one who is patient would see pass in this time; the others are refused.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// The same for edits. A refused edit is one that its client throws away, so it waits for longer; a client that is not let
+/// through by then is closed, and sends it again.
+const EDIT_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// How long a refusal is held back.
 const HOLD: Duration = Duration::from_secs(1);
 
@@ -185,34 +189,43 @@ fn may_pass<K: Eq + Hash>(shared: &Shared<K>, key: K) -> bool {
 }
 
 impl Share {
-    /// Counts a message about something of `tenant`'s that would change `doc`, if it is an op: how long it is to wait; none:
-    /// too many wait already.
+    /// Counts a message about something of `tenant`'s that would change `doc`, if it is an op, as `weight` messages: how
+    /// long it is to wait; none: too many wait already.
     pub(super) fn take(
         &mut self,
         limits: &Limits,
         tenant: &str,
         doc: Option<&DocId>,
+        weight: u32,
     ) -> Option<Duration> {
         let Some(user) = &self.user else {
             return Some(Duration::ZERO);
         };
         let now = Instant::now();
-        let mut longest = user.messages.take(now, WAIT_MAX)?;
-        let is_assured = user.assured.take(now, Duration::ZERO).is_some();
+        let patience = if doc.is_some() {
+            EDIT_WAIT_MAX
+        } else {
+            WAIT_MAX
+        };
+        let mut longest = user.messages.take_many(now, weight, patience)?;
+        let is_assured = user
+            .assured
+            .take_many(now, weight, Duration::ZERO)
+            .is_some();
         let tenant = self.own.as_deref().unwrap_or(tenant);
         let tenant = kept(&mut self.tenants, tenant, |tenant| limits.tenant(tenant));
         let ops = tenant.ops.as_ref().filter(|_| doc.is_some());
         if let Some(ops) = ops {
-            longest = longest.max(ops.take(now, WAIT_MAX)?);
+            longest = longest.max(ops.take(now, patience)?);
         }
         if is_assured {
             return Some(longest);
         }
-        longest = longest.max(tenant.messages.take(now, WAIT_MAX)?);
+        longest = longest.max(tenant.messages.take_many(now, weight, patience)?);
         if let Some(doc) = doc {
             let bucket = |doc: &DocId| limits.documents.bucket(doc.clone());
             let document = kept(&mut self.documents, doc, bucket);
-            longest = longest.max(document.take(now, WAIT_MAX)?);
+            longest = longest.max(document.take(now, patience)?);
         }
         Some(longest)
     }
@@ -438,7 +451,7 @@ mod tests {
         let share = |name| limits.share(&user(name), HERE);
         let (mut eve, mut bob, mut ann) = (share("eve"), share("bob"), share("ann"));
         let other = DocId::parse("home:notes", "other").unwrap();
-        let waits = |share: &mut Share, doc: &DocId| share.take(&limits, "home", Some(doc));
+        let waits = |share: &mut Share, doc: &DocId| share.take(&limits, "home", Some(doc), 1);
         while waits(&mut eve, &plan()).is_some() {}
         assert_eq!(waits(&mut ann, &plan()), Some(Duration::ZERO));
         let assured = &bob.user.as_ref().unwrap().assured;
@@ -449,7 +462,7 @@ mod tests {
 
     /// Takes as many as there are at once.
     fn exhaust(limits: &Limits, share: &mut Share) {
-        while share.take(limits, "home", None).is_some() {}
+        while share.take(limits, "home", None, 1).is_some() {}
     }
 
     #[test]
@@ -462,7 +475,7 @@ mod tests {
         exhaust(&limits, &mut greedy);
         let mut typist = limits.share(&user("ann"), HERE);
         for _ in 0..ASSURED_PER_SECOND {
-            let wait = typist.take(&limits, "home", Some(&plan()));
+            let wait = typist.take(&limits, "home", Some(&plan()), 1);
             assert_eq!(wait, Some(Duration::ZERO));
         }
     }
@@ -479,14 +492,14 @@ mod tests {
         exhaust(&limits, &mut one);
         // Another cookie is no other guest.
         let mut two = limits.share(&guest("two"), HERE);
-        assert_eq!(two.take(&limits, "home", None), None);
+        assert_eq!(two.take(&limits, "home", None, 1), None);
         let there = IpAddr::from([192, 0, 2, 1]);
         let mut far = limits.share(&guest("one"), there);
         for doc in [Some(&plan()), Some(&plan()), None] {
-            assert_eq!(far.take(&limits, "acme", doc), Some(Duration::ZERO));
+            assert_eq!(far.take(&limits, "acme", doc, 1), Some(Duration::ZERO));
         }
         let mut ann = limits.share(&Person::of_tenant("ann", "acme"), HERE);
-        let wait = ann.take(&limits, "acme", Some(&plan()));
+        let wait = ann.take(&limits, "acme", Some(&plan()), 1);
         assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
-use actix_web::rt::time::{Instant, sleep, sleep_until};
+use actix_web::rt::time::{Instant, sleep, sleep_until, timeout};
 use actix_ws::AggregatedMessage;
+use futures_util::FutureExt;
 use tokio::select;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::gateway::{Gateway, Phase};
 use super::limits::Share;
@@ -18,7 +19,7 @@ use crate::auth::News;
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
-use crate::node::{Bulk, Outbox, ReplyTo, Room, TRY_AGAIN_LATER, Unasked};
+use crate::node::{Asker, Bulk, Outbox, ReplyTo, Room, Slot, TRY_AGAIN_LATER, Taken, Unasked};
 use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
@@ -34,19 +35,31 @@ pub(super) struct Session {
     rights: Rights,
     /// Whether it wants to be told of its rights: the ShareDB client does not know such a message.
     hears_of_rights: bool,
+    /// Whether its client was connected before.
+    has_returned: bool,
     /// Who its submits and presences come from: minted for this socket, or brought along from the one before.
     client: ClientId,
     outbox: Arc<Outbox>,
     /// For its submits.
     room: Room,
+    /// For its reads that are not answered.
+    reads: Arc<Semaphore>,
+    /// For its bulk request that is not answered.
+    bulks: Arc<Semaphore>,
+    /// For its submits that are not answered.
+    submits: Arc<Semaphore>,
     /// The documents that it is told the commits of.
     documents: BTreeSet<DocId>,
     /// The documents that it asked for and may not read: it was shown none, and gets them if that changes.
     unseen: BTreeSet<DocId>,
     /// The presence channels that it listens or speaks on.
     channels: BTreeMap<Name, ChannelUse>,
+    /// How many frames its last message came in, besides the first.
+    pieces: u32,
     /// How many of its presences are there, on all channels.
     presences: usize,
+    /// How many bytes their values have.
+    presences_bytes: usize,
     pace: Pace,
     /// The paces that it shares with others.
     share: Share,
@@ -56,14 +69,27 @@ pub(super) struct Session {
 #[derive(Debug, Default)]
 struct ChannelUse {
     listens: bool,
-    /// Its presences there, by name.
-    presences: BTreeSet<Name>,
+    /// How many bytes the value of each of its presences there has.
+    presences: BTreeMap<Name, usize>,
     /// Whether it said a position there: that comes by way of its document, perhaps late, so the place is kept.
     positions: bool,
 }
 
 /// How many presences one socket may have: each is held for those who end with its socket. An editor has one or two.
 const PRESENCES_MAX: usize = 1_000;
+
+/// A client that has to wait at least so long for one of its messages is told so.
+const TOLD_OF_WAIT: Duration = Duration::from_millis(500);
+
+/// How long an edit waits for those before it to be answered. Its socket is not read meanwhile.
+const EDIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many reads of one socket may be without an answer. The socket is not read while it has as many.
+const READS_MAX: usize = 8;
+
+/// How many bytes the values of one socket's presences may have together: the hub holds each, and sends it to all who
+/// listen.
+const PRESENCES_BYTES_MAX: usize = 256 << 10;
 
 /// How long a socket with presences may be silent before it is pinged.
 const PRESENT_PING: Duration = Duration::from_secs(3);
@@ -89,10 +115,35 @@ enum End {
     Close(u16, &'static str),
 }
 
+/// Why a request was not served.
+#[derive(Debug)]
+enum Unserved {
+    /// It is answered with this.
+    Refused(Refusal),
+    /// The session ends.
+    Ended(End),
+}
+
+impl From<Refusal> for Unserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<End> for Unserved {
+    fn from(end: End) -> Self {
+        Self::Ended(end)
+    }
+}
+
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
 
-const NOT_NOW: End = End::Close(TRY_AGAIN_LATER, "not now: come back and say it again");
+/// The server has slowed the socket down for as long as it may, and its edits still cannot be taken.
+const OVERLOADED: End = End::Close(
+    TRY_AGAIN_LATER,
+    "ERR_BUSY: too many edits wait: come back in 5 s and send them again",
+);
 
 const SIGNED_OUT: End = End::Close(4401, "sign in again");
 
@@ -112,18 +163,25 @@ impl Session {
         let settings = gateway.settings();
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
         let room = Room::new(settings.submits_bytes_max);
+        let submits_max = gateway.node().session_submits_max();
         Self {
             id: gateway.node().next_session(),
             gateway,
             rights,
             hears_of_rights,
+            has_returned: false,
             client,
             outbox,
             room,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            bulks: Arc::new(Semaphore::new(1)),
+            submits: Arc::new(Semaphore::new(submits_max)),
             documents: BTreeSet::new(),
             unseen: BTreeSet::new(),
             channels: BTreeMap::new(),
+            pieces: 0,
             presences: 0,
+            presences_bytes: 0,
             pace,
             share,
         }
@@ -180,12 +238,15 @@ impl Session {
                 }
                 // While the server drains, nothing more is accepted.
                 message = messages.next(), if serving => {
-                    heard = Instant::now();
                     let Some(message) = message else { return End::Gone };
                     // On the heap while it lasts: a silent socket should not keep the room for it.
+                    // Frames beyond the first count as messages.
+                    self.pieces = messages.take_work().saturating_sub(1);
                     if let Err(end) = Box::pin(self.received(message)).await {
                         return end;
                     }
+                    // Not silent, but not read while its message waited.
+                    heard = Instant::now();
                 }
                 () = sleep_until(goes_at.unwrap_or(silent_at)), if goes_at.is_some() => {
                     return End::Close(1012, RESTARTS);
@@ -223,7 +284,11 @@ impl Session {
         &mut self,
         message: Result<AggregatedMessage, ProtocolError>,
     ) -> Result<(), End> {
-        self.pace.wait().await;
+        self.pace.add(self.pieces);
+        let due = self.pace.pass();
+        if due > Instant::now() {
+            self.wait_for(sleep_until(due)).await?;
+        }
         match message {
             Ok(AggregatedMessage::Text(text)) => self.request(&text).await,
             Ok(AggregatedMessage::Binary(_)) => Err(End::Close(1003, "only text is spoken here")),
@@ -241,50 +306,115 @@ impl Session {
     }
 
     async fn request(&mut self, text: &str) -> Result<(), End> {
-        match protocol::parse(text) {
-            Ok((message, echo)) => {
-                let submits = matches!(message, ClientMessage::Submit { .. });
-                let served = match self.count(&message) {
-                    Some(wait) => {
-                        if !wait.is_zero() {
-                            sleep(wait).await;
-                        }
-                        // Right before it is served, and not when the loop comes round: what is refused is refused at
-                        // once.
-                        self.heed().await?;
-                        let served = self.serve(message, &echo).await;
-                        // What was told meanwhile may be why it was given up.
-                        self.heed().await?;
-                        served
-                    }
-                    None => Err(Refusal::busy()),
-                };
-                match served {
-                    Ok(()) => Ok(()),
-                    // Its client would throw the work away: sent away itself, it says it again.
-                    Err(refusal) if submits && refusal.will_pass() => Err(NOT_NOW),
-                    Err(refusal) => {
-                        self.say(protocol::error(&echo, &refusal));
-                        Ok(())
-                    }
-                }
-            }
+        let (message, echo) = match protocol::parse(text) {
+            Ok(parsed) => parsed,
             Err(BadRequest::Refused(echo, refusal)) => {
+                self.say(protocol::error(&echo, &refusal));
+                return Ok(());
+            }
+            Err(BadRequest::NotAnObject) => {
+                return Err(End::Close(1007, "a message is a JSON object"));
+            }
+        };
+        let submits = message.changes().is_some();
+        match self.paced(message, &echo).await {
+            Ok(()) => Ok(()),
+            Err(Unserved::Ended(end)) => Err(end),
+            // Its client would throw the work away: closed, it comes back and sends it again.
+            Err(Unserved::Refused(refusal)) if submits && refusal.will_pass() => Err(OVERLOADED),
+            Err(Unserved::Refused(refusal)) => {
                 self.say(protocol::error(&echo, &refusal));
                 Ok(())
             }
-            Err(BadRequest::NotAnObject) => Err(End::Close(1007, "a message is a JSON object")),
         }
     }
 
-    /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
-    fn count(&mut self, message: &ClientMessage) -> Option<Duration> {
-        let tenant = message.about().map_or(HOME, tenant_of);
-        self.share
-            .take(self.gateway.limits(), tenant, message.changes())
+    /// Serves a message when the paces that it counts towards have room for it.
+    async fn paced(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Unserved> {
+        let weight = self.weight(&message);
+        self.pace.add(weight - 1);
+        let weight = weight.saturating_add(std::mem::take(&mut self.pieces));
+        let wait = self.count(&message, weight).ok_or_else(Refusal::busy)?;
+        if !wait.is_zero() {
+            self.slow_down(wait).await?;
+        }
+        // Right before it is served, and not when the loop comes round: what is refused is refused at once.
+        self.heed().await?;
+        if message.reads() {
+            self.answers_written().await?;
+        }
+        let served = self.serve(message, echo).await;
+        // What was told meanwhile may be why it was given up.
+        self.heed().await?;
+        served
     }
 
-    async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Refusal> {
+    /// Keeps a client that is over a limit waiting, unread. Clients that know of it are told for how long.
+    async fn slow_down(&mut self, wait: Duration) -> Result<(), End> {
+        if self.hears_of_rights && wait >= TOLD_OF_WAIT {
+            self.say(protocol::slowed(wait));
+        }
+        self.wait_for(sleep(wait)).await
+    }
+
+    /// Waits for one of the session's slots.
+    async fn slot(&mut self, slots: &Arc<Semaphore>) -> Result<Slot, End> {
+        let slot = Slot::take(slots);
+        self.wait_for(slot).await?.ok_or(End::Gone)
+    }
+
+    /// Waits until the answers to earlier reads are written, but for the last 64 KiB: one large answer at a time. A client
+    /// that does not read them is not read; its socket ends by itself when it makes no progress.
+    async fn answers_written(&mut self) -> Result<(), End> {
+        let outbox = self.outbox.clone();
+        self.wait_for(outbox.drained()).await
+    }
+
+    /// Waits for something while the socket is not read. What happens to the user's rights meanwhile is seen to.
+    ///
+    /// # Errors
+    /// When the session ends first.
+    async fn wait_for<T>(&mut self, awaited: impl Future<Output = T>) -> Result<T, End> {
+        let mut awaited = std::pin::pin!(awaited);
+        if let Some(done) = awaited.as_mut().now_or_never() {
+            return Ok(done);
+        }
+        let mut phase = self.gateway.phase();
+        loop {
+            select! {
+                biased;
+                () = self.outbox.closed() => return Err(End::Gone),
+                _ = phase.wait_for(|phase| *phase == Phase::Closing) => {
+                    return Err(End::Close(1012, RESTARTS));
+                }
+                done = &mut awaited => return Ok(done),
+                () = self.rights.told() => Box::pin(self.heed()).await?,
+            }
+        }
+    }
+
+    /// How many messages one counts as: a presence goes to all who listen, and is as many as there are eighths of them, once
+    /// for each KiB.
+    fn weight(&self, message: &ClientMessage) -> u32 {
+        let (channel, bytes) = match message {
+            ClientMessage::Presence(presence) => (&presence.channel, presence.value.len()),
+            ClientMessage::PresenceRequest { channel }
+            | ClientMessage::PresenceSubscribe { channel, .. } => (channel, 0),
+            _ => return 1,
+        };
+        let listeners = self.gateway.node().hub().listeners(channel);
+        let frames = listeners.saturating_mul(1 + bytes / 1_024);
+        u32::try_from(1 + frames / 8).unwrap_or(u32::MAX)
+    }
+
+    /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
+    fn count(&mut self, message: &ClientMessage, weight: u32) -> Option<Duration> {
+        let tenant = message.about().map_or(HOME, tenant_of);
+        self.share
+            .take(self.gateway.limits(), tenant, message.changes(), weight)
+    }
+
+    async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Unserved> {
         match message {
             ClientMessage::Handshake { client } => {
                 self.shake_hands(client);
@@ -296,21 +426,21 @@ impl Session {
             }
             ClientMessage::Fetch { doc, since } => {
                 if self.may_read(&doc).await? {
-                    return self.ask(&doc, Ask::Fetch { since }, echo).await;
+                    return self.read(&doc, Ask::Fetch { since }, echo).await;
                 }
-                self.show_nothing(since, echo)
+                Ok(self.show_nothing(since, echo)?)
             }
             ClientMessage::Subscribe { doc, since } => {
                 let may = self.may_read(&doc).await?;
                 self.say_role(&doc).await?;
                 if may {
                     self.subscribing([&doc].into_iter())?;
-                    return self.ask(&doc, Ask::Subscribe { since }, echo).await;
+                    return self.read(&doc, Ask::Subscribe { since }, echo).await;
                 }
                 self.hiding(&doc)?;
-                self.show_nothing(since, echo)
+                Ok(self.show_nothing(since, echo)?)
             }
-            ClientMessage::Unsubscribe { doc } => self.unsubscribe(&doc, echo).await,
+            ClientMessage::Unsubscribe { doc } => Ok(self.unsubscribe(&doc, echo).await?),
             ClientMessage::BulkFetch(bulk) => {
                 self.bulk(bulk, echo, |since| Ask::Fetch { since }).await
             }
@@ -327,24 +457,23 @@ impl Session {
                 self.bulk(bulk, echo, |since| Ask::Subscribe { since })
                     .await
             }
-            ClientMessage::BulkUnsubscribe(bulk) => self.bulk_unsubscribe(&bulk, echo).await,
+            ClientMessage::BulkUnsubscribe(bulk) => Ok(self.bulk_unsubscribe(&bulk, echo).await?),
             ClientMessage::Submit { doc, submit } => self.submit(doc, submit, echo).await,
             ClientMessage::HistoryAt { doc, revision } => {
-                self.history(&doc, revision.map_or(Reach::Head, Reach::At), echo)
-                    .await
+                let reach = revision.map_or(Reach::Head, Reach::At);
+                Ok(self.history(&doc, reach, echo).await?)
             }
             ClientMessage::HistoryAtTime { doc, at_ms } => {
-                self.history(&doc, at_ms.map_or(Reach::Head, Reach::AtTime), echo)
-                    .await
+                let reach = at_ms.map_or(Reach::Head, Reach::AtTime);
+                Ok(self.history(&doc, reach, echo).await?)
             }
-            ClientMessage::Presence(presence) => self.presence(presence, echo).await,
+            ClientMessage::Presence(presence) => Ok(self.presence(presence, echo).await?),
             ClientMessage::PresenceSubscribe { channel, seq } => {
                 self.rights.demand_channel(&channel).await?;
                 self.use_channel(&channel)?.listens = true;
-                self.gateway
-                    .node()
-                    .hub()
-                    .subscribe(self.id, &self.client, &self.outbox, &channel);
+                let client = (&self.client, self.asker());
+                let hub = self.gateway.node().hub();
+                hub.subscribe(self.id, client, &self.outbox, &channel);
                 self.say(protocol::presence_subscribed("ps", &channel, seq));
                 Ok(())
             }
@@ -359,7 +488,8 @@ impl Session {
             }
             ClientMessage::PresenceRequest { channel } => {
                 self.rights.demand_channel(&channel).await?;
-                self.gateway.node().hub().request(self.id, &channel);
+                let hub = self.gateway.node().hub();
+                hub.request(self.id, self.asker(), &channel);
                 self.say(protocol::done(echo));
                 Ok(())
             }
@@ -467,12 +597,20 @@ impl Session {
 
     /// Answers as if there were no document, for there may be none.
     fn show_nothing(&self, since: Option<Revision>, echo: &Echo) -> Result<(), Refusal> {
-        let frame = match nothing(since)? {
-            Answer::Shown(shown) => protocol::shown_reply(echo, &shown),
-            Answer::Done | Answer::Committed | Answer::Refused(_) => protocol::done(echo),
-        };
-        self.say(frame);
+        match nothing(since)? {
+            Answer::Shown(shown) => self.outbox.answer(protocol::shown_reply(echo, &shown)),
+            Answer::Done | Answer::Committed | Answer::Refused(_) => self.say(protocol::done(echo)),
+        }
         Ok(())
+    }
+
+    /// Whether its client is asked for its own presences when it asks for those of others.
+    fn asker(&self) -> Asker {
+        if self.has_returned {
+            Asker::Returning
+        } else {
+            Asker::New
+        }
     }
 
     fn vouches(&self, client: &ClientId) -> bool {
@@ -482,6 +620,7 @@ impl Session {
 
     /// A client that comes back is who it was, if we minted its id for this very user; else it is who we say it is.
     fn shake_hands(&mut self, claimed: Option<String>) {
+        self.has_returned |= claimed.is_some();
         let known = claimed
             .and_then(|id| ClientId::parse(&id).ok())
             .filter(|id| self.vouches(id));
@@ -496,21 +635,20 @@ impl Session {
         doc: DocId,
         submit: protocol::Submit,
         echo: &Echo,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unserved> {
         let client = submit.client.unwrap_or_else(|| self.client.clone());
         if client != self.client && !self.vouches(&client) {
-            return Err(Refusal::new(
-                Code::Forbidden,
-                "The src belongs to somebody else",
-            ));
+            let message = "The src belongs to somebody else";
+            return Err(Refusal::new(Code::Forbidden, message).into());
         }
         self.may_submit(&doc, &submit.proposal).await?;
         let bytes = submit.proposal.size();
         if submit.proposal != Proposal::Delete {
             self.rights.demand_room(&doc, bytes)?;
         }
-        let taken = Room::take([&self.room, self.gateway.node().room()], bytes);
-        let taken = taken.await.ok_or_else(Refusal::busy)?;
+        let (slot, taken) = self.room_for(bytes).await?;
+        // Rights may have changed while it waited.
+        self.may_submit(&doc, &submit.proposal).await?;
         let id = SubmitId {
             author: self.rights.person().author.clone(),
             client,
@@ -521,11 +659,25 @@ impl Session {
             base: submit.base,
             proposal: submit.proposal,
         };
-        let reply = ReplyTo::Submit(echo.clone(), taken);
-        self.ask_for(&doc, Ask::Submit(submit), reply).await
+        let reply = ReplyTo::Submit(echo.clone(), taken, slot);
+        Ok(self.ask_for(&doc, Ask::Submit(submit), reply).await?)
     }
 
-    async fn presence(&mut self, presence: Presence, echo: &Echo) -> Result<(), Refusal> {
+    /// Waits until so few edits of the socket, and so few bytes of all sockets', are without an answer that there is room
+    /// for one more.
+    async fn room_for(&mut self, bytes: usize) -> Result<(Slot, Taken), Unserved> {
+        let (gateway, submits) = (self.gateway.clone(), self.submits.clone());
+        let room = self.room.clone();
+        let taken = async {
+            let slot = Slot::take(&submits).await?;
+            let taken = Room::take([&room, gateway.node().room()], bytes).await?;
+            Some((slot, taken))
+        };
+        let taken = self.wait_for(timeout(EDIT_PATIENCE, taken)).await?;
+        Ok(taken.ok().flatten().ok_or_else(Refusal::busy)?)
+    }
+
+    async fn presence(&mut self, mut presence: Presence, echo: &Echo) -> Result<(), Refusal> {
         let bytes_max = self.gateway.settings().presence_bytes_max;
         if presence.value.len() > bytes_max {
             let message = format!("A presence has at most {bytes_max} bytes");
@@ -536,6 +688,9 @@ impl Session {
             self.rights.demand(&position.doc, Role::Viewer).await?;
         }
         self.demand_own_name(&presence)?;
+        if let Some(known) = &self.rights.person().known {
+            presence.sign(&known.name);
+        }
         self.keep_presence(&presence)?;
         match &presence.position {
             // The document brings the position up to its present revision before it is published. That a position is gone
@@ -563,7 +718,7 @@ impl Session {
     fn demand_own_name(&self, presence: &Presence) -> Result<(), Refusal> {
         let (channel, id) = (&presence.channel, &presence.id);
         let known = self.channels.get(channel);
-        if known.is_some_and(|used| used.presences.contains(id)) {
+        if known.is_some_and(|used| used.presences.contains_key(id)) {
             return Ok(());
         }
         let hub = self.gateway.node().hub();
@@ -599,23 +754,28 @@ impl Session {
         let (channel, id) = (&presence.channel, &presence.id);
         if presence.is_gone() {
             let used = self.channels.get_mut(channel);
-            self.presences -= usize::from(used.is_some_and(|used| used.presences.remove(id)));
+            if let Some(bytes) = used.and_then(|used| used.presences.remove(id)) {
+                self.presences -= 1;
+                self.presences_bytes -= bytes;
+            }
             self.drop_unused(channel);
             return Ok(());
         }
-        let known = self.channels.get_mut(channel);
-        if let Some(used) = known.filter(|used| used.presences.contains(id)) {
-            used.positions |= presence.position.is_some();
-            return Ok(());
-        }
-        if self.presences >= PRESENCES_MAX {
-            let message = format!("A connection has at most {PRESENCES_MAX} presences");
+        let used = self.channels.get(channel);
+        let known = used.and_then(|used| used.presences.get(id)).copied();
+        let bytes = presence.value.len();
+        let all_bytes = self.presences_bytes - known.unwrap_or(0) + bytes;
+        if all_bytes > PRESENCES_BYTES_MAX || (known.is_none() && self.presences >= PRESENCES_MAX) {
+            let message = format!(
+                "A connection has at most {PRESENCES_MAX} presences, of at most {PRESENCES_BYTES_MAX} bytes together"
+            );
             return Err(Refusal::new(Code::TooMany, message));
         }
         let used = self.use_channel(channel)?;
-        used.presences.insert(id.clone());
+        used.presences.insert(id.clone(), bytes);
         used.positions |= presence.position.is_some();
-        self.presences += 1;
+        self.presences += usize::from(known.is_none());
+        self.presences_bytes = all_bytes;
         Ok(())
     }
 
@@ -659,12 +819,17 @@ impl Session {
         bulk: protocol::Bulk,
         echo: &Echo,
         ask: impl Fn(Option<Revision>) -> Ask,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unserved> {
         let names: Vec<DocId> = documents(&bulk).collect();
         self.rights.know(names.iter()).await?;
-        let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len());
+        let turn = self.slot(&self.bulks.clone()).await?;
+        let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len(), Some(turn));
         reply.begin(&self.outbox);
         for (id, version) in bulk.docs {
+            if let Some(refusal) = reply.will_pass() {
+                reply.refuse(&self.outbox, id, refusal);
+                continue;
+            }
             let doc = DocId {
                 collection: bulk.collection.clone(),
                 id: id.clone(),
@@ -687,7 +852,8 @@ impl Session {
                     continue;
                 }
             }
-            let part = ReplyTo::Bulk(reply.clone(), id.clone());
+            let slot = self.slot(&self.reads.clone()).await?;
+            let part = ReplyTo::Bulk(reply.clone(), id.clone(), Some(slot));
             // A part that was not asked is answered in its place: the others wait for the whole.
             if let Err(refusal) = self.ask_for(&doc, ask(since), part).await {
                 reply.refuse(&self.outbox, id, refusal);
@@ -707,10 +873,10 @@ impl Session {
         let subscribed: Vec<DocId> = documents(bulk)
             .filter(|doc| self.documents.remove(doc))
             .collect();
-        let reply = Bulk::new(echo.clone(), false, subscribed.len());
+        let reply = Bulk::new(echo.clone(), false, subscribed.len(), None);
         reply.begin(&self.outbox);
         for doc in subscribed {
-            let part = ReplyTo::Bulk(reply.clone(), doc.id.clone());
+            let part = ReplyTo::Bulk(reply.clone(), doc.id.clone(), None);
             if let Err(refusal) = self.ask_for(&doc, Ask::Unsubscribe, part).await {
                 reply.refuse(&self.outbox, doc.id, refusal);
             }
@@ -729,8 +895,15 @@ impl Session {
                 shown = history => shown?,
             }
         };
-        self.say(protocol::history(echo, &shown));
+        self.outbox.answer(protocol::history(echo, &shown));
         Ok(())
+    }
+
+    /// Asks a document for what it holds, when few of the socket's reads are without an answer.
+    async fn read(&mut self, doc: &DocId, ask: Ask, echo: &Echo) -> Result<(), Unserved> {
+        let slot = self.slot(&self.reads.clone()).await?;
+        let reply = ReplyTo::Read(echo.clone(), slot);
+        Ok(self.ask_for(doc, ask, reply).await?)
     }
 
     async fn ask(&self, doc: &DocId, ask: Ask, echo: &Echo) -> Result<(), Refusal> {
@@ -813,11 +986,17 @@ impl Pace {
         }
     }
 
-    async fn wait(&mut self) {
+    /// Counts more messages than came.
+    fn add(&mut self, more: u32) {
+        self.due = self.due.max(Instant::now()) + self.each * more;
+    }
+
+    /// Counts a message; returns when it may pass.
+    fn pass(&mut self) -> Instant {
         let now = Instant::now();
         self.due = self.due.max(now) + self.each;
-        if self.due > now + self.burst {
-            sleep_until(self.due - self.burst).await;
-        }
+        self.due
+            .checked_sub(self.burst)
+            .map_or(now, |at| at.max(now))
     }
 }

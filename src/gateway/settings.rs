@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::guard::MessageLimits;
+
 /// What bounds a socket. Sizes are bytes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -12,6 +14,8 @@ pub struct GatewaySettings {
     pub sockets_max: usize,
     /// The largest message that a client may send, whether in one frame or in many.
     pub message_bytes_max: usize,
+    /// The largest message that is read to its end and refused with `ERR_TOO_LARGE`; a larger one closes its socket.
+    pub message_refused_bytes_max: usize,
     /// How much may wait to be written to a socket before its reader counts as too slow.
     pub outbox_bytes_max: usize,
     /// How many bytes of submits one socket may have without an answer before it is not read.
@@ -73,6 +77,13 @@ pub struct GatewaySettings {
 }
 
 impl GatewaySettings {
+    pub(super) fn message_limits(&self) -> MessageLimits {
+        MessageLimits {
+            bytes_max: self.message_bytes_max,
+            refused_bytes_max: self.message_refused_bytes_max.max(self.message_bytes_max),
+        }
+    }
+
     pub(super) fn ping_interval(&self) -> Duration {
         Duration::from_millis(self.ping_interval_ms)
     }
@@ -95,6 +106,7 @@ impl Default for GatewaySettings {
         Self {
             sockets_max: 50_000,
             message_bytes_max: 2 << 20,
+            message_refused_bytes_max: 64 << 20,
             outbox_bytes_max: 4 << 20,
             submits_bytes_max: 8 << 20,
             documents_max: 1_000,
@@ -108,7 +120,7 @@ impl Default for GatewaySettings {
             address_requests_per_second: 100,
             address_answer_bytes_per_second: 32 << 20,
             user_requests_per_second: 50,
-            user_sockets_max: 0,
+            user_sockets_max: 500,
             tenant_sockets_max: 0,
             tenant_ops_per_second: 0,
             document_ops_per_second: 20_000,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::error::PayloadError;
 use actix_web::rt::net::TcpStream;
-use actix_web::rt::time::Sleep;
+use actix_web::rt::time::{Instant, Sleep, timeout};
 use actix_web::web::{Bytes, Payload};
 use bytes::Buf;
 use futures_util::Stream;
@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::bare;
 use super::exchange::Exchange;
-use crate::node::Outbox;
+use crate::node::{Outbox, SnapshotBudget};
 
 /// A client's connection.
 pub(super) enum Connection {
@@ -300,13 +300,13 @@ impl Socket {
     }
 
     /// Writes what is in the outbox until that ends, gathered for each write.
-    pub(super) async fn write(self, outbox: Arc<Outbox>) {
+    pub(super) async fn write(self, outbox: Arc<Outbox>, snapshots: Arc<SnapshotBudget>) {
         let mut end = WriteEnd(self.0, outbox);
         if !poll_fn(|cx| end.0.poll_held(cx)).await {
             return;
         }
         while let Some(frames) = poll_fn(|cx| end.1.poll_take(cx)).await {
-            if end.write_all(&frames).await.is_err() {
+            if end.write_all(&frames, &snapshots).await.is_err() {
                 return;
             }
         }
@@ -335,18 +335,55 @@ impl Shared {
 /// The writing task's hold on its socket: when it ends, whatever ends it, nothing more need be queued.
 struct WriteEnd(Rc<Shared>, Arc<Outbox>);
 
+/// How long a write may make no progress until its reader counts as gone.
+const STALLED_MAX: Duration = Duration::from_secs(30);
+
+/// How often a write that makes no progress looks whether the node is short of memory.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// While the node is short of memory for snapshots: how long a write may make no progress, and how many bytes a second
+/// must be read after that.
+const SHORT_STALLED_MAX: Duration = Duration::from_secs(3);
+const SHORT_BYTES_PER_SECOND: u64 = 128 << 10;
+
 impl WriteEnd {
-    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let written =
-                poll_fn(|cx| self.0.connection.borrow_mut().poll_write(cx, bytes)).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+    /// Writes all of `bytes`, as fast as the peer reads.
+    ///
+    /// # Errors
+    /// When the connection is at its end, or the peer reads too slowly: then the outbox is closed.
+    async fn write_all(&mut self, bytes: &[u8], short: &SnapshotBudget) -> io::Result<()> {
+        let (begun, mut moved, mut done) = (Instant::now(), None, 0);
+        while done < bytes.len() {
+            let write = poll_fn(|cx| {
+                self.0
+                    .connection
+                    .borrow_mut()
+                    .poll_write(cx, &bytes[done..])
+            });
+            match timeout(STALL_CHECK, write).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    done += written?;
+                    moved = None;
+                }
+                Err(_) => {
+                    moved.get_or_insert_with(Instant::now);
+                }
             }
-            bytes = &bytes[written..];
+            let stalled = moved.map_or(Duration::ZERO, |since| since.elapsed() + STALL_CHECK);
+            if is_too_slow(stalled, begun.elapsed(), done as u64, short.is_full()) {
+                self.1.close_slow();
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         poll_fn(|cx| self.0.connection.borrow_mut().poll_flush(cx)).await
     }
+}
+
+/// Whether a write is given up that has lasted for `lasted`, made no progress for `stalled` and written `bytes`.
+fn is_too_slow(stalled: Duration, lasted: Duration, bytes: u64, is_short: bool) -> bool {
+    let wanted = lasted.saturating_sub(SHORT_STALLED_MAX).as_secs() * SHORT_BYTES_PER_SECOND;
+    stalled >= STALLED_MAX || (is_short && (stalled >= SHORT_STALLED_MAX || bytes < wanted))
 }
 
 impl Drop for WriteEnd {
@@ -475,5 +512,22 @@ impl Connection {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Encrypted(tls) => Pin::new(tls).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_makes_no_progress_is_given_up() {
+        let seconds = Duration::from_secs;
+        // Without a shortage a slow reader may take its time.
+        assert!(!is_too_slow(seconds(29), seconds(600), 1 << 20, false));
+        assert!(is_too_slow(seconds(30), seconds(30), 1 << 20, false));
+        // With one it may not, nor may it take a little at a time.
+        assert!(is_too_slow(seconds(3), seconds(3), 1 << 20, true));
+        assert!(is_too_slow(seconds(0), seconds(20), 1 << 20, true));
+        assert!(!is_too_slow(seconds(1), seconds(20), 3 << 20, true));
     }
 }

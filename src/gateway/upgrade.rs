@@ -1,10 +1,12 @@
 //! How an HTTP request becomes a WebSocket.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::ws::ProtocolError;
@@ -19,26 +21,27 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::{Stream, StreamExt};
 
 use super::bearer;
-use super::guard::Guard;
+use super::guard::{Guard, MessageLimits, Passage};
 use super::socket::{Incoming, NoBody, Socket};
-use crate::node::{Bell, Outbox};
+use crate::node::{Bell, Outbox, SnapshotBudget};
 
 /// Shakes hands. From the answer on, what is in the outbox is written to the socket, and the stream is what the client
-/// says in messages of at most so many bytes.
+/// says in messages within `limits`.
 ///
 /// # Errors
 /// When the request is not one for a WebSocket.
 pub(super) async fn open(
     request: &HttpRequest,
     payload: web::Payload,
-    message_bytes_max: usize,
+    limits: MessageLimits,
     outbox: Arc<Outbox>,
+    snapshots: Arc<SnapshotBudget>,
 ) -> actix_web::Result<(HttpResponse, Messages)> {
     let socket = request.conn_data::<Socket>().cloned();
     let socket = socket.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
     let incoming = Incoming::new(socket.clone(), payload);
-    let watched = Guard::new(incoming, message_bytes_max, outbox.clone());
-    let is_cut_short = watched.is_over();
+    let watched = Guard::new(incoming, limits, outbox.clone());
+    let passage = watched.passage();
     let mut watched = Payload::Stream {
         payload: Box::pin(watched) as Pin<Box<dyn Stream<Item = Result<web::Bytes, PayloadError>>>>,
     };
@@ -47,16 +50,16 @@ pub(super) async fn open(
     let (response, _, stream) =
         actix_ws::handle_with_protocols(request, payload, &[bearer::SUBPROTOCOL])?;
     let stream = stream
-        .max_frame_size(message_bytes_max)
+        .max_frame_size(limits.bytes_max)
         .aggregate_continuations()
-        .max_continuation_size(message_bytes_max);
+        .max_continuation_size(limits.bytes_max);
     let (response, answer) = response.into_parts();
     socket.take_over();
-    let writer = rt::spawn(socket.clone().write(outbox));
+    let writer = rt::spawn(socket.clone().write(outbox, snapshots));
     let messages = Messages {
         stream,
         is_over: false,
-        is_cut_short,
+        passage,
         writer,
         socket: socket.clone(),
         _answer: answer,
@@ -70,8 +73,8 @@ pub(super) struct Messages {
     stream: AggregatedMessageStream,
     /// Whether the client has closed, or said what cannot be gone on from.
     is_over: bool,
-    /// Whether what it says passes no more.
-    is_cut_short: Rc<Cell<bool>>,
+    /// What lets its bytes pass.
+    passage: Rc<Passage>,
     /// Writes what is in the outbox.
     writer: JoinHandle<()>,
     socket: Socket,
@@ -80,14 +83,47 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// The next one; `None`: the connection is at its end.
+    /// The next one; `None`: the connection is at its end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
-        let message = self.stream.next().await;
-        self.is_over |= match &message {
-            Some(Ok(said)) => matches!(said, AggregatedMessage::Close(_)),
-            Some(Err(_)) | None => true,
-        };
-        message
+        loop {
+            let message = poll_fn(|cx| self.poll_next(cx)).await;
+            let is_data = match &message {
+                Some(Ok(AggregatedMessage::Text(_) | AggregatedMessage::Binary(_))) => true,
+                Some(Err(error)) => is_bad_text(error),
+                Some(Ok(_)) | None => false,
+            };
+            // The rest of a message that was refused.
+            if is_data && self.passage.takes_broken() {
+                continue;
+            }
+            self.is_over |= match &message {
+                Some(Ok(said)) => matches!(said, AggregatedMessage::Close(_)),
+                Some(Err(_)) | None => true,
+            };
+            return message;
+        }
+    }
+
+    /// Takes what has passed; only when there is nothing more, one more portion of bytes passes.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<AggregatedMessage, ProtocolError>>> {
+        loop {
+            if let Poll::Ready(message) = self.stream.poll_next_unpin(cx) {
+                return Poll::Ready(message);
+            }
+            if self.passage.is_wanted() {
+                // Nothing more has come.
+                return Poll::Pending;
+            }
+            self.passage.want();
+        }
+    }
+
+    /// How many frames the client has sent since this was asked last.
+    pub(super) fn take_work(&self) -> u32 {
+        self.passage.take_work()
     }
 
     /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: what is queued, the close frame last, is written
@@ -95,7 +131,7 @@ impl Messages {
     /// takes at most so long: a peer that does not read is cut off.
     pub(super) async fn end(mut self, outbox: &Outbox, patience: Duration) {
         let rest = async {
-            while !self.is_over && !self.is_cut_short.get() {
+            while !self.is_over && !self.passage.is_over() {
                 self.next().await;
             }
             outbox.release();
@@ -111,12 +147,15 @@ impl Messages {
 pub(super) fn fault(error: &ProtocolError) -> Option<(u16, &'static str)> {
     match error {
         ProtocolError::Overflow => Some((1009, "the message is too large")),
-        ProtocolError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Some((1007, "not what a text frame carries"))
-        }
+        error if is_bad_text(error) => Some((1007, "not what a text frame carries")),
         ProtocolError::Io(_) => None,
         _ => Some((1002, "not what a WebSocket carries")),
     }
+}
+
+/// Whether a message was no text.
+fn is_bad_text(error: &ProtocolError) -> bool {
+    matches!(error, ProtocolError::Io(error) if error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The bell of this worker's sockets: a worker is one thread.

@@ -6,18 +6,22 @@ mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod outbox;
+mod outbox_budget;
 mod pace;
 mod peers;
 mod presence;
 mod reply;
 mod room;
 mod rumours;
+mod snapshot_budget;
 mod task;
 mod wire;
 
 pub use bell::{Bell, Ringing};
 pub use node::{Node, NodeSettings, Unasked};
 pub use outbox::{Outbox, Slow, TRY_AGAIN_LATER};
-pub use presence::Hub;
-pub use reply::{Bulk, ReplyTo};
+pub use outbox_budget::OutboxBudget;
+pub use presence::{Asker, Hub};
+pub use reply::{Bulk, ReplyTo, Slot};
 pub use room::{Room, Taken};
+pub use snapshot_budget::SnapshotBudget;

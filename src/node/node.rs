@@ -12,10 +12,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use super::outbox::Outbox;
+use super::outbox_budget::OutboxBudget;
 use super::peers::Peers;
 use super::presence::{Heard, Hub};
 use super::reply::ReplyTo;
 use super::room::Room;
+use super::snapshot_budget::SnapshotBudget;
 use super::task::{Post, Task};
 use super::wire::Message;
 use crate::cluster::{Health, Transport};
@@ -36,6 +38,10 @@ pub struct NodeSettings {
     pub mailbox_max: usize,
     /// How many bytes of submits may be without an answer, of all sockets together. Those that have more are not read.
     pub submits_bytes_max: usize,
+    /// How many bytes of encoded snapshots may be held for readers, all documents and sockets together.
+    pub snapshots_bytes_max: usize,
+    /// How many bytes may wait to be written to sockets that read slowly, all sockets together.
+    pub outboxes_bytes_max: usize,
     /// How many documents are claimed at once: when a node goes, others take over all that it had.
     pub claims_max: usize,
     /// How often a node says that it lives, in milliseconds.
@@ -69,6 +75,8 @@ impl Default for NodeSettings {
             documents_max: 200_000,
             mailbox_max: 1_024,
             submits_bytes_max: 256 << 20,
+            snapshots_bytes_max: 256 << 20,
+            outboxes_bytes_max: 256 << 20,
             claims_max: 256,
             heartbeat_ms: 500,
             dead_after_ms: 3_000,
@@ -88,6 +96,10 @@ pub struct Node {
     claims: Semaphore,
     /// For the submits of all sockets.
     room: Room,
+    snapshots: Arc<SnapshotBudget>,
+    outboxes: Arc<OutboxBudget>,
+    /// Taken by a client that is behind while a page of the log is read for it.
+    catch_ups: Semaphore,
     /// Taken by who beats: one heartbeat after the other, so that an older one does not undo a newer one.
     beating: Semaphore,
     store: Arc<dyn Store>,
@@ -110,6 +122,9 @@ pub struct Node {
 
 /// How often at most the documents are told that there are too many: it wakes all of them.
 const CROWDED_EVERY: Duration = Duration::from_secs(1);
+
+/// How many pages of the log are read at once for clients that are behind.
+const CATCH_UPS_AT_ONCE: usize = 8;
 
 /// The way to an open document.
 #[derive(Debug)]
@@ -178,6 +193,9 @@ impl Node {
             peers,
             claims: Semaphore::new(settings.claims_max),
             room: Room::new(settings.submits_bytes_max),
+            snapshots: Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max)),
+            outboxes: Arc::new(OutboxBudget::new(settings.outboxes_bytes_max)),
+            catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             beating: Semaphore::new(1),
             store,
             settings,
@@ -214,6 +232,24 @@ impl Node {
     #[must_use]
     pub fn room(&self) -> &Room {
         &self.room
+    }
+
+    /// What the encoded snapshots of the node may take.
+    #[must_use]
+    pub fn snapshots(&self) -> &Arc<SnapshotBudget> {
+        &self.snapshots
+    }
+
+    /// What the outboxes of all sockets may take.
+    #[must_use]
+    pub fn outboxes(&self) -> &Arc<OutboxBudget> {
+        &self.outboxes
+    }
+
+    /// How many submits of one session may be without an answer.
+    #[must_use]
+    pub fn session_submits_max(&self) -> usize {
+        self.settings.document.session_submits_max.max(1)
     }
 
     /// How many documents are open.
@@ -381,6 +417,11 @@ impl Node {
         self.beating.acquire().await.ok()
     }
 
+    /// Waits for the right to read a page of the log for a client that is behind.
+    pub(super) async fn catch_up_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.catch_ups.acquire().await.ok()
+    }
+
     /// Waits for the right to claim: so many claims at once, and no more.
     pub(super) async fn may_claim(&self) -> Option<SemaphorePermit<'_>> {
         self.claims.acquire().await.ok()
@@ -434,8 +475,9 @@ impl Node {
         Ok(mailbox)
     }
 
-    /// Closes the documents that nobody needs, which else would stay for a while.
-    fn make_room(&self) {
+    /// Closes the documents that no session needs, which else would stay for a while, and frees the snapshots that
+    /// documents keep for their next reader.
+    pub(super) fn make_room(&self) {
         let mut last = self
             .crowded_at
             .lock()

@@ -2,20 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use super::peers::Peers;
 use crate::id::{ClientId, Name, NodeId, SessionId};
 use crate::protocol::{self, Presence};
 
-/// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`.
-#[derive(Debug)]
+/// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`. Clones are the
+/// same hub.
+#[derive(Debug, Clone)]
 pub struct Hub {
     pub(super) peers: Arc<Peers>,
-    pub(super) channels: Mutex<HashMap<Name, Channel>>,
+    pub(super) channels: Arc<Mutex<HashMap<Name, Channel>>>,
     /// For the channels whose home this node is: the nodes that listen, and when they said so last.
-    pub(super) listening: Mutex<HashMap<Name, BTreeMap<NodeId, Instant>>>,
+    pub(super) listening: Arc<Mutex<HashMap<Name, BTreeMap<NodeId, Instant>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +27,23 @@ pub(super) struct Channel {
     pub(super) published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
     /// The values of clients on other nodes, while somebody here listens.
     pub(super) remote: BTreeMap<(ClientId, Name), Remote>,
+    /// When the subscribers were asked last to repeat their values.
+    asked: Option<tokio::time::Instant>,
+    /// Whether they will be asked again soon.
+    is_due: bool,
+}
+
+/// The subscribers of a channel are asked to repeat their values at most once in so long for each of them: every one
+/// answers, and every answer goes to all.
+const ASK_EACH: Duration = Duration::from_millis(10);
+
+/// Whether a session is asked to repeat its own values as well when it asks for those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// It comes back: the others took its values for gone when its old socket ended.
+    Returning,
+    /// It has no values yet, or has said them on this socket.
+    New,
 }
 
 /// A value of a client on another node.
@@ -49,25 +67,25 @@ impl Hub {
     pub(super) fn new(peers: Arc<Peers>) -> Self {
         Self {
             peers,
-            channels: Mutex::default(),
-            listening: Mutex::default(),
+            channels: Arc::default(),
+            listening: Arc::default(),
         }
     }
 
-    /// A session listens to a channel. The others are asked to say their values again: that is how it learns them.
+    /// A session listens to a channel. The others are asked to repeat their values: that is how it learns them.
     pub fn subscribe(
         &self,
         session: SessionId,
-        client: &ClientId,
+        (client, asker): (&ClientId, Asker),
         outbox: &Arc<Outbox>,
         channel: &Name,
     ) {
         let mut channels = self.lock();
         let subscribers = &mut channels.entry(channel.clone()).or_default().subscribers;
         subscribers.insert(session, (client.clone(), outbox.clone()));
-        ask(channel, Some(session), subscribers);
         drop(channels);
         self.listen(channel);
+        self.request(session, asker, channel);
     }
 
     /// A session listens no more. What it says itself stays.
@@ -81,12 +99,59 @@ impl Hub {
         }
     }
 
-    /// A session wants the others to say their values again.
-    pub fn request(&self, session: SessionId, channel: &Name) {
-        if let Some(found) = self.lock().get(channel) {
-            ask(channel, Some(session), &found.subscribers);
+    /// A session wants the others to repeat their values. Where they were asked a moment ago, they are asked again when
+    /// they may be: once for all who ask meanwhile.
+    pub fn request(&self, session: SessionId, asker: Asker, channel: &Name) {
+        let except = (asker == Asker::New).then_some(session);
+        if self.ask_here(channel, except) {
+            self.ask_elsewhere(channel);
         }
-        self.ask_elsewhere(channel);
+    }
+
+    /// Asks the channel's subscribers on this node to repeat their values, now or as soon as they may be asked again;
+    /// true: they were asked now.
+    pub(super) fn ask_here(&self, name: &Name, except: Option<SessionId>) -> bool {
+        let now = tokio::time::Instant::now();
+        let mut channels = self.lock();
+        let Some(channel) = channels.get_mut(name) else {
+            return true;
+        };
+        let each = u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
+        let may_at = channel
+            .asked
+            .map(|asked| asked + ASK_EACH.saturating_mul(each));
+        let Some(may_at) = may_at.filter(|at| *at > now) else {
+            let asked = ask(name, except, &channel.subscribers);
+            channel.asked = asked.then_some(now);
+            return true;
+        };
+        if !std::mem::replace(&mut channel.is_due, true) {
+            let (hub, name) = (self.clone(), name.clone());
+            // One for each channel at most.
+            tokio::spawn(async move {
+                tokio::time::sleep_until(may_at).await;
+                hub.ask_when_due(&name);
+            });
+        }
+        false
+    }
+
+    fn ask_when_due(&self, name: &Name) {
+        if let Some(channel) = self.lock().get_mut(name) {
+            channel.is_due = false;
+            channel.asked = Some(tokio::time::Instant::now());
+            ask(name, None, &channel.subscribers);
+        }
+        self.ask_elsewhere(name);
+    }
+
+    /// How many sockets on this node a value on the channel is sent to.
+    #[must_use]
+    pub fn listeners(&self, channel: &Name) -> usize {
+        let channels = self.lock();
+        channels
+            .get(channel)
+            .map_or(0, |found| found.subscribers.len())
     }
 
     /// A session says a value: the channel's others are told, and the session itself, as its ack.
@@ -104,7 +169,7 @@ impl Hub {
             return;
         }
         let channel = channels.entry(presence.channel.clone()).or_default();
-        channel.tell(client, &frame);
+        channel.tell(client, &presence, &frame);
         self.say_elsewhere(client, &presence);
         let name = presence.channel.clone();
         let key = (client.clone(), presence.id.clone());
@@ -191,7 +256,7 @@ impl Hub {
                 presence.is_gone() || remote.presence.version > presence.version
             });
         if !is_old {
-            channel.tell(client, &protocol::presence(client, presence));
+            channel.tell(client, presence, &protocol::presence(client, presence));
         }
     }
 
@@ -212,34 +277,39 @@ impl Channel {
         }
     }
 
-    /// Tells all but the client itself.
-    pub(super) fn tell(&self, client: &ClientId, frame: &bytes::Bytes) {
+    /// Tells all but the client itself. A reader that is behind is sent the newest value only.
+    pub(super) fn tell(&self, client: &ClientId, presence: &Presence, frame: &bytes::Bytes) {
+        let (channel, id) = (presence.channel.clone(), presence.id.clone());
+        let key = (channel, client.clone(), id);
         for (other, outbox) in self.subscribers.values() {
             if other != client {
-                let _ = outbox.push(frame.clone());
+                outbox.presence(&key, frame);
             }
         }
     }
 }
 
-/// Asks the subscribers to say their values again, but for the one who wants to know.
-pub(super) fn ask(
+/// Asks the subscribers to repeat their values, but for one; false: there are no others.
+fn ask(
     channel: &Name,
-    session: Option<SessionId>,
+    except: Option<SessionId>,
     subscribers: &BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
-) {
+) -> bool {
     let frame = protocol::presence_requested(channel);
-    for (other, (_, outbox)) in subscribers {
-        if Some(*other) != session {
-            let _ = outbox.push(frame.clone());
-        }
+    let asked = subscribers
+        .iter()
+        .filter(|(session, _)| Some(**session) != except);
+    let mut any = false;
+    for (_, (_, outbox)) in asked {
+        let _ = outbox.push(frame.clone());
+        any = true;
     }
+    any
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
-    use std::time::Duration;
 
     use super::*;
 
@@ -289,7 +359,7 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (old, new, bob) = (member(1, "ann"), member(2, "ann"), member(3, "bob"));
-        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
         hub.publish(old.0, &old.1, &old.2, value(1, "1"));
         assert!(bob.heard().contains(r#""p":1,"pv":1"#));
         hub.publish(new.0, &new.1, &new.2, value(2, "2"));
@@ -307,7 +377,7 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
-        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
         ann.2.close(1000, "");
         leave(&hub, &ann, &channel);
         hub.publish(ann.0, &ann.1, &ann.2, value(1, "1"));
@@ -321,9 +391,9 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
-        hub.subscribe(ann.0, &ann.1, &ann.2, &channel);
+        hub.subscribe(ann.0, (&ann.1, Asker::New), &ann.2, &channel);
         assert_eq!(ann.heard(), "");
-        hub.subscribe(bob.0, &bob.1, &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
         assert_eq!(ann.heard(), r#"{"a":"pr","ch":"ch"}"#);
         hub.publish(bob.0, &bob.1, &bob.2, value(1, "1"));
         assert!(
@@ -331,5 +401,38 @@ mod tests {
             "the publisher's own frame is its ack"
         );
         assert!(ann.heard().contains(r#""src":"bob""#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_are_answered_together() {
+        let hub = alone();
+        let channel = Name::parse("ch").unwrap();
+        let members: Vec<_> = (0..100).map(|n| member(n, &format!("c{n}"))).collect();
+        for Member(session, client, outbox) in &members {
+            hub.subscribe(*session, (client, Asker::New), outbox, &channel);
+        }
+        let requests = |member: &Member| member.heard().matches(r#""a":"pr""#).count();
+        tokio::time::sleep(ASK_EACH * 200).await;
+        members.iter().for_each(|member| {
+            requests(member);
+        });
+        // A viewer asks 1,000 times; each is asked twice: at once, and for all who asked since.
+        for _ in 0..1_000 {
+            hub.request(members[0].0, Asker::New, &channel);
+        }
+        tokio::time::sleep(ASK_EACH * 200).await;
+        assert!(members[1..].iter().all(|member| requests(member) == 2));
+        assert!(!hub.lock()[&channel].is_due);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_comes_back_is_asked_for_its_own_values() {
+        let hub = alone();
+        let channel = Name::parse("ch").unwrap();
+        let (ann, bob) = (member(1, "ann"), member(2, "bob"));
+        hub.subscribe(ann.0, (&ann.1, Asker::New), &ann.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, Asker::Returning), &bob.2, &channel);
+        assert_eq!(bob.heard(), r#"{"a":"pr","ch":"ch"}"#);
+        assert_eq!(ann.heard(), r#"{"a":"pr","ch":"ch"}"#);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::outbox::{Outbox, TRY_AGAIN_LATER};
 use super::room::Taken;
@@ -11,44 +12,74 @@ use crate::doc::Answer;
 use crate::id::Name;
 use crate::protocol::{self, Code, Echo, Refusal, Shown};
 
+/// One of a session's few requests of a kind that may be without an answer, until it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// Waits for a slot. Cancel-safe. None if no slots will be given any more.
+    pub async fn take(slots: &Arc<Semaphore>) -> Option<Self> {
+        let _permit = slots.clone().acquire_owned().await.ok()?;
+        Some(Self { _permit })
+    }
+}
+
 /// Where a document's answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
     /// To the socket, as the answer to this request.
     Socket(Echo),
+    /// To the socket, as the answer to a fetch or a subscription.
+    Read(Echo, Slot),
     /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
     /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
     /// that the submit takes.
-    Submit(Echo, Taken),
+    Submit(Echo, Taken, Slot),
     /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
     Nobody,
     /// Into the answer to a bulk request, under this name.
-    Bulk(Arc<Bulk>, Name),
+    Bulk(Arc<Bulk>, Name, Option<Slot>),
+}
+
+/// An answer's frames.
+#[derive(Debug)]
+pub(super) enum AnswerFrames {
+    /// Nothing is to be said, or the answer is part of another.
+    None,
+    /// One frame.
+    One(Bytes),
+    /// One frame in pieces that share a snapshot's memory.
+    Snapshot(Vec<Bytes>),
 }
 
 impl ReplyTo {
-    /// The frame that says the answer; none where nothing is to be said, or the answer is part of another.
-    pub(super) fn answer(self, outbox: &Outbox, answer: Answer) -> Option<Bytes> {
+    /// The frames that say the answer.
+    pub(super) fn answer(self, outbox: &Outbox, answer: Answer) -> AnswerFrames {
+        let will_close = match (&self, &answer) {
+            (Self::Nobody, Answer::Refused(_)) => true,
+            (Self::Submit(..), Answer::Refused(refusal)) => refusal.will_pass(),
+            _ => false,
+        };
         match (self, answer) {
-            (Self::Bulk(bulk, name), answer) => {
+            (Self::Bulk(bulk, name, _slot), answer) => {
                 bulk.answer(outbox, name, answer);
-                None
+                AnswerFrames::None
             }
-            (reply @ (Self::Submit(..) | Self::Nobody), Answer::Refused(refusal))
-                if refusal.will_pass() || matches!(reply, Self::Nobody) =>
-            {
+            (_, Answer::Refused(refusal)) if will_close => {
                 outbox.close(TRY_AGAIN_LATER, &refusal.message);
-                None
+                AnswerFrames::None
             }
-            (Self::Nobody, _) | (Self::Socket(_) | Self::Submit(..), Answer::Committed) => None,
-            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Shown(shown)) => {
-                Some(protocol::shown_reply(&echo, &shown))
-            }
-            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Done) => {
-                Some(protocol::done(&echo))
-            }
-            (Self::Socket(echo) | Self::Submit(echo, _), Answer::Refused(refusal)) => {
-                Some(protocol::error(&echo, &refusal))
+            (Self::Nobody, _) | (_, Answer::Committed) => AnswerFrames::None,
+            (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
+                match answer {
+                    Answer::Shown(shown) => {
+                        AnswerFrames::Snapshot(protocol::shown_reply(&echo, &shown))
+                    }
+                    Answer::Refused(refusal) => AnswerFrames::One(protocol::error(&echo, &refusal)),
+                    Answer::Done | Answer::Committed => AnswerFrames::One(protocol::done(&echo)),
+                }
             }
         }
     }
@@ -56,8 +87,8 @@ impl ReplyTo {
     /// What holds this document's commits back until the answer is complete.
     pub(super) fn hold(&self) -> Option<Arc<Bulk>> {
         match self {
-            Self::Socket(_) | Self::Submit(..) | Self::Nobody => None,
-            Self::Bulk(bulk, _) => bulk.shows.then(|| bulk.clone()),
+            Self::Socket(_) | Self::Read(..) | Self::Submit(..) | Self::Nobody => None,
+            Self::Bulk(bulk, ..) => bulk.shows.then(|| bulk.clone()),
         }
     }
 }
@@ -81,14 +112,17 @@ struct Parts {
     shown: BTreeMap<Name, Option<Arc<Shown>>>,
     shown_bytes: usize,
     refused: BTreeMap<Name, Refusal>,
-    held: Vec<Bytes>,
+    /// Frames, each with its pieces.
+    held: Vec<Vec<Bytes>>,
     held_bytes: usize,
+    /// The session's right to one bulk answer at a time; freed when the answer is complete.
+    turn: Option<Slot>,
 }
 
 impl Bulk {
-    /// An answer that is complete after `documents` have answered.
+    /// An answer that is complete after `documents` have answered. `turn` is the session's right to it.
     #[must_use]
-    pub fn new(echo: Echo, shows: bool, documents: usize) -> Arc<Self> {
+    pub fn new(echo: Echo, shows: bool, documents: usize, turn: Option<Slot>) -> Arc<Self> {
         let parts = Parts {
             missing: documents,
             shown: BTreeMap::new(),
@@ -96,6 +130,7 @@ impl Bulk {
             refused: BTreeMap::new(),
             held: Vec::new(),
             held_bytes: 0,
+            turn,
         };
         Arc::new(Self {
             echo,
@@ -117,19 +152,29 @@ impl Bulk {
         self.answer(outbox, name, Answer::Refused(refusal));
     }
 
+    /// A refusal that will pass, if one of the documents so far was refused with one: the store is away, or the node is
+    /// busy, and the other documents would each be waited for as long.
+    #[must_use]
+    pub fn will_pass(&self) -> Option<Refusal> {
+        let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = parts.refused.values();
+        refused.find(|refusal| refusal.will_pass()).cloned()
+    }
+
     /// Whether the answer is not complete.
     pub(super) fn holds(&self) -> bool {
         let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         parts.missing > 0
     }
 
-    /// Holds frames back, no more of them than the outbox takes; `false`: the answer is complete, and they may go.
-    pub(super) fn hold(&self, outbox: &Outbox, frames: &Bytes) -> bool {
+    /// Holds the pieces of a frame back, no more of them than the outbox takes; `false`: the answer is complete, and they
+    /// may go.
+    pub(super) fn hold(&self, outbox: &Outbox, pieces: &[Bytes]) -> bool {
         let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = parts.missing > 0;
         if holds {
-            parts.held_bytes += frames.len();
-            parts.held.push(frames.clone());
+            parts.held_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+            parts.held.push(pieces.to_vec());
             outbox.bear(parts.held_bytes);
             if outbox.is_closed() {
                 parts.held.clear();
@@ -164,15 +209,19 @@ impl Bulk {
 
     /// Sends the answer and what was held back, under the lock: whoever finds it complete comes behind.
     fn complete(&self, outbox: &Outbox, mut parts: std::sync::MutexGuard<'_, Parts>) {
-        let frame = if self.shows || !parts.refused.is_empty() {
-            protocol::bulk_reply(&self.echo, &parts.shown, &parts.refused)
+        if self.shows || !parts.refused.is_empty() {
+            outbox.answer(protocol::bulk_reply(
+                &self.echo,
+                &parts.shown,
+                &parts.refused,
+            ));
         } else {
-            protocol::done(&self.echo)
-        };
-        let _ = outbox.push(frame);
+            outbox.answer([protocol::done(&self.echo)]);
+        }
+        parts.turn = None;
         parts.shown.clear();
-        for frames in parts.held.drain(..) {
-            let _ = outbox.push(frames);
+        for pieces in parts.held.drain(..) {
+            outbox.answer(pieces);
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Room for the submits of somebody, or of all, until they are answered: while the store is away, nothing else ends them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Room {
     bytes: Arc<Semaphore>,
     all: u32,
@@ -20,7 +20,7 @@ pub struct Taken {
 }
 
 /// How long a submit waits for room. Its socket is not read meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a submit takes besides its change.
 const OVERHEAD_BYTES: usize = 500;

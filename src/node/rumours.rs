@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::presence::{Heard, Hub, Remote, ask};
+use super::presence::{Heard, Hub, Remote};
 use super::wire::{Message, Roster, Rumour};
 use crate::id::{ClientId, Name, NodeId};
 use crate::protocol::Presence;
@@ -29,7 +29,6 @@ impl Hub {
             let rosters = Vec::new();
             self.send(home, Rumour::Present { listened, rosters });
         }
-        self.ask_elsewhere(channel);
     }
 
     /// Somebody here wants the channel's values to be said again.
@@ -73,9 +72,7 @@ impl Hub {
                 heard.extend(self.hear_value(node, client, presence));
             }
             Rumour::Asked(node, channel) => {
-                if let Some(found) = self.lock().get(&channel) {
-                    ask(&channel, None, &found.subscribers);
-                }
+                self.ask_here(&channel, None);
                 if from == node {
                     self.spread(node, &channel, &Rumour::Asked(node, channel.clone()));
                 }

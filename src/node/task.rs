@@ -11,7 +11,7 @@ use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, select_all, u
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::select;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
@@ -21,11 +21,11 @@ use super::outbox::{Outbox, Slow};
 use super::pace::Pace;
 use super::peers;
 use super::presence::Heard;
-use super::reply::{Bulk, ReplyTo};
+use super::reply::{AnswerFrames, Bulk, ReplyTo};
 use super::wire::Message;
-use crate::doc::{Action, Answer, Ask, Document, Event, Link, Ticket};
+use crate::doc::{Action, Answer, Ask, Asker, Document, Event, Link, Ticket};
 use crate::id::{DocId, NodeId, SessionId};
-use crate::log::{Entry, Fence, Snapshot, Tail};
+use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
 use crate::store::{Batch, Loaded, Reach, StoreError};
 
@@ -64,26 +64,30 @@ struct Member {
 }
 
 impl Member {
-    /// Sends frames, behind all that is held back.
-    fn send(&mut self, frames: Bytes) -> Result<(), Slow> {
-        if self.holds_back(&frames) {
-            return Ok(());
+    /// Sends an answer's frames, behind all that is held back. What was asked for does not close its reader.
+    fn answer(&mut self, frames: AnswerFrames) {
+        let pieces = match frames {
+            AnswerFrames::None => return,
+            AnswerFrames::One(frame) => vec![frame],
+            AnswerFrames::Snapshot(pieces) => pieces,
+        };
+        if !self.holds_back(&pieces) {
+            self.outbox.answer(pieces);
         }
-        self.outbox.push(frames)
     }
 
-    /// As [`send`](Self::send), in the document's pace.
+    /// Sends commits in the document's pace, behind all that is held back.
     fn leave(&mut self, pace: &mut Pace, frames: Bytes) -> Result<(), Slow> {
-        if self.holds_back(&frames) {
+        if self.holds_back(std::slice::from_ref(&frames)) {
             return Ok(());
         }
         pace.leave(&self.outbox, frames)
     }
 
     /// Holds frames back behind an answer that is not complete; `false`: there is none.
-    fn holds_back(&mut self, frames: &Bytes) -> bool {
+    fn holds_back(&mut self, pieces: &[Bytes]) -> bool {
         let held = self.hold.as_ref();
-        let holds = held.is_some_and(|hold| hold.hold(&self.outbox, frames));
+        let holds = held.is_some_and(|hold| hold.hold(&self.outbox, pieces));
         if !holds {
             self.hold = None;
         }
@@ -116,12 +120,15 @@ pub(super) struct Task {
     pace: Pace,
     alarm: Alarm,
     next_ticket: u64,
-    /// What the store is doing for the document. Bounded: the machine has one of each kind under way.
+    /// What the store is doing for the document. Bounded: the machine has one of each kind under way, and a page for each
+    /// read of a client that is behind.
     effects: FuturesUnordered<BoxFuture<'static, Event>>,
     finishing: bool,
     idle_since: Option<Instant>,
     /// The sessions that were answered since they were last looked at.
     answered: Vec<SessionId>,
+    /// The session whose read is being handled: commits for it alone are part of the answer.
+    asker: Option<SessionId>,
     scratch: Vec<u8>,
 }
 
@@ -130,7 +137,7 @@ pub(super) struct Task {
 enum News {
     /// Who should own the document, as the ring has it now.
     Owner(NodeId),
-    /// The node has too many documents.
+    /// The node has too many documents, or too many bytes of snapshots.
     Crowded,
 }
 
@@ -178,6 +185,7 @@ impl Task {
             finishing: false,
             idle_since: None,
             answered: Vec::new(),
+            asker: None,
             scratch: Vec::new(),
         }
     }
@@ -239,6 +247,7 @@ impl Task {
                 News::Owner(owner) => Event::Ring(owner),
                 News::Crowded => {
                     self.is_unwanted = true;
+                    self.document.forget_snapshot();
                     return self.end();
                 }
             },
@@ -292,10 +301,8 @@ impl Task {
         // Submits have a bound of their own, and what ends a subscription only lessens what waits.
         let reads = matches!(ask, Ask::Fetch { .. } | Ask::Subscribe { .. });
         if reads && member.tickets.len() >= READS_MAX {
-            if let Some(frame) = reply.answer(&member.outbox, Answer::Refused(Refusal::busy())) {
-                // A full outbox closes itself; its session ends by that.
-                let _ = member.send(frame);
-            }
+            let frames = reply.answer(&member.outbox, Answer::Refused(Refusal::busy()));
+            member.answer(frames);
             return None;
         }
         // What is held back already stays behind the answer that holds it: commits keep their order.
@@ -316,6 +323,10 @@ impl Task {
         let now = self.node.now();
         let document = &mut self.document;
         let is_long = may_take_long(&event);
+        self.asker = asker(&event);
+        if let Event::Left(session) = &event {
+            self.members.remove(session);
+        }
         let handle = || catch_unwind(AssertUnwindSafe(|| document.handle(event, now)));
         let handled = if is_long { aside(handle) } else { handle() };
         if handled.is_err() {
@@ -385,6 +396,9 @@ impl Task {
                 ticket,
                 answer,
             } => self.reply(session, ticket, answer),
+            Action::Deliver { to, entries } if self.asker.is_some_and(|asker| *to == [asker]) => {
+                self.catch_up(to[0], &entries);
+            }
             Action::Deliver { to, entries } => self.deliver(&to, &entries),
             Action::Publish {
                 session,
@@ -404,21 +418,14 @@ impl Task {
                 let message = Message::Link(self.doc.clone(), link);
                 self.node.peers().send(to, &message);
             }
-            Action::Show => self.effect(|node, doc| async move {
-                Event::Shown(in_time("load", node.show(&doc)).await)
+            Action::Show => {
+                self.effect(|node, doc| async move { Event::Shown(node.show(&doc).await) })
+            }
+            Action::Encode(snapshot) => self.effect(|node, _| async move {
+                let shown = node.encode_in_turn(snapshot).await;
+                Event::Shown(shown.map(|shown| (shown, Vec::new())))
             }),
-            Action::Encode(snapshot) => self.effect(|_, _| async move {
-                let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
-                Event::Shown(Ok((Arc::new(shown), Vec::new())))
-            }),
-            Action::Page { asker, since } => self.effect(move |node, doc| async move {
-                let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
-                Event::Paged {
-                    asker,
-                    since,
-                    page: page.map(|loaded| loaded.entries),
-                }
-            }),
+            Action::Page { asker, since } => self.page(asker, since),
             Action::Claim => {
                 self.effect(|node, doc| async move {
                     Event::Claimed(in_time("claim", node.claim(&doc)).await)
@@ -445,6 +452,33 @@ impl Task {
             .push(act(self.node.clone(), self.doc.clone()).boxed());
     }
 
+    /// Reads a page of the log. For a client that is behind: when it has read what it was sent before, so that a long way
+    /// is walked at its pace.
+    fn page(&mut self, asker: Asker, since: Revision) {
+        let reader = match asker {
+            Asker::Walker(session) => self.members.get(&session),
+            Asker::Gap | Asker::Sequencer(_) => None,
+        };
+        let reader = reader.map(|member| member.outbox.clone());
+        self.effect(move |node, doc| async move {
+            let mut turn = None;
+            if let (Some(reader), Asker::Walker(session)) = (reader, asker) {
+                reader.drained().await;
+                if reader.is_closed() {
+                    return Event::Left(session);
+                }
+                turn = node.catch_up_turn().await;
+            }
+            let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
+            drop(turn);
+            Event::Paged {
+                asker,
+                since,
+                page: page.map(|loaded| loaded.entries),
+            }
+        });
+    }
+
     fn append(&mut self, fence: Fence, entries: Vec<Arc<Entry>>) {
         let batch = Batch {
             doc: self.doc.clone(),
@@ -467,22 +501,34 @@ impl Task {
         if let Answer::Committed = answer {
             self.pace.hurry(&member.outbox);
         }
-        if let Some(reply) = member.take(ticket)
-            && let Some(frame) = reply.answer(&member.outbox, answer)
-        {
-            // A full outbox closes itself; its session ends by that.
-            let _ = member.send(frame);
+        if let Some(reply) = member.take(ticket) {
+            let frames = reply.answer(&member.outbox, answer);
+            member.answer(frames);
         }
         self.answered.push(session);
     }
 
-    /// Encodes the commits once, and puts the same bytes into each session's outbox.
-    fn deliver(&mut self, to: &[SessionId], entries: &[Arc<Entry>]) {
+    /// Sends commits to the session that asked for them. They do not close it, however slowly it reads: the next page is
+    /// read when these are written.
+    fn catch_up(&mut self, session: SessionId, entries: &[Arc<Entry>]) {
+        let frames = self.encode(entries);
+        if let Some(member) = self.members.get_mut(&session) {
+            member.answer(AnswerFrames::One(frames));
+        }
+        self.answered.push(session);
+    }
+
+    fn encode(&mut self, entries: &[Arc<Entry>]) -> Bytes {
         let mut frames = Frames::new();
         for entry in entries {
             protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
         }
-        let frames = frames.finish();
+        frames.finish()
+    }
+
+    /// Encodes the commits once, and puts the same bytes into each session's outbox.
+    fn deliver(&mut self, to: &[SessionId], entries: &[Arc<Entry>]) {
+        let frames = self.encode(entries);
         for session in to {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
@@ -562,6 +608,22 @@ fn may_take_long(event: &Event) -> bool {
     submit.proposal.size() > IN_PLACE_BYTES
 }
 
+/// The session whose read an event is, or the answer to.
+fn asker(event: &Event) -> Option<SessionId> {
+    match event {
+        Event::Asked {
+            session,
+            ask: Ask::Fetch { .. } | Ask::Subscribe { .. },
+            ..
+        } => Some(*session),
+        Event::Paged {
+            asker: Asker::Walker(session),
+            ..
+        } => Some(*session),
+        _ => None,
+    }
+}
+
 /// Works while another thread goes on with what this one had to do besides.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
@@ -583,9 +645,37 @@ async fn off_path<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Se
 impl Node {
     /// Loads a document's head, and encodes it.
     async fn show(&self, doc: &DocId) -> Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError> {
-        let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
-        let shown = off_path(weight(&head), move || Shown::of(&head)).await;
-        Ok((Arc::new(shown), entries))
+        let _turn = self.snapshot_turn("load").await?;
+        in_time("load", async {
+            let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
+            Ok((self.encode(head).await, entries))
+        })
+        .await
+    }
+
+    /// Encodes a snapshot when there is room for it.
+    async fn encode_in_turn(&self, snapshot: Snapshot) -> Result<Arc<Shown>, StoreError> {
+        let _turn = self.snapshot_turn("encode").await?;
+        Ok(self.encode(snapshot).await)
+    }
+
+    async fn encode(&self, snapshot: Snapshot) -> Arc<Shown> {
+        let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
+        Arc::new(self.snapshots().count(shown))
+    }
+
+    /// Waits for the right to load and encode a snapshot.
+    async fn snapshot_turn(&self, verb: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
+        if self.snapshots().is_short() {
+            self.make_room();
+        }
+        let turn = self.snapshots().turn().await;
+        turn.ok_or_else(|| {
+            tracing::warn!(
+                "node.snapshots_bytes_max reached: a read waits until others are written"
+            );
+            StoreError::new(verb, "too many snapshots wait to be read")
+        })
     }
 
     /// Claims a document, and loads what it is from then on.
@@ -609,7 +699,9 @@ impl Node {
     ///
     /// # Errors
     /// When the log has not reached that revision, or the store does not answer.
-    pub async fn history(&self, doc: &DocId, reach: Reach) -> Result<Shown, Refusal> {
+    pub async fn history(&self, doc: &DocId, reach: Reach) -> Result<Arc<Shown>, Refusal> {
+        let turn = self.snapshot_turn("load").await;
+        let _turn = turn.map_err(|_| Refusal::busy())?;
         let loaded = self
             .store()
             .load(doc, reach)
@@ -623,7 +715,7 @@ impl Node {
         let (then, _) = fold(loaded)
             .await
             .map_err(|error| self.unread(doc, &error))?;
-        Ok(off_path(weight(&then), move || Shown::of(&then)).await)
+        Ok(self.encode(then).await)
     }
 
     fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
@@ -823,21 +915,21 @@ mod tests {
     async fn all_of_a_document_stays_behind_the_answer_that_holds_it() {
         let (mut task, _sender) = task();
         let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000, None)));
-        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
+        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
         let name = |name| crate::id::Name::parse(name).unwrap();
         let subscribe = Ask::Subscribe { since: None };
-        let part = ReplyTo::Bulk(bulk.clone(), name("a"));
+        let part = ReplyTo::Bulk(bulk.clone(), name("a"), None);
         task.asked(session, outbox.clone(), part, subscribe);
         let shown = Arc::new(Shown::of(&Snapshot::default()));
         task.reply(session, Ticket(0), Answer::Shown(shown.clone()));
         task.deliver(&[session], &[commit(1)]);
         // Another bulk request for it is complete sooner; its commits may not overtake the one before.
-        let sooner = Bulk::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1);
+        let sooner = Bulk::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1, None);
         let fetch = Ask::Fetch { since: None };
         task.asked(
             session,
             outbox.clone(),
-            ReplyTo::Bulk(sooner, name("a")),
+            ReplyTo::Bulk(sooner, name("a"), None),
             fetch,
         );
         task.reply(session, Ticket(1), Answer::Shown(shown));
@@ -866,8 +958,8 @@ mod tests {
     async fn no_more_is_held_back_than_a_reader_may_have_waiting() {
         let (mut task, _sender) = task();
         let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000, None)));
-        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2);
-        let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap());
+        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
+        let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap(), None);
         task.asked(
             session,
             outbox.clone(),

@@ -26,6 +26,28 @@ impl Frames {
         self.0.freeze()
     }
 
+    /// One text frame whose payload is these pieces, one after the other. Pieces of at least 4 KiB are not copied: the frame
+    /// shares their memory.
+    #[must_use]
+    pub fn of_pieces(pieces: impl IntoIterator<Item = Bytes, IntoIter: Clone>) -> Vec<Bytes> {
+        let pieces = pieces.into_iter();
+        let mut copied = BytesMut::with_capacity(256);
+        header(&mut copied, TEXT, pieces.clone().map(|it| it.len()).sum());
+        let mut frame = Vec::new();
+        for piece in pieces {
+            if piece.len() < SHARED_BYTES_MIN {
+                copied.extend_from_slice(&piece);
+                continue;
+            }
+            frame.push(copied.split().freeze());
+            frame.push(piece);
+        }
+        if !copied.is_empty() {
+            frame.push(copied.freeze());
+        }
+        frame
+    }
+
     /// One text frame.
     #[must_use]
     pub fn one(json: &[u8]) -> Bytes {
@@ -73,6 +95,9 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// Smaller pieces of a frame are copied: a piece of its own would cost more.
+const SHARED_BYTES_MIN: usize = 4 << 10;
+
 const HEADER_BYTES_MAX: usize = 10;
 const FINAL: u8 = 0x80;
 const TEXT: u8 = 0x1;
@@ -117,6 +142,13 @@ mod tests {
             assert!(fin && opcode == OpCode::Text);
             assert_eq!(payload.unwrap(), text.as_bytes());
         }
+        let pieces = ["head", &long, "middle", &long, "tail"].map(|it| Bytes::from(it.to_owned()));
+        let frame = Frames::of_pieces(pieces.clone());
+        assert_eq!(frame[1].as_ptr(), pieces[1].as_ptr(), "not copied");
+        let mut bytes = BytesMut::from(&*frame.concat());
+        let (_, _, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
+        assert_eq!(payload.unwrap(), pieces.concat());
+        assert!(bytes.is_empty());
         let mut bytes = BytesMut::from(close_frame(1012, "restart").as_ref());
         let (_, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
         assert_eq!(

@@ -2,6 +2,7 @@
 //! parsed here and trusted after; replies are written here as whole WebSocket frames, once for all who get them.
 
 mod frame;
+mod oversize;
 mod refusal;
 mod reply;
 mod request;
@@ -9,10 +10,11 @@ mod request;
 #[cfg(feature = "echo")]
 pub use frame::binary_frame;
 pub use frame::{Frames, close_frame, ping_frame, pong_frame};
+pub use oversize::Members;
 pub use refusal::{Code, Refusal};
 pub use reply::{
     Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
-    presence_subscribed, rights, shown_reply,
+    presence_subscribed, rights, shown_reply, slowed,
 };
 pub use request::{
     BadRequest, Bulk, ClientMessage, Echo, Position, Presence, Proposal, SEQ_MAX, Submit, parse,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -70,10 +71,17 @@ impl Shown {
         self.json.len()
     }
 
-    /// The content's JSON; empty where there is no document.
+    /// The content's JSON; empty where there is no document. Shares the snapshot's memory.
     #[must_use]
-    pub fn data(&self) -> &[u8] {
-        &self.json[self.data.0..self.data.1]
+    pub fn data(&self) -> Bytes {
+        self.json.slice(self.data.0..self.data.1)
+    }
+
+    /// The same snapshot, its JSON held as `hold` returns it: with the same bytes.
+    #[must_use]
+    pub fn held_as(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
+        let json = hold(self.json);
+        Self { json, ..self }
     }
 }
 
@@ -102,7 +110,25 @@ fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(refusal.code.as_str().as_bytes());
     out.extend_from_slice(b"\",\"message\":");
     write_string(&refusal.message, out);
+    if refusal.will_pass() {
+        out.extend_from_slice(b",\"retryAfterMs\":");
+        write_number(RETRY_AFTER_MS, out);
+    }
     out.push(b'}');
+}
+
+/// When a request may be made again that was refused for something that will pass.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// `slowed`: the client is over a limit, and the server does not read its socket for so long. Ours, and only for clients that
+/// asked for messages of ours: the ShareDB client does not know it.
+#[must_use]
+pub fn slowed(wait: Duration) -> Bytes {
+    let json = format!(
+        "{{\"a\":\"slowed\",\"code\":\"ERR_BUSY\",\"retryAfterMs\":{}}}",
+        wait.as_millis()
+    );
+    Frames::one(json.as_bytes())
 }
 
 /// A request's success that has nothing to add.
@@ -112,40 +138,34 @@ pub fn done(echo: &Echo) -> Bytes {
     Frames::one(format!("{{{}}}", members.trim_end_matches(',')).as_bytes())
 }
 
-/// A fetch's or subscription's success with a snapshot.
+/// A fetch's or subscription's success with a snapshot: one frame in pieces, which shares the snapshot's memory.
 #[must_use]
-pub fn shown_reply(echo: &Echo, shown: &Shown) -> Bytes {
-    let head = echo.plain();
-    let mut json = Vec::with_capacity(head.len() + shown.size() + 16);
-    json.push(b'{');
-    json.extend_from_slice(head.as_bytes());
-    json.extend_from_slice(b"\"data\":");
-    json.extend_from_slice(&shown.json);
-    json.push(b'}');
-    Frames::one(&json)
+pub fn shown_reply(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
+    let head = format!("{{{}\"data\":", echo.plain());
+    Frames::of_pieces([head.into(), shown.json.clone(), Bytes::from_static(b"}")])
 }
 
 /// A bulk request's success: of each document its snapshot, or a refusal in its place. Where a client said what it has,
 /// there is no snapshot to show, and an empty one says that all is well: it takes none that is older than what it has.
 ///
-/// Refusals stand last: the ShareDB client stops reading at the first that its application does not listen for.
+/// Refusals stand last: the ShareDB client stops reading at the first that its application does not listen for. One frame in
+/// pieces, which shares the snapshots' memory.
 #[must_use]
 pub fn bulk_reply(
     echo: &Echo,
     shown: &BTreeMap<Name, Option<Arc<Shown>>>,
     refused: &BTreeMap<Name, Refusal>,
-) -> Bytes {
-    let size: usize = shown.values().flatten().map(|shown| shown.size()).sum();
-    let head = echo.plain();
-    let mut json = Vec::with_capacity(head.len() + size + 64 * (shown.len() + refused.len()) + 16);
-    json.push(b'{');
-    json.extend_from_slice(head.as_bytes());
-    json.extend_from_slice(b"\"data\":{");
+) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(2 * shown.len() + 1);
+    let mut json = format!("{{{}\"data\":{{", echo.plain()).into_bytes();
     for (name, shown) in shown {
         write_string(name.as_str(), &mut json);
         json.push(b':');
         match shown {
-            Some(shown) => json.extend_from_slice(&shown.json),
+            Some(shown) => {
+                pieces.push(Bytes::from(std::mem::take(&mut json)));
+                pieces.push(shown.json.clone());
+            }
             None => json.extend_from_slice(b"{\"v\":0,\"type\":null}"),
         }
         json.push(b',');
@@ -158,23 +178,23 @@ pub fn bulk_reply(
     }
     json.pop_if(|last| *last == b',');
     json.extend_from_slice(b"}}");
-    Frames::one(&json)
+    pieces.push(json.into());
+    Frames::of_pieces(pieces)
 }
 
-/// The document as it once was: the answer to `nf` and `nt`.
+/// The document as it once was: the answer to `nf` and `nt`. One frame in pieces, which shares the snapshot's memory.
 #[must_use]
-pub fn history(echo: &Echo, shown: &Shown) -> Bytes {
-    let mut json = format!("{{{}\"v\":{},\"type\":", echo.plain(), shown.revision).into_bytes();
+pub fn history(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
+    let mut head = format!("{{{}\"v\":{},\"type\":", echo.plain(), shown.revision).into_bytes();
     match shown.kind {
         Some(kind) => {
-            write_string(kind.uri(), &mut json);
-            json.extend_from_slice(b",\"data\":");
-            json.extend_from_slice(shown.data());
+            write_string(kind.uri(), &mut head);
+            head.extend_from_slice(b",\"data\":");
         }
-        None => json.extend_from_slice(b"null"),
+        None => head.extend_from_slice(b"null"),
     }
-    json.extend_from_slice(b",\"m\":null}");
-    Frames::one(&json)
+    let end = Bytes::from_static(b",\"m\":null}");
+    Frames::of_pieces([head.into(), shown.data(), end])
 }
 
 /// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack.
@@ -307,7 +327,7 @@ mod tests {
         let shown = Shown::of(&Snapshot::default());
         let reply = shown_reply(&echo, &shown);
         assert_eq!(
-            payload(&reply),
+            payload(&reply.concat().into()),
             r#"{"a":"s","c":"x","d":"y","data":{"v":0,"type":null}}"#
         );
         let refusal = Refusal::does_not_exist();
@@ -319,7 +339,7 @@ mod tests {
         assert_eq!(payload(&done(&echo)), r#"{"a":"bs","c":"x","b":{"a":2}}"#);
         let echo = echo_of(r#"{"a":"nf","id":7,"c":"x","d":"y","v":1}"#);
         assert_eq!(
-            payload(&history(&echo, &shown)),
+            payload(&history(&echo, &shown).concat().into()),
             r#"{"a":"nf","id":7,"v":0,"type":null,"m":null}"#
         );
     }

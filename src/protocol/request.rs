@@ -112,6 +112,20 @@ impl ClientMessage {
         }
     }
 
+    /// Whether its answer may be large: documents, or commits.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Fetch { .. }
+                | Self::Subscribe { .. }
+                | Self::BulkFetch(_)
+                | Self::BulkSubscribe(_)
+                | Self::HistoryAt { .. }
+                | Self::HistoryAtTime { .. }
+        )
+    }
+
     /// The document that it would change.
     #[must_use]
     pub fn changes(&self) -> Option<&DocId> {
@@ -189,6 +203,19 @@ impl Presence {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         &*self.value == "null"
+    }
+
+    /// Replaces the name that the value gives, if it gives one: the member `name` of an object. Readers take it for the
+    /// user's name, so it must be.
+    pub fn sign(&mut self, name: &str) {
+        use serde_json::{Map, Value};
+        let Ok(mut members) = serde_json::from_str::<Map<String, Value>>(&self.value) else {
+            return;
+        };
+        if let Some(given) = members.get_mut("name").filter(|given| *given != name) {
+            *given = name.into();
+            self.value = Value::Object(members).to_string().into();
+        }
     }
 
     /// Makes it say that the presence is gone: newer than what its client said last.
@@ -274,6 +301,13 @@ pub fn parse(text: &str) -> Result<(ClientMessage, Echo), BadRequest> {
         Ok(message) => Ok((message, fields.echo())),
         Err(refusal) => Err(BadRequest::Refused(fields.echo(), refusal)),
     }
+}
+
+/// What a reply to a message would repeat, from its small members alone; none: it does not say what it asks.
+pub(super) fn echo_of(text: &str) -> Option<Echo> {
+    let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+    fields.a.string("").ok()??;
+    Some(fields.echo())
 }
 
 fn badly_formed(message: &str) -> Refusal {
@@ -634,6 +668,10 @@ impl Fields<'_> {
             .ok_or_else(|| badly_formed("Invalid presence ID"))?;
         let version = self.pv.count("Invalid presence version")?.unwrap_or(0);
         let value: Arc<str> = self.p.0.map_or("null", RawValue::get).into();
+        if depth(&value) > PRESENCE_DEPTH_MAX {
+            let message = format!("A presence's value is nested at most {PRESENCE_DEPTH_MAX} deep");
+            return Err(badly_formed(&message));
+        }
         let position = match (self.c.json(), self.d.json()) {
             (None, None) => None,
             _ => self.position()?,
@@ -667,6 +705,29 @@ impl Fields<'_> {
             kind,
         }))
     }
+}
+
+/// How deep a presence's value may be nested. Readers' programs walk it.
+const PRESENCE_DEPTH_MAX: usize = 32;
+
+/// How deep a JSON value is nested; 0: it holds no others.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// The longest `b` that a reply repeats: what a bulk request of the most documents with the longest names takes.
@@ -818,6 +879,43 @@ mod tests {
             ("1e400", None),
         ] {
             assert_eq!(count(json), read, "{json}");
+        }
+    }
+
+    #[test]
+    fn presence_values_are_not_nested_deep() {
+        for (json, nested) in [("1", 0), (r#"{"a":[1,{}]}"#, 3), (r#"["[[[\"[",[]]"#, 2)] {
+            assert_eq!(depth(json), nested, "{json}");
+        }
+        let said = |depth: usize| {
+            let value = "[".repeat(depth) + &"]".repeat(depth);
+            parse(&format!(r#"{{"a":"p","ch":"x","id":"y","p":{value}}}"#))
+        };
+        assert!(said(32).is_ok());
+        for depth in [33, 100, 4_000] {
+            assert!(said(depth).is_err(), "{depth}");
+        }
+    }
+
+    #[test]
+    fn a_presence_gives_its_users_name_or_none() {
+        for (value, signed) in [
+            (r#"{"name":"Bob","index":1}"#, r#"{"index":1,"name":"Ann"}"#),
+            (r#"{"name":{"first":"Bob"}}"#, r#"{"name":"Ann"}"#),
+            (
+                r#"{"name":"Ann", "index":1}"#,
+                r#"{"name":"Ann", "index":1}"#,
+            ),
+            (r#"{"index":1}"#, r#"{"index":1}"#),
+            (r#"["name"]"#, r#"["name"]"#),
+            ("null", "null"),
+        ] {
+            let text = format!(r#"{{"a":"p","ch":"x","id":"y","p":{value}}}"#);
+            let Ok((ClientMessage::Presence(mut presence), _)) = parse(&text) else {
+                panic!("{text}")
+            };
+            presence.sign("Ann");
+            assert_eq!(&*presence.value, signed);
         }
     }
 

@@ -117,6 +117,23 @@ describe('a channel', () => {
     await shows(bob.presence, 'a', 2);
   });
 
+  test('clients that reconnect one after the other all see each other', async () => {
+    const MEMBERS = 5;
+    const members = [];
+    for (let n = 0; n < MEMBERS; n++) members.push(await onChannel('room of five'));
+    for (const [n, { presence }] of members.entries()) await publish(presence.create(`m${n}`), n);
+    const others = () => members.map(({ presence }) => Object.keys(presence.remotePresences).length);
+    const all = () => others().every((count) => count === MEMBERS - 1);
+    await until(all, 'each sees the others');
+    for (const [n, { client }] of members.entries()) {
+      client.cut();
+      const without = members.filter((_, other) => other !== n);
+      await until(() => without.every(({ presence }) => !(`m${n}` in presence.remotePresences)), `m${n} is gone`);
+      await client.reconnect();
+      await until(all, `each sees the others again: ${others()}`);
+    }
+  });
+
   test('a listener that comes back is told what it missed', async () => {
     const [ann, bob] = [await onChannel('room 8'), await onChannel('room 8')];
     const local = ann.presence.create('a');

@@ -87,8 +87,9 @@ export const MUTANTS = [
   forwarder('a fetch leaves the subscription as it is', `        if live {
             // Subscribing`, `        if true {
             // Subscribing`, { table: 'a_fetch_leaves_the_subscription_as_it_is' }),
-  forwarder('a walker that leaves hands the walk on', 'if first_went == Some(true) {', 'if false {',
-    { table: 'one_that_leaves_in_the_middle_of_its_walk_does_not_stop_the_next', unseen: 'rarer than one story in 1,500' }),
+  forwarder('a walker that leaves hands the walk on', `        self.walk(session, out);
+        for ticket`, '        for ticket',
+    { table: 'a_read_that_ends_in_the_middle_of_its_way_does_not_stop_the_next', unseen: 'rarer than one story in 1,500' }),
   forwarder('a subscription that is ended is answered', 'ended.extend(ends.then_some(joiner.ticket));', '',
     { table: 'nothing_follows_the_end_of_a_subscription' }),
   forwarder('a walk ends with its subscription', '} if walker.session == session => {', '} if false => {',
@@ -112,13 +113,13 @@ export const MUTANTS = [
   forwarder('who waits for a snapshot is not forgotten when it does not come', `        if !self.joiners.is_empty() {
             self.show(out);
         }
-        if let Some(walker)`, '        if let Some(walker)', { table: 'while_the_store_is_away_everybody_waits_and_then_is_served' }),
-  forwarder('a walk goes on when the store was away', `        if let Some(walker) = self.walkers.front() {
-            out.push(page(Asker::Walker, walker.at));
+        for session in self.walking()`, '        for session in self.walking()', { table: 'while_the_store_is_away_everybody_waits_and_then_is_served' }),
+  forwarder('a walk goes on when the store was away', `        for session in self.walking() {
+            self.walk(session, out);
         }
         if self.healing`, '        if self.healing', { table: 'a_walk_survives_a_store_that_was_away' }),
 
-  document("only a gap's own page says that the log ends", '(Asker::Walker, _) => {', `(Asker::Walker, _) => {
+  document("only a gap's own page says that the log ends", '(Asker::Walker(session), _) => {', `(Asker::Walker(session), _) => {
                 self.forward(now, |forwarder, wants| forwarder.read_on(since, &page, wants));`,
     { table: 'what_a_walker_found_says_nothing_of_a_gap', unseen: 'one story in 65,000 shows it' }),
   document('a sequencer that falls does not take a promised snapshot along', 'if sequencer.owes_a_snapshot() {', 'if false {',

@@ -356,7 +356,8 @@ impl Open {
 /// The snapshot that a client reads from what it is shown.
 fn snapshot(shown: &Shown) -> Snapshot {
     let content = shown.kind.map(|kind| {
-        let data = std::str::from_utf8(shown.data()).unwrap();
+        let data = shown.data();
+        let data = std::str::from_utf8(&data).unwrap();
         Content::create(kind, Some(data)).unwrap()
     });
     Snapshot {

@@ -518,7 +518,7 @@ fn what_a_walker_found_says_nothing_of_a_gap() {
     desk.handle(Event::Newer(Revision(3)));
     // It was read for somebody else, before there was an entry.
     desk.handle(Event::Paged {
-        asker: Asker::Walker,
+        asker: Asker::Walker(SessionId(1)),
         since: Revision(2),
         page: Ok(Vec::new()),
     });
@@ -630,25 +630,38 @@ fn nothing_follows_the_end_of_a_subscription() {
 }
 
 #[test]
-fn one_that_leaves_in_the_middle_of_its_walk_does_not_stop_the_next() {
-    for leaves in [true, false] {
-        let mut desk = Desk::of(8);
-        desk.submit(9, edit("ann", 1, 8));
-        desk.settle();
-        desk.subscribe(1, 0);
-        desk.subscribe(2, 4);
-        desk.answer();
-        if leaves {
-            desk.leave(1);
-        } else {
-            desk.unsubscribe(1);
-        }
-        desk.settle();
-        assert_eq!(
-            desk.sent(2),
-            ["op 5", "op 6", "op 7", "op 8", "op 9", "done"]
-        );
-    }
+fn a_read_that_ends_in_the_middle_of_its_way_does_not_stop_the_next() {
+    let mut desk = Desk::of(8);
+    desk.submit(9, edit("ann", 1, 8));
+    desk.settle();
+    desk.subscribe(1, 0);
+    desk.fetch(1, 4);
+    desk.answer();
+    desk.unsubscribe(1);
+    desk.settle();
+    let first_page = ["op 1", "op 2", "done", "done"];
+    let rest = ["op 5", "op 6", "op 7", "op 8", "op 9", "done"];
+    assert_eq!(desk.sent(1), [&first_page[..], &rest].concat());
+}
+
+#[test]
+fn a_client_that_reads_slowly_does_not_keep_others_from_catching_up() {
+    let mut desk = Desk::of(8);
+    desk.submit(9, edit("ann", 1, 8));
+    desk.settle();
+    desk.subscribe(1, 0);
+    desk.subscribe(2, 4);
+    // The page of the first is read when its socket has drained.
+    let is_slow = |action: &Action| {
+        let asker = Asker::Walker(SessionId(1));
+        matches!(action, Action::Page { asker: of, .. } if *of == asker)
+    };
+    desk.asked.retain(|action| !is_slow(action));
+    desk.settle();
+    assert_eq!(
+        desk.sent(2),
+        ["op 5", "op 6", "op 7", "op 8", "op 9", "done"]
+    );
 }
 
 #[test]

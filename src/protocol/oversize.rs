@@ -1,0 +1,139 @@
+//! What is kept of a message that is too large to be held: enough to refuse it by name.
+
+use bytes::Bytes;
+
+use super::refusal::{Code, Refusal};
+use super::reply;
+use super::request::echo_of;
+
+/// The small members of a JSON object that is read byte by byte and not held: `a`, `c`, `d`, `seq` and their like, wherever
+/// in the object they stand. Takes at most some 20 KiB, whatever it is fed.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// The members that were whole, as an object that is not closed yet.
+    kept: Vec<u8>,
+    /// The member that is being read.
+    member: Vec<u8>,
+    /// Whether that has become too long to be kept.
+    is_long: bool,
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+/// The longest member that is kept: a name of the greatest length, escaped.
+const MEMBER_BYTES_MAX: usize = 3_200;
+
+/// The most bytes of all that are kept.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
+impl Members {
+    /// Reads more of the object.
+    pub fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.read_one(*byte);
+        }
+    }
+
+    fn read_one(&mut self, byte: u8) {
+        if self.in_string {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return self.keep(byte);
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => {
+                self.depth += 1;
+                if self.depth == 1 {
+                    return;
+                }
+            }
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                if self.depth == 0 {
+                    return self.end_member();
+                }
+            }
+            b',' if self.depth == 1 => return self.end_member(),
+            _ => {}
+        }
+        self.keep(byte);
+    }
+
+    fn keep(&mut self, byte: u8) {
+        self.is_long |= self.member.len() >= MEMBER_BYTES_MAX;
+        if !self.is_long {
+            self.member.push(byte);
+        }
+    }
+
+    fn end_member(&mut self) {
+        let has_room = self.kept.len() + self.member.len() < KEPT_BYTES_MAX;
+        if has_room && !self.is_long && !self.member.is_empty() {
+            let separator = if self.kept.is_empty() { b'{' } else { b',' };
+            self.kept.push(separator);
+            self.kept.append(&mut self.member);
+        }
+        self.member.clear();
+        self.is_long = false;
+    }
+
+    /// The frame that refuses the message with `ERR_TOO_LARGE`; none: it is no message that could be answered.
+    #[must_use]
+    pub fn refusal(mut self, bytes_max: usize) -> Option<Bytes> {
+        self.kept.push(b'}');
+        let echo = echo_of(std::str::from_utf8(&self.kept).ok()?)?;
+        let message = format!("A message has at most {bytes_max} bytes");
+        Some(reply::error(&echo, &Refusal::new(Code::TooLarge, message)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> Option<String> {
+        let mut members = Members::default();
+        json.as_bytes().chunks(7).for_each(|it| members.read(it));
+        assert!(members.kept.len() + members.member.len() <= KEPT_BYTES_MAX + MEMBER_BYTES_MAX);
+        let frame = members.refusal(1_000)?;
+        let start = frame.iter().position(|byte| *byte == b'{')?;
+        Some(String::from_utf8_lossy(&frame[start..]).into_owned())
+    }
+
+    #[test]
+    fn a_large_op_is_refused_by_name_wherever_its_names_stand() {
+        let text = r#"x\"}],\\"#.repeat(10_000);
+        let names = r#""a":"op","c":"docs","d":"a \"b\", c","v":3,"seq":2"#;
+        let op = format!(r#""op":[{{"insert":"{text}"}}, 5]"#);
+        let x = r#""x": {"deep":[1,{"a":"f"}]}"#;
+        for json in [
+            format!("{{{names},{x},{op}}}"),
+            format!("{{{op},{names}}}"),
+            format!(" {{ {op} , {names} , {x} }} "),
+        ] {
+            let expected = r#"{"a":"op","c":"docs","d":"a \"b\", c","seq":2,"v":3,"error":{"code":"ERR_TOO_LARGE","message":"A message has at most 1000 bytes"}}"#;
+            assert_eq!(refused(&json).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_not() {
+        let long = "x".repeat(50_000);
+        for json in [
+            long.clone(),
+            format!("[\"{long}\"]"),
+            format!("{{\"d\":\"{long}\"}}"),
+            format!("{{\"a\":\"op\",\"a\":\"f\",\"d\":\"{long}\"}}"),
+            "{".repeat(50_000),
+            "}".repeat(50_000),
+        ] {
+            assert!(refused(&json).is_none(), "{}", &json[..20.min(json.len())]);
+        }
+    }
+}
