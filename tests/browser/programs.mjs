@@ -199,6 +199,22 @@ test("what changes the text of a node by itself cuts no emoji", () =>
     program.close();
   }));
 
+test("keys reach both ends of a long document at once, where lines were never drawn", () =>
+  withPages(async (open, late) => {
+    const lines = Array.from({ length: 1500 }, (_, index) => `${index} ${"words ".repeat((index * 7) % 40)}end`);
+    const program = await created("long", [{ insert: `${lines.join("\n")}\n` }]);
+    await open.open("long");
+    await open.text.focus();
+    for (const [keys, text] of [["Control+End", "X"], ["Control+Home", "Y"], ["Control+End", "Z"]]) {
+      await open.press(keys);
+      await open.type(text);
+    }
+    lines[0] = `Y${lines[0]}`;
+    lines[lines.length - 1] += "XZ";
+    assert.deepEqual(await agree("long", open, late), lines);
+    program.close();
+  }));
+
 test("a page that shows what it has not stored notices, draws the document and hands the text back", async () => {
   const writer = await Writer.arrive(browser, server.url, "Deaf");
   await writer.page.addInitScript(() => {

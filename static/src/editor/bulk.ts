@@ -11,6 +11,7 @@ const LINES_MIN = 100;
 
 /** Applies a long insertion in one pass, as Quill does for a whole document. */
 export function hastenBulk({ editor }: Quill): void {
+  editor.getDelta = () => contentsOf(editor.scroll);
   const applyDelta = editor.applyDelta.bind(editor);
   editor.applyDelta = (delta) => {
     const bulk = bulkOf(delta);
@@ -20,6 +21,17 @@ export function hastenBulk({ editor }: Quill): void {
     const gone = bulk.deleted > 0 ? editor.deleteText(bulk.index, bulk.deleted) : new Delta();
     return gone.compose(editor.insertContents(bulk.index, bulk.inserted));
   };
+}
+
+/** All lines as one Delta. Quill copies what it has so far for each line, which is quadratic. */
+function contentsOf(scroll: Quill["scroll"]): Delta {
+  const contents = new Delta();
+  for (const line of scroll.lines()) {
+    const [first, ...rest] = line.delta().ops;
+    if (first) contents.push(first);
+    contents.ops.push(...rest);
+  }
+  return contents;
 }
 
 interface List {
