@@ -150,7 +150,7 @@ fn said(request: &HttpRequest, name: HeaderName) -> Option<&str> {
     Some(value.to_str().unwrap_or_default())
 }
 
-/// The refusal of a page of another origin. Says so in the log, where whoever set the server up looks for it.
+/// The refusal of a page of another origin. Names the origin in the log, for the operator who forgot to allow it.
 pub(super) fn foreign_page(request: &HttpRequest) -> HttpResponse {
     if let Some(unsaid) = FOREIGN_PAGES.may_say() {
         let shown = |name| said(request, name).map(|it| it.chars().take(SHOWN_CHARS).collect());

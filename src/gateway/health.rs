@@ -69,7 +69,7 @@ async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
         return HttpResponse::ServiceUnavailable().body("draining\n");
     }
     if gateway.readiness().check(&gateway).await.is_err() {
-        // What the store said is in the log: whoever asks is not known.
+        // The store's own words are only in the log: anybody may ask this.
         return HttpResponse::ServiceUnavailable().body("edits cannot be saved\n");
     }
     match gateway.node().health() {

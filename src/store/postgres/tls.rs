@@ -96,7 +96,7 @@ fn unnamed(builder: ConfigBuilder<ClientConfig, WantsVerifier>, verifier: Unname
 /// Verifies that the server has the key of its certificate, for whatever name that is.
 #[derive(Debug)]
 struct Unnamed {
-    /// The authorities, one of which must have signed it; `None`: nobody need have.
+    /// The authorities, one of which must have signed it; `None`: the signature is not verified.
     roots: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }

@@ -19,9 +19,10 @@ export function pageAddress(collection: string, id: string, home: string, isNew 
   return below(`d/${segmentOf(id)}${query && `?${query}`}`);
 }
 
-/** The WebSocket that carries documents, with messages about the user's roles. */
+/** The WebSocket that carries documents, with messages about the user's roles. The server writes its path beside the base. */
 export function socketAddress(): string {
-  const url = new URL("ws?rights", document.baseURI);
+  const path = document.querySelector("base")?.dataset.socket ?? "ws";
+  const url = new URL(`${path}?rights`, document.baseURI);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url.href;
 }
