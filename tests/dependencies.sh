@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Holds what we depend on to deny.toml (licences, sources, crates that are banned) and to what is known of holes in it:
-# the RustSec database for the server, npm's for the page. What cannot be had here is skipped, and said so.
+# Checks what we depend on against deny.toml (licences, sources, banned crates) and against the known advisories: the
+# RustSec database for the server, npm's for the page. Where a database cannot be reached a warning says so. In any case
+# the committed copy of the advisories is checked (tests/advisories), and fails for a version that one of them concerns.
 #
 # cargo-deny is used where it is installed, or installed under target/tools.
 
@@ -20,15 +21,52 @@ main() {
         if timeout "$PATIENCE" cargo deny fetch db >/dev/null 2>&1; then
             holds 'known holes in crates' cargo deny --all-features check --disable-fetch advisories
         else
-            echo 'skipped: the RustSec database cannot be had here'
+            not_reached 'the RustSec database'
         fi
     else
-        echo 'skipped: cargo-deny cannot be installed here'
+        not_reached 'cargo-deny, for licences, sources and the RustSec database,'
     fi
     npm_audit
+    holds 'the committed copy of the advisories' node tests/advisories/check.mjs
+    holds 'affected versions are noticed' notices_affected
     # As cargo says it, for whoever adds up.
     echo "test result: $passed passed; $failed failed"
     [ "$failed" = 0 ]
+}
+
+not_reached() {
+    echo "WARNING: $1 cannot be reached from here: NOT CHECKED, but for the committed copy of the advisories"
+}
+
+# The check of the copy fails for affected versions and passes fixed ones.
+notices_affected() {
+    local folder status=0 file kind verdict name version wanted
+    folder=$(mktemp -d)
+    while read -r kind verdict name version; do
+        if [ "$kind" = npm ]; then
+            file=$folder/package-lock.json
+            printf '{"packages":{"node_modules/%s":{"version":"%s"}}}' "$name" "$version" >"$file"
+        else
+            file=$folder/Cargo.lock
+            printf '[[package]]\nname = "%s"\nversion = "%s"\n' "$name" "$version" >"$file"
+        fi
+        wanted=passes
+        node tests/advisories/check.mjs "$file" >/dev/null || wanted=fails
+        [ "$wanted" = "$verdict" ] || { echo "$name $version $wanted"; status=1; }
+    done <<'LOCKED'
+npm fails ws 8.20.0
+npm fails ws 7.5.10
+npm passes ws 8.21.0
+npm fails nanoid 3.3.17
+npm fails picomatch 4.0.3
+crate fails tokio 1.42.0
+crate passes tokio 1.42.1
+crate fails rand 0.8.5
+crate passes rand 0.8.6
+crate fails anyhow 1.0.102
+LOCKED
+    rm -rf "$folder"
+    return "$status"
 }
 
 have_cargo_deny() {
@@ -54,7 +92,7 @@ npm_audit() {
     local report
     report=$(timeout "$PATIENCE" npm audit --prefix static --omit=dev --json 2>/dev/null) || true
     if ! grep -q '"vulnerabilities"' <<<"$report"; then
-        echo "skipped: npm's database cannot be had here"
+        not_reached "npm's database"
         return
     fi
     holds 'known holes in the packages of the page' node -e '
