@@ -380,6 +380,8 @@ async fn run(config: Config) -> Result<()> {
     let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
     let door = door.await.context("open the door")??;
     let known = door.begin_watch().await?;
+    let is_new = mode == Mode::Accounts && !door.accounts().any_user().await?;
+    let setup_code = is_new.then(|| door.setup_code());
     let keeper = tokio::spawn({
         let door = door.clone();
         async move { door.keep(known).await }
@@ -422,6 +424,11 @@ async fn run(config: Config) -> Result<()> {
         OpenStore::Postgres(_) => "Postgres".to_owned(),
     };
     tracing::info!(%address, node = name, %id, data, "serving: {scheme}://{address}/");
+    if let Some(code) = setup_code {
+        tracing::warn!(
+            "no account exists yet: make the first at {scheme}://{address}/ on this machine, or from another machine at the server's address with /#invitation={code} behind it"
+        );
+    }
 
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,

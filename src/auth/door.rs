@@ -1,26 +1,28 @@
 //! The door: who comes in as whom, and what they may do.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout};
 
-use super::backoff::{Backoff, Guesser, network};
+use super::device::Device;
 use super::host::{Claims, Host, KeyError};
+use super::login_throttle::{AttemptKey, LoginThrottle, network};
 use super::meter::Meters;
 use super::origin;
-use super::password::{Passwords, Purpose, TooMany};
+use super::password::{NotHashed, Passwords};
 use super::person::Person;
 use super::seal::{Seal, hashed, random_text};
 use super::settings::{AuthSettings, Mode, Registration};
 use super::watch::{Watch, Watchers};
+use super::work_queue::{Class, Overloaded, Priority};
 use crate::id::DocId;
 use crate::store::{
     Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, Owned,
-    REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, Who,
+    REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, User, Who,
 };
 
 /// How long somebody stays signed in, renewed or not.
@@ -41,6 +43,20 @@ const INVITATION_LASTS: Duration = Duration::from_hours(7 * 24);
 /// How many share links one browser has open; the oldest is forgotten first.
 const LINKS_MAX: usize = 20;
 
+/// How many attempts wait at once because the throttle delays them.
+const DELAYED_MAX: usize = 1_000;
+
+/// How many audit lines wait at once to be written after an answer.
+const NOTES_MAX: usize = 100;
+
+/// The priority of what a session, a code or an invitation has the right to.
+const KNOWN: Priority = Priority {
+    class: Class::Known,
+    rank: 0,
+};
+
+const NOT_INVITED: Denied = Denied::Wrong("accounts are made by invitation here");
+
 /// The shortest password, in characters, and the longest, in bytes.
 pub const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 1_000;
@@ -56,7 +72,11 @@ pub struct Door {
     host: Option<Host>,
     seal: Seal,
     passwords: Passwords,
-    backoff: Mutex<Backoff>,
+    throttle: Mutex<LoginThrottle>,
+    /// Taken by attempts that the throttle delays.
+    delayed: Semaphore,
+    /// Taken by audit lines that are written after an answer.
+    notes: Arc<Semaphore>,
     watchers: Arc<Watchers>,
     meters: Meters,
     /// Rights were changed on this node: not to be waited for.
@@ -84,6 +104,30 @@ pub struct Credentials {
     pub links: Option<String>,
     /// What tells guests apart.
     pub guest: Option<String>,
+    /// Which accounts have signed in with this browser before.
+    pub device: Option<String>,
+}
+
+/// An account that is asked for.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// What it signs in by.
+    pub login: String,
+    /// What others see.
+    pub name: String,
+    /// The password.
+    pub password: String,
+    /// The code of an invitation, or the set-up code.
+    pub invitation: Option<String>,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The client's address.
+    pub address: IpAddr,
+    /// Whether the client is a program on the server's machine that asks for it by a name of this machine.
+    pub is_own_machine: bool,
 }
 
 /// What signs somebody in.
@@ -93,6 +137,8 @@ pub struct Tokens {
     pub access: String,
     /// Good once; none where another tab has the next one.
     pub refresh: Option<String>,
+    /// For the browser to keep: strangers' failed attempts do not delay its next sign-in. None where it has it already.
+    pub device: Option<String>,
 }
 
 /// Why something about people was not done.
@@ -115,9 +161,21 @@ pub enum Denied {
     Store(#[from] StoreError),
 }
 
-impl From<TooMany> for Denied {
-    fn from(_: TooMany) -> Self {
+impl From<Overloaded> for Denied {
+    fn from(_: Overloaded) -> Self {
         Self::Busy
+    }
+}
+
+impl From<NotHashed> for Denied {
+    fn from(why: NotHashed) -> Self {
+        match why {
+            NotHashed::Overloaded => Self::Busy,
+            NotHashed::Guessable => Self::Unfit(
+                "this password is easy to guess: choose a longer one, or several unusual words"
+                    .to_owned(),
+            ),
+        }
     }
 }
 
@@ -145,7 +203,9 @@ impl Door {
             host,
             seal: Seal::new(secret),
             passwords: Passwords::new(),
-            backoff: Mutex::default(),
+            throttle: Mutex::default(),
+            delayed: Semaphore::new(DELAYED_MAX),
+            notes: Arc::new(Semaphore::new(NOTES_MAX)),
             watchers: Arc::default(),
             changed: Notify::new(),
             started: Instant::now(),
@@ -184,12 +244,15 @@ impl Door {
         in_trial || origin::may_act(origin, host, is_tls, &self.settings.origins)
     }
 
-    /// Whether a request that was sent to `host` may have been meant for us; `is_local`: it comes from this machine. Where
-    /// everybody is let in, another site's page must not come in by a name that it points here.
+    /// Whether a request that was sent to `host` may have been meant for us; `is_local`: it comes from this machine.
+    ///
+    /// A page of another site can point a name of its own at this machine (DNS rebinding). What it asks for by that name
+    /// is refused, in open mode and because it could make the first account. Where a proxy in front is declared, the names
+    /// are the proxy's to check.
     #[must_use]
     pub fn is_for_us(&self, host: Option<&str>, is_local: bool) -> bool {
-        self.mode() != Mode::Open
-            || !is_local
+        !is_local
+            || (self.settings.behind_proxy && self.mode() != Mode::Open)
             || host.is_none_or(|host| origin::is_here(host, &self.settings.origins))
     }
 
@@ -409,40 +472,33 @@ impl Door {
     /// When it is not made.
     pub async fn register(
         &self,
-        login: &str,
-        name: &str,
-        password: &str,
-        code: Option<&str>,
-        from: IpAddr,
+        asked: &NewAccount,
+        brought: &Credentials,
+        from: Caller,
     ) -> Result<Tokens, Denied> {
-        const NOT_INVITED: Denied = Denied::Wrong("accounts are made by invitation here");
-        let login = clean_login(login)?;
-        let name = clean_name(name)?;
-        check_password(password)?;
-        self.attempt(&Guesser::Address(network(from)))?;
-        let admission = match code {
-            // Before a password is hashed for it, and before anything is said of the login.
-            Some(code) if !self.accounts().is_invited(hashed(code)).await? => {
-                return Err(NOT_INVITED);
+        let (login, name) = (clean_login(&asked.login)?, clean_name(&asked.name)?);
+        check_password(&asked.password)?;
+        let admission = self.admission(asked.invitation.as_deref(), from).await?;
+        let priority = match admission {
+            Admission::First | Admission::Invited(_) => KNOWN,
+            // There is no success that would clear this: an address makes so many accounts in a time.
+            Admission::Open => {
+                let keys = [AttemptKey::Network(network(from.address))];
+                self.admit(Class::Stranger, &keys).await?
             }
-            Some(code) => Admission::Invited(hashed(code)),
-            None if !self.accounts().any_user().await? => Admission::First,
-            None if self.registration() == Registration::Open => Admission::Open,
-            None => return Err(NOT_INVITED),
         };
+        let names = vec![login.clone(), name.clone()];
+        let hash = self.passwords.hash(priority, asked.password.clone(), names);
         let user = NewUser {
             id: Subject(random_text()),
             tenant: HOME.to_owned(),
             login,
             name,
-            password: self
-                .passwords
-                .hash(Purpose::Account, password.to_owned())
-                .await?,
+            password: hash.await?,
         };
         let id = user.id.clone();
         match self.accounts().add_user(user, admission).await? {
-            Ok(()) => self.begin(id).await,
+            Ok(()) => self.begin(id, brought).await,
             Err(NotAdded::Taken) => Err(Denied::Unfit(
                 "somebody signs in by that name already".to_owned(),
             )),
@@ -450,45 +506,113 @@ impl Door {
         }
     }
 
+    /// By what right an account is made. Asked before a password is hashed for it, and before anything is said of its
+    /// login.
+    async fn admission(&self, code: Option<&str>, from: Caller) -> Result<Admission, Denied> {
+        const NO_CODE: Denied = Denied::Wrong(
+            "the first account is made on the server's own machine, or with the set-up code that the server's log shows",
+        );
+        let is_set_up = self.accounts().any_user().await?;
+        match code {
+            Some(code) if !is_set_up && hashed(code) == hashed(&self.setup_code()) => {
+                Ok(Admission::First)
+            }
+            Some(code) if self.accounts().is_invited(hashed(code)).await? => {
+                Ok(Admission::Invited(hashed(code)))
+            }
+            _ if !is_set_up && !from.is_own_machine => Err(NO_CODE),
+            None if !is_set_up => Ok(Admission::First),
+            None if self.registration() == Registration::Open => Ok(Admission::Open),
+            _ => Err(NOT_INVITED),
+        }
+    }
+
+    /// The user who signed in last with the browser that has this cookie.
+    #[must_use]
+    pub fn known_user(&self, device: &str) -> Option<Subject> {
+        let device = Device::open(&self.seal, Some(device));
+        device.users.into_iter().next()
+    }
+
+    /// The code with which the first account can be made from another machine. It is worth nothing once there is one.
+    #[must_use]
+    pub fn setup_code(&self) -> String {
+        self.seal.setup_code()
+    }
+
     /// Signs in.
     ///
     /// # Errors
-    /// When the login and the password do not belong together, or too often did not.
+    /// When the login and the password do not belong together, or too much is under way.
     pub async fn sign_in(
-        &self,
+        self: &Arc<Self>,
         login: &str,
         password: &str,
+        brought: &Credentials,
         from: IpAddr,
     ) -> Result<Tokens, Denied> {
         const WRONG: Denied = Denied::Wrong("the name or the password is not right");
         let Ok(login) = clean_login(login) else {
             return Err(WRONG);
         };
-        let from = network(from);
-        let guessers = [
-            Guesser::Address(from),
-            Guesser::At(from, format!("login {login}")),
-        ];
-        self.attempts(&guessers)?;
         if password.len() > PASSWORD_BYTES_MAX {
             return Err(WRONG);
         }
-        let user = self.accounts().user_by_login(login).await?;
+        let user = self.accounts().user_by_login(login.clone()).await?;
+        let (class, keys) = self.sign_in_keys(&login, user.as_ref(), brought, from);
         let hash = user.as_ref().map(|user| user.password.clone());
+        let stored = hash.clone().unwrap_or_default();
+        if self.throttle().is_known_wrong(&keys[1], password, &stored) {
+            return Err(WRONG);
+        }
+        let priority = self.admit(class, &keys).await?;
         let right = self
             .passwords
-            .verify(Purpose::Account, password.to_owned(), hash)
+            .verify(priority, password.to_owned(), hash)
             .await?;
+        if !right {
+            self.throttle().was_wrong(&keys[1], password, &stored);
+        }
         match user {
             Some(user) if right && !user.disabled => {
-                self.succeeded(&guessers);
-                self.begin(user.id).await
+                self.throttle().succeeded(&keys);
+                self.begin(user.id, brought).await
             }
             Some(user) => {
-                self.note(user.id, "fail to sign in", None, None).await?;
+                self.note_later(user.id, "fail to sign in");
                 Err(WRONG)
             }
             None => Err(WRONG),
+        }
+    }
+
+    /// What an attempt to sign in counts towards: a device that has signed in to the account before has a count of its
+    /// own, all others share that of their network. The second key is that of the account.
+    fn sign_in_keys(
+        &self,
+        login: &str,
+        user: Option<&User>,
+        brought: &Credentials,
+        from: IpAddr,
+    ) -> (Class, [AttemptKey; 2]) {
+        let device = Device::open(&self.seal, brought.device.as_deref());
+        match user.filter(|user| device.knows(&user.id)) {
+            Some(user) => {
+                let name = user.id.0.clone();
+                let keys = [
+                    AttemptKey::KnownUser(name.clone()),
+                    AttemptKey::Device(device.id, name),
+                ];
+                (Class::Known, keys)
+            }
+            None => {
+                let from = network(from);
+                let keys = [
+                    AttemptKey::Network(from),
+                    AttemptKey::Account(from, format!("login {login}")),
+                ];
+                (Class::Stranger, keys)
+            }
         }
     }
 
@@ -555,24 +679,31 @@ impl Door {
         person: &Person,
         present: &str,
         next: &str,
-        from: IpAddr,
     ) -> Result<(), Denied> {
         const WRONG: Denied = Denied::Wrong("the password is not right");
         check_password(next)?;
-        let id = person.user_id().ok_or(WRONG)?;
-        let guesser = Guesser::At(network(from), format!("password {}", id.0));
-        self.attempt(&guesser)?;
-        let user = self.accounts().user(id.clone()).await?.ok_or(WRONG)?;
-        let verified =
-            self.passwords
-                .verify(Purpose::Account, present.to_owned(), Some(user.password));
-        if present.len() > PASSWORD_BYTES_MAX || !verified.await? {
+        if present.len() > PASSWORD_BYTES_MAX {
             return Err(WRONG);
         }
-        self.succeeded(&[guesser]);
+        let id = person.user_id().ok_or(WRONG)?;
+        let session = person.session.clone().ok_or(WRONG)?;
+        let keys = [
+            AttemptKey::KnownUser(id.0.clone()),
+            AttemptKey::Device(session.0, id.0.clone()),
+        ];
+        let priority = self.admit(Class::Known, &keys).await?;
+        let user = self.accounts().user(id.clone()).await?.ok_or(WRONG)?;
+        let verified = self
+            .passwords
+            .verify(priority, present.to_owned(), Some(user.password));
+        if !verified.await? {
+            return Err(WRONG);
+        }
+        self.throttle().succeeded(&keys);
+        let names = vec![user.login, user.name];
         let hash = self
             .passwords
-            .hash(Purpose::Account, next.to_owned())
+            .hash(priority, next.to_owned(), names)
             .await?;
         let accounts = self.accounts();
         accounts
@@ -649,21 +780,19 @@ impl Door {
         &self,
         code: &str,
         password: &str,
-        from: IpAddr,
+        brought: &Credentials,
     ) -> Result<Tokens, Denied> {
         const WRONG: Denied = Denied::Wrong("the link is good for nothing (any more)");
         check_password(password)?;
-        let address = Guesser::Address(network(from));
-        self.attempt(&address)?;
+        // A code has 128 bits: guesses at it need no throttle besides the pace of requests.
         let code = hashed(code);
         if !self.accounts().may_reset(code).await? {
             return Err(WRONG);
         }
-        self.succeeded(&[address]);
-        let hash = self.passwords.hash(Purpose::Account, password.to_owned());
+        let hash = self.passwords.hash(KNOWN, password.to_owned(), Vec::new());
         let reset = self.accounts().reset_password(code, hash.await?).await?;
         self.rights_changed();
-        self.begin(reset.ok_or(WRONG)?).await
+        self.begin(reset.ok_or(WRONG)?, brought).await
     }
 
     /// Who asks, and another user of their tenant.
@@ -718,11 +847,8 @@ impl Door {
             None => None,
             Some(password) => {
                 check_password(password)?;
-                Some(
-                    self.passwords
-                        .hash(Purpose::Link, password.to_owned())
-                        .await?,
-                )
+                let hash = self.passwords.hash(KNOWN, password.to_owned(), Vec::new());
+                Some(hash.await?)
             }
         };
         let secret = random_text();
@@ -753,25 +879,15 @@ impl Door {
         from: IpAddr,
     ) -> Result<(Link, String), Denied> {
         const WRONG: Denied = Denied::Wrong("the link does not open anything (any more)");
-        let from = network(from);
-        let address = Guesser::Address(from);
-        self.attempt(&address)?;
+        // A secret has 128 bits: guesses at it need no throttle besides the pace of requests.
         let found = self.accounts().link_by_secret(hashed(secret)).await?;
         let link = found.ok_or(WRONG)?;
-        self.succeeded(&[address]);
         if let Some(hash) = &link.password {
             let Some(password) = password else {
                 return Err(Denied::Unfit("the link wants a password".to_owned()));
             };
-            let guesser = Guesser::At(from, format!("link {}", link.id.0));
-            self.attempt(&guesser)?;
-            let verified =
-                self.passwords
-                    .verify(Purpose::Link, password.to_owned(), Some(hash.clone()));
-            if password.len() > PASSWORD_BYTES_MAX || !verified.await? {
-                return Err(Denied::Wrong("the password is not right"));
-            }
-            self.succeeded(&[guesser]);
+            self.check_link_password(&link.id, hash, password, network(from))
+                .await?;
         }
         // Who it was is of interest where they have an account; of a guest, that the link was opened.
         let person = self.identify(brought).await?;
@@ -788,6 +904,55 @@ impl Door {
         Ok((link, token))
     }
 
+    async fn check_link_password(
+        &self,
+        link: &Subject,
+        hash: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<(), Denied> {
+        const WRONG: Denied = Denied::Wrong("the password is not right");
+        let keys = [
+            AttemptKey::Network(from),
+            AttemptKey::Account(from, format!("link {}", link.0)),
+        ];
+        if password.len() > PASSWORD_BYTES_MAX
+            || self.throttle().is_known_wrong(&keys[1], password, hash)
+        {
+            return Err(WRONG);
+        }
+        let priority = self.admit(Class::Link, &keys).await?;
+        let verified = self
+            .passwords
+            .verify(priority, password.to_owned(), Some(hash.to_owned()));
+        if verified.await? {
+            self.throttle().succeeded(&keys);
+            return Ok(());
+        }
+        self.throttle().was_wrong(&keys[1], password, hash);
+        Err(WRONG)
+    }
+
+    /// Keeps in the audit log what somebody did, after the answer: how long that takes says nothing then. When the store
+    /// is so slow that too many wait, the line goes to the server's log instead.
+    fn note_later(self: &Arc<Self>, actor: Subject, deed: &'static str) {
+        let Ok(place) = self.notes.clone().try_acquire_owned() else {
+            tracing::warn!(
+                actor = actor.0,
+                deed,
+                "too many audit lines wait: this one is not kept"
+            );
+            return;
+        };
+        let door = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = door.accounts().note(actor, deed, None, None).await {
+                tracing::warn!(%error, deed, "an audit line is not kept");
+            }
+            drop(place);
+        });
+    }
+
     async fn note(
         &self,
         actor: Subject,
@@ -799,14 +964,19 @@ impl Door {
         self.accounts().note(actor, deed, doc, subject).await
     }
 
-    async fn begin(&self, user: Subject) -> Result<Tokens, Denied> {
+    async fn begin(&self, user: Subject, brought: &Credentials) -> Result<Tokens, Denied> {
         let key = SessionKey(random_text());
         let refresh = self.seal.refresh(&key);
+        let device = Device::open(&self.seal, brought.device.as_deref());
+        let device = device.with(&self.seal, &user);
         let accounts = self.accounts();
         accounts
             .begin_session(key.clone(), user, hashed(&refresh), SESSION_LASTS)
             .await?;
-        Ok(self.tokens(&key, Some(refresh)))
+        Ok(Tokens {
+            device: Some(device),
+            ..self.tokens(&key, Some(refresh))
+        })
     }
 
     fn tokens(&self, key: &SessionKey, refresh: Option<String>) -> Tokens {
@@ -815,26 +985,24 @@ impl Door {
                 .seal
                 .access(key, now_seconds() + self.access_lasts().as_secs()),
             refresh,
+            device: None,
         }
     }
 
-    fn attempts(&self, guessers: &[Guesser]) -> Result<(), Denied> {
-        guessers
-            .iter()
-            .try_for_each(|guesser| self.attempt(guesser))
-    }
-
-    fn attempt(&self, guesser: &Guesser) -> Result<(), Denied> {
-        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempt = backoff.attempt(guesser, self.started.elapsed());
-        attempt.map_err(Denied::Wait)
-    }
-
-    fn succeeded(&self, guessers: &[Guesser]) {
-        let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-        for guesser in guessers {
-            backoff.succeeded(guesser);
+    /// Counts an attempt, and waits until its password may be checked: with which priority.
+    async fn admit(&self, class: Class, keys: &[AttemptKey]) -> Result<Priority, Denied> {
+        let attempt = self.throttle().attempt(keys, self.started.elapsed());
+        let admitted = attempt.map_err(Denied::Wait)?;
+        if !admitted.wait.is_zero() {
+            let _place = self.delayed.try_acquire().map_err(|_| Denied::Busy)?;
+            sleep(admitted.wait).await;
         }
+        let rank = admitted.rank;
+        Ok(Priority { class, rank })
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, LoginThrottle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -904,8 +1072,18 @@ mod tests {
         let accounts: Arc<dyn Accounts> = store.clone();
         let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
         let known = door.begin_watch().await.unwrap();
-        let here = IpAddr::from([192, 0, 2, 1]);
-        let registered = door.register("ann", "Ann", "a long password", None, here);
+        let here = Caller {
+            address: IpAddr::from([192, 0, 2, 1]),
+            is_own_machine: true,
+        };
+        let account = NewAccount {
+            login: "ann".to_owned(),
+            name: "Ann".to_owned(),
+            password: "a long password".to_owned(),
+            invitation: None,
+        };
+        let brought = Credentials::default();
+        let registered = door.register(&account, &brought, here);
         let brought = Credentials {
             access: Some(registered.await.unwrap().access),
             ..Credentials::default()

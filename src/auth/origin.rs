@@ -61,7 +61,8 @@ pub(super) fn is_here(host: &str, allowed: &[String]) -> bool {
 }
 
 /// Whether `host` is this machine, whatever any directory of names says.
-pub(super) fn is_loopback(host: &str) -> bool {
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
     let named = without_port(host).eq_ignore_ascii_case("localhost");
     named || address(host).is_some_and(|address| address.is_loopback())
 }

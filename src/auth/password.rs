@@ -1,114 +1,122 @@
 //! Passwords: hashed with Argon2id, a few at a time, away from the sockets' threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use tokio::sync::Semaphore;
+
+use zxcvbn::{Score, zxcvbn};
+
+use super::work_queue::{Class, Overloaded, Priority, WorkQueue};
+
+/// The least that a new password is worth by zxcvbn's estimate: a million guesses. It knows 30,000 common passwords, names
+/// and words, their usual disguises, keyboard patterns, dates and repetitions.
+const SCORE_MIN: Score = Score::Two;
 
 /// How many passwords are hashed at once. Each takes 19 MiB and some 20 ms of a processor.
 const AT_ONCE: usize = 2;
 
-/// How many may wait for that. Whoever is turned away tries again.
-const WAITING_MAX: usize = 100;
+/// How many wait for that, and how many of those with the password of a share link, of which one at a time is checked:
+/// strangers are asked for those, and signing in should not wait for many of them. A waiting one takes some 2 KiB.
+const WAITING_MAX: usize = 1_000;
+const LINKS_WAITING_MAX: usize = 200;
 
-/// How many of those may wait with the password of a share link. One of them at a time is looked at: a link's password is
-/// asked of strangers, and who signs in should not wait for many of them.
-const LINKS_WAITING_MAX: usize = 20;
-
-/// What a password is for.
+/// Why a new password is not hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Account,
-    Link,
+pub(super) enum NotHashed {
+    /// It is common, or made of what is known of the user.
+    Guessable,
+    /// See [`Overloaded`].
+    Overloaded,
+}
+
+impl From<Overloaded> for NotHashed {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
+    }
 }
 
 /// Hashes and compares passwords.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    /// Taken before a permit by who comes with the password of a link.
-    links: Semaphore,
-    links_waiting: AtomicUsize,
-    /// What is compared with where there is nobody, so that it takes as long.
-    nobodys: String,
+    queue: Arc<WorkQueue>,
+    /// Taken before a place in `queue` by [`Class::Link`].
+    links: Arc<WorkQueue>,
+    /// What is compared with where there is no account, so that it takes as long.
+    no_account: String,
 }
-
-/// Too many wait for their password to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany;
 
 impl Passwords {
     pub(super) fn new() -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
-            waiting: AtomicUsize::new(0),
-            links: Semaphore::new(1),
-            links_waiting: AtomicUsize::new(0),
-            nobodys: hash("nobody signs in by this"),
+            queue: WorkQueue::new(AT_ONCE, WAITING_MAX),
+            links: WorkQueue::new(1, LINKS_WAITING_MAX),
+            no_account: hash("nobody signs in by this"),
         }
     }
 
-    /// The hash to keep, in the PHC form.
-    pub(super) async fn hash(&self, purpose: Purpose, password: String) -> Result<String, TooMany> {
-        self.work(purpose, move || hash(&password)).await
+    /// The hash to keep, in the PHC form. `names` are what a guesser tries first: the login, the name.
+    ///
+    /// # Errors
+    /// If the password is easy to guess, or too many wait.
+    pub(super) async fn hash(
+        &self,
+        priority: Priority,
+        password: String,
+        names: Vec<String>,
+    ) -> Result<String, NotHashed> {
+        let hashed = self.work(priority, move || {
+            is_hard_to_guess(&password, &names).then(|| hash(&password))
+        });
+        hashed.await?.ok_or(NotHashed::Guessable)
     }
 
     /// Whether `password` is the one of this hash; where there is no hash, it takes as long to say no.
+    ///
+    /// # Errors
+    /// If too many wait.
     pub(super) async fn verify(
         &self,
-        purpose: Purpose,
+        priority: Priority,
         password: String,
         hash: Option<String>,
-    ) -> Result<bool, TooMany> {
+    ) -> Result<bool, Overloaded> {
         let known = hash.is_some();
-        let hash = hash.unwrap_or_else(|| self.nobodys.clone());
-        let same = self.work(purpose, move || verify(&password, &hash)).await?;
+        let hash = hash.unwrap_or_else(|| self.no_account.clone());
+        let same = self
+            .work(priority, move || verify(&password, &hash))
+            .await?;
         Ok(known && same)
     }
 
     async fn work<T: Send + 'static>(
         &self,
-        purpose: Purpose,
+        priority: Priority,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, TooMany> {
-        let _turn = match purpose {
-            Purpose::Account => None,
-            Purpose::Link => {
-                let place = Place::take(&self.links_waiting, LINKS_WAITING_MAX).ok_or(TooMany)?;
-                let turn = self.links.acquire().await.map_err(|_| TooMany)?;
-                Some((place, turn))
-            }
+    ) -> Result<T, Overloaded> {
+        let turn = match priority.class {
+            Class::Known | Class::Stranger => None,
+            Class::Link => Some(self.links.permit(priority).await?),
         };
-        let _place = Place::take(&self.waiting, WAITING_MAX).ok_or(TooMany)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| TooMany)?;
+        let permit = self.queue.permit(priority).await?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(permit);
+            // Held until the work is done, also where the caller has gone.
+            drop((permit, turn));
             done
         });
-        done.await.map_err(|_| TooMany)
+        done.await.map_err(|_| Overloaded)
     }
 }
 
-/// A place among those who wait, for as long as it is held.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn is_hard_to_guess(password: &str, names: &[String]) -> bool {
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .chain(["copydesk"])
+        .collect();
+    zxcvbn(password, &names).score() >= SCORE_MIN
 }
 
 fn hash(password: &str) -> String {
@@ -126,12 +134,18 @@ fn verify(password: &str, hash: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    fn of(class: Class) -> Priority {
+        Priority { class, rank: 0 }
+    }
 
     #[tokio::test]
     async fn a_password_is_known_by_its_hash_alone() {
         let passwords = Passwords::new();
-        let hash = passwords.hash(Purpose::Account, "correct horse".to_owned());
+        let hash = passwords.hash(of(Class::Known), "correct horse".to_owned(), Vec::new());
         let hash = hash.await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$"), "{hash}");
         for (password, hash, same) in [
@@ -140,13 +154,39 @@ mod tests {
             ("nobody signs in by this", None, false),
             ("x", Some("not a hash".to_owned()), false),
         ] {
-            for purpose in [Purpose::Account, Purpose::Link] {
-                let found = passwords.verify(purpose, password.to_owned(), hash.clone());
+            for class in [Class::Known, Class::Stranger, Class::Link] {
+                let found = passwords.verify(of(class), password.to_owned(), hash.clone());
                 assert_eq!(found.await, Ok(same), "{password}");
             }
         }
-        for waiting in [&passwords.waiting, &passwords.links_waiting] {
-            assert_eq!(waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn common_passwords_and_names_are_no_passwords() {
+        let passwords = Passwords::new();
+        let names = || vec!["annabel@example.org".to_owned(), "Annabel Lee".to_owned()];
+        for (password, is_taken) in [
+            ("password", false),
+            ("Password1", false),
+            ("p@ssw0rd", false),
+            ("12345678", false),
+            ("qwertyuiop", false),
+            ("letmein123", false),
+            ("iloveyou", false),
+            ("aaaaaaaaaaaaaaaa", false),
+            ("passwordpassword", false),
+            ("annabel@example.org", false),
+            ("annabellee1", false),
+            ("eelebanna", false),
+            ("copydesk", false),
+            ("correct horse", true),
+            ("a long password", true),
+            ("kT9#vq2L", true),
+            ("пароль от стола", true),
+        ] {
+            let hashed = passwords.hash(of(Class::Known), password.to_owned(), names());
+            let hashed = hashed.await;
+            assert_eq!(hashed.is_ok(), is_taken, "{password}: {hashed:?}");
         }
     }
 
@@ -155,14 +195,14 @@ mod tests {
     async fn links_leave_room_for_who_signs_in() {
         let passwords = Passwords::new();
         let (begun, ends) = (Semaphore::new(0), Arc::new(std::sync::Barrier::new(2)));
-        let first = passwords.work(Purpose::Link, {
+        let first = passwords.work(of(Class::Link), {
             let ends = ends.clone();
             move || ends.wait().is_leader()
         });
-        let others = (0..2 * WAITING_MAX).map(|_| passwords.work(Purpose::Link, || false));
+        let others = (0..2 * WAITING_MAX).map(|_| passwords.work(of(Class::Link), || false));
         let sign_in = async {
             begun.acquire().await.unwrap().forget();
-            let signed_in = passwords.work(Purpose::Account, || true).await;
+            let signed_in = passwords.work(of(Class::Stranger), || true).await;
             ends.wait();
             signed_in
         };
@@ -173,7 +213,7 @@ mod tests {
         };
         let (_, crowd, signed_in) = futures_util::future::join3(first, crowd, sign_in).await;
         assert_eq!(signed_in, Ok(true));
-        let refused = crowd.iter().filter(|it| **it == Err(TooMany)).count();
-        assert_eq!(refused, crowd.len() - (LINKS_WAITING_MAX - 1));
+        let refused = crowd.iter().filter(|it| **it == Err(Overloaded)).count();
+        assert_eq!(refused, crowd.len() - LINKS_WAITING_MAX);
     }
 }

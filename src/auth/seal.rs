@@ -59,6 +59,22 @@ impl Seal {
         ids.map(|id| Subject(id.to_owned())).collect()
     }
 
+    /// The cookie of a device: see [`Device`](super::device::Device).
+    pub(super) fn device(&self, text: &str) -> String {
+        self.seal("device", text)
+    }
+
+    /// What such a cookie says, if it is ours.
+    pub(super) fn open_device<'a>(&self, cookie: &'a str) -> Option<&'a str> {
+        self.open("device", cookie)
+    }
+
+    /// The code that makes the first account: every node with the same secret has the same one.
+    pub(super) fn setup_code(&self) -> String {
+        let mac = self.mac("set-up", "first account").finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode(&mac[..16])
+    }
+
     fn seal(&self, kind: &str, text: &str) -> String {
         let mac = self.mac(kind, text).finalize().into_bytes();
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac))

@@ -21,7 +21,8 @@ use super::gateway::Gateway;
 use super::health;
 use super::page;
 use super::socket::Socket;
-use crate::auth::{Credentials, Mode, SESSION_LASTS, Tokens, network};
+use crate::auth::{Caller, Credentials, Mode, Person, SESSION_LASTS, Tokens, is_loopback, network};
+use crate::store::{StoreError, Subject};
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
 /// along, which a browser's script cannot put into a header.
@@ -32,6 +33,7 @@ const ACCESS: &str = "copydesk_access";
 const REFRESH: &str = "copydesk_refresh";
 const LINKS: &str = "copydesk_links";
 const GUEST: &str = "copydesk_guest";
+const DEVICE: &str = "copydesk_device";
 
 /// Every request that changes something has this header: another site's page cannot add it.
 const OURS: &str = "x-copydesk";
@@ -43,14 +45,57 @@ const GUEST_BYTES: usize = 16;
 const GUEST_DAYS: i64 = 365;
 const LINKS_DAYS: i64 = 30;
 
+/// How long a browser that has signed in is known, in days. Browsers keep no cookie longer.
+const DEVICE_DAYS: i64 = 400;
+
 /// What a request says about who makes it.
 pub(super) fn credentials(request: &HttpRequest) -> Credentials {
     Credentials {
         access: bearer(request).or_else(|| cookie(request, ACCESS)),
         links: cookie(request, LINKS),
         guest: guest(request),
+        device: cookie(request, DEVICE),
     }
 }
+
+/// The user that the browser's cookie signs in, whatever token the request itself brings.
+///
+/// # Errors
+/// When the store does not answer.
+pub(super) async fn kept(
+    request: &HttpRequest,
+    gateway: &Gateway,
+) -> Result<Option<Person>, StoreError> {
+    let brought = Credentials {
+        access: cookie(request, ACCESS),
+        ..Credentials::default()
+    };
+    gateway.door().identify(&brought).await
+}
+
+/// The user who signed in last with the browser that makes a request; none: nobody has.
+pub(super) fn known_user(request: &HttpRequest, gateway: &Gateway) -> Option<Subject> {
+    let device = cookie(request, DEVICE)?;
+    gateway.door().known_user(&device)
+}
+
+/// Where a request comes from.
+pub(super) fn caller(request: &HttpRequest, gateway: &Gateway) -> Caller {
+    let socket = request.conn_data::<Socket>();
+    let is_local = socket.is_some_and(Socket::is_local);
+    let host = said(request, HOST).unwrap_or_default();
+    let is_passed_on = PASSED_ON
+        .iter()
+        .any(|name| request.headers().contains_key(*name));
+    let door = gateway.door();
+    Caller {
+        address: address(request, gateway),
+        is_own_machine: is_local && !is_passed_on && !door.is_behind_proxy() && is_loopback(host),
+    }
+}
+
+/// What proxies add to the requests that they pass on.
+const PASSED_ON: [&str; 4] = ["x-forwarded-for", "x-real-ip", "forwarded", "via"];
 
 /// The refresh token that a request brings along.
 pub(super) fn refresh(request: &HttpRequest) -> Option<String> {
@@ -240,9 +285,10 @@ pub(super) async fn watch_pace(
         .app_data::<Data<Gateway>>()
         .filter(|gateway| gateway.door().mode() != Mode::Open && is_paced(gateway, &request));
     if let Some(gateway) = gateway.cloned()
-        && !gateway
-            .limits()
-            .may_ask(network(address(request.request(), &gateway)))
+        && !gateway.limits().may_ask(
+            network(address(request.request(), &gateway)),
+            known_user(request.request(), &gateway).as_ref(),
+        )
     {
         gateway.limits().hold_back().await;
         return Ok(request.into_response(too_fast()));
@@ -280,10 +326,15 @@ pub(super) fn signed_in(
         .refresh
         .as_ref()
         .map(|refresh| build(request, REFRESH, refresh, seconds(SESSION_LASTS)));
-    std::iter::once(access).chain(refresh).collect()
+    let device = tokens
+        .device
+        .as_ref()
+        .map(|device| build(request, DEVICE, device, CookieDuration::days(DEVICE_DAYS)));
+    let others = refresh.into_iter().chain(device);
+    std::iter::once(access).chain(others).collect()
 }
 
-/// The cookies that sign somebody out.
+/// The cookies that sign somebody out. The browser stays known: see [`Tokens::device`].
 pub(super) fn signed_out(request: &HttpRequest) -> Vec<Cookie<'static>> {
     let gone = |name| build(request, name, "", CookieDuration::ZERO);
     [ACCESS, REFRESH, LINKS].map(gone).into()

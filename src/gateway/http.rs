@@ -145,7 +145,10 @@ async fn open_socket(
         return Ok(bearer::foreign_page(&request));
     }
     let address = bearer::address(&request, &gateway);
-    if gateway.door().mode() != Mode::Open && !gateway.limits().may_knock(network(address)) {
+    let known = bearer::known_user(&request, &gateway);
+    if gateway.door().mode() != Mode::Open
+        && !gateway.limits().may_knock(network(address), known.as_ref())
+    {
         gateway.limits().hold_back().await;
         return Ok(failure(
             StatusCode::TOO_MANY_REQUESTS,

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::settings::GatewaySettings;
 use crate::auth::Person;
 use crate::id::DocId;
+use crate::store::Subject;
 
 /// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub(super) struct Limits {
     requests: Shared<IpAddr>,
     /// The bytes of answers.
     answers: Shared<IpAddr>,
+    /// As `handshakes` and `requests`, of browsers that have signed in before, by user: an address that others flood does
+    /// not keep them out.
+    known_handshakes: Shared<String>,
+    known_requests: Shared<String>,
     user_requests: Shared<String>,
     user_sockets: Held,
     tenant_sockets: Held,
@@ -92,6 +97,8 @@ impl Limits {
             handshakes: Shared::new(settings.address_handshakes_per_second),
             requests: Shared::new(settings.address_requests_per_second),
             answers: Shared::new(settings.address_answer_bytes_per_second),
+            known_handshakes: Shared::new(settings.address_handshakes_per_second),
+            known_requests: Shared::new(settings.address_requests_per_second),
             user_requests: Shared::new(settings.user_requests_per_second),
             user_sockets: Held::new(settings.user_sockets_max),
             tenant_sockets: Held::new(settings.tenant_sockets_max),
@@ -143,14 +150,20 @@ impl Limits {
         Ok([user, tenant.transpose()?.flatten()])
     }
 
-    /// Whether an address may open one more socket now.
-    pub(super) fn may_knock(&self, address: IpAddr) -> bool {
-        may_pass(&self.handshakes, address)
+    /// Whether one more socket may be opened now, by a browser that `known` has signed in with before, or from an address.
+    pub(super) fn may_knock(&self, address: IpAddr, known: Option<&Subject>) -> bool {
+        match known {
+            Some(user) => may_pass(&self.known_handshakes, user.0.clone()),
+            None => may_pass(&self.handshakes, address),
+        }
     }
 
-    /// Whether an address may make one more request now.
-    pub(super) fn may_ask(&self, address: IpAddr) -> bool {
-        may_pass(&self.requests, address)
+    /// Whether one more request may be made now, as with sockets.
+    pub(super) fn may_ask(&self, address: IpAddr, known: Option<&Subject>) -> bool {
+        match known {
+            Some(user) => may_pass(&self.known_requests, user.0.clone()),
+            None => may_pass(&self.requests, address),
+        }
     }
 
     /// How long an answer of so many bytes to an address is to wait; `None`: for too long.

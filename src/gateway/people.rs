@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::answers::{NO_STORE, failure, no_document, unauthorized, unavailable};
 use super::bearer;
 use super::gateway::Gateway;
-use crate::auth::{Denied, Mode, PASSWORD_CHARS_MIN, Person, Tokens};
+use crate::auth::{Denied, Mode, NewAccount, PASSWORD_CHARS_MIN, Person, Tokens};
 use crate::id::DocId;
 use crate::store::{Deed, HOME, Invited, Role, StoreError, Subject, User};
 
@@ -110,6 +110,7 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         "user": user,
         "is_guest": found.is_some() && user.is_none(),
         "needs_setup": needs_setup,
+        "needs_setup_code": needs_setup && !bearer::caller(&request, &gateway).is_own_machine,
         "registration": door.registration().as_str(),
         "collection": collection,
         "password_chars_min": PASSWORD_CHARS_MIN,
@@ -135,10 +136,16 @@ async fn register(
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let from = bearer::address(&request, &gateway);
-    let code = asked.invitation.as_deref();
-    let (login, name, password) = (&asked.login, &asked.name, &asked.password);
-    let tokens = gateway.door().register(login, name, password, code, from);
+    let asked = asked.into_inner();
+    let account = NewAccount {
+        login: asked.login,
+        name: asked.name,
+        password: asked.password,
+        invitation: asked.invitation,
+    };
+    let brought = bearer::credentials(&request);
+    let caller = bearer::caller(&request, &gateway);
+    let tokens = gateway.door().register(&account, &brought, caller);
     signed_in(&request, &gateway, tokens.await)
 }
 
@@ -158,23 +165,61 @@ async fn sign_in(
         return no_accounts();
     }
     let from = bearer::address(&request, &gateway);
-    let tokens = gateway.door().sign_in(&asked.login, &asked.password, from);
+    let brought = bearer::credentials(&request);
+    let (login, password) = (&asked.login, &asked.password);
+    let tokens = gateway.door().sign_in(login, password, &brought, from);
     signed_in(&request, &gateway, tokens.await)
 }
 
-/// Takes another application's token into a cookie, for the page.
-async fn begin(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+/// What to do with the session of another user that the browser has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    /// Whether it is replaced. A link that somebody else made must not do that unasked: what is written next would go to
+    /// the account of whoever made it.
+    #[serde(default)]
+    replace: bool,
+}
+
+/// Takes another application's token into a cookie, for the page. Refused with 409 `other_session` where the cookie
+/// signs in another user, unless the request says to replace it.
+async fn begin(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    asked: Option<web::Json<Begin>>,
+) -> HttpResponse {
     if gateway.door().mode() != Mode::Tokens {
         return no_accounts();
     }
-    match person(&request, &gateway).await {
-        Ok(person) if person.user_id().is_some() => {
-            let token = bearer::credentials(&request).access.unwrap_or_default();
-            answer(&json!({}), vec![bearer::vouched(&request, &token)])
+    let person = match person(&request, &gateway).await {
+        Ok(person) if person.user_id().is_some() => person,
+        Ok(_) => return unauthorized(),
+        Err(response) => return response,
+    };
+    let replaces = asked.is_some_and(|asked| asked.replace);
+    match bearer::kept(&request, &gateway).await {
+        Err(error) => return unavailable(&error),
+        Ok(Some(kept)) if !replaces && kept.user_id() != person.user_id() => {
+            return other_session(&kept, &person);
         }
-        Ok(_) => unauthorized(),
-        Err(response) => response,
+        Ok(_) => {}
     }
+    let token = bearer::credentials(&request).access.unwrap_or_default();
+    answer(&json!({}), vec![bearer::vouched(&request, &token)])
+}
+
+/// The answer that names both users, so that the page can ask which of them it should be.
+fn other_session(kept: &Person, offered: &Person) -> HttpResponse {
+    let name = |person: &Person| person.known.as_ref().map(|known| known.name.clone());
+    let body = json!({
+        "error": {
+            "code": "other_session",
+            "message": "this browser is signed in as another user: repeat the request with \"replace\": true to change that",
+        },
+        "kept": name(kept),
+        "offered": name(offered),
+    });
+    HttpResponse::Conflict().insert_header(NO_STORE).json(body)
 }
 
 async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
@@ -244,10 +289,8 @@ async fn change_password(
         Ok(person) => person,
         Err(response) => return response,
     };
-    let from = bearer::address(&request, &gateway);
-    let changed = gateway
-        .door()
-        .change_password(&person, &asked.present, &asked.next, from);
+    let (present, next) = (&asked.present, &asked.next);
+    let changed = gateway.door().change_password(&person, present, next);
     match changed.await {
         Ok(()) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
@@ -471,9 +514,9 @@ async fn reset_password(
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let from = bearer::address(&request, &gateway);
+    let brought = bearer::credentials(&request);
     let (code, password) = (&asked.code, &asked.password);
-    let tokens = gateway.door().reset_password(code, password, from);
+    let tokens = gateway.door().reset_password(code, password, &brought);
     signed_in(&request, &gateway, tokens.await)
 }
 
@@ -599,7 +642,11 @@ pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
             response
         }
-        Denied::Busy => failure(StatusCode::SERVICE_UNAVAILABLE, "busy", &message),
+        Denied::Busy => {
+            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "busy", &message);
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
+            response
+        }
         Denied::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
         Denied::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
         Denied::Store(error) => unavailable(error),

@@ -319,10 +319,13 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::auth::{AuthSettings, Credentials};
+    use crate::auth::{AuthSettings, Caller, Credentials, NewAccount};
     use crate::store::{Accounts, SqliteSettings, SqliteStore};
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HERE: Caller = Caller {
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        is_own_machine: true,
+    };
 
     /// Ann, who owns a document and everything else, with a store that can be taken away.
     struct Desk {
@@ -342,7 +345,14 @@ mod tests {
             let store = Arc::new(SqliteStore::open(&settings).unwrap());
             let accounts: Arc<dyn Accounts> = store.clone();
             let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
-            let tokens = door.register("ann", "Ann", "a long password", None, HERE);
+            let account = NewAccount {
+                login: "ann".to_owned(),
+                name: "Ann".to_owned(),
+                password: "a long password".to_owned(),
+                invitation: None,
+            };
+            let brought = Credentials::default();
+            let tokens = door.register(&account, &brought, HERE);
             let brought = Credentials {
                 access: Some(tokens.await.unwrap().access),
                 ..Credentials::default()

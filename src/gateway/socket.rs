@@ -288,7 +288,7 @@ impl Socket {
     pub(super) fn is_local(&self) -> bool {
         let connection = self.0.connection.borrow();
         let to = connection.tcp().local_addr();
-        to.is_ok_and(|to| to.ip().is_loopback())
+        to.is_ok_and(|to| to.ip().to_canonical().is_loopback())
     }
 
     /// Ends the connection, whatever is still to be written: a peer that does not read lets neither a close frame nor the

@@ -55,7 +55,7 @@ describe('accounts', () => {
     });
     assert.equal(response.status, 200);
     const lines = response.headers.getSetCookie();
-    assert.equal(lines.length, 2);
+    assert.equal(lines.length, 3);
     for (const line of lines) assert.match(line, /; HttpOnly; SameSite=Strict; Path=\/; Max-Age=\d+$/);
     assert.equal(await response.text(), '{}');
     assert.equal(response.headers.get('cache-control'), 'no-store');
@@ -71,17 +71,54 @@ describe('accounts', () => {
     }
     assert.deepEqual(answers.map(({ status }) => status), [403, 403]);
     assert.deepEqual(answers[0].body, answers[1].body);
-    let slowed;
-    for (let n = 0; n < 8 && !slowed; n++) {
-      const answer = await stranger.post('/api/sign-in', { login, password: 'not this one' });
-      if (answer.status === 429) slowed = answer;
-    }
-    assert.ok(Number(slowed?.headers.get('retry-after')) >= 1, 'guessing is slowed');
+    // Attempts at once are spaced out; those for which that would take too long are refused.
+    const guesses = guessesAt(login, 60);
+    const slowed = await guesses.first(429);
+    assert.ok(Number(slowed.headers.get('retry-after')) >= 1);
+    guesses.end();
     // Whoever is signed in is not touched by that, nor is another account.
     assert.equal((await ann.me()).user.login, login);
     const other = await newcomer();
     const back = await new Browser(server).post('/api/sign-in', { login: await loginOf(other), password: `password of ${await loginOf(other)}` });
     assert.equal(back.status, 200);
+  });
+
+  /** Attempts to sign in with as many wrong passwords, at once, by programs that keep no cookies. */
+  const guessesAt = (login, count, password = (n) => `not this one ${n}`) => {
+    const end = new AbortController();
+    const answers = Array.from({ length: count }, (_, n) =>
+      fetch(`${server.http}/api/sign-in`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'x-copydesk': '1' },
+        body: JSON.stringify({ login, password: password(n) }),
+        signal: end.signal,
+      }));
+    const settled = Promise.allSettled(answers);
+    const wants = (status) => async (answer) => {
+      const it = await answer;
+      return it.status === status ? it : Promise.reject(new Error(`${it.status}`));
+    };
+    return { settled, first: (status) => Promise.any(answers.map(wants(status))), end: () => end.abort() };
+  };
+
+  test('a stranger at the same address keeps nobody from signing in', async () => {
+    const ann = await newcomer();
+    const login = await loginOf(ann);
+    const password = `password of ${login}`;
+    // Whoever signed in with this browser before does so as if there were no stranger; another browser waits a little.
+    const guesses = guessesAt(login, 60);
+    await guesses.first(429);
+    await ann.post('/api/sign-out');
+    for (let n = 0; n < 3; n++) assert.equal((await ann.post('/api/sign-in', { login, password })).status, 200);
+    guesses.end();
+    await guesses.settled;
+    const elsewhere = new Browser(server);
+    await until(async () => (await elsewhere.post('/api/sign-in', { login, password })).status === 200, 'another browser is let in', 30_000);
+    // Then the account is as it was. To repeat one wrong password is no guess, and costs nobody anything.
+    await guessesAt(login, 1, () => 'one wrong password').settled;
+    const repeated = await guessesAt(login, 60, () => 'one wrong password').settled;
+    assert.ok(repeated.every(({ value }) => value?.status === 403));
+    for (let n = 0; n < 3; n++) assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
   });
 
   test('without a session there is no socket, no list and no document', async () => {
@@ -694,6 +731,52 @@ describe('the machine of whoever serves for themselves', () => {
   });
 });
 
+describe('a new server', () => {
+  let server;
+  before(async () => (server = await Server.start({ open: false })));
+  after(() => server?.stop());
+
+  const account = { login: 'eve', name: 'Eve', password: 'a long password' };
+  /** Asks for the first account, by a name of the server and with what else a request says: the status. */
+  const register = async (host, lines = [], asked = account) => {
+    const wire = await Wire.open(server, { upgrade: false });
+    const body = JSON.stringify(asked);
+    const head = [`POST /api/register HTTP/1.1`, `Host: ${host}`, 'X-Copydesk: 1', 'Content-Type: application/json', `Content-Length: ${body.length}`, ...lines];
+    wire.write(`${head.join('\r\n')}\r\n\r\n${body}`);
+    await until(() => wire.status, 'an answer');
+    wire.end();
+    return wire.status;
+  };
+
+  test('gives the first account to its own machine or for the set-up code, and not by a name that others point at it', async () => {
+    const code = /#invitation=([\w-]+)/.exec(server.log)?.[1];
+    assert.ok(code, server.log);
+    for (const [host, lines = []] of [
+      [`evil.example:${server.port}`],
+      [`evil.example:${server.port}`, [`Origin: http://evil.example:${server.port}`]],
+      // A word is a name of this network, and a proxy passes on for others.
+      [`copydesk:${server.port}`],
+      [`127.0.0.1:${server.port}`, ['X-Forwarded-For: 192.0.2.1']],
+      [`127.0.0.1:${server.port}`, ['Via: 1.1 proxy']],
+    ]) {
+      assert.equal(await register(host, lines), 403, `${host} ${lines}`);
+      assert.equal(await register(host, lines, { ...account, invitation: 'guess' }), 403, `${host} ${lines}`);
+    }
+    const stranger = new Browser(server);
+    const me = await stranger.me();
+    assert.deepEqual([me.needs_setup, me.needs_setup_code], [true, false]);
+    assert.equal((await stranger.get('/api/me', { 'x-forwarded-for': '192.0.2.1' })).body.needs_setup_code, true);
+    for (const password of ['password', 'Passw0rd!', '12345678', 'eve-eve-eve']) {
+      const answer = await stranger.post('/api/register', { ...account, password });
+      assert.equal(answer.status, 422, password);
+      assert.match(answer.body.error.message, /easy to guess/);
+    }
+    assert.equal(await register(`copydesk:${server.port}`, [], { ...account, invitation: code }), 200);
+    // It was good for the first account alone.
+    assert.equal(await register(`copydesk:${server.port}`, [], { ...account, login: 'bob', invitation: code }), 403);
+  });
+});
+
 describe('invitations', () => {
   let server;
   before(async () => (server = await Server.start({ open: false })));
@@ -862,6 +945,23 @@ describe("another application's tokens", () => {
     byProtocol.end();
     byHeader.close();
     byCookie.close();
+  });
+
+  test("a token replaces another user's session only when the request says so", async () => {
+    const tokens = await Promise.all(['Ann', 'Eve'].map((name) => sign({ sub: name, name })));
+    const [ann, eve] = tokens.map((token) => ({ authorization: `Bearer ${token}` }));
+    const browser = new Browser(server);
+    assert.equal((await browser.post('/api/session', {}, ann)).status, 200);
+    assert.equal((await browser.post('/api/session', {}, ann)).status, 200);
+    for (const body of [{}, { replace: false }]) {
+      const refused = await browser.post('/api/session', body, eve);
+      assert.equal(refused.status, 409);
+      assert.equal(refused.body.error.code, 'other_session');
+      assert.deepEqual([refused.body.kept, refused.body.offered], ['Ann', 'Eve']);
+      assert.equal((await browser.me()).user.name, 'Ann');
+    }
+    assert.equal((await browser.post('/api/session', { replace: true }, eve)).status, 200);
+    assert.equal((await browser.me()).user.name, 'Eve');
   });
 
   test('a token that is forged, late, early or meant for others opens nothing', async () => {

@@ -1,0 +1,236 @@
+//! A bounded priority queue for expensive work: a few run at once, the others wait in order of rank.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Who goes first. The lower, the sooner; among equal ones the newest, for those who have waited long may have gone, and
+/// a crowd that came at once does not keep out who comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Priority {
+    /// What kind of caller it is.
+    pub(super) class: Class,
+    /// How much the caller has asked for recently: see [`Admitted::rank`](super::login_throttle::Admitted::rank).
+    pub(super) rank: u32,
+}
+
+/// A kind of caller, the first before the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// A session, a device that has signed in to the account before, or a code that is valid.
+    Known,
+    /// Anybody else who signs in.
+    Stranger,
+    /// The password of a share link.
+    Link,
+}
+
+/// Hands out a fixed number of [`Permit`]s.
+///
+/// When as many wait as may, a newcomer takes the place of the last in order, if it comes before that one; otherwise the
+/// newcomer is refused. So a crowd cannot keep out callers of a better class or of a network that asks for little.
+#[derive(Debug)]
+pub(super) struct WorkQueue {
+    waiting_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// How many permits are not handed out.
+    free: usize,
+    waiting: BTreeMap<Place, oneshot::Sender<Permit>>,
+    /// How many have come so far.
+    arrivals: u64,
+}
+
+type Place = (Priority, Reverse<u64>);
+
+/// The right to run; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit(Option<Arc<WorkQueue>>);
+
+/// The work is not done: too many wait, or it has waited too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Overloaded;
+
+/// How long a caller waits for a permit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl WorkQueue {
+    /// A queue with so many permits, for which at most so many callers wait.
+    pub(super) fn new(at_once: usize, waiting_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            waiting_max,
+            state: Mutex::new(State {
+                free: at_once,
+                waiting: BTreeMap::new(),
+                arrivals: 0,
+            }),
+        })
+    }
+
+    /// Waits for a permit. A caller that is dropped leaves the queue.
+    ///
+    /// # Errors
+    /// If the queue is full of callers that come first, or the wait is too long.
+    pub(super) async fn permit(self: &Arc<Self>, priority: Priority) -> Result<Permit, Overloaded> {
+        let (place, receiver) = match self.enter(priority)? {
+            Entered::Running(permit) => return Ok(permit),
+            Entered::Waiting(place, receiver) => (place, receiver),
+        };
+        let _leaves = Leaves { queue: self, place };
+        match timeout(PATIENCE, receiver).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Displaced, or waited too long.
+            Ok(Err(_)) | Err(_) => Err(Overloaded),
+        }
+    }
+
+    fn enter(self: &Arc<Self>, priority: Priority) -> Result<Entered, Overloaded> {
+        let mut state = self.state();
+        if state.free > 0 {
+            state.free -= 1;
+            return Ok(Entered::Running(Permit(Some(self.clone()))));
+        }
+        let place = (priority, Reverse(state.arrivals));
+        state.arrivals += 1;
+        if state.waiting.len() >= self.waiting_max {
+            match state.waiting.last_entry() {
+                // Its sender is dropped, which tells it.
+                Some(last) if place < *last.key() => drop(last.remove()),
+                _ => return Err(Overloaded),
+            }
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.insert(place, sender);
+        Ok(Entered::Waiting(place, receiver))
+    }
+
+    /// Hands a permit that was given back to the first who waits.
+    fn pass_on(self: &Arc<Self>) {
+        let mut state = self.state();
+        while let Some((_, sender)) = state.waiting.pop_first() {
+            match sender.send(Permit(Some(self.clone()))) {
+                Ok(()) => return,
+                // It has left in this moment. The permit must not be given back under the lock.
+                Err(mut permit) => permit.0 = None,
+            }
+        }
+        state.free += 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Entered {
+    Running(Permit),
+    Waiting(Place, oneshot::Receiver<Permit>),
+}
+
+/// Takes a caller out of the queue.
+struct Leaves<'a> {
+    queue: &'a WorkQueue,
+    place: Place,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.queue.state().waiting.remove(&self.place);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    fn of(class: Class, rank: u32) -> Priority {
+        Priority { class, rank }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn known_callers_and_quiet_networks_come_first() {
+        let queue = WorkQueue::new(1, 10);
+        let running = queue.permit(of(Class::Link, 9)).await.unwrap();
+        let order = Mutex::new(Vec::new());
+        let callers = [
+            of(Class::Link, 0),
+            of(Class::Stranger, 7),
+            of(Class::Stranger, 0),
+            of(Class::Known, 3),
+            of(Class::Stranger, 0),
+        ];
+        let callers = callers.iter().enumerate().map(async |(number, priority)| {
+            let permit = queue.permit(*priority).await.unwrap();
+            order.lock().unwrap().push(number);
+            drop(permit);
+        });
+        let end = async {
+            tokio::task::yield_now().await;
+            drop(running);
+        };
+        futures_util::future::join(join_all(callers), end).await;
+        assert_eq!(*order.lock().unwrap(), [3, 4, 2, 1, 0]);
+        assert_eq!(queue.state().free, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_has_room_for_who_comes_first() {
+        let queue = WorkQueue::new(1, 3);
+        let running = queue.permit(of(Class::Stranger, 0)).await.unwrap();
+        let mut crowd: Vec<_> = (0..3)
+            .map(|_| Box::pin(queue.permit(of(Class::Stranger, 5))))
+            .collect();
+        for caller in &mut crowd {
+            assert!(caller.now_or_never().is_none());
+        }
+        // As many wait as may: who asks for more is refused, a quiet network takes the place of the last.
+        let refused = queue.permit(of(Class::Stranger, 6)).now_or_never();
+        assert_eq!(refused.unwrap().unwrap_err(), Overloaded);
+        let mut quiet = Box::pin(queue.permit(of(Class::Stranger, 0)));
+        assert!((&mut quiet).now_or_never().is_none());
+        let displaced = (&mut crowd[0]).now_or_never();
+        assert_eq!(displaced.unwrap().unwrap_err(), Overloaded);
+        drop(running);
+        assert!((&mut quiet).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_takes_no_permit_along() {
+        let queue = WorkQueue::new(1, 3);
+        let running = queue.permit(of(Class::Known, 0)).await.unwrap();
+        let mut gone = Box::pin(queue.permit(of(Class::Known, 0)));
+        assert!((&mut gone).now_or_never().is_none());
+        // The permit is sent, and never received.
+        drop(running);
+        drop(gone);
+        assert_eq!(queue.state().free, 1);
+        let running = queue.permit(of(Class::Known, 0)).await.unwrap();
+        let mut gone = Box::pin(queue.permit(of(Class::Known, 0)));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        assert!(queue.state().waiting.is_empty());
+        // Who waits too long is told so.
+        let late = queue.permit(of(Class::Known, 0)).await;
+        assert_eq!(late.unwrap_err(), Overloaded);
+        drop(running);
+        assert_eq!(queue.state().free, 1);
+    }
+}
