@@ -152,15 +152,17 @@ pub fn load(
             message,
         }
     };
+    if let Ok(table) = toml::from_str::<Table>(&text)
+        && let Err((key, message)) = check_signs(&table)
+    {
+        return Err(in_file(message, position(&text, key)));
+    }
     let config: Config = toml::from_str(&text).map_err(|error| {
         in_file(
             one_line(error.message()),
             error.span().map_or(0, |span| span.start),
         )
     })?;
-    if let Err((key, message)) = check(&config) {
-        return Err(in_file(message, position(&text, key)));
-    }
     let mut table: Table = toml::from_str(&text).map_err(|error| {
         in_file(
             one_line(error.message()),
@@ -168,6 +170,7 @@ pub fn load(
         )
     })?;
     let mut config = config;
+    let mut variables = Vec::new();
     for (variable, value) in
         environment.filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX))
     {
@@ -176,17 +179,36 @@ pub fn load(
             message,
         };
         set(&mut table, &variable, &value).map_err(wrong)?;
+        check_signs(&table).map_err(|(_, message)| wrong(message))?;
         config = table
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| wrong(one_line(error.message())))?;
-        check(&config).map_err(|(_, message)| wrong(message))?;
+        variables.push(variable);
+    }
+    // All at once: settings that belong together may stand in either.
+    if let Err((key, message)) = check(&config) {
+        let named = |variable: &&String| key_of(variable) == key;
+        return Err(match variables.iter().find(named) {
+            Some(variable) => ConfigError::Environment {
+                variable: variable.clone(),
+                message,
+            },
+            None => in_file(message, position(&text, key)),
+        });
     }
     config.gateway.base_path = config.server.base_path.clone();
     config.gateway.socket_path = config.server.socket_path.clone();
     config.node.document = config.document.clone();
     config.node.dead_after_ms = config.postgres.node_dead_after_ms;
     Ok(config)
+}
+
+/// The setting that a variable names: `gateway.sockets_max`.
+fn key_of(variable: &str) -> String {
+    variable[ENVIRONMENT_PREFIX.len()..]
+        .to_lowercase()
+        .replacen("__", ".", 1)
 }
 
 /// Sets what a variable names: its parts are a section and a setting.
@@ -269,14 +291,23 @@ fn check_paths(server: &ServerSettings) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// The ranges that the types do not say.
-///
-/// # Errors
-/// The setting's name, and what is wrong with it.
-pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
+/// A certificate and its key come together.
+fn check_tls(tls: &TlsSettings) -> Result<(), (&'static str, String)> {
+    let is_empty = |path: &Path| path.as_os_str().is_empty();
+    let wanted = match (is_empty(&tls.cert), is_empty(&tls.key)) {
+        (true, false) => "tls.cert",
+        (false, true) => "tls.key",
+        _ => return Ok(()),
+    };
+    let message = format!("{wanted} is empty: TLS needs tls.cert and tls.key, or neither");
+    Err((wanted, message))
+}
+
+/// The numbers, each with the least and the most that it may be.
+fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
     let (gateway, node, document) = (&config.gateway, &config.node, &config.document);
     let (postgres, redis) = (&config.postgres, &config.redis);
-    let ranges = [
+    vec![
         (
             "gateway.sockets_max",
             gateway.sockets_max as u64,
@@ -410,6 +441,54 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             600_000,
         ),
         ("auth.access_seconds", config.auth.access_seconds, 2, 86_400),
+        (
+            "auth.tenant_documents_max",
+            config.auth.tenant_documents_max,
+            0,
+            1 << 40,
+        ),
+        (
+            "gateway.user_sockets_max",
+            gateway.user_sockets_max as u64,
+            0,
+            10_000_000,
+        ),
+        (
+            "gateway.tenant_sockets_max",
+            gateway.tenant_sockets_max as u64,
+            0,
+            10_000_000,
+        ),
+        (
+            "gateway.tenant_ops_per_second",
+            gateway.tenant_ops_per_second.into(),
+            0,
+            1_000_000_000,
+        ),
+        (
+            "postgres.people_connections",
+            postgres.people_connections as u64,
+            1,
+            100,
+        ),
+        (
+            "auth.document_links_max",
+            config.auth.document_links_max,
+            1,
+            1_000_000,
+        ),
+        (
+            "auth.document_people_max",
+            config.auth.document_people_max,
+            1,
+            1_000_000,
+        ),
+        (
+            "auth.tenant_invitations_max",
+            config.auth.tenant_invitations_max,
+            1,
+            1_000_000,
+        ),
         (
             "auth.tenant_mib_max",
             config.auth.tenant_mib_max,
@@ -569,7 +648,7 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         (
             "postgres.node_dead_after_ms",
             postgres.node_dead_after_ms,
-            HEARTBEATS_MIN * node.heartbeat_ms,
+            HEARTBEATS_MIN.saturating_mul(node.heartbeat_ms),
             3_600_000,
         ),
         (
@@ -608,15 +687,39 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             100,
             600_000,
         ),
-    ];
-    for (key, value, least, most) in ranges {
-        if !(least..=most).contains(&value) {
-            return Err((
-                key,
-                format!("{key} is {value}, but must be {least} to {most}"),
-            ));
+    ]
+}
+
+/// Numbers below zero have no type that could say what is allowed instead.
+fn check_signs(table: &Table) -> Result<(), (&'static str, String)> {
+    for (key, _, least, most) in ranges(&Config::default()) {
+        let value = key
+            .split_once('.')
+            .and_then(|(section, name)| table.get(section)?.get(name)?.as_integer());
+        if let Some(value) = value.filter(|value| *value < 0) {
+            return Err((key, out_of_range(key, value, least, most)));
         }
     }
+    Ok(())
+}
+
+fn out_of_range(key: &str, value: impl std::fmt::Display, least: u64, most: u64) -> String {
+    format!("{key} is {value}, but must be {least} to {most}")
+}
+
+/// The ranges that the types do not say, and what settings demand of each other.
+///
+/// # Errors
+/// The setting's name, and what is wrong with it.
+pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
+    let gateway = &config.gateway;
+    for (key, value, least, most) in ranges(config) {
+        if !(least..=most).contains(&value) {
+            return Err((key, out_of_range(key, value, least, most)));
+        }
+    }
+    config.auth.check()?;
+    check_tls(&config.tls)?;
     check_paths(&config.server)?;
     if gateway.idle_timeout_ms <= gateway.ping_interval_ms {
         let mut message =
@@ -712,6 +815,26 @@ mod tests {
                 &["config.toml:2: ", "must be 16777216 to"],
             ),
             ("what", &["config.toml:1: "]),
+            (
+                "[auth]\nmode = \"tokens\"\n",
+                &["config.toml:2: ", "token_keys must name"],
+            ),
+            (
+                "[auth]\nmode = \"tokens\"\ntoken_secret = \"short\"\n",
+                &["config.toml:3: ", "at least 32 bytes"],
+            ),
+            (
+                "[auth]\nmode = \"tokens\"\ntoken_keys = \"http://keys.example.org/\"\n",
+                &["config.toml:3: ", "by https"],
+            ),
+            (
+                "[auth]\n\norigins = [\"https://app.example.org/page\"]\n",
+                &["config.toml:3: ", "without a path"],
+            ),
+            (
+                "[tls]\ncert = \"cert.pem\"\n",
+                &["config.toml:", "tls.key is empty"],
+            ),
         ] {
             let error = load_text(text, &[]).unwrap_err();
             for word in words {
@@ -738,10 +861,69 @@ mod tests {
             ("COPYDESK__GATEWAY__SOCKETS_MAX", "0", "must be 1 to"),
             ("COPYDESK__GATEWAY__SOCKETS_MAX", "x", "expected"),
             ("COPYDESK__GATEWAY", "x", "a section and a setting"),
+            ("COPYDESK__AUTH__MODE", "tokens", "token_keys must name"),
         ] {
             let error = load_text(text, &[(name, value)]).unwrap_err();
             assert!(error.starts_with(name) && error.contains(word), "{error}");
         }
+    }
+
+    /// What belongs together may come in any order, and part of it from the file.
+    #[test]
+    fn settings_that_belong_together_are_checked_together() {
+        let secret = "a secret of at least thirty-two bytes";
+        let text = "[auth]\nmode = \"tokens\"\n[gateway]\nping_interval_ms = 60000\n";
+        let environment = [
+            ("COPYDESK__GATEWAY__PING_INTERVAL_MS", "50000"),
+            ("COPYDESK__AUTH__TOKEN_SECRET", secret),
+            ("COPYDESK__GATEWAY__IDLE_TIMEOUT_MS", "90000"),
+        ];
+        let config = load_text(text, &environment).unwrap();
+        assert_eq!(config.auth.token_secret.0, secret);
+        assert_eq!(config.gateway.idle_timeout_ms, 90_000);
+    }
+
+    /// Every number of the shipped file has a range that is checked, with a message that names its line and what is
+    /// allowed.
+    #[test]
+    fn every_bound_of_the_shipped_file_is_refused_outside_its_range() {
+        let text = include_str!("../config.toml");
+        let mut section = "";
+        let mut checked = 0;
+        for (number, line) in text.lines().enumerate() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            }
+            let Some((name, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+            else {
+                continue;
+            };
+            let key = format!("{section}.{name}");
+            if value.parse::<u64>().is_err() {
+                continue;
+            }
+            checked += 1;
+            for outside in ["-1", "9223372036854775807"] {
+                let changed: Vec<String> = text
+                    .lines()
+                    .enumerate()
+                    .map(|(at, line)| {
+                        if at == number {
+                            format!("{name} = {outside}")
+                        } else {
+                            line.to_owned()
+                        }
+                    })
+                    .collect();
+                let error = load_text(&changed.join("\n"), &[]).expect_err(&key);
+                let place = format!("config.toml:{}: ", number + 1);
+                assert!(error.contains(&place), "{key} = {outside}: {error}");
+                // A number that no type of the setting holds is refused as that.
+                let says_what = error.contains("must be") || error.contains("expected u32");
+                assert!(says_what, "{key} = {outside}: {error}");
+            }
+        }
+        assert!(checked > 50, "{checked}");
     }
 
     #[test]

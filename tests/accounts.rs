@@ -132,6 +132,9 @@ suite![
     a_list_shows_what_may_be_read,
     revocations_are_told_in_order,
     deeds_are_kept,
+    repeated_deeds_are_one_line,
+    a_document_has_so_many_links_and_people,
+    a_tenant_has_so_many_invitations,
     what_nobody_is_called_is_not_found,
     what_is_done_at_once_is_done_in_turn,
 ];
@@ -191,8 +194,12 @@ fn link(id: &str, role: Role, secret: u8) -> NewLink {
         secret: hash(secret),
         password: None,
         lasts: None,
+        links_max: MANY,
     }
 }
+
+/// More than any test makes.
+const MANY: u64 = 1_000;
 
 async fn add(accounts: &dyn Accounts, name: &str) {
     let added = accounts
@@ -294,6 +301,7 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
         tenant: "home".to_owned(),
         role: Some(Role::Viewer),
         lasts,
+        invitations_max: MANY,
     };
     for (seed, lasts) in [(1, DAY), (2, NO_TIME)] {
         let invited = accounts.invite(invitation(seed, lasts), subject("ann"));
@@ -331,6 +339,7 @@ async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
             tenant: "home".to_owned(),
             role: Some(Role::Owner),
             lasts: DAY,
+            invitations_max: MANY,
         };
         accounts.invite(invitation, subject("bob")).await.unwrap();
     }
@@ -376,6 +385,7 @@ async fn only_the_owner_shares(kept: impl Factory) {
             subject("eve"),
             Some(Role::Viewer),
             stranger.clone(),
+            MANY,
         );
         assert_eq!(give.await.unwrap(), not_owner);
         let take = accounts.transfer(doc("plan"), subject("ann"), stranger.clone());
@@ -587,7 +597,13 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
     let mut bob = who("bob", "home");
     assert_eq!(role(accounts, &bob, doc("plan")).await, None);
     assert_eq!(role(accounts, &bob, doc("no such")).await, None);
-    let given = accounts.set_role(doc("plan"), subject("bob"), Some(Role::Viewer), boss());
+    let given = accounts.set_role(
+        doc("plan"),
+        subject("bob"),
+        Some(Role::Viewer),
+        boss(),
+        MANY,
+    );
     assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Viewer));
     let made = accounts.add_link(link("l", Role::Editor, 5), boss());
@@ -605,7 +621,7 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
         role(accounts, &bob, doc("other")).await,
         Some(Role::Commenter)
     );
-    let taken = accounts.set_role(doc("plan"), subject("bob"), None, boss());
+    let taken = accounts.set_role(doc("plan"), subject("bob"), None, boss(), MANY);
     assert_eq!(taken.await.unwrap(), Ok(()));
     let tenant = accounts.set_tenant_role(subject("bob"), None, subject("ann"));
     assert!(tenant.await.unwrap());
@@ -624,7 +640,13 @@ async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
     );
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
     // Not even where somebody gave her a role by mistake.
-    let given = accounts.set_role(ours.clone(), subject("eve"), Some(Role::Editor), boss());
+    let given = accounts.set_role(
+        ours.clone(),
+        subject("eve"),
+        Some(Role::Editor),
+        boss(),
+        MANY,
+    );
     assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
     // And not by saying that she belongs elsewhere.
@@ -658,7 +680,7 @@ async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
-    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, boss());
+    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, boss(), MANY);
     assert_eq!(demoted.await.unwrap(), Err(NotShared::OwnerStays));
     let handed = accounts.transfer(doc("plan"), subject("bob"), boss());
     assert_eq!(handed.await.unwrap(), Ok(()));
@@ -733,7 +755,7 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
         create(kept.store(), &doc(id)).await;
     }
     create(kept.store(), &doc("nobodys")).await;
-    let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss());
+    let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss(), MANY);
     assert_eq!(given.await.unwrap(), Ok(()));
     let list = async |who: Who| -> Vec<String> {
         let query = ListQuery {
@@ -778,7 +800,7 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
     let accounts = kept.accounts();
     assert_eq!(accounts.last_revocation().await.unwrap(), 0);
     for name in ["ann", "bob", "eve"] {
-        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), boss());
+        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), boss(), MANY);
         assert_eq!(set.await.unwrap(), Ok(()));
     }
     let all = accounts.revocations(0).await.unwrap();
@@ -800,13 +822,14 @@ async fn deeds_are_kept(kept: impl Factory) {
         subject("bob"),
         Some(Role::Editor),
         who("ann", "home"),
+        MANY,
     );
     assert_eq!(set.await.unwrap(), Ok(()));
     let made = accounts.add_link(link("l", Role::Viewer, 1), who("ann", "home"));
     assert_eq!(made.await.unwrap(), Ok(()));
     let handed = accounts.transfer(doc("plan"), subject("bob"), who("ann", "home"));
     assert_eq!(handed.await.unwrap(), Ok(()));
-    let deeds = accounts.audit(doc("plan"), 3).await.unwrap();
+    let deeds = accounts.audit(doc("plan"), None, 3).await.unwrap();
     let told: Vec<_> = deeds
         .iter()
         .map(|it| {
@@ -827,6 +850,106 @@ async fn deeds_are_kept(kept: impl Factory) {
             ("ann", "set role", Some("bob"), Some("editor")),
         ]
     );
+}
+
+/// Whoever opens a link again and again hides nothing of what else was done.
+async fn repeated_deeds_are_one_line(kept: impl Factory) {
+    let accounts = kept.accounts();
+    first(accounts, "ann").await;
+    own(accounts, "plan", "ann").await;
+    let note = |actor: &str, deed| {
+        let (actor, link) = (subject(actor), subject("l"));
+        accounts.note(actor, deed, Some(doc("plan")), Some(link))
+    };
+    for _ in 0..300 {
+        note("l", "open link").await.unwrap();
+        note("bob", "open link").await.unwrap();
+        let failed = accounts.note(subject("ann"), "fail to sign in", None, None);
+        failed.await.unwrap();
+    }
+    // A change of rights is never one line with another.
+    for _ in 0..2 {
+        note("ann", "end link").await.unwrap();
+    }
+    let told = |deeds: &[Deed]| -> Vec<(String, String, u64)> {
+        let line = |it: &Deed| (it.actor.0.clone(), it.deed.clone(), it.times);
+        deeds.iter().map(line).collect()
+    };
+    let line = |actor: &str, deed: &str, times| (actor.to_owned(), deed.to_owned(), times);
+    let all = accounts.audit(doc("plan"), None, 10).await.unwrap();
+    let lines = [
+        line("ann", "end link", 1),
+        line("ann", "end link", 1),
+        line("bob", "open link", 300),
+        line("l", "open link", 300),
+        line("ann", "create", 1),
+    ];
+    assert_eq!(told(&all), lines);
+    assert!(all[2].last_at_ms >= Some(all[2].at_ms) && all[0].last_at_ms.is_none());
+    // Page by page.
+    let page = accounts.audit(doc("plan"), Some(all[1].number), 2).await;
+    assert_eq!(told(&page.unwrap()), lines[2..4]);
+    let of_tenant = accounts.audit_of("home".to_owned(), None, 100).await;
+    assert!(told(&of_tenant.unwrap()).contains(&line("ann", "fail to sign in", 300)));
+}
+
+async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
+    let accounts = kept.accounts();
+    own(accounts, "plan", "ann").await;
+    let ann = || who("ann", "home");
+    let add = |seed: u8, lasts| {
+        let link = NewLink {
+            lasts,
+            links_max: 2,
+            ..link(&format!("l{seed}"), Role::Viewer, seed)
+        };
+        accounts.add_link(link, ann())
+    };
+    assert_eq!(add(1, Some(NO_TIME)).await.unwrap(), Ok(()));
+    for seed in [2, 3] {
+        assert_eq!(add(seed, Some(DAY)).await.unwrap(), Ok(()));
+    }
+    assert_eq!(add(4, None).await.unwrap(), Err(NotShared::Full));
+    let ended = accounts.end_link(doc("plan"), subject("l2"), ann());
+    assert_eq!(ended.await.unwrap(), Ok(()));
+    assert_eq!(add(4, None).await.unwrap(), Ok(()));
+    // The owner is one of three.
+    let give = |name, role, most| accounts.set_role(doc("plan"), subject(name), role, ann(), most);
+    for name in ["bob", "kim"] {
+        let given = give(name, Some(Role::Viewer), 3).await.unwrap();
+        assert_eq!(given, Ok(()));
+    }
+    let refused = give("lee", Some(Role::Viewer), 3).await.unwrap();
+    assert_eq!(refused, Err(NotShared::Full));
+    // Whoever has a role may have another or lose it, also where there are more than may be.
+    for (role, most) in [(Some(Role::Editor), 3), (Some(Role::Viewer), 1), (None, 1)] {
+        assert_eq!(give("bob", role, most).await.unwrap(), Ok(()), "{role:?}");
+    }
+    let given = give("lee", Some(Role::Viewer), 3).await.unwrap();
+    assert_eq!(given, Ok(()));
+}
+
+async fn a_tenant_has_so_many_invitations(kept: impl Factory) {
+    let accounts = kept.accounts();
+    first(accounts, "ann").await;
+    let invite = |seed, lasts| {
+        let invitation = Invitation {
+            code: hash(seed),
+            id: subject(&format!("invitation {seed}")),
+            tenant: "home".to_owned(),
+            role: None,
+            lasts,
+            invitations_max: 2,
+        };
+        accounts.invite(invitation, subject("ann"))
+    };
+    assert!(invite(1, NO_TIME).await.unwrap());
+    assert!(invite(2, DAY).await.unwrap());
+    assert!(invite(3, DAY).await.unwrap());
+    assert!(!invite(4, DAY).await.unwrap());
+    let ended = accounts.end_invitation("home".to_owned(), subject("invitation 2"), subject("ann"));
+    assert!(ended.await.unwrap());
+    assert!(invite(4, DAY).await.unwrap());
 }
 
 async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
@@ -879,6 +1002,7 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
         tenant: "home".to_owned(),
         role: None,
         lasts: DAY,
+        invitations_max: MANY,
     };
     let users = accounts.users_of("home".to_owned(), String::new(), 10);
     let boss = users.await.unwrap()[0].id.clone();
@@ -951,7 +1075,7 @@ async fn no_revocation_is_overtaken() {
             for at in 0..each {
                 let plan = doc(&format!("plan{writer}"));
                 let name = subject(&format!("{writer} {at}"));
-                let set = accounts.set_role(plan, name, Some(Role::Viewer), boss());
+                let set = accounts.set_role(plan, name, Some(Role::Viewer), boss(), MANY);
                 assert_eq!(set.await.unwrap(), Ok(()));
             }
         }

@@ -21,7 +21,7 @@ use super::watch::{Watch, Watchers};
 use super::work_queue::{Class, Overloaded, Priority};
 use crate::id::DocId;
 use crate::store::{
-    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, Owned,
+    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, NotShared, Owned,
     REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, User, Who,
 };
 
@@ -156,6 +156,9 @@ pub enum Denied {
     /// What was asked for cannot be.
     #[error("{0}")]
     Unfit(String),
+    /// A quota is reached.
+    #[error("{0}")]
+    Full(&'static str),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -375,6 +378,22 @@ impl Door {
     pub async fn role(&self, person: &Person, doc: &DocId) -> Result<Option<Role>, StoreError> {
         let rights = self.rights(person, vec![doc.clone()]).await?;
         Ok(rights[0].role)
+    }
+
+    /// Gives a subject a role on a document or takes it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_role(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        role: Option<Role>,
+        by: Who,
+    ) -> Result<Result<(), NotShared>, StoreError> {
+        // The owner is not counted.
+        let most = self.settings.document_people_max.saturating_add(1);
+        self.accounts().set_role(doc, subject, role, by, most).await
     }
 
     /// Makes a document that nobody knows somebody's own, if they may.
@@ -826,9 +845,14 @@ impl Door {
             tenant: by.tenant().unwrap_or(HOME).to_owned(),
             role,
             lasts: INVITATION_LASTS,
+            invitations_max: self.settings.tenant_invitations_max,
         };
-        self.accounts().invite(invitation, user).await?;
-        Ok(code)
+        match self.accounts().invite(invitation, user).await? {
+            true => Ok(code),
+            false => Err(Denied::Full(
+                "the tenant has as many open invitations as it may: end some of them first",
+            )),
+        }
     }
 
     /// Makes a share link: its secret, for the address; not where `by` does not own the document.
@@ -859,10 +883,14 @@ impl Door {
             secret: hashed(&secret),
             password,
             lasts,
+            links_max: self.settings.document_links_max,
         };
         let id = link.id.clone();
         match self.accounts().add_link(link, by).await? {
             Ok(()) => Ok((id, secret)),
+            Err(NotShared::Full) => Err(Denied::Full(
+                "the document has as many share links as it may: end some of them first",
+            )),
             Err(_) => Err(Denied::Wrong("only the owner shares a document")),
         }
     }

@@ -1,10 +1,15 @@
 //! Tokens of another application: it has its own users, signs who they are, and we believe its key.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use thiserror::Error;
@@ -63,8 +68,13 @@ pub enum KeyError {
     /// The address does not answer with keys.
     #[error("fetch the keys of tokens {0}: {1}")]
     Fetch(String, String),
+    /// The secret is too short.
+    #[error("auth.token_secret must have at least {SECRET_BYTES_MIN} bytes")]
+    ShortSecret,
     /// There is no public key for EdDSA, RS256 or ES256.
-    #[error("{0} holds no public key for EdDSA, RS256 or ES256")]
+    #[error(
+        "{0} holds no public key for EdDSA, RS256 (2,048 to 8,192 bits) or ES256 that is for signatures"
+    )]
     Nothing(String),
 }
 
@@ -121,7 +131,7 @@ impl Host {
             let address = settings.token_keys.clone();
             check_address(&address)?;
             let keys = fetch(&address).unwrap_or_else(|error| {
-                tracing::error!(%error, "nobody comes in until there are keys");
+                tracing::error!(%error, "no JWKS keys loaded: rejecting all tokens until there are");
                 Vec::new()
             });
             (Source::Address(address), keys)
@@ -145,6 +155,13 @@ impl Host {
     /// What a token says, if it is signed by one of the keys and holds now.
     pub(super) fn claims(&self, token: &str) -> Option<Claims> {
         let header = jsonwebtoken::decode_header(token).ok()?;
+        // Parts that must be understood (RFC 7515, 4.1.11): none of those that exist is.
+        if header.crit.is_some() {
+            tracing::debug!(
+                "a token names critical extensions, of which none is known: it is refused"
+            );
+            return None;
+        }
         let keys = self.keys.load();
         let fits = |key: &&Key| {
             let same_id = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
@@ -244,6 +261,24 @@ impl std::fmt::Debug for Host {
     }
 }
 
+/// Whether the settings name a key, as far as can be said without reading files or asking anybody.
+///
+/// # Errors
+/// What is wrong, with the name of the setting.
+pub(super) fn check(settings: &AuthSettings) -> Result<(), (&'static str, KeyError)> {
+    let (secret, keys) = (&settings.token_secret.0, &settings.token_keys);
+    if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
+        return Err(("auth.token_secret", KeyError::ShortSecret));
+    }
+    if keys.contains("://") {
+        return check_address(keys).map_err(|error| ("auth.token_keys", error));
+    }
+    if secret.is_empty() && keys.is_empty() {
+        return Err(("auth.mode", KeyError::None));
+    }
+    Ok(())
+}
+
 /// The least that a secret has, in bytes: shorter ones are guessed from one token.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -301,21 +336,63 @@ fn parse(text: &str, source: &str) -> Result<Vec<Key>, KeyError> {
     Ok(keys)
 }
 
+/// The key, if it is one that tokens can be verified with; a log line says why not.
 fn of_jwk(jwk: &Jwk) -> Option<Key> {
+    let id = jwk.common.key_id.clone();
+    let refuse = |reason: &str| {
+        tracing::warn!(
+            key = id.as_deref().unwrap_or("without kid"),
+            reason,
+            "a key of the JWK set is not used"
+        );
+        None
+    };
+    if matches!(&jwk.common.public_key_use, Some(it) if *it != PublicKeyUse::Signature) {
+        return refuse("its \"use\" is not \"sig\"");
+    }
+    let operations = jwk.common.key_operations.as_ref();
+    if operations.is_some_and(|all| !all.contains(&KeyOperations::Verify)) {
+        return refuse("its \"key_ops\" have no \"verify\"");
+    }
     let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::RSA(rsa) => {
+            let modulus = URL_SAFE_NO_PAD.decode(&rsa.n).unwrap_or_default();
+            if !RSA_BITS.contains(&bits(&modulus)) {
+                return refuse("an RSA key has 2,048 to 8,192 bits");
+            }
+            Algorithm::RS256
+        }
         AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
             Algorithm::ES256
         }
-        AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+            Algorithm::EdDSA
+        }
         // A secret in a public set is none.
-        _ => return None,
+        _ => return refuse("it is not RSA, P-256 or Ed25519"),
     };
-    Some(Key {
-        id: jwk.common.key_id.clone(),
-        algorithm,
-        key: DecodingKey::from_jwk(jwk).ok()?,
-    })
+    let named = jwk.common.key_algorithm.map(|named| named.to_string());
+    if named.is_some_and(|named| named != format!("{algorithm:?}")) {
+        return refuse("its \"alg\" is not RS256, ES256 or EdDSA, whichever it can be");
+    }
+    match DecodingKey::from_jwk(jwk) {
+        Ok(key) => Some(Key { id, algorithm, key }),
+        Err(_) => refuse("it cannot be read"),
+    }
+}
+
+/// How many bits an RSA key has: fewer are broken, more only make each token slow.
+const RSA_BITS: RangeInclusive<usize> = 2_048..=8_192;
+
+/// The length of a number.
+fn bits(number: &[u8]) -> usize {
+    let leading = number.iter().take_while(|byte| **byte == 0).count();
+    let first = number
+        .get(leading)
+        .map_or(8, |byte| byte.leading_zeros() as usize);
+    (number.len() - leading)
+        .saturating_mul(8)
+        .saturating_sub(first % 8)
 }
 
 fn of_pem(pem: &[u8]) -> Option<Key> {
@@ -324,6 +401,18 @@ fn of_pem(pem: &[u8]) -> Option<Key> {
         .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
         .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)));
     let (algorithm, key) = found.ok()?;
+    if algorithm == Algorithm::RS256
+        && !key
+            .try_get_as_bytes()
+            .ok()
+            .and_then(rsa_bits)
+            .is_some_and(|it| RSA_BITS.contains(&it))
+    {
+        tracing::warn!(
+            "the RSA key of auth.token_keys is not used: it has not 2,048 to 8,192 bits"
+        );
+        return None;
+    }
     Some(Key {
         id: None,
         algorithm,
@@ -331,10 +420,37 @@ fn of_pem(pem: &[u8]) -> Option<Key> {
     })
 }
 
+/// The bits of the modulus of a public key as PKCS #1 has it: a sequence whose first part is that number.
+fn rsa_bits(der: &[u8]) -> Option<usize> {
+    let (0x30, sequence, _) = der_part(der)? else {
+        return None;
+    };
+    let (0x02, modulus, _) = der_part(sequence)? else {
+        return None;
+    };
+    Some(bits(modulus))
+}
+
+/// The kind and the content of the first part, and what follows it.
+fn der_part(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[kind, length], rest) = der.split_first_chunk()?;
+    let (length, rest) = match length {
+        0..0x80 => (usize::from(length), rest),
+        // So many bytes of length follow.
+        _ => {
+            let (length, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            let length = length.iter().try_fold(0_usize, |sum, byte| {
+                sum.checked_mul(256)?.checked_add(usize::from(*byte))
+            })?;
+            (length, rest)
+        }
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((kind, content, rest))
+}
+
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::json;
 
@@ -638,6 +754,94 @@ mod tests {
             () = changes => {}
         }
         assert!(!knows(&host, &old));
+    }
+
+    #[test]
+    fn only_strong_keys_for_signatures_are_used() {
+        let with = |pair: &Pair, name: &str, value: serde_json::Value| {
+            let mut public = pair.public.clone();
+            public[name] = value;
+            parse(&public.to_string(), "x").is_ok()
+        };
+        let (rsa, curve) = (rs256("a"), es256("b"));
+        for (pair, name, value, is_used) in [
+            (&rsa, "use", json!("sig"), true),
+            (&rsa, "use", json!("enc"), false),
+            (&curve, "use", json!("enc"), false),
+            (&curve, "use", json!("other"), false),
+            (&curve, "key_ops", json!(["verify"]), true),
+            (&curve, "key_ops", json!(["encrypt", "wrapKey"]), false),
+            (&curve, "key_ops", json!([]), false),
+            (&rsa, "alg", json!("RS256"), true),
+            (&rsa, "alg", json!("RS512"), false),
+            (&rsa, "alg", json!("RSA-OAEP"), false),
+            (&curve, "alg", json!("ES256"), true),
+            // 1,024 bits, 2,040 bits with zeros before them, and 16,384.
+            (&rsa, "n", json!(URL_SAFE_NO_PAD.encode([0xff; 128])), false),
+            (
+                &rsa,
+                "n",
+                json!(URL_SAFE_NO_PAD.encode([&[0][..], &[0xff; 255]].concat())),
+                false,
+            ),
+            (
+                &rsa,
+                "n",
+                json!(URL_SAFE_NO_PAD.encode(vec![0xff; 2_048])),
+                false,
+            ),
+        ] {
+            assert_eq!(with(pair, name, value.clone()), is_used, "{name}: {value}");
+        }
+        // Of a set, only the keys that will not do are left out.
+        let set = json!({ "keys": [with_use(&rsa, "enc"), curve.public] });
+        assert_eq!(parse(&set.to_string(), "x").unwrap().len(), 1);
+        let set = json!({ "keys": [with_use(&rsa, "enc")] });
+        assert!(parse(&set.to_string(), "x").is_err());
+    }
+
+    fn with_use(pair: &Pair, purpose: &str) -> serde_json::Value {
+        let mut public = pair.public.clone();
+        public["use"] = json!(purpose);
+        public
+    }
+
+    #[test]
+    fn an_rsa_key_in_pem_is_as_long_as_one_in_a_set() {
+        use base64::engine::general_purpose::STANDARD;
+        let pem = |modulus: &[u8]| {
+            let part = |kind: u8, content: &[u8]| {
+                let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+                [&[kind, 0x82][..], &length, content].concat()
+            };
+            let numbers = [part(2, &[&[0], modulus].concat()), part(2, &[1, 0, 1])].concat();
+            let text = STANDARD.encode(part(0x30, &numbers));
+            format!("-----BEGIN RSA PUBLIC KEY-----\n{text}\n-----END RSA PUBLIC KEY-----\n")
+        };
+        assert!(of_pem(pem(&[0xff; 256]).as_bytes()).is_some());
+        assert!(of_pem(pem(&[0xff; 128]).as_bytes()).is_none());
+        assert!(of_pem(pem(&[0xff; 255]).as_bytes()).is_none());
+        assert_eq!(rsa_bits(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(rsa_bits(&[]), None);
+    }
+
+    #[test]
+    fn a_token_with_critical_extensions_is_refused() {
+        let host = host(|_| {});
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let claims = json!({ "sub": "7", "exp": in_seconds(60) });
+        let sign = |header: serde_json::Value| {
+            let [header, claims] =
+                [header, claims.clone()].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+            let text = format!("{header}.{claims}");
+            let mac = jsonwebtoken::crypto::sign(text.as_bytes(), &key, Algorithm::HS256).unwrap();
+            format!("{text}.{mac}")
+        };
+        assert!(host.claims(&sign(json!({ "alg": "HS256" }))).is_some());
+        for crit in [json!(["exp"]), json!(["b64"]), json!(["urn:x"]), json!([])] {
+            let token = sign(json!({ "alg": "HS256", "crit": crit, "urn:x": 1 }));
+            assert!(host.claims(&token).is_none(), "{crit}");
+        }
     }
 
     #[test]

@@ -67,6 +67,15 @@ pub fn is_loopback(host: &str) -> bool {
     named || address(host).is_some_and(|address| address.is_loopback())
 }
 
+/// Whether a text is an origin: with a path or a pattern it would match none.
+pub(super) fn is_origin(text: &str) -> bool {
+    let Some((_, name)) = split(text) else {
+        return false;
+    };
+    let is_plain = |it: char| it.is_ascii_graphic() && !"/?#@\\*".contains(it);
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 fn is_word(name: &str) -> bool {
     !name.is_empty() && !name.contains(['.', '[', ']'])
 }
@@ -117,6 +126,24 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_here(host, &allowed), is_ours, "{host}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_no_path() {
+        for (text, is_one) in [
+            ("https://app.example.org", true),
+            ("http://127.0.0.1:8080", true),
+            ("https://[::1]:8443", true),
+            ("https://app.example.org/", true),
+            ("https://app.example.org/page", false),
+            ("app.example.org", false),
+            ("https://", false),
+            ("https://*.example.org", false),
+            ("wss://app.example.org", false),
+            ("null", false),
+        ] {
+            assert_eq!(is_origin(text), is_one, "{text}");
         }
     }
 

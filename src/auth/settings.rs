@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::{host, origin};
+
 /// Who is let in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,6 +20,12 @@ pub struct AuthSettings {
     pub tenant_documents_max: u64,
     /// How many MiB of ops one tenant may keep; 0: any number.
     pub tenant_mib_max: u64,
+    /// How many share links that have not expired one document may have.
+    pub document_links_max: u64,
+    /// How many people may have a role of their own on one document.
+    pub document_people_max: u64,
+    /// How many invitations that have been neither used nor ended one tenant may have.
+    pub tenant_invitations_max: u64,
     /// Whether a proxy in front says each client's address, as the last in X-Forwarded-For.
     pub behind_proxy: bool,
     /// The public keys that tokens are signed with: a file (PEM or JWK set), or the address of a JWK set.
@@ -39,12 +47,36 @@ impl Default for AuthSettings {
             access_seconds: 600,
             tenant_documents_max: 0,
             tenant_mib_max: 0,
+            document_links_max: 100,
+            document_people_max: 1_000,
+            tenant_invitations_max: 1_000,
             behind_proxy: false,
             token_keys: String::new(),
             token_secret: Secret::default(),
             token_issuer: String::new(),
             token_audience: String::new(),
         }
+    }
+}
+
+impl AuthSettings {
+    /// What the types do not say of settings that belong together.
+    ///
+    /// # Errors
+    /// The setting's name, and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        for origin in &self.origins {
+            if !origin::is_origin(origin) {
+                let message = format!(
+                    "auth.origins has {origin:?}, but an origin is http:// or https://, a name and perhaps a port, without a path"
+                );
+                return Err(("auth.origins", message));
+            }
+        }
+        if self.mode != Mode::Tokens {
+            return Ok(());
+        }
+        host::check(self).map_err(|(key, error)| (key, error.to_string()))
     }
 }
 

@@ -331,7 +331,7 @@ struct After {
 
 /// How many accounts, and how many lines of the audit log, one answer holds.
 const PEOPLE_MAX: usize = 200;
-const AUDIT_MAX: usize = 200;
+pub(super) const AUDIT_MAX: usize = 200;
 
 async fn people(
     request: HttpRequest,
@@ -419,8 +419,8 @@ async fn end_invitation(
 /// The page of the audit log that a request asks for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Before {
-    before: Option<u64>,
+pub(super) struct Before {
+    pub(super) before: Option<u64>,
 }
 
 async fn audit(
@@ -435,14 +435,17 @@ async fn audit(
     let tenant = person.tenant().unwrap_or(HOME).to_owned();
     let accounts = gateway.door().accounts();
     let deeds = accounts.audit_of(tenant, page.before, AUDIT_MAX).await;
-    respond(deeds.map(|deeds| {
-        let is_full = deeds.len() == AUDIT_MAX;
-        let next = deeds.last().filter(|_| is_full).map(|deed| deed.number);
-        json!({ "next": next, "deeds": deeds.iter().map(shown_deed).collect::<Vec<_>>() })
-    }))
+    respond(deeds.map(|deeds| shown_deeds(&deeds)))
 }
 
-pub(super) fn shown_deed(deed: &Deed) -> Value {
+/// A page of the audit log, and where the next one begins.
+pub(super) fn shown_deeds(deeds: &[Deed]) -> Value {
+    let is_full = deeds.len() == AUDIT_MAX;
+    let next = deeds.last().filter(|_| is_full).map(|deed| deed.number);
+    json!({ "next": next, "deeds": deeds.iter().map(shown_deed).collect::<Vec<_>>() })
+}
+
+fn shown_deed(deed: &Deed) -> Value {
     let document = deed.doc.as_ref();
     json!({
         "at": deed.at_ms,
@@ -451,6 +454,8 @@ pub(super) fn shown_deed(deed: &Deed) -> Value {
         "document": document.map(|(collection, id)| format!("{collection}/{id}")),
         "subject": deed.subject.as_ref().map(|subject| &subject.0),
         "detail": deed.detail,
+        "times": deed.times,
+        "last_at": deed.last_at_ms,
     })
 }
 
@@ -649,6 +654,7 @@ pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
         }
         Denied::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
         Denied::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
+        Denied::Full(_) => failure(StatusCode::TOO_MANY_REQUESTS, "quota", &message),
         Denied::Store(error) => unavailable(error),
     }
 }

@@ -12,7 +12,8 @@ use super::answers::{failure, unavailable};
 use super::bearer;
 use super::gateway::Gateway;
 use super::people::{
-    answer, denied_response, no_accounts, no_such_role, parse_role, permitted, respond, shown_deed,
+    AUDIT_MAX, Before, answer, denied_response, no_accounts, no_such_role, parse_role, permitted,
+    respond, shown_deeds,
 };
 use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;
@@ -34,9 +35,6 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route(&format!("{document}/audit"), web::get().to(audit))
         .route("/api/links", web::post().to(open));
 }
-
-/// How many lines of the audit log are shown.
-const AUDIT_MAX: usize = 200;
 
 /// The longest that a share link may be made to last, in days.
 const LINK_DAYS_MAX: u64 = 3_650;
@@ -120,8 +118,8 @@ async fn set_role(
         Ok(subject) => subject,
         Err(response) => return response,
     };
-    let accounts = gateway.door().accounts();
-    match accounts.set_role(doc.clone(), subject, role, by).await {
+    let set = gateway.door().set_role(doc.clone(), subject, role, by);
+    match set.await {
         Ok(Ok(())) => {
             gateway.door().rights_changed();
             respond(shared(&gateway, doc).await)
@@ -142,6 +140,11 @@ fn not_shared(why: NotShared) -> HttpResponse {
             StatusCode::CONFLICT,
             "owner",
             "the owner stays the owner until another is",
+        ),
+        NotShared::Full => failure(
+            StatusCode::TOO_MANY_REQUESTS,
+            "quota",
+            "the document is shared with as many people as it may be: take the role from some of them first",
         ),
         NotShared::NoLink => failure(StatusCode::NOT_FOUND, "not_found", "there is no such link"),
     }
@@ -279,16 +282,19 @@ async fn end_link(
     }
 }
 
-async fn audit(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> HttpResponse {
+async fn audit(
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+    path: Path,
+    page: web::Query<Before>,
+) -> HttpResponse {
     let (_, _, doc) = match owner(&request, &gateway, &path).await {
         Ok(found) => found,
         Err(response) => return response,
     };
-    let deeds = gateway.door().accounts().audit(doc, AUDIT_MAX).await;
-    respond(deeds.map(|deeds| {
-        let deeds: Vec<Value> = deeds.iter().map(shown_deed).collect();
-        json!({ "deeds": deeds })
-    }))
+    let accounts = gateway.door().accounts();
+    let deeds = accounts.audit(doc, page.before, AUDIT_MAX).await;
+    respond(deeds.map(|deeds| shown_deeds(&deeds)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -54,8 +54,9 @@ pub trait Accounts: Debug + Send + Sync {
     /// Whether a code lets somebody choose a new password.
     fn may_reset(&self, code: Hash) -> Asked<'_, bool>;
 
-    /// Lets whoever has the code make an account, for as long as `by` may give what it gives.
-    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()>;
+    /// Lets whoever has the code make an account, for as long as `by` may give what it gives. `false`: the tenant has as
+    /// many invitations as it may.
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, bool>;
 
     /// Whether a code lets somebody make an account.
     fn is_invited(&self, code: Hash) -> Asked<'_, bool>;
@@ -104,13 +105,14 @@ pub trait Accounts: Debug + Send + Sync {
     /// Makes a document that nobody knows yet the subject's own, where its tenant has fewer than `documents_max`.
     fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned>;
 
-    /// Gives a subject a role on a document or takes it, the owner's excepted.
+    /// Gives a subject a role on a document or takes it, the owner's excepted. At most `people_max` subjects have one.
     fn set_role(
         &self,
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
         by: Who,
+        people_max: u64,
     ) -> Asked<'_, Result<(), NotShared>>;
 
     /// Makes another subject the owner; who was, may edit from then on.
@@ -141,13 +143,14 @@ pub trait Accounts: Debug + Send + Sync {
     /// The newest revocation's number.
     fn last_revocation(&self) -> Asked<'_, u64>;
 
-    /// What was done about a document's rights, newest first, at most `limit`.
-    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>>;
+    /// What was done about a document's rights before the deed of this number, newest first, at most `limit`.
+    fn audit(&self, doc: DocId, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>>;
 
     /// What was done in a tenant before the deed of this number, newest first, at most `limit`.
     fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>>;
 
-    /// Keeps in the audit log what else somebody did.
+    /// Keeps in the audit log what else somebody did. What the same actor does again within an hour, of
+    /// `REPEATED_DEEDS`, counts on the same line.
     fn note(
         &self,
         actor: Subject,
@@ -162,6 +165,13 @@ pub trait Accounts: Debug + Send + Sync {
 
 /// The most revocations that are read at once.
 pub const REVOCATIONS_PAGE: usize = 1_000;
+
+/// What many requests may do again and again, so that the audit log has one line for it in `REPEATED_WITHIN`: else they
+/// would hide everything else. None of these changes a right.
+pub(super) const REPEATED_DEEDS: [&str; 3] = ["open link", "fail to sign in", "sign in"];
+
+/// For how long such a deed counts on the same line.
+pub(super) const REPEATED_WITHIN: Duration = Duration::from_hours(1);
 
 /// Whoever may hold a right: a user, or a share link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -322,6 +332,8 @@ pub struct Invitation {
     pub role: Option<Role>,
     /// How long it can be used.
     pub lasts: Duration,
+    /// How many invitations that can be used the tenant may have.
+    pub invitations_max: u64,
 }
 
 /// What came of a refresh token.
@@ -388,6 +400,8 @@ pub enum NotShared {
     OwnerStays,
     /// The document has no such link.
     NoLink,
+    /// The document has as many links, or is shared with as many people, as it may.
+    Full,
 }
 
 /// Somebody who may do something with a document.
@@ -416,6 +430,8 @@ pub struct NewLink {
     pub password: Option<String>,
     /// How long it opens anything.
     pub lasts: Option<Duration>,
+    /// How many links that have not expired the document may have.
+    pub links_max: u64,
 }
 
 /// A share link.
@@ -463,6 +479,10 @@ pub struct Deed {
     pub subject: Option<Subject>,
     /// How.
     pub detail: Option<String>,
+    /// How often, and when last, where it was repeated: see `REPEATED_DEEDS`.
+    pub times: u64,
+    /// In milliseconds since 1970.
+    pub last_at_ms: Option<u64>,
 }
 
 /// The tenant that another application's user belongs to, by its name.

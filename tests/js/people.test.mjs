@@ -112,13 +112,15 @@ describe('accounts', () => {
     for (let n = 0; n < 3; n++) assert.equal((await ann.post('/api/sign-in', { login, password })).status, 200);
     guesses.end();
     await guesses.settled;
-    const elsewhere = new Browser(server);
-    await until(async () => (await elsewhere.post('/api/sign-in', { login, password })).status === 200, 'another browser is let in', 30_000);
+    const bob = await newcomer();
+    const other = { login: await loginOf(bob), password: `password of ${await loginOf(bob)}` };
+    await guessesAt(other.login, 8).settled;
+    assert.equal((await new Browser(server).post('/api/sign-in', other)).status, 200);
     // Then the account is as it was. To repeat one wrong password is no guess, and costs nobody anything.
-    await guessesAt(login, 1, () => 'one wrong password').settled;
-    const repeated = await guessesAt(login, 60, () => 'one wrong password').settled;
+    await guessesAt(other.login, 1, () => 'one wrong password').settled;
+    const repeated = await guessesAt(other.login, 60, () => 'one wrong password').settled;
     assert.ok(repeated.every(({ value }) => value?.status === 403));
-    for (let n = 0; n < 3; n++) assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
+    for (let n = 0; n < 3; n++) assert.equal((await new Browser(server).post('/api/sign-in', other)).status, 200);
   });
 
   test('without a session there is no socket, no list and no document', async () => {
@@ -766,7 +768,7 @@ describe('a new server', () => {
     const me = await stranger.me();
     assert.deepEqual([me.needs_setup, me.needs_setup_code], [true, false]);
     assert.equal((await stranger.get('/api/me', { 'x-forwarded-for': '192.0.2.1' })).body.needs_setup_code, true);
-    for (const password of ['password', 'Passw0rd!', '12345678', 'eve-eve-eve']) {
+    for (const password of ['password', 'Passw0rd!', '12345678', 'eveeveeve']) {
       const answer = await stranger.post('/api/register', { ...account, password });
       assert.equal(answer.status, 422, password);
       assert.match(answer.body.error.message, /easy to guess/);
@@ -838,6 +840,9 @@ describe('quotas', () => {
       COPYDESK__AUTH__TENANT_DOCUMENTS_MAX: '2',
       COPYDESK__AUTH__TENANT_MIB_MAX: '1',
       COPYDESK__GATEWAY__USER_SOCKETS_MAX: '3',
+      COPYDESK__AUTH__DOCUMENT_LINKS_MAX: '2',
+      COPYDESK__AUTH__DOCUMENT_PEOPLE_MAX: '1',
+      COPYDESK__AUTH__TENANT_INVITATIONS_MAX: '2',
     };
     server = await Server.start({ open: false, env });
   });
@@ -859,6 +864,41 @@ describe('quotas', () => {
     await called((done) => docs[1].del(done), 'the end');
     takeWarnings();
     client.close();
+  });
+
+  test('links, people and invitations are so many, and make room when they end', async () => {
+    const ann = new Browser(server);
+    await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
+    const invite = () => ann.post('/api/invitations', { role: null });
+    const [{ body: { code } }, { status }] = [await invite(), await invite()];
+    assert.equal(status, 200);
+    const full = await invite();
+    assert.deepEqual([full.status, full.body.error.code], [429, 'quota']);
+    await Browser.registered(server, 'bob', code);
+    const again = await invite();
+    assert.equal(again.status, 200);
+    await Browser.registered(server, 'kim', again.body.code);
+    const share = () => ann.post('/api/documents/docs/one/links', { role: 'viewer' });
+    const links = [await share(), await share()];
+    assert.deepEqual(links.map((it) => it.status), [200, 200]);
+    assert.equal((await share()).body.error.code, 'quota');
+    const ended = await ann.ask('DELETE', `/api/documents/docs/one/links/${links[0].body.id}`);
+    assert.equal(ended.status, 200);
+    assert.equal((await share()).status, 200);
+    const give = (login, role) => ann.put('/api/documents/docs/one/people', { login, role });
+    assert.equal((await give('bob', 'viewer')).status, 200);
+    assert.equal((await give('kim', 'viewer')).body.error.code, 'quota');
+    assert.equal((await give('bob', 'editor')).status, 200);
+    assert.equal((await give('bob', null)).status, 200);
+    assert.equal((await give('kim', 'viewer')).status, 200);
+    // Who opens a link again and again hides nothing of what was done before.
+    const guest = new Browser(server);
+    for (let n = 0; n < 50; n++) assert.equal((await guest.post('/api/links', { secret: links[1].body.secret })).status, 200);
+    const { deeds } = (await ann.get('/api/documents/docs/one/audit')).body;
+    assert.deepEqual(deeds.filter(({ deed }) => deed === 'open link').map(({ times }) => times), [50]);
+    assert.equal(deeds.at(-1).deed, 'create');
+    const older = (await ann.get('/api/documents/docs/one/audit?before=1')).body;
+    assert.deepEqual(older, { deeds: [], next: null });
   });
 
   test('a user has so many sockets', async () => {

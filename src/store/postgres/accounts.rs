@@ -240,11 +240,19 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, bool> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let (now, until) = (change.now(), change.after(invitation.lasts));
             change.query(FORGET_INVITATIONS, &[&now]).await?;
+            change.query(LOCK_TENANT, &[&invitation.tenant]).await?;
+            let invited = change
+                .query(COUNT_INVITATIONS, &[&invitation.tenant, &now])
+                .await?;
+            if count(&invited) >= invitation.invitations_max {
+                change.roll_back().await?;
+                return Ok(false);
+            }
             let (code, role) = (invitation.code.as_slice(), number(invitation.role));
             let (id, maker) = (invitation.id.0.as_bytes(), by.0.as_bytes());
             let values: [&(dyn ToSql + Sync); 6] =
@@ -252,7 +260,8 @@ impl Accounts for PostgresStore {
             change.query(INVITE, &values).await?;
             let role = word(invitation.role);
             change.note(&by, "invite", None, None, Some(role)).await?;
-            change.commit().await
+            change.commit().await?;
+            Ok(true)
         })
     }
 
@@ -369,6 +378,7 @@ impl Accounts for PostgresStore {
         subject: Subject,
         role: Option<Role>,
         by: Who,
+        people_max: u64,
     ) -> Asked<'_, Result<(), NotShared>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
@@ -378,6 +388,15 @@ impl Accounts for PostgresStore {
             };
             let (collection, id) = names(&doc);
             let holder = subject.0.as_bytes();
+            if role.is_some() {
+                let holders = change
+                    .query(COUNT_HOLDERS, &[&collection, &id, &holder])
+                    .await?;
+                if count(&holders) >= people_max {
+                    change.roll_back().await?;
+                    return Ok(Err(NotShared::Full));
+                }
+            }
             let is_owner = match role {
                 Some(_) => {
                     let role = number(role);
@@ -454,10 +473,18 @@ impl Accounts for PostgresStore {
                 return Ok(Err(NotShared::NotOwner));
             };
             let (collection, id) = names(&link.doc);
+            let now = change.now();
+            change
+                .query(FORGET_LINKS, &[&collection, &id, &now])
+                .await?;
+            let links = change.query(COUNT_LINKS, &[&collection, &id]).await?;
+            if count(&links) >= link.links_max {
+                change.roll_back().await?;
+                return Ok(Err(NotShared::Full));
+            }
             let role = number(Some(link.role.min(Role::Editor)));
             let (name, secret) = (link.id.0.as_bytes(), link.secret.as_slice());
             let until = link.lasts.map(|lasts| change.after(lasts));
-            let now = change.now();
             let values: [&(dyn ToSql + Sync); 8] = [
                 &name,
                 &collection,
@@ -540,13 +567,14 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit(&self, doc: DocId, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
         look(async move {
             let (collection, id) = names(&doc);
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let most = |number| i64::try_from(number).unwrap_or(i64::MAX);
+            let (before, limit) = (before.map_or(i64::MAX, most), most(limit as u64));
             let rows = self
                 .people
-                .query(AUDIT, &[&collection, &id, &limit])
+                .query(AUDIT, &[&collection, &id, &before, &limit])
                 .await?;
             rows.iter().map(deed).collect()
         })
@@ -620,6 +648,13 @@ const INVITE: &str = "
 INSERT INTO invitations (code, id, tenant, role, maker, expires_at_ms)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (code) DO NOTHING";
+
+/// One invitation of a tenant at a time, so that the count holds.
+const LOCK_TENANT: &str =
+    "SELECT pg_advisory_xact_lock(hashtextextended('invitations of ' || $1::text, 0))";
+
+const COUNT_INVITATIONS: &str =
+    "SELECT count(*) FROM invitations WHERE tenant = $1 AND expires_at_ms > $2";
 
 /// Of makers that may give what they gave still.
 const IS_INVITED: &str = concat!(
@@ -948,6 +983,18 @@ LEFT JOIN users u ON u.id = g.subject
 WHERE g.collection = $1 AND g.id = $2
 ORDER BY g.role DESC, u.name NULLS FIRST, g.subject";
 
+/// How many have a role on a document, the owner included; 0 where the subject is one of them, for it adds none. The change
+/// holds the document's lock, so the count holds until its end.
+const COUNT_HOLDERS: &str = "
+SELECT CASE WHEN bool_or(subject = $3) THEN 0 ELSE count(*) END
+FROM grants
+WHERE collection = $1 AND id = $2";
+
+const FORGET_LINKS: &str =
+    "DELETE FROM links WHERE collection = $1 AND doc = $2 AND expires_at_ms <= $3";
+
+const COUNT_LINKS: &str = "SELECT count(*) FROM links WHERE collection = $1 AND doc = $2";
+
 const ADD_LINK: &str = "
 INSERT INTO links (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -1017,14 +1064,14 @@ ORDER BY sequence
 LIMIT $2";
 
 const AUDIT: &str = "
-SELECT number, at_ms, actor, deed, collection, doc, subject, detail
+SELECT number, at_ms, actor, deed, collection, doc, subject, detail, times, last_at_ms
 FROM audit
-WHERE collection = $1 AND doc = $2
+WHERE collection = $1 AND doc = $2 AND number < $3
 ORDER BY number DESC
-LIMIT $3";
+LIMIT $4";
 
 const AUDIT_OF_TENANT: &str = "
-SELECT number, at_ms, actor, deed, collection, doc, subject, detail
+SELECT number, at_ms, actor, deed, collection, doc, subject, detail, times, last_at_ms
 FROM audit
 WHERE tenant = $1 AND number < $2
 ORDER BY number DESC
@@ -1096,7 +1143,15 @@ fn deed(row: &Row) -> Result<Deed, Fault> {
         doc: doc.0.zip(doc.1),
         subject: whom.map(Subject),
         detail: row.get(7),
+        times: row.get::<_, i64>(8).cast_unsigned(),
+        last_at_ms: row.get::<_, Option<i64>>(9).map(i64::cast_unsigned),
     })
+}
+
+/// What a count of rows says.
+fn count(rows: &[Row]) -> u64 {
+    rows.first()
+        .map_or(0, |row| row.get::<_, i64>(0).cast_unsigned())
 }
 
 fn subject(row: &Row, column: usize) -> Result<Subject, Fault> {

@@ -8,7 +8,9 @@ use tokio_postgres::types::ToSql;
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
 use crate::id::DocId;
-use crate::store::accounts::{SessionKey, Subject, tenant_of, tenant_of_subject};
+use crate::store::accounts::{
+    REPEATED_DEEDS, REPEATED_WITHIN, SessionKey, Subject, tenant_of, tenant_of_subject,
+};
 
 /// How long the newest revocations are kept. A node that has not read for so long has closed its sockets long before.
 const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
@@ -32,6 +34,19 @@ INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail, tenant)
 VALUES ($1, $2, $3, $4, $5, $6, $7,
   coalesce($8::text, (SELECT users.tenant FROM users WHERE users.id = $2::bytea),
     (SELECT users.tenant FROM users WHERE users.id = $6::bytea), $9::text))";
+
+/// Counts a deed on the line that it has already, if there is one of the last hour.
+const REPEAT: &str = "
+UPDATE audit
+SET times = times + 1, last_at_ms = $6
+WHERE number = (
+  SELECT number FROM audit
+  WHERE actor = $1 AND deed = $2 AND at_ms > $7
+    AND collection IS NOT DISTINCT FROM $3::text AND doc IS NOT DISTINCT FROM $4::text
+    AND subject IS NOT DISTINCT FROM $5::bytea
+  ORDER BY number DESC
+  LIMIT 1)
+RETURNING number";
 
 /// Tells every node whose rights changed. The count's row is locked until the commit: whoever comes next waits, and then
 /// counts on from what is committed.
@@ -102,6 +117,14 @@ impl Change {
         let tenant = doc.map(|doc| tenant_of(&doc.collection));
         let vouched = tenant_of_subject(actor);
         let (actor, subject) = (actor.0.as_bytes(), subject.map(|it| it.0.as_bytes()));
+        if REPEATED_DEEDS.contains(&deed) {
+            let since = self.now - REPEATED_WITHIN.as_millis() as i64;
+            let values: [&(dyn ToSql + Sync); 7] =
+                [&actor, &deed, &collection, &id, &subject, &self.now, &since];
+            if !self.connection.query(REPEAT, &values).await?.is_empty() {
+                return Ok(());
+            }
+        }
         let values: [&(dyn ToSql + Sync); 9] = [
             &self.now,
             &actor,

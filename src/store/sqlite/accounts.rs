@@ -12,8 +12,9 @@ use super::writer::Work;
 use crate::id::DocId;
 use crate::store::accounts::{
     Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Invited, Link, LiveSession,
-    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
-    Right, Role, SessionKey, Subject, User, Who, tenant_of, tenant_of_subject,
+    NewLink, NewUser, NotAdded, NotShared, Owned, REPEATED_DEEDS, REPEATED_WITHIN,
+    REVOCATIONS_PAGE, Renewal, Reset, Revocation, Right, Role, SessionKey, Subject, User, Who,
+    tenant_of, tenant_of_subject,
 };
 use crate::store::{ListQuery, Listed};
 
@@ -34,7 +35,7 @@ macro_rules! links {
 /// The columns of a line of the audit log.
 macro_rules! deeds {
     () => {
-        "SELECT number, at_ms, actor, deed, collection, doc, subject, detail FROM audit"
+        "SELECT number, at_ms, actor, deed, collection, doc, subject, detail, times, last_at_ms FROM audit"
     };
 }
 
@@ -232,10 +233,16 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, ()> {
+    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, bool> {
         self.change(move |db, now| {
             db.prepare_cached("DELETE FROM invitations WHERE expires_at_ms <= ?1")?
                 .execute([signed(now)])?;
+            let invited: i64 = db
+                .prepare_cached("SELECT count(*) FROM invitations WHERE tenant = ?1")?
+                .query_row([&invitation.tenant], |row| row.get(0))?;
+            if invited >= signed(invitation.invitations_max) {
+                return Ok(false);
+            }
             db.prepare_cached(
                 "INSERT OR IGNORE INTO invitations (code, id, tenant, role, maker, expires_at_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -256,7 +263,8 @@ impl Accounts for SqliteStore {
                 None,
                 None,
                 Some(word(invitation.role)),
-            )
+            )?;
+            Ok(true)
         })
     }
 
@@ -392,13 +400,18 @@ impl Accounts for SqliteStore {
         subject: Subject,
         role: Option<Role>,
         by: Who,
+        people_max: u64,
     ) -> Asked<'_, Result<(), NotShared>> {
         self.change(move |db, now| {
             let Some(by) = owner(db, now, &by, &doc)? else {
                 return Ok(Err(NotShared::NotOwner));
             };
-            if grant_of(db, &doc, &subject)? == Some(Role::Owner) {
-                return Ok(Err(NotShared::OwnerStays));
+            match grant_of(db, &doc, &subject)? {
+                Some(Role::Owner) => return Ok(Err(NotShared::OwnerStays)),
+                None if role.is_some() && holders_of(db, &doc)? >= people_max => {
+                    return Ok(Err(NotShared::Full));
+                }
+                _ => {}
             }
             set_grant(db, &doc, &subject, role)?;
             note(
@@ -470,6 +483,17 @@ impl Accounts for SqliteStore {
             let Some(by) = owner(db, now, &by, &link.doc)? else {
                 return Ok(Err(NotShared::NotOwner));
             };
+            let (collection, id) = (link.doc.collection.as_str(), link.doc.id.as_str());
+            db.prepare_cached(
+                "DELETE FROM links WHERE collection = ?1 AND doc = ?2 AND expires_at_ms <= ?3",
+            )?
+            .execute(params![collection, id, signed(now)])?;
+            let links: i64 = db
+                .prepare_cached("SELECT count(*) FROM links WHERE collection = ?1 AND doc = ?2")?
+                .query_row([collection, id], |row| row.get(0))?;
+            if links >= signed(link.links_max) {
+                return Ok(Err(NotShared::Full));
+            }
             db.prepare_cached(
                 "INSERT INTO links
                    (id, collection, doc, role, secret, password, expires_at_ms, created_at_ms)
@@ -570,16 +594,15 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn audit(&self, doc: DocId, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit(&self, doc: DocId, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
         self.look(move |db, _| {
+            let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+            let before = before.map_or(i64::MAX, signed);
             db.prepare_cached(concat!(
                 deeds!(),
-                " WHERE collection = ?1 AND doc = ?2 ORDER BY number DESC LIMIT ?3"
+                " WHERE collection = ?1 AND doc = ?2 AND number < ?3 ORDER BY number DESC LIMIT ?4"
             ))?
-            .query_map(
-                params![doc.collection.as_str(), doc.id.as_str(), limit as i64],
-                deed,
-            )?
+            .query_map(params![collection, id, before, limit as i64], deed)?
             .collect()
         })
     }
@@ -789,6 +812,14 @@ fn owner<'a>(
         .filter(|_| right.role == Some(Role::Owner)))
 }
 
+/// How many subjects have a role of their own on a document.
+fn holders_of(db: &Connection, doc: &DocId) -> rusqlite::Result<u64> {
+    db.prepare_cached("SELECT count(*) FROM grants WHERE collection = ?1 AND id = ?2")?
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
+            row.get::<_, i64>(0).map(i64::cast_unsigned)
+        })
+}
+
 fn documents_of(db: &Connection, tenant: &str) -> rusqlite::Result<u64> {
     let found = db
         .prepare_cached("SELECT documents FROM usage WHERE tenant = ?1")?
@@ -975,6 +1006,9 @@ fn note(
     subject: Option<&Subject>,
     detail: Option<&str>,
 ) -> rusqlite::Result<()> {
+    if REPEATED_DEEDS.contains(&deed) && repeat(db, now, actor, deed, doc, subject)? {
+        return Ok(());
+    }
     db.prepare_cached(
         "INSERT INTO audit (at_ms, actor, deed, collection, doc, subject, detail, tenant)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
@@ -993,6 +1027,38 @@ fn note(
         tenant_of_subject(actor)
     ])?;
     Ok(())
+}
+
+/// Counts a deed on the line that it has already; `false`: there is none of the last hour.
+fn repeat(
+    db: &Connection,
+    now: u64,
+    actor: &Subject,
+    deed: &str,
+    doc: Option<&DocId>,
+    subject: Option<&Subject>,
+) -> rusqlite::Result<bool> {
+    let since = now.saturating_sub(REPEATED_WITHIN.as_millis() as u64);
+    let counted = db
+        .prepare_cached(
+            "UPDATE audit SET times = times + 1, last_at_ms = ?7
+             WHERE number = (
+               SELECT number FROM audit
+               WHERE actor = ?1 AND deed = ?2 AND at_ms > ?6
+                 AND collection IS ?3 AND doc IS ?4 AND subject IS ?5
+               ORDER BY number DESC
+               LIMIT 1)",
+        )?
+        .execute(params![
+            actor.0,
+            deed,
+            doc.map(|doc| doc.collection.as_str()),
+            doc.map(|doc| doc.id.as_str()),
+            subject.map(|subject| &subject.0),
+            signed(since),
+            signed(now)
+        ])?;
+    Ok(counted > 0)
 }
 
 fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
@@ -1017,6 +1083,8 @@ fn deed(row: &Row<'_>) -> rusqlite::Result<Deed> {
         doc: collection.zip(id),
         subject: row.get::<_, Option<String>>(6)?.map(Subject),
         detail: row.get(7)?,
+        times: row.get::<_, i64>(8)?.cast_unsigned(),
+        last_at_ms: row.get::<_, Option<i64>>(9)?.map(i64::cast_unsigned),
     })
 }
 

@@ -24,10 +24,11 @@ const RESERVE_BYTES: u64 = 256 << 10;
 const APPLICATION_ID: i32 = 0x4370_646b;
 
 /// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
     include_str!("../../../sql/sqlite/0003_accounts_that_end.sql"),
+    include_str!("../../../sql/sqlite/0004_repeated_deeds.sql"),
 ];
 
 /// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
@@ -62,14 +63,22 @@ impl Folder {
             ))
         };
         make_private(path).map_err(|cause| error("make", cause))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join(LOCK))
-            .map_err(|cause| error("write to", cause))?;
+        let create = |name: &str| {
+            let mut file = File::options();
+            file.create(true).truncate(false).write(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+            file.open(path.join(name))
+        };
+        let lock = create(LOCK).map_err(|cause| error("write to", cause))?;
         match lock.try_lock() {
-            Ok(()) => Ok((Self(path.to_owned()), Lock(lock))),
+            Ok(()) => {
+                // SQLite gives the files beside it the same permissions.
+                create(DATABASE).map_err(|cause| error("write to", cause))?;
+                #[cfg(unix)]
+                permissions::tighten(path);
+                Ok((Self(path.to_owned()), Lock(lock)))
+            }
             Err(TryLockError::WouldBlock) => Err(open_error(format!(
                 "another process uses the data folder {}",
                 path.display()
@@ -211,6 +220,137 @@ impl Folder {
 
 fn open_error(reason: String) -> StoreError {
     StoreError::new("open", reason)
+}
+
+/// Takes from other users of the machine the right to read what is in the folder.
+#[cfg(unix)]
+mod permissions {
+    use std::fs::{self, Metadata, Permissions};
+    use std::io;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+
+    use super::{DATABASE, LOCK};
+
+    /// The permissions that others have.
+    const OTHERS: u32 = 0o077;
+
+    /// Tightens the permissions of the database's files, and of the folder where it has nothing but those in it: the
+    /// database holds all texts and the secret that signs access tokens. Where that cannot be done (the owner is another
+    /// user, the file system keeps no permissions) a log line says what to do.
+    pub(super) fn tighten(folder: &Path) {
+        let (wal, shm) = (format!("{DATABASE}-wal"), format!("{DATABASE}-shm"));
+        for name in [DATABASE, &wal, &shm, LOCK] {
+            let file = folder.join(name);
+            if file.exists() {
+                report(&file, tighten_one(&file, 0o600));
+            }
+        }
+        let is_ours_alone = fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.all(|entry| {
+                entry.is_ok_and(|it| it.file_name().to_string_lossy().starts_with("copydesk."))
+            })
+        });
+        match fs::metadata(folder) {
+            Ok(metadata) if is_ours_alone && is_owner(&metadata) => {
+                report(folder, tighten_one(folder, 0o700));
+            }
+            Ok(metadata) if metadata.mode() & OTHERS != 0 => tracing::warn!(
+                folder = %folder.display(),
+                mode = format!("{:o}", metadata.mode() & 0o7777),
+                "other users of this machine may list the data folder, which has other files or another owner: its permissions are left as they are"
+            ),
+            _ => {}
+        }
+    }
+
+    /// The permissions before and after, where they are changed.
+    fn tighten_one(path: &Path, wanted: u32) -> io::Result<Option<(u32, u32)>> {
+        let before = fs::metadata(path)?.mode() & 0o7777;
+        if before & OTHERS == 0 {
+            return Ok(None);
+        }
+        fs::set_permissions(path, Permissions::from_mode(wanted))?;
+        let after = fs::metadata(path)?.mode() & 0o7777;
+        Ok(Some((before, after)))
+    }
+
+    fn report(path: &Path, tightened: io::Result<Option<(u32, u32)>>) {
+        let path = path.display();
+        match tightened {
+            Ok(None) => {}
+            Ok(Some((before, after))) if after & OTHERS == 0 => tracing::warn!(
+                %path,
+                before = format!("{before:o}"),
+                after = format!("{after:o}"),
+                "other users of this machine could read this: the permissions are tightened"
+            ),
+            Ok(Some(_)) => tracing::error!(
+                %path,
+                "other users of this machine can read this, and the file system keeps no permissions: keep them out of the folder above it"
+            ),
+            Err(error) => tracing::error!(
+                %path,
+                %error,
+                "other users of this machine can read this, and the permissions cannot be changed: make this user its owner"
+            ),
+        }
+    }
+
+    fn is_owner(metadata: &Metadata) -> bool {
+        // A file that this process makes is its own.
+        fs::metadata("/proc/self").is_ok_and(|own| own.uid() == metadata.uid())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::super::Folder;
+        use super::*;
+
+        fn mode(path: &Path) -> u32 {
+            fs::metadata(path).unwrap().mode() & 0o7777
+        }
+
+        #[test]
+        fn a_folder_that_others_can_read_is_tightened() {
+            let outer = tempfile::tempdir().unwrap();
+            let path = outer.path().join("data");
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+            for name in ["copydesk.db", "copydesk.db-wal", "copydesk.lock"] {
+                fs::write(path.join(name), "").unwrap();
+                fs::set_permissions(path.join(name), Permissions::from_mode(0o644)).unwrap();
+            }
+            let (folder, _lock) = Folder::lock(&path).unwrap();
+            let _db = folder.open().unwrap();
+            assert_eq!(mode(&path), 0o700);
+            for entry in fs::read_dir(&path).unwrap() {
+                let entry = entry.unwrap().path();
+                assert_eq!(mode(&entry), 0o600, "{}", entry.display());
+            }
+        }
+
+        #[test]
+        fn a_folder_with_other_files_keeps_its_permissions_and_ours_in_it_are_private() {
+            let outer = tempfile::tempdir().unwrap();
+            let path = outer.path().to_owned();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+            fs::write(path.join("other.txt"), "").unwrap();
+            fs::set_permissions(path.join("other.txt"), Permissions::from_mode(0o644)).unwrap();
+            let (folder, _lock) = Folder::lock(&path).unwrap();
+            let db = folder.open().unwrap();
+            db.execute_batch("CREATE TABLE x (y)").unwrap();
+            assert_eq!((mode(&path), mode(&path.join("other.txt"))), (0o755, 0o644));
+            for name in [
+                "copydesk.db",
+                "copydesk.db-wal",
+                "copydesk.db-shm",
+                "copydesk.lock",
+            ] {
+                assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+            }
+        }
+    }
 }
 
 /// Makes the folder, for this user alone: it holds all texts and the secret.
