@@ -37,8 +37,6 @@ export interface Me {
   /** Nobody we know, with a share link. */
   is_guest: boolean;
   needs_setup: boolean;
-  /** Whether the first account is made only with the code that the server's log shows. */
-  needs_setup_code?: boolean;
   registration: "open" | "invite";
   /** Where our documents are. */
   collection: string;

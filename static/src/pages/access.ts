@@ -8,7 +8,7 @@ import { fill, h } from "../lib/dom";
 export function showAccess(app: HTMLElement, me: Me): void {
   const invitation = new URLSearchParams(location.hash.slice(1)).get("invitation");
   if (me.mode === "tokens") showElsewhere(app);
-  else if (me.needs_setup) showRegister(app, me, "setup", invitation ?? undefined);
+  else if (me.needs_setup) showRegister(app, me, "setup");
   else if (invitation !== null) showRegister(app, me, "invited", invitation);
   else showSignIn(app, me);
 }
@@ -35,15 +35,13 @@ function showRegister(app: HTMLElement, me: Me, why: "setup" | "invited" | "open
   const name = field("name", "Your name, as others see it", { autocomplete: "name", maxlength: 100 });
   const login = field("login", "Name to sign in by (an e-mail address, for example)", { autocomplete: "username", autocapitalize: "none", spellcheck: "false", maxlength: 100 });
   const password = field("password", `Password, at least ${me.password_chars_min} characters`, { type: "password", autocomplete: "new-password", minlength: me.password_chars_min });
-  const code = me.needs_setup_code && invitation === undefined ? [field("code", "Set-up code, which the server's log shows", { autocomplete: "off", spellcheck: "false" })] : [];
-  const make = (): Promise<void> =>
-    register({ name: value(name), login: value(login), password: value(password, false), invitation: code[0] ? value(code[0]) : invitation });
+  const make = (): Promise<void> => register({ name: value(name), login: value(login), password: value(password, false), invitation });
   const back = why === "open" && h("button", { type: "button", class: "quiet", onclick: () => showSignIn(app, me) }, "I have one");
   frame(
     app,
     why === "setup" ? "Welcome: make the first account" : "Make an account",
     why === "setup" && h("p", {}, "This desk is new. The first account owns everything here and invites the others."),
-    form([...code, name, login, password], "Make the account", make, come, back),
+    form([name, login, password], "Make the account", make, come, back),
   );
 }
 
