@@ -156,6 +156,26 @@ test("a page takes away line formats that it does not show with the one that it 
     program.close();
   }));
 
+test("formats that a code block hides are shown when the page's user ends it", () =>
+  withPages(async (open, late) => {
+    const code = [{ insert: "bold", attributes: { bold: true } }, { insert: "\n", attributes: { "code-block": true } }];
+    const program = await created("hidden", [...code, { insert: "plain\n" }, ...code]);
+    await open.open("hidden");
+    await open.goTo("beginning");
+    await open.press("Control+Alt+c");
+    await agree("hidden", open, late);
+    // The last line becomes a part of the one before it.
+    await open.goTo("end");
+    await open.press("Home");
+    await open.press("Control+Alt+c");
+    await open.press("Backspace");
+    await agree("hidden", open, late);
+    await open.press("Control+z");
+    await open.press("Control+z");
+    await agree("hidden", open, late);
+    program.close();
+  }));
+
 test("carriage returns of a program are kept, through edits and undo, and show no line of their own", () =>
   withPages(async (open, late) => {
     const program = await created("returns", [{ insert: "one\r\ntwo\r\n" }]);

@@ -46,18 +46,18 @@ export function* canonicalLines(inserts: readonly Op[]): Generator<Delta> {
 }
 
 /**
- * The change to `shown`, the canonical form of the document before, that makes it the canonical form of the document after
- * `change`, which is `data`. Each line that the change touches is derived from the document anew.
+ * The change that makes `shown` the canonical form of the document `data`. `undrawn` is what the document has and `shown`
+ * has not. Each line that `touched` touches, a change that ends in `data`, is derived from the document anew.
  */
-export function canonicalChange(shown: Delta, change: Delta, data: unknown): Delta {
+export function canonicalChange(shown: Delta, undrawn: Delta, touched: Delta, data: unknown): Delta {
   const inserts = insertsOf(data);
-  const structure = structureOf(change);
+  const structure = structureOf(undrawn);
   const after = new OpIterator(shown.compose(structure).ops);
   const stored = new OpIterator(inserts);
   const length = lengthOf(inserts);
   const repair = new Delta();
   let at = 0;
-  for (const [start, end] of touchedLines(inserts, length, change)) {
+  for (const [start, end] of touchedLines(inserts, length, touched)) {
     take(after, start - at);
     take(stored, start - at);
     repair.retain(start - at);
@@ -68,6 +68,20 @@ export function canonicalChange(shown: Delta, change: Delta, data: unknown): Del
     at = end;
   }
   return structure.compose(new Delta(repair.ops).chop());
+}
+
+/**
+ * Whether a change of this page's user may bring to light formats that the canonical form has hidden: one that takes a
+ * line's format away, or joins lines. `before` is what the change was made on.
+ */
+export function mayReveal(change: Delta, before: Delta): boolean {
+  let at = 0;
+  for (const { delete: deleted, insert, retain, attributes } of change.ops) {
+    if (retain !== undefined && attributes && LINE_KINDS.some((name) => name in attributes)) return true;
+    if (deleted !== undefined && before.slice(at, at + deleted).ops.some((op) => String(op.insert).includes("\n"))) return true;
+    if (insert === undefined) at += deleted ?? (typeof retain === "number" ? retain : 1);
+  }
+  return false;
 }
 
 /** A change of this page's user, in which a format of lines takes away those that it excludes, shown or not. */

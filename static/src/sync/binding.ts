@@ -10,7 +10,7 @@ import Delta, { type Op } from "quill-delta";
 import type Quill from "quill/core";
 import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
 import { Auditor, redraw, textShown } from "../editor/audit";
-import { canonicalChange, canonicalDocument, exclusiveChange, storableOp } from "../editor/canonical";
+import { canonicalChange, canonicalDocument, exclusiveChange, mayReveal, storableOp } from "../editor/canonical";
 import { unveil } from "../editor/sanitise";
 import { MergeLimit, piecesOf } from "./pieces";
 import { RefusedOps } from "./refused-ops";
@@ -38,6 +38,8 @@ export interface BindingEvents {
 export class Binding {
   /** Ops of others that are in the document but not in the editor. */
   #undrawn = new Delta();
+  /** What must be derived from the document anew: ops of others, and those of this user that may reveal hidden formats. */
+  #touched = new Delta();
   #frame = 0;
   #waiting = 0;
   #mergeLimit = new MergeLimit();
@@ -51,16 +53,17 @@ export class Binding {
     private readonly events: BindingEvents,
   ) {
     this.#auditor = new Auditor(quill, () => (this.#isLevel() ? doc.data : null), (fault) => this.#repair(fault));
-    quill.on("text-change", (delta, _before, source) => {
+    quill.on("text-change", (delta, before, source) => {
       this.#auditor.restart();
       if (source === "api") return;
-      this.#edited(delta);
+      this.#edited(delta, before);
       this.#auditor.glance(typeof delta.ops[0]?.retain === "number" ? delta.ops[0].retain : 0);
     });
     quill.root.addEventListener("compositionend", () => this.#schedule());
     doc.on("op", (op, source) => {
       if (source === this) return;
       this.#undrawn = this.#undrawn.compose(new Delta(op as Op[]));
+      this.#touched = this.#touched.compose(new Delta(op as Op[]));
       this.#schedule();
     });
     doc.on("load", () => this.#loaded());
@@ -88,16 +91,20 @@ export class Binding {
     if (!this.#bound || this.quill.composition.isComposing) return;
     // Typing that Quill has not read from the DOM yet must come first: it moves what is undrawn.
     this.quill.update();
-    const undrawn = this.#undrawn;
+    const [undrawn, touched] = [this.#undrawn, this.#touched];
     this.#undrawn = new Delta();
-    if (undrawn.ops.length > 0) this.quill.updateContents(canonicalChange(this.quill.getContents(), undrawn, this.doc.data), "api");
+    this.#touched = new Delta();
+    if (undrawn.ops.length + touched.ops.length > 0) {
+      const change = canonicalChange(this.quill.getContents(), undrawn, touched, this.doc.data);
+      if (change.ops.length > 0) this.quill.updateContents(change, "api");
+    }
     this.#auditor.restart();
     this.events.drawn();
   }
 
   /** Whether the editor must show exactly what the document holds. */
   #isLevel(): boolean {
-    return this.#bound && Boolean(this.doc.type) && this.#undrawn.ops.length === 0 && !this.quill.composition.isComposing;
+    return this.#bound && Boolean(this.doc.type) && this.#undrawn.ops.length + this.#touched.ops.length === 0 && !this.quill.composition.isComposing;
   }
 
   /** Draws the document anew: it is what others have. Text that only this page showed is handed back to the user. */
@@ -110,11 +117,15 @@ export class Binding {
     this.events.drawn();
   }
 
-  #edited(delta: Delta): void {
+  #edited(delta: Delta, before: Delta): void {
     const own = exclusiveChange(unveil(delta));
     const moved = storableOp(this.#undrawn.transform(own, true), this.doc.data);
     this.#undrawn = own.transform(this.#undrawn, false);
     if (moved.ops.length === 0) return;
+    if (this.#touched.ops.length > 0 || mayReveal(own, before)) {
+      this.#touched = this.#touched.compose(moved);
+      this.#schedule();
+    }
     for (const piece of piecesOf(moved)) this.#submit(piece);
   }
 
@@ -126,6 +137,7 @@ export class Binding {
   /** A snapshot instead of an op: the first one, or the one after a refusal, when the client starts over. */
   #loaded(): void {
     this.#undrawn = new Delta();
+    this.#touched = new Delta();
     if (!this.doc.type) {
       if (this.#bound) this.events.deleted();
       return;
