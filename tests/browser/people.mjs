@@ -46,7 +46,7 @@ async function account(writer) {
 async function share(writer) {
   await writer.page.getByRole("button", { name: "Share" }).click();
   const dialog = writer.page.getByRole("dialog", { name: "Share this document" });
-  await dialog.getByRole("list", { name: "People" }).getByText("owner").waitFor();
+  await dialog.getByRole("list", { name: "People" }).getByText("owner", { exact: true }).waitFor();
   return dialog;
 }
 
@@ -100,8 +100,61 @@ test("who is invited makes an account", async () => {
   await ann.press("Escape");
   // Ann's documents are not his.
   await heading(ben, "A clean desk");
+  // An address alone is good for nothing here.
+  await ben.page.getByText("press “Share” in it").waitFor();
+  assert.equal(await ben.page.getByText("send its address").count(), 0);
   await ben.page.goto(`${server.url}/d/${id}`);
   await heading(ben, "There is no document here for you");
+});
+
+test("nothing is given away or taken without a question, and the account dialog stays within the window", async () => {
+  const dialog = await share(ann);
+  await dialog.getByLabel("Name they sign in by").fill("ben@example.org");
+  await dialog.getByRole("button", { name: "Add", exact: true }).click();
+  const role = dialog.getByLabel("Role of Ben Ray");
+  await role.waitFor();
+  // Comments do not exist yet, and a key or a turn of the wheel reaches nothing but these two.
+  assert.deepEqual(await role.locator("option").allTextContents(), ["may read", "may edit"]);
+  assert.deepEqual(await dialog.getByLabel("Who has the link").locator("option").allTextContents(), ["may read", "may edit"]);
+  for (const [button, title] of [["Make owner: Ben Ray", "Give this document to Ben Ray?"], ["Remove Ben Ray", "Remove Ben Ray?"]]) {
+    await dialog.getByRole("button", { name: button }).focus();
+    await ann.press("Enter");
+    const question = ann.page.getByRole("alertdialog", { name: title });
+    await question.waitFor();
+    await ann.isAccessible();
+    await ann.shot(`question-${title.split(" ")[0].toLowerCase()}`);
+    // The first button is the one that does nothing, and Escape does nothing either.
+    await ann.press(title.startsWith("Give") ? "Enter" : "Escape");
+    await question.waitFor({ state: "detached" });
+    assert.ok(await dialog.isVisible(), "the question goes and the dialog stays");
+  }
+  await dialog.getByRole("button", { name: "Remove Ben Ray" }).click();
+  await ann.page.getByRole("alertdialog").getByRole("button", { name: "Remove" }).click();
+  await role.waitFor({ state: "detached" });
+  await dialog.getByRole("list", { name: "People" }).getByText("owner", { exact: true }).waitFor();
+  await ann.press("Escape");
+  assert.equal(await ann.page.getByRole("button", { name: "Share" }).isVisible(), true, "the document is still Ann's");
+
+  const panel = await account(ann);
+  await panel.getByText("Accounts and invitations").click();
+  const close = panel.getByRole("button", { name: "Close the account of Ben Ray" });
+  for (const [button, title] of [[close, "Close the account of Ben Ray?"], [panel.getByRole("button", { name: "Sign out everywhere" }), "Sign out everywhere?"]]) {
+    await button.click();
+    const question = ann.page.getByRole("alertdialog", { name: title });
+    await question.getByRole("button", { name: "Cancel" }).click();
+    await question.waitFor({ state: "detached" });
+  }
+  assert.equal(await close.textContent(), "Close", "Ben's account is open");
+  // As at 200 % zoom.
+  await ann.page.setViewportSize({ width: 640, height: 400 });
+  await ann.page.waitForFunction(() => {
+    const { top, right, bottom, left } = document.querySelector(".popover:popover-open").getBoundingClientRect();
+    return top >= 0 && left >= 0 && right <= innerWidth && bottom <= innerHeight;
+  });
+  await ann.shot("account-zoomed");
+  await panel.getByRole("button", { name: "Sign out everywhere" }).scrollIntoViewIfNeeded();
+  await ann.page.setViewportSize({ width: 1280, height: 800 });
+  await ann.press("Escape");
 });
 
 test("an invited person types into a new document at once", async () => {
@@ -156,8 +209,11 @@ test("a reader reads, an editor writes, and both see it at once when that change
   await ben.page.getByText("You may no longer change this document, only read it.").waitFor();
   assert.equal(await ben.text.getAttribute("contenteditable"), "false");
 
-  await role.selectOption("none");
+  await dialog.getByRole("button", { name: "Remove Ben Ray" }).click();
+  await ann.page.getByRole("alertdialog").getByRole("button", { name: "Remove" }).click();
   await heading(ben, "You no longer have access to this document");
+  // The socket is closed as well, which is no reason to speak of the network.
+  await ben.page.waitForFunction(() => document.querySelector(".status").hidden);
   assert.equal(await ben.text.isVisible(), false);
   await ben.isAccessible();
   await ben.shot("lost-phone");
@@ -180,12 +236,22 @@ test("a link with a password lets somebody in who has no account, until it ends"
   await guest.press("Enter");
   await guest.sees("Ann's secret plan");
   assert.doesNotMatch(guest.page.url(), /share/);
+  // Who is signed in finds the document in the list from then on, as long as the link opens it.
+  await ben.page.goto(sharedAddress);
+  await ben.page.getByLabel("Password of the link").fill("open sesame");
+  await ben.press("Enter");
+  await ben.sees("Ann's secret plan");
+  await ben.list();
+  await ben.page.locator(`.row[data-id="${id}"]`).waitFor();
   await guest.goTo("end");
   await guest.type(" Guest here.");
   await guest.saved();
   await ann.sees("Guest here.");
   await dialog.getByRole("button", { name: /^End the link/ }).click();
+  await ann.page.getByRole("alertdialog").getByRole("button", { name: "End the link" }).click();
   await heading(guest, "You no longer have access to this document");
+  await ben.list();
+  assert.equal(await ben.page.locator(`.row[data-id="${id}"]`).count(), 0);
   await guest.leave();
   await ann.press("Escape");
 });
@@ -206,6 +272,7 @@ test("signing out everywhere ends every page, and unsaved work stays on it", asy
   await other.page.getByRole("button", { name: "Sign in" }).click();
   await other.page.waitForSelector('#app[data-list="ready"]');
   await (await account(other)).getByRole("button", { name: "Sign out everywhere" }).click();
+  await other.page.getByRole("alertdialog").getByRole("button", { name: "Sign out everywhere" }).click();
   await heading(other, "Sign in");
   await ann.page.getByText("You are signed out.").waitFor();
   await ann.goTo("end");

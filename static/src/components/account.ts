@@ -5,8 +5,9 @@ import { changePassword, invite, signOut, type Me } from "../lib/api";
 import { h } from "../lib/dom";
 import { colorOf, initials } from "../lib/person";
 import { sentence } from "../pages/access";
+import { confirmed } from "./confirm";
 import { members } from "./members";
-import { popover } from "./popover";
+import { popover, type Popover } from "./popover";
 
 type User = NonNullable<Me["user"]>;
 
@@ -14,12 +15,13 @@ export function accountButton(user: User, passwordCharsMin: number): HTMLElement
   const title = `You are ${user.name}. Your account`;
   const button = h("button", { type: "button", class: "avatar own", title, "aria-label": title, "aria-haspopup": "dialog", "data-initials": initials(user.name) });
   button.style.setProperty("--color", colorOf(user.name));
-  const panel = popover("Your account", [content(user, passwordCharsMin)]);
+  const panel: Popover = popover("Your account", [content(user, passwordCharsMin, () => panel.element)]);
   button.addEventListener("click", () => panel.open(button.getBoundingClientRect()));
   return button;
 }
 
-function content(user: User, passwordCharsMin: number): HTMLElement {
+/** `host` is the dialog that the content is in. */
+function content(user: User, passwordCharsMin: number, host: () => HTMLElement): HTMLElement {
   const error = h("p", { class: "field-error", role: "alert" });
   const word = h("p", { class: "hint", role: "status" });
   const act = (done: Promise<unknown>): void => {
@@ -27,6 +29,10 @@ function content(user: User, passwordCharsMin: number): HTMLElement {
     done.catch((reason: unknown) => (error.textContent = sentence(reason)));
   };
   const leave = (everywhere: boolean): void => act(signOut(everywhere).then(() => location.assign(homeAddress())));
+  const leaveEverywhere = async (): Promise<void> => {
+    const words = "Every browser and device on which you are signed in, this one too, asks for your password again.";
+    if (await confirmed(host(), { title: "Sign out everywhere?", words, action: "Sign out everywhere" })) leave(true);
+  };
   const who = h("p", { class: "account-name" }, h("strong", {}, user.name), user.login && h("span", {}, user.login));
   if (!user.may_sign_out) return h("div", { class: "small-form" }, who);
 
@@ -66,10 +72,10 @@ function content(user: User, passwordCharsMin: number): HTMLElement {
     h("details", {}, h("summary", {}, "Change password"), form),
     user.role === "owner" && inviteButton,
     user.role === "owner" && addressRow,
-    user.role === "owner" && members(user, act),
+    user.role === "owner" && members(user, act, host),
     error,
     word,
     h("button", { type: "button", class: "quiet", onclick: () => leave(false) }, "Sign out"),
-    h("button", { type: "button", class: "quiet", onclick: () => leave(true) }, "Sign out everywhere"),
+    h("button", { type: "button", class: "quiet", onclick: () => void leaveEverywhere() }, "Sign out everywhere"),
   );
 }

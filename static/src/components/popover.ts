@@ -1,4 +1,7 @@
-/** A small dialog that hangs below the button it belongs to. Escape or a click elsewhere closes it. */
+/**
+ * A small dialog that hangs below the button it belongs to. Escape or a click elsewhere closes it. It is never larger than the
+ * window: what does not fit is scrolled to.
+ */
 
 import { h } from "../lib/dom";
 
@@ -17,6 +20,10 @@ export function popover(label: string, content: Node[], onClose: () => void = ()
     if (!isOpen) onClose();
   });
   document.body.append(element);
+  // What it holds may grow while it is open, and the window may change.
+  let place = (): void => {};
+  new ResizeObserver(() => isOpen && place()).observe(element);
+  addEventListener("resize", () => isOpen && place());
   return {
     element,
     get isOpen() {
@@ -24,7 +31,8 @@ export function popover(label: string, content: Node[], onClose: () => void = ()
     },
     open(anchor) {
       element.showPopover();
-      place(element, anchor);
+      place = () => placeBelow(element, anchor);
+      place();
     },
     close() {
       if (element.matches(":popover-open")) element.hidePopover();
@@ -34,7 +42,7 @@ export function popover(label: string, content: Node[], onClose: () => void = ()
 
 const MARGIN_PX = 8;
 
-function place(element: HTMLElement, anchor: DOMRect): void {
+function placeBelow(element: HTMLElement, anchor: DOMRect): void {
   const { offsetWidth: width, offsetHeight: height } = element;
   const { clientWidth, clientHeight } = document.documentElement;
   const left = Math.max(MARGIN_PX, Math.min(anchor.left, clientWidth - width - MARGIN_PX));

@@ -1,17 +1,21 @@
-/** The share dialog: who may do what, and links for those who have no account. */
+/** The share dialog: who may do what with the document, and links for those without an account. */
 
 import { below, segmentOf } from "../lib/address";
-import { addLink, endLink, readSharing, setRole, transfer, type Holder, type Role, type ShareLink, type Sharing } from "../lib/api";
+import { addLink, endLink, readSharing, setRole, transfer, type Holder, type Me, type Role, type ShareLink, type Sharing } from "../lib/api";
 import { fill, h } from "../lib/dom";
 import type { Store } from "../lib/store";
 import { sentence } from "../pages/access";
 import type { EditorState } from "../pages/state";
+import { confirmed, type Question } from "./confirm";
 import { icon } from "./icons";
 import { popover } from "./popover";
 
+/**
+ * The roles that the page gives. The server also knows commenters; until there are comments they may do what viewers may, and
+ * are shown as such.
+ */
 const ROLES: [Role, string][] = [
   ["viewer", "may read"],
-  ["commenter", "may comment"],
   ["editor", "may edit"],
 ];
 const LASTS: [string, string][] = [
@@ -21,12 +25,15 @@ const LASTS: [string, string][] = [
   ["30", "for a month"],
 ];
 
-/** The button is there for the owner. */
-export function shareButton(store: Store<EditorState>, id: string): HTMLElement {
+/** Only the owner sees the button. */
+export function shareButton(store: Store<EditorState>, id: string, mode: Me["mode"]): HTMLElement {
   const button = h("button", { type: "button", class: "primary share", "aria-haspopup": "dialog", "aria-label": "Share", title: "Share" }, icon("share"), h("span", {}, "Share"));
-  const dialog = new Dialog(id);
+  const dialog = new Dialog(id, mode);
   button.addEventListener("click", () => dialog.open(button.getBoundingClientRect()));
-  store.watch(["role", "document"], ({ role, document }) => (button.hidden = role !== "owner" || document !== "ready"));
+  store.watch(["role", "document"], ({ role, document }) => {
+    button.hidden = role !== "owner" || document !== "ready";
+    if (button.hidden) dialog.close();
+  });
   return button;
 }
 
@@ -37,7 +44,10 @@ class Dialog {
   #made = h("div", { class: "share-made", role: "status" });
   #panel = popover("Share this document", [this.#content()]);
 
-  constructor(private readonly id: string) {}
+  constructor(
+    private readonly id: string,
+    private readonly mode: Me["mode"],
+  ) {}
 
   open(anchor: DOMRect): void {
     this.#panel.open(anchor);
@@ -45,17 +55,24 @@ class Dialog {
     this.#act(() => Promise.resolve());
   }
 
+  close(): void {
+    this.#panel.close();
+  }
+
   #content(): HTMLElement {
     return h("div", { class: "share-dialog" }, h("h2", {}, "People"), this.#people, this.#addForm(), h("h2", {}, "Links"), this.#links, this.#linkForm(), this.#made, this.#error);
   }
 
   #addForm(): HTMLElement {
-    const login = h("input", { type: "text", id: "share-login", required: true, autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
+    const label = this.mode === "tokens" ? "Their id in your application" : "Name they sign in by";
+    const who = h("input", { type: "text", id: "share-login", required: true, autocomplete: "off", autocapitalize: "none", spellcheck: "false" });
     const role = select("share-role", "Role of the new person", ROLES, "editor");
-    const form = h("form", { class: "share-row" }, h("label", { class: "field", for: "share-login" }, "Name they sign in by", login), role, h("button", { type: "submit", class: "quiet" }, "Add"));
+    const form = h("form", { class: "share-row" }, h("label", { class: "field", for: "share-login" }, label, who), role, h("button", { type: "submit", class: "quiet" }, "Add"));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#act(() => setRole(this.id, { login: login.value.trim() }, role.value as Role).then(() => form.reset()));
+      const named = who.value.trim();
+      const whom = this.mode === "tokens" ? { id: named } : { login: named };
+      this.#act(() => setRole(this.id, whom, role.value as Role).then(() => form.reset()));
     });
     return form;
   }
@@ -76,7 +93,7 @@ class Dialog {
     return form;
   }
 
-  /** The only time that anybody sees it: the server keeps a hash. */
+  /** The address is shown this once: the server keeps only a hash of its secret. */
   #show(address: string): void {
     const input = h("input", { type: "text", id: "made-link", readonly: true, value: address });
     const copy = h("button", { type: "button", class: "primary" }, "Copy");
@@ -88,7 +105,7 @@ class Dialog {
     input.select();
   }
 
-  /** Does something, and shows what is so afterwards. */
+  /** Does something, then shows the present state. */
   #act(deed: () => Promise<unknown>): void {
     this.#error.textContent = "";
     deed()
@@ -99,34 +116,69 @@ class Dialog {
       );
   }
 
+  #ask(question: Question, deed: () => Promise<unknown>): void {
+    void confirmed(this.#panel.element, question).then((isAgreed) => {
+      if (isAgreed) this.#act(deed);
+    });
+  }
+
+  /** Drawing replaces the rows, so the focus is put back to where it was, or to the first field if that is gone. */
   #draw({ people, links }: Sharing): void {
+    const focused = document.activeElement?.closest<HTMLElement>("[data-key]")?.dataset.key;
+    const within = [this.#people, this.#links].some((list) => list.contains(document.activeElement));
     fill(this.#people, ...people.map((holder) => this.#person(holder)));
     fill(this.#links, ...links.map((link) => this.#link(link)));
     this.#links.hidden = links.length === 0;
+    if (!within && document.activeElement !== document.body) return;
+    const again = focused === undefined ? null : this.#panel.element.querySelector<HTMLElement>(`[data-key="${CSS.escape(focused)}"]`);
+    (again ?? this.#panel.element.querySelector<HTMLElement>("#share-login"))?.focus();
   }
 
   #person(holder: Holder): HTMLElement {
     const name = holder.name ?? holder.id;
-    const label = h("span", { class: "share-who" }, h("strong", {}, name), holder.login && h("span", {}, holder.login));
+    const label = h("span", { class: "share-who" }, h("strong", {}, h("bdi", {}, name)), holder.login && h("span", {}, holder.login));
     if (holder.role === "owner") return h("li", {}, label, h("span", { class: "share-role" }, "owner"));
-    const role = select("", `Role of ${name}`, [...ROLES, ["owner", "owns it"], ["none", "remove"]], holder.role);
-    role.addEventListener("change", () => {
-      const wanted = role.value;
-      if (wanted === "owner") this.#act(() => transfer(this.id, holder.id));
-      else this.#act(() => setRole(this.id, { id: holder.id }, wanted === "none" ? null : (wanted as Role)));
-    });
-    return h("li", {}, label, role);
+    const key = `role ${holder.id}`;
+    const role = select("", `Role of ${name}`, ROLES, holder.role === "commenter" ? "viewer" : holder.role, key);
+    role.addEventListener("change", () => this.#act(() => setRole(this.id, { id: holder.id }, role.value as Role)));
+    const remove = button("Remove", `Remove ${name}`, `remove ${holder.id}`, () =>
+      this.#ask(
+        { title: `Remove ${name}?`, words: `${name} can no longer open this document, unless a link opens it.`, action: "Remove" },
+        () => setRole(this.id, { id: holder.id }, null),
+      ),
+    );
+    const give = button("Make owner", `Make owner: ${name}`, `give ${holder.id}`, () =>
+      this.#ask(
+        {
+          title: `Give this document to ${name}?`,
+          words: `${name} then decides who may open it, and you may only edit it. Only ${name} can give it back.`,
+          action: "Give it away",
+        },
+        () => transfer(this.id, holder.id),
+      ),
+    );
+    return h("li", {}, label, role, give, remove);
   }
 
   #link(link: ShareLink): HTMLElement {
-    const role = ROLES.find(([each]) => each === link.role)?.[1] ?? link.role;
+    const role = link.role === "editor" ? "may edit" : "may read";
     const until = link.expires_at === null ? "" : `, until ${new Date(link.expires_at).toLocaleDateString()}`;
     const words = `Who has the link ${role}${link.has_password ? ", with its password" : ""}${until}`;
-    const end = h("button", { type: "button", class: "quiet", "aria-label": `End the link: ${words}`, onclick: () => this.#act(() => endLink(this.id, link.id)) }, "End");
+    const end = button("End", `End the link: ${words}`, `link ${link.id}`, () =>
+      this.#ask(
+        { title: "End this link?", words: "It opens nothing any more, for everybody to whom it was sent. It cannot be brought back.", action: "End the link" },
+        () => endLink(this.id, link.id),
+      ),
+    );
     return h("li", {}, h("span", { class: "share-who" }, words), end);
   }
 }
 
-function select(id: string, label: string, options: [string, string][], chosen: string): HTMLSelectElement {
-  return h("select", { id: id || null, "aria-label": label }, ...options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+/** `key` finds the button again when the rows are drawn anew. */
+function button(text: string, label: string, key: string, onclick: () => void): HTMLElement {
+  return h("button", { type: "button", class: "quiet", "aria-label": label, "data-key": key, onclick }, text);
+}
+
+function select(id: string, label: string, options: [string, string][], chosen: string, key = ""): HTMLSelectElement {
+  return h("select", { id: id || null, "aria-label": label, "data-key": key || null }, ...options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
 }

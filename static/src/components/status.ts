@@ -23,14 +23,19 @@ export function statusLine(store: Store<EditorState>): HTMLElement {
   const spoken = h("span", { class: "sr-only", role: "status", "aria-live": "polite" });
   const element = h("div", { class: "status" }, shown, spoken);
   let timer = 0;
-  store.watch(["document", "link", "wasOnline", "waiting", "isStuck", "isSlowed", "wantedTitle"], (state) => {
-    const { status, text } = statusOf(state);
+  store.watch(["document", "link", "wasOnline", "waiting", "isStuck", "isSlowed", "taken", "wantedTitle"], (state) => {
+    const shownStatus = statusOf(state);
+    element.hidden = shownStatus === null;
+    clearTimeout(timer);
+    if (shownStatus === null) {
+      delete element.dataset.status;
+      spoken.textContent = "";
+      return;
+    }
+    const { status, text } = shownStatus;
     element.dataset.status = status;
     element.title = text;
-    // Where there is no document, nothing is saved.
-    element.hidden = status === "saved" && state.document !== "ready";
     fill(shown, icon(ICONS[status]), h("span", {}, text));
-    clearTimeout(timer);
     timer = window.setTimeout(() => (spoken.textContent = text), SETTLED_MS);
   });
   return element;

@@ -198,7 +198,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       { class: "bar-top" },
       brand("All documents"),
       h("div", { class: "bar-names" }, titleField(store, (wanted) => title.rename(wanted), () => quill.focus()), statusLine(store)),
-      account.user && shareButton(store, id),
+      account.user && shareButton(store, id, account.mode),
       people(
         store,
         (name) => {

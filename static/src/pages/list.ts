@@ -19,6 +19,13 @@ interface ListState {
   renaming: string | null;
 }
 
+/** How others come to a document, by how people sign in. */
+const INVITE: Record<Me["mode"], string> = {
+  open: "send its address to those who should write with you",
+  accounts: "press “Share” in it to let others in: its address alone opens nothing for them",
+  tokens: "press “Share” in it to let others in: its address alone opens nothing for them",
+};
+
 const SEARCH_PAUSE_MS = 180;
 const PAGE_LENGTH = 50;
 const PAGE_LENGTH_MAX = 200;
@@ -71,7 +78,7 @@ export function showList(app: HTMLElement, me: Me): void {
     rows.querySelector<HTMLInputElement>("input")?.select();
     if (focus) rows.querySelector<HTMLElement>(focus)?.focus();
     empty.hidden = documents === null || documents.length > 0;
-    if (!empty.hidden) fill(empty, ...(query.trim() ? nothingFound(query) : invitation()));
+    if (!empty.hidden) fill(empty, ...(query.trim() ? nothingFound(query) : invitation(me.mode)));
     if (documents) count.textContent = documents.length === 1 ? "1 document" : `${documents.length} documents`;
     app.dataset.list = documents === null ? "loading" : "ready";
   });
@@ -166,12 +173,12 @@ function row(
   );
 }
 
-function invitation(): Node[] {
+function invitation(mode: Me["mode"]): Node[] {
   const picture = h("img", { src: below("empty.svg"), alt: "", width: 220, height: 150 });
   return [
     picture,
     h("h2", {}, "A clean desk"),
-    h("p", {}, "Begin a document and send its address to those who should write with you. Everybody sees every word at once."),
+    h("p", {}, `Begin a document, and ${INVITE[mode]}. Everybody sees every word at once.`),
     newButton("Start your first document"),
   ];
 }

@@ -44,8 +44,10 @@ export interface EditorState {
 
 export type Status = "connecting" | "loading" | "saved" | "saving" | "stuck" | "offline" | "failed";
 
-export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } {
-  const { document, link, wasOnline, waiting, isStuck, isSlowed, wantedTitle } = state;
+/** Null where there is nothing to be saved: no document, or none that the user may open any more. */
+export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } | null {
+  const { document, link, wasOnline, waiting, isStuck, isSlowed, taken, wantedTitle } = state;
+  if (taken === "document" || document === "missing" || document === "deleted") return null;
   const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
   if (document === "failed") return { status: "failed", text: "Not loaded" };
   if (link !== "online") {
