@@ -5,8 +5,9 @@ import "./styles/list.css";
 import "./styles/people.css";
 import { openBanner } from "./components/open-banner";
 import { documentIn } from "./lib/address";
+import { fill } from "./lib/dom";
 import { ApiError, bringToken, openCollection, readMe, renewSession, type Me } from "./lib/api";
-import { showAccess, showReset, showShareLink } from "./pages/access";
+import { askToSwitch, showAccess, showReset, showShareLink } from "./pages/access";
 import { showEditor } from "./pages/editor";
 import { showList } from "./pages/list";
 
@@ -14,12 +15,16 @@ const app = document.querySelector<HTMLElement>("#app")!;
 const id = documentIn(location.pathname);
 const RETRY_MS = 1_500;
 
+// A secret that is put into the address of an open page is one for a page that begins anew.
+addEventListener("hashchange", () => {
+  if (/[#&](token|share|reset|invitation)=/.test(location.hash)) location.reload();
+});
+
 void begin();
 
 async function begin(): Promise<void> {
   const { token, share, reset } = brought();
-  // One that is no good is as none: then the page says where to come from.
-  if (token !== null) await bringToken(token).catch(() => {});
+  if (token !== null) await enter(token);
   const me = await known();
   if (me.mode === "open") document.body.prepend(openBanner());
   if (share !== null && me.mode !== "open") return showShareLink(app, me, share);
@@ -29,6 +34,25 @@ async function begin(): Promise<void> {
   if (me.mode !== "open" && !me.user && !(me.is_guest && id !== undefined)) return showAccess(app, me);
   if (id === undefined) showList(app, me);
   else showEditor(app, id, new URLSearchParams(location.search).has("new"), me);
+}
+
+/** Signs in by a token. One that is refused is as none: then the page says where to sign in. */
+async function enter(token: string, replaces = false): Promise<void> {
+  try {
+    await bringToken(token, replaces);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.code === "other_session") {
+      const [kept, offered] = [error.answer.kept, error.answer.offered].map((name) => (typeof name === "string" ? name : "another user"));
+      const mayReplace = await askToSwitch(app, kept!, offered!);
+      fill(app);
+      delete app.dataset.access;
+      return mayReplace ? enter(token, true) : undefined;
+    }
+    if (error.status !== 0 && error.status !== 429 && error.status < 500) return;
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    return enter(token, replaces);
+  }
 }
 
 /**

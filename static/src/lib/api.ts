@@ -25,6 +25,8 @@ export class ApiError extends Error {
     readonly status: number,
     readonly code: string,
     message: string,
+    /** The whole answer: some errors say more in it. */
+    readonly answer: Readonly<Record<string, unknown>> = {},
   ) {
     super(message);
   }
@@ -143,9 +145,12 @@ export function renewSession(): Promise<void> {
   return request("api/refresh", body("POST", {}));
 }
 
-/** Gives the server the token with which another application vouches for us: from then on it is in a cookie. */
-export function bringToken(token: string): Promise<void> {
-  const { headers, ...rest } = body("POST", {});
+/**
+ * Gives the server a token that another application signed, which from then on is in a cookie. Unless `replaces`, the server
+ * refuses with `other_session` if the browser is signed in as another user.
+ */
+export function bringToken(token: string, replaces = false): Promise<void> {
+  const { headers, ...rest } = body("POST", { replace: replaces });
   return request("api/session", { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
 }
 
@@ -223,10 +228,12 @@ async function request<T>(url: string, init?: RequestInit): Promise<T> {
   }
   const body: unknown = await response.json().catch(() => null);
   if (response.ok && body !== null) return body as T;
-  const error = (body as { error?: { code?: string; message?: string } } | null)?.error;
+  const answer = (body ?? {}) as Record<string, unknown>;
+  const error = answer.error as { code?: string; message?: string } | undefined;
   throw new ApiError(
     response.status,
     error?.code ?? "unknown",
     error?.message ?? `The server answered with status ${response.status}.`,
+    answer,
   );
 }

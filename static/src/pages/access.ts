@@ -45,10 +45,29 @@ function showRegister(app: HTMLElement, me: Me, why: "setup" | "invited" | "open
   );
 }
 
-/** Lets whoever forgot their password choose another. */
+/**
+ * Asks whether an address may sign in as another user than the present one. Resolves with whether it may. Without the question a
+ * link of a stranger could make somebody write under the stranger's account.
+ */
+export function askToSwitch(app: HTMLElement, kept: string, offered: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const stay = h("button", { type: "button", class: "primary", onclick: () => resolve(false) }, `Stay signed in as ${kept}`);
+    const go = h("button", { type: "button", class: "quiet", onclick: () => resolve(true) }, `Sign in as ${offered}`);
+    frame(
+      app,
+      `You are signed in as ${kept}`,
+      h("p", {}, `The address that you have opened signs in as ${offered} instead. What you do then is done as ${offered}. If you did not expect this, stay.`),
+      h("div", { class: "form-actions" }, go, stay),
+    );
+    stay.focus();
+  });
+}
+
+/** Lets a user who forgot the password choose another. */
 export function showReset(app: HTMLElement, me: Me, code: string): void {
   const password = field("password", `New password, at least ${me.password_chars_min} characters`, { type: "password", autocomplete: "new-password", minlength: me.password_chars_min });
-  frame(app, "Choose a new password", form([password], "Change password", () => resetPassword(code, value(password, false)), come));
+  const other = me.user && h("p", {}, `You are signed in as ${me.user.name}. The new password is for the account that this address was made for, and you are then signed in to that account.`);
+  frame(app, "Choose a new password", other ?? false, form([password], "Change password", () => resetPassword(code, value(password, false)), come));
 }
 
 /** Opens a share link, asking for its password where it has one. */

@@ -133,7 +133,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     doc,
     () => ({ person: store.state.me, range: selection, titleRevision: title.revision }),
     (peers) => store.set({ peers }),
-    () => title.refresh(),
+    () => title.announced(),
   );
 
   let selection: { index: number; length: number } | null = null;

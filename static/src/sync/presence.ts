@@ -61,7 +61,10 @@ export class Presence {
       }
     });
     this.#presence.on("receive", (id, value) => {
-      if (value === null) this.#heard.delete(id);
+      if (value === null) {
+        this.#heard.delete(id);
+        this.#titleRevisions.delete(id);
+      }
       else if (this.#isRenamed(id, value)) onRenamed();
       this.#changed();
     });
@@ -119,8 +122,8 @@ export class Presence {
   }
 
   #isRenamed(id: string, value: unknown): boolean {
-    const revision = (value as { titleRevision?: unknown }).titleRevision;
-    if (typeof revision !== "number") return false;
+    const revision = (value as { titleRevision?: number } | null)?.titleRevision ?? NaN;
+    if (!Number.isSafeInteger(revision)) return false;
     const before = this.#titleRevisions.get(id) ?? 0;
     this.#titleRevisions.set(id, revision);
     return revision > before;

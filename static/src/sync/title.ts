@@ -16,6 +16,12 @@ export interface TitleApi {
 
 const RETRY_MS = 3_000;
 
+/**
+ * How long after others have announced a rename the next announcement is followed. The pause doubles with each one that
+ * turns out to be none, up to the second figure, because every reader of a document can announce renames at any rate.
+ */
+const ANNOUNCED_PAUSE_MS = [1_000, 60_000] as const;
+
 export class TitleKeeper {
   /** Grows with each rename made here. */
   revision = 0;
@@ -23,6 +29,9 @@ export class TitleKeeper {
   #isKnown = false;
   #busy = false;
   #again = false;
+  #announcedAt = -Infinity;
+  #pauseMs: number = ANNOUNCED_PAUSE_MS[0];
+  #announced = 0;
 
   constructor(
     private readonly id: string,
@@ -39,6 +48,20 @@ export class TitleKeeper {
   /** To be called when the document's ops are all acknowledged: what had to wait for that can go now. */
   settled(): void {
     if (!this.#isKnown || this.store.state.wantedTitle !== null) this.refresh();
+  }
+
+  /** Others say that they have renamed the document. Any number of announcements within a pause asks the server once. */
+  announced(): void {
+    if (this.#announced) return;
+    const quietMs = performance.now() - this.#announcedAt;
+    if (quietMs > ANNOUNCED_PAUSE_MS[1]) this.#pauseMs = ANNOUNCED_PAUSE_MS[0];
+    this.#announced = window.setTimeout(() => {
+      this.#announced = 0;
+      this.#announcedAt = performance.now();
+      // Until the answer shows another title, this announcement was none.
+      this.#pauseMs = Math.min(2 * this.#pauseMs, ANNOUNCED_PAUSE_MS[1]);
+      this.refresh();
+    }, Math.max(0, this.#pauseMs - quietMs));
   }
 
   /** Sends what is wanted, or reads what there is. */
@@ -65,6 +88,7 @@ export class TitleKeeper {
     try {
       const { title } = wanted === null ? await this.api.read(this.id) : await this.api.rename(this.id, wanted);
       this.#isKnown = true;
+      if (title !== this.store.state.title) this.#pauseMs = ANNOUNCED_PAUSE_MS[0];
       this.store.set({ title });
       if (wanted === null) return;
       if (this.store.state.wantedTitle === wanted) this.store.set({ wantedTitle: null });
