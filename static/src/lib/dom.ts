@@ -24,7 +24,11 @@ export function fill(element: Element, ...children: Child[]): void {
   element.replaceChildren(...children.filter((child): child is Node | string => !!child));
 }
 
-/** Whether no element has the focus, so that the page may give it to one without taking it from the user. */
+/**
+ * Whether no element that can be seen has the focus, so that the page may give it to one without taking it from the user. An
+ * element that was hidden a moment ago still has it.
+ */
 export function isFocusFree(): boolean {
-  return document.activeElement === null || document.activeElement === document.body;
+  const focused = document.activeElement;
+  return focused === null || focused === document.body || focused.getClientRects().length === 0;
 }
