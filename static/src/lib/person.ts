@@ -34,8 +34,11 @@ export function cleanName(name: unknown): string {
   return [...name.replace(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim()].slice(0, NAME_LENGTH_MAX).join("");
 }
 
+/** Behind the name of a guest, so that a guest cannot pass for a user of that name. */
+export const GUEST = " (guest)";
+
 export function initials(name: string): string {
-  const words = name.split(/\s+/).filter(Boolean);
+  const words = name.replace(GUEST, "").split(/\s+/).filter(Boolean);
   const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]];
   return letters.map((word) => [...(word ?? "?")][0]?.toUpperCase()).join("");
 }

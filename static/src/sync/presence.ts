@@ -6,7 +6,7 @@
  */
 
 import type { Connection, Doc, DocPresence, LocalPresence } from "sharedb/lib/client/index.js";
-import { cleanColor, cleanName, type Person } from "../lib/person";
+import { cleanColor, cleanName, GUEST, type Person } from "../lib/person";
 import { randomId } from "../lib/ids";
 
 export interface Peer extends Person {
@@ -138,7 +138,8 @@ export class Presence {
 }
 
 function peerFrom(id: string, value: Record<string, unknown>, movedAt: number): Peer {
-  const name = cleanName(value.name) || "Somebody";
+  // The server writes the account's name over that of a user, and marks guests, who choose theirs.
+  const name = `${cleanName(value.name) || "Somebody"}${value.guest === true ? GUEST : ""}`;
   const { index, length, active } = value;
   const isRange = Number.isInteger(index) && Number.isInteger(length) && active !== false;
   return {
