@@ -39,6 +39,8 @@ export interface Me {
   /** Nobody we know, with a share link. */
   is_guest: boolean;
   needs_setup: boolean;
+  /** The first account can only be made with the code that the server's log shows. */
+  needs_setup_code?: boolean;
   registration: "open" | "invite";
   /** Where our documents are. */
   collection: string;

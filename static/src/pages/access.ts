@@ -35,13 +35,15 @@ function showRegister(app: HTMLElement, me: Me, why: "setup" | "invited" | "open
   const name = field("name", "Your name, as others see it", { autocomplete: "name", maxlength: 100 });
   const login = field("login", "Name to sign in by (an e-mail address, for example)", { autocomplete: "username", autocapitalize: "none", spellcheck: "false", maxlength: 100 });
   const password = field("password", `Password, at least ${me.password_chars_min} characters`, { type: "password", autocomplete: "new-password", minlength: me.password_chars_min });
-  const make = (): Promise<void> => register({ name: value(name), login: value(login), password: value(password, false), invitation });
+  const code = why === "setup" && me.needs_setup_code ? field("setup-code", "Set-up code, which the server's log shows", { autocomplete: "off", autocapitalize: "none", spellcheck: "false" }) : null;
+  const make = (): Promise<void> =>
+    register({ name: value(name), login: value(login), password: value(password, false), invitation: code ? value(code) : invitation });
   const back = why === "open" && h("button", { type: "button", class: "quiet", onclick: () => showSignIn(app, me) }, "I have one");
   frame(
     app,
     why === "setup" ? "Welcome: make the first account" : "Make an account",
     why === "setup" && h("p", {}, "This desk is new. The first account owns everything here and invites the others."),
-    form([name, login, password], "Make the account", make, come, back),
+    form([name, login, password, ...(code ? [code] : [])], "Make the account", make, come, back),
   );
 }
 
