@@ -7,12 +7,12 @@ import type { Store } from "../lib/store";
 import { mayWrite, type EditorState } from "../pages/state";
 
 export function readOnly(store: Store<EditorState>): HTMLElement {
-  // A reader has no field with the title's heading in it, and finds the text by its heading.
+  // A reader has no field for the title, and plain text has no headings: both find the text by this one.
   const heading = h("h1", { class: "sr-only" });
   const words = h("div", { role: "status" });
   const isReading = (state: Readonly<EditorState>): boolean => state.document === "ready" && state.taken !== "document" && !mayWrite(state);
-  store.watch(["role", "taken", "document", "title"], (state) => {
-    heading.hidden = !isReading(state);
+  store.watch(["role", "taken", "document", "title", "kind"], (state) => {
+    heading.hidden = !isReading(state) && (state.kind === "rich" || state.document !== "ready");
     heading.textContent = state.title || UNTITLED;
   });
   store.watch(["role", "taken", "document", "isSignedOut"], (state) => {

@@ -5,6 +5,7 @@ import { accountButton } from "../components/account";
 import { brand } from "../components/brand";
 import { notice } from "../components/notice";
 import { people } from "../components/people";
+import { plainText, type PlainText } from "../components/plain-text";
 import { readOnly } from "../components/read-only";
 import { shareButton } from "../components/share";
 import { statusLine } from "../components/status";
@@ -20,6 +21,7 @@ import { Store } from "../lib/store";
 import { Binding } from "../sync/binding";
 import { Line } from "../sync/connection";
 import { Cursors } from "../sync/cursors";
+import { isPlainText } from "../sync/plain";
 import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
 import { resumeUnsent } from "./unsent";
@@ -30,6 +32,7 @@ const STUCK_MS = 4_000;
 
 export function showEditor(app: HTMLElement, id: string, isNew: boolean, account: Me): void {
   const store = new Store<EditorState>({
+    kind: "rich",
     document: "loading",
     link: "connecting",
     wasOnline: false,
@@ -88,8 +91,17 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   /** Enables or disables the text. As soon as it can be typed into it has the cursor, unless the user is elsewhere. */
   const allowWriting = (state: Readonly<EditorState>): void => {
     const isAllowed = mayWrite(state);
-    quill.enable(isAllowed);
-    if (isAllowed && isFocusFree()) quill.focus();
+    text().enable(isAllowed);
+    if (isAllowed && isFocusFree()) text().focus();
+  };
+  /** Called whenever the text shows what the document holds. */
+  const drawn = (): void => {
+    if (store.state.document !== "ready") {
+      store.set({ document: "ready", kind: isPlainText(doc) ? "plain" : "rich" });
+      allowWriting(store.state);
+      title.refresh();
+    }
+    cursors.draw();
   };
   const doc = line.connection.get(ourCollection(), id);
   // Each peer's presence listens.
@@ -107,14 +119,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       if (waiting > 0 && stuck === 0) stuck = window.setTimeout(() => store.set({ isStuck: true }), STUCK_MS);
       if (waiting === 0) title.settled();
     },
-    drawn() {
-      if (store.state.document !== "ready") {
-        store.set({ document: "ready" });
-        allowWriting(store.state);
-        title.refresh();
-      }
-      cursors.draw();
-    },
+    drawn,
     refused(refusal) {
       // What the loss of the document takes along is said once.
       if (store.state.role === null && refusal.lost === "") return;
@@ -124,10 +129,24 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       store.set({ unstored: lost });
     },
     deleted() {
-      quill.disable();
+      text().enable(false);
       store.set({ document: "deleted" });
     },
   });
+  const plain = plainText(
+    doc,
+    {
+      pending: () => binding.pending(),
+      drawn,
+      lost: (lost) => store.set({ refusal: mergedRefusal(store.state.refusal, { reason: "", lost, isAlone: false }) }),
+    },
+    (range) => {
+      selection = range;
+      presence.publish();
+    },
+  );
+  /** What the document is written in: a document of the type text-unicode has no formats. */
+  const text = (): Pick<PlainText, "enable" | "focus"> => (store.state.kind === "plain" ? plain : quill);
   const presence = new Presence(
     line.connection,
     doc,
@@ -153,7 +172,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     });
   });
 
-  store.watch(["peers"], ({ peers }) => cursors.show(peers));
+  store.watch(["peers", "kind"], ({ peers, kind }) => cursors.show(kind === "rich" ? peers : []));
   store.watch(["document"], (state) => (app.dataset.document = state.document));
   store.watch(["role", "isCreating"], (state) => {
     if (state.document === "ready") allowWriting(state);
@@ -197,7 +216,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       "div",
       { class: "bar-top" },
       brand("All documents"),
-      h("div", { class: "bar-names" }, titleField(store, (wanted) => title.rename(wanted), () => quill.focus()), statusLine(store)),
+      h("div", { class: "bar-names" }, titleField(store, (wanted) => title.rename(wanted), () => text().focus()), statusLine(store)),
       account.user && shareButton(store, id, account.mode),
       people(
         store,
@@ -205,7 +224,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
           store.set({ me: keepName(name) });
           presence.publish();
         },
-        (peer: Peer) => cursors.visit(peer),
+        (peer: Peer) => (store.state.kind === "plain" ? plain : cursors).visit(peer),
         account.user && accountButton(account.user, account.password_chars_min),
       ),
     ),
@@ -214,11 +233,13 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     readOnly(store),
   );
   const absent = h("div", { class: "absent", hidden: true });
-  store.watch(["document", "taken", "role"], (state) => {
+  store.watch(["document", "taken", "role", "kind"], (state) => {
     const isLost = state.taken === "document";
     const isAbsent = isLost || state.document === "missing" || state.document === "deleted";
     absent.hidden = !isAbsent;
-    sheet.hidden = isAbsent || state.document === "failed";
+    const hasText = !isAbsent && state.document !== "failed";
+    sheet.hidden = !hasText || state.kind === "plain";
+    plain.element.hidden = !hasText || state.kind === "rich";
     tools.element.hidden = sheet.hidden || !mayWrite(state);
     if (!isAbsent) return;
     if (isLost || account.mode !== "open") return fill(absent, ...elsewhere(state, isLost));
@@ -230,7 +251,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     );
   });
   const keys = h("p", { class: "sr-only", id: "editor-keys" }, "Press Alt and F10 to reach the toolbar, Escape to come back.");
-  fill(app, bar, h("main", { class: "desk" }, sheet, tools.bubble, absent, keys));
+  fill(app, bar, h("main", { class: "desk" }, sheet, plain.element, tools.bubble, absent, keys));
 }
 /** What there is to say where there is no document, or none for us: which of the two, the server does not tell. */
 function elsewhere(state: Readonly<EditorState>, isLost: boolean): HTMLElement[] {

@@ -8,6 +8,8 @@ import type { Link } from "../sync/connection";
 import type { Peer } from "../sync/presence";
 
 export interface EditorState {
+  /** Which editor the document is shown in. */
+  kind: "rich" | "plain";
   document: "loading" | "ready" | "missing" | "deleted" | "failed";
   link: Link;
   wasOnline: boolean;

@@ -12,6 +12,7 @@ import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
 import { Auditor, redraw, textShown } from "../editor/audit";
 import { canonicalChange, canonicalDocument, exclusiveChange, mayReveal, storableOp } from "../editor/canonical";
 import { unveil } from "../editor/sanitise";
+import { isPlainText } from "./plain";
 import { MergeLimit, piecesOf } from "./pieces";
 import { RefusedOps } from "./refused-ops";
 
@@ -61,7 +62,7 @@ export class Binding {
     });
     quill.root.addEventListener("compositionend", () => this.#schedule());
     doc.on("op", (op, source) => {
-      if (source === this) return;
+      if (source === this || isPlainText(doc)) return;
       this.#undrawn = this.#undrawn.compose(new Delta(op as Op[]));
       this.#touched = this.#touched.compose(new Delta(op as Op[]));
       this.#schedule();
@@ -136,6 +137,7 @@ export class Binding {
 
   /** A snapshot instead of an op: the first one, or the one after a refusal, when the client starts over. */
   #loaded(): void {
+    if (isPlainText(this.doc)) return;
     this.#undrawn = new Delta();
     this.#touched = new Delta();
     if (!this.doc.type) {

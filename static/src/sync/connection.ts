@@ -10,9 +10,11 @@ import ReconnectingWebSocket from "partysocket/ws";
 import richText from "rich-text";
 import { socketAddress } from "../lib/address";
 import type { Role } from "../lib/api";
+import { textTypeWithPresence } from "./plain-type";
 import ShareDB, { type Connection } from "sharedb/lib/client/index.js";
 
 ShareDB.types.register(richText.type);
+ShareDB.types.register(textTypeWithPresence);
 
 export type Link = "connecting" | "online" | "offline";
 

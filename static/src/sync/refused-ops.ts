@@ -10,6 +10,7 @@
 import Delta, { type Op } from "quill-delta";
 import type { Connection, Doc, Snapshot } from "sharedb/lib/client/index.js";
 import type { Refusal } from "./binding";
+import { isPlainText } from "./plain";
 
 /** The number of messages that are held for one refusal. With more, the client drops all edits, as without this class. */
 const HELD_MAX = 10_000;
@@ -51,6 +52,8 @@ export class RefusedOps {
       if (this.#held.length > HELD_MAX) this.#release(this.#held);
       return true;
     }
+    // The ops of a plain text can be inverted by themselves, which the client does.
+    if (isPlainText(this.doc)) return false;
     const isRefusal = message.a === "op" && message.error && message.error.code !== NO_OP;
     if (!isRefusal || !this.doc.inflightOp?.op) return false;
     const held = [message];

@@ -102,6 +102,8 @@ function snapshotAt(connection: Connection, { collection, document, version }: U
 
 /** All text of the record, where nothing is known of what the server has of it. */
 function lossOf({ edits }: UnsentRecord, reason: string): Refusal {
-  const inserts = edits.flatMap(({ op, create }) => new Delta((op ?? create?.data) as Op[]).ops.map(({ insert }) => insert));
+  const components = edits.flatMap(({ op, create }) => new Delta((op ?? create?.data) as Op[]).ops);
+  // In plain text the component itself is the inserted text.
+  const inserts = components.map((component: Op | string) => (typeof component === "string" ? component : component.insert));
   return { reason, lost: inserts.filter((insert) => typeof insert === "string").join(""), isAlone: false };
 }
