@@ -166,6 +166,18 @@ test("unsent edits whose document is gone are told, with their text", async () =
   await isKept(ann, null);
 });
 
+test("edits that wait when the document is deleted are told, with their text", async () => {
+  const ann = await arrive("Ann Lee");
+  const id = await ann.begin();
+  ann.rule = cutOff;
+  await ann.type("Words for nothing");
+  const client = await plainClient(server.url, id);
+  await new Promise((resolve) => client.doc.del(resolve));
+  client.close();
+  await ann.page.getByRole("heading", { name: "This document was deleted" }).waitFor();
+  await ann.page.getByRole("alert").getByRole("button", { name: "Copy lost text" }).waitFor();
+});
+
 test("edits that wait are sent in ops of bounded size", async () => {
   const ann = await arrive("Ann Lee");
   const id = await ann.begin();

@@ -22,6 +22,8 @@ interface Message {
   a?: unknown;
   c?: unknown;
   d?: unknown;
+  del?: unknown;
+  src?: unknown;
   error?: { code?: unknown; message?: unknown };
 }
 
@@ -34,7 +36,7 @@ export class RefusedOps {
 
   constructor(
     private readonly doc: Doc,
-    private readonly onUndone: (refusal: Refusal) => void,
+    private readonly onLost: (refusal: Refusal) => void,
   ) {
     this.#connection = doc.connection;
     this.#connection.on("receive", (request) => {
@@ -52,6 +54,7 @@ export class RefusedOps {
       if (this.#held.length > HELD_MAX) this.#release(this.#held);
       return true;
     }
+    this.#reportDeletion(message);
     // The ops of a plain text can be inverted by themselves, which the client does.
     if (isPlainText(this.doc)) return false;
     const isRefusal = message.a === "op" && message.error && message.error.code !== NO_OP;
@@ -67,8 +70,11 @@ export class RefusedOps {
     this.#held = null;
     const lost = base?.type ? this.#makeInvertible(base.data as Op[]) : null;
     const [refusal, ...behind] = held;
-    if (lost !== null) {
-      this.onUndone({ reason: String(refusal?.error?.message ?? ""), lost, isAlone: true });
+    if (!base) {
+      // Not even the document can be had: the client drops all edits.
+      this.onLost({ reason: String(refusal?.error?.message ?? ""), lost: this.#pendingText(), isAlone: false });
+    } else if (lost !== null) {
+      this.onLost({ reason: String(refusal?.error?.message ?? ""), lost, isAlone: true });
       this.isUndoing = true;
     }
     try {
@@ -76,7 +82,23 @@ export class RefusedOps {
     } finally {
       this.isUndoing = false;
     }
-    for (const message of behind) this.#connection.handleMessage(message);
+    for (const message of behind) {
+      this.#reportDeletion(message);
+      this.#connection.handleMessage(message);
+    }
+  }
+
+  /** When another client deletes the document, the client drops all edits. */
+  #reportDeletion({ a, del, src, error }: Message): void {
+    if (a !== "op" || !del || error || src === this.#connection.id) return;
+    const lost = this.#pendingText();
+    if (lost.trim() !== "") this.onLost({ reason: "The document was deleted.", lost, isAlone: false });
+  }
+
+  /** The text that all unacknowledged edits insert. */
+  #pendingText(): string {
+    const { inflightOp, pendingOps } = this.doc;
+    return [...(inflightOp ? [inflightOp] : []), ...pendingOps].map(({ op, create }) => textOf(op ?? create?.data)).join("");
   }
 
   /** Returns the text that the op in flight inserts, or null if it has no inverse on this document. */
@@ -87,8 +109,16 @@ export class RefusedOps {
     const inverse = inverseOf(op, new Delta(baseOps));
     if (inverse === null) return null;
     refused.type = { ...refused.type, invert: () => inverse };
-    return op.ops.map(({ insert }) => (typeof insert === "string" ? insert : "")).join("");
+    return textOf(op);
   }
+}
+
+/** The text that an op inserts, in any form that the client has it in. In plain text a string is an insert. */
+export function textOf(op: unknown): string {
+  if (typeof op === "string") return op;
+  const components: (Op | string | number)[] = new Delta(op as Op[] | undefined).ops;
+  const inserts = components.map((component) => (typeof component === "object" ? component.insert : component));
+  return inserts.filter((insert) => typeof insert === "string").join("");
 }
 
 /** Null where the op runs past the document's end: then it cannot be undone in the client's copy. */

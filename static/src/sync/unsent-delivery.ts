@@ -6,10 +6,9 @@
  */
 
 import type { Callback, Connection, Doc, PendingOp, ShareDBError, Snapshot } from "sharedb/lib/client/index.js";
-import Delta, { type Op } from "quill-delta";
 import type { Refusal } from "./binding";
 import { Line, type LineHooks } from "./connection";
-import { RefusedOps } from "./refused-ops";
+import { RefusedOps, textOf } from "./refused-ops";
 import { ifClosed, type UnsentRecord, type UnsentStore, type UnsentTarget } from "./unsent";
 
 export interface DeliveryHooks {
@@ -102,8 +101,5 @@ function snapshotAt(connection: Connection, { collection, document, version }: U
 
 /** All text of the record, where nothing is known of what the server has of it. */
 function lossOf({ edits }: UnsentRecord, reason: string): Refusal {
-  const components = edits.flatMap(({ op, create }) => new Delta((op ?? create?.data) as Op[]).ops);
-  // In plain text the component itself is the inserted text.
-  const inserts = components.map((component: Op | string) => (typeof component === "string" ? component : component.insert));
-  return { reason, lost: inserts.filter((insert) => typeof insert === "string").join(""), isAlone: false };
+  return { reason, lost: edits.map(({ op, create }) => textOf(op ?? create?.data)).join(""), isAlone: false };
 }
