@@ -2,7 +2,7 @@
 
 import type { Doc, PendingOp } from "sharedb/lib/client/index.js";
 import { randomId } from "../lib/ids";
-import { holdLock, LEASE_MS, type UnsentEdit, type UnsentStore, type UnsentTarget } from "./unsent";
+import { holdLock, LEASE_MS, type UnsentEdit, type UnsentRecord, type UnsentStore, type UnsentTarget } from "./unsent";
 
 /** Edits that are acknowledged within this time are never written. */
 const WRITE_DELAY_MS = 300;
@@ -19,7 +19,11 @@ export class UnsentKeeper {
     private readonly title: () => string | null,
   ) {
     holdLock(this.#key);
-    addEventListener("pagehide", () => this.#write());
+    addEventListener("pagehide", () => {
+      if (this.#isEmpty) return;
+      this.#isWritten = true;
+      this.store.park(this.#record());
+    });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.#write();
     });
@@ -49,7 +53,7 @@ export class UnsentKeeper {
     done.catch((error: unknown) => console.warn("unsent edits are not kept:", error));
   }
 
-  #record() {
+  #record(): UnsentRecord {
     const { connection, inflightOp, pendingOps, version } = this.doc;
     const ops = inflightOp ? [inflightOp, ...pendingOps] : pendingOps;
     return {

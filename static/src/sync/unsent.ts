@@ -1,5 +1,6 @@
 /**
- * The edits of this browser that the server has not acknowledged, in IndexedDB.
+ * The edits of this browser that the server has not acknowledged, in IndexedDB. What a page writes while it is being
+ * closed goes by way of localStorage.
  *
  * Each open page has at most one record: its connection's id, and the edits with the `seq` of the first one. This is what
  * the server recognises an op by, so a record can be sent again at any time, by any page, and is committed once. A record
@@ -63,6 +64,7 @@ export class UnsentStore {
 
   /** Oldest first. */
   async of({ user, collection, document }: UnsentTarget): Promise<UnsentRecord[]> {
+    await this.#takeParked();
     const records = await this.db.getAllFromIndex("unsent", "target", [user, collection, document]);
     return records.sort((a, b) => a.savedAtMs - b.savedAtMs);
   }
@@ -71,19 +73,43 @@ export class UnsentStore {
     return this.db.get("unsent", key);
   }
 
-  /** The write is complete in IndexedDB even if the page is closed before the promise resolves. */
   async write(record: UnsentRecord): Promise<void> {
-    const transaction = this.db.transaction("unsent", "readwrite");
-    void transaction.store.put(record).catch(() => {});
-    transaction.commit();
-    await transaction.done;
+    await this.db.put("unsent", record);
+  }
+
+  /** Writes at once, for a page that is being closed: the browser may abort what it has begun in IndexedDB. */
+  park(record: UnsentRecord): void {
+    try {
+      localStorage.setItem(PARKED + record.key, JSON.stringify(record));
+    } catch (error) {
+      // Over the browser's quota of some 5 MB: the last write to IndexedDB remains.
+      console.warn("the last unsent edits may not be kept:", error);
+    }
   }
 
   async delete(key: string): Promise<void> {
-    const transaction = this.db.transaction("unsent", "readwrite");
-    void transaction.store.delete(key).catch(() => {});
-    transaction.commit();
-    await transaction.done;
+    localStorage.removeItem(PARKED + key);
+    await this.db.delete("unsent", key);
+  }
+
+  /** Moves to IndexedDB what closed pages have written in their last moment. */
+  async #takeParked(): Promise<void> {
+    for (const name of Object.keys(localStorage).filter((each) => each.startsWith(PARKED))) {
+      const record = parsed(localStorage.getItem(name));
+      const known = record && (await this.read(record.key));
+      if (record && (!known || known.savedAtMs < record.savedAtMs)) await this.write(record);
+      localStorage.removeItem(name);
+    }
+  }
+}
+
+const PARKED = "copydesk.unsent.";
+
+function parsed(json: string | null): UnsentRecord | null {
+  try {
+    return JSON.parse(json ?? "null") as UnsentRecord | null;
+  } catch {
+    return null;
   }
 }
 
