@@ -356,12 +356,30 @@ fn take_address(listen: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
+/// Descriptors that a node needs besides connections: the store, the other nodes, its files.
+const OTHER_FILES: u64 = 200;
+
+/// Raises the limit of open files, for each connection takes one; says so if it stays below the bound on connections.
+fn allow_files(config: &Config) {
+    let (sockets_max, connections_max) =
+        (config.gateway.sockets_max, config.gateway.connections_max);
+    let wanted = (sockets_max + connections_max) as u64 + OTHER_FILES;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) if files >= wanted => {}
+        Ok(files) => tracing::warn!(
+            files,
+            sockets_max,
+            connections_max,
+            "fewer files may be open than gateway.sockets_max and connections_max together: beyond that no connection is \
+             taken; raise the limit of open files or lower the two"
+        ),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 /// Serves until a signal says stop.
 async fn run(config: Config) -> Result<()> {
-    // Each socket takes a descriptor; the usual 1,024 would soon be full.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
+    allow_files(&config);
     let listen = config.server.listen;
     let door_step = take_address(listen).with_context(|| format!("listen on {listen}"))?;
     let id = fresh_id()?;
