@@ -4,7 +4,7 @@ import type Quill from "quill/core";
 import { h } from "../lib/dom";
 import { safeImage } from "../editor/sanitise";
 import { boundsOf } from "./link-form";
-import { popover } from "./popover";
+import { textPopover } from "./text-popover";
 
 export function imageForm(quill: Quill): { open(): void } {
   const address = h("input", { type: "text", inputmode: "url", id: "image-address", autocomplete: "off", spellcheck: "false", placeholder: "https://" });
@@ -18,8 +18,7 @@ export function imageForm(quill: Quill): { open(): void } {
     error,
     h("div", { class: "form-actions" }, h("button", { type: "submit", class: "primary" }, "Insert")),
   );
-  const panel = popover("Picture", [form], () => quill.focus());
-  let index = 0;
+  const panel = textPopover(quill, "Picture", [form]);
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -30,7 +29,8 @@ export function imageForm(quill: Quill): { open(): void } {
       address.focus();
       return;
     }
-    panel.close();
+    const range = panel.close();
+    const index = range.index + range.length;
     quill.insertEmbed(index, "image", image, "user");
     if (alt.value.trim() !== "") quill.formatText(index, 1, "alt", alt.value.trim(), "user");
     quill.setSelection(index + 1, 0, "user");
@@ -39,11 +39,10 @@ export function imageForm(quill: Quill): { open(): void } {
   return {
     open() {
       const range = quill.getSelection(true);
-      index = range.index + range.length;
       form.reset();
       error.textContent = "";
       address.removeAttribute("aria-invalid");
-      panel.open(boundsOf(quill, range));
+      panel.open(range, boundsOf(quill, range));
       address.focus();
     },
   };

@@ -4,8 +4,8 @@ import type Quill from "quill/core";
 import type { Range } from "quill/core";
 import { h } from "../lib/dom";
 import { safeLink } from "../editor/sanitise";
-import { popover } from "./popover";
 import { stretchAt } from "../editor/ranges";
+import { textPopover } from "./text-popover";
 
 export interface LinkForm {
   open(): void;
@@ -25,8 +25,7 @@ export function linkForm(quill: Quill): LinkForm {
     error,
     h("div", { class: "form-actions" }, remove, h("button", { type: "submit", class: "primary" }, "Apply")),
   );
-  const panel = popover("Link", [form], () => quill.focus());
-  let range: Range = { index: 0, length: 0 } as Range;
+  const panel = textPopover(quill, "Link", [form]);
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -37,7 +36,7 @@ export function linkForm(quill: Quill): LinkForm {
       address.focus();
       return;
     }
-    panel.close();
+    const range = panel.close();
     if (range.length === 0) {
       const words = text.value.trim() || link;
       quill.insertText(range.index, words, { link }, "user");
@@ -50,7 +49,7 @@ export function linkForm(quill: Quill): LinkForm {
   });
 
   function unlink(): void {
-    panel.close();
+    const range = panel.close();
     quill.formatText(range.index, range.length, "link", false, "user");
     quill.setSelection(range.index + range.length, 0, "user");
   }
@@ -59,14 +58,14 @@ export function linkForm(quill: Quill): LinkForm {
     open() {
       const selection = quill.getSelection(true);
       const current = quill.getFormat(selection).link;
-      range = selection.length > 0 ? selection : stretchAt(quill, selection.index, "link");
+      const range = selection.length > 0 ? selection : stretchAt(quill, selection.index, "link");
       address.value = typeof current === "string" ? current : "";
       address.removeAttribute("aria-invalid");
       text.value = "";
       error.textContent = "";
       textRow.hidden = range.length > 0;
       remove.hidden = typeof current !== "string";
-      panel.open(boundsOf(quill, range));
+      panel.open(range, boundsOf(quill, range));
       (textRow.hidden ? address : text).focus();
       address.select();
     },

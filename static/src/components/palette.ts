@@ -2,7 +2,7 @@
 
 import type Quill from "quill/core";
 import { h } from "../lib/dom";
-import { popover, type Popover } from "./popover";
+import { textPopover, type TextPopover } from "./text-popover";
 
 type Swatch = [name: string, color: string];
 
@@ -34,11 +34,10 @@ const MARKER: Swatch[] = [
   ["Silver", "#e6e8ec"],
 ];
 
-export function palette(quill: Quill, format: "color" | "background"): Popover {
+export function palette(quill: Quill, format: "color" | "background"): TextPopover {
   const isText = format === "color";
   const choose = (color: string | false): void => {
     panel.close();
-    quill.focus();
     quill.format(format, color, "user");
   };
   const swatches = (isText ? TEXT : MARKER).map(([name, color]) => {
@@ -53,7 +52,7 @@ export function palette(quill: Quill, format: "color" | "background"): Popover {
   none.setAttribute("aria-label", none.title);
   const grid = h("div", { class: "swatches" }, none, ...swatches);
   grid.addEventListener("keydown", (event) => moveInGrid(grid, event));
-  const panel = popover(isText ? "Text colour" : "Highlight", [grid]);
+  const panel = textPopover(quill, isText ? "Text colour" : "Highlight", [grid]);
   panel.element.addEventListener("toggle", () => {
     if (panel.element.matches(":popover-open")) none.focus();
   });

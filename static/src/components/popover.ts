@@ -12,12 +12,18 @@ export interface Popover {
   readonly isOpen: boolean;
 }
 
-export function popover(label: string, content: Node[], onClose: () => void = () => {}): Popover {
+/** `onClose` is called after the dialog has closed, with whether the focus was in it or nowhere: then it needs a new place. */
+export function popover(label: string, content: Node[], onClose: (hadFocus: boolean) => void = () => {}): Popover {
   const element = h("div", { class: "popover", role: "dialog", "aria-label": label, popover: "auto" }, ...content);
   let isOpen = false;
+  let hadFocus = false;
+  element.addEventListener("beforetoggle", () => {
+    const focused = document.activeElement;
+    hadFocus = focused === null || focused === document.body || element.contains(focused);
+  });
   element.addEventListener("toggle", (event) => {
     isOpen = (event as ToggleEvent).newState === "open";
-    if (!isOpen) onClose();
+    if (!isOpen) onClose(hadFocus);
   });
   document.body.append(element);
   // What it holds may grow while it is open, and the window may change.

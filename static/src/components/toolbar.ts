@@ -25,7 +25,7 @@ import { imageForm } from "./image-form";
 import { linkBubble } from "./link-bubble";
 import { linkForm } from "./link-form";
 import { palette } from "./palette";
-import type { Popover } from "./popover";
+import type { TextPopover } from "./text-popover";
 
 export function toolbar(quill: Quill, store: Store<EditorState>): { element: HTMLElement; bubble: HTMLElement } {
   const link = linkForm(quill);
@@ -108,10 +108,10 @@ function headingSelect(quill: Quill, store: Store<EditorState>): HTMLElement {
 function colorButton(quill: Quill, store: Store<EditorState>, format: "color" | "background"): HTMLElement {
   const isText = format === "color";
   const label = isText ? "Text colour" : "Highlight";
-  let panel: Popover | undefined;
+  let panel: TextPopover | undefined;
   const button = toolButton(label, label, isText ? "textColor" : "highlight", () => {
     panel ??= palette(quill, format);
-    panel.open(button.getBoundingClientRect());
+    panel.open(quill.getSelection(true), button.getBoundingClientRect());
   });
   button.classList.add("tool-color");
   button.setAttribute("aria-haspopup", "dialog");

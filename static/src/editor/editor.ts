@@ -7,6 +7,7 @@ import { registerFormats } from "./formats";
 import { diffWholeCharacters } from "./pairs";
 import { StepHistory } from "./history";
 import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
+import { trackSavedSelection } from "./tracked-range";
 
 hastenLists();
 diffWholeCharacters();
@@ -27,6 +28,7 @@ export function createEditor(container: HTMLElement, onTooLarge: (message: strin
   });
   hastenBulk(quill);
   deleteThroughQuill(quill);
+  trackSavedSelection(quill);
   quill.root.setAttribute("role", "textbox");
   quill.root.setAttribute("aria-multiline", "true");
   quill.root.setAttribute("aria-label", "Document text");
