@@ -2,6 +2,7 @@
 
 import type Quill from "quill/core";
 import { h } from "../lib/dom";
+import { pictures, remoteHost } from "../editor/pictures";
 import { safeImage } from "../editor/sanitise";
 import { boundsOf } from "./link-form";
 import { textPopover } from "./text-popover";
@@ -31,6 +32,8 @@ export function imageForm(quill: Quill): { open(): void } {
     }
     const range = panel.close();
     const index = range.index + range.length;
+    // To insert a picture by its address is to agree to load it.
+    pictures.allow([remoteHost(image)].filter((host) => host !== null));
     quill.insertEmbed(index, "image", image, "user");
     if (alt.value.trim() !== "") quill.formatText(index, 1, "alt", alt.value.trim(), "user");
     quill.setSelection(index + 1, 0, "user");

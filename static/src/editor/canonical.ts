@@ -7,16 +7,9 @@
  * it came about. Lengths stay the same, so positions mean the same on both sides.
  */
 
-import Delta, { AttributeMap, OpIterator, type Op } from "quill-delta";
-import { OPAQUE, veil } from "./sanitise";
-
-/** Line formats that exclude each other. Of several, a line has the first in this list. */
-const LINE_KINDS = ["code-block", "list", "header", "blockquote"];
-const LINE_FORMATS = [...LINE_KINDS, "indent", "align", "direction"];
-const IMAGE_FORMATS = ["alt", "width", "height"];
-
-/** A carriage return is kept as an object that shows as a space: Quill would make a second newline of it. */
-export const CARRIAGE_RETURN = JSON.stringify("\r");
+import Delta, { AttributeMap, Op, OpIterator } from "quill-delta";
+import { LINE_KINDS, documentName, foreignName, isImageFormat, veilAttributes, type Place } from "./attributes";
+import { veilInsert } from "./sanitise";
 
 /** A stored document as Quill shows it, with the final newline that Quill always has. */
 export function canonicalDocument(data: unknown): Delta {
@@ -107,66 +100,29 @@ export function insertsOf(data: unknown): Op[] {
 }
 
 function lineOf(parts: Op[], newline: AttributeMap | undefined): Delta {
-  const formats = only(veiledAttributes({ insert: "\n", attributes: newline }), isLineFormat);
+  const formats = veilAttributes(newline, "line");
   const kind = LINE_KINDS.find((name) => formats[name] !== undefined);
-  for (const name of LINE_KINDS) if (name !== kind) delete formats[name];
-  if (kind === "code-block") formats[kind] = true;
+  const isShown = (name: string): boolean => name === kind || !LINE_KINDS.includes(name);
   const line = new Delta();
-  for (const part of parts.flatMap(shownParts)) line.insert(part.insert!, partFormats(part, kind === "code-block"));
-  return line.insert("\n", formats);
+  for (const part of parts.flatMap(veilInsert)) line.insert(part.insert!, kind === "code-block" ? partInCode(part) : part.attributes);
+  return line.insert("\n", carried(formats, "line", isShown));
 }
 
-/** The formats of text or of an object, with values as Quill reads them back from the page. */
-function partFormats({ insert, attributes = {} }: Op, isCode: boolean): AttributeMap {
+/** Code shows no formats of text. */
+function partInCode({ insert, attributes = {} }: Op): AttributeMap {
   const isImage = typeof insert === "object" && "image" in insert;
-  const formats = only(attributes, (name) => (IMAGE_FORMATS.includes(name) ? isImage : !isCode && !isLineFormat(name)));
-  for (const name of ["width", "height"]) if (name in formats) formats[name] = String(formats[name]);
-  if (formats.alt === "") delete formats.alt;
-  for (const name of ["color", "background"]) {
-    if (!(name in formats)) continue;
-    const color = colorShown(String(formats[name]));
-    if (color === "") delete formats[name];
-    else formats[name] = color;
+  return carried(attributes, "text", (name) => isImage && isImageFormat(name));
+}
+
+/** Formats of the editor, of which those that are not shown are made foreign attributes. */
+function carried(formats: AttributeMap, place: Place, isShown: (name: string) => boolean): AttributeMap {
+  const carriedFormats = { ...formats };
+  for (const [name, value] of Object.entries(formats)) {
+    if (documentName(name) !== null || isShown(name)) continue;
+    delete carriedFormats[name];
+    carriedFormats[foreignName(name, place)] ??= JSON.stringify(value);
   }
-  return formats;
-}
-
-const isLineFormat = (name: string): boolean => LINE_FORMATS.includes(name);
-
-function only(attributes: AttributeMap, isWanted: (name: string) => boolean): AttributeMap {
-  return Object.fromEntries(Object.entries(attributes).filter(([name]) => isWanted(name)));
-}
-
-function veiledAttributes(op: Op): AttributeMap {
-  return veil(new Delta([op])).ops[0]?.attributes ?? {};
-}
-
-/** An insert as Quill may draw it, apart from which formats it may have where it is. */
-function shownParts(op: Op): Op[] {
-  if (typeof op.insert !== "string" || !op.insert.includes("\r")) return veil(new Delta([op])).ops;
-  const attributes = veiledAttributes({ ...op, insert: " " });
-  return op.insert
-    .split(/(\r)/)
-    .filter((part) => part !== "")
-    .map((part) => ({ insert: part === "\r" ? { [OPAQUE]: CARRIAGE_RETURN } : part, attributes }));
-}
-
-const probe = document.createElement("span");
-const colors = new Map<string, string>();
-const COLORS_KEPT_MAX = 1000;
-
-/** A colour in the form that Quill reads from an element that has it; empty if an element cannot have it. */
-function colorShown(value: string): string {
-  const known = colors.get(value);
-  if (known !== undefined) return known;
-  probe.style.color = "";
-  probe.style.color = value;
-  const set = probe.style.color;
-  const hex = (part: string): string => Number.parseInt(part, 10).toString(16).padStart(2, "0");
-  const shown = set.startsWith("rgb(") ? `#${set.slice(4, -1).split(",").map(hex).join("")}` : set;
-  if (colors.size >= COLORS_KEPT_MAX) colors.clear();
-  colors.set(value, shown);
-  return shown;
+  return carriedFormats;
 }
 
 /** What a change does to the text, without formats: they are derived from the document. */
@@ -177,7 +133,7 @@ function structureOf(change: Delta): Delta {
     else if (typeof op.retain === "number") structure.retain(op.retain);
     // A change inside an embed: one character long.
     else if (op.retain !== undefined) structure.retain(1);
-    else for (const { insert } of shownParts(op)) structure.insert(insert!);
+    else for (const { insert } of veilInsert(op)) structure.insert(insert!);
   }
   return structure;
 }
@@ -291,7 +247,7 @@ function withinDocument(op: Delta, length: number, endsWithNewline: boolean): De
       within.push(part);
       if (!isInsert) left -= size;
     } else if (part.retain !== undefined && isNewlineDue && (part.attributes || ops.hasNext())) {
-      const formats = only(part.attributes ?? {}, (name) => part.attributes![name] !== null);
+      const formats = Object.fromEntries(Object.entries(part.attributes ?? {}).filter(([, value]) => value !== null));
       within.insert("\n", formats);
       isNewlineDue = false;
     }

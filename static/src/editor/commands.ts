@@ -2,6 +2,7 @@
 
 import type Quill from "quill/core";
 import type { IconName } from "../components/icons";
+import { clearFormats } from "./clear";
 
 export interface Command {
   name: string;
@@ -77,11 +78,7 @@ export const CLEAR: Command = {
   label: "Clear formatting",
   icon: "clear",
   keys: "Mod+Backslash",
-  run: (quill) => {
-    const range = quill.getSelection(true);
-    if (range.length > 0) quill.removeFormat(range.index, range.length, "user");
-    else for (const name of Object.keys(quill.getFormat(range))) quill.format(name, false, "user");
-  },
+  run: (quill) => clearFormats(quill, quill.getSelection(true)),
 };
 
 export const HEADINGS = [
@@ -109,7 +106,7 @@ export function keysOf(event: KeyboardEvent): string {
 
 /** "Ctrl+Shift+8", or "⌘⇧8" on a Mac. */
 export function shown(keys: string): string {
-  const parts = keys.replace(/Key|Digit/g, "").replace("Backslash", "\\").split("+");
+  const parts = keys.replace(/Key|Digit/g, "").replace("Backslash", "\\").replace("Slash", "/").split("+");
   if (!isMac) return parts.map((part) => (part === "Mod" ? "Ctrl" : part)).join("+");
   return parts.map((part) => ({ Mod: "⌘", Alt: "⌥", Shift: "⇧" })[part] ?? part).join("");
 }

@@ -1,6 +1,7 @@
 /** The blots and attributors that Quill may use on this page, with addresses checked once more at the DOM. */
 
 import Quill, { Parchment } from "quill/core";
+import Block from "quill/blots/block";
 import { AlignClass } from "quill/formats/align";
 import { BackgroundStyle } from "quill/formats/background";
 import Blockquote from "quill/formats/blockquote";
@@ -20,8 +21,19 @@ import { SizeClass } from "quill/formats/size";
 import Strike from "quill/formats/strike";
 import Underline from "quill/formats/underline";
 import { CleanClipboard } from "./clipboard";
-import { CARRIAGE_RETURN } from "./canonical";
-import { OPAQUE, safeImage, safeLink } from "./sanitise";
+import { ForeignInCode } from "./foreign";
+import { pictures } from "./pictures";
+import { CARRIAGE_RETURN, OPAQUE, safeImage, safeLink } from "./sanitise";
+
+/** Lets each line find its direction of writing in its own text, but for code. A direction that is set wins by style. */
+function detectDirection(): void {
+  const create = Block.create;
+  Block.create = function (this: typeof Block, value) {
+    const node = create.call(this, value);
+    if (this.blotName !== CodeBlock.blotName) node.setAttribute("dir", "auto");
+    return node;
+  };
+}
 
 class CheckedLink extends Link {
   static override sanitize(url: string): string {
@@ -31,7 +43,8 @@ class CheckedLink extends Link {
 
 class CheckedImage extends Image {
   static override create(value: string): HTMLElement {
-    const node = super.create(value) as HTMLElement;
+    const node = super.create(null as never) as HTMLElement;
+    pictures.draw(node, this.sanitize(value));
     node.setAttribute("loading", "lazy");
     node.setAttribute("referrerpolicy", "no-referrer");
     if (!node.hasAttribute("alt")) node.setAttribute("alt", "");
@@ -42,9 +55,13 @@ class CheckedImage extends Image {
     return safeImage(url) ?? "about:blank";
   }
 
+  static override value(node: HTMLElement): string | null {
+    return pictures.addressOf(node);
+  }
+
   static override formats(node: HTMLElement): Record<string, string | null> {
     const formats = super.formats(node) as Record<string, string | null>;
-    // Quill must not report the empty alt that `create` sets: nobody wrote it.
+    // Quill must not report the empty alt that `create` sets: it is not in the document.
     if (formats.alt === "") delete formats.alt;
     return formats;
   }
@@ -73,8 +90,9 @@ class Opaque extends Parchment.EmbedBlot {
 const values = new WeakMap<Node, string>();
 
 export function registerFormats(): void {
-  // Quill would delete pictures and unknown objects from a line that becomes code.
-  CodeBlock.allowedChildren = [...CodeBlock.allowedChildren!, Parchment.EmbedBlot];
+  detectDirection();
+  // Quill would delete pictures and unknown objects from a line that becomes code, and foreign attributes.
+  CodeBlock.allowedChildren = [...CodeBlock.allowedChildren!, Parchment.EmbedBlot, ForeignInCode as never];
   const formats = [
     AlignClass,
     BackgroundStyle,

@@ -7,6 +7,7 @@ import { notice } from "../components/notice";
 import { people } from "../components/people";
 import { plainText, type PlainText } from "../components/plain-text";
 import { readOnly } from "../components/read-only";
+import { remotePictures } from "../components/remote-pictures";
 import { shareButton } from "../components/share";
 import { statusLine } from "../components/status";
 import { titleField } from "../components/title-field";
@@ -231,6 +232,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     tools.element,
     notice(store),
     readOnly(store),
+    remotePictures(quill),
   );
   const absent = h("div", { class: "absent", hidden: true });
   store.watch(["document", "taken", "role", "kind"], (state) => {
