@@ -17,6 +17,7 @@ export function linkBubble(quill: Quill, edit: () => void): HTMLElement {
     const link = range?.length === 0 ? safeLink(quill.getFormat(range.index).link) : null;
     bubble.hidden = link === null || range === null;
     if (bubble.hidden) return;
+    change.hidden = !quill.isEnabled();
     anchor.href = link!;
     anchor.replaceChildren(icon("external"), link!.replace(/^(https?:\/\/|mailto:)/, ""));
     const bounds = boundsOf(quill, stretchAt(quill, range!.index, "link"));

@@ -5,7 +5,7 @@
 import type Quill from "quill/core";
 import { h } from "../lib/dom";
 import type { Store } from "../lib/store";
-import type { EditorState } from "../pages/state";
+import { statusOf, type EditorState } from "../pages/state";
 import {
   ALIGNMENTS,
   BLOCKS,
@@ -25,7 +25,9 @@ import { imageForm } from "./image-form";
 import { linkBubble } from "./link-bubble";
 import { linkForm } from "./link-form";
 import { palette } from "./palette";
+import { SAVE_KEYS, SHORTCUTS_KEYS, shortcuts } from "./shortcuts";
 import type { TextPopover } from "./text-popover";
+import { toast } from "./toast";
 
 export function toolbar(quill: Quill, store: Store<EditorState>): { element: HTMLElement; bubble: HTMLElement } {
   const link = linkForm(quill);
@@ -40,6 +42,8 @@ export function toolbar(quill: Quill, store: Store<EditorState>): { element: HTM
   };
   const imageCommand: Command = { name: "image", label: "Picture", icon: "image", run: () => image.open() };
   const commands = [UNDO, REDO, ...INLINE, linkCommand, imageCommand, ...LISTS, ...BLOCKS, ...ALIGNMENTS, CLEAR];
+  const help = shortcuts(quill, commands);
+  const helpCommand: Command = { name: "shortcuts", label: "Keyboard shortcuts", icon: "keyboard", keys: SHORTCUTS_KEYS, run: () => help.open() };
 
   const run = (command: Command): void => {
     quill.focus({ preventScroll: true });
@@ -72,9 +76,11 @@ export function toolbar(quill: Quill, store: Store<EditorState>): { element: HTM
     group("Blocks", ...BLOCKS.map(button)),
     group("Alignment", ...ALIGNMENTS.map(button)),
     group("Clear", button(CLEAR)),
+    group("Help", button(helpCommand)),
   );
   rove(element, () => quill.focus());
   listenToKeys(quill, element, commands, run);
+  listenEverywhere(store, () => help.open());
   return { element, bubble: linkBubble(quill, () => link.open()) };
 }
 
@@ -136,6 +142,35 @@ function rove(element: HTMLElement, leave: () => void): void {
     if (next === undefined) return;
     event.preventDefault();
     items[(next + items.length) % items.length]?.focus();
+  });
+}
+
+/** Keys that hold wherever the focus is. The browser's own "save" would keep a file that is not the document. */
+function listenEverywhere(store: Store<EditorState>, openHelp: () => void): void {
+  const message = toast();
+  document.body.append(message.element);
+  let isAsked = false;
+  /** Says how it is, and says it again when it is saved: a change takes a moment. */
+  const tell = (state: Readonly<EditorState>): void => {
+    const saving = statusOf(state);
+    if (saving === null) return;
+    message.show(saving.status === "saved" ? "All changes are saved. The document is saved as you type." : saving.text);
+    isAsked = saving.status === "saving";
+  };
+  store.watch(["waiting", "wantedTitle", "link", "document"], (state) => {
+    if (isAsked && statusOf(state)?.status !== "saving") tell(state);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    const keys = keysOf(event);
+    if (keys === SAVE_KEYS) {
+      tell(store.state);
+    } else if (keys === SHORTCUTS_KEYS) {
+      openHelp();
+    } else {
+      return;
+    }
+    event.preventDefault();
   });
 }
 

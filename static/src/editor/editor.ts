@@ -1,8 +1,10 @@
 /** The Quill editor as this page configures it. */
 
 import Quill, { type Range } from "quill/core";
+import { formatAsTyped } from "./autoformat";
 import { hastenBulk, hastenLists } from "./bulk";
 import { deleteThroughQuill } from "./deletion";
+import { acceptForeign } from "./foreign";
 import { registerFormats } from "./formats";
 import { diffWholeCharacters } from "./pairs";
 import { StepHistory } from "./history";
@@ -14,20 +16,23 @@ diffWholeCharacters();
 registerFormats();
 Quill.register("modules/history", StepHistory, true);
 
+const TABLE = "Tables are not part of documents yet. What you pasted is kept as text, with a tab between the cells.";
 const TOO_LARGE = "Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.";
 
-export function createEditor(container: HTMLElement, onTooLarge: (message: string) => void): Quill {
+export function createEditor(container: HTMLElement, onNotice: (message: string) => void): Quill {
   const quill = new Quill(container, {
     formats: FORMATS,
     placeholder: "Start writing…",
     modules: {
       history: { userOnly: true, delay: 800, maxStack: 500 },
-      clipboard: { onTooLarge: () => onTooLarge(TOO_LARGE) },
-      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(() => onTooLarge(TOO_LARGE)) },
+      clipboard: { onTooLarge: () => onNotice(TOO_LARGE), onTable: () => onNotice(TABLE) },
+      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(() => onNotice(TOO_LARGE)) },
     },
   });
   hastenBulk(quill);
   deleteThroughQuill(quill);
+  acceptForeign(quill);
+  formatAsTyped(quill);
   trackSavedSelection(quill);
   quill.root.setAttribute("role", "textbox");
   quill.root.setAttribute("aria-multiline", "true");

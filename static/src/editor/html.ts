@@ -13,6 +13,8 @@ export function toHtml(delta: Delta): string {
       const node = leafFor(page, op);
       if (node) block.append(node);
     }
+    // A reader of html makes one space of several, and of a tab.
+    if (line.ops.some(({ insert }) => typeof insert === "string" && /\t| {2}|^ | $/.test(insert))) block.style.whiteSpace = "pre-wrap";
     if (!block.hasChildNodes()) block.append(page.createElement("br"));
   });
   return body.innerHTML;
@@ -32,8 +34,12 @@ function blockFor(page: Document, body: HTMLElement, attributes: AttributeMap): 
   }
   if (attributes.list) {
     listFor(page, body, attributes).append(block);
-    if (attributes.list === "checked") block.append("\u2611 ");
-    if (attributes.list === "unchecked") block.append("\u2610 ");
+    const isDone = attributes.list === "checked";
+    if (isDone || attributes.list === "unchecked") {
+      block.setAttribute("role", "checkbox");
+      block.setAttribute("aria-checked", String(isDone));
+      block.append(isDone ? "\u2611 " : "\u2610 ");
+    }
     return block;
   }
   body.append(block);
