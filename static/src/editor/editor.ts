@@ -3,6 +3,7 @@
 import Quill, { type Range } from "quill/core";
 import { formatAsTyped } from "./autoformat";
 import { hastenBulk, hastenLists } from "./bulk";
+import { hastenFormats } from "./bulk-format";
 import { deleteThroughQuill } from "./deletion";
 import { acceptForeign } from "./foreign";
 import { registerFormats } from "./formats";
@@ -30,6 +31,7 @@ export function createEditor(container: HTMLElement, onNotice: (message: string)
     },
   });
   hastenBulk(quill);
+  hastenFormats(quill);
   deleteThroughQuill(quill);
   acceptForeign(quill);
   formatAsTyped(quill);
