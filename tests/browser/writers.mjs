@@ -132,11 +132,19 @@ export class Writer {
 
   /**
    * The text as it is drawn. Quill leaves empty style attributes behind where it has hidden a bullet for a moment, and
-   * the order of classes is the order in which they came.
+   * the order of attributes and classes is the order in which they came.
    */
   async html() {
-    const sorted = (_, names) => ` class="${names.split(" ").sort().join(" ")}"`;
-    return (await this.text.innerHTML()).replaceAll(' style=""', "").replaceAll(/ class="([^"]*)"/g, sorted);
+    const html = await this.text.evaluate((text) => {
+      const copy = text.cloneNode(true);
+      for (const element of copy.querySelectorAll("*")) {
+        const attributes = [...element.attributes].map(({ name, value }) => [name, name === "class" ? value.split(" ").sort().join(" ") : value]);
+        for (const [name] of attributes) element.removeAttribute(name);
+        for (const [name, value] of attributes.sort()) element.setAttribute(name, value);
+      }
+      return copy.innerHTML;
+    });
+    return html.replaceAll(' style=""', "");
   }
 
   /** The text, one line for each block, as Quill counts it. */

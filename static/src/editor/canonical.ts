@@ -18,6 +18,12 @@ export function canonicalDocument(data: unknown): Delta {
   return document;
 }
 
+/** A part of a stored document as Quill shows it: its last line may be without its newline. */
+export function canonicalContent(part: Delta): Delta {
+  const content = canonicalDocument(part);
+  return endsWithNewline(part.ops) ? content : content.slice(0, content.length() - 1);
+}
+
 /** The lines of a stored document in canonical form, each with its newline. There is at least one. */
 export function* canonicalLines(inserts: readonly Op[]): Generator<Delta> {
   let line: Op[] = [];

@@ -8,11 +8,12 @@ import Delta, { AttributeMap } from "quill-delta";
 import Clipboard from "quill/modules/clipboard";
 import type { Range } from "quill/core";
 import { unveilAttributes, veilAttributes } from "./attributes";
+import { canonicalContent } from "./canonical";
 import { DELTA_TYPE, readDelta, writeDelta, type Copied } from "./clipboard-delta";
 import { toHtml } from "./html";
 import { linkAddresses, soleAddress } from "./links";
 import { LIST_MATCHERS, flattenTables } from "./pasted-html";
-import { cleanPaste, isTooLarge, unveil, veil } from "./sanitise";
+import { cleanPaste, isTooLarge, unveil } from "./sanitise";
 
 /** What the clipboard tells the page about. */
 export interface ClipboardOptions {
@@ -29,7 +30,8 @@ export class CleanClipboard extends Clipboard {
   }
 
   override convert(content: { html?: string; text?: string }, formats: Record<string, unknown> = {}): Delta {
-    const pasted = super.convert(content, formats);
+    const text = content.text?.replace(/\r\n?/g, "\n");
+    const pasted = super.convert({ ...content, ...(text !== undefined && { text }) }, formats);
     const clean = cleanPaste(pasted);
     if (pasted.ops.some(isTooLarge)) this.#events.onTooLarge();
     return linkAddresses(clean);
@@ -96,7 +98,7 @@ export class CleanClipboard extends Clipboard {
   }
 
   #insert(range: Range, { content, line }: Copied): void {
-    const shown = veil(content);
+    const shown = canonicalContent(content);
     const [, start] = this.quill.getLine(range.index);
     const [last, end] = this.quill.getLine(range.index + range.length);
     const change = new Delta().retain(range.index).delete(range.length).concat(shown);
