@@ -321,6 +321,12 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             256 << 20,
         ),
         (
+            "gateway.message_refused_bytes_max",
+            gateway.message_refused_bytes_max as u64,
+            1 << 10,
+            1 << 32,
+        ),
+        (
             "gateway.outbox_bytes_max",
             gateway.outbox_bytes_max as u64,
             64 << 10,
@@ -522,6 +528,18 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             gateway.submits_bytes_max as u64,
             1 << 10,
             u32::MAX.into(),
+        ),
+        (
+            "node.snapshots_bytes_max",
+            node.snapshots_bytes_max as u64,
+            1 << 20,
+            1 << 40,
+        ),
+        (
+            "node.outboxes_bytes_max",
+            node.outboxes_bytes_max as u64,
+            1 << 20,
+            1 << 40,
         ),
         ("node.claims_max", node.claims_max as u64, 1, 100_000),
         ("node.heartbeat_ms", node.heartbeat_ms, 50, 60_000),

@@ -64,10 +64,8 @@ impl Folder {
         };
         make_private(path).map_err(|cause| error("make", cause))?;
         let create = |name: &str| {
-            let mut file = File::options();
+            let mut file = private();
             file.create(true).truncate(false).write(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
             file.open(path.join(name))
         };
         let lock = create(LOCK).map_err(|cause| error("write to", cause))?;
@@ -230,7 +228,7 @@ mod permissions {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
 
-    use super::{DATABASE, LOCK};
+    use super::{DATABASE, LOCK, RESERVE};
 
     /// The permissions that others have.
     const OTHERS: u32 = 0o077;
@@ -240,7 +238,7 @@ mod permissions {
     /// user, the file system keeps no permissions) a log line says what to do.
     pub(super) fn tighten(folder: &Path) {
         let (wal, shm) = (format!("{DATABASE}-wal"), format!("{DATABASE}-shm"));
-        for name in [DATABASE, &wal, &shm, LOCK] {
+        for name in [DATABASE, &wal, &shm, LOCK, RESERVE] {
             let file = folder.join(name);
             if file.exists() {
                 report(&file, tighten_one(&file, 0o600));
@@ -353,6 +351,14 @@ mod permissions {
     }
 }
 
+/// Options that make a file for this user alone.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Makes the folder, for this user alone: it holds all texts and the secret.
 fn make_private(path: &Path) -> io::Result<()> {
     let mut folder = fs::DirBuilder::new();
@@ -366,7 +372,7 @@ fn make_private(path: &Path) -> io::Result<()> {
 /// write-ahead log ends: it reads a log as far as the frames' checksums hold. Must come before the first write of this
 /// start.
 fn grow(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::options().append(true).create(true).open(path)?;
+    let mut file = private().append(true).create(true).open(path)?;
     let before = file.metadata()?.len();
     let zeros = [0; 64 << 10];
     let mut missing = bytes.saturating_sub(before);
