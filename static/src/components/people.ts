@@ -28,14 +28,23 @@ export function people(
     own.title = `You are ${me.name}. Change your name`;
     own.setAttribute("aria-label", own.title);
   });
+  let drawn = "";
   const draw = (state: Readonly<EditorState>): void => {
     // A portrait takes no more room than the number in its place.
     const most = narrow.matches ? SHOWN_MAX.narrow : SHOWN_MAX.wide;
     const shown = state.peers.slice(0, state.peers.length === most + 1 ? most + 1 : most);
     const rest = state.peers.slice(shown.length);
+    // Every edit moves the peers; few moves change what is shown here.
+    const next = JSON.stringify([shown.map(({ id, name, color, range }) => [id, name, color, range === null]), rest.map(({ name }) => name)]);
+    if (next === drawn) return;
+    drawn = next;
+    const visitNow = ({ id }: Peer): void => {
+      const peer = store.state.peers.find((each) => each.id === id);
+      if (peer) visit(peer);
+    };
     fill(
       peers,
-      ...shown.map((peer) => h("li", {}, portrait(peer, visit))),
+      ...shown.map((peer) => h("li", {}, portrait(peer, visitNow))),
       rest.length > 0 && h("li", {}, h("span", { class: "avatar rest", title: rest.map(({ name }) => name).join(", ") }, `+${rest.length}`)),
     );
     peers.hidden = state.peers.length === 0;

@@ -53,7 +53,8 @@ export class CursorLayer {
 
   draw(cursors: DrawnCursor[]): void {
     const view = cursors.length > 0 ? this.#view() : null;
-    const placed = view ? cursors.map((cursor) => this.#place(cursor, view)) : [];
+    const last = view ? this.quill.getLength() - 1 : 0;
+    const placed = view ? cursors.map((cursor) => this.#place(cursor, view, last)) : [];
     const width = placed.length > 0 ? this.quill.container.clientWidth : 0;
     // From here on the layout is only written.
     const carets = placed.filter(({ caret }) => caret !== null);
@@ -77,8 +78,8 @@ export class CursorLayer {
     return blot ? blot.offset(this.quill.scroll) : 0;
   }
 
-  #place(cursor: DrawnCursor, view: Span): Placed {
-    const last = this.quill.getLength() - 1;
+  /** `last` is the last index of the text. */
+  #place(cursor: DrawnCursor, view: Span, last: number): Placed {
     const from = Math.min(cursor.range.index, last);
     const to = Math.min(cursor.range.index + cursor.range.length, last);
     const isInView = to >= view.from && to <= view.to;

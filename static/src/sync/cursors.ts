@@ -15,8 +15,8 @@ export class Cursors {
 
   constructor(private readonly quill: Quill) {
     this.#layer = new CursorLayer(quill);
+    // Not at each change of the text: every edit moves the peers, and that is reported.
     const draw = (): void => this.draw();
-    quill.on("text-change", draw);
     new ResizeObserver(draw).observe(quill.root);
     // Pictures and the like inside the text change places without a change of its size.
     addEventListener("scroll", draw, { passive: true });

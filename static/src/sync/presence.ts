@@ -24,13 +24,22 @@ export interface Own {
   titleRevision: number;
 }
 
+/** A peer's last message and when it came. */
+interface Heard {
+  text: string;
+  at: number;
+  /** What was made of `source`, which is the peer's name and colour as they came. */
+  person?: Person;
+  source?: unknown[];
+}
+
 const HIDDEN_FRAME_MS = 200;
 
 export class Presence {
   #presence: DocPresence;
   #local: LocalPresence;
   /** Of every peer heard of on this socket: the last message and when it came. */
-  #heard = new Map<string, { text: string; at: number }>();
+  #heard = new Map<string, Heard>();
   #titleRevisions = new Map<string, number>();
   /** A value that the server has not acknowledged: the next one waits, so a slow line sees fewer, not later ones. */
   #underway = false;
@@ -132,21 +141,30 @@ export class Presence {
   #peers(): Peer[] {
     return Object.entries(this.#presence.remotePresences)
       .filter(([id, value]) => this.#heard.has(id) && typeof value === "object" && value !== null)
-      .map(([id, value]) => peerFrom(id, value as Record<string, unknown>, this.#heard.get(id)!.at))
+      .map(([id, value]) => peerFrom(id, value as Record<string, unknown>, this.#heard.get(id)!))
       .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.id < b.id ? -1 : 1));
   }
 }
 
-function peerFrom(id: string, value: Record<string, unknown>, movedAt: number): Peer {
-  // The server writes the account's name over that of a user, and marks guests, who choose theirs.
-  const name = `${cleanName(value.name) || "Somebody"}${value.guest === true ? GUEST : ""}`;
+function peerFrom(id: string, value: Record<string, unknown>, heard: Heard): Peer {
+  const source = [value.name, value.color, value.guest];
+  // Edits move a peer and leave its name as it is.
+  if (!heard.person || !source.every((part, at) => part === heard.source?.[at])) {
+    heard.person = personFrom(value);
+    heard.source = source;
+  }
   const { index, length, active } = value;
   const isRange = Number.isInteger(index) && Number.isInteger(length) && active !== false;
   return {
     id,
-    name,
-    color: cleanColor(value.color, name),
+    ...heard.person,
     range: isRange ? { index: Math.max(0, index as number), length: Math.max(0, length as number) } : null,
-    movedAt,
+    movedAt: heard.at,
   };
+}
+
+function personFrom(value: Record<string, unknown>): Person {
+  // The server writes the account's name over that of a user, and marks guests, who choose theirs.
+  const name = `${cleanName(value.name) || "Somebody"}${value.guest === true ? GUEST : ""}`;
+  return { name, color: cleanColor(value.color, name) };
 }
