@@ -2,8 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import { type as textUnicode } from "ot-text-unicode";
+import ShareDB from "sharedb/lib/client/index.js";
 import { Server } from "./server.mjs";
 import { Writer, contentOf, countOf, openBrowser, plainClient, settled, stored, textOf } from "./writers.mjs";
+
+ShareDB.types.register(textUnicode);
 
 let server;
 let browser;
@@ -92,6 +96,24 @@ for (const [what, rule] of [["were never sent", cutOff], ["were committed, and t
     assert.equal(await settled(server.url, ann, ben), text, "another reload adds nothing");
   });
 }
+
+test("edits of a plain text arrive exactly once, too", async () => {
+  const ann = await arrive("Ann Lee");
+  const id = "plainUnsent0000000000000";
+  const client = await plainClient(server.url, id);
+  await new Promise((resolve, reject) => client.doc.create("Start. ", textUnicode.uri, (error) => (error ? reject(error) : resolve())));
+  await ann.open(id);
+  await ann.page.waitForSelector("textarea.plain-text:focus");
+  await ann.press("Control+End");
+  ann.rule = ackLost;
+  await ann.type("Ann alone.");
+  await client.submit(["Before. "]);
+  await closeAndOpen(ann, id);
+  await ann.page.waitForFunction(() => document.querySelector("textarea.plain-text").value === "Before. Start. Ann alone.");
+  await closeAndOpen(ann, id);
+  await ann.page.waitForFunction(() => document.querySelector("textarea.plain-text").value === "Before. Start. Ann alone.");
+  client.close();
+});
 
 test("unsent edits and a title survive a page that ends without notice, and are sent by one tab of two", async () => {
   const ann = await arrive("Ann Lee");
