@@ -242,6 +242,33 @@ test("an undo step is a gesture or some words, and never cuts a word", async () 
   program.close();
 });
 
+test("formats of hundreds of lines, and their undo and redo, are drawn and stored alike", async () => {
+  const items = Array.from({ length: 400 }, (_, index) => [{ insert: `item ${index}` }, { insert: "\n", attributes: { list: "bullet", mark: index % 7 } }]).flat();
+  const { ann, id, program } = await annIn([...items, { insert: "last" }, { insert: "\n", attributes: { list: "checked" } }]);
+  const states = [await contentOf(server.url, id)];
+  await ann.text.focus();
+  for (const keys of ["Control+Alt+2", "Control+Shift+7", "Control+b", "Control+Alt+c", "Control+Alt+q", "Control+Backslash"]) {
+    await ann.press("Control+a");
+    await ann.press(keys);
+    await ann.saved();
+    states.push(await contentOf(server.url, id));
+    assert.notDeepEqual(states.at(-1), states.at(-2), keys);
+    assert.equal(states.at(-1).filter(({ attributes }) => attributes?.mark !== undefined).length, 400, `${keys} keeps what is not drawn`);
+  }
+  for (const state of states.slice(0, -1).reverse()) {
+    await ann.press("Control+z");
+    await storedOps(id, state);
+  }
+  for (const state of states.slice(1)) {
+    await ann.press("Control+Shift+z");
+    await storedOps(id, state);
+  }
+  const ben = await arrive("Ben Okri");
+  await ben.open(id);
+  assert.equal(await ben.html(), await ann.html());
+  program.close();
+});
+
 const FOREIGN = [
   { insert: "Windows\r\n" },
   { insert: "a comment", attributes: { comment: { id: "c1", by: ["x"] } } },

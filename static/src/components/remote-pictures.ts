@@ -14,10 +14,10 @@ export function remotePictures(quill: Quill): HTMLElement {
     element.hidden = hosts.length === 0;
     const show = (words: string, allowed: string[]): HTMLElement =>
       h("button", { type: "button", class: "quiet", onclick: () => pictures.allow(allowed) }, words);
-    const whose = hosts.length === 1 ? "its server would learn" : "their servers would learn";
+    const servers = hosts.length === 1 ? "another server" : "other servers";
     fill(
       element,
-      h("p", {}, `This document has pictures on other servers. They are not loaded: ${whose} that you read it, and when.`),
+      h("p", {}, `This document has pictures on ${servers}. They are not loaded, since that would tell who reads it, and when.`),
       ...hosts.slice(0, NAMED_MAX).map((host) => show(`Show pictures from ${host}`, [host])),
       hosts.length > 1 && show(`Show pictures from all ${hosts.length} servers`, hosts),
     );
