@@ -10,7 +10,7 @@ import { shapeOf, shapeShown } from "./shape.mjs";
 import { Writer, contentOf, openBrowser, plainClient, textOf } from "./writers.mjs";
 
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
-const SEEDS = Number(process.env.SEEDS ?? 10);
+const SEEDS = Number(process.env.SEEDS ?? 8);
 const OPS = 14;
 const WAIT_MS = 20_000;
 

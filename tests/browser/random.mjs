@@ -10,7 +10,7 @@ import { shapeOf, shapeShown } from "./shape.mjs";
 import { Writer, contentOf, openBrowser } from "./writers.mjs";
 
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
-const SEEDS = Number(process.env.SEEDS ?? 24);
+const SEEDS = Number(process.env.SEEDS ?? 16);
 /** Seeds that are played at the same time: much of each is waiting. */
 const LANES = 3;
 const STEPS = 36;
