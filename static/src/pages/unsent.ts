@@ -21,7 +21,8 @@ export interface UnsentHooks {
 
 /** Resolves when the document may be subscribed to. */
 export async function resumeUnsent(account: Me, doc: Doc, store: Store<EditorState>, hooks: UnsentHooks): Promise<void> {
-  const unsent = await UnsentStore.open();
+  // A browser that does not answer must not keep the document from being shown.
+  const unsent = await Promise.race([UnsentStore.open(), pause()]);
   if (!unsent) return;
   const target: UnsentTarget = { user: account.user?.id ?? account.mode, collection: doc.collection, document: doc.id };
   const keeper = new UnsentKeeper(unsent, target, doc, () => store.state.wantedTitle);
@@ -42,5 +43,9 @@ export async function resumeUnsent(account: Me, doc: Doc, store: Store<EditorSta
   })
     .catch((error: unknown) => console.error("unsent edits were not sent:", error))
     .finally(isDelivered);
-  await Promise.race([delivery, new Promise((resolve) => setTimeout(resolve, WAIT_MS))]);
+  await Promise.race([delivery, pause()]);
+}
+
+function pause(): Promise<null> {
+  return new Promise((resolve) => setTimeout(() => resolve(null), WAIT_MS));
 }
