@@ -400,6 +400,10 @@ test("addresses become links, and signs at the beginning of a line format it", a
   await ann.page.waitForSelector(".ql-editor blockquote");
   await ann.press("Control+z");
   await storedOps(id, [{ insert: "> \n" }]);
+  await ann.press("Backspace");
+  await storedOps(id, [{ insert: ">\n" }]);
+  await ann.press("Control+z");
+  await storedOps(id, [{ insert: "> \n" }]);
   await ann.type("not a quote, www.example.org ");
   await ann.page.waitForSelector(".ql-editor a");
   await ann.press("Control+z");

@@ -10,7 +10,9 @@ import { addressesIn } from "./links";
 
 export function formatAsTyped(quill: Quill): void {
   quill.on("text-change", (change, _before, source) => {
-    const end = source === "user" && !quill.composition.isComposing ? wordEndOf(change) : null;
+    // Undo and redo bring back what there was, and nothing else.
+    const isTyped = source === "user" && !quill.composition.isComposing && !quill.history.ignoreChange;
+    const end = isTyped ? wordEndOf(change) : null;
     // Formats must not be set while others are still told of the change.
     if (end !== null) queueMicrotask(() => formatBefore(quill, end));
   });
