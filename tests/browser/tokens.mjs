@@ -52,6 +52,47 @@ test("a token that is no good leaves nobody in", async () => {
   await eve.leave();
 });
 
+test("a document is shared with a user of the application by the id", async () => {
+  const ann = await arrive("Ann Lee");
+  await open(ann, `/d/shared?new#token=${sign({ sub: "1", name: "Ann Lee" })}`);
+  await ann.page.getByRole("button", { name: "Share" }).click();
+  const dialog = ann.page.getByRole("dialog", { name: "Share this document" });
+  await dialog.getByLabel("Their id in your application").fill("7");
+  await dialog.getByRole("button", { name: "Add", exact: true }).click();
+  await dialog.getByLabel(/^Role of (home:)?7$/).waitFor();
+  await ann.page.setViewportSize({ width: 375, height: 720 });
+  await ann.shot("share-phone");
+  await ann.isAccessible();
+  await ann.leave();
+  const ben = await arrive("Ben Ray");
+  await open(ben, `/d/shared#token=${sign({ sub: "7", name: "Ben Ray" })}`);
+  await ben.leave();
+});
+
+test("a link with a token does not replace another user's session unasked", async () => {
+  const ann = await arrive("Ann Lee");
+  const token = (sub, name) => `#token=${sign({ sub, name })}`;
+  await open(ann, `/d/mine?new${token("1", "Ann Lee")}`);
+  const names = () => ann.page.evaluate(() => fetch("/api/me").then((answer) => answer.json()).then(({ user }) => user.name));
+  // In the tab of an open document, too: there only the end of the address changes.
+  for (const choice of ["Stay signed in as Ann Lee", "Sign in as Eve"]) {
+    await ann.page.evaluate((hash) => (location.hash = hash), token("2", "Eve"));
+    await ann.page.getByRole("heading", { name: "You are signed in as Ann Lee" }).waitFor();
+    assert.equal(new URL(ann.page.url()).hash, "");
+    assert.equal(await names(), "Ann Lee");
+    await ann.isAccessible();
+    await ann.shot("another-session");
+    await ann.page.getByRole("button", { name: choice }).click();
+    await ann.page.waitForSelector("#app[data-document]");
+    assert.equal(await names(), choice.endsWith("Eve") ? "Eve" : "Ann Lee");
+  }
+  // The same user's next token needs no question.
+  await ann.page.goto(`${server.url}/d/mine?again${token("2", "Eve, renamed")}`);
+  await ann.page.waitForSelector("#app[data-document]");
+  assert.equal(await names(), "Eve, renamed");
+  await ann.leave();
+});
+
 test("a link opens a document of any collection", async () => {
   const ann = await arrive("Ann Lee");
   const headers = { authorization: `Bearer ${sign({ sub: "1", tenant: "acme" })}`, "content-type": "application/json" };

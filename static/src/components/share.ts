@@ -8,7 +8,7 @@ import { sentence } from "../pages/access";
 import type { EditorState } from "../pages/state";
 import { confirmed, type Question } from "./confirm";
 import { icon } from "./icons";
-import { popover } from "./popover";
+import { popover, type Popover } from "./popover";
 
 /**
  * The roles that the page gives. The server also knows commenters; until there are comments they may do what viewers may, and
@@ -42,12 +42,14 @@ class Dialog {
   #people = h("ul", { class: "share-list", "aria-label": "People" });
   #links = h("ul", { class: "share-list", "aria-label": "Links" });
   #made = h("div", { class: "share-made", role: "status" });
-  #panel = popover("Share this document", [this.#content()]);
+  #panel: Popover;
 
   constructor(
     private readonly id: string,
     private readonly mode: Me["mode"],
-  ) {}
+  ) {
+    this.#panel = popover("Share this document", [this.#content()]);
+  }
 
   open(anchor: DOMRect): void {
     this.#panel.open(anchor);
