@@ -17,28 +17,53 @@ interface Edit {
 export function diffWholeCharacters(): void {
   const diff = Delta.prototype.diff;
   Delta.prototype.diff = function (other, cursor) {
-    const change = diff.call(this, other, cursor);
-    return wholeCharacters(this, other, change);
+    try {
+      return wholeCharacters(this, other, diff.call(this, other, cursor));
+    } catch (error) {
+      // On some texts with emoji the library divides the same two texts for ever.
+      if (error instanceof RangeError) return spliceBetween(this, other);
+      throw error;
+    }
   };
+}
+
+/** One replacement of all that is between the first and the last difference. */
+function spliceBetween(before: Delta, after: Delta): Delta {
+  const [from, to] = [textOf(before), textOf(after)];
+  const shorter = Math.min(from.length, to.length);
+  let start = 0;
+  while (start < shorter && from[start] === to[start]) start += 1;
+  let same = 0;
+  while (same < shorter - start && from[from.length - 1 - same] === to[to.length - 1 - same]) same += 1;
+  const edit = { start, end: from.length - same, newStart: start, newEnd: to.length - same };
+  return changeOf(before, after, [edit].map((each) => widened(each, from)));
 }
 
 /** The change itself, or one that replaces each character as a whole that the change would cut. */
 function wholeCharacters(before: Delta, after: Delta, change: Delta): Delta {
   const edits = editsOf(change);
   const text = textOf(before);
-  const isCut = (at: number): boolean => /^[\uD800-\uDBFF][\uDC00-\uDFFF]$/.test(text.slice(at - 1, at + 1)) && at > 0;
-  if (!edits.some(({ start, end }) => isCut(start) || isCut(end))) return change;
+  if (!edits.some(({ start, end }) => isCut(text, start) || isCut(text, end))) return change;
   const whole: Edit[] = [];
   for (const edit of edits) {
-    const left = isCut(edit.start) ? 1 : 0;
-    const right = isCut(edit.end) ? 1 : 0;
-    const { start, newStart } = { start: edit.start - left, newStart: edit.newStart - left };
-    const { end, newEnd } = { end: edit.end + right, newEnd: edit.newEnd + right };
+    const { start, end, newStart, newEnd } = widened(edit, text);
     const last = whole.at(-1);
     if (last && last.end >= start) Object.assign(last, { end, newEnd });
     else whole.push({ start, end, newStart, newEnd });
   }
   return changeOf(before, after, whole);
+}
+
+/** The edit, and the characters as wholes that it begins or ends in. */
+function widened({ start, end, newStart, newEnd }: Edit, text: string): Edit {
+  const left = isCut(text, start) ? 1 : 0;
+  const right = isCut(text, end) ? 1 : 0;
+  return { start: start - left, end: end + right, newStart: newStart - left, newEnd: newEnd + right };
+}
+
+/** Whether a position is between the two units of a character. */
+function isCut(text: string, at: number): boolean {
+  return at > 0 && /^[\uD800-\uDBFF][\uDC00-\uDFFF]$/.test(text.slice(at - 1, at + 1));
 }
 
 function editsOf(change: Delta): Edit[] {
@@ -65,7 +90,10 @@ function changeOf(before: Delta, after: Delta, edits: Edit[]): Delta {
   const keep = (length: number): void => {
     for (let left = length; left > 0 && from.hasNext(); ) {
       const size = Math.min(left, from.peekLength(), to.peekLength());
-      change.retain(size, AttributeMap.diff(from.next(size).attributes, to.next(size).attributes));
+      const [kept, wanted] = [from.next(size), to.next(size)];
+      const isSame = typeof kept.insert === "string" || JSON.stringify(kept.insert) === JSON.stringify(wanted.insert);
+      if (isSame) change.retain(size, AttributeMap.diff(kept.attributes, wanted.attributes));
+      else change.push(wanted).delete(size);
       left -= size;
     }
   };
