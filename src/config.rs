@@ -547,7 +547,8 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             "document.document_bytes_max",
             document.document_bytes_max as u64,
             1 << 10,
-            1 << 30,
+            // The hard bound of what is loaded, `ot::CONTENT_BYTES_MAX`.
+            64 << 20,
         ),
         (
             "document.tail_entries_max",
@@ -584,6 +585,18 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             document.late_submits_max as u64,
             1,
             1_000_000,
+        ),
+        (
+            "document.combine_steps_max",
+            document.combine_steps_max,
+            1_000,
+            1_000_000_000_000,
+        ),
+        (
+            "document.combine_slice_steps",
+            document.combine_slice_steps,
+            1_000,
+            1_000_000_000,
         ),
         (
             "document.staged_entries_max",

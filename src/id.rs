@@ -6,16 +6,16 @@ use std::sync::Arc;
 use thiserror::Error;
 
 /// The most bytes that a collection's or a document's name may have.
-pub const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 512;
 
-/// A collection's, document's, channel's or presence's name: 1 to 255 bytes, no control characters, and no property of
+/// A collection's, document's, channel's or presence's name: 1 to 512 bytes, no control characters, and no property of
 /// JavaScript's `Object.prototype` (the peers keep names as keys of plain objects).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
 /// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a name is 1 to 255 bytes without control characters, and no property of Object.prototype")]
+#[error("a name is 1 to 512 bytes without control characters, and no property of Object.prototype")]
 pub struct BadName;
 
 impl Name {
@@ -30,7 +30,7 @@ impl Name {
     /// Parses a presence channel's name: that of a document's cursors is its collection's and its own, with a dot between.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), but it may have 511 bytes.
+    /// As [`parse`](Self::parse), but it may have 1,025 bytes.
     pub fn parse_channel(text: &str) -> Result<Self, BadName> {
         Self::within(2 * NAME_BYTES_MAX + 1, text)
     }
@@ -261,8 +261,8 @@ mod tests {
             );
         }
         assert_eq!(Name::parse(&"x".repeat(NAME_BYTES_MAX + 1)), Err(BadName));
-        assert!(Name::parse_channel(&"x".repeat(511)).is_ok());
-        for name in [&*"x".repeat(512), "", "a\nb", "__proto__"] {
+        assert!(Name::parse_channel(&"x".repeat(1_025)).is_ok());
+        for name in [&*"x".repeat(1_026), "", "a\nb", "__proto__"] {
             assert_eq!(Name::parse_channel(name), Err(BadName));
         }
     }

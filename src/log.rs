@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::id::{ClientId, UserId};
-use crate::ot::{Content, Kind, Op, OtError};
+use crate::ot::{Content, ContentBounds, Kind, Op, OtError};
 
 /// How many entries the log holds. Entry `r` leads from revision `r - 1` to `r`; on the wire a revision is ShareDB's
 /// `v`, and an op's `v` is the revision that it applies to.
@@ -203,19 +203,36 @@ pub enum FoldError {
     Unfit(Revision, OtError),
 }
 
+impl FoldError {
+    /// Whether the content would exceed a bound: then the snapshot as it was is what can still be read.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Unfit(_, OtError::ContentTooLarge | OtError::TooLarge(_))
+        )
+    }
+}
+
 impl Snapshot {
-    /// Folds the next entry into it. On an error it is as it was.
+    /// Folds the next entry of the log into it, within [`ContentBounds::LOGGED`]. On an error it is as it was.
     ///
     /// # Errors
     /// When the entry is not the next one or does not fit.
     pub fn fold(&mut self, entry: &Entry) -> Result<(), FoldError> {
-        if entry.revision != self.revision.next() {
-            return Err(FoldError::Gap {
-                revision: self.revision,
-                entry: entry.revision,
-            });
-        }
+        self.fold_within(entry, &ContentBounds::LOGGED)
+    }
+
+    /// As [`fold`](Self::fold), within `bounds`.
+    ///
+    /// # Errors
+    /// As [`fold`](Self::fold); `Unfit` also when the content would be out of `bounds`.
+    pub fn fold_within(&mut self, entry: &Entry, bounds: &ContentBounds) -> Result<(), FoldError> {
+        self.follows(entry)?;
         match &entry.change {
+            Change::Create(content) if content.size_bytes() > bounds.bytes_max => {
+                return Err(FoldError::Unfit(entry.revision, OtError::ContentTooLarge));
+            }
             Change::Create(content) => {
                 self.content = Some(content.clone());
                 self.creator = Some((entry.id.clone(), entry.revision));
@@ -226,7 +243,7 @@ impl Snapshot {
                     .as_mut()
                     .ok_or(FoldError::Missing(entry.revision))?;
                 content
-                    .apply(op)
+                    .apply_within(op, bounds)
                     .map_err(|error| FoldError::Unfit(entry.revision, error))?;
             }
             Change::Delete => {
@@ -237,6 +254,35 @@ impl Snapshot {
         }
         self.revision = entry.revision;
         self.at_ms = entry.at_ms;
+        Ok(())
+    }
+
+    /// Folds all these entries into it. Those before the last create or delete leave nothing behind, so they are counted and
+    /// not applied: what they were cannot keep a document from being opened that was made anew since. On an error it is as
+    /// it was before the entry that is at fault.
+    ///
+    /// # Errors
+    /// As [`fold`](Self::fold), for the first entry that is at fault.
+    pub fn fold_all(&mut self, entries: &[Arc<Entry>]) -> Result<(), FoldError> {
+        let is_fresh =
+            |entry: &Arc<Entry>| matches!(entry.change, Change::Create(_) | Change::Delete);
+        let (past, rest) = entries.split_at(entries.iter().rposition(is_fresh).unwrap_or(0));
+        for entry in past {
+            self.follows(entry)?;
+            self.revision = entry.revision;
+            self.at_ms = entry.at_ms;
+        }
+        rest.iter().try_for_each(|entry| self.fold(entry))
+    }
+
+    /// Checks that `entry` is the next one.
+    fn follows(&self, entry: &Entry) -> Result<(), FoldError> {
+        if entry.revision != self.revision.next() {
+            return Err(FoldError::Gap {
+                revision: self.revision,
+                entry: entry.revision,
+            });
+        }
         Ok(())
     }
 
@@ -327,7 +373,7 @@ pub fn write_content(content: &Content, out: &mut Vec<u8>) {
 fn read_content(json: &str) -> Result<Content, DecodeError> {
     let stored: StoredContent<'_> = serde_json::from_str(json)?;
     let kind = Kind::parse(stored.r#type).ok_or(DecodeError::Form("an unknown type"))?;
-    Ok(Content::create(kind, Some(stored.data.get()))?)
+    Ok(Content::create_logged(kind, stored.data.get())?)
 }
 
 /// The newest entries of the log, without a gap. Whoever needs older ones reads the store.

@@ -13,7 +13,7 @@ use copydesk::cluster::{RedisTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
-use copydesk::node::Node;
+use copydesk::node::{self, Node, RepairMode};
 use copydesk::store::{
     Accounts, PostgresStore, SqliteSettings, SqliteStore, Store, VerifyEvent, VerifyRange,
 };
@@ -57,6 +57,9 @@ enum Command {
     /// Reads only; a server may be using the database. The exit status is 0 if all is sound, 1 if something is damaged,
     /// and 2 if the database cannot be read.
     Verify(Verify),
+    /// Make a document writable again that is larger than what may be held (ERR_DOC_OVERSIZED). Its text is kept; attributes
+    /// of the ops that made it too large are left out. Without --store the server must be stopped first
+    Repair(Repair),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -103,6 +106,15 @@ struct StoreChoice {
     /// The folder of the database [default: data/]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Repair {
+    #[command(flatten)]
+    doc: Where,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +177,12 @@ fn command(command: Command) -> Result<ExitCode> {
             store.choose(&mut config);
             return Ok(runtime(1)?.block_on(verify(VerifyRange { after }, &config)));
         }
+        Command::Repair(Repair { doc, dry_run }) => {
+            let Where { doc, file, store } = doc;
+            let mut config = file.load()?;
+            store.choose(&mut config);
+            runtime(1)?.block_on(repair(&doc, dry_run, &config))?;
+        }
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load()?;
             println!("{config:#?}");
@@ -207,8 +225,7 @@ impl ConfigFile {
 
 /// Says where a document is.
 async fn locate(doc: &str, config: &Config) -> Result<()> {
-    let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
-    let doc = DocId::parse(collection, id).context(format!("{doc:?} names no document"))?;
+    let doc = parse_doc(doc)?;
     let found = match config.is_shared() {
         true => PostgresStore::locate(&config.postgres, &doc).await?,
         false => SqliteStore::locate(&config.server.data, &doc)?,
@@ -277,6 +294,49 @@ async fn verify(range: VerifyRange, config: &Config) -> ExitCode {
             }
         }
     }
+}
+
+/// Repairs a document, and says what was done.
+async fn repair(doc: &str, dry_run: bool, config: &Config) -> Result<()> {
+    let doc = parse_doc(doc)?;
+    let mode = if dry_run {
+        RepairMode::Look
+    } else {
+        RepairMode::Write
+    };
+    let me = fresh_id()?;
+    let store = OpenStore::open(config, me).await?;
+    let repaired = node::repair(&*store.get(), &doc, me, mode).await;
+    store.close().await?;
+    let saved = repaired?;
+    if saved.is_whole() {
+        println!(
+            "{doc} is sound at revision {}: nothing was changed",
+            saved.snapshot.revision
+        );
+        return Ok(());
+    }
+    let (done, content) = (
+        if dry_run { "would be" } else { "was" },
+        &saved.snapshot.content,
+    );
+    let bytes = content.as_ref().map_or(0, |content| content.size_bytes());
+    println!("document            {doc}: it {done} made anew with {bytes} bytes");
+    let revisions: Vec<String> = saved
+        .without_attributes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    println!("without attributes  revisions {}", revisions.join(", "));
+    if let Some(revision) = saved.left_out_from {
+        println!("left out            revision {revision} and all after it");
+    }
+    Ok(())
+}
+
+fn parse_doc(doc: &str) -> Result<DocId> {
+    let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
+    DocId::parse(collection, id).context(format!("{doc:?} names no document"))
 }
 
 /// The store that the configuration names.

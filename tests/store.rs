@@ -4,6 +4,8 @@
 mod alone_postgres;
 #[path = "store/measure.rs"]
 mod measure_shared;
+#[path = "store/repair.rs"]
+mod repairing;
 mod servers;
 #[path = "store/verify.rs"]
 mod verification;

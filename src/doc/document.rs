@@ -12,7 +12,7 @@ use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
-use crate::protocol::{Presence, Refusal};
+use crate::protocol::{Presence, Refusal, Shown};
 use crate::store::{Refused, StoreError};
 
 /// One document on one node.
@@ -153,9 +153,11 @@ impl Document {
                 self.forwarder.not_shown();
                 self.unanswered(now);
             }
+            Event::Oversized { readable, head } => self.oversized(readable, head, now),
             Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
             Event::Claimed(result) => self.claimed(result, now),
             Event::Appended { fence, result } => self.appended(fence, &result, now),
+            Event::NextSlice(epoch) => self.next_slice(epoch, now),
             Event::Deposed(epoch) => self.deposed(epoch, now),
             Event::Timeout => self.timed_out(now),
         }
@@ -294,6 +296,9 @@ impl Document {
     /// Brings a submit to the owner. Whoever is asked by another node is the owner, or becomes it: nobody forwards what
     /// was forwarded. While nobody owns, the own forwarder remembers its submits, and the others' wait here.
     fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
+        if let Some(refusal) = self.forwarder.frozen().cloned() {
+            return self.reject(from, submit.id, refusal);
+        }
         let elsewhere = from == self.me && self.owner != self.me;
         match &mut self.role {
             _ if elsewhere => {
@@ -407,6 +412,29 @@ impl Document {
         self.forward(now, |forwarder, wants| forwarder.refresh(wants));
     }
 
+    /// The document is larger than what may be held. It is shown as it last could be held; every submit is refused.
+    fn oversized(&mut self, readable: Arc<Shown>, head: Revision, now: Now) {
+        if self.owned().is_some() {
+            // This node's sequencer holds the document: what was loaded is older than that.
+            self.forwarder.not_shown();
+            return self.unanswered(now);
+        }
+        self.role = Role::Following;
+        self.answered();
+        let refusal = Refusal::oversized(readable.revision);
+        for Waiting { from, submit, .. } in std::mem::take(&mut self.waiting) {
+            self.reject(from, submit.id, refusal.clone());
+        }
+        self.forward(now, |forwarder, wants| {
+            forwarder.freeze(readable, head, refusal, wants);
+        });
+    }
+
+    fn reject(&mut self, to: NodeId, id: SubmitId, refusal: Refusal) {
+        let link = Link::Reject { id, refusal };
+        self.out.push_back(Action::Send { to, link });
+    }
+
     /// Gives a submit to the sequencer whose claim was asked for after it came: a base beyond that claim's head is one that
     /// nobody was ever told of.
     fn submit_surely(&mut self, from: NodeId, submit: Submit, now: Now) {
@@ -414,11 +442,7 @@ impl Document {
             return;
         };
         if let Verdict::Ahead(submit) = sequencer.submit(from, submit, now, &mut self.out) {
-            let link = Link::Reject {
-                id: submit.id,
-                refusal: Refusal::future_version(),
-            };
-            self.out.push_back(Action::Send { to: from, link });
+            self.reject(from, submit.id, Refusal::future_version());
         }
     }
 
@@ -522,6 +546,14 @@ impl Document {
         }
     }
 
+    fn next_slice(&mut self, epoch: Epoch, now: Now) {
+        if let Role::Owning(sequencer) = &mut self.role
+            && sequencer.fence().epoch == epoch
+        {
+            sequencer.next_slice(now, &mut self.out);
+        }
+    }
+
     fn timed_out(&mut self, now: Now) {
         if self.retry.take_if(|at| *at <= now.clock).is_some() {
             if !self.waiting.is_empty() {
@@ -531,8 +563,8 @@ impl Document {
                     self.retry_at(self.doubt_again);
                 }
             }
-            if let Role::Owning(sequencer) = &self.role {
-                sequencer.page(&mut self.out);
+            if let Role::Owning(sequencer) = &mut self.role {
+                sequencer.ask_for_more(&mut self.out);
             }
             self.forward(now, |forwarder, wants| {
                 forwarder.retry(now, wants);

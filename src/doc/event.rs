@@ -88,6 +88,13 @@ pub enum Event {
     Newer(Revision),
     /// The answer to [`Action::Show`] or [`Action::Encode`]: a snapshot, and the entries around it that came with it.
     Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
+    /// Instead of [`Event::Shown`] or [`Event::Claimed`]: the log folds to more than may be held.
+    Oversized {
+        /// The document at the last revision that can be held.
+        readable: Arc<Shown>,
+        /// How many entries the log held.
+        head: Revision,
+    },
     /// The answer to [`Action::Page`].
     Paged {
         /// Who asked.
@@ -106,6 +113,8 @@ pub enum Event {
         /// What came of it; the outer error: nobody knows.
         result: Result<Result<(), Refused>, StoreError>,
     },
+    /// The answer to [`Action::NextSlice`]: the sequencer of this epoch may work on.
+    NextSlice(Epoch),
     /// The store says that this epoch is over.
     Deposed(Epoch),
     /// [`Document::timeout`](super::Document::timeout) has passed.
@@ -160,6 +169,8 @@ pub enum Action {
         /// The revision to start from.
         since: Revision,
     },
+    /// Let the sequencer of this epoch go on with work that it has divided, when other documents have had their turn.
+    NextSlice(Epoch),
     /// Claim the document.
     Claim,
     /// Append to the log.

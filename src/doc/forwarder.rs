@@ -41,6 +41,8 @@ pub(super) struct Forwarder {
     healing: Option<Healing>,
     /// Whether this node's own sequencer tells the commits.
     at_home: bool,
+    /// Set while the document is larger than what may be held.
+    frozen: Option<Frozen>,
     settings: DocumentSettings,
 }
 
@@ -65,6 +67,28 @@ enum Least {
     /// What the snapshot of this number shows, the first that was asked for after it came. Nobody told this node the
     /// commits, so what it knew may be old.
     Shown(u64),
+}
+
+/// A document that is larger than what may be held: it is shown as it was once, and not changed.
+#[derive(Debug)]
+struct Frozen {
+    /// The document at the last revision that can be held.
+    readable: Arc<Shown>,
+    /// How many entries the log held. If it grows, the document was repaired.
+    head: Revision,
+    /// What every submit is answered.
+    refusal: Refusal,
+}
+
+impl Frozen {
+    /// The answer to a fetch or a subscription of a client that has `since`. No commits follow it: they are what makes the
+    /// document too large.
+    fn answer(&self, since: Option<Revision>) -> Answer {
+        match since {
+            None => Answer::Shown(self.readable.clone()),
+            Some(_) => Answer::Refused(self.refusal.clone()),
+        }
+    }
 }
 
 /// Entries that were asked for.
@@ -157,6 +181,7 @@ impl Forwarder {
             shows: 0,
             healing: None,
             at_home: false,
+            frozen: None,
             settings,
         }
     }
@@ -206,6 +231,9 @@ impl Forwarder {
         now: Now,
         out: &mut Vec<Want>,
     ) {
+        if let Some(frozen) = &self.frozen {
+            return out.push(reply(session, ticket, frozen.answer(since)));
+        }
         let least = if self.is_told() {
             Least::Known(self.head().max(self.told_head))
         } else {
@@ -285,6 +313,9 @@ impl Forwarder {
         submit: Submit,
         out: &mut Vec<Want>,
     ) {
+        if let Some(Frozen { refusal, .. }) = &self.frozen {
+            return out.push(reply(session, ticket, Answer::Refused(refusal.clone())));
+        }
         let queue = self.unanswered.entry(session).or_default();
         if queue.len() >= self.settings.session_submits_max {
             return out.push(reply(session, ticket, Answer::Refused(Refusal::busy())));
@@ -304,8 +335,55 @@ impl Forwarder {
         }
     }
 
+    /// The document is larger than what may be held: `readable` is what can be shown, until the log grows beyond `head`.
+    pub(super) fn freeze(
+        &mut self,
+        readable: Arc<Shown>,
+        head: Revision,
+        refusal: Refusal,
+        out: &mut Vec<Want>,
+    ) {
+        let frozen = Frozen {
+            readable,
+            head,
+            refusal,
+        };
+        self.showing = false;
+        self.healing = None;
+        for joiner in std::mem::take(&mut self.joiners) {
+            let answer = frozen.answer(joiner.since);
+            out.push(reply(joiner.session, joiner.ticket, answer));
+        }
+        let refused = || Answer::Refused(frozen.refusal.clone());
+        for walker in std::mem::take(&mut self.walkers) {
+            if let Then::Joined { ticket, .. } = walker.then {
+                out.push(reply(walker.session, ticket, refused()));
+            }
+        }
+        self.with_owner.clear();
+        for (session, queue) in std::mem::take(&mut self.unanswered) {
+            for waiting in queue {
+                out.push(reply(session, waiting.ticket, refused()));
+            }
+        }
+        self.frozen = Some(frozen);
+    }
+
+    /// What every submit is refused with, while the document is larger than what may be held.
+    pub(super) fn frozen(&self) -> Option<&Refusal> {
+        self.frozen.as_ref().map(|frozen| &frozen.refusal)
+    }
+
     /// The log's head is told, and commits, new ones or old ones.
     pub(super) fn commits(&mut self, head: Revision, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        if self
+            .frozen
+            .as_ref()
+            .is_some_and(|frozen| head <= frozen.head)
+        {
+            return;
+        }
+        self.frozen = None;
         self.told_head = self.told_head.max(head);
         let start = entries
             .first()

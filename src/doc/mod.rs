@@ -7,10 +7,12 @@ mod event;
 mod forwarder;
 mod link;
 mod listeners;
+mod salvage;
 mod sequencer;
 mod settings;
 
 pub use document::{Culprit, Document};
 pub use event::{Action, Answer, Ask, Asker, Event, Now, Ticket};
 pub use link::{Link, Submit};
+pub use salvage::{Salvaged, salvage};
 pub use settings::DocumentSettings;

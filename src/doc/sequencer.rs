@@ -10,7 +10,7 @@ use super::listeners::Listeners;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
-use crate::ot::{Op, Side};
+use crate::ot::{Budget, ContentBounds, Newline, Op, OtError, Side};
 use crate::protocol::{Proposal, Refusal};
 
 /// Gives every submit its place in the log. Knows nodes, not sessions.
@@ -37,8 +37,13 @@ pub(super) struct Sequencer {
     /// Each client's newest submit among the commits of `tail` and the staged: a copy of it is known even where the
     /// copy's base lies behind it.
     recent: BTreeMap<ClientId, (SubmitId, Revision)>,
-    /// Submits made on revisions before the tail, walked towards it page by page, one at a time.
+    /// Submits that need more than a slice of work, or entries before the tail: brought to the head slice by slice and page
+    /// by page, one at a time.
     late: VecDeque<Rebase>,
+    /// Entries before the tail that were read for the first of `late`, without a gap.
+    late_page: Vec<Arc<Entry>>,
+    /// Whether [`Action::NextSlice`] was asked for and has not come.
+    slice_wanted: bool,
     /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
     refused: VecDeque<(SubmitId, Refusal)>,
     /// Refusals that were decided on what is staged, each with the revision up to which it was looked at, and the node that
@@ -73,8 +78,12 @@ const REFUSED_MAX: usize = 1_000;
 /// far, the store is not asked.
 const COPY_WITHIN: u64 = 1_000;
 
-/// How many bytes an op may take in memory when it has been brought to the head. The largest message makes one of some 3 MB.
-const CHANGE_BYTES_MAX: usize = 8 << 20;
+/// How many bytes an op may take in memory when it has been brought to the head. The largest message makes one of some
+/// 12 MB.
+const CHANGE_BYTES_MAX: usize = 16 << 20;
+
+/// An op of so many bytes is not worked on at once, since parsing, combining and applying it may take longer than a slice.
+const LARGE_OP_BYTES: usize = 32 << 10;
 
 /// What came of a submit that needs the document's decision.
 #[derive(Debug)]
@@ -118,6 +127,8 @@ impl Sequencer {
             head,
             recent,
             late: VecDeque::new(),
+            late_page: Vec::new(),
+            slice_wanted: false,
             refused: VecDeque::new(),
             unsaid: VecDeque::new(),
             listeners,
@@ -164,6 +175,9 @@ impl Sequencer {
         if submit.base.is_some_and(|base| base > self.tail.head()) {
             return Verdict::Ahead(submit);
         }
+        if self.is_under_way(from, &submit.id) {
+            return Verdict::Settled;
+        }
         self.at_work = Some((from, submit.id.clone()));
         self.place(from, submit, now, out);
         self.at_work = None;
@@ -175,19 +189,31 @@ impl Sequencer {
         self.at_work.as_ref()
     }
 
+    /// Whether a copy of this submit is being brought on. If that one came by another node and this node's own sessions wait
+    /// for it too, those are answered.
+    fn is_under_way(&mut self, from: NodeId, id: &SubmitId) -> bool {
+        let me = self.me;
+        let copy = self.late.iter_mut().find(|late| late.id == *id);
+        if let Some(late) = copy {
+            late.from = if from == me { me } else { late.from };
+            return true;
+        }
+        false
+    }
+
     /// Finds the place of a submit that is not known.
     fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
-        let rebase = match Rebase::new(from, submit, &self.head) {
+        let is_large = submit.proposal.size() > LARGE_OP_BYTES;
+        let rebase = match Rebase::new(from, submit, &self.head, &self.settings) {
             Ok(rebase) => rebase,
             Err((id, refusal)) => return self.refuse(from, id, refusal, out),
         };
-        if rebase.at >= self.tail.start() {
-            self.stage(rebase, now, out);
-        } else if !rebase.on_current
-            && self.tail.start().0 - rebase.at.0 > self.settings.behind_entries_max
-        {
+        let behind = self.tail.start().0.saturating_sub(rebase.at.0);
+        if !rebase.on_current && behind > self.settings.behind_entries_max {
             self.refuse(from, rebase.id, Refusal::ops_not_found(), out);
-        } else {
+        } else if is_large || behind > 0 {
+            self.put_aside(rebase, out);
+        } else if let Some(rebase) = self.bring_on(rebase, now, out) {
             self.put_aside(rebase, out);
         }
     }
@@ -219,14 +245,10 @@ impl Sequencer {
         }
     }
 
-    /// Lets a submit wait for the entries between its base and the tail. Where too many wait already it is passed over:
-    /// whoever waits for it says it again. To say no would be to say it of each copy, whatever becomes of the next.
+    /// Lets a submit wait for its next slice of work, or for the entries between its base and the tail. If too many wait
+    /// already it is dropped without an answer, and its forwarder sends it again: a refusal would hold for every copy.
     fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
-        if let Some(late) = self.late.iter_mut().find(|late| late.id == rebase.id) {
-            // Whoever is not answered asks again; where this node's own sessions wait for it, they are answered.
-            if rebase.from == self.me {
-                late.from = self.me;
-            }
+        if self.is_under_way(rebase.from, &rebase.id) {
             return;
         }
         let bytes: usize = self.late.iter().map(|late| late.bytes).sum();
@@ -235,20 +257,29 @@ impl Sequencer {
         {
             self.late.push_back(rebase);
             if self.late.len() == 1 {
-                self.page(out);
+                self.ask_for_more(out);
             }
         }
     }
 
-    /// Asks for what the first of the late submits has not seen.
-    pub(super) fn page(&self, out: &mut VecDeque<Action>) {
-        if let Some(late) = self.late.front() {
-            let asker = Asker::Sequencer(self.fence.epoch);
-            out.push_back(Action::Page {
-                asker,
-                since: late.at,
-            });
+    /// Asks for what the first of the late submits needs: entries from the store, or its next slice of work.
+    pub(super) fn ask_for_more(&mut self, out: &mut VecDeque<Action>) {
+        let Some(late) = self.late.front() else {
+            return;
+        };
+        let epoch = self.fence.epoch;
+        if matches!(self.next_entry(late.at), NextEntry::Unread) {
+            let (asker, since) = (Asker::Sequencer(epoch), late.at);
+            out.push_back(Action::Page { asker, since });
+        } else if !std::mem::replace(&mut self.slice_wanted, true) {
+            out.push_back(Action::NextSlice(epoch));
         }
+    }
+
+    /// The first of the late submits has its next slice of work.
+    pub(super) fn next_slice(&mut self, now: Now, out: &mut VecDeque<Action>) {
+        self.slice_wanted = false;
+        self.work_on_late(now, out);
     }
 
     /// The entries after `since`, which the first of the late submits asked for.
@@ -259,45 +290,86 @@ impl Sequencer {
         now: Now,
         out: &mut VecDeque<Action>,
     ) {
-        let Some(rebase) = self.late.front().cloned().filter(|late| late.at == since) else {
+        if self.late.front().is_none_or(|late| late.at != since) {
+            return;
+        }
+        self.late_page = page.to_vec();
+        if matches!(self.next_entry(since), NextEntry::Unread)
+            && let Some(rebase) = self.late.pop_front()
+        {
+            // The log lacks what its head promises: nothing can be built on it.
+            self.refuse(rebase.from, rebase.id, Refusal::ops_not_found(), out);
+            return self.ask_for_more(out);
+        }
+        self.work_on_late(now, out);
+    }
+
+    /// Does a slice of work on the first of the late submits.
+    fn work_on_late(&mut self, now: Now, out: &mut VecDeque<Action>) {
+        let Some(rebase) = self.late.pop_front() else {
             return;
         };
         self.at_work = Some((rebase.from, rebase.id.clone()));
-        self.walk(rebase, page, now, out);
+        match self.bring_on(rebase, now, out) {
+            Some(rebase) => self.late.push_front(rebase),
+            None => self.late_page.clear(),
+        }
         self.at_work = None;
+        self.ask_for_more(out);
     }
 
-    /// Brings the first of the late submits over a page.
-    fn walk(
+    /// Brings a submit towards the head by at most a slice of work, and stages it there. Hands it back if more is needed.
+    fn bring_on(
         &mut self,
         mut rebase: Rebase,
-        page: &[Arc<Entry>],
         now: Now,
         out: &mut VecDeque<Action>,
-    ) {
-        for entry in page {
-            if let ControlFlow::Break(outcome) = rebase.over(entry) {
-                self.late.pop_front();
+    ) -> Option<Rebase> {
+        if let Wanted::Unparsed(json) = &rebase.wanted {
+            match Wanted::edit(json, &self.head) {
+                Ok(wanted) => rebase.wanted = wanted,
+                Err(refusal) => {
+                    self.refuse(rebase.from, rebase.id, refusal, out);
+                    return None;
+                }
+            }
+        }
+        let slice = self.settings.combine_slice_steps;
+        let pause_at = rebase.budget.steps().saturating_sub(slice);
+        // One entry at a time: over their composition it would become another op (rule 4).
+        loop {
+            let entry = match self.next_entry(rebase.at) {
+                NextEntry::Reached => break,
+                NextEntry::Unread => return Some(rebase),
+                NextEntry::Is(entry) => entry.clone(),
+            };
+            if let ControlFlow::Break(outcome) = rebase.over(&entry) {
                 self.settle(rebase, outcome, out);
-                return self.page(out);
+                return None;
             }
-            if rebase.at == self.tail.head() {
-                break;
+            if rebase.budget.steps() < pause_at && rebase.at < self.head.revision {
+                return Some(rebase);
             }
         }
-        // A page without progress means that the log lacks what its head promises: nothing can be built on it.
-        if page.is_empty() {
-            self.late.pop_front();
-            self.refuse(rebase.from, rebase.id, Refusal::ops_not_found(), out);
-            return self.page(out);
+        self.stage(rebase, now, out);
+        None
+    }
+
+    /// The entry after `at`, as far as memory goes.
+    fn next_entry(&self, at: Revision) -> NextEntry<'_> {
+        if at >= self.head.revision {
+            return NextEntry::Reached;
         }
-        if rebase.at < self.tail.start() {
-            self.late[0] = rebase;
+        let entry = if at >= self.tail.head() {
+            self.staged.get(distance(self.tail.head(), at))
+        } else if let Some(mut known) = self.tail.since(at) {
+            known.next()
         } else {
-            self.late.pop_front();
-            self.stage(rebase, now, out);
-        }
-        self.page(out);
+            let first = self.late_page.first().map(|entry| entry.revision.before());
+            let place = first.filter(|first| *first <= at);
+            place.and_then(|first| self.late_page.get(distance(first, at)))
+        };
+        entry.map_or(NextEntry::Unread, NextEntry::Is)
     }
 
     /// Appends so many of the next entries one by one.
@@ -455,6 +527,8 @@ impl Sequencer {
                     from,
                     id: submit.id,
                     bytes: 0,
+                    budget: combine_budget(&self.settings),
+                    newline: Newline::IsFirst,
                     base,
                     at,
                     on_current: false,
@@ -484,29 +558,20 @@ impl Sequencer {
         });
     }
 
-    /// Brings a submit that has reached the tail to the head, and stages it. Where too much is staged already it is passed
-    /// over, and said again by whoever waits for it.
-    fn stage(&mut self, mut rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
-        let unseen = self
-            .tail
-            .since(rebase.at.min(self.tail.head()))
-            .expect("whoever stages has reached the tail");
-        // What is made on whatever is current is made on the staged too.
-        let at = rebase.at;
-        let staged = self.staged.iter().filter(|entry| entry.revision > at);
-        // One entry at a time: over their composition it would become another op (rule 4).
-        let walked = unseen
-            .chain(staged)
-            .try_for_each(|entry| rebase.over(entry));
-        if let ControlFlow::Break(outcome) = walked {
-            return self.settle(rebase, outcome, out);
-        }
-        let Wanted::Change(change) = rebase.wanted else {
+    /// Stages a submit that has been brought to the head. If too much is staged already it is dropped without an answer, and
+    /// its forwarder sends it again.
+    fn stage(&mut self, rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
+        let Wanted::Change(mut change) = rebase.wanted else {
             return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
         };
-        // Each entry that it is brought past may have cut it into more pieces.
-        if change.size() > CHANGE_BYTES_MAX && matches!(change, Change::Edit(_)) {
-            return self.refuse(rebase.from, rebase.id, Refusal::op_too_large(), out);
+        if let (Change::Edit(op), Some(content)) = (&mut change, &self.head.content) {
+            if op.size() > CHANGE_BYTES_MAX {
+                return self.refuse(rebase.from, rebase.id, Refusal::op_too_large(), out);
+            }
+            // Others are told exactly what is applied.
+            if let Some(told) = content.with_final_newline(op, rebase.newline) {
+                *op = told;
+            }
         }
         let full = self.staged.len() >= self.settings.staged_entries_max
             || self.staged_bytes >= self.settings.staged_bytes_max;
@@ -553,30 +618,21 @@ impl Sequencer {
 
     /// Folds an entry into the head, unless it does not fit or makes the document too large.
     fn fold(&mut self, entry: &Entry) -> Result<(), Refusal> {
-        let bytes_max = self.settings.document_bytes_max;
-        let bytes = self
-            .head
-            .content
-            .as_ref()
-            .map_or(0, |content| content.size_bytes());
         if matches!(entry.change, Change::Create(_)) && self.head.content.is_some() {
             return Err(Refusal::already_created());
         }
-        if bytes + entry.change.size() <= bytes_max {
-            return self.head.fold(entry).map_err(|error| unfit(&error));
-        }
-        // Near the limit the outcome decides: what shrinks the document is always welcome.
-        let mut grown = self.head.clone();
-        grown.fold(entry).map_err(|error| unfit(&error))?;
-        let bytes_grown = grown
-            .content
-            .as_ref()
-            .map_or(0, |content| content.size_bytes());
-        if bytes_grown > bytes_max && bytes_grown > bytes {
-            return Err(Refusal::document_too_large(bytes_max));
-        }
-        self.head = grown;
-        Ok(())
+        let bytes_max = self.settings.document_bytes_max;
+        let bounds = ContentBounds::of_new(bytes_max);
+        self.head
+            .fold_within(entry, &bounds)
+            .map_err(|error| match error {
+                FoldError::Unfit(_, OtError::ContentTooLarge) => {
+                    Refusal::document_too_large(bytes_max)
+                }
+                FoldError::Unfit(_, error) => error.into(),
+                FoldError::Missing(_) => Refusal::does_not_exist(),
+                FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
+            })
     }
 
     /// Whether so much was committed since the last snapshot that the next opening should not have to walk it. A large
@@ -626,12 +682,18 @@ impl Sequencer {
     }
 }
 
-fn unfit(error: &FoldError) -> Refusal {
-    match error {
-        FoldError::Unfit(_, error) => (*error).into(),
-        FoldError::Missing(_) => Refusal::does_not_exist(),
-        FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
-    }
+/// The entry after a revision.
+enum NextEntry<'a> {
+    Is(&'a Arc<Entry>),
+    /// There is none: the revision is the head.
+    Reached,
+    /// It is in the store.
+    Unread,
+}
+
+/// How many revisions lie between two.
+fn distance(from: Revision, to: Revision) -> usize {
+    usize::try_from(to.0 - from.0).unwrap_or(usize::MAX)
 }
 
 fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
@@ -641,6 +703,11 @@ fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>
     });
 }
 
+/// What may be spent on one submit.
+fn combine_budget(settings: &DocumentSettings) -> Budget {
+    Budget::new(settings.combine_steps_max, CHANGE_BYTES_MAX)
+}
+
 /// A submit on its way from its base to the head.
 #[derive(Debug, Clone)]
 struct Rebase {
@@ -648,6 +715,10 @@ struct Rebase {
     id: SubmitId,
     /// How many bytes it took when it came, about.
     bytes: usize,
+    /// What may still be spent to bring it on.
+    budget: Budget,
+    /// Whether its author may see a final newline behind one that came meanwhile.
+    newline: Newline,
     base: Revision,
     /// The revision that it has been brought to.
     at: Revision,
@@ -659,8 +730,21 @@ struct Rebase {
 #[derive(Debug, Clone)]
 enum Wanted {
     Change(Change),
+    /// The JSON of a large edit that waits for its first slice of work.
+    Unparsed(Arc<str>),
     /// An edit of a document that does not exist: no type could read it. It can still be a copy, or too late.
     Unread,
+}
+
+impl Wanted {
+    /// An edit of the document at its head.
+    fn edit(json: &str, head: &Snapshot) -> Result<Self, Refusal> {
+        let Some(content) = &head.content else {
+            return Ok(Self::Unread);
+        };
+        let op = Op::parse(content.kind(), json)?;
+        Ok(Self::Change(Change::Edit(op)))
+    }
 }
 
 /// Why a submit need not go further.
@@ -672,26 +756,31 @@ enum Outcome {
 }
 
 impl Rebase {
-    fn new(from: NodeId, submit: Submit, head: &Snapshot) -> Result<Self, (SubmitId, Refusal)> {
+    fn new(
+        from: NodeId,
+        submit: Submit,
+        head: &Snapshot,
+        settings: &DocumentSettings,
+    ) -> Result<Self, (SubmitId, Refusal)> {
         let Submit { id, base, proposal } = submit;
-        let wanted = match (proposal, &head.content) {
-            (Proposal::Create(content), _) => Wanted::Change(Change::Create(content)),
-            (Proposal::Delete, _) => Wanted::Change(Change::Delete),
-            (Proposal::Edit(_), None) => Wanted::Unread,
-            (Proposal::Edit(json), Some(content)) => match Op::parse(content.kind(), &json) {
-                Ok(op) => Wanted::Change(Change::Edit(op)),
-                Err(error) => return Err((id, error.into())),
+        let bytes = proposal.size();
+        let wanted = match proposal {
+            Proposal::Create(content) => Wanted::Change(Change::Create(content)),
+            Proposal::Delete => Wanted::Change(Change::Delete),
+            // What an op takes once it is parsed is several times its JSON: those that wait stay as they are.
+            Proposal::Edit(json) if bytes > LARGE_OP_BYTES => Wanted::Unparsed(json),
+            Proposal::Edit(json) => match Wanted::edit(&json, head) {
+                Ok(wanted) => wanted,
+                Err(refusal) => return Err((id, refusal)),
             },
-        };
-        let bytes = match &wanted {
-            Wanted::Change(change) => change.size(),
-            Wanted::Unread => 0,
         };
         let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
         Ok(Self {
             from,
             id,
             bytes,
+            budget: combine_budget(settings),
+            newline: Newline::IsFirst,
             base: base.unwrap_or(head.revision),
             at: base.unwrap_or(past),
             on_current: base.is_none(),
@@ -716,15 +805,20 @@ impl Rebase {
                 return refused(Refusal::already_created());
             }
             (
-                Wanted::Change(Change::Create(_) | Change::Edit(_)) | Wanted::Unread,
+                Wanted::Change(Change::Create(_) | Change::Edit(_))
+                | Wanted::Unparsed(_)
+                | Wanted::Unread,
                 Change::Delete,
             ) => {
                 return refused(Refusal::was_deleted());
             }
             (Wanted::Change(Change::Edit(op)), Change::Edit(other)) => {
                 // The later op is the left one, as it is in its client.
-                match op.transform(other, Side::Left) {
-                    Ok(moved) => *op = moved,
+                match op.transform_within(other, Side::Left, &mut self.budget) {
+                    Ok(moved) => {
+                        *op = moved;
+                        self.newline = Newline::MayBeSecond;
+                    }
                     Err(error) => return refused(error.into()),
                 }
             }
@@ -732,7 +826,7 @@ impl Rebase {
                 Wanted::Change(Change::Delete | Change::Nothing),
                 Change::Edit(_) | Change::Delete,
             )
-            | (Wanted::Unread, Change::Edit(_)) => {}
+            | (Wanted::Unparsed(_) | Wanted::Unread, Change::Edit(_)) => {}
         }
         self.at = entry.revision;
         ControlFlow::Continue(())

@@ -20,6 +20,11 @@ pub struct DocumentSettings {
     pub behind_entries_max: u64,
     /// How many submits with old bases may wait at once.
     pub late_submits_max: usize,
+    /// How many steps of work may be spent on one submit to bring it from its base to the head; what needs more is refused.
+    /// A step is one component of an op that is read and written, about 100 ns.
+    pub combine_steps_max: u64,
+    /// How many of those steps are done at once. Then other documents have their turn.
+    pub combine_slice_steps: u64,
     /// How many submits may wait to become durable.
     pub staged_entries_max: usize,
     /// How many bytes of them may wait, how many of those with old bases, and how many of those that wait for a claim. The
@@ -39,6 +44,8 @@ impl Default for DocumentSettings {
             snapshot_bytes: 1 << 20,
             behind_entries_max: 1_000_000,
             late_submits_max: 1_000,
+            combine_steps_max: 100_000_000,
+            combine_slice_steps: 200_000,
             staged_entries_max: 10_000,
             staged_bytes_max: 64 << 20,
             session_submits_max: 64,

@@ -823,8 +823,12 @@ impl Session {
         let names: Vec<DocId> = documents(&bulk).collect();
         self.rights.know(names.iter()).await?;
         let turn = self.slot(&self.bulks.clone()).await?;
-        let reply = Bulk::new(echo.clone(), !bulk.since, bulk.docs.len(), Some(turn));
+        let parts = bulk.docs.len() + bulk.beyond.len();
+        let reply = Bulk::new(echo.clone(), !bulk.since, parts, Some(turn));
         reply.begin(&self.outbox);
+        for id in bulk.beyond {
+            reply.refuse(&self.outbox, id, Refusal::bulk_too_long(bulk.docs.len()));
+        }
         for (id, version) in bulk.docs {
             if let Some(refusal) = reply.will_pass() {
                 reply.refuse(&self.outbox, id, refusal);
@@ -867,10 +871,16 @@ impl Session {
         bulk: &protocol::Bulk,
         echo: &Echo,
     ) -> Result<(), Refusal> {
-        for doc in documents(bulk) {
-            self.unseen.remove(&doc);
+        let beyond = bulk.beyond.iter().map(|id| DocId {
+            collection: bulk.collection.clone(),
+            id: id.clone(),
+        });
+        let named: Vec<DocId> = documents(bulk).chain(beyond).collect();
+        for doc in &named {
+            self.unseen.remove(doc);
         }
-        let subscribed: Vec<DocId> = documents(bulk)
+        let subscribed: Vec<DocId> = named
+            .into_iter()
             .filter(|doc| self.documents.remove(doc))
             .collect();
         let reply = Bulk::new(echo.clone(), false, subscribed.len(), None);

@@ -17,6 +17,7 @@ use super::peers::Peers;
 use super::presence::{Heard, Hub};
 use super::reply::ReplyTo;
 use super::room::Room;
+use super::slice::{Slice, slices_at_once};
 use super::snapshot_budget::SnapshotBudget;
 use super::task::{Post, Task};
 use super::wire::Message;
@@ -94,6 +95,8 @@ pub struct Node {
     peers: Arc<Peers>,
     /// Taken by who claims.
     claims: Semaphore,
+    /// Taken for each slice of long work on a document.
+    slices: Arc<Semaphore>,
     /// For the submits of all sockets.
     room: Room,
     snapshots: Arc<SnapshotBudget>,
@@ -192,6 +195,7 @@ impl Node {
             hub: Hub::new(peers.clone()),
             peers,
             claims: Semaphore::new(settings.claims_max),
+            slices: Arc::new(Semaphore::new(slices_at_once())),
             room: Room::new(settings.submits_bytes_max),
             snapshots: Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max)),
             outboxes: Arc::new(OutboxBudget::new(settings.outboxes_bytes_max)),
@@ -420,6 +424,12 @@ impl Node {
     /// Waits for the right to read a page of the log for a client that is behind.
     pub(super) async fn catch_up_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.catch_ups.acquire().await.ok()
+    }
+
+    /// Waits for a slice of long work: so many at once on the whole node, first come, first served.
+    pub(super) async fn slice(&self) -> Option<Slice> {
+        let permit = self.slices.clone().acquire_owned().await.ok()?;
+        Some(Slice::begin(permit))
     }
 
     /// Waits for the right to claim: so many claims at once, and no more.

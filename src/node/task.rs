@@ -22,10 +22,12 @@ use super::pace::Pace;
 use super::peers;
 use super::presence::Heard;
 use super::reply::{AnswerFrames, Bulk, ReplyTo};
+use super::slice::Slice;
 use super::wire::Message;
 use crate::doc::{Action, Answer, Ask, Asker, Document, Event, Link, Ticket};
 use crate::id::{DocId, NodeId, SessionId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
+use crate::ot::CONTENT_BYTES_MAX;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
 use crate::store::{Batch, Loaded, Reach, StoreError};
 
@@ -122,7 +124,9 @@ pub(super) struct Task {
     next_ticket: u64,
     /// What the store is doing for the document. Bounded: the machine has one of each kind under way, and a page for each
     /// read of a client that is behind.
-    effects: FuturesUnordered<BoxFuture<'static, Event>>,
+    effects: FuturesUnordered<BoxFuture<'static, Effect>>,
+    /// The right to work long on the event that came with it.
+    slice: Option<Slice>,
     finishing: bool,
     idle_since: Option<Instant>,
     /// The sessions that were answered since they were last looked at.
@@ -130,6 +134,19 @@ pub(super) struct Task {
     /// The session whose read is being handled: commits for it alone are part of the answer.
     asker: Option<SessionId>,
     scratch: Vec<u8>,
+}
+
+/// What came of something that the machine asked for.
+struct Effect {
+    event: Event,
+    /// The right to work long on it, where that may be needed.
+    slice: Option<Slice>,
+}
+
+impl From<Event> for Effect {
+    fn from(event: Event) -> Self {
+        Self { event, slice: None }
+    }
 }
 
 /// What all documents of the node are told.
@@ -182,6 +199,7 @@ impl Task {
             alarm: Alarm::default(),
             next_ticket: 0,
             effects: FuturesUnordered::new(),
+            slice: None,
             finishing: false,
             idle_since: None,
             answered: Vec::new(),
@@ -219,7 +237,10 @@ impl Task {
             biased;
             () = std::future::ready(()), if overdue => Event::Timeout,
             // The store's answers first: they let waiting clients go.
-            Some(event) = self.effects.next(), if !self.effects.is_empty() => event,
+            Some(effect) = self.effects.next(), if !self.effects.is_empty() => {
+                self.slice = effect.slice;
+                effect.event
+            }
             post = self.mailbox.recv() => match post? {
                 Post::Asked { session, outbox, reply, ask } => {
                     match self.asked(session, outbox, reply, ask) {
@@ -321,6 +342,8 @@ impl Task {
     /// else: whoever caused it is refused, so that it does not cause the next one.
     fn handle(&mut self, event: Event) -> Result<(), ()> {
         let now = self.node.now();
+        // Given back when all is done that follows.
+        let _slice = self.slice.take();
         let document = &mut self.document;
         let is_long = may_take_long(&event);
         self.asker = asker(&event);
@@ -382,8 +405,8 @@ impl Task {
                 self.members.remove(&session);
             } else if member.outbox.is_closed() {
                 self.members.remove(&session);
-                self.effects
-                    .push(std::future::ready(Event::Left(session)).boxed());
+                let left = Effect::from(Event::Left(session));
+                self.effects.push(std::future::ready(left).boxed());
             }
         }
     }
@@ -418,17 +441,25 @@ impl Task {
                 let message = Message::Link(self.doc.clone(), link);
                 self.node.peers().send(to, &message);
             }
-            Action::Show => {
-                self.effect(|node, doc| async move { Event::Shown(node.show(&doc).await) })
-            }
+            Action::Show => self.effect(|node, doc| async move {
+                let shown = node.show(&doc).await;
+                shown.unwrap_or_else(|error| Event::Shown(Err(error)))
+            }),
             Action::Encode(snapshot) => self.effect(|node, _| async move {
                 let shown = node.encode_in_turn(snapshot).await;
                 Event::Shown(shown.map(|shown| (shown, Vec::new())))
             }),
             Action::Page { asker, since } => self.page(asker, since),
+            Action::NextSlice(epoch) => self.effect(move |node, _| async move {
+                Effect {
+                    slice: node.slice().await,
+                    event: Event::NextSlice(epoch),
+                }
+            }),
             Action::Claim => {
                 self.effect(|node, doc| async move {
-                    Event::Claimed(in_time("claim", node.claim(&doc)).await)
+                    let claimed = in_time("claim", node.claim(&doc)).await;
+                    claimed.unwrap_or_else(|error| Event::Claimed(Err(error)))
                 });
             }
             Action::Append { fence, entries } => self.append(fence, entries),
@@ -444,16 +475,20 @@ impl Task {
         }
     }
 
-    fn effect<F>(&mut self, act: impl FnOnce(Arc<Node>, DocId) -> F)
+    fn effect<F, E>(&mut self, act: impl FnOnce(Arc<Node>, DocId) -> F)
     where
-        F: Future<Output = Event> + Send + 'static,
+        F: Future<Output = E> + Send + 'static,
+        E: Into<Effect> + 'static,
     {
-        self.effects
-            .push(act(self.node.clone(), self.doc.clone()).boxed());
+        self.effects.push(
+            act(self.node.clone(), self.doc.clone())
+                .map(E::into)
+                .boxed(),
+        );
     }
 
     /// Reads a page of the log. For a client that is behind: when it has read what it was sent before, so that a long way
-    /// is walked at its pace.
+    /// is walked at its pace. What the sequencer does with a page may take long.
     fn page(&mut self, asker: Asker, since: Revision) {
         let reader = match asker {
             Asker::Walker(session) => self.members.get(&session),
@@ -465,17 +500,22 @@ impl Task {
             if let (Some(reader), Asker::Walker(session)) = (reader, asker) {
                 reader.drained().await;
                 if reader.is_closed() {
-                    return Event::Left(session);
+                    return Effect::from(Event::Left(session));
                 }
                 turn = node.catch_up_turn().await;
             }
             let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
             drop(turn);
-            Event::Paged {
+            let slice = match asker {
+                Asker::Sequencer(_) => node.slice().await,
+                Asker::Gap | Asker::Walker(_) => None,
+            };
+            let event = Event::Paged {
                 asker,
                 since,
                 page: page.map(|loaded| loaded.entries),
-            }
+            };
+            Effect { event, slice }
         });
     }
 
@@ -519,11 +559,19 @@ impl Task {
     }
 
     fn encode(&mut self, entries: &[Arc<Entry>]) -> Bytes {
-        let mut frames = Frames::new();
-        for entry in entries {
-            protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
+        let bytes: usize = entries.iter().map(|entry| entry.size()).sum();
+        let mut encode = || {
+            let mut frames = Frames::new();
+            for entry in entries {
+                protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
+            }
+            frames.finish()
+        };
+        if bytes > IN_PLACE_BYTES {
+            aside(encode)
+        } else {
+            encode()
         }
-        frames.finish()
     }
 
     /// Encodes the commits once, and puts the same bytes into each session's outbox.
@@ -602,7 +650,7 @@ fn may_take_long(event: &Event) -> bool {
             link: Link::Submit(submit),
             ..
         } => submit,
-        Event::Paged { .. } => return true,
+        Event::Paged { .. } | Event::NextSlice(_) => return true,
         _ => return false,
     };
     submit.proposal.size() > IN_PLACE_BYTES
@@ -644,11 +692,17 @@ async fn off_path<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Se
 
 impl Node {
     /// Loads a document's head, and encodes it.
-    async fn show(&self, doc: &DocId) -> Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError> {
+    async fn show(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _turn = self.snapshot_turn("load").await?;
         in_time("load", async {
-            let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
-            Ok((self.encode(head).await, entries))
+            match fold(self.store().load(doc, Reach::Head).await?).await? {
+                Folded::Whole(head, entries) => {
+                    Ok(Event::Shown(Ok((self.encode(head).await, entries))))
+                }
+                Folded::Oversized { readable, head } => {
+                    Ok(self.oversized(doc, readable, head).await)
+                }
+            }
         })
         .await
     }
@@ -662,6 +716,16 @@ impl Node {
     async fn encode(&self, snapshot: Snapshot) -> Arc<Shown> {
         let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
         Arc::new(self.snapshots().count(shown))
+    }
+
+    /// What is told of a document that is larger than what may be held.
+    async fn oversized(&self, doc: &DocId, readable: Snapshot, head: Revision) -> Event {
+        tracing::error!(
+            %doc, readable = %readable.revision, %head,
+            "the document is larger than {CONTENT_BYTES_MAX} bytes: it is read-only until `copydesk repair {doc}` is run"
+        );
+        let readable = self.encode(readable).await;
+        Event::Oversized { readable, head }
     }
 
     /// Waits for the right to load and encode a snapshot.
@@ -679,10 +743,15 @@ impl Node {
     }
 
     /// Claims a document, and loads what it is from then on.
-    async fn claim(&self, doc: &DocId) -> Result<(Fence, Snapshot, Tail), StoreError> {
+    async fn claim(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _permit = self.may_claim().await;
         let lease = self.store().claim(doc, self.id()).await?;
-        let (head, entries) = fold(self.store().load(doc, Reach::Head).await?).await?;
+        let (head, entries) = match fold(self.store().load(doc, Reach::Head).await?).await? {
+            Folded::Whole(head, entries) => (head, entries),
+            Folded::Oversized { readable, head } => {
+                return Ok(self.oversized(doc, readable, head).await);
+            }
+        };
         if head.revision != lease.head {
             // Only another claim lets the head move on: ours is void already.
             return Err(StoreError::new("claim", "the document was claimed again"));
@@ -692,7 +761,7 @@ impl Node {
             .map_or(head.revision, |entry| entry.revision.before());
         let mut tail = Tail::new(start);
         entries.into_iter().for_each(|entry| tail.push(entry));
-        Ok((lease.fence, head, tail))
+        Ok(Event::Claimed(Ok((lease.fence, head, tail))))
     }
 
     /// The document as it was once.
@@ -712,10 +781,11 @@ impl Node {
         {
             return Err(Refusal::future_version());
         }
-        let (then, _) = fold(loaded)
-            .await
-            .map_err(|error| self.unread(doc, &error))?;
-        Ok(self.encode(then).await)
+        let folded = fold(loaded).await;
+        match folded.map_err(|error| self.unread(doc, &error))? {
+            Folded::Whole(then, _) => Ok(self.encode(then).await),
+            Folded::Oversized { readable, .. } => Err(Refusal::oversized(readable.revision)),
+        }
     }
 
     fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
@@ -740,19 +810,34 @@ async fn in_time<T>(
     timeout(STORE_PATIENCE, answer).await.unwrap_or_else(late)
 }
 
+/// What a document is that was loaded.
+enum Folded {
+    /// The document, and the entries that were loaded with it.
+    Whole(Snapshot, Vec<Arc<Entry>>),
+    /// Its log folds to more than may be held.
+    Oversized {
+        /// The document at the last revision that can be held.
+        readable: Snapshot,
+        /// How many entries the log holds.
+        head: Revision,
+    },
+}
+
 /// Folds what was loaded.
-async fn fold(loaded: Loaded) -> Result<(Snapshot, Vec<Arc<Entry>>), StoreError> {
+async fn fold(loaded: Loaded) -> Result<Folded, StoreError> {
     let Loaded {
         mut snapshot,
         entries,
-        ..
+        head,
     } = loaded;
     let bytes = weight(&snapshot) + entries.iter().map(|entry| entry.size()).sum::<usize>();
-    let folded = off_path(bytes, move || {
-        entries
-            .iter()
-            .try_for_each(|entry| snapshot.fold(entry))
-            .map(|()| (snapshot, entries))
+    let folded = off_path(bytes, move || match snapshot.fold_all(&entries) {
+        Ok(()) => Ok(Folded::Whole(snapshot, entries)),
+        Err(error) if error.is_too_large() => Ok(Folded::Oversized {
+            readable: snapshot,
+            head,
+        }),
+        Err(error) => Err(error),
     });
     folded.await.map_err(|error| StoreError::new("load", error))
 }
@@ -764,10 +849,11 @@ mod tests {
     use super::*;
     use crate::doc::Submit;
     use crate::id::UserId;
-    use crate::log::{Change, Epoch, Revision, SubmitId};
-    use crate::node::NodeSettings;
+    use crate::log::{Change, Epoch, SubmitId};
+    use crate::node::{NodeSettings, RepairMode, repair};
+    use crate::ot::{Content, Kind, Op};
     use crate::protocol::{BadRequest, Echo, Proposal};
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store};
 
     fn task() -> (Task, mpsc::Sender<Post>) {
         let store = Arc::new(MemoryStore::new());
@@ -867,6 +953,116 @@ mod tests {
             answer.contains(r#""data":{"v":0"#),
             "it is opened anew: {answer}"
         );
+    }
+
+    /// Puts a document into the store that folds to 2 GB: an older version accepted its second entry.
+    async fn store_oversized(store: &MemoryStore, doc: &DocId) {
+        let runs: Vec<String> = (0..2_000)
+            .map(|at| format!(r#"{{"insert":"a","attributes":{{"n":{}}}}}"#, at % 2))
+            .collect();
+        let content = Content::create(Kind::RichText, Some(&format!("[{}]", runs.join(","))));
+        let edit = |json: &str| Change::Edit(Op::parse_logged(Kind::RichText, json).unwrap());
+        let big = "x".repeat(1 << 20);
+        let changes = [
+            Change::Create(content.unwrap()),
+            edit(&format!(
+                r#"[{{"retain":2000,"attributes":{{"a":"{big}"}}}}]"#
+            )),
+            edit(r#"[{"retain":2000},{"insert":"the end"}]"#),
+        ];
+        let lease = store.claim(doc, NodeId(9)).await.unwrap();
+        let entries = (1..).zip(changes).map(|(revision, change)| {
+            let entry = Arc::unwrap_or_clone(commit(revision));
+            let epoch = lease.fence.epoch;
+            Arc::new(Entry {
+                change,
+                epoch,
+                ..entry
+            })
+        });
+        let batch = Batch {
+            doc: doc.clone(),
+            fence: lease.fence,
+            entries: entries.collect(),
+        };
+        store.append(vec![batch]).await.unwrap().remove(0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_oversized_document_is_read_only_until_it_is_repaired() {
+        const CODE: &str = "ERR_DOC_OVERSIZED";
+        let store = Arc::new(MemoryStore::new());
+        let doc = DocId::parse("c", "a").unwrap();
+        store_oversized(&store, &doc).await;
+        let runtime = tokio::runtime::Handle::current();
+        let open = || {
+            let settings = NodeSettings::default();
+            Node::new(
+                (NodeId(1), "a"),
+                store.clone(),
+                None,
+                settings,
+                runtime.clone(),
+            )
+        };
+        let subscribe = |since: Option<u64>| Ask::Subscribe {
+            since: since.map(Revision),
+        };
+        let edit = |base: u64| {
+            Ask::Submit(Submit {
+                id: SubmitId {
+                    seq: 100 + base,
+                    ..commit(1).id.clone()
+                },
+                base: Some(Revision(base)),
+                proposal: Proposal::Edit(r#"[{"insert":"x"}]"#.into()),
+            })
+        };
+        let node = open();
+        // The submit comes first: the claim finds out too, and the submit is not tried for ever.
+        for (ask, expected) in [
+            (edit(1), CODE),
+            (subscribe(None), r#""v":1,"#),
+            (edit(1), CODE),
+            (subscribe(Some(3)), CODE),
+        ] {
+            let (_, answer) = shown(&node, &doc, ask).await;
+            assert!(
+                answer.contains(expected),
+                "{expected}: {}",
+                &answer[..answer.len().min(300)]
+            );
+        }
+        let past = node.history(&doc, Reach::At(Revision(1))).await.unwrap();
+        assert_eq!(past.revision, Revision(1));
+        let refusal = node
+            .history(&doc, Reach::At(Revision(2)))
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.code, Code::DocOversized);
+
+        let looked = repair(&*store, &doc, NodeId(2), RepairMode::Look)
+            .await
+            .unwrap();
+        assert_eq!(looked.without_attributes, [Revision(2)]);
+        let (_, answer) = shown(&open(), &doc, edit(1)).await;
+        assert!(answer.contains(CODE), "to look changes nothing");
+        repair(&*store, &doc, NodeId(2), RepairMode::Write)
+            .await
+            .unwrap();
+        let again = repair(&*store, &doc, NodeId(2), RepairMode::Write)
+            .await
+            .unwrap();
+        assert!(again.is_whole());
+        let node = open();
+        for (ask, expected) in [(subscribe(None), "the end"), (edit(5), r#""v":5,"#)] {
+            let (_, answer) = shown(&node, &doc, ask).await;
+            assert!(
+                answer.contains(expected),
+                "{expected}: {}",
+                &answer[..answer.len().min(300)]
+            );
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

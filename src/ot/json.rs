@@ -48,6 +48,39 @@ pub(super) fn write_escaped(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[written..]);
 }
 
+/// As [`canonical`], for an object whose own members keep their order; and their keys.
+pub(super) fn members_as_sent(
+    raw: &str,
+    members_max: usize,
+) -> Result<(String, Vec<Cow<'_, str>>), &'static str> {
+    let members_left = members_max;
+    let mut reader = Reader {
+        raw,
+        at: 0,
+        members_left,
+    };
+    let members = reader.members(1)?;
+    let mut out = Vec::with_capacity(raw.len());
+    write_members(&mut out, &members);
+    let mut keys: Vec<_> = members.into_iter().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(KEY_TWICE);
+    }
+    let value = String::from_utf8(out).map_err(|_| NOT_SOUND)?;
+    Ok((value, keys))
+}
+
+/// How many bytes longer `text` is inside a JSON string, as [`write_escaped`] writes it.
+pub(super) fn escapes_len(text: &str) -> usize {
+    let extra = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.bytes().map(extra).sum()
+}
+
 /// Writes a count.
 pub(super) fn write_count(out: &mut Vec<u8>, mut count: u64) {
     let mut digits = [0; 20];
@@ -146,23 +179,53 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The canonical form of `raw`, which is sound JSON by its syntax.
-pub(super) fn canonical(raw: &str) -> Result<String, &'static str> {
-    let mut reader = Reader { raw, at: 0 };
+/// The canonical form of `raw`, which is sound JSON by its syntax and has at most `members_max` members in all.
+pub(super) fn canonical(raw: &str, members_max: usize) -> Result<String, &'static str> {
+    let members_left = members_max;
+    let mut reader = Reader {
+        raw,
+        at: 0,
+        members_left,
+    };
     let mut out = Vec::with_capacity(raw.len());
     reader.value(&mut out, 0)?;
     String::from_utf8(out).map_err(|_| NOT_SOUND)
 }
 
+const TOO_MANY_MEMBERS: &str = "Values must have at most 10000 members";
+
 const NOT_SOUND: &str = "Values must be sound JSON";
 
-/// Walks JSON whose syntax somebody else has checked.
+const KEY_TWICE: &str = "Keys must not be given twice";
+
+/// Keys, and values as canonical JSON.
+type Members<'a> = Vec<(Cow<'a, str>, Vec<u8>)>;
+
+fn write_members(out: &mut Vec<u8>, members: &Members<'_>) {
+    for (at, (key, value)) in members.iter().enumerate() {
+        out.push(if at == 0 { b'{' } else { b',' });
+        write_string(out, key);
+        out.push(b':');
+        out.extend_from_slice(value);
+    }
+    out.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
+}
+
+/// Walks JSON whose syntax has been checked.
 struct Reader<'a> {
     raw: &'a str,
     at: usize,
+    /// How many more members objects and arrays may have.
+    members_left: usize,
 }
 
 impl<'a> Reader<'a> {
+    /// Counts a member of an object or array.
+    fn member(&mut self) -> Result<(), &'static str> {
+        self.members_left = self.members_left.checked_sub(1).ok_or(TOO_MANY_MEMBERS)?;
+        Ok(())
+    }
+
     fn value(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
         match self.peek() {
             Some(b'{' | b'[') if depth == DEPTH_MAX => {
@@ -184,13 +247,25 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
-        let mut members: Vec<(Cow<'a, str>, Vec<u8>)> = Vec::new();
+        let mut members = self.members(depth)?;
+        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(KEY_TWICE);
+        }
+        write_members(out, &members);
+        Ok(())
+    }
+
+    /// The members of the object that comes next, as they were sent.
+    fn members(&mut self, depth: usize) -> Result<Members<'a>, &'static str> {
+        let mut members = Vec::new();
         self.at += 1;
         loop {
             match self.peek() {
                 Some(b'}') => break,
                 Some(b',') => self.at += 1,
                 Some(b'"') => {
+                    self.member()?;
                     let key = self.string()?;
                     // It would reach what every JavaScript object inherits.
                     if key == "__proto__" {
@@ -208,18 +283,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err("Keys must not be given twice");
-        }
-        for (at, (key, value)) in members.iter().enumerate() {
-            out.push(if at == 0 { b'{' } else { b',' });
-            write_string(out, key);
-            out.push(b':');
-            out.extend_from_slice(value);
-        }
-        out.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
-        Ok(())
+        Ok(members)
     }
 
     fn array(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), &'static str> {
@@ -232,7 +296,10 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                     out.push(b',');
                 }
-                _ => self.value(out, depth)?,
+                _ => {
+                    self.member()?;
+                    self.value(out, depth)?;
+                }
             }
         }
         self.at += 1;
@@ -399,7 +466,7 @@ mod tests {
             ("1150099217760634.3", "1150099217760634.2"),
         ];
         for (raw, expected) in table {
-            assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
+            assert_eq!(canonical(raw, 100).as_deref(), Ok(expected), "{raw}");
         }
     }
 
@@ -423,14 +490,14 @@ mod tests {
             ("[[],{},\"\"]", "[[],{},\"\"]"),
         ];
         for (raw, expected) in table {
-            assert_eq!(canonical(raw.trim()).as_deref(), Ok(expected), "{raw}");
+            assert_eq!(canonical(raw.trim(), 100).as_deref(), Ok(expected), "{raw}");
         }
     }
 
     #[test]
     fn values_that_peers_could_not_hold_are_refused() {
         let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(canonical(&deep(DEPTH_MAX)).is_ok());
+        assert!(canonical(&deep(DEPTH_MAX), 100).is_ok());
         let too_deep = deep(DEPTH_MAX + 1);
         for raw in [
             "1e400",
@@ -440,7 +507,7 @@ mod tests {
             r#"{"a":1,"\u0061":2}"#,
             &too_deep,
         ] {
-            assert!(canonical(raw).is_err(), "{raw}");
+            assert!(canonical(raw, 100).is_err(), "{raw}");
         }
     }
 

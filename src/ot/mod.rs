@@ -6,6 +6,9 @@
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
+#[cfg(test)]
+mod bounds;
+mod budget;
 mod error;
 mod json;
 #[cfg(test)]
@@ -19,7 +22,11 @@ pub mod ot_js;
 mod rich_text;
 mod text;
 
-pub use error::{COMPONENTS_MAX, COUNT_MAX, DEPTH_MAX, OtError};
+pub use budget::{Budget, CONTENT_BYTES_MAX, ContentBounds};
+pub use error::{
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTE_KEYS_MAX, COMPONENTS_MAX, COUNT_MAX, DEPTH_MAX, EMBED_BYTES_MAX,
+    OtError, VALUE_MEMBERS_MAX,
+};
 pub use ot::{Content, Kind, Op, Side, transform_presence};
-pub use rich_text::{Delta, RichContent};
+pub use rich_text::{Delta, Newline, RichContent};
 pub use text::{TextContent, TextOp};

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::error::{COMPONENTS_MAX, OtError};
-use super::rich_text::{self, Delta, RichContent};
+use super::budget::{Budget, ContentBounds};
+use super::error::{Origin, OtError};
+use super::rich_text::{self, Delta, Newline, RichContent};
 use super::text::{TextContent, TextOp};
 
 /// A type of document, and so of the ops on it.
@@ -71,21 +72,22 @@ impl Op {
     /// # Errors
     /// `Malformed` when it is not of the type's form or beyond a limit.
     pub fn parse(kind: Kind, json: &str) -> Result<Self, OtError> {
-        Self::parse_within(kind, json, COMPONENTS_MAX)
+        Self::parse_from(kind, json, Origin::Client)
     }
 
-    /// Parses what the log holds: any number of components, because transforming may have cut one in many.
+    /// Parses what the log holds, without the bounds on what clients send: transforming may have cut one component in
+    /// many, and older versions accepted larger attributes.
     ///
     /// # Errors
     /// `Malformed` when it is not of the type's form.
     pub fn parse_logged(kind: Kind, json: &str) -> Result<Self, OtError> {
-        Self::parse_within(kind, json, usize::MAX)
+        Self::parse_from(kind, json, Origin::Log)
     }
 
-    fn parse_within(kind: Kind, json: &str, components_max: usize) -> Result<Self, OtError> {
+    fn parse_from(kind: Kind, json: &str, origin: Origin) -> Result<Self, OtError> {
         match kind {
-            Kind::TextUnicode => TextOp::parse(json, components_max).map(Self::Text),
-            Kind::RichText => Delta::parse(json, components_max).map(Self::Rich),
+            Kind::TextUnicode => TextOp::parse(json, origin).map(Self::Text),
+            Kind::RichText => Delta::parse(json, origin).map(Self::Rich),
         }
     }
 
@@ -118,11 +120,28 @@ impl Op {
     /// This op, made on the same content as `other`, as it applies after it.
     ///
     /// # Errors
-    /// When the kinds differ.
+    /// When the kinds differ, or the outcome exceeds [`CONTENT_BYTES_MAX`](super::CONTENT_BYTES_MAX).
     pub fn transform(&self, other: &Self, side: Side) -> Result<Self, OtError> {
+        self.transform_within(other, side, &mut Budget::default())
+    }
+
+    /// As [`transform`](Self::transform), within `budget`.
+    ///
+    /// # Errors
+    /// When the kinds differ; `TooLarge` when `budget` is used up.
+    pub fn transform_within(
+        &self,
+        other: &Self,
+        side: Side,
+        budget: &mut Budget,
+    ) -> Result<Self, OtError> {
         match (self, other) {
-            (Self::Text(op), Self::Text(other)) => Ok(Self::Text(op.transform(other, side))),
-            (Self::Rich(op), Self::Rich(other)) => Ok(Self::Rich(op.transform(other, side))),
+            (Self::Text(op), Self::Text(other)) => {
+                op.transform(other, side, budget).map(Self::Text)
+            }
+            (Self::Rich(op), Self::Rich(other)) => {
+                op.transform(other, side, budget).map(Self::Rich)
+            }
             (Self::Text(_), Self::Rich(_)) | (Self::Rich(_), Self::Text(_)) => {
                 Err(OtError::KindsDiffer)
             }
@@ -132,11 +151,20 @@ impl Op {
     /// One op that does what this one and then `next` do. Never transform over a composed history: the results differ.
     ///
     /// # Errors
-    /// When the kinds differ, or `next` cuts a surrogate pair that this op inserts.
+    /// When the kinds differ, `next` cuts a surrogate pair that this op inserts, or the outcome exceeds
+    /// [`CONTENT_BYTES_MAX`](super::CONTENT_BYTES_MAX).
     pub fn compose(&self, next: &Self) -> Result<Self, OtError> {
+        self.compose_within(next, &mut Budget::default())
+    }
+
+    /// As [`compose`](Self::compose), within `budget`.
+    ///
+    /// # Errors
+    /// As [`compose`](Self::compose); `TooLarge` when `budget` is used up.
+    pub fn compose_within(&self, next: &Self, budget: &mut Budget) -> Result<Self, OtError> {
         match (self, next) {
-            (Self::Text(op), Self::Text(next)) => Ok(Self::Text(op.compose(next))),
-            (Self::Rich(op), Self::Rich(next)) => op.compose(next).map(Self::Rich),
+            (Self::Text(op), Self::Text(next)) => op.compose(next, budget).map(Self::Text),
+            (Self::Rich(op), Self::Rich(next)) => op.compose(next, budget).map(Self::Rich),
             (Self::Text(_), Self::Rich(_)) | (Self::Rich(_), Self::Text(_)) => {
                 Err(OtError::KindsDiffer)
             }
@@ -163,6 +191,15 @@ impl Op {
         match self {
             Self::Text(op) => op.transform_position(position),
             Self::Rich(op) => op.transform_position(position, own),
+        }
+    }
+
+    /// The same op without any attributes: it makes a content as long and as large in text as this one does.
+    #[must_use]
+    pub fn without_attributes(&self) -> Self {
+        match self {
+            Self::Text(op) => Self::Text(op.clone()),
+            Self::Rich(op) => Self::Rich(op.without_attributes()),
         }
     }
 
@@ -214,14 +251,27 @@ pub enum Content {
 }
 
 impl Content {
-    /// The content of a new document with this data.
+    /// The content of a new document with this data, as a client sends it.
     ///
     /// # Errors
-    /// `BadData` when the type does not take it.
+    /// `BadData` when the type does not take it or it is beyond the bounds of an op.
     pub fn create(kind: Kind, data: Option<&str>) -> Result<Self, OtError> {
+        Self::read(kind, data, Origin::Client)
+    }
+
+    /// The content that the store holds: without the bounds on what clients send, but within
+    /// [`CONTENT_BYTES_MAX`](super::CONTENT_BYTES_MAX), which is checked while it is read.
+    ///
+    /// # Errors
+    /// `BadData` when the type does not take it; `TooLarge` when it is beyond that bound.
+    pub fn create_logged(kind: Kind, data: &str) -> Result<Self, OtError> {
+        Self::read(kind, Some(data), Origin::Log)
+    }
+
+    fn read(kind: Kind, data: Option<&str>, origin: Origin) -> Result<Self, OtError> {
         match kind {
             Kind::TextUnicode => TextContent::create(data).map(Self::Text),
-            Kind::RichText => RichContent::create(data).map(Self::Rich),
+            Kind::RichText => RichContent::create(data, origin).map(Self::Rich),
         }
     }
 
@@ -237,14 +287,33 @@ impl Content {
     /// Applies `op`, or leaves all as it was.
     ///
     /// # Errors
-    /// When the kinds differ, the op reaches beyond the end or it cuts a surrogate pair.
+    /// When the kinds differ, the op reaches beyond the end or it cuts a surrogate pair; `TooLarge` when the outcome would
+    /// exceed [`CONTENT_BYTES_MAX`](super::CONTENT_BYTES_MAX).
     pub fn apply(&mut self, op: &Op) -> Result<(), OtError> {
+        self.apply_within(op, &ContentBounds::LOGGED)
+    }
+
+    /// As [`apply`](Self::apply), within `bounds`, which are checked before anything is allocated beyond them.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply); `TooLarge` when the outcome is out of `bounds`.
+    pub fn apply_within(&mut self, op: &Op, bounds: &ContentBounds) -> Result<(), OtError> {
         match (self, op) {
-            (Self::Text(text), Op::Text(op)) => text.apply(op),
-            (Self::Rich(rich), Op::Rich(op)) => rich.apply(op),
+            (Self::Text(text), Op::Text(op)) => text.apply(op, bounds),
+            (Self::Rich(rich), Op::Rich(op)) => rich.apply(op, bounds),
             (Self::Text(_), Op::Rich(_)) | (Self::Rich(_), Op::Text(_)) => {
                 Err(OtError::KindsDiffer)
             }
+        }
+    }
+
+    /// The op that does what `op` does here, where `op` reaches over a final newline that only a Quill shows: then that
+    /// newline is inserted. `None`: `op` is right as it is.
+    #[must_use]
+    pub fn with_final_newline(&self, op: &Op, newline: Newline) -> Option<Op> {
+        match (self, op) {
+            (Self::Rich(rich), Op::Rich(op)) => rich.with_final_newline(op, newline).map(Op::Rich),
+            _ => None,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::ot::OtError;
+use crate::log::Revision;
+use crate::ot::{CONTENT_BYTES_MAX, OtError};
 
 /// ShareDB's name for a kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub enum Code {
     StoreUnavailable,
     Forbidden,
     Quota,
+    DocOversized,
 }
 
 impl Code {
@@ -38,7 +40,7 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::MessageBadlyFormed,
         Self::OpBadlyFormed,
         Self::OpNotApplied,
@@ -57,6 +59,7 @@ impl Code {
         Self::StoreUnavailable,
         Self::Forbidden,
         Self::Quota,
+        Self::DocOversized,
     ];
 
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
@@ -81,6 +84,7 @@ impl Code {
             Self::StoreUnavailable => "ERR_STORE_UNAVAILABLE",
             Self::Forbidden => "ERR_FORBIDDEN",
             Self::Quota => "ERR_QUOTA",
+            Self::DocOversized => "ERR_DOC_OVERSIZED",
         }
     }
 }
@@ -155,11 +159,29 @@ impl Refusal {
         )
     }
 
-    /// The op has become too many pieces.
+    /// A change of a document that is larger than what may be held, and shown as it was at `readable`.
+    #[must_use]
+    pub fn oversized(readable: Revision) -> Self {
+        let message = format!(
+            "This document is damaged: after version {readable} it is larger than {CONTENT_BYTES_MAX} bytes. It is shown as \
+             it was at that version and cannot be changed until an operator runs `copydesk repair`"
+        );
+        Self::new(Code::DocOversized, message)
+    }
+
+    /// A document that a bulk request named beyond the first `docs_max`.
+    #[must_use]
+    pub fn bulk_too_long(docs_max: usize) -> Self {
+        let message = format!(
+            "A bulk request names at most {docs_max} documents: ask for the others in another one"
+        );
+        Self::new(Code::TooMany, message)
+    }
+
+    /// An op that takes too much memory.
     #[must_use]
     pub fn op_too_large() -> Self {
-        let message = "What happened meanwhile has cut the op into too many pieces";
-        Self::new(Code::TooLarge, message)
+        Self::new(Code::TooLarge, "The op is too large: send smaller ones")
     }
 
     /// A change by somebody who may read and not change.
@@ -196,6 +218,7 @@ impl From<OtError> for Refusal {
         let code = match &error {
             OtError::Malformed(_) | OtError::BadData(_) => Code::OpBadlyFormed,
             OtError::NotApplied(_) | OtError::KindsDiffer => Code::OpNotApplied,
+            OtError::TooLarge(_) | OtError::ContentTooLarge => Code::TooLarge,
             OtError::NoPresence => Code::NoPresence,
         };
         Self::new(code, error.to_string())

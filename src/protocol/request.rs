@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::refusal::{Code, Refusal};
-use crate::id::{ClientId, DocId, Name};
+use crate::id::{ClientId, DocId, NAME_BYTES_MAX, Name};
 use crate::log::Revision;
 use crate::ot::{Content, Kind};
 
@@ -143,6 +143,8 @@ pub struct Bulk {
     pub collection: Name,
     /// What the client has of each.
     pub docs: BTreeMap<Name, Option<Revision>>,
+    /// Those that it names beyond the bound: each is refused by itself.
+    pub beyond: Vec<Name>,
     /// Whether the request named revisions (a map): then commits are sent, and the reply repeats the map.
     pub since: bool,
 }
@@ -239,8 +241,12 @@ pub struct Position {
 /// The largest `seq`: JavaScript's largest safe integer, less one.
 pub const SEQ_MAX: u64 = (1 << 53) - 2;
 
-/// The most documents that one bulk request may name.
+/// The most documents that one bulk request is answered about.
 const BULK_DOCS_MAX: usize = 1_000;
+
+/// The most documents that one bulk request may name: those beyond [`BULK_DOCS_MAX`] are refused one by one, and beyond this
+/// the whole request is.
+const BULK_NAMES_MAX: usize = 10_000;
 
 /// The members of a request that its reply repeats, as JSON, each with a comma behind it.
 #[derive(Debug, Clone, Default)]
@@ -472,7 +478,7 @@ impl Fields<'_> {
 
     /// What the reply repeats. A member too long to be somebody's is left out: no client waits on it.
     fn echo(&self) -> Echo {
-        const MEMBER_BYTES_MAX: usize = 1_600;
+        const MEMBER_BYTES_MAX: usize = 6 * (2 * NAME_BYTES_MAX + 1) + 2;
         let mut members = String::with_capacity(96);
         let mut add = |name: &str, raw: Raw<'_>, bytes_max: usize| {
             if let Some(json) = raw
@@ -578,13 +584,15 @@ impl Fields<'_> {
                 version,
             );
         }
-        if docs.len() > BULK_DOCS_MAX {
-            let message = format!("A bulk request names at most {BULK_DOCS_MAX} documents");
-            return Err(Refusal::new(Code::TooMany, message));
+        if docs.len() > BULK_NAMES_MAX {
+            return Err(Refusal::bulk_too_long(BULK_NAMES_MAX));
         }
+        let first_beyond = docs.keys().nth(BULK_DOCS_MAX).cloned();
+        let beyond = first_beyond.map(|first| docs.split_off(&first));
         Ok(Bulk {
             collection,
             docs,
+            beyond: beyond.into_iter().flatten().map(|(name, _)| name).collect(),
             since,
         })
     }

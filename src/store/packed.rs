@@ -4,9 +4,13 @@ use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::log::{DecodeError, Entry, Revision, Snapshot};
+use crate::ot::CONTENT_BYTES_MAX;
 
 /// The first byte of a packed snapshot: XXH3's 128 bits over the revision and what follows, then LZ4 with its length.
 const FORMAT_LZ4: u8 = 1;
+
+/// The most bytes that a snapshot is unpacked to. A content's JSON has less than twice the bytes that its size counts.
+const UNPACKED_BYTES_MAX: usize = 2 * CONTENT_BYTES_MAX;
 
 const CHECKSUM_BYTES: usize = 16;
 
@@ -17,6 +21,8 @@ pub(super) enum Damage {
     Format(Option<u8>),
     #[error("the checksum does not match")]
     Checksum,
+    #[error("it is larger than a document may be")]
+    TooLarge,
     #[error("{0}")]
     Compression(#[from] lz4_flex::block::DecompressError),
     #[error("{0}")]
@@ -50,6 +56,10 @@ pub(super) fn verify(revision: Revision, packed: &[u8]) -> Result<&[u8], Damage>
 /// Reads the packed snapshot at `revision`, after verifying it.
 pub(super) fn unpack(revision: Revision, packed: &[u8]) -> Result<Snapshot, Damage> {
     let body = verify(revision, packed)?;
+    let size = body.first_chunk().map(|size| u32::from_le_bytes(*size));
+    if size.is_some_and(|size| size as usize > UNPACKED_BYTES_MAX) {
+        return Err(Damage::TooLarge);
+    }
     let bytes = lz4_flex::block::decompress_size_prepended(body)?;
     Ok(Snapshot::decode(revision, &bytes)?)
 }
@@ -77,6 +87,17 @@ pub(super) fn row_checksum(entry: &Entry, payload: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::ot::{Content, Kind};
+
+    #[test]
+    fn a_snapshot_that_is_too_large_is_not_unpacked() {
+        let text = "a".repeat(UNPACKED_BYTES_MAX + 1);
+        let body = lz4_flex::block::compress_prepend_size(text.as_bytes());
+        let mut packed = vec![FORMAT_LZ4];
+        packed.extend_from_slice(&checksum(Revision(7), &body));
+        packed.extend_from_slice(&body);
+        let refused = unpack(Revision(7), &packed);
+        assert!(matches!(refused, Err(Damage::TooLarge)), "{refused:?}");
+    }
 
     #[test]
     fn any_flipped_bit_is_noticed() {

@@ -17,9 +17,9 @@ export const MUTANTS = [
     { table: 'resent_create_without_a_version_is_known_though_the_document_was_deleted' }),
   sequencer('a submit without a version follows all that is there', 'on_current: base.is_none(),', 'on_current: false,',
     { table: 'resent_create_without_a_version_is_known_though_the_document_was_deleted', unseen: 'what it is refused for is not judged' }),
-  sequencer('the later op goes left', 'op.transform(other, Side::Left)', 'op.transform(other, Side::Right)',
+  sequencer('the later op goes left', 'op.transform_within(other, Side::Left, &mut self.budget)', 'op.transform_within(other, Side::Right, &mut self.budget)',
     { table: 'a_later_op_goes_left' }),
-  sequencer('a submit is transformed over what is staged', 'filter(|entry| entry.revision > at)', 'filter(|entry| entry.revision > at && false)'),
+  sequencer('a submit is transformed over what is staged', 'if at >= self.head.revision {', 'if at >= self.tail.head() {'),
   sequencer('nothing is told before it is durable', `        let entries = self.under_way().cloned().collect();
 `, `        let entries: Vec<_> = self.under_way().cloned().collect();
         let link = Link::Commits { head: self.head.revision, entries: entries.clone() };
@@ -47,17 +47,13 @@ export const MUTANTS = [
     { table: 'what_was_committed_meanwhile_decides_what_may_follow', unseen: 'before it there was none, or its deletion refuses it' }),
   sequencer('a snapshot is of what is durable', 'if self.staged.is_empty() && (self.show_wanted || self.unsaved.due) {',
     'if self.show_wanted || self.unsaved.due {'),
-  sequencer('a late submit walks on to the tail', 'if rebase.at < self.tail.start() {', 'if false {',
+  sequencer('a late submit walks on to the tail', 'NextEntry::Unread => return Some(rebase),', 'NextEntry::Unread => break,',
     { table: 'late_submits_walk_to_the_tail_page_by_page' }),
-  sequencer('a late submit is looked for before it waits once more', 'find(|late| late.id == rebase.id)', 'find(|_| false)',
+  sequencer('a late submit is looked for before it waits once more', 'find(|late| late.id == *id)', 'find(|_| false)',
     { table: 'late_submits_walk_to_the_tail_page_by_page', unseen: 'it walks twice, and the first copy is found' }),
-  sequencer('the next late submit walks when one has arrived', `            self.late.pop_front();
-            self.stage(rebase, now, out);
-        }
-        self.page(out);`, `            self.late.pop_front();
-            self.stage(rebase, now, out);
-        }`, { table: 'late_submits_walk_to_the_tail_page_by_page' }),
-  sequencer('a document at its limit does not grow', 'if bytes_grown > bytes_max && bytes_grown > bytes {', 'if false {',
+  sequencer('the next late submit walks when one has arrived', `        self.at_work = None;
+        self.ask_for_more(out);`, `        self.at_work = None;`, { table: 'late_submits_walk_to_the_tail_page_by_page' }),
+  sequencer('a document at its limit does not grow', 'ContentBounds::of_new(bytes_max)', 'ContentBounds::LOGGED',
     { table: 'a_document_at_its_limit_may_only_shrink', unseen: 'its documents stay small' }),
 
   forwarder('a gap is not passed over', 'let Some(known) = tail.head().0.checked_sub(start.0) {', 'let Some(known) = Some(tail.head().0.saturating_sub(start.0)) {',

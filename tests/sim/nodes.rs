@@ -77,6 +77,8 @@ fn settings() -> DocumentSettings {
         snapshot_entries: 10,
         staged_entries_max: 3,
         late_submits_max: 2,
+        // So few that what many others were changing meanwhile is combined in several slices.
+        combine_slice_steps: 5,
         ..DocumentSettings::default()
     }
 }
@@ -237,6 +239,7 @@ impl World {
                 let page = page.map(|loaded| loaded.entries.into_iter().take(3).collect());
                 self.answers(node, doc, 20, Event::Paged { asker, since, page });
             }
+            Action::NextSlice(epoch) => self.answers(node, doc, 5, Event::NextSlice(epoch)),
             Action::Claim => {
                 let name = self.docs[doc].clone();
                 let claimed = self.ask_store(|depot| depot.claim(&name, id));
@@ -335,9 +338,12 @@ impl Open {
                 ..
             }
             | Event::Newer(head) => self.knows(*head),
-            Event::Shown(_) | Event::Paged { .. } | Event::Claimed(_) | Event::Appended { .. } => {
-                self.pending -= 1
-            }
+            Event::Shown(_)
+            | Event::Oversized { .. }
+            | Event::Paged { .. }
+            | Event::NextSlice(_)
+            | Event::Claimed(_)
+            | Event::Appended { .. } => self.pending -= 1,
             Event::Asked { .. }
             | Event::Left(_)
             | Event::Muted(_)

@@ -149,6 +149,7 @@ impl Desk {
             Action::Show
             | Action::Encode(_)
             | Action::Page { .. }
+            | Action::NextSlice(_)
             | Action::Claim
             | Action::Append { .. }
             | Action::Save { .. } => self.asked.push_back(action),
@@ -202,6 +203,7 @@ impl Desk {
                     page: Ok(page),
                 }
             }
+            Action::NextSlice(epoch) => Event::NextSlice(epoch),
             Action::Claim => {
                 let lease = now(self.store.claim(&self.doc, ME));
                 let (head, mut entries) = self.head();

@@ -145,6 +145,20 @@ impl Owner {
             .retain(|action| !matches!(action, Action::Append { .. }));
     }
 
+    /// Gives the sequencer as many slices of work as it asks for; says how many.
+    fn work_off(&mut self) -> usize {
+        let mut slices = 0;
+        while self.sequencer.slice_wanted {
+            slices += 1;
+            let now = Now::default();
+            self.sequencer.next_slice(now, &mut self.out);
+            self.out
+                .retain(|action| !matches!(action, Action::NextSlice(_)));
+            self.gather();
+        }
+        slices
+    }
+
     /// What was said and asked since, as short sentences.
     fn said(&mut self) -> Vec<String> {
         self.out.drain(..).map(|action| sentence(&action)).collect()
@@ -445,18 +459,20 @@ fn late_submits_wait_in_few_bytes() {
 }
 
 #[test]
-fn an_op_that_was_cut_into_too_many_pieces_is_refused() {
+fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
     let mut owner = Owner::with(DocumentSettings {
         document_bytes_max: 10 << 20,
         tail_entries_max: 100,
         tail_bytes_max: 100 << 20,
+        combine_steps_max: 100_000,
+        combine_slice_steps: 10_000,
         ..settings()
     });
     let all = "a".repeat(300_000);
     owner.commit(submit("maker", 1, 0, Proposal::Create(text(&all))));
-    // Each of bob's letters cuts what ann deletes into one more piece, and the letter itself is kept: 16 bytes at least.
+    // Each of bob's letters cuts what ann deletes into one more piece.
     let letters = vec![r#""b""#; 4_000].join(",1,");
-    for op in 0..CHANGE_BYTES_MAX / (2 * 16 * 4_000) {
+    for op in 0..10 {
         let base = owner.sequencer.head.revision.0;
         let keep = 1 + op * 8_000;
         owner.commit(submit(
@@ -469,6 +485,13 @@ fn an_op_that_was_cut_into_too_many_pieces_is_refused() {
     }
     let delete = edit(&format!(r#"[{{"d":{}}}]"#, all.len()));
     owner.submit(submit("ann", 1, 1, delete.clone()));
+    // Others are not kept waiting by it, and a copy of it changes nothing.
+    owner.submit(submit("ann", 1, 1, delete.clone()));
+    owner.submit(submit("cat", 1, 11, edit(r#"["c"]"#)));
+    owner.appended();
+    assert_eq!(owner.said(), ["NextSlice(Epoch(1))", "me: commits [12]"]);
+    let slices = owner.work_off();
+    assert!((2..10).contains(&slices), "{slices} slices");
     assert_eq!(owner.said(), ["me: ann/1 ERR_TOO_LARGE"]);
     owner.submit(submit("ann", 2, owner.sequencer.head.revision.0, delete));
     owner.appended();
@@ -724,4 +747,87 @@ fn a_batch_that_the_log_refuses_is_tried_one_by_one() {
     owner.appended();
     assert_eq!(owner.sequencer.refused(&mut owner.out), 2);
     assert_eq!(owner.said(), ["me: commits [2]"]);
+}
+
+fn rich_owner(data: &str) -> Owner {
+    let mut owner = Owner::with(DocumentSettings {
+        tail_entries_max: 100,
+        document_bytes_max: 10 << 20,
+        ..settings()
+    });
+    let content = Content::create(Kind::RichText, Some(data)).unwrap();
+    owner.commit(submit("maker", 1, 0, Proposal::Create(content)));
+    owner
+}
+
+/// The op of a commit, as others are told it.
+fn told(owner: &Owner, revision: u64) -> String {
+    let entry = owner
+        .sequencer
+        .tail
+        .since(Revision(revision - 1))
+        .unwrap()
+        .next()
+        .unwrap();
+    let Change::Edit(op) = &entry.change else {
+        panic!("{entry:?} is no edit")
+    };
+    let mut out = Vec::new();
+    op.write_json(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn others_are_told_the_final_newline_that_an_op_makes_real() {
+    let mut owner = rich_owner(r#"[{"insert":"Hi"}]"#);
+    let format = |kind: &str| {
+        edit(&format!(
+            r#"[{{"retain":2}},{{"retain":1,"attributes":{{"{kind}":1}}}}]"#
+        ))
+    };
+    owner.commit(submit("ann", 1, 1, format("header")));
+    // At the same time: bob's own Quill shows its newline behind ann's.
+    owner.commit(submit("bob", 1, 1, format("list")));
+    assert_eq!(
+        told(&owner, 2),
+        r#"{"ops":[{"retain":2},{"insert":"\n","attributes":{"header":1}}]}"#
+    );
+    assert_eq!(
+        told(&owner, 3),
+        r#"{"ops":[{"retain":3},{"insert":"\n","attributes":{"list":1}}]}"#
+    );
+    owner.said();
+    owner.submit(submit(
+        "cat",
+        1,
+        3,
+        edit(r#"[{"retain":5,"attributes":{"b":1}}]"#),
+    ));
+    assert_eq!(
+        owner.said(),
+        ["me: cat/1 ERR_OT_OP_NOT_APPLIED"],
+        "with no op between, that is beyond the end"
+    );
+}
+
+#[test]
+fn an_op_that_multiplies_attributes_is_refused_and_the_document_goes_on() {
+    let runs: Vec<_> = (0..3_000)
+        .map(|at| format!(r#"{{"insert":"a","attributes":{{"n":{}}}}}"#, at % 2))
+        .collect();
+    let mut owner = rich_owner(&format!("[{}]", runs.join(",")));
+    let poison = format!(
+        r#"[{{"retain":3000,"attributes":{{"a":"{}"}}}}]"#,
+        "x".repeat(60_000)
+    );
+    owner.submit(submit("ann", 1, 1, edit(&poison)));
+    owner.work_off();
+    let said = owner.said();
+    assert_eq!(
+        said.last().map(String::as_str),
+        Some("me: ann/1 ERR_TOO_LARGE"),
+        "{said:?}"
+    );
+    owner.commit(submit("bob", 1, 1, edit(r#"[{"insert":"b"}]"#)));
+    assert_eq!(owner.sequencer.head.revision, Revision(2));
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::json::{Key, RESERVED, RESERVED_NAME, canonical, write_string};
+use super::super::error::{ATTRIBUTE_BYTES_MAX, ATTRIBUTE_KEYS_MAX, Origin, VALUE_MEMBERS_MAX};
+use super::super::json::{Key, RESERVED, RESERVED_NAME, canonical, escapes_len, write_string};
 use super::super::ot::Side;
 
 /// A set of attributes that is not empty. Cloned at once, compared deeply.
@@ -57,26 +58,39 @@ impl Eq for Attributes {}
 
 impl Attributes {
     /// Parses the `attributes` of a component, whose syntax is sound; none when they are empty.
-    pub(super) fn parse(raw: &str) -> Result<Option<Self>, &'static str> {
+    pub(super) fn parse(raw: &str, origin: Origin) -> Result<Option<Self>, &'static str> {
         if !raw.starts_with('{') {
             return Err("Attributes must be an object");
         }
+        let bytes_max = origin.bound(ATTRIBUTE_BYTES_MAX);
+        if raw.len() > bytes_max {
+            return Err(TOO_LARGE);
+        }
         let mut deserializer = serde_json::Deserializer::from_str(raw);
         let pairs = deserializer
-            .deserialize_map(PairsVisitor)
+            .deserialize_map(PairsVisitor { origin })
             .map_err(|_| "Attributes must be sound JSON")?;
         let mut pairs = pairs?;
+        if pairs.len() > origin.bound(ATTRIBUTE_KEYS_MAX) {
+            return Err("A component must not have more than 100 attributes");
+        }
         pairs.sort_by(|a, b| a.key.cmp(&b.key));
         if pairs.windows(2).any(|pair| pair[0].key == pair[1].key) {
             return Err("Keys must not be given twice");
         }
-        Ok(Self::of(pairs))
+        // Numbers may be longer in canonical form.
+        let attributes = Self::of(pairs);
+        let is_too_large = attributes.as_ref().is_some_and(|it| it.size() > bytes_max);
+        if is_too_large {
+            return Err(TOO_LARGE);
+        }
+        Ok(attributes)
     }
 
     fn of(pairs: Vec<Pair>) -> Option<Self> {
         let size = pairs
             .iter()
-            .map(|pair| pair.key.len() + pair.value.len() + 4)
+            .map(|pair| pair.key.len() + escapes_len(&pair.key) + pair.value.len() + 4)
             .sum::<usize>()
             + 2;
         (!pairs.is_empty()).then(|| Self(Arc::new(Map { pairs, size })))
@@ -85,6 +99,11 @@ impl Attributes {
     /// How many bytes they take as JSON.
     pub(super) fn size(&self) -> usize {
         self.0.size
+    }
+
+    /// How many steps of a [`Budget`](super::super::Budget) it takes to merge or compare them.
+    pub(super) fn steps(&self) -> u64 {
+        (self.0.pairs.len() / 8 + self.0.size / 1024) as u64
     }
 
     pub(super) fn write_json(&self, out: &mut Vec<u8>) {
@@ -144,6 +163,8 @@ impl Attributes {
     }
 }
 
+const TOO_LARGE: &str = "The attributes of a component must not exceed 65536 bytes";
+
 /// Goes over the keys of both in order, each key once.
 fn zip<'a>(
     a: Option<&'a Attributes>,
@@ -170,7 +191,9 @@ fn zip<'a>(
     }
 }
 
-struct PairsVisitor;
+struct PairsVisitor {
+    origin: Origin,
+}
 
 impl<'de> Visitor<'de> for PairsVisitor {
     type Value = Result<Vec<Pair>, &'static str>;
@@ -185,7 +208,7 @@ impl<'de> Visitor<'de> for PairsVisitor {
             let value = if RESERVED.contains(&&*key) {
                 Err(RESERVED_NAME)
             } else {
-                canonical(value.get())
+                canonical(value.get(), self.origin.bound(VALUE_MEMBERS_MAX))
             };
             match value {
                 Ok(value) => pairs.push(Pair {

@@ -1,9 +1,11 @@
 //! The content of a rich-text document.
 
-use super::super::error::{CUTS_PAIR, OtError, TOO_LONG};
+use super::super::budget::{Budget, CONTENT_BYTES_MAX, ContentBounds};
+use super::super::error::{CUTS_PAIR, Origin, OtError, RUN_TOO_LARGE, TOO_LONG};
 use super::super::json::write_escaped;
 use super::attributes::{Attributes, Nulls};
 use super::delta::{Component, Delta};
+use super::output::Output;
 use super::parse::read;
 use super::span::{Body, CHUNK_BYTES_MAX, Span};
 use super::tree::{CutsPair, Tree};
@@ -23,74 +25,59 @@ impl From<CutsPair> for OtError {
 }
 
 impl RichContent {
-    pub(in crate::ot) fn create(data: Option<&str>) -> Result<Self, OtError> {
+    pub(in crate::ot) fn create(data: Option<&str>, origin: Origin) -> Result<Self, OtError> {
         let mut tree = Tree::default();
         let Some(json) = data.filter(|json| json.trim_ascii() != "null") else {
             return Ok(Self { tree });
         };
-        read(json, usize::MAX, |piece| {
+        let mut is_too_large = false;
+        read(json, origin, |piece| {
             if !piece.is_insert() {
                 return Err("Initial data must be inserts");
             }
             push(&mut tree, piece);
+            is_too_large = tree.bytes() > CONTENT_BYTES_MAX;
+            if is_too_large {
+                return Err("The document is too large");
+            }
             Ok(())
         })
         .map_err(|error| match error {
+            _ if is_too_large => OtError::ContentTooLarge,
             OtError::Malformed(flaw) => OtError::BadData(flaw),
             other => other,
         })?;
         Ok(Self { tree })
     }
 
-    pub(in crate::ot) fn apply(&mut self, op: &Delta) -> Result<(), OtError> {
+    /// Applies `op`, or leaves all as it was. The tree is persistent, so a copy of it is edited, at the cost of the op, and
+    /// dropped as soon as it exceeds `bounds`.
+    pub(in crate::ot) fn apply(
+        &mut self,
+        op: &Delta,
+        bounds: &ContentBounds,
+    ) -> Result<(), OtError> {
         let newline = self.check(op)?;
-        // Nothing can fail from here on, so the tree itself is taken apart: what nobody shares is changed in place.
-        let mut rest = std::mem::take(&mut self.tree);
-        if newline {
-            push(&mut rest, NEWLINE);
-        }
-        let mut split = |len| {
-            let (left, right) = std::mem::take(&mut rest)
-                .split(len)
-                .expect("no cut was found");
-            rest = right;
-            left
+        // What makes a content smaller that is over its bound already is welcome.
+        let bytes_max = bounds.bytes_max.max(self.size_bytes());
+        let mut edited = Edited {
+            done: Tree::default(),
+            rest: self.tree.clone(),
+            // What is deleted in the end may be in the way before.
+            bytes_max: bytes_max.saturating_add(op.size() + EDIT_SLACK_BYTES),
+            attribute_bytes_max: bounds.attribute_bytes_max,
         };
-        let mut done = Tree::default();
-        for component in op.components() {
-            match component {
-                Component::Text {
-                    text,
-                    len,
-                    attributes,
-                } => {
-                    let attributes = attributes.as_ref();
-                    push(
-                        &mut done,
-                        Piece::Text {
-                            text,
-                            len: *len,
-                            attributes,
-                        },
-                    );
-                }
-                Component::Embed { value, attributes } => {
-                    let attributes = attributes.as_ref();
-                    push(&mut done, Piece::Embed { value, attributes });
-                }
-                Component::Delete { len } => drop(split(*len)),
-                Component::Retain {
-                    len,
-                    attributes: None,
-                } => done.append(split(*len)),
-                Component::Retain {
-                    len,
-                    attributes: Some(attributes),
-                } => format(&mut done, &split(*len), attributes),
-            }
+        if newline {
+            push(&mut edited.rest, NEWLINE);
         }
-        done.append(rest);
-        self.tree = done;
+        for component in op.components() {
+            edited.step(component)?;
+        }
+        let tree = edited.finish();
+        if tree.bytes() + FRAME_BYTES > bytes_max {
+            return Err(OtError::ContentTooLarge);
+        }
+        self.tree = tree;
         Ok(())
     }
 
@@ -103,15 +90,18 @@ impl RichContent {
         }
         // The newline that `op` makes real goes again.
         let mut imagined = u64::from(newline);
-        let mut inverse = Delta::default();
+        let mut budget = Budget::default();
+        let mut inverse = Output::new(&mut budget);
         for component in op.components() {
             match component {
-                Component::Text { len, .. } => inverse.push(Piece::Delete { len: *len }),
-                Component::Embed { .. } => inverse.push(Piece::Delete { len: 1 }),
+                Component::Text { len, .. } => inverse.push(Piece::Delete { len: *len })?,
+                Component::Embed { .. } => inverse.push(Piece::Delete { len: 1 })?,
                 Component::Delete { len } => {
                     let (gone, after) = rest.split(*len)?;
                     rest = after;
-                    gone.spans().for_each(|span| inverse.push(span.piece()));
+                    for span in gone.spans() {
+                        inverse.push(span.piece())?;
+                    }
                 }
                 Component::Retain { len, attributes } => {
                     let (kept, after) = rest.split(*len)?;
@@ -122,22 +112,51 @@ impl RichContent {
                         0
                     };
                     let (kept, _) = kept.split(len - newline)?;
-                    for span in kept.spans() {
-                        let before = attributes
-                            .as_ref()
-                            .and_then(|set| set.invert(span.attributes.as_ref()));
-                        inverse.push(Piece::Retain {
-                            len: span.len(),
-                            attributes: before.as_ref(),
-                        });
-                    }
+                    undo_format(&mut inverse, &kept, attributes.as_ref())?;
                     if newline > 0 {
-                        inverse.push(Piece::Delete { len: newline });
+                        inverse.push(Piece::Delete { len: newline })?;
                     }
                 }
             }
         }
-        Ok(inverse.chop())
+        Ok(inverse.finish())
+    }
+
+    /// The op that does what `op` does here, in case it formats or passes over the final newline that every Quill shows and
+    /// this content does not have: with an insert of that newline in place of the retain over it. Clients without a Quill,
+    /// and readers of the log, would keep the retain as it stands. `None`: `op` is right as it is.
+    ///
+    /// With [`Newline::MayBeSecond`] that is done also where this content ends with a newline.
+    pub(in crate::ot) fn with_final_newline(&self, op: &Delta, newline: Newline) -> Option<Delta> {
+        let components = op.components();
+        let last = components
+            .iter()
+            .rposition(|component| !component.is_insert())?;
+        let Component::Retain { len, attributes } = &components[last] else {
+            return None;
+        };
+        let is_second = self.ends_with_newline();
+        if op.base_len() != self.len() + 1 || (is_second && newline == Newline::IsFirst) {
+            return None;
+        }
+        let mut told = Delta::default();
+        let mut add = |component: &Component| told.push_in_order(component.piece());
+        components[..last]
+            .iter()
+            .for_each(|component| _ = add(component));
+        if *len > 1 {
+            let (len, attributes) = (len - 1, attributes.clone());
+            add(&Component::Retain { len, attributes });
+        }
+        add(&Component::Text {
+            text: "\n".to_owned(),
+            len: 1,
+            attributes: Attributes::compose(None, attributes.as_ref(), Nulls::Drop),
+        });
+        components[last + 1..]
+            .iter()
+            .for_each(|component| _ = add(component));
+        Some(told)
     }
 
     /// Whether `op` applies: it fits and cuts no surrogate pair. Says whether it does so only with the final newline that
@@ -180,7 +199,7 @@ impl RichContent {
     }
 
     pub(in crate::ot) fn size_bytes(&self) -> usize {
-        self.tree.bytes() + r#"{"ops":[{"insert":""}]}"#.len()
+        self.tree.bytes() + FRAME_BYTES
     }
 
     pub(in crate::ot) fn to_text(&self) -> String {
@@ -270,6 +289,15 @@ const NEWLINE: Piece<'static> = Piece::Text {
     attributes: None,
 };
 
+/// Whether a content that ends with a newline may get another one from an op that reaches beyond its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newline {
+    /// No: the op is refused.
+    IsFirst,
+    /// Yes: the op was made before that newline was there, and its author sees another one behind it.
+    MayBeSecond,
+}
+
 /// Adds an insert at the end, in spans that are short enough.
 fn push(tree: &mut Tree, piece: Piece<'_>) {
     let attributes = piece.attributes().cloned();
@@ -279,19 +307,13 @@ fn push(tree: &mut Tree, piece: Piece<'_>) {
             attributes,
         }),
         Piece::Text { text, len, .. } if text.len() <= CHUNK_BYTES_MAX => {
-            let body = Body::Text {
-                text: text.into(),
-                len,
-            };
+            let body = Body::text(text, len);
             tree.push(Span { body, attributes });
         }
         Piece::Text { mut text, .. } => {
             while !text.is_empty() {
                 let (chunk, rest) = text.split_at(text.floor_char_boundary(CHUNK_BYTES_MAX));
-                let body = Body::Text {
-                    text: chunk.into(),
-                    len: utf16_len(chunk),
-                };
+                let body = Body::text(chunk, utf16_len(chunk));
                 tree.push(Span {
                     body,
                     attributes: attributes.clone(),
@@ -303,21 +325,136 @@ fn push(tree: &mut Tree, piece: Piece<'_>) {
     }
 }
 
-/// Adds what a retain under `attributes` makes of `kept`.
-fn format(tree: &mut Tree, kept: &Tree, attributes: &Attributes) {
-    // Neighbouring spans mostly have the same attributes: compose them once.
-    let mut known: Option<(Option<Attributes>, Option<Attributes>)> = None;
-    for span in kept.spans() {
-        let set = match &known {
-            Some((before, after)) if *before == span.attributes => after.clone(),
-            _ => Attributes::compose(span.attributes.as_ref(), Some(attributes), Nulls::Drop),
-        };
-        known = Some((span.attributes.clone(), set.clone()));
-        tree.push(Span {
-            body: span.body.clone(),
-            attributes: set,
-        });
+/// A tree that an op is being applied to.
+struct Edited {
+    /// What stands before the next component.
+    done: Tree,
+    /// What stands behind it.
+    rest: Tree,
+    bytes_max: usize,
+    attribute_bytes_max: usize,
+}
+
+impl Edited {
+    /// Applies the next component.
+    fn step(&mut self, component: &Component) -> Result<(), OtError> {
+        match component {
+            Component::Text {
+                text,
+                len,
+                attributes,
+            } => {
+                let (len, attributes) = (*len, attributes.as_ref());
+                push(
+                    &mut self.done,
+                    Piece::Text {
+                        text,
+                        len,
+                        attributes,
+                    },
+                );
+            }
+            Component::Embed { value, attributes } => {
+                let attributes = attributes.as_ref();
+                push(&mut self.done, Piece::Embed { value, attributes });
+            }
+            Component::Delete { len } => drop(self.take(*len)?),
+            Component::Retain {
+                len,
+                attributes: None,
+            } => {
+                let kept = self.take(*len)?;
+                self.done.append(kept);
+            }
+            Component::Retain {
+                len,
+                attributes: Some(attributes),
+            } => {
+                let kept = self.take(*len)?;
+                self.format(&kept, attributes)?;
+            }
+        }
+        self.check(0)
     }
+
+    /// Takes the next `len` units off.
+    fn take(&mut self, len: u64) -> Result<Tree, OtError> {
+        let (left, right) = std::mem::take(&mut self.rest).split(len)?;
+        self.rest = right;
+        Ok(left)
+    }
+
+    /// Adds what a retain under `attributes` makes of `kept`.
+    fn format(&mut self, kept: &Tree, attributes: &Attributes) -> Result<(), OtError> {
+        // Neighbouring spans mostly have the same attributes: compose them once.
+        let mut known: Option<(Option<Attributes>, Option<Attributes>)> = None;
+        let mut left = kept.bytes();
+        for span in kept.spans() {
+            let set = match &known {
+                Some((before, after)) if *before == span.attributes => after.clone(),
+                _ => self.compose(span.attributes.as_ref(), attributes)?,
+            };
+            known = Some((span.attributes.clone(), set.clone()));
+            left -= span.bytes();
+            self.done.push(Span {
+                body: span.body.clone(),
+                attributes: set,
+            });
+            self.check(left)?;
+        }
+        Ok(())
+    }
+
+    /// The attributes of a run afterwards.
+    fn compose(
+        &self,
+        before: Option<&Attributes>,
+        set: &Attributes,
+    ) -> Result<Option<Attributes>, OtError> {
+        let after = Attributes::compose(before, Some(set), Nulls::Drop);
+        let size = |attributes: Option<&Attributes>| attributes.map_or(0, Attributes::size);
+        let bytes = size(after.as_ref());
+        if bytes > self.attribute_bytes_max && bytes > size(before) {
+            return Err(RUN_TOO_LARGE);
+        }
+        Ok(after)
+    }
+
+    /// Checks the size of the whole, of which `apart` bytes are in neither part.
+    fn check(&self, apart: usize) -> Result<(), OtError> {
+        if self.done.bytes() + self.rest.bytes() + apart > self.bytes_max {
+            return Err(OtError::ContentTooLarge);
+        }
+        Ok(())
+    }
+
+    /// The whole.
+    fn finish(mut self) -> Tree {
+        self.done.append(self.rest);
+        self.done
+    }
+}
+
+/// How much larger than allowed a content may be for as long as an op that shrinks it in the end is being applied.
+const EDIT_SLACK_BYTES: usize = 1 << 20;
+
+/// What surrounds the runs in a document's JSON.
+const FRAME_BYTES: usize = r#"{"ops":[{"insert":""}]}"#.len();
+
+/// Adds to `inverse` what brings back `kept` after `set` has been set on it.
+fn undo_format(
+    inverse: &mut Output<'_>,
+    kept: &Tree,
+    set: Option<&Attributes>,
+) -> Result<(), OtError> {
+    for span in kept.spans() {
+        let before = set.and_then(|set| set.invert(span.attributes.as_ref()));
+        inverse.push(Piece::Retain {
+            len: span.len(),
+            attributes: before.as_ref(),
+        })?;
+    }
+    Ok(())
 }
 
 fn is_one_run(a: &Span, b: &Span) -> bool {

@@ -51,6 +51,50 @@ impl Component {
         matches!(self, Self::Text { .. } | Self::Embed { .. })
     }
 
+    /// All of it.
+    pub(super) fn piece(&self) -> Piece<'_> {
+        match self {
+            Self::Text {
+                text,
+                len,
+                attributes,
+            } => Piece::Text {
+                text,
+                len: *len,
+                attributes: attributes.as_ref(),
+            },
+            Self::Embed { value, attributes } => Piece::Embed {
+                value,
+                attributes: attributes.as_ref(),
+            },
+            Self::Retain { len, attributes } => Piece::Retain {
+                len: *len,
+                attributes: attributes.as_ref(),
+            },
+            Self::Delete { len } => Piece::Delete { len: *len },
+        }
+    }
+
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        let attributes = self.attributes().map_or(0, Attributes::size);
+        let body = match self {
+            Self::Text { text, .. } => text.len(),
+            Self::Embed { value, .. } => value.len(),
+            Self::Retain { .. } | Self::Delete { .. } => 0,
+        };
+        size_of::<Self>() + body + attributes
+    }
+
+    pub(super) fn attributes(&self) -> Option<&Attributes> {
+        match self {
+            Self::Text { attributes, .. }
+            | Self::Embed { attributes, .. }
+            | Self::Retain { attributes, .. } => attributes.as_ref(),
+            Self::Delete { .. } => None,
+        }
+    }
+
     /// Takes `piece` in, if both can be one.
     fn absorb(&mut self, piece: &Piece<'_>) -> bool {
         match (self, piece) {
@@ -91,32 +135,29 @@ impl Delta {
     }
 
     /// Adds a piece at the end, or before the delete that stands there when it is an insert, as Delta's builder does.
-    pub(super) fn push(&mut self, piece: Piece<'_>) {
+    /// Returns by how much that makes [`size`](Self::size) larger.
+    pub(super) fn push(&mut self, piece: Piece<'_>) -> usize {
         let before_delete =
             piece.is_insert() && matches!(self.components.last(), Some(Component::Delete { .. }));
-        self.push_at(self.components.len() - usize::from(before_delete), piece);
+        self.push_at(self.components.len() - usize::from(before_delete), piece)
     }
 
-    /// Adds a piece at the very end.
-    pub(super) fn push_in_order(&mut self, piece: Piece<'_>) {
-        self.push_at(self.components.len(), piece);
+    /// Adds a piece at the very end. Returns by how much that makes [`size`](Self::size) larger.
+    pub(super) fn push_in_order(&mut self, piece: Piece<'_>) -> usize {
+        self.push_at(self.components.len(), piece)
     }
 
-    fn push_at(&mut self, at: usize, piece: Piece<'_>) {
-        let is_absorbed = at > 0 && self.components[at - 1].absorb(&piece);
-        if !is_absorbed {
-            self.components.insert(at, piece.into());
+    fn push_at(&mut self, at: usize, piece: Piece<'_>) -> usize {
+        if at > 0 && self.components[at - 1].absorb(&piece) {
+            return match piece {
+                Piece::Text { text, .. } => text.len(),
+                Piece::Embed { .. } | Piece::Retain { .. } | Piece::Delete { .. } => 0,
+            };
         }
-    }
-
-    /// Adds a plain retain.
-    pub(super) fn push_retain(&mut self, len: u64) {
-        if len > 0 {
-            self.push(Piece::Retain {
-                len,
-                attributes: None,
-            });
-        }
+        let component = Component::from(piece);
+        let size = component.size();
+        self.components.insert(at, component);
+        size
     }
 
     /// Drops a plain retain at the end: the rest is kept anyway.
@@ -136,6 +177,15 @@ impl Delta {
         self.components.is_empty()
     }
 
+    /// The same op without any attributes.
+    pub(in crate::ot) fn without_attributes(&self) -> Self {
+        let mut plain = Self::default();
+        for component in &self.components {
+            plain.push_in_order(component.piece().with_attributes(None));
+        }
+        plain.chop()
+    }
+
     /// How long a text must at least be.
     pub(super) fn base_len(&self) -> u64 {
         self.components
@@ -148,20 +198,7 @@ impl Delta {
     /// About how many bytes it takes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let size = |component: &Component| match component {
-            Component::Text {
-                text, attributes, ..
-            } => text.len() + attributes.as_ref().map_or(0, Attributes::size),
-            Component::Embed { value, attributes } => {
-                value.len() + attributes.as_ref().map_or(0, Attributes::size)
-            }
-            Component::Retain { attributes, .. } => attributes.as_ref().map_or(0, Attributes::size),
-            Component::Delete { .. } => 0,
-        };
-        self.components
-            .iter()
-            .map(|component| size_of::<Component>() + size(component))
-            .sum()
+        self.components.iter().map(Component::size).sum()
     }
 
     /// Where a cursor at `position` stands afterwards. An insert exactly there moves it only when it is the cursor's own.

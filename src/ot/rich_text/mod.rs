@@ -4,6 +4,7 @@ mod attributes;
 mod compose;
 mod content;
 mod delta;
+mod output;
 mod parse;
 mod presence;
 mod span;
@@ -14,6 +15,6 @@ mod tree;
 mod units;
 mod walk;
 
-pub use content::RichContent;
+pub use content::{Newline, RichContent};
 pub use delta::Delta;
 pub(super) use presence::transform_presence;

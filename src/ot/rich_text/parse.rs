@@ -7,10 +7,12 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::error::{OtError, TOO_MANY};
+use super::super::error::{
+    COMPONENTS_MAX, EMBED_BYTES_MAX, Origin, OtError, TOO_MANY, VALUE_MEMBERS_MAX,
+};
 use super::super::json::{
-    Key, LONE_SURROGATE, RESERVED, RESERVED_NAME, canonical, present, read_count, read_string,
-    skip_rest,
+    Key, LONE_SURROGATE, RESERVED, RESERVED_NAME, canonical, members_as_sent, present, read_count,
+    read_string, skip_rest,
 };
 use super::attributes::Attributes;
 use super::delta::Delta;
@@ -18,13 +20,13 @@ use super::units::utf16_len;
 use super::walk::Piece;
 
 impl Delta {
-    /// Parses an op of at most `components_max` components.
+    /// Parses an op.
     ///
     /// # Errors
-    /// When it is not of the type's form or beyond the limits.
-    pub(in crate::ot) fn parse(json: &str, components_max: usize) -> Result<Self, OtError> {
+    /// When it is not of the type's form or beyond the bounds of its origin.
+    pub(in crate::ot) fn parse(json: &str, origin: Origin) -> Result<Self, OtError> {
         let mut delta = Self::default();
-        read(json, components_max, |piece| {
+        read(json, origin, |piece| {
             delta.push_in_order(piece);
             Ok(())
         })?;
@@ -32,30 +34,28 @@ impl Delta {
     }
 }
 
-/// Hands each component of `json` to `see`.
+/// Hands each component of `json` to `see`. Empty inserts are left out: they change nothing, and the usual way to create
+/// an empty Quill document sends one.
 pub(super) fn read(
     json: &str,
-    components_max: usize,
+    origin: Origin,
     see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
 ) -> Result<(), OtError> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    DeltaVisitor {
-        components_max,
-        see,
-    }
-    .deserialize(&mut deserializer)
-    .and_then(|read| deserializer.end().map(|()| read))
-    .map_err(|_| {
-        OtError::Malformed(
-            "The op must be an array of components, each with one of insert, retain and delete",
-        )
-    })?
-    .map_err(OtError::Malformed)
+    DeltaVisitor { origin, see }
+        .deserialize(&mut deserializer)
+        .and_then(|read| deserializer.end().map(|()| read))
+        .map_err(|_| {
+            OtError::Malformed(
+                "The op must be an array of components, each with one of insert, retain and delete",
+            )
+        })?
+        .map_err(OtError::Malformed)
 }
 
 /// Reads the whole op; a flaw in its form is a value, an error is one of JSON.
 struct DeltaVisitor<F> {
-    components_max: usize,
+    origin: Origin,
     see: F,
 }
 
@@ -92,10 +92,10 @@ impl<'de, F: FnMut(Piece<'_>) -> Result<(), &'static str>> Visitor<'de> for Delt
         let mut count = 0;
         while let Some(sent) = seq.next_element::<Sent<'de>>()? {
             count += 1;
-            let seen = if count > self.components_max {
+            let seen = if count > self.origin.bound(COMPONENTS_MAX) {
                 Err(TOO_MANY)
             } else {
-                sent.read(&mut self.see)
+                sent.read(self.origin, &mut self.see)
             };
             if seen.is_err() {
                 skip_rest(seq)?;
@@ -146,11 +146,12 @@ struct Sent<'a> {
 impl Sent<'_> {
     fn read(
         self,
+        origin: Origin,
         see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
         match (self.insert, self.retain, self.delete) {
-            (Some(insert), None, None) => self.insert(insert.get(), see),
-            (None, Some(retain), None) => self.retain(retain.get(), see),
+            (Some(insert), None, None) => self.insert(insert.get(), origin, see),
+            (None, Some(retain), None) => self.retain(retain.get(), origin, see),
             (None, None, Some(delete)) => self.delete(delete.get(), see),
             _ => Err("A component must have exactly one of insert, retain and delete"),
         }
@@ -159,12 +160,13 @@ impl Sent<'_> {
     fn insert(
         &self,
         raw: &str,
+        origin: Origin,
         mut see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
-        let attributes = self.attributes()?;
+        let attributes = self.attributes(origin)?;
         let attributes = attributes.as_ref();
         match raw.as_bytes() {
-            b"\"\"" => Err("Inserts must not be empty"),
+            b"\"\"" => Ok(()),
             [b'"', ..] => {
                 let text = read_string(raw).ok_or(LONE_SURROGATE)?;
                 see(Piece::Text {
@@ -173,21 +175,25 @@ impl Sent<'_> {
                     attributes,
                 })
             }
-            [b'{', ..] => see(Piece::Embed {
-                value: &embed(raw)?.into(),
+            [b'{' | b'-' | b'0'..=b'9', ..] => see(Piece::Embed {
+                value: &embed(raw, origin)?.into(),
                 attributes,
             }),
-            _ => Err("Inserts must be strings or embeds"),
+            _ => Err("Inserts must be strings, numbers or objects"),
         }
     }
 
     fn retain(
         &self,
         raw: &str,
+        origin: Origin,
         mut see: impl FnMut(Piece<'_>) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
+        if raw.starts_with('{') {
+            return Err("Changes inside an embed (a retain of an object) are not supported");
+        }
         let len = read_count(raw, "Retains must be positive numbers")?;
-        let attributes = self.attributes()?;
+        let attributes = self.attributes(origin)?;
         see(Piece::Retain {
             len,
             attributes: attributes.as_ref(),
@@ -207,42 +213,35 @@ impl Sent<'_> {
         })
     }
 
-    fn attributes(&self) -> Result<Option<Attributes>, &'static str> {
+    fn attributes(&self, origin: Origin) -> Result<Option<Attributes>, &'static str> {
         self.attributes
-            .map_or(Ok(None), |raw| Attributes::parse(raw.get()))
+            .map_or(Ok(None), |raw| Attributes::parse(raw.get(), origin))
     }
 }
 
-/// The canonical form of an embed: an object with one key, its kind. Quill takes the first of several, and their order
-/// does not survive every store.
-fn embed(raw: &str) -> Result<String, &'static str> {
-    let value = canonical(raw)?;
-    let Some(kind) = only_key(&value) else {
-        return Err("Embeds must have exactly one key");
-    };
-    if RESERVED.contains(&&*kind) {
+/// The form in which an embed is kept: an object with at least one key, or a number. Members keep the order in which they
+/// were sent, since Quill takes an embed's first key for its kind; their values are canonical.
+fn embed(raw: &str, origin: Origin) -> Result<String, &'static str> {
+    let bytes_max = origin.bound(EMBED_BYTES_MAX);
+    if raw.len() > bytes_max {
+        return Err(EMBED_TOO_LARGE);
+    }
+    let members_max = origin.bound(VALUE_MEMBERS_MAX);
+    if !raw.starts_with('{') {
+        return canonical(raw, members_max);
+    }
+    let (value, keys) = members_as_sent(raw, members_max)?;
+    if keys.is_empty() {
+        return Err("Embeds must have at least one key");
+    }
+    if keys.iter().any(|key| RESERVED.contains(&&**key)) {
         return Err(RESERVED_NAME);
+    }
+    // Numbers may be longer in canonical form.
+    if value.len() > bytes_max {
+        return Err(EMBED_TOO_LARGE);
     }
     Ok(value)
 }
 
-fn only_key(json: &str) -> Option<String> {
-    struct OnlyKey;
-    impl<'de> Visitor<'de> for OnlyKey {
-        type Value = Option<String>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let first = map.next_entry::<String, &RawValue>()?;
-            let mut is_only = true;
-            while map.next_entry::<&RawValue, &RawValue>()?.is_some() {
-                is_only = false;
-            }
-            Ok(first.filter(|_| is_only).map(|(key, _)| key))
-        }
-    }
-    serde_json::Deserializer::from_str(json)
-        .deserialize_map(OnlyKey)
-        .ok()?
-}
+const EMBED_TOO_LARGE: &str = "Embeds must not exceed 2097152 bytes";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::json::escapes_len;
 use super::attributes::Attributes;
 use super::units::split_units;
 use super::walk::Piece;
@@ -19,8 +20,21 @@ pub(super) enum Body {
     Text {
         text: Arc<str>,
         len: u64,
+        /// How many bytes longer it is inside a JSON string.
+        escapes: usize,
     },
     Embed(Arc<str>),
+}
+
+impl Body {
+    /// A text of `len` units.
+    pub(super) fn text(text: &str, len: u64) -> Self {
+        Self::Text {
+            text: text.into(),
+            len,
+            escapes: escapes_len(text),
+        }
+    }
 }
 
 /// The most bytes of text in one span: an edit copies one, so it must be short; each costs a few words, so not too short.
@@ -37,7 +51,7 @@ impl Span {
     /// About how many bytes it takes as JSON. A run's attributes are counted in each of its spans.
     pub(super) fn bytes(&self) -> usize {
         let body = match &self.body {
-            Body::Text { text, .. } => text.len(),
+            Body::Text { text, escapes, .. } => text.len() + escapes,
             Body::Embed(value) => value.len() + r#"{"insert":},"#.len(),
         };
         body + self
@@ -49,7 +63,7 @@ impl Span {
     pub(super) fn piece(&self) -> Piece<'_> {
         let attributes = self.attributes.as_ref();
         match &self.body {
-            Body::Text { text, len } => Piece::Text {
+            Body::Text { text, len, .. } => Piece::Text {
                 text,
                 len: *len,
                 attributes,
@@ -61,10 +75,11 @@ impl Span {
     /// Takes `next` in, if both are one run and stay short.
     pub(super) fn absorb(&mut self, next: &Self) -> bool {
         let (
-            Body::Text { text, len },
+            Body::Text { text, len, escapes },
             Body::Text {
                 text: more,
                 len: more_len,
+                escapes: more_escapes,
             },
         ) = (&mut self.body, &next.body)
         else {
@@ -75,28 +90,25 @@ impl Span {
         }
         *text = [&**text, &**more].concat().into();
         *len += more_len;
+        *escapes += more_escapes;
         true
     }
 
     /// Whether `at`, which lies within, lies within a surrogate pair.
     pub(super) fn cuts_pair(&self, at: u64) -> bool {
         match &self.body {
-            Body::Text { text, len } => split_units(text, *len, at).is_none(),
+            Body::Text { text, len, .. } => split_units(text, *len, at).is_none(),
             Body::Embed(_) => false,
         }
     }
 
     /// Both sides of `at`, which lies within; nothing when that would cut a surrogate pair.
     pub(super) fn split(self, at: u64) -> Option<(Self, Self)> {
-        let Body::Text { text, len } = &self.body else {
+        let Body::Text { text, len, .. } = &self.body else {
             return None;
         };
         let (left, right) = split_units(text, *len, at)?;
-        let body = |text: &str, len| Body::Text {
-            text: text.into(),
-            len,
-        };
-        let (left, right) = (body(left, at), body(right, len - at));
+        let (left, right) = (Body::text(left, at), Body::text(right, len - at));
         Some((
             Self {
                 body: left,

@@ -1,6 +1,6 @@
 //! Rich text as a whole: forms, refusals, the tables of the protocol.
 
-use super::super::{Content, Kind, Op, OtError, Side, transform_presence};
+use super::super::{COMPONENTS_MAX, Content, Kind, Newline, Op, OtError, Side, transform_presence};
 
 fn op(json: &str) -> Op {
     Op::parse(Kind::RichText, json).unwrap_or_else(|error| panic!("{error}: {json}"))
@@ -191,6 +191,19 @@ fn what_the_package_would_take_otherwise_is_brought_into_form() {
             r#"{"ops":[{"delete":1},{"insert":"a"}]}"#,
         ),
         (
+            r#"[{"insert":""},{"insert":"a"},{"retain":1},{"insert":"","attributes":{"b":1}},{"delete":1}]"#,
+            r#"{"ops":[{"insert":"a"},{"retain":1},{"delete":1}]}"#,
+        ),
+        (
+            r#"[{"insert":5},{"insert":-0.50},{"insert":0}]"#,
+            r#"{"ops":[{"insert":5},{"insert":-0.5},{"insert":0}]}"#,
+        ),
+        // Quill takes an embed's first key for its kind.
+        (
+            r#"[{"insert":{"video":{"b":1,"a":2},"image":1}}]"#,
+            r#"{"ops":[{"insert":{"video":{"a":2,"b":1},"image":1}}]}"#,
+        ),
+        (
             r#"[{"insert":{"m":{"b":1,"a":"\u00e9"}}},{"insert":{"m":{"b":1,"a":"é"}}}]"#,
             r#"{"ops":[{"insert":{"m":{"a":"é","b":1}}},{"insert":{"m":{"a":"é","b":1}}}]}"#,
         ),
@@ -214,7 +227,7 @@ fn what_would_ruin_a_document_is_refused() {
     );
     let many = format!(
         "[{}{}]",
-        r#"{"insert":"a"},{"delete":1},"#.repeat(5_000),
+        r#"{"insert":"a"},{"delete":1},"#.repeat(COMPONENTS_MAX / 2),
         r#"{"insert":"a"}"#
     );
     let table = [
@@ -238,13 +251,12 @@ fn what_would_ruin_a_document_is_refused() {
         r#"[{"insert":"a","insert":"b"}]"#,
         r#"[{"insert":"a","x":1}]"#,
         r#"[{"attributes":{"b":true}}]"#,
-        r#"[{"insert":""}]"#,
+        r#"[{"insert":"","attributes":5}]"#,
         r#"[{"insert":null}]"#,
-        r#"[{"insert":5}]"#,
+        r#"[{"insert":1e400}]"#,
         r#"[{"insert":true}]"#,
         r#"[{"insert":[]}]"#,
         r#"[{"insert":{}}]"#,
-        r#"[{"insert":{"a":1,"b":2}}]"#,
         r#"[{"insert":{"a":1,"a":2}}]"#,
         r#"[{"insert":{"__proto__":1}}]"#,
         r#"[{"insert":{"constructor":1}}]"#,
@@ -473,7 +485,14 @@ fn nulls_of_inserts_are_kept() {
 
 #[test]
 fn a_rich_text_begins_with_inserts() {
-    for data in [None, Some("null"), Some("[]"), Some(r#"{"ops":[]}"#)] {
+    let nothing = r#"[{"insert":""}]"#;
+    for data in [
+        None,
+        Some("null"),
+        Some("[]"),
+        Some(r#"{"ops":[]}"#),
+        Some(nothing),
+    ] {
         assert!(Content::create(Kind::RichText, data).unwrap().is_empty());
     }
     let sound = content(
@@ -490,7 +509,7 @@ fn a_rich_text_begins_with_inserts() {
         "{}",
         r#"[{"retain":1}]"#,
         r#"[{"insert":"a"},{"delete":1}]"#,
-        r#"[{"insert":""}]"#,
+        r#"[{"insert":"","retain":1}]"#,
         "[",
         "",
     ] {
@@ -515,4 +534,49 @@ fn the_size_is_about_that_of_the_json() {
         "{} for {json}",
         content.size_bytes()
     );
+}
+
+#[test]
+fn others_are_told_the_newline_that_an_op_makes_real() {
+    use Newline::{IsFirst, MayBeSecond};
+    let (bare, ended) = (r#"[{"insert":"Hi!"}]"#, r#"[{"insert":"Hi!\n"}]"#);
+    let table = [
+        (
+            bare,
+            IsFirst,
+            r#"r3 r1{"header":1}"#,
+            Some(r#"r3 i\n{"header":1}"#),
+        ),
+        (
+            bare,
+            IsFirst,
+            r#"r4{"b":1,"c":null}"#,
+            Some(r#"r3{"b":1,"c":null} i\n{"b":1}"#),
+        ),
+        (bare, IsFirst, "r4 iX", Some(r"r3 i\nX")),
+        (bare, IsFirst, r#"r3{"b":1}"#, None),
+        (bare, IsFirst, "r3 iX", None),
+        (bare, IsFirst, r#"r5{"b":1}"#, None),
+        (bare, IsFirst, "r3 d1", None),
+        (ended, IsFirst, r#"r4 r1{"list":1}"#, None),
+        (
+            ended,
+            MayBeSecond,
+            r#"r4 r1{"list":1}"#,
+            Some(r#"r4 i\n{"list":1}"#),
+        ),
+        (ended, MayBeSecond, r#"r3 r1{"list":1}"#, None),
+        ("[]", IsFirst, r#"r1{"b":1}"#, Some(r#"i\n{"b":1}"#)),
+    ];
+    for (base, newline, short, expected) in table {
+        let (edit, base) = (op(&delta(short)), content(base));
+        let told = base.with_final_newline(&edit, newline);
+        assert_eq!(told.as_ref().map(written), expected.map(delta), "{short}");
+        if let (Some(told), IsFirst) = (told, newline) {
+            let (mut own, mut others) = (base.clone(), base);
+            own.apply(&edit).unwrap();
+            others.apply(&told).unwrap();
+            assert!(own == others, "{short}");
+        }
+    }
 }

@@ -1,41 +1,50 @@
 //! Two text ops in one.
 
+use super::super::budget::Budget;
+use super::super::error::OtError;
 use super::op::{Component, TextOp};
+use super::output::Output;
 use super::walk::{Piece, Walk, Whole, split_chars};
 
 impl TextOp {
     /// One op that does what this one and then `next` do.
-    #[must_use]
-    pub fn compose(&self, next: &Self) -> Self {
-        let mut out = Self::default();
+    ///
+    /// # Errors
+    /// `TooLarge` when it would exceed `budget`.
+    pub fn compose(&self, next: &Self, budget: &mut Budget) -> Result<Self, OtError> {
+        let mut out = Output::new(budget);
         let mut own = Walk::new(self);
         for component in next.components() {
             match component {
-                Component::Keep(len) => keep(&mut own, *len, &mut out),
-                Component::Insert { text, len } => out.push(Piece::Insert { text, len: *len }),
+                Component::Keep(len) => keep(&mut own, *len, &mut out)?,
+                Component::Insert { text, len } => out.push(Piece::Insert { text, len: *len })?,
                 Component::Delete { len, text } => {
-                    delete(&mut own, *len, text.as_deref(), &mut out)
+                    delete(&mut own, *len, text.as_deref(), &mut out)?;
                 }
             }
         }
-        while let Some(piece) = own.take_component() {
-            out.push(piece);
-        }
-        out.trim()
+        out.push_rest(own)?;
+        Ok(out.finish())
     }
 }
 
 /// `next` keeps `len` code points of what this op makes.
-fn keep(own: &mut Walk<'_>, mut len: u64, out: &mut TextOp) {
+fn keep(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Deletes);
-        out.push(piece);
+        out.push(piece)?;
         len -= made(piece);
     }
+    Ok(())
 }
 
 /// `next` deletes `len` code points, told or not, of what this op makes.
-fn delete(own: &mut Walk<'_>, mut len: u64, mut told: Option<&str>, out: &mut TextOp) {
+fn delete(
+    own: &mut Walk<'_>,
+    mut len: u64,
+    mut told: Option<&str>,
+    out: &mut Output<'_>,
+) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Deletes);
         let made = made(piece);
@@ -45,12 +54,13 @@ fn delete(own: &mut Walk<'_>, mut len: u64, mut told: Option<&str>, out: &mut Te
             text
         });
         match piece {
-            Piece::Keep(len) => out.push(Piece::Delete { len, text }),
-            Piece::Insert { .. } => {}
-            Piece::Delete { .. } => out.push(piece),
+            Piece::Keep(len) => out.push(Piece::Delete { len, text })?,
+            Piece::Insert { .. } => out.pass()?,
+            Piece::Delete { .. } => out.push(piece)?,
         }
         len -= made;
     }
+    Ok(())
 }
 
 fn made(piece: Piece<'_>) -> u64 {

@@ -2,8 +2,9 @@
 
 use ropey::Rope;
 
+use super::super::budget::{CONTENT_BYTES_MAX, ContentBounds};
 use super::super::error::{OtError, TOO_LONG};
-use super::super::json::{read_string, write_escaped};
+use super::super::json::{escapes_len, read_string, write_escaped};
 use super::op::{Component, TextOp};
 use super::walk::Piece;
 
@@ -11,6 +12,8 @@ use super::walk::Piece;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextContent {
     rope: Rope,
+    /// How many bytes longer it is inside a JSON string.
+    escapes: usize,
 }
 
 impl TextContent {
@@ -23,27 +26,59 @@ impl TextContent {
         let sound =
             serde_json::from_str::<&serde_json::value::RawValue>(json).map_err(|_| not_a_string)?;
         let text = read_string(sound.get()).ok_or(not_a_string)?;
+        if text.len() > CONTENT_BYTES_MAX {
+            return Err(OtError::ContentTooLarge);
+        }
         Ok(Self {
             rope: Rope::from_str(&text),
+            escapes: escapes_len(&text),
         })
     }
 
-    pub(in crate::ot) fn apply(&mut self, op: &TextOp) -> Result<(), OtError> {
+    /// Applies `op`, or leaves all as it was.
+    pub(in crate::ot) fn apply(
+        &mut self,
+        op: &TextOp,
+        bounds: &ContentBounds,
+    ) -> Result<(), OtError> {
         if op.base_len() > self.len() {
             return Err(TOO_LONG);
         }
+        // Only inserts add to a text: mostly it is plain at once that it stays within its bounds.
+        if self.size_bytes() + op.inserted_bytes() <= bounds.bytes_max {
+            self.edit(op);
+            return Ok(());
+        }
+        // A rope's copy shares what is not edited.
+        let mut edited = self.clone();
+        edited.edit(op);
+        // What makes a text smaller that is over its bound already is welcome.
+        if edited.size_bytes() > bounds.bytes_max.max(self.size_bytes()) {
+            return Err(OtError::ContentTooLarge);
+        }
+        *self = edited;
+        Ok(())
+    }
+
+    /// Applies an op that fits.
+    fn edit(&mut self, op: &TextOp) {
         let mut at = 0;
         for component in op.components() {
             match component {
                 Component::Keep(len) => at += index(*len),
                 Component::Insert { text, len } => {
                     self.rope.insert(at, text);
+                    self.escapes += escapes_len(text);
                     at += index(*len);
                 }
-                Component::Delete { len, .. } => self.rope.remove(at..at + index(*len)),
+                Component::Delete { len, .. } => {
+                    let gone = at..at + index(*len);
+                    let chunks = self.rope.slice(gone.clone()).chunks();
+                    self.escapes -= chunks.map(escapes_len).sum::<usize>();
+                    self.rope.remove(gone);
+                }
             }
         }
-        Ok(())
     }
 
     /// The op that undoes `op`, which applies to this text. What it deletes is told, as the package has it.
@@ -82,7 +117,7 @@ impl TextContent {
     }
 
     pub(in crate::ot) fn size_bytes(&self) -> usize {
-        self.rope.len_bytes() + 2
+        self.rope.len_bytes() + self.escapes + 2
     }
 
     pub(in crate::ot) fn to_text(&self) -> String {

@@ -3,6 +3,7 @@
 mod compose;
 mod content;
 mod op;
+mod output;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::super::json::{write_count, write_string};
+use super::super::budget::Budget;
+use super::super::error::OtError;
+use super::super::json::{escapes_len, write_count, write_string};
 use super::walk::Piece;
 
 /// An edit of a plain text, in normal form: nothing empty, neighbours of one sort merged, no keep at the end.
@@ -37,6 +39,28 @@ impl TextOp {
     /// Takes a component as it is. The caller keeps the normal form.
     pub(super) fn push_as_is(&mut self, component: Component) {
         self.components.push(component);
+    }
+
+    /// Adds a piece at the end, merged with its neighbour where they are of one sort. Each is paid for before it is kept;
+    /// `bytes`, the size that the op has reached, grows.
+    pub(super) fn push_within(
+        &mut self,
+        piece: Piece<'_>,
+        bytes: &mut usize,
+        budget: &mut Budget,
+    ) -> Result<(), OtError> {
+        let text = match piece {
+            Piece::Keep(_) | Piece::Delete { text: None, .. } => 0,
+            Piece::Insert { text, .. }
+            | Piece::Delete {
+                text: Some(text), ..
+            } => text.len(),
+        };
+        budget.charge(1 + (text / 4096) as u64, *bytes + text)?;
+        let count = self.components.len();
+        self.push(piece);
+        *bytes += text + (self.components.len() - count) * size_of::<Component>();
+        Ok(())
     }
 
     /// Adds a piece at the end, merged with its neighbour where they are of one sort.
@@ -109,6 +133,15 @@ impl TextOp {
             .iter()
             .map(|component| size_of::<Component>() + told(component))
             .sum()
+    }
+
+    /// By how many bytes of JSON its inserts make a text longer.
+    pub(super) fn inserted_bytes(&self) -> usize {
+        let inserted = |component: &Component| match component {
+            Component::Insert { text, .. } => text.len() + escapes_len(text),
+            Component::Keep(_) | Component::Delete { .. } => 0,
+        };
+        self.components.iter().map(inserted).sum()
     }
 
     /// Where a cursor at `position` stands afterwards. An insert exactly there does not move it, whoever made it.

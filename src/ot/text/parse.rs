@@ -4,17 +4,18 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::super::error::{OtError, TOO_MANY};
+use super::super::error::{COMPONENTS_MAX, Origin, OtError, TOO_MANY};
 use super::super::json::{Key, check_count, skip_rest, whole_count};
 use super::op::{Component, TextOp};
 
 impl TextOp {
-    /// Parses an op of at most `components_max` components.
+    /// Parses an op.
     ///
     /// # Errors
-    /// When it is not in normal form or beyond the limits.
-    pub(in crate::ot) fn parse(json: &str, components_max: usize) -> Result<Self, OtError> {
+    /// When it is not in normal form or beyond the bounds of its origin.
+    pub(in crate::ot) fn parse(json: &str, origin: Origin) -> Result<Self, OtError> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
+        let components_max = origin.bound(COMPONENTS_MAX);
         let op = OpVisitor { components_max }
             .deserialize(&mut deserializer)
             .and_then(|op| deserializer.end().map(|()| op))

@@ -1,52 +1,64 @@
 //! Rewrites a text op to apply after another.
 
+use super::super::budget::Budget;
+use super::super::error::OtError;
 use super::super::ot::Side;
 use super::op::{Component, TextOp};
+use super::output::Output;
 use super::walk::{Piece, Walk, Whole};
 
 impl TextOp {
     /// This op, made on the same text as `other`, as it applies after it. At one place the left one's insert goes first.
-    #[must_use]
-    pub fn transform(&self, other: &Self, side: Side) -> Self {
-        let mut out = Self::default();
+    ///
+    /// # Errors
+    /// `TooLarge` when it would exceed `budget`.
+    pub fn transform(
+        &self,
+        other: &Self,
+        side: Side,
+        budget: &mut Budget,
+    ) -> Result<Self, OtError> {
+        let mut out = Output::new(budget);
         let mut own = Walk::new(self);
         for component in other.components() {
             match component {
-                Component::Keep(len) => pass(&mut own, *len, &mut out),
+                Component::Keep(len) => pass(&mut own, *len, &mut out)?,
                 Component::Insert { len, .. } => {
                     if side == Side::Left && own.at_insert() {
-                        out.push(own.take(u64::MAX, Whole::Inserts));
+                        out.push(own.take(u64::MAX, Whole::Inserts))?;
                     }
-                    out.push(Piece::Keep(*len));
+                    out.push(Piece::Keep(*len))?;
                 }
-                Component::Delete { len, .. } => vanish(&mut own, *len, &mut out),
+                Component::Delete { len, .. } => vanish(&mut own, *len, &mut out)?,
             }
         }
-        while let Some(piece) = own.take_component() {
-            out.push(piece);
-        }
-        out.trim()
+        out.push_rest(own)?;
+        Ok(out.finish())
     }
 }
 
 /// Goes over `len` code points that the other op keeps: what is done to them stays as it is.
-fn pass(own: &mut Walk<'_>, mut len: u64, out: &mut TextOp) {
+fn pass(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Inserts);
-        out.push(piece);
+        out.push(piece)?;
         len -= consumed(piece);
     }
+    Ok(())
 }
 
 /// Goes over `len` code points that the other op deleted: only what is inserted among them stays.
-fn vanish(own: &mut Walk<'_>, mut len: u64, out: &mut TextOp) {
+fn vanish(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Inserts);
         if let Piece::Insert { .. } = piece {
-            out.push(piece);
+            out.push(piece)?;
+        } else {
+            out.pass()?;
         }
         len -= consumed(piece);
     }
+    Ok(())
 }
 
 fn consumed(piece: Piece<'_>) -> u64 {

@@ -1,0 +1,109 @@
+//! Repairs a document whose log folds to more than may be held.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::doc::{Salvaged, salvage};
+use crate::id::{ClientId, DocId, NodeId, UserId};
+use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
+use crate::store::{Batch, Reach, Store, StoreError};
+
+/// Whether a repair is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only look what it would do.
+    Look,
+    /// Do it.
+    Write,
+}
+
+/// Repairs a document whose log folds to more than may be held: the document is made anew, at two more revisions, with
+/// what [`salvage`] could save. The log before is kept as it is. What was saved is returned; if that is all, nothing is
+/// written.
+///
+/// `me` takes the document from any node that owns it.
+///
+/// # Errors
+/// When the store does not answer, the log is damaged in another way, or another node takes the document at the same time.
+pub async fn repair(
+    store: &dyn Store,
+    doc: &DocId,
+    me: NodeId,
+    mode: Mode,
+) -> Result<Salvaged, StoreError> {
+    let found = load(store, doc).await?;
+    if mode == Mode::Look || found.is_whole() {
+        return Ok(found);
+    }
+    let lease = store.claim(doc, me).await?;
+    // What another node appended until the claim is saved too.
+    let salvaged = load(store, doc).await?;
+    if !salvaged.is_whole() {
+        write(store, doc, lease.fence, lease.head, &salvaged.snapshot).await?;
+    }
+    Ok(salvaged)
+}
+
+async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
+    let loaded = store.load(doc, Reach::Head).await?;
+    let salvaged = tokio::task::spawn_blocking(move || {
+        let mut whole = loaded.snapshot.clone();
+        match whole.fold_all(&loaded.entries) {
+            Ok(()) => Ok(Salvaged::whole(whole)),
+            Err(error) if error.is_too_large() => Ok(salvage(loaded.snapshot, &loaded.entries)),
+            Err(error) => Err(StoreError::new("repair", error)),
+        }
+    });
+    salvaged
+        .await
+        .map_err(|error| StoreError::new("repair", error))?
+}
+
+/// Deletes the document and creates it anew with what was saved, in one transaction.
+async fn write(
+    store: &dyn Store,
+    doc: &DocId,
+    fence: Fence,
+    head: Revision,
+    saved: &Snapshot,
+) -> Result<(), StoreError> {
+    let mut changes = vec![Change::Delete];
+    changes.extend(saved.content.clone().map(Change::Create));
+    let client = ClientId::parse(&format!("repair-{:032x}", fence.token))
+        .map_err(|error| StoreError::new("repair", error))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let entries: Vec<_> = (1..)
+        .zip(changes)
+        .map(|(seq, change)| {
+            Arc::new(Entry {
+                revision: Revision(head.0 + seq),
+                epoch: fence.epoch,
+                id: SubmitId {
+                    author: UserId::anyone(),
+                    client: client.clone(),
+                    seq,
+                },
+                at_ms: now_ms.max(saved.at_ms),
+                change,
+            })
+        })
+        .collect();
+    let mut snapshot = Snapshot {
+        revision: head,
+        ..Snapshot::default()
+    };
+    snapshot
+        .fold_all(&entries)
+        .map_err(|error| StoreError::new("repair", error))?;
+    let batch = Batch {
+        doc: doc.clone(),
+        fence,
+        entries,
+    };
+    let answer = store.append(vec![batch]).await?.pop();
+    answer
+        .unwrap_or(Err(crate::store::Refused::Fenced))
+        .map_err(|error| StoreError::new("repair", error))?;
+    store.save_snapshot(doc, fence, snapshot).await
+}

@@ -1,0 +1,99 @@
+//! Bounds on what one op may cost: the size of its outcome and the work spent on it, checked while it is computed.
+
+use super::error::OtError;
+
+/// What may still be spent on one op. Transform and compose draw on it before each piece that they write, and stop with
+/// [`OtError::TooLarge`] when it is used up.
+///
+/// A step is one piece of an op that is read and written, plus one for every 8 attributes and every kilobyte of
+/// attributes that are merged for it: about 100 ns in a release build. Steps, unlike time, are the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    steps: u64,
+    bytes_max: usize,
+}
+
+impl Budget {
+    /// A budget of so many steps, for outcomes of at most `bytes_max` bytes each (as [`Op::size`](super::Op::size) counts
+    /// them).
+    #[must_use]
+    pub const fn new(steps: u64, bytes_max: usize) -> Self {
+        Self { steps, bytes_max }
+    }
+
+    /// The steps that are left.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Takes `steps` of what is left.
+    ///
+    /// # Errors
+    /// `TooLarge` when fewer are left; then none are.
+    pub fn spend(&mut self, steps: u64) -> Result<(), OtError> {
+        match self.steps.checked_sub(steps) {
+            Some(left) => {
+                self.steps = left;
+                Ok(())
+            }
+            None => {
+                self.steps = 0;
+                Err(TOO_MUCH_WORK)
+            }
+        }
+    }
+
+    /// Takes a piece's `steps`, and checks the size that the outcome has reached.
+    pub(super) fn charge(&mut self, steps: u64, bytes: usize) -> Result<(), OtError> {
+        if bytes > self.bytes_max {
+            return Err(OUTCOME_TOO_LARGE);
+        }
+        self.spend(steps)
+    }
+}
+
+/// For callers that state no bound of their own, such as clients: no outcome beyond [`CONTENT_BYTES_MAX`].
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(u64::MAX, CONTENT_BYTES_MAX)
+    }
+}
+
+/// The most bytes that a content may have, however it came about. What is larger is refused while it is read or computed,
+/// also where an older version stored it.
+pub const CONTENT_BYTES_MAX: usize = 64 << 20;
+
+/// The bounds of a content that an op is applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentBounds {
+    /// The most bytes of the content afterwards, as [`Content::size_bytes`](super::Content::size_bytes) counts them. An op
+    /// that makes a larger content smaller is applied all the same.
+    pub bytes_max: usize,
+    /// The most bytes, as JSON, of the attributes that an op leaves on one run of text.
+    pub attribute_bytes_max: usize,
+}
+
+impl ContentBounds {
+    /// The bounds of an op that is in the log already: those that an older version accepted are applied, up to
+    /// [`CONTENT_BYTES_MAX`].
+    pub const LOGGED: Self = Self {
+        bytes_max: CONTENT_BYTES_MAX,
+        attribute_bytes_max: usize::MAX,
+    };
+
+    /// The bounds of an op that is new: `bytes_max` for the content, 64 KiB for the attributes of a run.
+    #[must_use]
+    pub const fn of_new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            attribute_bytes_max: super::error::ATTRIBUTE_BYTES_MAX,
+        }
+    }
+}
+
+const TOO_MUCH_WORK: OtError =
+    OtError::TooLarge("Too many concurrent changes to combine with this op: send smaller ops");
+
+const OUTCOME_TOO_LARGE: OtError =
+    OtError::TooLarge("The op becomes too large when it is combined with concurrent changes");
