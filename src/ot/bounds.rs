@@ -174,7 +174,7 @@ fn sent_attributes_and_embeds_are_bounded_and_stored_ones_are_read() {
         (
             format!(
                 r#"[{{"insert":"a","attributes":{}}}]"#,
-                attributes(ATTRIBUTE_BYTES_MAX - 8)
+                attributes(ATTRIBUTE_BYTES_MAX - 9)
             ),
             true,
         ),

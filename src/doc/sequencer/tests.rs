@@ -122,6 +122,7 @@ impl Owner {
 
     fn commit(&mut self, submit: Submit) {
         self.submit(submit);
+        self.work_off();
         self.appended();
         self.out.clear();
     }

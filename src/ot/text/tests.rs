@@ -219,7 +219,7 @@ fn only_normal_form_is_accepted() {
 
 #[test]
 fn the_log_may_hold_more_components_than_a_client_may_send() {
-    let json = format!("[{}\"x\"]", "\"x\",1,".repeat(5_000));
+    let json = format!("[{}\"x\"]", "\"x\",1,".repeat(75_000));
     assert!(Op::parse(Kind::TextUnicode, &json).is_err());
     let op = Op::parse_logged(Kind::TextUnicode, &json).unwrap();
     assert_eq!(written(&op), json);
