@@ -1,6 +1,8 @@
 //! The names of things: documents, nodes, sockets, users, clients. Newtypes that parse at the door and are trusted after.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -180,8 +182,15 @@ impl fmt::Debug for UserId {
 
 /// One open editor: ShareDB's `src`. Minted by `auth::Mint`, named anew at every page load, the same across
 /// reconnects. `(user, client, seq)` names a submit for ever.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// An id that another server gave is kept [under a mark](Self::as_foreign): no other client is ever sent it without, so it
+/// cannot be taken for the same id in another user's hands. Ids that differ in the mark alone are equal: it is the same
+/// client of its user, whichever server committed its op.
+#[derive(Clone)]
 pub struct ClientId(Arc<str>);
+
+/// What marks an id that another server gave. Minted ids do not contain it.
+const FOREIGN: char = '~';
 
 /// The most bytes that a client's id may have.
 pub const CLIENT_BYTES_MAX: usize = 64;
@@ -197,10 +206,54 @@ impl ClientId {
         sound.then(|| Self(text.into())).ok_or(BadName)
     }
 
-    /// The id as text.
+    /// The id as text, with its mark.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id under the mark of ids that another server gave; none: it is too long for that.
+    #[must_use]
+    pub fn as_foreign(&self) -> Option<Self> {
+        Self::parse(&format!("{}{FOREIGN}", self.0)).ok()
+    }
+
+    /// Whether it has the mark.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.0.ends_with(FOREIGN)
+    }
+
+    /// The id without its mark: as its own client knows it.
+    #[must_use]
+    pub fn unmarked(&self) -> &str {
+        self.0.strip_suffix(FOREIGN).unwrap_or(&self.0)
+    }
+}
+
+impl PartialEq for ClientId {
+    fn eq(&self, other: &Self) -> bool {
+        self.unmarked() == other.unmarked()
+    }
+}
+
+impl Eq for ClientId {}
+
+impl PartialOrd for ClientId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ClientId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.unmarked().cmp(other.unmarked())
+    }
+}
+
+impl Hash for ClientId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.unmarked().hash(state);
     }
 }
 

@@ -12,10 +12,20 @@ use crate::id::{ClientId, UserId};
 #[derive(Clone)]
 pub struct Mint {
     key: Hmac<Sha256>,
+    /// Marks ids as ours, whomever they were minted for.
+    ours: Hmac<Sha256>,
+    /// Derives the id of a client that another server gave another one.
+    successors: Hmac<Sha256>,
 }
 
 /// How many random bytes an id has: two clients of one user never get the same by chance.
-pub const NONCE_BYTES: usize = 12;
+pub const NONCE_BYTES: usize = 8;
+
+/// How many bytes say that an id is ours. Forged, they only make an id be refused.
+const OURS_BYTES: usize = 4;
+
+/// What the MAC of an id is over, besides the user.
+const BODY_BYTES: usize = NONCE_BYTES + OURS_BYTES;
 
 /// How many bytes of the MAC an id carries: 96 bits cannot be guessed over a socket.
 const MAC_BYTES: usize = 12;
@@ -29,6 +39,8 @@ impl Mint {
     pub fn new(secret: &[u8; 32]) -> Self {
         Self {
             key: derived(secret, "clients' ids"),
+            ours: derived(secret, "clients' ids that are ours"),
+            successors: derived(secret, "clients' ids from elsewhere"),
         }
     }
 
@@ -38,32 +50,70 @@ impl Mint {
     /// Never: base64 is printable.
     #[must_use]
     pub fn mint(&self, user: &UserId, nonce: [u8; NONCE_BYTES]) -> ClientId {
-        let mac = self.mac(user, &nonce).finalize().into_bytes();
-        let mut bytes = [0; NONCE_BYTES + MAC_BYTES];
-        bytes[..NONCE_BYTES].copy_from_slice(&nonce);
-        bytes[NONCE_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        let mut bytes = [0; BODY_BYTES + MAC_BYTES];
+        let (body, mac) = bytes.split_at_mut(BODY_BYTES);
+        body[..NONCE_BYTES].copy_from_slice(&nonce);
+        body[NONCE_BYTES..].copy_from_slice(&self.tag(&nonce));
+        mac.copy_from_slice(&self.mac(user, body).finalize().into_bytes()[..MAC_BYTES]);
         ClientId::parse(&URL_SAFE_NO_PAD.encode(bytes)).expect("base64 is printable")
+    }
+
+    /// The id of a client that comes with one that another server gave it: the same each time it comes with that.
+    ///
+    /// # Panics
+    /// Never: a MAC is longer than a nonce.
+    #[must_use]
+    pub fn successor(&self, user: &UserId, foreign: &ClientId) -> ClientId {
+        let mut mac = self.successors.clone();
+        mac.update(foreign.unmarked().as_bytes());
+        mac.update(b"\n");
+        mac.update(user.as_str().as_bytes());
+        let mac = mac.finalize().into_bytes();
+        let nonce = mac[..NONCE_BYTES].try_into().expect("a MAC is longer");
+        self.mint(user, nonce)
+    }
+
+    /// Whether the id was minted here, for whichever user.
+    #[must_use]
+    pub fn is_ours(&self, client: &ClientId) -> bool {
+        decoded(client).is_some_and(|bytes| {
+            let (nonce, rest) = bytes.split_at(NONCE_BYTES);
+            rest[..OURS_BYTES] == self.tag(nonce)
+        })
+    }
+
+    fn tag(&self, nonce: &[u8]) -> [u8; OURS_BYTES] {
+        let mut mac = self.ours.clone();
+        mac.update(nonce);
+        let mut tag = [0; OURS_BYTES];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..OURS_BYTES]);
+        tag
     }
 
     /// Whether the id was minted for this very user.
     #[must_use]
     pub fn vouches(&self, user: &UserId, client: &ClientId) -> bool {
-        let mut bytes = [0; NONCE_BYTES + MAC_BYTES];
-        match URL_SAFE_NO_PAD.decode_slice(client.as_str(), &mut bytes) {
-            Ok(length) if length == bytes.len() => {
-                let (nonce, mac) = bytes.split_at(NONCE_BYTES);
-                self.mac(user, nonce).verify_truncated_left(mac).is_ok()
-            }
-            _ => false,
-        }
+        decoded(client).is_some_and(|bytes| {
+            let (body, mac) = bytes.split_at(BODY_BYTES);
+            self.mac(user, body).verify_truncated_left(mac).is_ok()
+        })
     }
 
-    fn mac(&self, user: &UserId, nonce: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, user: &UserId, body: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.key.clone();
-        mac.update(nonce);
+        mac.update(body);
         mac.update(user.as_str().as_bytes());
         mac
     }
+}
+
+/// The bytes that an id of our form is made of.
+fn decoded(client: &ClientId) -> Option<[u8; BODY_BYTES + MAC_BYTES]> {
+    let mut bytes = [0; BODY_BYTES + MAC_BYTES];
+    let length = URL_SAFE_NO_PAD
+        .decode_slice(client.as_str(), &mut bytes)
+        .ok()?;
+    (length == bytes.len()).then_some(bytes)
 }
 
 /// A key for one purpose: what is made with it says nothing to who looks with that of another.
@@ -93,6 +143,7 @@ mod tests {
         assert!(!mint.vouches(&bob, &client));
         assert!(!mint.vouches(&UserId::anyone(), &client));
         assert!(!Mint::new(&[8; 32]).vouches(&ann, &client));
+        assert!(mint.is_ours(&client) && !Mint::new(&[8; 32]).is_ours(&client));
         for forged in [
             "A",
             "ann",
@@ -105,5 +156,23 @@ mod tests {
                 "{forged}"
             );
         }
+    }
+
+    #[test]
+    fn a_client_from_elsewhere_has_one_id_here_and_each_user_another() {
+        let mint = Mint::new(&[7; 32]);
+        let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
+        let foreign = Mint::new(&[8; 32]).mint(&ann, [1; NONCE_BYTES]);
+        assert!(!mint.is_ours(&foreign) && !mint.vouches(&ann, &foreign));
+        let here = mint.successor(&ann, &foreign);
+        assert!(mint.vouches(&ann, &here));
+        assert_eq!(here, mint.successor(&ann, &foreign));
+        assert_ne!(here, mint.successor(&bob, &foreign));
+        let marked = foreign.as_foreign().unwrap();
+        assert_eq!(marked, foreign, "it is the same client");
+        assert_ne!(marked.as_str(), foreign.as_str());
+        assert_eq!(marked.unmarked(), foreign.as_str());
+        let twice = marked.as_foreign().unwrap();
+        assert_ne!(twice, foreign, "a mark that was said is no mark");
     }
 }

@@ -195,6 +195,12 @@ impl Document {
         quiet && self.listeners().is_empty() && self.forwarder.is_idle() && self.waiting.is_empty()
     }
 
+    /// Whether this node knows of no entry of its log, and is not about to write the first.
+    #[must_use]
+    pub fn is_unwritten(&self) -> bool {
+        matches!(self.role, Role::Following) && self.forwarder.head() == Revision::ZERO
+    }
+
     /// The newest revision that this node's readers were told, where it has any and is not the owner: whoever asks the
     /// store for newer ones asks for these.
     #[must_use]

@@ -8,7 +8,7 @@ use super::event::{Action, Asker, Now};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use super::settings::DocumentSettings;
-use crate::id::{ClientId, NodeId};
+use crate::id::{ClientId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
 use crate::ot::{Budget, ContentBounds, Newline, Op, OtError, Side};
 use crate::protocol::{Proposal, Refusal};
@@ -36,7 +36,7 @@ pub(super) struct Sequencer {
     head: Snapshot,
     /// Each client's newest submit among the commits of `tail` and the staged: a copy of it is known even where the
     /// copy's base lies behind it.
-    recent: BTreeMap<ClientId, (SubmitId, Revision)>,
+    recent: BTreeMap<(UserId, ClientId), (SubmitId, Revision)>,
     /// Submits that need more than a slice of work, or entries before the tail: brought to the head slice by slice and page
     /// by page, one at a time.
     late: VecDeque<Rebase>,
@@ -108,7 +108,7 @@ impl Sequencer {
         assert_eq!(tail.head(), head.revision, "the tail leads to the head");
         let mut recent = BTreeMap::new();
         for entry in tail.since(tail.start()).into_iter().flatten() {
-            recent.insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+            recent.insert(client_of(&entry.id), (entry.id.clone(), entry.revision));
         }
         Self {
             fence,
@@ -408,10 +408,10 @@ impl Sequencer {
             self.settings.tail_bytes_max,
             |gone| {
                 if recent
-                    .get(&gone.id.client)
+                    .get(&client_of(&gone.id))
                     .is_some_and(|(_, revision)| *revision == gone.revision)
                 {
-                    recent.remove(&gone.id.client);
+                    recent.remove(&client_of(&gone.id));
                 }
             },
         );
@@ -498,7 +498,7 @@ impl Sequencer {
     fn first_copy(&self, submit: &Submit) -> Option<Revision> {
         let recent = self
             .recent
-            .get(&submit.id.client)
+            .get(&client_of(&submit.id))
             .filter(|(id, _)| *id == submit.id);
         let creator = self
             .head
@@ -589,7 +589,7 @@ impl Sequencer {
             return self.refuse(rebase.from, entry.id, refusal, out);
         }
         self.recent
-            .insert(entry.id.client.clone(), (entry.id.clone(), entry.revision));
+            .insert(client_of(&entry.id), (entry.id.clone(), entry.revision));
         self.staged_bytes += entry.size();
         self.staged.push_back(Arc::new(entry));
         self.append(out);
@@ -831,6 +831,11 @@ impl Rebase {
         self.at = entry.revision;
         ControlFlow::Continue(())
     }
+}
+
+/// The client of a submit: another user's may have the same id.
+fn client_of(id: &SubmitId) -> (UserId, ClientId) {
+    (id.author.clone(), id.client.clone())
 }
 
 #[cfg(test)]

@@ -241,7 +241,7 @@ impl Session {
                     let Some(message) = message else { return End::Gone };
                     // On the heap while it lasts: a silent socket should not keep the room for it.
                     // Frames beyond the first count as messages.
-                    self.pieces = messages.take_work().saturating_sub(1);
+                    self.pieces = messages.take_work();
                     if let Err(end) = Box::pin(self.received(message)).await {
                         return end;
                     }
@@ -618,16 +618,38 @@ impl Session {
         self.gateway.mint().vouches(author, client)
     }
 
-    /// A client that comes back is who it was, if we minted its id for this very user; else it is who we say it is.
+    /// A client that comes back is who it was, if its id was minted for this very user. One that comes with an id of another
+    /// server gets one of ours that stands for that; any other gets a new one.
     fn shake_hands(&mut self, claimed: Option<String>) {
         self.has_returned |= claimed.is_some();
-        let known = claimed
-            .and_then(|id| ClientId::parse(&id).ok())
-            .filter(|id| self.vouches(id));
-        if let Some(client) = known {
-            self.client = client;
+        let claimed = claimed.and_then(|id| ClientId::parse(&id).ok());
+        let mint = self.gateway.mint();
+        if let Some(claimed) = claimed.filter(|id| self.vouches(id) || !mint.is_ours(id)) {
+            self.client = if self.vouches(&claimed) {
+                claimed
+            } else {
+                mint.successor(&self.rights.person().author, &claimed)
+            };
         }
         self.say(protocol::handshake("hs", &self.client));
+    }
+
+    /// Whose submit it is that says that it comes from `src`. A client that came with an id of another server may have a
+    /// submit under way that names it: that is its user's, and no other client is sent it under that id.
+    fn author_of(&self, src: Option<ClientId>) -> Result<ClientId, Refusal> {
+        let src = match src {
+            None => return Ok(self.client.clone()),
+            Some(src) if src == self.client || self.vouches(&src) => return Ok(src),
+            Some(src) => src,
+        };
+        let mint = self.gateway.mint();
+        let author = &self.rights.person().author;
+        let came_with = !mint.is_ours(&src) && self.client == mint.successor(author, &src);
+        let foreign = src.as_foreign().filter(|_| came_with);
+        foreign.ok_or_else(|| {
+            let message = "The src is another client's: reconnect to get one";
+            Refusal::new(Code::Forbidden, message)
+        })
     }
 
     async fn submit(
@@ -636,11 +658,7 @@ impl Session {
         submit: protocol::Submit,
         echo: &Echo,
     ) -> Result<(), Unserved> {
-        let client = submit.client.unwrap_or_else(|| self.client.clone());
-        if client != self.client && !self.vouches(&client) {
-            let message = "The src belongs to somebody else";
-            return Err(Refusal::new(Code::Forbidden, message).into());
-        }
+        let client = self.author_of(submit.client)?;
         self.may_submit(&doc, &submit.proposal).await?;
         let bytes = submit.proposal.size();
         if submit.proposal != Proposal::Delete {

@@ -50,8 +50,9 @@ pub(super) enum AnswerFrames {
     None,
     /// One frame.
     One(Bytes),
-    /// One frame in pieces that share a snapshot's memory.
-    Snapshot(Vec<Bytes>),
+    /// What a read is answered with, in pieces that share a snapshot's memory, or commits: the client asked for it, so it
+    /// does not close its reader, however large it is.
+    Content(Vec<Bytes>),
 }
 
 impl ReplyTo {
@@ -75,7 +76,7 @@ impl ReplyTo {
             (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
                 match answer {
                     Answer::Shown(shown) => {
-                        AnswerFrames::Snapshot(protocol::shown_reply(&echo, &shown))
+                        AnswerFrames::Content(protocol::shown_reply(&echo, &shown))
                     }
                     Answer::Refused(refusal) => AnswerFrames::One(protocol::error(&echo, &refusal)),
                     Answer::Done | Answer::Committed => AnswerFrames::One(protocol::done(&echo)),
@@ -216,7 +217,8 @@ impl Bulk {
                 &parts.refused,
             ));
         } else {
-            outbox.answer([protocol::done(&self.echo)]);
+            // A full outbox closes itself; its session ends by that.
+            let _ = outbox.push(protocol::done(&self.echo));
         }
         parts.turn = None;
         parts.shown.clear();

@@ -25,7 +25,7 @@ use super::reply::{AnswerFrames, Bulk, ReplyTo};
 use super::slice::Slice;
 use super::wire::Message;
 use crate::doc::{Action, Answer, Ask, Asker, Document, Event, Link, Ticket};
-use crate::id::{DocId, NodeId, SessionId};
+use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
@@ -63,18 +63,26 @@ struct Member {
     hold: Option<Arc<Bulk>>,
     /// Its requests that wait for an answer: a few.
     tickets: Vec<(Ticket, ReplyTo)>,
+    /// The id that another server gave its client, if it submits under that, and its user.
+    foreign: Option<(UserId, ClientId)>,
 }
 
 impl Member {
-    /// Sends an answer's frames, behind all that is held back. What was asked for does not close its reader.
+    /// Sends an answer's frames, behind all that is held back.
     fn answer(&mut self, frames: AnswerFrames) {
-        let pieces = match frames {
-            AnswerFrames::None => return,
-            AnswerFrames::One(frame) => vec![frame],
-            AnswerFrames::Snapshot(pieces) => pieces,
-        };
-        if !self.holds_back(&pieces) {
-            self.outbox.answer(pieces);
+        match frames {
+            AnswerFrames::None => {}
+            AnswerFrames::One(frame) => {
+                if !self.holds_back(std::slice::from_ref(&frame)) {
+                    // A full outbox closes itself; its session ends by that.
+                    let _ = self.outbox.push(frame);
+                }
+            }
+            AnswerFrames::Content(pieces) => {
+                if !self.holds_back(&pieces) {
+                    self.outbox.answer(pieces);
+                }
+            }
         }
     }
 
@@ -297,7 +305,9 @@ impl Task {
             return None;
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        let due = self.is_unwanted || since.elapsed() >= self.node.settings().idle_close();
+        // One that was never written has nothing worth keeping.
+        let is_unwanted = self.is_unwanted || self.document.is_unwritten();
+        let due = is_unwanted || since.elapsed() >= self.node.settings().idle_close();
         (due && self
             .node
             .close_unless_wanted(&self.doc, || self.mailbox.is_empty()))
@@ -318,7 +328,13 @@ impl Task {
             outbox,
             hold: None,
             tickets: Vec::new(),
+            foreign: None,
         });
+        if let Ask::Submit(submit) = &ask
+            && submit.id.client.is_foreign()
+        {
+            member.foreign = Some((submit.id.author.clone(), submit.id.client.clone()));
+        }
         // Submits have a bound of their own, and what ends a subscription only lessens what waits.
         let reads = matches!(ask, Ask::Fetch { .. } | Ask::Subscribe { .. });
         if reads && member.tickets.len() >= READS_MAX {
@@ -551,19 +567,31 @@ impl Task {
     /// Sends commits to the session that asked for them. They do not close it, however slowly it reads: the next page is
     /// read when these are written.
     fn catch_up(&mut self, session: SessionId, entries: &[Arc<Entry>]) {
-        let frames = self.encode(entries);
+        let foreign = self.foreign(session);
+        let frames = self.encode(entries, foreign.as_ref());
         if let Some(member) = self.members.get_mut(&session) {
-            member.answer(AnswerFrames::One(frames));
+            member.answer(AnswerFrames::Content(vec![frames]));
         }
         self.answered.push(session);
     }
 
-    fn encode(&mut self, entries: &[Arc<Entry>]) -> Bytes {
+    /// The id that another server gave a session's client, if it submits under that, and its user.
+    fn foreign(&self, session: SessionId) -> Option<(UserId, ClientId)> {
+        self.members.get(&session)?.foreign.clone()
+    }
+
+    /// Encodes commits, for the client of `own` under the id that it knows itself by.
+    fn encode(&mut self, entries: &[Arc<Entry>], own: Option<&(UserId, ClientId)>) -> Bytes {
         let bytes: usize = entries.iter().map(|entry| entry.size()).sum();
         let mut encode = || {
             let mut frames = Frames::new();
             for entry in entries {
-                protocol::commit(&self.doc, entry, &mut frames, &mut self.scratch);
+                let client = if own.is_some_and(|own| is_of(entry, own)) {
+                    entry.id.client.unmarked()
+                } else {
+                    entry.id.client.as_str()
+                };
+                protocol::commit(&self.doc, entry, client, &mut frames, &mut self.scratch);
             }
             frames.finish()
         };
@@ -576,12 +604,18 @@ impl Task {
 
     /// Encodes the commits once, and puts the same bytes into each session's outbox.
     fn deliver(&mut self, to: &[SessionId], entries: &[Arc<Entry>]) {
-        let frames = self.encode(entries);
+        let for_all = self.encode(entries, None);
         for session in to {
+            let foreign = self.foreign(*session);
+            let own = foreign.filter(|own| entries.iter().any(|entry| is_of(entry, own)));
+            let frames = match own {
+                Some(own) => self.encode(entries, Some(&own)),
+                None => for_all.clone(),
+            };
             let Some(member) = self.members.get_mut(session) else {
                 continue;
             };
-            if member.leave(&mut self.pace, frames.clone()).is_err() {
+            if member.leave(&mut self.pace, frames).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
@@ -589,6 +623,11 @@ impl Task {
             self.answered.push(*session);
         }
     }
+}
+
+/// Whether an entry is of the client of `own`, under an id that another server gave it.
+fn is_of(entry: &Entry, (author, client): &(UserId, ClientId)) -> bool {
+    entry.id.client.is_foreign() && entry.id.author == *author && entry.id.client == *client
 }
 
 /// What each change of `watched` says.
@@ -848,7 +887,6 @@ mod tests {
 
     use super::*;
     use crate::doc::Submit;
-    use crate::id::UserId;
     use crate::log::{Change, Epoch, SubmitId};
     use crate::node::{NodeSettings, RepairMode, repair};
     use crate::ot::{Content, Kind, Op};

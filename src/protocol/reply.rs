@@ -197,8 +197,15 @@ pub fn history(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
     Frames::of_pieces([head.into(), shown.data(), end])
 }
 
-/// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack.
-pub fn commit(doc: &DocId, entry: &Entry, frames: &mut Frames, scratch: &mut Vec<u8>) {
+/// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack. `client` is whose commit it is for
+/// the reader: its client's id as it is, or, for that client itself, without the mark of another server's ids.
+pub fn commit(
+    doc: &DocId,
+    entry: &Entry,
+    client: &str,
+    frames: &mut Frames,
+    scratch: &mut Vec<u8>,
+) {
     scratch.clear();
     scratch.extend_from_slice(b"{\"a\":\"op\",\"c\":");
     write_string(doc.collection.as_str(), scratch);
@@ -207,7 +214,7 @@ pub fn commit(doc: &DocId, entry: &Entry, frames: &mut Frames, scratch: &mut Vec
     scratch.extend_from_slice(b",\"v\":");
     write_number(entry.revision.before().0, scratch);
     scratch.extend_from_slice(b",\"src\":\"");
-    scratch.extend_from_slice(entry.id.client.as_str().as_bytes());
+    scratch.extend_from_slice(client.as_bytes());
     scratch.extend_from_slice(b"\",\"seq\":");
     write_number(entry.id.seq, scratch);
     match &entry.change {
