@@ -83,6 +83,10 @@ async fn list(
         Ok(person) => person,
         Err(response) => return response,
     };
+    let Some(_turn) = gateway.list_turn().await else {
+        let message = "too many lists are asked for at once: try again";
+        return failure(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
+    };
     let found = match &person.who {
         None => gateway.node().store().list(query).await,
         Some(who) => gateway.door().accounts().list_for(who.clone(), query).await,

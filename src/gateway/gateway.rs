@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::health::Readiness;
 use super::limits::Limits;
@@ -39,6 +39,8 @@ pub struct Gateway {
     readiness: Readiness,
     /// Taken by who looks at what documents were.
     histories: Semaphore,
+    /// Taken by a request for a list of documents while the store looks through them.
+    lists: Semaphore,
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
@@ -61,6 +63,7 @@ impl Gateway {
             limits: Limits::new(&settings),
             readiness: Readiness::default(),
             histories: Semaphore::new(HISTORIES_AT_ONCE),
+            lists: Semaphore::new(LISTS_AT_ONCE),
             settings,
             phase,
             sockets: watch::Sender::new(0),
@@ -123,6 +126,12 @@ impl Gateway {
         rest.starts_with('/').then_some(rest)
     }
 
+    /// Waits for the right to have the store look through the documents of a collection; none: the wait took 5 s.
+    pub(super) async fn list_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = rt::time::timeout(LIST_PATIENCE, self.lists.acquire());
+        turn.await.ok()?.ok()
+    }
+
     /// Whether it takes what comes.
     pub(super) fn is_serving(&self) -> bool {
         *self.phase.borrow() == Phase::Serving
@@ -159,6 +168,13 @@ impl Gateway {
 
 /// How many look at what documents were at the same time. The others wait for their turn.
 const HISTORIES_AT_ONCE: usize = 4;
+
+/// How many lists of documents are looked for at the same time: a search looks at every title, and documents that are opened
+/// meanwhile read from the store too.
+const LISTS_AT_ONCE: usize = 1;
+
+/// How long a list waits for its turn.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a node keeps its sockets while the store answers others and not this node. What they have open goes on
 /// meanwhile by way of the others.

@@ -36,7 +36,8 @@ pub(super) struct Passage {
     is_over: Cell<bool>,
     /// Whether one more portion of bytes may pass.
     is_wanted: Cell<bool>,
-    /// How many frames, or pieces of 1 KiB of refused messages, have passed since they were taken.
+    /// How many frames that do not end a message, and pieces of 1 KiB of refused messages, have passed since they were
+    /// taken.
     work: Cell<u32>,
     /// Which of the data messages, counted from 1, is the broken rest of one that was refused.
     broken: Cell<Option<u64>>,
@@ -66,7 +67,7 @@ impl Passage {
         self.broken.take_if_is(self.taken.get())
     }
 
-    /// How many frames have passed since this was asked last.
+    /// How many frames have passed since this was asked last, besides one for each message.
     pub(super) fn take_work(&self) -> u32 {
         self.work.take()
     }
@@ -349,7 +350,8 @@ impl Watch {
     }
 
     fn pass_header(&mut self, size: usize, passed: &mut Passed) {
-        passed.work = passed.work.saturating_add(1);
+        let is_piece = !self.frame.is_control && !self.frame.is_final;
+        passed.work = passed.work.saturating_add(u32::from(is_piece));
         if self.is_refused() {
             return;
         }
@@ -549,6 +551,16 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert!(passes(&endless(1_023)));
+        let mut passed = Passed::default();
+        let pieces = [
+            frame(0x81, 5),
+            frame(0x01, 5),
+            frame(0x00, 5),
+            frame(0x80, 5),
+        ]
+        .concat();
+        assert_eq!(Watch::new(LIMITS).pass(&pieces, &mut passed), Ok(()));
+        assert_eq!(passed.work, 2, "a message counts by itself");
         assert_eq!(watched(&endless(1_024)), Err(Breach::TooLarge));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Door, News, Person, Watch};
 use crate::id::{DocId, Name};
@@ -25,6 +25,8 @@ pub(super) struct Rights {
     expires_at: Option<Instant>,
     /// Since when something is known to have changed, and the store has not said what.
     in_doubt: Option<Instant>,
+    /// When all roles may be looked up again.
+    rested: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ struct Held {
     role: Option<Role>,
     /// When a share link that gives it expires.
     until: Option<Instant>,
+    /// Whether the document was changed under it: what waits there ends with the role.
+    is_used_to_write: bool,
 }
 
 /// What the person may do with a document, as it was just looked up.
@@ -55,6 +59,10 @@ pub(super) enum Over {
 /// How many documents' roles are held besides those in use: when there are more, all are looked up again.
 const HELD_MAX: usize = 4_000;
 
+/// How long all roles are not looked up again after they were, for each of them: whoever gives and takes a user's role on
+/// one document again and again must not keep the store busy with all that the user has open.
+const REST_EACH: Duration = Duration::from_micros(200);
+
 /// How soon the store is asked again when it did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -75,6 +83,7 @@ impl Rights {
             again_at,
             expires_at: None,
             in_doubt: None,
+            rested: None,
         }
     }
 
@@ -103,16 +112,24 @@ impl Rights {
         self.again_at.into_iter().chain(self.expires_at).min()
     }
 
-    /// Looks again at the person and at every role that is held or `in_use`.
+    /// Looks again at the person and at the roles that are `in_use` or were used to write. Others that are held are
+    /// forgotten: they are looked up when they are needed.
     pub(super) async fn look_again(
         &mut self,
         mut in_use: BTreeSet<DocId>,
     ) -> Result<Vec<Found>, Over> {
+        if let Some(rested) = self.rested {
+            sleep_until(rested.into()).await;
+        }
         let now = Instant::now();
         if self.expires_at.is_some_and(|at| at <= now) {
             self.in_doubt.get_or_insert(now);
         }
+        self.held
+            .retain(|doc, held| held.is_used_to_write || in_use.contains(doc));
         in_use.extend(self.held.keys().cloned());
+        let count = u32::try_from(in_use.len()).unwrap_or(u32::MAX);
+        self.rested = Some(now + REST_EACH.saturating_mul(count));
         // A store that does not answer at all must not keep anybody here for longer than one that refuses.
         let patience = self.in_doubt.map_or(DOUBT_MAX, |since| {
             let left = DOUBT_MAX.saturating_sub(now.saturating_duration_since(since));
@@ -160,7 +177,9 @@ impl Rights {
         self.expires_at = None;
         let mut found = Vec::new();
         for (doc, right) in docs.into_iter().zip(rights) {
-            let held = Held::new(right);
+            let mut held = Held::new(right);
+            let writes = self.held.get(&doc).map(|held| held.is_used_to_write);
+            held.is_used_to_write = writes.unwrap_or(false);
             let before = self.hold(doc.clone(), held);
             found.push(Found {
                 doc,
@@ -223,7 +242,12 @@ impl Rights {
     /// Refuses whoever may do less than `least` with a document. To those who may not even read it, there is none.
     pub(super) async fn demand(&mut self, doc: &DocId, least: Role) -> Result<(), Refusal> {
         match self.role(doc).await? {
-            Some(role) if role >= least => Ok(()),
+            Some(role) if role >= least => {
+                if let Some(held) = self.held.get_mut(doc) {
+                    held.is_used_to_write |= least >= Role::Editor;
+                }
+                Ok(())
+            }
             Some(_) => Err(too_little(least)),
             None => Err(no_such_document()),
         }
@@ -252,7 +276,9 @@ impl Rights {
             role: Some(Role::Owner),
             lasts: None,
         };
-        self.hold(doc.clone(), Held::new(right));
+        let mut held = Held::new(right);
+        held.is_used_to_write = true;
+        self.hold(doc.clone(), held);
         Ok(true)
     }
 
@@ -284,6 +310,7 @@ impl Held {
         Self {
             role: right.role,
             until: right.lasts.and_then(in_future),
+            is_used_to_write: false,
         }
     }
 }
@@ -429,12 +456,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_looks_at_what_is_used_and_not_at_all_that_was() {
+        let mut desk = Desk::new().await;
+        let doc = |name: &str| DocId::parse("notes", name).unwrap();
+        for n in 0..100 {
+            desk.rights.role(&doc(&format!("read {n}"))).await.unwrap();
+        }
+        let written = doc("written");
+        desk.rights.demand(&written, Role::Editor).await.unwrap();
+        desk.change().await;
+        let found = desk.look_again().await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|found| found.doc).collect();
+        assert_eq!(found, [plan(), written]);
+        assert!(desk.rights.rested.is_some(), "the next look waits");
+    }
+
+    #[tokio::test]
     async fn a_link_that_expires_leaves_no_doubt_behind() {
         let mut desk = Desk::new().await;
         let until = Instant::now();
         let editor = Held {
             role: Some(Role::Editor),
             until: Some(until),
+            is_used_to_write: false,
         };
         desk.rights.hold(plan(), editor);
         assert_eq!(desk.rights.due(), Some(until));

@@ -121,7 +121,7 @@ impl Messages {
         }
     }
 
-    /// How many frames the client has sent since this was asked last.
+    /// How many frames the client has sent since this was asked last, besides one for each message.
     pub(super) fn take_work(&self) -> u32 {
         self.passage.take_work()
     }

@@ -32,6 +32,9 @@ struct Used {
 /// How many snapshots are loaded and encoded at the same time.
 const TURNS: usize = 8;
 
+/// Smaller snapshots are not counted: the number of open documents bounds those.
+const COUNTED_BYTES_MIN: usize = 32 << 10;
+
 /// How long a read waits for others to be written.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,6 +86,9 @@ impl SnapshotBudget {
     /// Counts a snapshot for as long as anything holds its bytes.
     #[must_use]
     pub fn count(&self, shown: Shown) -> Shown {
+        if shown.size() < COUNTED_BYTES_MIN {
+            return shown;
+        }
         shown.held_as(|json| {
             self.used.bytes.fetch_add(json.len(), Ordering::SeqCst);
             Bytes::from_owner(Counted {
@@ -117,14 +123,22 @@ mod tests {
 
     use super::*;
     use crate::log::Snapshot;
+    use crate::ot::{Content, Kind};
 
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_counts_once_for_as_long_as_it_is_held() {
-        let budget = SnapshotBudget::new(10);
+        let budget = SnapshotBudget::new(COUNTED_BYTES_MIN);
         assert!(budget.turn().await.is_some());
-        let shown = budget.count(Shown::of(&Snapshot::default()));
+        let small = budget.count(Shown::of(&Snapshot::default()));
+        assert_eq!((budget.used(), small.size() > 0), (0, true));
+        let text = format!("{:?}", "x".repeat(COUNTED_BYTES_MIN));
+        let snapshot = Snapshot {
+            content: Content::create(Kind::TextUnicode, Some(&text)).ok(),
+            ..Snapshot::default()
+        };
+        let shown = budget.count(Shown::of(&snapshot));
         let size = shown.size();
-        assert!(size >= 10);
+        assert!(size > COUNTED_BYTES_MIN);
         let sent = shown.json().clone();
         assert_eq!(budget.used(), size);
         drop(shown);

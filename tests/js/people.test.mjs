@@ -474,6 +474,23 @@ describe('accounts', () => {
     client.close();
   });
 
+  test("a presence gives its account's name, whatever its client says", async () => {
+    const ann = await newcomer();
+    const { client, id } = await documentOf(ann);
+    const eve = await newcomer();
+    const name = await loginOf(eve);
+    await ann.gives(name, 'viewer', id);
+    const room = client.connection.getPresence(`docs.${id}`);
+    await called((done) => room.subscribe(done), 'presence');
+    const wire = await eve.wire();
+    await wire.handshake();
+    wire.say({ a: 'p', ch: `docs.${id}`, id: 'eve', p: { index: 1, name: await loginOf(ann) }, pv: 1 });
+    await until(() => room.remotePresences.eve, 'she is seen');
+    assert.deepEqual(room.remotePresences.eve, { index: 1, name });
+    wire.end();
+    client.close();
+  });
+
   test('a share link opens one document with one role, with its password, until it is ended', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);

@@ -111,7 +111,7 @@ describe('a socket that wants too much', () => {
   let server;
   let bystander;
   before(async () => {
-    server = await Server.start();
+    server = await Server.start({ env: { COPYDESK__NODE__DOCUMENTS_MAX: '500' } });
     bystander = await Bystander.join(server);
   });
   after(() => {
@@ -198,6 +198,19 @@ describe('a socket that wants too much', () => {
     await bystander.assertWell();
   });
 
+  test('documents that do not exist take no room when they have been asked for', async () => {
+    const wire = await shaken(server);
+    const BULKS = 3;
+    const PER_BULK = 1_000;
+    for (let n = 0; n < BULKS; n++) wire.say({ a: 'bf', c: 'docs', b: Array.from({ length: PER_BULK }, (_, d) => `none ${n} ${d}`) });
+    const answers = () => wire.messages.filter(({ a }) => a === 'bf');
+    await until(() => wire.isOver || answers().length === BULKS, 'all are answered', 60_000);
+    const shown = answers().flatMap(({ data }) => Object.values(data));
+    assert.deepEqual([shown.length, shown.filter(({ error }) => error)], [BULKS * PER_BULK, []]);
+    wire.end();
+    await bystander.assertWell();
+  });
+
   test('messages in pieces of one byte', async () => {
     const text = JSON.stringify({ a: 'pp', x: 'x'.repeat(900) });
     const last = text.length - 1;
@@ -215,5 +228,53 @@ describe('a socket that wants too much', () => {
       wire.end();
     }
     await bystander.assertWell();
+  });
+
+  test('an edit that was under way when its client came from another server is committed once', async () => {
+    const OLD = 'f00dcafe'.repeat(4);
+    const op = { a: 'op', c: 'docs', d: 'moved', v: 1, src: OLD, seq: 3, x: {}, op: ['moved '] };
+    const author = await Client.connect(server.ws);
+    const doc = await author.subscribed('moved');
+    await create(doc, 'text');
+    author.keepsReceived = true;
+    const stranger = await shaken(server);
+    stranger.say({ ...op, seq: 4 });
+    const refusal = await stranger.heard(({ a }) => a === 'op', 'an answer');
+    assert.equal(refusal.error.code, 'ERR_FORBIDDEN', 'it never said that it was that client');
+    const ids = new Set();
+    for (let round = 0; round < 3; round++) {
+      const wire = await Wire.open(server);
+      // Later it comes back with the id that it was given here; its edit keeps the old one.
+      wire.say({ a: 'hs', id: round ? [...ids][0] : OLD, protocol: 1, protocolMinor: 2 });
+      ids.add((await wire.heard(({ a }) => a === 'hs', 'the handshake')).id);
+      wire.say(op);
+      wire.say({ a: 's', c: 'docs', d: 'moved', v: 1 });
+      await wire.heard(({ a }) => a === 's', 'the subscription');
+      const own = wire.messages.filter(({ a }) => a === 'op');
+      assert.ok(own.length > 0 && own.every(({ src, seq, error }) => src === OLD && seq === 3 && !error), JSON.stringify(own));
+      wire.end();
+    }
+    assert.equal(ids.size, 1);
+    await until(() => doc.data === 'moved text', 'the others have it');
+    const [seen] = author.received.filter(({ a, seq }) => a === 'op' && seq === 3);
+    assert.notEqual(seen.src, OLD, 'no other client is told of an id that may be its own');
+    assert.equal((await logOf(server, 'moved')).length, 2);
+    stranger.end();
+    author.close();
+  });
+
+  test('nobody becomes another client of this server by having come from elsewhere', async () => {
+    const ann = await Client.connect(server.ws, { headers: { Cookie: `copydesk_guest=${'a'.repeat(21)}A` } });
+    const src = ann.connection.id;
+    const eve = await Wire.open(server, { headers: { Cookie: `copydesk_guest=${'e'.repeat(21)}A` } });
+    for (const id of [src, `${src}~`]) {
+      eve.say({ a: 'hs', id, protocol: 1, protocolMinor: 2 });
+      eve.say({ a: 'op', c: 'docs', d: 'hers', v: null, src, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
+    }
+    const answers = () => eve.messages.filter(({ a }) => a === 'op');
+    await until(() => answers().length === 2, 'both are answered');
+    assert.deepEqual(answers().map(({ error }) => error?.code), ['ERR_FORBIDDEN', 'ERR_FORBIDDEN']);
+    eve.end();
+    ann.close();
   });
 });
