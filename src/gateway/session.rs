@@ -706,8 +706,10 @@ impl Session {
             self.rights.demand(&position.doc, Role::Viewer).await?;
         }
         self.demand_own_name(&presence)?;
-        if let Some(known) = &self.rights.person().known {
-            presence.sign(&known.name);
+        let person = self.rights.person();
+        if !person.is_free() {
+            let known = person.known.as_ref();
+            presence.sign(known.map(|known| known.name.as_str()));
         }
         self.keep_presence(&presence)?;
         match &presence.position {

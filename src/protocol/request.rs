@@ -207,15 +207,25 @@ impl Presence {
         &*self.value == "null"
     }
 
-    /// Replaces the name that the value gives, if it gives one: the member `name` of an object. Readers take it for the
-    /// user's name, so it must be.
-    pub fn sign(&mut self, name: &str) {
+    /// Makes the value true where it is an object with a member `name`, which readers take for the user's: a user's `name` is
+    /// replaced by `user`, and only the value of a guest, who has none, keeps its name and has a member `guest`: `true`.
+    pub fn sign(&mut self, user: Option<&str>) {
         use serde_json::{Map, Value};
         let Ok(mut members) = serde_json::from_str::<Map<String, Value>>(&self.value) else {
             return;
         };
-        if let Some(given) = members.get_mut("name").filter(|given| *given != name) {
-            *given = name.into();
+        let Some(name) = members.get_mut("name") else {
+            return;
+        };
+        let was_signed = user.is_some_and(|user| *name == user);
+        if let Some(user) = user {
+            *name = user.into();
+        }
+        let was_guest = match user {
+            Some(_) => members.remove("guest").is_none(),
+            None => members.insert("guest".to_owned(), true.into()) == Some(true.into()),
+        };
+        if !was_guest || (user.is_some() && !was_signed) {
             self.value = Value::Object(members).to_string().into();
         }
     }
@@ -906,24 +916,39 @@ mod tests {
     }
 
     #[test]
-    fn a_presence_gives_its_users_name_or_none() {
-        for (value, signed) in [
-            (r#"{"name":"Bob","index":1}"#, r#"{"index":1,"name":"Ann"}"#),
-            (r#"{"name":{"first":"Bob"}}"#, r#"{"name":"Ann"}"#),
+    fn a_presence_gives_its_users_name_or_is_a_guests() {
+        let ann = Some("Ann");
+        for (user, value, signed) in [
             (
+                ann,
+                r#"{"name":"Bob","index":1}"#,
+                r#"{"index":1,"name":"Ann"}"#,
+            ),
+            (ann, r#"{"name":{"first":"Bob"}}"#, r#"{"name":"Ann"}"#),
+            (ann, r#"{"name":"Bob","guest":1}"#, r#"{"name":"Ann"}"#),
+            (
+                ann,
                 r#"{"name":"Ann", "index":1}"#,
                 r#"{"name":"Ann", "index":1}"#,
             ),
-            (r#"{"index":1}"#, r#"{"index":1}"#),
-            (r#"["name"]"#, r#"["name"]"#),
-            ("null", "null"),
+            (None, r#"{"name":"Ann"}"#, r#"{"guest":true,"name":"Ann"}"#),
+            (
+                None,
+                r#"{"name":"Ann","guest":0}"#,
+                r#"{"guest":true,"name":"Ann"}"#,
+            ),
+            (None, r#"{"guest":false}"#, r#"{"guest":false}"#),
+            (ann, r#"{"index":1}"#, r#"{"index":1}"#),
+            (ann, r#"["name"]"#, r#"["name"]"#),
+            (ann, "null", "null"),
         ] {
             let text = format!(r#"{{"a":"p","ch":"x","id":"y","p":{value}}}"#);
             let Ok((ClientMessage::Presence(mut presence), _)) = parse(&text) else {
                 panic!("{text}")
             };
-            presence.sign("Ann");
-            assert_eq!(&*presence.value, signed);
+            presence.sign(user);
+            let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+            assert_eq!(value(&presence.value), value(signed), "{text}");
         }
     }
 
