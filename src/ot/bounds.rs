@@ -284,7 +284,7 @@ fn what_other_ops_cut_into_many_pieces_is_refused_while_it_is_cut() {
     let delete = Op::parse(Kind::TextUnicode, r#"[{"d":1000000}]"#).unwrap();
     let cuts = format!("[{}1,\"x\"]", r#"1,"x","#.repeat(70_000));
     let cuts = Op::parse(Kind::TextUnicode, &cuts).unwrap();
-    let budget = Budget::new(1_000, usize::MAX);
+    let mut budget = Budget::new(1_000, usize::MAX);
     for side in [Side::Left, Side::Right] {
         let cut = delete.transform_within(&cuts, side, &mut budget.clone());
         assert!(matches!(cut, Err(OtError::TooLarge(_))));
@@ -292,6 +292,6 @@ fn what_other_ops_cut_into_many_pieces_is_refused_while_it_is_cut() {
         let cut = delete.transform_within(&cuts, side, small);
         assert!(matches!(cut, Err(OtError::TooLarge(_))));
     }
-    let composed = cuts.compose_within(&delete, &mut budget.clone());
+    let composed = cuts.compose_within(&delete, &mut budget);
     assert!(matches!(composed, Err(OtError::TooLarge(_))));
 }
