@@ -159,7 +159,8 @@ describe('a socket that wants too much', () => {
   test('a burst of edits of one document is slowed and loses nothing', async () => {
     const wire = await shaken(server);
     wire.say({ a: 'op', c: 'docs', d: 'burst', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
-    const BURST = 500;
+    // Each is answered with all that was committed since its version: 2 MB of them, which an outbox takes at once.
+    const BURST = 200;
     const edits = Array.from({ length: BURST }, (_, n) => ({ a: 'op', c: 'docs', d: 'burst', v: 1, seq: n + 2, x: {}, op: ['x'] }));
     wire.write(Buffer.concat(edits.map((edit) => frame(JSON.stringify(edit)))));
     const acked = () => new Set(wire.messages.filter(({ a, error }) => a === 'op' && !error).map(({ seq }) => seq)).size;
@@ -250,8 +251,9 @@ describe('a socket that wants too much', () => {
       wire.say(op);
       wire.say({ a: 's', c: 'docs', d: 'moved', v: 1 });
       await wire.heard(({ a }) => a === 's', 'the subscription');
-      const own = wire.messages.filter(({ a }) => a === 'op');
-      assert.ok(own.length > 0 && own.every(({ src, seq, error }) => src === OLD && seq === 3 && !error), JSON.stringify(own));
+      // The first is its ack; a client passes over what comes of the same version again.
+      const [ack] = wire.messages.filter(({ a }) => a === 'op');
+      assert.deepEqual([ack?.v, ack?.src, ack?.seq, ack?.error], [1, OLD, 3, undefined]);
       wire.end();
     }
     assert.equal(ids.size, 1);
