@@ -306,7 +306,8 @@ describe('behind a proxy', () => {
   });
 
   test('a chain of proxies says whether the client speaks TLS', async () => {
-    const account = JSON.stringify({ login: 'ann', name: 'Ann', password: 'four unusual words here' });
+    const invitation = /#invitation=([\w-]+)/.exec(server.log)?.[1];
+    const account = JSON.stringify({ login: 'ann', name: 'Ann', password: 'four unusual words here', invitation });
     const headers = { 'content-type': 'application/json', 'x-copydesk': '1', 'x-forwarded-proto': 'https, https', 'x-forwarded-for': '198.51.100.99' };
     const answer = await ask(server, 'POST', '/api/register', { headers, body: account });
     assert.equal(answer.status, 200, String(answer.body));

@@ -67,7 +67,7 @@ describe('TLS', () => {
     const account = { login: 'ann', name: 'Ann', password: 'a long password' };
     const answer = await ask(server, 'POST', '/api/register', account);
     assert.equal(answer.status, 200, answer.text);
-    for (const line of answer.headers['set-cookie']) assert.match(line, /^__Host-copydesk_(access|refresh)=.*; HttpOnly; SameSite=Strict; Secure; Path=\//);
+    for (const line of answer.headers['set-cookie']) assert.match(line, /^__Host-copydesk_(access|refresh|device)=.*; HttpOnly; SameSite=Strict; Secure; Path=\//);
     assert.match(answer.headers['strict-transport-security'], /max-age=/);
     const cookie = answer.headers['set-cookie'].map((line) => line.split(';')[0]).join('; ');
     // A name that a page without TLS could have set is not believed.
