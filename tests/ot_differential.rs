@@ -418,9 +418,8 @@ fn text(dice: &mut Dice, max: u64) -> String {
 }
 
 /// Whatever stands for nothing somewhere is there too.
-const EMBEDS: [&str; 15] = [
+const EMBEDS: [&str; 14] = [
     "1",
-    "0",
     r#"{"video":1,"image":{"b":1,"a":2}}"#,
     r#"{"image":"http://i/1.png"}"#,
     r#"{"image":"http://i/2.png"}"#,

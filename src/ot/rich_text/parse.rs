@@ -228,7 +228,12 @@ fn embed(raw: &str, origin: Origin) -> Result<String, &'static str> {
     }
     let members_max = origin.bound(VALUE_MEMBERS_MAX);
     if !raw.starts_with('{') {
-        return canonical(raw, members_max);
+        let value = canonical(raw, members_max)?;
+        // To the package that is no insert: its inverse would leave it in the document.
+        if value == "0" {
+            return Err("Inserts must not be 0");
+        }
+        return Ok(value);
     }
     let (value, keys) = members_as_sent(raw, members_max)?;
     if keys.is_empty() {

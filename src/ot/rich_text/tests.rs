@@ -195,8 +195,8 @@ fn what_the_package_would_take_otherwise_is_brought_into_form() {
             r#"{"ops":[{"insert":"a"},{"retain":1},{"delete":1}]}"#,
         ),
         (
-            r#"[{"insert":5},{"insert":-0.50},{"insert":0}]"#,
-            r#"{"ops":[{"insert":5},{"insert":-0.5},{"insert":0}]}"#,
+            r#"[{"insert":5},{"insert":-0.50}]"#,
+            r#"{"ops":[{"insert":5},{"insert":-0.5}]}"#,
         ),
         // Quill takes an embed's first key for its kind.
         (
@@ -254,6 +254,8 @@ fn what_would_ruin_a_document_is_refused() {
         r#"[{"insert":"","attributes":5}]"#,
         r#"[{"insert":null}]"#,
         r#"[{"insert":1e400}]"#,
+        r#"[{"insert":0}]"#,
+        r#"[{"insert":-0.0}]"#,
         r#"[{"insert":true}]"#,
         r#"[{"insert":[]}]"#,
         r#"[{"insert":{}}]"#,
