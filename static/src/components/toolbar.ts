@@ -47,6 +47,8 @@ export function toolbar(quill: Quill, store: Store<EditorState>): { element: HTM
 
   const run = (command: Command): void => {
     quill.focus({ preventScroll: true });
+    // The browser may have the focus in the text and no selection there, as after it removed what was selected.
+    if (quill.getSelection() === null) quill.setSelection(quill.selection.savedRange, "silent");
     command.run(quill, quill.getFormat());
   };
   const button = (command: Command): HTMLElement => {
