@@ -35,7 +35,12 @@ async function program(id, content) {
   return client;
 }
 
-const shows = (text) => ann.page.waitForFunction((wanted) => document.querySelector("textarea.plain-text")?.value === wanted, text);
+/** Waits until the page shows a text that can be typed into. An area without text is there before its document is. */
+const shows = (text) =>
+  ann.page.waitForFunction((wanted) => {
+    const area = document.querySelector("textarea.plain-text");
+    return area?.value === wanted && !area.readOnly;
+  }, text);
 
 /** Waits until the client's document holds a text. */
 async function holds({ doc }, text) {
