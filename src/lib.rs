@@ -14,3 +14,8 @@ pub mod ot;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;
+
+/// Compiles the Rust examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
