@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import richText from "rich-text";
-import { dice } from "./dice.mjs";
+import { dice } from "../js/dice.mjs";
 import { Server } from "./server.mjs";
 import { shapeOf, shapeShown } from "./shape.mjs";
 import { Writer, contentOf, openBrowser, plainClient, textOf } from "./writers.mjs";
