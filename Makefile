@@ -65,7 +65,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 		suite rust cargo test --workspace --no-fail-fast
 	fi
 	suite dependencies tests/dependencies.sh
-	suite server cargo build --bin copydesk
+	suite server cargo build --workspace --bin copydesk
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
 	suite cluster in_folder tests/cluster npm --silent test
@@ -73,12 +73,12 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 
 .PHONY: cluster-test
 cluster-test: tools servers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
-	@cargo build --bin copydesk
+	@cargo build --workspace --bin copydesk
 	cd tests/cluster && npm test
 
 .PHONY: chaos
 chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster: SECONDS=60 SEED=1
-	@cargo build --bin copydesk
+	@cargo build --workspace --bin copydesk
 	# By env: to the shell itself SECONDS is a clock.
 	cd tests/cluster && exec env SECONDS=$(SECONDS) CLIENTS=$(CLIENTS) DOCS=$(DOCS) $(if $(SEED),SEED=$(SEED)) node chaos.mjs
 
@@ -93,12 +93,12 @@ bench-cluster: tools servers ## Measure several nodes beside as many of ShareDB,
 
 .PHONY: bench
 bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peers (ARGS go to loadtest/peers/bench.sh)
-	@cargo test --release --test ot_bench -- --ignored --nocapture
+	@cargo test --release --workspace --test ot_bench -- --ignored --nocapture
 	loadtest/peers/bench.sh $(ARGS)
 
 .PHONY: sim
 sim: tools ## Run SEEDS=20000 stories of the cluster simulation
-	@SIM_SEEDS=$(SEEDS) cargo test --release --test sim -- --nocapture
+	@SIM_SEEDS=$(SEEDS) cargo test --release --workspace --test sim -- --nocapture
 
 .PHONY: mutants
 mutants: tools ## Break the rules one by one; the simulation must notice: SEEDS=1000 ONLY="part of a rule" JOBS=2
