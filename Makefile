@@ -52,6 +52,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	suite() {
 		echo; echo "== $$1: $${*:2}"
 		local status=0
+		export COPYDESK_SKIP_LOG="$(abspath $(LOGS))/$$1.skips"
 		"$${@:2}" 2>&1 | tee "$(LOGS)/$$1.log" || status=1
 		echo $$status >"$(LOGS)/$$1.status"
 	}
@@ -69,7 +70,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
 	suite cluster in_folder tests/cluster npm --silent test
-	$(sum)
+	node tests/sum.mjs $(LOGS)
 
 .PHONY: cluster-test
 cluster-test: tools servers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
@@ -174,31 +175,3 @@ static/dist/index.html: static/node_modules/.stamp $(shell find static -type f -
 	@echo "== building the web editor"
 	npm run build --prefix static
 	touch $@
-
-# Adds up what the suites said. A suite that counts nothing counts as one; one that failed has failed at least once.
-define sum
-passed=0 failed=0
-	for status in $(LOGS)/*.status; do
-		read -r p f < <(awk '
-			/^(#|ℹ) pass [0-9]+$$/ { p += $$3 }
-			/^(#|ℹ) (fail|cancelled) [0-9]+$$/ { f += $$3 }
-			/^test result: / { p += $$4; f += $$6 }
-			/^ *Summary \[.*tests? run:/ {
-				for (i = 2; i <= NF; i++) {
-					if ($$i ~ /^passed/) p += $$(i - 1)
-					if ($$i ~ /^(failed|timed)/) f += $$(i - 1)
-				}
-			}
-			END { print p + 0, f + 0 }' "$${status%.status}.log")
-		if [ "$$(cat "$$status")" = 0 ]; then
-			[ $$((p + f)) != 0 ] || p=1
-		else
-			[ "$$f" != 0 ] || f=1
-			echo "FAILED: $$(basename "$${status%.status}"), see $${status%.status}.log"
-		fi
-		passed=$$((passed + p)) failed=$$((failed + f))
-	done
-	echo
-	echo "$$passed passed, $$failed failed"
-	[ "$$failed" = 0 ]
-endef

@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 mod servers {
     pub(crate) mod redis;
+    #[allow(dead_code, unreachable_pub)]
+    pub(crate) mod skip;
 }
 use servers::redis::{Door, RedisServer, free_port};
 

@@ -1,24 +1,16 @@
-//! Real servers for tests: started here, on a free port of this machine, and ended when nobody uses them any more.
+//! Real servers for tests: each is started on a free port of this machine and ended after its last test.
 //!
-//! Where a server's programs are missing, its tests say so and are skipped; with `CI=true` or
-//! `COPYDESK_REQUIRE_SERVERS=1` they fail.
+//! Tests of a server whose programs are not installed fail. With `COPYDESK_MAY_SKIP=1` they are skipped, see [`skip`].
 
 // Each suite uses some of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod postgres;
+pub mod skip;
 pub mod stopped;
 
 use std::net::TcpListener;
 use std::process::Command;
-
-/// Says that tests cannot run without `program`, or fails where they have to.
-pub fn missing(program: &str) {
-    let required = std::env::var("CI").is_ok_and(|it| it == "true")
-        || std::env::var("COPYDESK_REQUIRE_SERVERS").is_ok_and(|it| it == "1");
-    assert!(!required, "{program} is not installed, and is required");
-    eprintln!("SKIPPED: {program} is not installed; `make test` installs it on Debian");
-}
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {

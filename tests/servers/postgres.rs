@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{command_as, free_port, is_root, missing};
+use super::skip::{missing, skipped};
+use super::{command_as, free_port, is_root};
 
 /// The address of a server that all tests share: `COPYDESK_TEST_POSTGRES`, or one that the first test starts and that
 /// ends some seconds after the last. `None`: Postgres is not installed.
@@ -21,13 +22,12 @@ pub fn shared() -> Option<&'static str> {
         if let Ok(url) = std::env::var("COPYDESK_TEST_POSTGRES") {
             return Some((url, None));
         }
-        let Some(bin) = programs() else {
-            missing("Postgres");
-            return None;
-        };
-        let (port, using) = join(&bin);
+        let (port, using) = join(&programs()?);
         Some((url(port), Some(using)))
     });
+    if shared.is_none() {
+        missing("Postgres");
+    }
     shared.as_ref().map(|(url, _)| url.as_str())
 }
 
@@ -95,7 +95,7 @@ impl Own {
             .arg(folder.path())
             .status();
         if !mounted.is_ok_and(|it| it.success()) {
-            eprintln!("SKIPPED: a small disk cannot be mounted; it takes root");
+            skipped("a small disk cannot be mounted: run the tests as root");
             return None;
         }
         let mut own = Self::start_in(folder, &["min_wal_size=32MB", "max_wal_size=48MB"])?;
