@@ -14,6 +14,9 @@ const TRY_AGAIN = 'ERR_STORE_UNAVAILABLE';
 /** How long somebody waits at least and at most before coming back. */
 const BACK_AFTER_MS = [20, 250];
 
+/** Waits that are longer are kept one by one. */
+const LONG_MS = 100;
+
 /** What everybody in a run was told: of one place in one log, all must be told the same. */
 export class Hearsay {
   /** Whose op stands at `collection/id/version`, as it was told first. */
@@ -139,9 +142,32 @@ export class Writer {
     this.isWaiting = false;
     this.acked = 0;
     this.tokens = 0;
-    /** The longest that an edit waited for its ack. */
-    this.longestMs = 0;
     this.startedAt = 0;
+    this.forgetWaits();
+  }
+
+  /** Waits from now on are counted, and none before. */
+  forgetWaits() {
+    this.longest = [0, 0];
+    this.longWaits = [];
+  }
+
+  /** An edit waited for its ack from `startedAt` until now. */
+  waited() {
+    const wait = [this.startedAt, performance.now()];
+    const ms = wait[1] - wait[0];
+    if (ms > this.longestMs) this.longest = wait;
+    if (ms > LONG_MS) this.longWaits.push(wait);
+  }
+
+  /** The longest that an edit waited for its ack. */
+  get longestMs() {
+    return this.longest[1] - this.longest[0];
+  }
+
+  /** The spans `[from, to]` for which edits waited for their acks: all that were long, or else the longest. */
+  get waits() {
+    return this.longWaits.length ? this.longWaits : [this.longest];
   }
 
   start() {
@@ -165,7 +191,7 @@ export class Writer {
     this.startedAt = performance.now();
     doc.submitOp(edit, (error) => {
       this.isWaiting = false;
-      this.longestMs = Math.max(this.longestMs, performance.now() - this.startedAt);
+      this.waited();
       if (error) person.refusals.push(`${doc.id}: ${error.code} ${error.message}`);
       else this.acked += 1;
       this.later(this.paceMs && this.paceMs * (0.5 + person.r.below(1000) / 1000));

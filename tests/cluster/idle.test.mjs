@@ -15,9 +15,13 @@ const STATEMENTS_A_BEAT = 3;
 
 const IDLE = 1_000;
 
-/** How many heartbeats of each node are looked at, and how often, until nothing of what was done before comes between. */
-const BEATS = 5;
-const WINDOWS = 12;
+/**
+ * How many heartbeats of each node are judged, and for how many before them nothing else may be stated: until then what was
+ * done before is still written down, for so many heartbeats at most.
+ */
+const BEATS = 10;
+const SETTLED_AFTER_BEATS = 5;
+const SETTLED_WITHIN_BEATS = 60;
 
 const LIMIT = { timeout: 180_000 };
 
@@ -40,29 +44,34 @@ async function logStatements(which) {
   await cluster.postgres.query('SELECT pg_reload_conf()');
 }
 
-/** The statements of the nodes, of some heartbeats. */
-async function watched() {
+/** The statements of the nodes while each has so many heartbeats. */
+async function watched(beatsEach) {
   cluster.postgres.log = '';
   const beats = () => cluster.postgres.log.match(/INSERT INTO nodes/g)?.length ?? 0;
-  await until(() => beats() >= BEATS * cluster.nodes.length, 'some heartbeats', 20_000);
+  await until(() => beats() >= beatsEach * cluster.nodes.length, 'some heartbeats', 60_000);
   const lines = cluster.postgres.log.split(/^(?=\d{4}-\d\d-\d\d )/m).filter((line) => line.includes('[copydesk'));
   const said = lines.map((line) => /LOG: +(?:statement|execute [^:]*): ([^]*)/.exec(line)?.[1]);
   return said.filter(Boolean).map((text) => text.replace(/\s+/g, ' ').trim());
 }
 
-/** The statements of heartbeats among which there is nothing else: what was done before may still be written down. */
-async function quiet() {
+const besides = (statements) => statements.filter((text) => !OF_A_BEAT.test(text));
+
+/**
+ * The statements of `BEATS` heartbeats of each node, after the nodes have done what they had begun. Of these none may be
+ * left out: what is asked once in a while would be.
+ */
+async function idle() {
   await logStatements('all');
-  let others;
-  for (let window = 0; window < WINDOWS; window++) {
-    const statements = await watched();
-    others = statements.filter((text) => !OF_A_BEAT.test(text));
-    if (others.length) continue;
+  try {
+    let others;
+    for (let beats = 0; beats < SETTLED_WITHIN_BEATS; beats += SETTLED_AFTER_BEATS) {
+      others = besides(await watched(SETTLED_AFTER_BEATS));
+      if (!others.length) return await watched(BEATS);
+    }
+    throw new Error(`the nodes do not come to rest: ${[...new Set(others)].join('; ')}`);
+  } finally {
     await logStatements('none');
-    return statements;
   }
-  await logStatements('none');
-  throw new Error(`idle documents are asked about again and again: ${[...new Set(others)].join('; ')}`);
 }
 
 describe('the store', { skip }, () => {
@@ -78,7 +87,8 @@ describe('the store', { skip }, () => {
     };
     for (const [more, count] of [[10, 10], [IDLE - 10, IDLE]]) {
       await open(more);
-      const statements = await quiet();
+      const statements = await idle();
+      assert.deepEqual(besides(statements), [], 'nothing but heartbeats');
       const beats = statements.filter((text) => text.includes('INSERT INTO nodes')).length;
       t.diagnostic(`${statements.length} statements of ${beats} heartbeats with ${count} documents`);
       // The first and the last beat of each node are seen in part.

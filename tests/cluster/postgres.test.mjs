@@ -6,6 +6,7 @@ import { SEED } from '../js/random.mjs';
 import { until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { Stage } from './stage.mjs';
+import { span, Stopwatch } from './stopwatch.mjs';
 
 /** How long all may take to go on when Postgres is back: nodes try again every 2 s at the longest. */
 const BACK_WITHIN_MS = 5_000;
@@ -53,9 +54,11 @@ describe('Postgres', { skip }, () => {
       const rss = Math.max(...cluster.nodes.map((node) => node.rssBytes()));
       assert.ok(rss < RSS_BYTES_MAX, `a node holds ${Math.round(rss / 2 ** 20)} MB`);
       await back();
-      const took = await stage.allResume(writers, 'all go on', BACK_WITHIN_MS);
-      await until(() => areTold(200), 'all nodes are ready', BACK_WITHIN_MS);
-      t.diagnostic(`all went on ${Math.round(took)} ms after its return; a node held ${Math.round(rss / 2 ** 20)} MB`);
+      const watch = await Stopwatch.begin(t);
+      const resumed = await span(() => stage.allResume(writers, 'all go on'));
+      await until(() => areTold(200), 'all nodes are ready');
+      await watch.assertWithin(t, [resumed], BACK_WITHIN_MS, 'all go on after its return');
+      t.diagnostic(`a node held ${Math.round(rss / 2 ** 20)} MB`);
       assert.deepEqual(cluster.nodes.map(({ child }) => child.pid), processes, 'no node was restarted');
       t.diagnostic(`${await stage.assertSound()} edits`);
     });

@@ -1,70 +1,115 @@
-// Times that tests assert. They say something of the servers only while the machine is awake: its processors, of which this
-// process has its share, and its disk, which a commit waits for.
+// Times that tests assert. On a machine that others use too, a time says something of the servers only after the stalls of
+// the machine are subtracted: of its processors, of which this process has its share, and of its disk, which a commit waits
+// for. Every sample is kept, and both times are printed.
+import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import path from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
-import { freshFolder } from './part.mjs';
+import { spread } from './crowd.mjs';
+import { freshFolder, removeFolder } from './part.mjs';
 
-/** A stall by which a sample is spoilt, be it of this process or of the disk, and how often each is looked at. */
-const STALL_MS_MAX = 200;
+/** How often this process and the disk are looked at. */
 const LOOP_EVERY_MS = 10;
 const DISK_EVERY_MS = 50;
 
-const SAMPLES_MAX = 8;
+/** What is later than this, or takes longer, is a stall. A commit to a disk that is not busy takes less than 10 ms. */
+const STALL_MS_MIN = 30;
 
-/** Takes a sample, again while the machine stalled meanwhile. Resolves to what `sample` does. */
-export async function awake(sample, tell = () => {}) {
-  for (let samples = 1; ; samples++) {
-    const watch = await Watch.begin();
-    const result = await sample().finally(() => watch.end());
-    const stall = watch.longest;
-    if (!stall) return result;
-    if (samples === SAMPLES_MAX) throw new Error(`nothing can be measured here: ${stall}`);
-    tell(`measured again: ${stall}`);
+/** A sample during which the machine stalled for longer says nothing by itself. */
+const SPOILT_MS = 200;
+
+/** Watches this process and the disk for stalls, from `begin` to `end`, and says how much of a span of time they took. */
+export class Stopwatch {
+  /** Spans of `performance.now()` during which something stalled: `[from, to]`, in any order. */
+  stalls = [];
+  isOver = false;
+
+  /** The watch ends with the test `t` at the latest. `commit` is what takes as long as the disk does. */
+  static async begin(t, commit) {
+    const watch = new Stopwatch();
+    if (!commit) {
+      const folder = freshFolder();
+      const file = await open(path.join(folder, 'probe'), 'w');
+      commit = async () => {
+        await file.write('x', 0);
+        await file.datasync();
+      };
+      watch.release = async () => {
+        await file.close();
+        removeFolder(folder);
+      };
+    }
+    watch.probing = Promise.all([watch.probeLoop(), watch.probeDisk(commit)]);
+    t?.after(() => watch.end());
+    return watch;
   }
-}
 
-/** Sees this process and the disk stall. */
-class Watch {
-  static async begin() {
-    file ??= await open(path.join(freshFolder(), 'probe'), 'w');
-    return new Watch();
+  async probeLoop() {
+    for (let before = performance.now(); !this.isOver; ) {
+      await pause(LOOP_EVERY_MS);
+      const now = performance.now();
+      this.looked(before + LOOP_EVERY_MS, now);
+      before = now;
+    }
   }
 
-  constructor() {
-    this.loop = monitorEventLoopDelay({ resolution: LOOP_EVERY_MS });
-    this.loop.enable();
-    this.diskMs = 0;
-    this.isOver = false;
-    this.probing = this.probe();
-  }
-
-  /** Writes to the disk what must be there before one goes on, as a commit does. */
-  async probe() {
+  async probeDisk(commit) {
     do {
-      const start = performance.now();
-      await file.write('x', 0);
-      await file.datasync();
-      this.diskMs = Math.max(this.diskMs, performance.now() - start);
+      const before = performance.now();
+      await commit();
+      this.looked(before, performance.now());
       await pause(DISK_EVERY_MS);
     } while (!this.isOver);
   }
 
-  /** A stall at the end is known at the next look. */
-  async end() {
-    this.isOver = true;
-    await Promise.all([this.probing, pause(2 * LOOP_EVERY_MS)]);
-    this.loop.disable();
+  looked(from, to) {
+    if (to - from > STALL_MS_MIN) this.stalls.push([from, to]);
   }
 
-  /** What stalled for too long, in words. */
-  get longest() {
-    const stalls = { 'this process': this.loop.max / 1e6, 'the disk': this.diskMs };
-    const [who, ms] = Object.entries(stalls).sort(([, one], [, other]) => other - one)[0];
-    return ms > STALL_MS_MAX && `${who} stalled for ${Math.round(ms)} ms`;
+  /** Ends the watch. A stall that is under way is waited for: what is asked afterwards knows of it. */
+  async end() {
+    if (this.isOver) return this.probing;
+    this.isOver = true;
+    await this.probing;
+    await this.release?.();
+  }
+
+  /** For how long something stalled between two moments, in ms; stalls that overlap count once. */
+  stalledMs(from, to) {
+    let [sum, end] = [0, from];
+    for (const [since, until] of this.stalls.toSorted(([one], [other]) => one - other)) {
+      const begun = Math.max(since, end);
+      const over = Math.min(until, to);
+      if (over > begun) [sum, end] = [sum + over - begun, over];
+    }
+    return sum;
+  }
+
+  /** What spans `[from, to]` took without the stalls, in ms. */
+  net(spans) {
+    return spans.map(([from, to]) => to - from - this.stalledMs(from, to));
+  }
+
+  /**
+   * Ends the watch, prints what the spans `[from, to]` took with and without the stalls, and asserts that none took longer
+   * than `limitMs` without them. Fails if there are no spans, or if all were spoilt by stalls.
+   */
+  async assertWithin(t, spans, limitMs, what) {
+    await this.end();
+    assert.ok(spans.length, `${what}: nothing was measured`);
+    const raw = spans.map(([from, to]) => to - from);
+    const net = this.net(spans);
+    const stalled = raw.map((ms, n) => ms - net[n]);
+    t.diagnostic(`${what}: ${spread(raw)}; without the stalls of this machine: ${spread(net)}`);
+    assert.ok(stalled.some((ms) => ms < SPOILT_MS), `${what}: this machine stalled during every sample, by up to ${Math.max(...stalled)} ms`);
+    const most = Math.max(...net);
+    assert.ok(most <= limitMs, `${what}: ${Math.round(most)} ms without stalls, ${Math.round(raw[net.indexOf(most)])} ms with them; at most ${limitMs} ms are allowed`);
   }
 }
 
-/** What the disk is probed with. */
-let file;
+/** Runs `act`; resolves to the span `[from, to]` that it took. */
+export async function span(act) {
+  const from = performance.now();
+  await act();
+  return [from, performance.now()];
+}
