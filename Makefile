@@ -45,7 +45,7 @@ static: static/dist/index.html ## Build the web editor
 ##@ Check
 
 .PHONY: test
-test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
@@ -73,7 +73,7 @@ test: tools chromium servers static $(CLUSTER_PACKAGES) tests/browser/node_modul
 	node tests/sum.mjs $(LOGS)
 
 .PHONY: cluster-test
-cluster-test: tools servers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
+cluster-test: tools servers balancers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
 	@cargo build --workspace --bin copydesk
 	cd tests/cluster && npm test
 
@@ -154,6 +154,14 @@ postgres:
 servers: postgres
 	@command -v redis-server >/dev/null || $(call debian,redis-server,redis-server)
 	PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || $(call debian,nginx,nginx)
+
+# What the tests of a cluster need besides.
+.PHONY: balancers
+balancers:
+	@PATH=$$PATH:/usr/sbin command -v haproxy >/dev/null || $(call debian,haproxy,haproxy)
+	PATH=$$PATH:/usr/sbin command -v keepalived >/dev/null || $(call debian,keepalived,keepalived)
+	PATH=$$PATH:/usr/sbin command -v ip >/dev/null || $(call debian,iproute2,ip)
+	command -v curl >/dev/null || $(call debian,curl,curl)
 
 # $(call debian,package,what it brings): installs a package, or says that it is missing.
 define debian

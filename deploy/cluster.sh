@@ -120,11 +120,9 @@ prepare() {
     fi
 
     # The balancer that is shipped, with our addresses.
-    local servers="" name
-    for name in "${names[@]}"; do
-        servers+="        server 127.0.0.1:$(port_of "$name") max_fails=0;\n"
-    done
-    awk -v servers="$servers" -v port="$PORT" -v folder="$FOLDER/nginx" -v root="$(id -u)" '
+    local addresses="" name
+    for name in "${names[@]}"; do addresses+="127.0.0.1:$(port_of "$name") "; done
+    awk -v addresses="$addresses" -v port="$PORT" -v folder="$FOLDER/nginx" -v root="$(id -u)" '
         /^worker_processes/ { print "worker_processes 1;"; next }
         /^worker_rlimit_nofile/ { next }
         /worker_connections/ { print "    worker_connections 4096;"; next }
@@ -132,7 +130,16 @@ prepare() {
         /^pid / && root == 0 { print "user root;" }
         # Addresses need no looking up, and older ones than compose.yml has can do without.
         /^ *resolver / { next }
-        /^ *server node-/ { printf "%s", servers; servers = ""; next }
+        # Each upstream names its servers with the same parameters: the first one stands for all of ours.
+        /^    upstream / { named = 0 }
+        /^ *server node-/ {
+            if (named++) next
+            parameters = $0
+            sub(/^ *server [^ ]+ resolve /, "", parameters)
+            count = split(addresses, each, " ")
+            for (at = 1; at <= count; at++) print "        server " each[at] " " parameters
+            next
+        }
         /^ *listen / { print "        listen 127.0.0.1:" port ";"; next }
         { gsub("/tmp/nginx", folder "/nginx"); print }
     ' deploy/nginx.conf >"$FOLDER/nginx/nginx.conf"

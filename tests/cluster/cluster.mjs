@@ -26,18 +26,18 @@ const AS_POSTGRES = isRoot ? ['setpriv', '--reuid', 'postgres', '--regid', 'post
 
 /**
  * Returns `false` if the programs that a cluster needs are installed. Otherwise it throws, or with COPYDESK_MAY_SKIP=1
- * returns the reason why the tests are skipped.
+ * returns the reason why the tests are skipped. `more` names further programs, each in a Debian package of its name.
  */
-export function missing() {
-  const programs = ['redis-server', 'nginx'].filter((name) => !which(name));
+export function missing(...more) {
+  const programs = ['redis-server', 'nginx', ...more].filter((name) => !which(name));
   if (!postgresFolder()) programs.unshift('postgresql');
   if (!programs.length) return false;
-  const reason = `${programs.join(', ')} missing; install Debian's packages postgresql, redis-server, nginx`;
+  const reason = `${programs.join(', ')} missing; install Debian's packages ${['postgresql', 'redis-server', 'nginx', ...more].join(', ')}`;
   if (process.env.COPYDESK_MAY_SKIP !== '1') throw new Error(`${reason}, or set COPYDESK_MAY_SKIP=1 to skip these tests`);
   return reason;
 }
 
-function which(name) {
+export function which(name) {
   const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin'];
   return folders.map((folder) => path.join(folder, name)).find((file) => existsSync(file));
 }

@@ -1,27 +1,93 @@
 // What is in deploy/ works: a cluster on this machine starts, serves its page, and leaves nothing behind.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { freePort } from '../js/server.mjs';
 import { until } from '../js/wait.mjs';
-import { missing } from './cluster.mjs';
+import { Wire } from '../js/wire.mjs';
+import { missing, which } from './cluster.mjs';
 import { freshFolder, Part } from './part.mjs';
 
-const skip = missing();
+const skip = missing('haproxy');
 const root = new URL('../..', import.meta.url).pathname;
 
-/** The first of two free ports, one after the other. */
-async function freePair() {
+const NODES = 3;
+
+/** How many pages, requests and sockets are asked for while a node is frozen: each balancer would pass some to that node. */
+const ROUNDS = 12;
+
+/** How long each of them may take. A balancer that waits for a frozen node takes longer, or gives up on it. */
+const PATIENCE_MS = 10_000;
+
+/** The first of as many free ports as there are nodes, one after the other. */
+async function freePorts() {
+  const isFree = async (port) => {
+    const listener = net.createServer().listen(port, '127.0.0.1');
+    const free = await new Promise((resolve) => listener.on('listening', () => resolve(true)).on('error', () => resolve(false)));
+    listener.close();
+    return free;
+  };
   for (;;) {
     const port = await freePort();
-    const next = net.createServer().listen(port + 1, '127.0.0.1');
-    const isFree = await new Promise((resolve) => next.on('listening', () => resolve(true)).on('error', () => resolve(false)));
-    next.close();
-    if (isFree) return port;
+    const others = Array.from({ length: NODES - 1 }, (_, n) => isFree(port + 1 + n));
+    if ((await Promise.all(others)).every(Boolean)) return port;
   }
+}
+
+/** The HAProxy that is shipped, before nodes on loopback ports. */
+class Haproxy extends Part {
+  static async start(nodePorts) {
+    const [folder, port] = [freshFolder(), await freePort()];
+    const config = path.join(folder, 'haproxy.cfg');
+    const shipped = readFileSync(path.join(root, 'deploy/haproxy.cfg'), 'utf8');
+    const ours = shipped
+      .replace('bind :8080', `bind 127.0.0.1:${port}`)
+      .replace(/maxconn \d+/, 'maxconn 2000')
+      .replace(/node-(\d):8080/g, (_, number) => `127.0.0.1:${nodePorts[number - 1]}`);
+    writeFileSync(config, ours);
+    const haproxy = Object.assign(new Haproxy('haproxy', which('haproxy'), ['-db', '-f', config]), { port });
+    await haproxy.start();
+    return haproxy;
+  }
+
+  async isReady() {
+    const answer = await fetch(`http://127.0.0.1:${this.port}/`).catch(() => undefined);
+    await answer?.arrayBuffer();
+    return answer?.status === 200;
+  }
+}
+
+/** Pages, requests of the API and sockets, one round after the other: what came of each that was not served. */
+async function unserved(port, t) {
+  const statuses = { page: [], api: [], socket: [] };
+  let longestMs = 0;
+  const ask = async (what, answer) => {
+    const begun = performance.now();
+    statuses[what].push(await answer.catch((error) => error.message));
+    longestMs = Math.max(longestMs, performance.now() - begun);
+  };
+  const get = async (where) => {
+    const answer = await fetch(`http://127.0.0.1:${port}${where}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    await answer.arrayBuffer();
+    return answer.status;
+  };
+  const open = async () => {
+    const wire = await Wire.open({ port });
+    wire.end();
+    return wire.status;
+  };
+  for (let round = 0; round < ROUNDS; round++) {
+    // In turn, not at once: so each kind meets the frozen node.
+    await ask('socket', open());
+    await ask('page', get('/'));
+    await ask('api', get('/api/documents'));
+  }
+  t.diagnostic(`the longest took ${Math.round(longestMs)} ms`);
+  const good = { page: 200, api: 200, socket: 101 };
+  return Object.entries(statuses).flatMap(([what, found]) => found.filter((status) => status !== good[what]).map((status) => `${what}: ${status}`));
 }
 
 /** `deploy/cluster.sh` with ports and a folder of its own. */
@@ -30,10 +96,10 @@ class Script extends Part {
     const folder = path.join(freshFolder(), 'cluster');
     // Postgres looks into it, and is not root.
     chmodSync(path.dirname(folder), 0o755);
-    const [port, nodePort] = [await freePort(), await freePair()];
+    const [port, nodePort] = [await freePort(), await freePorts()];
     const env = {
       CLUSTER: folder,
-      NODES: '2',
+      NODES: String(NODES),
       PORT: port,
       NODE_PORT: nodePort,
       POSTGRES_PORT: await freePort(),
@@ -51,13 +117,21 @@ class Script extends Part {
     const folder = path.join(this.folder, 'pids');
     return readdirSync(folder).map((name) => Number(readFileSync(path.join(folder, name), 'utf8')));
   }
+
+  pidOf(name) {
+    return Number(readFileSync(path.join(this.folder, 'pids', name), 'utf8'));
+  }
+
+  get nodePorts() {
+    return Array.from({ length: NODES }, (_, n) => this.nodePort + n);
+  }
 }
 
 test('`make cluster` knows what to do', { skip }, () => {
   assert.match(execFileSync('make', ['-n', 'cluster'], { cwd: root, encoding: 'utf8' }), /deploy\/cluster\.sh/);
 });
 
-test('cluster.sh serves the page through nginx, and Ctrl-C ends all of it', { skip, timeout: 180_000 }, async (t) => {
+test('cluster.sh serves the page, HAProxy does as well, also while a node is frozen, and Ctrl-C ends all of it', { skip, timeout: 180_000 }, async (t) => {
   const script = await Script.make();
   // Its services end with it, however it ends.
   t.after(() => script.kill());
@@ -69,7 +143,18 @@ test('cluster.sh serves the page through nginx, and Ctrl-C ends all of it', { sk
   const byTls = await fetch(`http://127.0.0.1:${script.nodePort}/`, { headers: { 'x-forwarded-proto': 'https' } });
   assert.match(byTls.headers.get('set-cookie'), /^__Host-.*; Secure/);
   const { services } = script;
-  assert.equal(services.length, 5, 'Postgres, Redis, two nodes and nginx');
+  assert.equal(services.length, 3 + NODES, 'Postgres, Redis, nginx and the nodes');
+  const haproxy = await Haproxy.start(script.nodePorts);
+  t.after(() => haproxy.kill());
+  for (const { name, port } of [{ name: 'nginx', port: script.port }, haproxy]) {
+    assert.deepEqual(await unserved(port, t), [], `${name} serves`);
+    const frozen = script.pidOf('node-2');
+    process.kill(frozen, 'SIGSTOP');
+    const found = await unserved(port, t);
+    process.kill(frozen, 'SIGCONT');
+    assert.deepEqual(found, [], `${name} serves while a node is frozen`);
+    await until(() => fetch(`http://127.0.0.1:${script.nodePorts[1]}/readyz`).then(({ status }) => status === 200), 'the node is ready again');
+  }
   assert.equal(await script.end('SIGINT'), 0, script.log);
   assert.match(script.log, /^stopped; what was written is kept/m);
   assert.deepEqual(services.filter((pid) => existsSync(`/proc/${pid}`)), [], 'nothing is left running');
