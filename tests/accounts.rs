@@ -807,6 +807,7 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
     let names: Vec<_> = all.iter().map(|it| it.subject.0.as_str()).collect();
     assert_eq!(names, ["ann", "bob", "eve"]);
     assert!(all.iter().all(|it| !it.ends && it.session.is_none()));
+    assert!(all.iter().all(|it| it.doc == Some(doc("plan"))));
     assert_eq!(
         accounts.revocations(all[1].sequence).await.unwrap(),
         all[2..]

@@ -1082,10 +1082,12 @@ fn now_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use futures_util::{FutureExt, TryFutureExt};
 
     use super::*;
-    use crate::auth::News;
+    use crate::auth::{News, Scope};
     use crate::store::{SqliteSettings, SqliteStore};
 
     /// What another node does reaches this one by the store alone: nobody here is told.
@@ -1126,8 +1128,9 @@ mod tests {
         let doc = DocId::parse("notes", "plan").unwrap();
         let key = person.session.clone().unwrap();
         let who = person.who.clone().unwrap();
+        let changed = News::Changed(Scope::Documents(BTreeSet::from([doc.clone()])));
         for (what, news) in [
-            (store.transfer(doc, by, who).boxed(), News::Changed),
+            (store.transfer(doc, by, who).boxed(), changed),
             (store.end_session(key).map_ok(Ok).boxed(), News::Ended),
         ] {
             assert_eq!(what.await.unwrap(), Ok(()));

@@ -25,4 +25,4 @@ pub use mint::{Mint, NONCE_BYTES};
 pub use origin::is_loopback;
 pub use person::{Known, Person, is_name};
 pub use settings::{AuthSettings, Mode, Registration, Secret};
-pub use watch::{News, Watch, Watchers};
+pub use watch::{News, Scope, Watch, Watchers};

@@ -1,11 +1,12 @@
 //! Tells open sockets that their rights changed: each is found by whom it speaks for.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::id::DocId;
 use crate::store::{Revocation, SessionKey, Subject};
 
 /// The open sockets of this node, by the subjects whose rights they use.
@@ -20,21 +21,68 @@ pub struct Watchers {
 #[derive(Debug)]
 struct Socket {
     session: Option<SessionKey>,
-    news: AtomicU8,
+    /// What it has not taken yet. Locked to be merged into or taken.
+    news: Mutex<Option<News>>,
     notify: Notify,
 }
 
-const NOTHING: u8 = 0;
-const CHANGED: u8 = 1;
-const ENDED: u8 = 2;
-
 /// What a socket is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// Rights are to be looked up anew.
-    Changed,
+    Changed(Scope),
     /// The socket is to be closed.
     Ended,
+}
+
+/// On which documents rights may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// On every document.
+    Everything,
+    /// On these, at most [`DOCUMENTS_MAX`].
+    Documents(BTreeSet<DocId>),
+}
+
+/// How many documents are named to a socket that has not looked yet. If there are more, it looks everything up anew.
+const DOCUMENTS_MAX: usize = 64;
+
+impl News {
+    /// What a revocation says to a socket that it is about.
+    fn of(revocation: &Revocation) -> Self {
+        if revocation.ends {
+            return Self::Ended;
+        }
+        Self::Changed(match &revocation.doc {
+            Some(doc) => Scope::Documents(BTreeSet::from([doc.clone()])),
+            None => Scope::Everything,
+        })
+    }
+
+    /// Both of them.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ended, _) | (_, Self::Ended) => Self::Ended,
+            (Self::Changed(one), Self::Changed(other)) => Self::Changed(one.and(other)),
+        }
+    }
+}
+
+impl Scope {
+    /// Both of them; [`Everything`](Self::Everything) if that names too many documents.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Documents(mut docs), Self::Documents(others)) => {
+                docs.extend(others);
+                if docs.len() <= DOCUMENTS_MAX {
+                    return Self::Documents(docs);
+                }
+                Self::Everything
+            }
+            _ => Self::Everything,
+        }
+    }
 }
 
 /// One socket's ear. Dropped, it is told nothing more.
@@ -63,7 +111,7 @@ impl Watchers {
     ) -> Watch {
         let socket = Arc::new(Socket {
             session,
-            news: AtomicU8::new(NOTHING),
+            news: Mutex::default(),
             notify: Notify::new(),
         });
         let mut sockets = self.lock();
@@ -73,7 +121,7 @@ impl Watchers {
         }
         drop(sockets);
         if self.told() != told {
-            socket.tell(CHANGED);
+            socket.tell(News::Changed(Scope::Everything));
         }
         Watch {
             watchers: self.clone(),
@@ -91,7 +139,7 @@ impl Watchers {
             revocation.session.is_none() || revocation.session == socket.session
         };
         for socket in about.filter(meant) {
-            socket.tell(if revocation.ends { ENDED } else { CHANGED });
+            socket.tell(News::of(revocation));
         }
     }
 
@@ -101,9 +149,18 @@ impl Watchers {
 }
 
 impl Socket {
-    fn tell(&self, news: u8) {
-        self.news.fetch_max(news, Ordering::SeqCst);
+    fn tell(&self, news: News) {
+        let mut waiting = self.lock();
+        *waiting = Some(match waiting.take() {
+            Some(before) => before.and(news),
+            None => news,
+        });
+        drop(waiting);
         self.notify.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<News>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,20 +168,13 @@ impl Watch {
     /// Takes what there is to be told.
     #[must_use]
     pub fn take(&self) -> Option<News> {
-        if !self.has_news() {
-            return None;
-        }
-        match self.socket.news.swap(NOTHING, Ordering::SeqCst) {
-            CHANGED => Some(News::Changed),
-            ENDED => Some(News::Ended),
-            _ => None,
-        }
+        self.socket.lock().take()
     }
 
     /// Whether there is something to be told.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        self.socket.news.load(Ordering::SeqCst) != NOTHING
+        self.socket.lock().is_some()
     }
 
     /// Waits until there is something to be told. May be woken for nothing.
@@ -162,7 +212,48 @@ mod tests {
             subject: subject(name),
             session: session.map(|key| SessionKey(key.to_owned())),
             ends,
+            doc: None,
         }
+    }
+
+    fn changed() -> Option<News> {
+        Some(News::Changed(Scope::Everything))
+    }
+
+    fn plan(name: &str) -> DocId {
+        DocId::parse("notes", name).unwrap()
+    }
+
+    fn on(name: &str, doc: &DocId) -> Revocation {
+        Revocation {
+            doc: Some(doc.clone()),
+            ..revocation(name, None, false)
+        }
+    }
+
+    #[test]
+    fn documents_of_waiting_changes_are_named_together() {
+        let watchers = Arc::new(Watchers::default());
+        let watch = watchers.enter(vec![subject("ann")], None, watchers.told());
+        let docs: BTreeSet<DocId> = (0..DOCUMENTS_MAX).map(|n| plan(&n.to_string())).collect();
+        for doc in &docs {
+            watchers.tell(&on("ann", doc));
+        }
+        let all = News::Changed(Scope::Documents(docs.clone()));
+        assert_eq!(watch.take(), Some(all), "as many as are named");
+        for doc in docs.iter().chain([&plan("one more")]) {
+            watchers.tell(&on("ann", doc));
+        }
+        let everything = News::Changed(Scope::Everything);
+        assert_eq!(watch.take(), Some(everything.clone()), "one more");
+        watchers.tell(&on("ann", &plan("0")));
+        watchers.tell(&revocation("ann", None, false));
+        watchers.tell(&on("ann", &plan("1")));
+        assert_eq!(watch.take(), Some(everything));
+        watchers.tell(&revocation("ann", None, true));
+        watchers.tell(&on("ann", &plan("1")));
+        assert_eq!(watch.take(), Some(News::Ended));
+        assert_eq!(watch.take(), None);
     }
 
     #[test]
@@ -177,13 +268,13 @@ mod tests {
         let bob = enter(&["bob"], "bob");
         let heard = || [desk.take(), phone.take(), bob.take()];
         watchers.tell(&revocation("ann", None, false));
-        assert_eq!(heard(), [Some(News::Changed), Some(News::Changed), None]);
+        assert_eq!(heard(), [changed(), changed(), None]);
         assert_eq!(heard(), [None, None, None]);
         watchers.tell(&revocation("ann", Some("desk"), true));
         watchers.tell(&revocation("ann", None, false));
-        assert_eq!(heard(), [Some(News::Ended), Some(News::Changed), None]);
+        assert_eq!(heard(), [Some(News::Ended), changed(), None]);
         watchers.tell(&revocation("link", None, false));
-        assert_eq!(heard(), [Some(News::Changed), None, None]);
+        assert_eq!(heard(), [changed(), None, None]);
         drop((desk, phone, bob));
         assert!(watchers.lock().is_empty());
     }
@@ -194,6 +285,6 @@ mod tests {
         let told = watchers.told();
         watchers.tell(&revocation("ann", None, true));
         let watch = watchers.enter(vec![subject("ann")], None, told);
-        assert_eq!(watch.take(), Some(News::Changed));
+        assert_eq!(watch.take(), changed());
     }
 }

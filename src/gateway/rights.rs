@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
 
-use crate::auth::{Door, News, Person, Watch};
+use crate::auth::{Door, News, Person, Scope, Watch};
 use crate::id::{DocId, Name};
 use crate::protocol::{Code, Refusal};
 use crate::store::{Owned, Right, Role, StoreError, tenant_of};
@@ -91,13 +91,20 @@ impl Rights {
         &self.person
     }
 
-    /// Takes what happened to the person's rights.
+    /// Takes what happened to the person's rights. After a change that the store has not told yet, every document is looked
+    /// at: an answer about some of them does not end the doubt.
     pub(super) fn news(&mut self) -> Option<News> {
-        let news = self.watch.take();
-        if news == Some(News::Changed) {
-            self.in_doubt.get_or_insert_with(Instant::now);
-        }
-        news
+        let News::Changed(scope) = self.watch.take()? else {
+            return Some(News::Ended);
+        };
+        let is_in_doubt = self.in_doubt.is_some();
+        self.in_doubt.get_or_insert_with(Instant::now);
+        let scope = if is_in_doubt {
+            Scope::Everything
+        } else {
+            scope
+        };
+        Some(News::Changed(scope))
     }
 
     /// Waits until something has happened. Cancel-safe.
@@ -112,10 +119,11 @@ impl Rights {
         self.again_at.into_iter().chain(self.expires_at).min()
     }
 
-    /// Looks again at the person and at the roles that are `in_use` or were used to write. Others that are held are
-    /// forgotten: they are looked up when they are needed.
+    /// Looks again at the roles within `scope` that are `in_use` or were used to write, and, where the scope is everything,
+    /// at the person. Other roles within the scope are forgotten: they are looked up when they are needed.
     pub(super) async fn look_again(
         &mut self,
+        mut scope: Scope,
         mut in_use: BTreeSet<DocId>,
     ) -> Result<Vec<Found>, Over> {
         if let Some(rested) = self.rested {
@@ -124,10 +132,16 @@ impl Rights {
         let now = Instant::now();
         if self.expires_at.is_some_and(|at| at <= now) {
             self.in_doubt.get_or_insert(now);
+            scope = Scope::Everything;
         }
+        let is_meant = |doc: &DocId| match &scope {
+            Scope::Everything => true,
+            Scope::Documents(docs) => docs.contains(doc),
+        };
         self.held
-            .retain(|doc, held| held.is_used_to_write || in_use.contains(doc));
+            .retain(|doc, held| !is_meant(doc) || held.is_used_to_write || in_use.contains(doc));
         in_use.extend(self.held.keys().cloned());
+        in_use.retain(is_meant);
         let count = u32::try_from(in_use.len()).unwrap_or(u32::MAX);
         self.rested = Some(now + REST_EACH.saturating_mul(count));
         // A store that does not answer at all must not keep anybody here for longer than one that refuses.
@@ -135,7 +149,7 @@ impl Rights {
             let left = DOUBT_MAX.saturating_sub(now.saturating_duration_since(since));
             left.max(RETRY)
         });
-        let looked = self.try_look_again(in_use.into_iter().collect());
+        let looked = self.try_look_again(&scope, in_use.into_iter().collect());
         let late = |_| Err(StoreError::new("read rights", "no answer in time"));
         match timeout(patience, looked).await.unwrap_or_else(late) {
             Ok(found) => {
@@ -168,13 +182,29 @@ impl Rights {
         }
     }
 
-    async fn try_look_again(&mut self, docs: Vec<DocId>) -> Result<Option<Vec<Found>>, StoreError> {
-        let Some(lasts) = self.door.still(&self.person).await? else {
-            return Ok(None);
+    /// Asks the store for the roles on `docs`. `None`: the person is not signed in any more.
+    async fn try_look_again(
+        &mut self,
+        scope: &Scope,
+        docs: Vec<DocId>,
+    ) -> Result<Option<Vec<Found>>, StoreError> {
+        let is_everything = *scope == Scope::Everything;
+        if !is_everything && docs.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let lasts = if is_everything {
+            let Some(lasts) = self.door.still(&self.person).await? else {
+                return Ok(None);
+            };
+            Some(lasts)
+        } else {
+            None
         };
         let rights = self.door.rights(&self.person, docs.clone()).await?;
-        self.again_at = in_future(lasts);
-        self.expires_at = None;
+        if let Some(lasts) = lasts {
+            self.again_at = in_future(lasts);
+            self.expires_at = None;
+        }
         let mut found = Vec::new();
         for (doc, right) in docs.into_iter().zip(rights) {
             let mut held = Held::new(right);
@@ -406,11 +436,12 @@ mod tests {
                 () = self.door.keep(known) => {}
                 () = self.rights.told() => {}
             }
-            assert_eq!(self.rights.news(), Some(News::Changed));
+            assert_eq!(self.rights.news(), Some(News::Changed(Scope::Everything)));
         }
 
         async fn look_again(&mut self) -> Result<Vec<Found>, Over> {
-            self.rights.look_again(BTreeSet::from([plan()])).await
+            let in_use = BTreeSet::from([plan()]);
+            self.rights.look_again(Scope::Everything, in_use).await
         }
     }
 
@@ -469,6 +500,45 @@ mod tests {
         let found: Vec<_> = found.into_iter().map(|found| found.doc).collect();
         assert_eq!(found, [plan(), written]);
         assert!(desk.rights.rested.is_some(), "the next look waits");
+    }
+
+    #[tokio::test]
+    async fn a_change_on_one_document_looks_at_no_other() {
+        let mut desk = Desk::new().await;
+        let doc = |name: &str| DocId::parse("notes", name).unwrap();
+        for name in ["written", "other"] {
+            let least = Role::Editor;
+            desk.rights.demand(&doc(name), least).await.unwrap();
+        }
+        let look = |docs: &[&str]| Scope::Documents(docs.iter().map(|name| doc(name)).collect());
+        let in_use = BTreeSet::from([plan(), doc("other")]);
+        let scope = look(&["written", "plan", "never seen"]);
+        let found = desk.rights.look_again(scope, in_use.clone()).await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|found| found.doc).collect();
+        assert_eq!(found, [plan(), doc("written")]);
+        desk.store.close().await.unwrap();
+        let scope = look(&["never seen"]);
+        let found = desk.rights.look_again(scope, in_use).await.unwrap();
+        assert!(found.is_empty(), "the store is not even asked");
+        assert!(desk.rights.held.contains_key(&doc("other")));
+    }
+
+    #[tokio::test]
+    async fn a_doubt_about_everything_is_not_ended_by_one_document() {
+        let mut desk = Desk::new().await;
+        let known = desk.door.begin_watch().await.unwrap();
+        desk.rights.in_doubt = Some(Instant::now());
+        let ann = desk.rights.person().user_id().unwrap().clone();
+        let by = desk.rights.person().who.clone().unwrap();
+        desk.store.own(plan(), ann.clone(), None).await.unwrap();
+        let shared = desk.store.transfer(plan(), ann, by).await.unwrap();
+        assert_eq!(shared, Ok(()));
+        tokio::select! {
+            () = desk.door.keep(known) => {}
+            () = desk.rights.told() => {}
+        }
+        // What changed before is still unknown, whatever the store says of one document.
+        assert_eq!(desk.rights.news(), Some(News::Changed(Scope::Everything)));
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use super::gateway::{Gateway, Phase};
 use super::limits::Share;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
-use crate::auth::News;
+use crate::auth::{News, Scope};
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
@@ -232,7 +232,7 @@ impl Session {
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Err(end) = Box::pin(self.look_again()).await {
+                    if let Err(end) = Box::pin(self.look_again(Scope::Everything)).await {
                         return end;
                     }
                 }
@@ -500,18 +500,18 @@ impl Session {
     async fn heed(&mut self) -> Result<(), End> {
         match self.rights.news() {
             None => Ok(()),
-            Some(News::Changed) => self.look_again().await,
+            Some(News::Changed(scope)) => self.look_again(scope).await,
             Some(News::Ended) => Err(SIGNED_OUT),
         }
     }
 
     /// Looks at the user's rights again. Who may no longer read something that they are told of is sent away: there is no
     /// word for it in the protocol, and asked for again, the document is refused.
-    async fn look_again(&mut self) -> Result<(), End> {
+    async fn look_again(&mut self, scope: Scope) -> Result<(), End> {
         let heard = self.channels.keys().filter_map(document_of);
         let shown = self.documents.iter().chain(&self.unseen).cloned();
         let in_use: BTreeSet<DocId> = shown.chain(heard).collect();
-        let found = match self.rights.look_again(in_use).await {
+        let found = match self.rights.look_again(scope, in_use).await {
             Ok(found) => found,
             Err(Over::SignedOut) => return Err(SIGNED_OUT),
             Err(Over::Unknown) => return Err(NOT_KNOWN),

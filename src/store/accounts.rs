@@ -460,6 +460,16 @@ pub struct Revocation {
     pub session: Option<SessionKey>,
     /// Whether its sockets close; otherwise rights are looked up anew.
     pub ends: bool,
+    /// The only document on which its rights changed; `None` if they may have changed on every document.
+    pub doc: Option<DocId>,
+}
+
+impl Revocation {
+    /// The document that a stored row names. A row without one, or with one that is no document's name, is about every
+    /// document, so nothing that was taken away is overlooked.
+    pub(super) fn document(collection: Option<&str>, id: Option<&str>) -> Option<DocId> {
+        DocId::parse(collection?, id?).ok()
+    }
 }
 
 /// A line of the audit log.

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::PostgresStore;
-use super::change::{Change, now_ms};
+use super::change::{Change, Revoked, now_ms};
 use super::fault::Fault;
 use super::list;
 use super::pool::Pool;
@@ -116,7 +116,7 @@ impl Accounts for PostgresStore {
             change
                 .note(&by, "set tenant role", None, Some(&user), Some(word(role)))
                 .await?;
-            change.revoke(user, None, false);
+            change.revoke(Revoked::everywhere(user));
             change.commit().await?;
             Ok(!changed.is_empty())
         })
@@ -139,7 +139,7 @@ impl Accounts for PostgresStore {
             change.note(&by, deed, None, Some(&user), None).await?;
             if disabled {
                 end_others(&mut change, &user, None).await?;
-                change.revoke(user, None, true);
+                change.revoke(Revoked::ended(user, None));
             }
             change.commit().await?;
             Ok(!changed.is_empty())
@@ -335,7 +335,7 @@ impl Accounts for PostgresStore {
             change
                 .query(END_TOKENS, &[&subject.0.as_bytes(), &seconds])
                 .await?;
-            change.revoke(subject, None, true);
+            change.revoke(Revoked::ended(subject, None));
             change.commit().await
         })
     }
@@ -420,7 +420,7 @@ impl Accounts for PostgresStore {
             change
                 .note(by, "set role", Some(&doc), Some(&subject), role)
                 .await?;
-            change.revoke(subject, None, false);
+            change.revoke(Revoked::on(subject, &doc));
             change.commit().await?;
             Ok(Ok(()))
         })
@@ -441,9 +441,9 @@ impl Accounts for PostgresStore {
                 .note(by, "transfer", Some(&doc), Some(&to), None)
                 .await?;
             for owner in &owners {
-                change.revoke(subject(owner, 0)?, None, false);
+                change.revoke(Revoked::on(subject(owner, 0)?, &doc));
             }
-            change.revoke(to, None, false);
+            change.revoke(Revoked::on(to, &doc));
             change.commit().await?;
             Ok(Ok(()))
         })
@@ -543,7 +543,7 @@ impl Accounts for PostgresStore {
             change
                 .note(by, "end link", Some(&doc), Some(&link), None)
                 .await?;
-            change.revoke(link, None, false);
+            change.revoke(Revoked::on(link, &doc));
             change.commit().await?;
             Ok(Ok(()))
         })
@@ -841,7 +841,7 @@ async fn end_session(change: &mut Change, key: SessionKey) -> Result<Option<Subj
         .await?;
     let user = ended.first().map(|row| subject(row, 0)).transpose()?;
     if let Some(user) = &user {
-        change.revoke(user.clone(), Some(key), true);
+        change.revoke(Revoked::ended(user.clone(), Some(key)));
     }
     Ok(user)
 }
@@ -854,7 +854,8 @@ async fn end_others(
 ) -> Result<(), Fault> {
     let (id, keep) = (user.0.as_bytes(), keep.map(|key| key.0.as_str()));
     for row in change.query(END_OTHERS, &[&id, &keep]).await? {
-        change.revoke(user.clone(), Some(SessionKey(row.get(0))), true);
+        let key = SessionKey(row.get(0));
+        change.revoke(Revoked::ended(user.clone(), Some(key)));
     }
     Ok(())
 }
@@ -1057,7 +1058,7 @@ async fn rights(pool: &Pool, who: &Who, docs: &[DocId]) -> Result<Vec<Right>, Fa
 // ---- What was done ----
 
 const REVOCATIONS: &str = "
-SELECT sequence, subject, session, ends
+SELECT sequence, subject, session, ends, collection, doc
 FROM revocations
 WHERE sequence > $1
 ORDER BY sequence
@@ -1129,6 +1130,7 @@ fn revocation(row: &Row) -> Result<Revocation, Fault> {
         subject: subject(row, 1)?,
         session: row.get::<_, Option<String>>(2).map(SessionKey),
         ends: row.get(3),
+        doc: Revocation::document(row.get(4), row.get(5)),
     })
 }
 

@@ -59,11 +59,12 @@ WITH forgotten AS (
   WHERE one
   RETURNING sequence - cardinality($2::bytea[]) AS before
 )
-INSERT INTO revocations (sequence, at_ms, subject, session, ends)
-SELECT counted.before + asked.place, $1::bigint, asked.subject, asked.session, asked.ends
+INSERT INTO revocations (sequence, at_ms, subject, session, ends, collection, doc)
+SELECT counted.before + asked.place, $1::bigint, asked.subject, asked.session, asked.ends,
+  asked.collection, asked.doc
 FROM counted
-CROSS JOIN unnest($2::bytea[], $3::text[], $4::boolean[])
-  WITH ORDINALITY AS asked (subject, session, ends, place)";
+CROSS JOIN unnest($2::bytea[], $3::text[], $4::boolean[], $6::text[], $7::text[])
+  WITH ORDINALITY AS asked (subject, session, ends, collection, doc, place)";
 
 /// A transaction. Dropped before its end, it takes its connection with it, and nothing of it was done.
 pub(super) struct Change {
@@ -74,10 +75,45 @@ pub(super) struct Change {
     revoked: Vec<Revoked>,
 }
 
-struct Revoked {
+/// A change of a subject's rights, as it is told to every node.
+pub(super) struct Revoked {
     subject: Subject,
+    /// Only this session.
     session: Option<SessionKey>,
+    /// Whether sockets close.
     ends: bool,
+    /// Only this document.
+    doc: Option<DocId>,
+}
+
+impl Revoked {
+    /// The rights on one document changed.
+    pub(super) fn on(subject: Subject, doc: &DocId) -> Self {
+        let doc = Some(doc.clone());
+        Self {
+            doc,
+            ..Self::everywhere(subject)
+        }
+    }
+
+    /// The rights on every document may have changed.
+    pub(super) fn everywhere(subject: Subject) -> Self {
+        Self {
+            subject,
+            session: None,
+            ends: false,
+            doc: None,
+        }
+    }
+
+    /// A session ended; `None`: all of the subject's.
+    pub(super) fn ended(subject: Subject, session: Option<SessionKey>) -> Self {
+        Self {
+            session,
+            ends: true,
+            ..Self::everywhere(subject)
+        }
+    }
 }
 
 impl Change {
@@ -141,12 +177,8 @@ impl Change {
     }
 
     /// Tells every node that a subject's rights changed, once this is committed.
-    pub(super) fn revoke(&mut self, subject: Subject, session: Option<SessionKey>, ends: bool) {
-        self.revoked.push(Revoked {
-            subject,
-            session,
-            ends,
-        });
+    pub(super) fn revoke(&mut self, revoked: Revoked) {
+        self.revoked.push(revoked);
     }
 
     /// Makes it so.
@@ -161,9 +193,19 @@ impl Change {
                 .map(|it| it.session.as_ref().map(|key| key.0.as_str()))
                 .collect();
             let ends: Vec<_> = revoked.iter().map(|it| it.ends).collect();
+            let docs = || revoked.iter().map(|it| it.doc.as_ref());
+            let collections: Vec<_> = docs().map(|doc| Some(doc?.collection.as_str())).collect();
+            let ids: Vec<_> = docs().map(|doc| Some(doc?.id.as_str())).collect();
             let forgotten = self.now - REVOCATIONS_KEPT.as_millis() as i64;
-            let values: [&(dyn ToSql + Sync); 5] =
-                [&self.now, &subjects, &sessions, &ends, &forgotten];
+            let values: [&(dyn ToSql + Sync); 7] = [
+                &self.now,
+                &subjects,
+                &sessions,
+                &ends,
+                &forgotten,
+                &collections,
+                &ids,
+            ];
             // With the commit right behind it: nobody waits for the count's row while this node dawdles.
             self.connection
                 .query_both((REVOKE, &values), (COMMIT, &[]))

@@ -131,7 +131,7 @@ impl Accounts for SqliteStore {
                 Some(&user),
                 Some(word(role)),
             )?;
-            revoke(db, now, &user, None, false)?;
+            revoke(db, now, &Revoked::everywhere(&user))?;
             Ok(changed > 0)
         })
     }
@@ -149,7 +149,7 @@ impl Accounts for SqliteStore {
             note(db, now, &by, deed, None, Some(&user), None)?;
             if disabled {
                 end_others(db, now, &user, None)?;
-                revoke(db, now, &user, None, true)?;
+                revoke(db, now, &Revoked::ended(&user, None))?;
             }
             Ok(changed > 0)
         })
@@ -346,7 +346,7 @@ impl Accounts for SqliteStore {
                 "INSERT OR REPLACE INTO ended_tokens (subject, issued_until) VALUES (?1, ?2)",
             )?
             .execute(params![subject.0, signed(now / 1_000)])?;
-            revoke(db, now, &subject, None, true)
+            revoke(db, now, &Revoked::ended(&subject, None))
         })
     }
 
@@ -423,7 +423,7 @@ impl Accounts for SqliteStore {
                 Some(&subject),
                 Some(word(role)),
             )?;
-            revoke(db, now, &subject, None, false)?;
+            revoke(db, now, &Revoked::on(&subject, &doc))?;
             Ok(Ok(()))
         })
     }
@@ -441,10 +441,10 @@ impl Accounts for SqliteStore {
                 .collect::<rusqlite::Result<_>>()?;
             for owner in owners.into_iter().map(Subject) {
                 set_grant(db, &doc, &owner, Some(Role::Editor))?;
-                revoke(db, now, &owner, None, false)?;
+                revoke(db, now, &Revoked::on(&owner, &doc))?;
             }
             set_grant(db, &doc, &to, Some(Role::Owner))?;
-            revoke(db, now, &to, None, false)?;
+            revoke(db, now, &Revoked::on(&to, &doc))?;
             note(db, now, by, "transfer", Some(&doc), Some(&to), None)?;
             Ok(Ok(()))
         })
@@ -561,7 +561,7 @@ impl Accounts for SqliteStore {
                 return Ok(Err(NotShared::NoLink));
             }
             note(db, now, by, "end link", Some(&doc), Some(&link), None)?;
-            revoke(db, now, &link, None, false)?;
+            revoke(db, now, &Revoked::on(&link, &doc))?;
             Ok(Ok(()))
         })
     }
@@ -569,18 +569,20 @@ impl Accounts for SqliteStore {
     fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>> {
         self.look(move |db, _| {
             db.prepare_cached(
-                "SELECT sequence, subject, session, ends
+                "SELECT sequence, subject, session, ends, collection, doc
                  FROM revocations
                  WHERE sequence > ?1
                  ORDER BY sequence
                  LIMIT ?2",
             )?
             .query_map(params![signed(since), REVOCATIONS_PAGE as i64], |row| {
+                let (collection, id): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
                 Ok(Revocation {
                     sequence: row.get::<_, i64>(0)?.cast_unsigned(),
                     subject: Subject(row.get(1)?),
                     session: row.get::<_, Option<String>>(2)?.map(SessionKey),
                     ends: row.get(3)?,
+                    doc: Revocation::document(collection.as_deref(), id.as_deref()),
                 })
             })?
             .collect()
@@ -774,7 +776,7 @@ fn end_session(db: &Connection, now: u64, key: &SessionKey) -> rusqlite::Result<
         .query_row([&key.0], |row| row.get(0).map(Subject))
         .optional()?;
     if let Some(user) = &user {
-        revoke(db, now, user, Some(key), true)?;
+        revoke(db, now, &Revoked::ended(user, Some(key)))?;
     }
     Ok(user)
 }
@@ -973,25 +975,63 @@ fn list_for(db: &Connection, now: u64, who: &Who, query: &ListQuery) -> Result<V
     Ok(list)
 }
 
-/// Tells every node that a subject's rights changed.
-fn revoke(
-    db: &Connection,
-    now: u64,
-    subject: &Subject,
-    session: Option<&SessionKey>,
+/// A change of a subject's rights, as it is told to every node.
+struct Revoked<'a> {
+    subject: &'a Subject,
+    /// Only this session.
+    session: Option<&'a SessionKey>,
+    /// Whether sockets close.
     ends: bool,
-) -> rusqlite::Result<()> {
+    /// Only this document.
+    doc: Option<&'a DocId>,
+}
+
+impl<'a> Revoked<'a> {
+    /// The rights on one document changed.
+    fn on(subject: &'a Subject, doc: &'a DocId) -> Self {
+        let doc = Some(doc);
+        Self {
+            doc,
+            ..Self::everywhere(subject)
+        }
+    }
+
+    /// The rights on every document may have changed.
+    fn everywhere(subject: &'a Subject) -> Self {
+        Self {
+            subject,
+            session: None,
+            ends: false,
+            doc: None,
+        }
+    }
+
+    /// A session ended; `None`: all of the subject's.
+    fn ended(subject: &'a Subject, session: Option<&'a SessionKey>) -> Self {
+        Self {
+            session,
+            ends: true,
+            ..Self::everywhere(subject)
+        }
+    }
+}
+
+/// Tells every node that a subject's rights changed.
+fn revoke(db: &Connection, now: u64, revoked: &Revoked<'_>) -> rusqlite::Result<()> {
     let forgotten = now.saturating_sub(REVOCATIONS_KEPT.as_millis() as u64);
     db.prepare_cached("DELETE FROM revocations WHERE at_ms < ?1")?
         .execute([signed(forgotten)])?;
     db.prepare_cached(
-        "INSERT INTO revocations (at_ms, subject, session, ends) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO revocations (at_ms, subject, session, ends, collection, doc)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![
         signed(now),
-        subject.0,
-        session.map(|key| &key.0),
-        ends
+        revoked.subject.0,
+        revoked.session.map(|key| &key.0),
+        revoked.ends,
+        revoked.doc.map(|doc| doc.collection.as_str()),
+        revoked.doc.map(|doc| doc.id.as_str()),
     ])?;
     Ok(())
 }

@@ -24,11 +24,12 @@ const RESERVE_BYTES: u64 = 256 << 10;
 const APPLICATION_ID: i32 = 0x4370_646b;
 
 /// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
     include_str!("../../../sql/sqlite/0003_accounts_that_end.sql"),
     include_str!("../../../sql/sqlite/0004_repeated_deeds.sql"),
+    include_str!("../../../sql/sqlite/0005_revocations_name_documents.sql"),
 ];
 
 /// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
