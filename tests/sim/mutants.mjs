@@ -1,10 +1,13 @@
 // The ways in which `make mutants` breaks the rules: in `file`, the text `from`, which is there once, becomes `to`.
 //
-// `table` names the test beside the code that finds it too. Where the simulation cannot find it, `unseen` says why.
+// `table` names the unit test that fails without the rule: `make mutants` runs it. Where the simulation cannot find the rule
+// missing, `unseen` says why.
 
 const sequencer = (rule, from, to, more) => ({ part: 'sequencer', file: 'src/doc/sequencer.rs', rule, from, to, ...more });
 const forwarder = (rule, from, to, more) => ({ part: 'forwarder', file: 'src/doc/forwarder.rs', rule, from, to, ...more });
 const document = (rule, from, to, more) => ({ part: 'document', file: 'src/doc/document.rs', rule, from, to, ...more });
+
+const shell = (rule, file, from, to, table) => ({ part: 'shell', file, rule, from, to, table });
 
 export const MUTANTS = [
   sequencer('a copy is recognised on the way from its base', 'if entry.id == self.id {', 'if false {',
@@ -55,6 +58,14 @@ export const MUTANTS = [
         self.ask_for_more(out);`, `        self.at_work = None;`, { table: 'late_submits_walk_to_the_tail_page_by_page' }),
   sequencer('a document at its limit does not grow', 'ContentBounds::of_new(bytes_max)', 'ContentBounds::LOGGED',
     { table: 'a_document_at_its_limit_may_only_shrink', unseen: 'its documents stay small' }),
+  sequencer('no more bytes are staged than allowed', '|| self.staged_bytes >= self.settings.staged_bytes_max;', '|| false;',
+    { table: 'no_more_bytes_are_staged_than_allowed', unseen: 'its edits are small' }),
+  sequencer('late submits wait in few bytes', '&& bytes < self.settings.staged_bytes_max\n        {\n            self.late', '{\n            self.late',
+    { table: 'late_submits_wait_in_few_bytes', unseen: 'its edits are small' }),
+  sequencer('only the newest refusals are remembered', 'if self.refused.len() >= REFUSED_MAX {', 'if false {',
+    { table: 'only_the_newest_refusals_are_remembered', unseen: 'its stories are short' }),
+  sequencer('a snapshot is saved after so many bytes', '|| self.unsaved.bytes >= self.settings.snapshot_bytes * pieces', '',
+    { table: 'a_snapshot_is_saved_after_so_many_bytes', unseen: 'its edits are small' }),
 
   forwarder('a gap is not passed over', 'let Some(known) = tail.head().0.checked_sub(start.0) {', 'let Some(known) = Some(tail.head().0.saturating_sub(start.0)) {',
     { table: 'a_gap_is_healed_from_the_store' }),
@@ -115,6 +126,9 @@ export const MUTANTS = [
         }
         if self.healing`, '        if self.healing', { table: 'a_walk_survives_a_store_that_was_away' }),
 
+  forwarder('a session has few submits without an answer', 'if queue.len() >= self.settings.session_submits_max {', 'if false {',
+    { table: 'a_session_has_few_submits_without_an_answer', unseen: 'its clients have one under way' }),
+
   document("only a gap's own page says that the log ends", '(Asker::Walker(session), _) => {', `(Asker::Walker(session), _) => {
                 self.forward(now, |forwarder, wants| forwarder.read_on(since, &page, wants));`,
     { table: 'what_a_walker_found_says_nothing_of_a_gap', unseen: 'one story in 65,000 shows it' }),
@@ -141,7 +155,7 @@ export const MUTANTS = [
   document('an owner that is behind claims before it refuses', 'Verdict::Ahead(submit) => self.doubt(from, submit, now),',
     'Verdict::Ahead(submit) => self.submit_surely(from, submit, now),', { table: 'an_owner_that_is_behind_claims_before_it_refuses' }),
   document('a claim refuses only what came before it', 'if waiting.is_older {', 'if true {',
-    { unseen: 'rarer than one story in 1,500' }),
+    { table: 'a_claim_refuses_only_what_came_before_it', unseen: 'rarer than one story in 1,500' }),
   document('an owner that the ring names no more ends', 'if done && self.owner != self.me {', 'if false {',
     { table: 'an_owner_that_the_ring_names_no_more_ends_when_it_is_quiet', unseen: 'its node and the others are served all the same' }),
   document('an owner ends only when nothing of it is under way', 'matches!(&self.role, Role::Owning(sequencer) if sequencer.is_quiet());\n        if done',
@@ -161,4 +175,26 @@ export const MUTANTS = [
   document('the sequencer of this node makes it told', 'self.forwarder.set_at_home(true);', '',
     { unseen: 'the store is asked more often, and that is all' }),
   document('a node whose sequencer ended is told no more', 'self.forwarder.set_at_home(false);', '',),
+  document('a forwarded submit is not forwarded again', 'let elsewhere = from == self.me && self.owner != self.me;', 'let elsewhere = self.owner != self.me;',
+    { table: 'a_forwarded_submit_is_not_forwarded_again', unseen: 'rings agree in the end, and it is said again' }),
+  document('few submits of other nodes wait for a claim', 'let has_room = self.waiting.len() < WAITING_MAX\n            && ', 'let has_room = ',
+    { table: 'few_submits_of_other_nodes_wait_for_a_claim', unseen: 'its nodes send fewer' }),
+  document('what waits for a claim waits in few bytes', '&& self.waiting.iter().map(bytes).sum::<usize>() < self.settings.staged_bytes_max;', '&& self.waiting.iter().map(bytes).sum::<usize>() < usize::MAX;',
+    { table: 'what_waits_for_a_claim_waits_in_few_bytes', unseen: 'its edits are small' }),
+
+  shell('commits stay behind the first bulk answer that holds them', 'src/node/task.rs',
+    'if member.hold.as_ref().is_none_or(|hold| !hold.holds()) {', 'if true {', 'all_of_a_document_stays_behind_the_answer_that_holds_it'),
+  shell('no more is held back than a reader may have waiting', 'src/node/reply.rs', 'outbox.bear(parts.held_bytes);', '',
+    'no_more_is_held_back_than_a_reader_may_have_waiting'),
+  shell('a client that had just asked a document that ends is told', 'src/node/task.rs',
+    '            if let Post::Asked { outbox, .. } = post {\n                outbox.close', '            if let (Post::Asked { outbox, .. }, false) = (post, true) {\n                outbox.close',
+    'who_had_just_asked_a_document_that_ends_is_told_to_come_back'),
+  shell('a position that comes after its session left is not kept', 'src/node/presence.rs', `        if outbox.is_closed() {
+            return;
+        }
+        let channel = channels.entry`, '        let channel = channels.entry', 'what_comes_after_its_session_left_leaves_no_ghost'),
+  shell("a socket's counter is not dropped under its own lock", 'src/gateway/gateway.rs', `        let open = *gateway.sockets.borrow();
+        (open <= gateway`, '        (*gateway.sockets.borrow() <= gateway', 'the_socket_too_many_is_refused_and_no_longer_counted'),
+  shell('a socket that ended is no longer counted', 'src/gateway/gateway.rs', 'self.0.sockets.send_modify(|open| *open -= 1);', '',
+    'the_socket_too_many_is_refused_and_no_longer_counted'),
 ];

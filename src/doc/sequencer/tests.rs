@@ -1,3 +1,5 @@
+mod bounds;
+
 use super::*;
 use crate::id::UserId;
 use crate::log::Epoch;
@@ -347,8 +349,13 @@ fn anothers_submit_under_the_same_name_is_another() {
 
 #[test]
 fn resent_create_is_known_by_the_document_it_made() {
-    let mut owner = Owner::of("ab");
-    owner.commits_by("bob", 6);
+    let mut owner = Owner::with(DocumentSettings {
+        document_bytes_max: 10_000,
+        ..settings()
+    });
+    owner.commit(submit("maker", 1, 0, Proposal::Create(text("ab"))));
+    // Further back than a copy is looked for in the log.
+    owner.commits_by("bob", COPY_WITHIN + 100);
     let mut owner = owner.reopened(1);
     owner.submit(submit("maker", 1, None, Proposal::Create(text("ab"))));
     assert_eq!(owner.said(), ["page 0"], "the commit is fetched to be told");
