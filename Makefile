@@ -13,6 +13,7 @@ CHROMIUM ?= /usr/bin/chromium
 SEEDS ?= 20000
 FUZZ ?= text_op_parse rich_op_parse transform request_parse
 FUZZ_SECONDS ?= 60
+CUTS ?= 10000
 SECONDS ?= 60
 CLIENTS ?= 200
 DOCS ?= 24
@@ -67,15 +68,20 @@ test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/
 	fi
 	suite dependencies tests/dependencies.sh
 	suite server cargo build --workspace --bin copydesk
+	# It waits most of its time, so it runs beside the others, and what it prints goes to its log only.
+	suite waits in_folder tests/cluster npm --silent run test:waits >/dev/null &
 	suite clients in_folder tests/js npm test
 	suite browser in_folder tests/browser npm test
+	wait
 	suite cluster in_folder tests/cluster npm --silent test
 	node tests/sum.mjs $(LOGS)
 
 .PHONY: cluster-test
 cluster-test: tools servers balancers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
 	@cargo build --workspace --bin copydesk
-	cd tests/cluster && npm test
+	cd tests/cluster
+	npm test
+	npm run test:waits
 
 .PHONY: chaos
 chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster: SECONDS=60 SEED=1
@@ -102,8 +108,13 @@ sim: tools ## Run SEEDS=20000 stories of the cluster simulation
 	@SIM_SEEDS=$(SEEDS) cargo test --release --workspace --test sim -- --nocapture
 
 .PHONY: mutants
-mutants: tools ## Break the rules one by one; the simulation must notice: SEEDS=1000 ONLY="part of a rule" JOBS=2
-	@$(if $(filter-out file,$(origin SEEDS)),SEEDS=$(SEEDS)) $(if $(ONLY),ONLY="$(ONLY)") JOBS=$${JOBS:-2} node tests/sim/mutate.mjs
+mutants: tools ## Break the rules one by one; unit tests or the simulation must notice: SEEDS=1000 ONLY="part of a rule" PART=shell JOBS=2
+	@$(if $(filter-out file,$(origin SEEDS)),SEEDS=$(SEEDS)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(PART),PART=$(PART)) JOBS=$${JOBS:-2} node tests/sim/mutate.mjs
+
+.PHONY: cuts
+cuts: tools tests/js/node_modules/.stamp ## Break connections at random bytes: CUTS=10000 SEED=1 (some 10 minutes; make test has 500)
+	@cargo build --workspace --bin copydesk
+	cd tests/js && exec env CUTS=$(CUTS) $(if $(SEED),SEED=$(SEED)) node --test --test-force-exit --test-reporter=spec cuts.test.mjs
 
 .PHONY: autobahn
 autobahn: tools ## Run the WebSocket conformance suite (needs Python 2.7: PYTHON2=python2)

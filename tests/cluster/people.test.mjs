@@ -13,7 +13,18 @@ const ROUNDS = 50;
 const WITHIN_MS = { downgrade: 1_000, revocation: 5_000 };
 
 const skip = missing();
-const env = { COPYDESK__AUTH__MODE: 'accounts', COPYDESK__AUTH__REGISTRATION: 'open' };
+const env = {
+  COPYDESK__AUTH__MODE: 'accounts',
+  COPYDESK__AUTH__REGISTRATION: 'open',
+  // All people of these tests come from one address.
+  COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: '100000',
+};
+
+/** How many sockets come back at once, how often, and how many connections to Postgres one node may have meanwhile. */
+const STORM_SOCKETS = 400;
+const STORMS = 10;
+const STORM_USERS = 4;
+const STORM_CONNECTIONS_MAX = 18;
 let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, env }))));
 after(() => skip || cluster.stop());
@@ -33,6 +44,20 @@ async function delays(wires, act, sees, what) {
   const seen = wires.map((wire) => span(() => until(() => sees(wire), what)));
   await act();
   return Promise.all(seen);
+}
+
+/** How many connections to Postgres each node has, by its application name. */
+async function connections() {
+  const rows = await cluster.postgres.query(
+    `SELECT application_name AS name, count(*)::int AS held FROM pg_stat_activity
+     WHERE backend_type = 'client backend' AND application_name LIKE 'copydesk%' GROUP BY 1`,
+  );
+  const held = new Map(cluster.nodes.map(({ name }) => [name, 0]));
+  for (const row of rows) {
+    const node = cluster.nodes.find(({ name }) => row.name.includes(name));
+    if (node) held.set(node.name, held.get(node.name) + row.held);
+  }
+  return held;
 }
 
 describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
@@ -87,5 +112,67 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
       assert.equal(back.status, 200);
     }
     await watch.assertWithin(t, found, WITHIN_MS.revocation, 'the sockets are closed on a node');
+  });
+
+  test('FLUSHALL of Redis signs no user out, and closes no socket', async () => {
+    const wires = await everywhere(ann);
+    await cluster.redis.flush();
+    for (const node of cluster.nodes) {
+      const { status, body } = await at(ann, node).get('/api/me');
+      assert.equal(status, 200, `${node.name}: ${JSON.stringify(body)}`);
+      const [wire, fresh] = [wires[cluster.nodes.indexOf(node)], await at(ann, node).wire()];
+      assert.equal(fresh.status, 101, 'a new socket opens');
+      wire.say({ a: 'pp' });
+      assert.ok(await wire.heard(({ a }) => a === 'pp', 'an answer on the old socket'));
+      fresh.end();
+    }
+    for (const wire of wires) wire.end();
+  });
+
+  test(`signing out everywhere closes every node's sockets within ${WITHIN_MS.revocation} ms while Redis is dead`, async (t) => {
+    const fay = await Browser.registered(cluster.nodes[0], 'fay');
+    await cluster.redis.kill();
+    try {
+      const watch = await Stopwatch.begin(t);
+      const found = [];
+      for (let round = 0; round < 3; round++) {
+        const wires = await everywhere(fay);
+        const leave = async () => assert.equal((await at(fay, cluster.nodes[round]).post('/api/sign-out-everywhere')).status, 200);
+        found.push(...(await delays(wires, leave, (wire) => wire.isOver, 'the sockets are closed')));
+        assert.deepEqual(wires.map(({ closeCode }) => closeCode), [4401, 4401, 4401]);
+        for (const node of cluster.nodes) assert.equal((await at(fay, node).wire()).status, 401, `${node.name} lets no socket in`);
+        assert.equal((await fay.post('/api/sign-in', { login: 'fay', password: 'password of fay' })).status, 200);
+      }
+      await watch.assertWithin(t, found, WITHIN_MS.revocation, 'the sockets are closed on a node without Redis');
+    } finally {
+      await cluster.redis.start();
+      await cluster.calm();
+    }
+  });
+
+  test(`${STORMS} storms of ${STORM_SOCKETS} sockets take at most ${STORM_CONNECTIONS_MAX} connections to Postgres a node`, async (t) => {
+    const users = [];
+    for (let n = 0; n < STORM_USERS; n++) users.push(await Browser.registered(cluster.nodes[n % 3], `storm${n}`));
+    const come = (n) => at(users[n % STORM_USERS], cluster.nodes[n % 3]).wire();
+    let most = 0;
+    let isOver = false;
+    const looking = (async () => {
+      while (!isOver) most = Math.max(most, ...(await connections()).values());
+    })();
+    let wires = [];
+    try {
+      for (let storm = 0; storm < STORMS; storm++) {
+        for (const wire of wires) wire.end();
+        wires = await Promise.all(Array.from({ length: STORM_SOCKETS }, (_, n) => come(n)));
+        const statuses = wires.map(({ status }) => status);
+        assert.deepEqual(statuses.filter((status) => status !== 101), [], `storm ${storm}: all come in`);
+      }
+    } finally {
+      isOver = true;
+      await looking;
+      for (const wire of wires) wire.end();
+    }
+    t.diagnostic(`at most ${most} connections of one node`);
+    assert.ok(most > 0 && most <= STORM_CONNECTIONS_MAX, `${most} connections of one node`);
   });
 });
