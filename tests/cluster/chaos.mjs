@@ -10,9 +10,16 @@ import { Cluster, missing } from './cluster.mjs';
 import { quantile } from './crowd.mjs';
 import { Nemesis } from './nemesis.mjs';
 import { Stage } from './stage.mjs';
+import { Stopwatch } from './stopwatch.mjs';
 
 /** How long all may take to go on when everything runs again. */
 const RESUMED_WITHIN_MS = 60_000;
+
+/**
+ * The longest that an edit may wait, without the stalls of this machine: several faults of up to 8 s overlap, and Postgres or
+ * each way to it may be among them. Runs with seldom faults have one of up to 50 s.
+ */
+const WAIT_MS_MAX = { usual: 30_000, seldom: 90_000 };
 
 /** How many people show their cursors, and how long one may stay when its owner is gone. */
 const CURSORS = 20;
@@ -33,6 +40,7 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     await stage.progress(clients);
     tell(`${clients} people write into ${documents} documents; the seed is ${seed}`);
 
+    const watch = await Stopwatch.begin();
     const nemesis = new Nemesis({ cluster, people: stage.people, r, seconds, tell });
     const end = performance.now() + seconds * 1_000;
     const amiss = [];
@@ -45,8 +53,15 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     amiss.push(...stage.people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]));
     amiss.push(...cluster.nodes.flatMap(({ name, panics }) => panics.map((line) => `${name}: ${line}`)));
     amiss.push(...(findings.count ? [String(findings)] : []));
+    await watch.end();
+    const waits = watch.net(stage.writers.flatMap(({ waits }) => waits));
+    const netMs = Math.max(0, ...waits);
+    const limit = WAIT_MS_MAX[nemesis.isLong ? 'seldom' : 'usual'];
+    if (netMs > limit) amiss.push(`an edit waited ${Math.round(netMs)} ms without stalls; at most ${limit} ms are allowed`);
+    const { gapFetches, ...came } = visits(stage);
+    if (gapFetches) amiss.push(`clients fetched documents anew ${gapFetches} times: they were sent commits with a gap before them`);
     if (amiss.length) keep(stage, seed);
-    return { acks: stage.acks, counts: nemesis.counts, findings, amiss, longestMs: longest(stage), ...visits(stage) };
+    return { acks: stage.acks, counts: nemesis.counts, findings, amiss, longestMs: longest(stage), netMs, gapFetches, ...came };
   } finally {
     stage.strike();
     await cluster.discard();
@@ -130,7 +145,12 @@ function longest({ people, writers }) {
 
 function visits({ people }) {
   const sum = (of) => people.reduce((total, person) => total + of(person), 0);
-  return { sockets: sum(({ codes }) => codes.length), triedAgain: sum(({ triedAgain }) => triedAgain) };
+  return {
+    sockets: sum(({ codes }) => codes.length),
+    triedAgain: sum(({ triedAgain }) => triedAgain),
+    refetches: sum(({ refetches }) => refetches),
+    gapFetches: sum(({ gapFetches }) => gapFetches),
+  };
 }
 
 /** Keeps what happened, for whoever looks into it. */
@@ -144,7 +164,7 @@ function keep({ cluster, people, hearsay }, seed) {
 }
 
 /** A run's sum, for people. */
-export function summary({ acks, counts, findings, amiss, longestMs, sockets, triedAgain }, { seconds, seed }) {
+export function summary({ acks, counts, findings, amiss, longestMs, netMs, refetches, gapFetches, sockets, triedAgain }, { seconds, seed }) {
   const faults = Object.entries(counts).map(([kind, count]) => `  ${String(count).padStart(4)} × ${kind}`);
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const [median, most] = [quantile(longestMs, 0.5), Math.max(...longestMs)].map((ms) => (ms / 1000).toFixed(1));
@@ -152,7 +172,8 @@ export function summary({ acks, counts, findings, amiss, longestMs, sockets, tri
     `seed ${seed}, ${seconds} s: ${acks} edits acknowledged, ${total} faults`,
     ...faults,
     `${sockets} sockets ended, ${triedAgain} times was somebody told to try again`,
-    `the longest that an edit of each waited: median ${median} s, longest ${most} s`,
+    `the longest that an edit of each waited: median ${median} s, longest ${most} s, ${(netMs / 1000).toFixed(1)} s without stalls`,
+    `${refetches} documents fetched anew: ${gapFetches} after a gap, ${refetches - gapFetches} for a cursor ahead of its document`,
     `lost ${findings.lost.length}, doubled ${findings.doubled.length}, told but untrue ${findings.untrue.length}`,
     ...(amiss.length ? ['', 'AMISS:', ...amiss.slice(0, 20)] : ['nothing amiss']),
   ].join('\n');

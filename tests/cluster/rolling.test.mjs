@@ -68,3 +68,44 @@ describe('a rolling restart', { skip }, () => {
     assert.equal(ann.codes.length + ann.gaveUp, 1);
   });
 });
+
+test(`a cluster grows from 3 nodes to 6 and shrinks to 3 under load (SEED=${SEED})`, { ...LIMIT, skip }, async (t) => {
+  const stage = Stage.on(cluster, t);
+  const [old, ids] = [[...cluster.nodes], []];
+  const people = await Promise.all(Array.from({ length: 12 }, (_, n) => stage.person(old[n % 3])));
+  ids.push(...(await stage.documentsOf(people[0], 24)));
+  const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 50 });
+  await stage.progress(300);
+  const before = await cluster.owners();
+  const watch = await Stopwatch.begin(t);
+  for (const writer of writers) writer.forgetWaits();
+  const added = await Promise.all([4, 5, 6].map((n) => cluster.newNode(`node-${n}`, false, {})));
+  cluster.nodes.push(...added);
+  try {
+    await Promise.all(added.map((node) => node.start()));
+    await cluster.settled();
+    // People come to the new nodes, too, and go on by the old ones when these leave.
+    const guests = await Promise.all(added.map((node) => stage.person(node, ...old)));
+    writers.push(...(await stage.write(guests, ids, { docsEach: 4, paceMs: 50 })));
+    await stage.allResume();
+    const [names, grown] = [added.map(({ name }) => name), await stage.settledOwners()];
+    const moved = ids.filter((id) => names.includes(grown.get(id)));
+    assert.ok(moved.length, 'some documents have moved to the new nodes');
+    for (const node of added) {
+      assert.equal(await node.end('SIGTERM'), 0, `${node.name} ends well:\n${node.log.slice(-2_000)}`);
+      await stage.allResume();
+    }
+    cluster.nodes = old;
+    await cluster.settled();
+    await stage.allResume();
+    const shrunk = await stage.settledOwners();
+    assert.deepEqual(ids.filter((id) => names.includes(shrunk.get(id))), [], 'the nodes that left own nothing');
+    t.diagnostic(`${moved.length} of ${before.size} documents went to the new nodes and came back`);
+    const acks = await stage.assertSound();
+    t.diagnostic(`${acks} edits`);
+    await watch.assertWithin(t, writers.flatMap(({ waits }) => waits), PAUSE_MS_MAX, 'the long waits of edits, or the longest of each writer');
+  } finally {
+    cluster.nodes = old;
+    await Promise.all(added.map((node) => node.kill()));
+  }
+});

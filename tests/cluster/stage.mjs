@@ -134,6 +134,7 @@ export class Stage {
     assert.deepEqual(people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]), [], 'nobody was refused');
     assert.deepEqual(hearsay.contradictions, []);
     const noise = { warnings: takeWarnings(), refetches: people.reduce((sum, { refetches }) => sum + refetches, 0) };
+    assert.equal(people.reduce((sum, { gapFetches }) => sum + gapFetches, 0), 0, 'no commit came with a gap before it');
     if (!mayRefetch) assert.deepEqual(noise, { warnings: [], refetches: 0 });
     for (const { panics } of cluster.nodes) assert.deepEqual(panics, []);
     return this.acks;

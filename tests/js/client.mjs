@@ -30,6 +30,8 @@ export class Client {
     this.headers = headers;
     /** Versioned fetches that nobody but the library itself asked for: it healed a gap. */
     this.refetches = 0;
+    /** Those of them that a commit with a gap before it caused, and not a cursor ahead of its document. */
+    this.gapFetches = 0;
     this.fetchesAsked = 0;
     /** What the library reported as errors on the connection. */
     this.errors = [];
@@ -102,7 +104,11 @@ export class Client {
   }
 
   sending(message) {
-    if (message.a === 'f' && message.v != null && !this.fetchesAsked) this.refetches += 1;
+    if (message.a === 'f' && message.v != null && !this.fetchesAsked) {
+      this.refetches += 1;
+      // The library fetches in the call that makes it necessary: the stack names the cause.
+      if (!/remote-doc-presence/.test(new Error().stack)) this.gapFetches += 1;
+    }
     if (message.a === 'op') this.sent.add(`${message.src ?? this.connection.id}/${message.seq}`);
   }
 
