@@ -496,6 +496,18 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             1_000_000,
         ),
         (
+            "auth.accounts_max",
+            config.auth.accounts_max,
+            1,
+            100_000_000,
+        ),
+        (
+            "auth.user_sessions_max",
+            config.auth.user_sessions_max,
+            1,
+            10_000,
+        ),
+        (
             "auth.tenant_mib_max",
             config.auth.tenant_mib_max,
             0,

@@ -121,6 +121,8 @@ suite![
     a_second_tab_is_no_thief_for_a_moment,
     a_stale_refresh_token_ends_the_session,
     a_new_password_ends_the_other_sessions,
+    accounts_without_invitation_are_bounded,
+    the_oldest_sessions_end_when_there_are_too_many,
     a_session_expires,
     rights_are_the_most_that_anything_gives,
     a_tenant_is_not_reached_from_another,
@@ -203,7 +205,10 @@ const MANY: u64 = 1_000;
 
 async fn add(accounts: &dyn Accounts, name: &str) {
     let added = accounts
-        .add_user(new_user(name, "home"), Admission::Open)
+        .add_user(
+            new_user(name, "home"),
+            Admission::Open { accounts_max: MANY },
+        )
         .await;
     assert_eq!(added.unwrap(), Ok(()));
 }
@@ -282,7 +287,10 @@ async fn a_login_is_taken_once(kept: impl Factory) {
     add(accounts, "ann").await;
     let mut imitator = new_user("other", "home");
     imitator.login = "ann@example.org".to_owned();
-    let again = accounts.add_user(imitator, Admission::Open).await.unwrap();
+    let again = accounts
+        .add_user(imitator, Admission::Open { accounts_max: MANY })
+        .await
+        .unwrap();
     assert_eq!(again, Err(NotAdded::Taken));
     let found = accounts.user_by_login("ann@example.org".to_owned()).await;
     assert_eq!(found.unwrap().unwrap().id, subject("ann"));
@@ -408,7 +416,7 @@ async fn a_closed_account_has_no_session(kept: impl Factory) {
     let told = accounts.revocations(0).await.unwrap();
     assert!(told.iter().any(|it| it.ends && it.session.is_none()));
     // Begun at the same moment, it opens nothing either.
-    let begun = accounts.begin_session(key("late"), subject("ann"), hash(1), DAY);
+    let begun = accounts.begin_session(key("late"), subject("ann"), hash(1), DAY, MANY);
     begun.await.unwrap();
     assert_eq!(accounts.session(key("late")).await.unwrap(), None);
     let users = accounts.users_of("home".to_owned(), String::new(), 10);
@@ -522,7 +530,7 @@ async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
 
 async fn session(accounts: &dyn Accounts) {
     add(accounts, "ann").await;
-    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), DAY);
+    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), DAY, MANY);
     begun.await.unwrap();
 }
 
@@ -565,10 +573,68 @@ async fn a_stale_refresh_token_ends_the_session(kept: impl Factory) {
     assert!(told[0].ends);
 }
 
+async fn the_oldest_sessions_end_when_there_are_too_many(kept: impl Factory) {
+    let accounts = kept.accounts();
+    session(accounts).await;
+    let begin = |name: &str, sessions_max| {
+        accounts.begin_session(key(name), subject("ann"), hash(7), DAY, sessions_max)
+    };
+    for name in ["second", "third"] {
+        begin(name, 3).await.unwrap();
+    }
+    // Renewed, so it is not the oldest any more.
+    next_millisecond();
+    assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
+    begin("new", 2).await.unwrap();
+    for (name, is_open) in [
+        ("s", true),
+        ("second", false),
+        ("third", false),
+        ("new", true),
+    ] {
+        let session = accounts.session(key(name)).await.unwrap();
+        assert_eq!(session.is_some(), is_open, "{name}");
+    }
+    let told = accounts.revocations(0).await.unwrap();
+    let mut ended: Vec<_> = told.into_iter().filter_map(|it| it.session).collect();
+    ended.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(ended, [key("second"), key("third")]);
+    begin("alone", 1).await.unwrap();
+    assert!(accounts.session(key("alone")).await.unwrap().is_some());
+    assert!(accounts.session(key("new")).await.unwrap().is_none());
+}
+
+/// Waits until the clock shows another millisecond, the unit in which stores keep times.
+fn next_millisecond() {
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+    };
+    let begun = now();
+    while now() == begun {
+        std::thread::yield_now();
+    }
+}
+
+async fn accounts_without_invitation_are_bounded(kept: impl Factory) {
+    let accounts = kept.accounts();
+    for (name, added) in [
+        ("ann", Ok(())),
+        ("bob", Ok(())),
+        ("eve", Err(NotAdded::Full)),
+    ] {
+        let admission = Admission::Open { accounts_max: 2 };
+        let made = accounts.add_user(new_user(name, "home"), admission).await;
+        assert_eq!(made.unwrap(), added, "{name}");
+    }
+}
+
 async fn a_new_password_ends_the_other_sessions(kept: impl Factory) {
     let accounts = kept.accounts();
     session(accounts).await;
-    let other = accounts.begin_session(key("other"), subject("ann"), hash(7), DAY);
+    let other = accounts.begin_session(key("other"), subject("ann"), hash(7), DAY, MANY);
     other.await.unwrap();
     let changed = accounts.set_password(subject("ann"), "new".to_owned(), Some(key("s")));
     changed.await.unwrap();
@@ -583,7 +649,7 @@ async fn a_new_password_ends_the_other_sessions(kept: impl Factory) {
 async fn a_session_expires(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
-    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), NO_TIME);
+    let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), NO_TIME, MANY);
     begun.await.unwrap();
     assert_eq!(accounts.session(key("s")).await.unwrap(), None);
     assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Ended);
@@ -1019,14 +1085,14 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
             login: "twin".to_owned(),
             ..new_user(name, "home")
         };
-        accounts.add_user(user, Admission::Open)
+        accounts.add_user(user, Admission::Open { accounts_max: MANY })
     });
     let twins = join_all(twins).await;
     let came = twins.iter().filter(|it| matches!(it, Ok(Ok(()))));
     assert_eq!(came.count(), 1, "{twins:?}");
 
     add(accounts, "zoe").await;
-    let begun = accounts.begin_session(key("s"), subject("zoe"), hash(1), DAY);
+    let begun = accounts.begin_session(key("s"), subject("zoe"), hash(1), DAY, MANY);
     begun.await.unwrap();
     let tabs = [2, 3, 4].map(|next| accounts.renew_session(key("s"), hash(1), hash(next), DAY));
     let tabs: Vec<_> = join_all(tabs)

@@ -501,7 +501,7 @@ impl Door {
         let priority = match admission {
             Admission::First | Admission::Invited(_) => KNOWN,
             // There is no success that would clear this: an address makes so many accounts in a time.
-            Admission::Open => {
+            Admission::Open { .. } => {
                 let keys = [AttemptKey::Network(network(from.address))];
                 self.admit(Class::Stranger, &keys).await?
             }
@@ -522,6 +522,9 @@ impl Door {
                 "somebody signs in by that name already".to_owned(),
             )),
             Err(NotAdded::NotFirst | NotAdded::NotInvited) => Err(NOT_INVITED),
+            Err(NotAdded::Full) => Err(Denied::Full(
+                "no more accounts can be made without an invitation: ask the owner for one",
+            )),
         }
     }
 
@@ -541,7 +544,9 @@ impl Door {
             }
             _ if !is_set_up && !from.is_own_machine => Err(NO_CODE),
             None if !is_set_up => Ok(Admission::First),
-            None if self.registration() == Registration::Open => Ok(Admission::Open),
+            None if self.registration() == Registration::Open => Ok(Admission::Open {
+                accounts_max: self.settings.accounts_max,
+            }),
             _ => Err(NOT_INVITED),
         }
     }
@@ -999,7 +1004,13 @@ impl Door {
         let device = device.with(&self.seal, &user);
         let accounts = self.accounts();
         accounts
-            .begin_session(key.clone(), user, hashed(&refresh), SESSION_LASTS)
+            .begin_session(
+                key.clone(),
+                user,
+                hashed(&refresh),
+                SESSION_LASTS,
+                self.settings.user_sessions_max,
+            )
             .await?;
         Ok(Tokens {
             device: Some(device),

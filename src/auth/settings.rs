@@ -26,6 +26,10 @@ pub struct AuthSettings {
     pub document_people_max: u64,
     /// How many invitations that have been neither used nor ended one tenant may have.
     pub tenant_invitations_max: u64,
+    /// How many accounts there may be before none is made without an invitation.
+    pub accounts_max: u64,
+    /// How many sessions one user may have; one more ends the one that was renewed longest ago.
+    pub user_sessions_max: u64,
     /// Whether a proxy in front says each client's address, as the last in X-Forwarded-For.
     pub behind_proxy: bool,
     /// The public keys that tokens are signed with: a file (PEM or JWK set), or the address of a JWK set.
@@ -50,6 +54,8 @@ impl Default for AuthSettings {
             document_links_max: 100,
             document_people_max: 1_000,
             tenant_invitations_max: 1_000,
+            accounts_max: 100_000,
+            user_sessions_max: 100,
             behind_proxy: false,
             token_keys: String::new(),
             token_secret: Secret::default(),

@@ -67,13 +67,15 @@ pub trait Accounts: Debug + Send + Sync {
     /// Ends an invitation; `false`: the tenant has no such one.
     fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool>;
 
-    /// Begins a session.
+    /// Begins a session. The user keeps at most `sessions_max` sessions, this one included: those that were renewed longest
+    /// ago end, as [`end_session`](Self::end_session) ends them.
     fn begin_session(
         &self,
         key: SessionKey,
         user: Subject,
         refresh: Hash,
         lasts: Duration,
+        sessions_max: u64,
     ) -> Asked<'_, ()>;
 
     /// Exchanges a session's refresh token for the next. A genuine token that was exchanged longer than `grace` ago ends
@@ -259,8 +261,11 @@ pub struct NewUser {
 pub enum Admission {
     /// There is none yet: it will own everything.
     First,
-    /// Everybody may make one.
-    Open,
+    /// Accounts may be made without an invitation, while there are fewer than this many, closed ones included.
+    Open {
+        /// How many accounts there may be.
+        accounts_max: u64,
+    },
     /// By an invitation.
     Invited(Hash),
 }
@@ -274,6 +279,8 @@ pub enum NotAdded {
     Taken,
     /// There is no such invitation.
     NotInvited,
+    /// There are as many accounts as may be made without an invitation.
+    Full,
 }
 
 /// An account.

@@ -271,6 +271,7 @@ impl Accounts for PostgresStore {
         user: Subject,
         refresh: Hash,
         lasts: Duration,
+        sessions_max: u64,
     ) -> Asked<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
@@ -280,6 +281,14 @@ impl Accounts for PostgresStore {
             change
                 .query(BEGIN_SESSION, &[&key.0, &id, &refresh, &now, &until])
                 .await?;
+            let others_max = i64::try_from(sessions_max.saturating_sub(1)).unwrap_or(i64::MAX);
+            let ended = change
+                .query(END_OLDEST, &[&id, &key.0, &others_max])
+                .await?;
+            for row in &ended {
+                let ended = Some(SessionKey(row.get(0)));
+                change.revoke(Revoked::ended(user.clone(), ended));
+            }
             change.note(&user, "sign in", None, None, None).await?;
             change.commit().await
         })
@@ -728,7 +737,13 @@ async fn add_user(
             return Ok(Err(NotAdded::NotFirst));
         }
         Admission::First => (user.tenant.clone(), Some(Role::Owner)),
-        Admission::Open => (user.tenant.clone(), None),
+        Admission::Open { accounts_max } => {
+            let most = i64::try_from(accounts_max).unwrap_or(i64::MAX);
+            if count(&change.query(COUNT_USERS, &[&most]).await?) >= accounts_max {
+                return Ok(Err(NotAdded::Full));
+            }
+            (user.tenant.clone(), None)
+        }
         Admission::Invited(code) => {
             let invited = change
                 .query(TAKE_INVITATION, &[&code.as_slice(), &now])
@@ -757,6 +772,23 @@ const FORGET_SESSIONS: &str = "
 DELETE FROM sessions
 WHERE id IN (
   SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)";
+
+/// Ends a user's sessions but the newest: one that has just begun, and so many that were renewed last.
+const END_OLDEST: &str = "
+DELETE FROM sessions
+WHERE id IN (
+  SELECT id
+  FROM sessions
+  WHERE user_id = $1 AND id <> $2
+  ORDER BY renewed_at_ms DESC, id DESC
+  OFFSET $3
+  FOR UPDATE SKIP LOCKED)
+RETURNING id";
+
+/// Counts accounts, at most `$1`: what is counted for a stranger must not grow with what there is.
+const COUNT_USERS: &str = "
+SELECT count(*)
+FROM (SELECT FROM users LIMIT $1) AS counted";
 
 const BEGIN_SESSION: &str = "
 INSERT INTO sessions (id, user_id, refresh, renewed_at_ms, expires_at_ms)

@@ -274,6 +274,7 @@ impl Accounts for SqliteStore {
         user: Subject,
         refresh: Hash,
         lasts: Duration,
+        sessions_max: u64,
     ) -> Asked<'_, ()> {
         self.change(move |db, now| {
             db.prepare_cached("DELETE FROM sessions WHERE expires_at_ms <= ?1")?
@@ -289,6 +290,7 @@ impl Accounts for SqliteStore {
                 signed(now),
                 signed(after(now, lasts))
             ])?;
+            end_oldest(db, now, &user, &key, sessions_max.saturating_sub(1))?;
             note(db, now, &user, "sign in", None, None, None)
         })
     }
@@ -661,7 +663,17 @@ fn add_user(
     let (tenant, role) = match admission {
         Admission::First if any_user(db)? => return Ok(Err(NotAdded::NotFirst)),
         Admission::First => (user.tenant.clone(), Some(Role::Owner)),
-        Admission::Open => (user.tenant.clone(), None),
+        Admission::Open { accounts_max } => {
+            let accounts: u64 = db
+                .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM users LIMIT ?1)")?
+                .query_row([signed(accounts_max)], |row| {
+                    row.get(0).map(i64::cast_unsigned)
+                })?;
+            if accounts >= accounts_max {
+                return Ok(Err(NotAdded::Full));
+            }
+            (user.tenant.clone(), None)
+        }
         Admission::Invited(code) => match invitation(db, now, code)? {
             Some(invited) => invited,
             None => return Ok(Err(NotAdded::NotInvited)),
@@ -796,6 +808,32 @@ fn end_others(
         if Some(&key) != keep {
             end_session(db, now, &key)?;
         }
+    }
+    Ok(())
+}
+
+/// Ends a user's sessions but `newest` and the `others_max` that were renewed last.
+fn end_oldest(
+    db: &Connection,
+    now: u64,
+    user: &Subject,
+    newest: &SessionKey,
+    others_max: u64,
+) -> rusqlite::Result<()> {
+    let keys: Vec<String> = db
+        .prepare_cached(
+            "SELECT id
+             FROM sessions
+             WHERE user_id = ?1 AND id <> ?2
+             ORDER BY renewed_at_ms DESC, id DESC
+             LIMIT -1 OFFSET ?3",
+        )?
+        .query_map(params![user.0, newest.0, signed(others_max)], |row| {
+            row.get(0)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for key in keys.into_iter().map(SessionKey) {
+        end_session(db, now, &key)?;
     }
     Ok(())
 }
