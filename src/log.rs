@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::id::{ClientId, UserId};
 use crate::ot::{Content, ContentBounds, Kind, Op, OtError};
@@ -169,6 +170,26 @@ impl Entry {
     pub fn size(&self) -> usize {
         self.change.size() + 200
     }
+
+    /// A hash of the epoch and of what names the submit. Two entries of one document and revision have the same
+    /// fingerprint only if they are the same commit.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        fingerprint(self.epoch, &self.id)
+    }
+}
+
+/// [`Entry::fingerprint`] of an entry that has this epoch and came from this submit.
+#[must_use]
+pub fn fingerprint(epoch: Epoch, id: &SubmitId) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&epoch.0.to_le_bytes());
+    hasher.update(&id.seq.to_le_bytes());
+    for text in [id.author.as_str(), id.client.as_str()] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.digest()
 }
 
 /// The document at a revision.
@@ -401,6 +422,12 @@ impl Tail {
     #[must_use]
     pub fn head(&self) -> Revision {
         Revision(self.start.0 + self.entries.len() as u64)
+    }
+
+    /// The newest entry, if any is held.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Arc<Entry>> {
+        self.entries.back()
     }
 
     /// The oldest revision whose successors are all here.

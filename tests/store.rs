@@ -21,7 +21,7 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, PAGE_ENTRIES,
+    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, PAGE_ENTRIES,
     PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings, SqliteStore, Store,
 };
 use futures_util::future::join_all;
@@ -182,6 +182,8 @@ suite![
     store_tells_what_was_lost,
     store_tells_what_is_newer,
     who_takes_no_part_is_not_named,
+    history_is_renewed_once_by_whoever_is_first,
+    fingerprints_tell_entries_apart,
     odd_values_survive,
 ];
 
@@ -609,6 +611,44 @@ async fn secret_is_drawn_once(mut factory: impl Factory) {
     assert_eq!(factory.store().secret().await.unwrap(), secret);
     factory.reopen().await;
     assert_eq!(factory.store().secret().await.unwrap(), secret);
+}
+
+async fn history_is_renewed_once_by_whoever_is_first(mut factory: impl Factory) {
+    let first = factory.store().history().await.unwrap();
+    let [ours, theirs] = [1, 2].map(|id| first.after(History::default(), id));
+    assert_eq!(
+        factory.store().renew_history(first, ours).await.unwrap(),
+        ours
+    );
+    assert_eq!(
+        factory.store().renew_history(first, theirs).await.unwrap(),
+        ours,
+        "the second to notice finds it renewed"
+    );
+    factory.reopen().await;
+    assert_eq!(factory.store().history().await.unwrap(), ours);
+    let pulse = factory.store().heartbeat(&beat()).await.unwrap();
+    assert_eq!(pulse.history, ours);
+    let again = factory.store().renew_history(ours, ours).await.unwrap();
+    assert_eq!(again, ours, "a history that is confirmed stays");
+}
+
+async fn fingerprints_tell_entries_apart(factory: impl Factory) {
+    let store = factory.store();
+    let mut asked = Vec::new();
+    for (id, seq) in [("a", 1), ("b", 2)] {
+        let lease = store.claim(&doc(id), ME).await.unwrap();
+        let entries = vec![entry(1, seq, create("x")), entry(2, 10, insert("y"))];
+        let appended = store.append(vec![batch(id, lease.fence, entries)]).await;
+        appended.unwrap().remove(0).unwrap();
+        asked.extend([1, 2, 3].map(|revision| (doc(id), Revision(revision))));
+    }
+    asked.push((doc("never claimed"), Revision(1)));
+    let found = store.fingerprints(&asked).await.unwrap();
+    let expected = |seq| Some(entry(1, seq, Change::Delete).fingerprint());
+    let (a, b, last) = (expected(1), expected(2), expected(10));
+    assert_eq!(found, [a, last, None, b, last, None, None]);
+    assert_ne!(a, b);
 }
 
 fn beat() -> Beat {

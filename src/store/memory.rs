@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::store::last_at;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
-    Reach, Refused, Store, StoreError,
+    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES,
+    Pulse, Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -20,7 +20,7 @@ use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct State {
     documents: BTreeMap<DocId, Document>,
     /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
@@ -28,9 +28,12 @@ struct State {
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
+    history: History,
+    /// How often the store went back in time.
+    restores: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Document {
     fence: Option<Fence>,
     log: Vec<Arc<Entry>>,
@@ -48,6 +51,21 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A store of its own with all that this one holds now.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.state().clone())))
+    }
+
+    /// Goes back to what `backup` holds, as a server does that is restored or that a lagging standby replaces. New tokens
+    /// are unlike all that were ever drawn.
+    pub fn restore(&self, backup: &Self) {
+        let mut state = self.state();
+        let (token, restores) = (state.token, state.restores + 1);
+        *state = backup.state().clone();
+        (state.token, state.restores) = (token, restores);
     }
 
     /// Nothing in here panics while it holds the lock; a test's thread that did is no reason to stop.
@@ -119,6 +137,8 @@ impl Store for MemoryStore {
         ready(Ok(Pulse {
             nodes: nodes.map(|(node, _)| *node).collect(),
             others: state.nodes.len() - 1,
+            history: state.history,
+            place: state.restores.to_string().into(),
         }))
         .boxed()
     }
@@ -180,6 +200,35 @@ impl Store for MemoryStore {
 
     fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(Ok(())).boxed()
+    }
+
+    fn history(&self) -> BoxFuture<'_, Result<History, StoreError>> {
+        ready(Ok(self.state().history)).boxed()
+    }
+
+    fn renew_history(
+        &self,
+        known: History,
+        next: History,
+    ) -> BoxFuture<'_, Result<History, StoreError>> {
+        let mut state = self.state();
+        if state.history == known {
+            state.history = next;
+        }
+        ready(Ok(state.history)).boxed()
+    }
+
+    fn fingerprints<'a>(
+        &'a self,
+        entries: &'a [(DocId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>> {
+        let state = self.state();
+        let fingerprint = |(doc, revision): &(DocId, Revision)| {
+            let place = usize::try_from(revision.0.checked_sub(1)?).ok()?;
+            let entry = state.documents.get(doc)?.log.get(place)?;
+            Some(entry.fingerprint())
+        };
+        ready(Ok(entries.iter().map(fingerprint).collect())).boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

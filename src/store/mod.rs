@@ -3,6 +3,7 @@
 //! them to it.
 
 mod accounts;
+mod history;
 mod memory;
 mod packed;
 mod postgres;
@@ -20,6 +21,7 @@ pub use accounts::{
     NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
     Right, Role, SessionKey, Subject, User, Who, tenant_of,
 };
+pub use history::{History, HistoryMark};
 pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};

@@ -9,6 +9,7 @@ mod claims;
 mod connect;
 mod fault;
 mod held;
+mod history;
 mod keep;
 mod lane;
 mod list;
@@ -24,7 +25,7 @@ mod verify;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -45,11 +46,11 @@ use self::touches::Touches;
 use self::verify::PostgresRows;
 use super::verify::verify;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
-    StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
+    Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
-use crate::log::{Fence, Snapshot};
+use crate::log::{Fence, Revision, Snapshot};
 
 /// How the shared store is set up. All times are in milliseconds.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -140,6 +141,8 @@ pub struct PostgresStore {
     toucher: JoinHandle<()>,
     secret: [u8; 32],
     node_dead_after: Duration,
+    /// What answered the last heartbeat.
+    place: Mutex<Arc<str>>,
 }
 
 impl PostgresStore {
@@ -175,6 +178,10 @@ impl PostgresStore {
             )?),
         };
         let secret = secret(&urgent).await?;
+        let node_dead_after = ms(settings.node_dead_after_ms);
+        history::compare(&urgent, node_dead_after)
+            .await
+            .map_err(|fault| fault.of("open"))?;
         let (numbers, touches): (Arc<Numbers>, Arc<Touches>) = Default::default();
         let patience = ms(settings.statement_timeout_ms);
         let lane = |_| {
@@ -201,7 +208,8 @@ impl PostgresStore {
             numbers,
             touches,
             secret,
-            node_dead_after: ms(settings.node_dead_after_ms),
+            node_dead_after,
+            place: Mutex::default(),
         })
     }
 
@@ -332,10 +340,17 @@ impl Store for PostgresStore {
     }
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
-        let pulse = beat::beat(&self.urgent, beat, self.node_dead_after);
-        pulse
-            .map(|it| it.map_err(|fault| fault.of("heartbeat")))
-            .boxed()
+        async move {
+            let pulse = beat::beat(&self.urgent, beat, self.node_dead_after).await;
+            let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
+            let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            if *place != pulse.place {
+                *place = pulse.place.clone();
+                self.numbers.forget_all();
+            }
+            Ok(pulse)
+        }
+        .boxed()
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
@@ -378,6 +393,35 @@ impl Store for PostgresStore {
             written.map_err(|fault| fault.of("check writes"))
         }
         .boxed()
+    }
+
+    fn history(&self) -> BoxFuture<'_, Result<History, StoreError>> {
+        let history = history::current(&self.urgent);
+        history
+            .map(|it| it.map_err(|fault| fault.of("history")))
+            .boxed()
+    }
+
+    fn renew_history(
+        &self,
+        known: History,
+        next: History,
+    ) -> BoxFuture<'_, Result<History, StoreError>> {
+        async move {
+            let renewed = history::renew(&self.urgent, known, next).await;
+            renewed.map_err(|fault| fault.of("renew history"))
+        }
+        .boxed()
+    }
+
+    fn fingerprints<'a>(
+        &'a self,
+        entries: &'a [(DocId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>> {
+        let found = history::fingerprints(&self.urgent, entries);
+        found
+            .map(|it| it.map_err(|fault| fault.of("fingerprints")))
+            .boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

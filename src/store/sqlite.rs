@@ -3,6 +3,7 @@
 mod accounts;
 mod checkpoint;
 mod folder;
+mod history;
 mod ledger;
 mod read;
 mod touches;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::folder::{Folder, Purpose};
+use self::history::{HistoryFile, RenewHistory};
 use self::ledger::Ledger;
 use self::read::{Fault, Reported};
 use self::verify::SqliteRows;
@@ -31,11 +33,11 @@ use self::writer::Writer;
 use super::packed::pack;
 use super::verify::verify;
 use super::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused, Store,
-    StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
+    Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
-use crate::log::{Fence, Snapshot};
+use crate::log::{Fence, Revision, Snapshot};
 
 /// How the embedded store is set up.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -81,7 +83,8 @@ impl SqliteStore {
         let (folder, lock) = Folder::lock(&settings.folder)?;
         let db = folder.open()?;
         let secret = secret(&db)?;
-        let mut ledger = Ledger::new(folder.clone(), lock, db).map_err(error)?;
+        let history_file = HistoryFile::compare(&folder, &db)?;
+        let mut ledger = Ledger::new(folder.clone(), lock, db, history_file).map_err(error)?;
         if settings.size_max_mib > 0 {
             ledger
                 .limit(settings.size_max_mib.saturating_mul(1 << 20))
@@ -215,7 +218,16 @@ impl Store for SqliteStore {
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
         // The folder's lock says that there is no other node.
         let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
-        async { Ok(Pulse { nodes, others: 0 }) }.boxed()
+        async {
+            Ok(Pulse {
+                nodes,
+                others: 0,
+                history: self.history().await?,
+                // No process restores a database that another one has open.
+                place: "".into(),
+            })
+        }
+        .boxed()
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
@@ -261,6 +273,36 @@ impl Store for SqliteStore {
             self.writer.ask(CheckWrites).await
         }
         .boxed()
+    }
+
+    fn history(&self) -> BoxFuture<'_, Result<History, StoreError>> {
+        self.readers
+            .read("history", |db| Ok(history::read(db)?))
+            .boxed()
+    }
+
+    fn renew_history(
+        &self,
+        known: History,
+        next: History,
+    ) -> BoxFuture<'_, Result<History, StoreError>> {
+        async move {
+            self.writer.ask(RenewHistory { known, next }).await?;
+            self.history().await
+        }
+        .boxed()
+    }
+
+    fn fingerprints<'a>(
+        &'a self,
+        entries: &'a [(DocId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>> {
+        let entries = entries.to_vec();
+        self.readers
+            .read("fingerprints", move |db| {
+                Ok(history::fingerprints(db, &entries)?)
+            })
+            .boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

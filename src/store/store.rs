@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+use super::History;
 use crate::id::{DocId, NodeId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
 
@@ -94,6 +95,34 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// When an append would fail or wait: the disk is full, the database is read-only, a connection is missing.
     fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The history that the store has now.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    fn history(&self) -> BoxFuture<'_, Result<History, StoreError>>;
+
+    /// Replaces the history `known` by `next`, and returns the history that the store has then: `next`, or that of
+    /// another node which was first. Of several nodes that find at once that the store went back in time, one renews.
+    /// With `next` equal to `known` it confirms that the store lost nothing where it is now, after a promotion.
+    ///
+    /// # Errors
+    /// If the store does not answer; the history may or may not have been replaced.
+    fn renew_history(
+        &self,
+        known: History,
+        next: History,
+    ) -> BoxFuture<'_, Result<History, StoreError>>;
+
+    /// The fingerprint ([`Entry::fingerprint`]) of the entry at each of these revisions, in this order; `None` where the
+    /// log has no such entry.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    fn fingerprints<'a>(
+        &'a self,
+        entries: &'a [(DocId, Revision)],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>>;
 
     /// The secret that all nodes of this store share: drawn at random when it was first asked for.
     ///
@@ -215,6 +244,11 @@ pub struct Pulse {
     pub nodes: Vec<NodeId>,
     /// How many other nodes live, whether they take documents or not.
     pub others: usize,
+    /// The history that the store has now.
+    pub history: History,
+    /// Which server, database and tables answered. If it changes, the store may have gone back in time: it was restored,
+    /// or another server was promoted.
+    pub place: Arc<str>,
 }
 
 /// What is new of the documents that a node has open.

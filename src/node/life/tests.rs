@@ -15,8 +15,8 @@ use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind};
 use crate::protocol::Proposal;
 use crate::store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, Pulse, Reach, Refused,
-    Store,
+    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, Pulse, Reach,
+    Refused, Store,
 };
 
 /// One node's way to the store, which can be cut.
@@ -64,6 +64,9 @@ by_way! {
     fn describe(doc: &'a DocId) -> Option<Listed>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;
     fn check_writes() -> ();
+    fn history() -> History;
+    fn renew_history(known: History, next: History) -> History;
+    fn fingerprints(entries: &'a [(DocId, Revision)]) -> Vec<Option<u64>>;
     fn secret() -> [u8; 32];
 }
 

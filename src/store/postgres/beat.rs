@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::fault::Fault;
+use super::history;
 use super::numbers::{self, Numbers, place};
 use super::pool::Pool;
 use crate::id::{DocId, NodeId};
@@ -17,6 +18,7 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// Says "I live", forgets who has not for long, and returns who else lives, and whether it takes documents. All by this
 /// server's clock: nodes' clocks are not compared.
+/// The last column says which server, database and tables answer. Every user may ask for these.
 const BEAT: &str = "
 WITH beat AS (
   INSERT INTO nodes (id, name, takes_part, beat_at)
@@ -27,9 +29,15 @@ WITH beat AS (
   DELETE FROM nodes
   WHERE id <> $1 AND beat_at < clock_timestamp() - $5 * interval '1 millisecond'
 )
-SELECT id, takes_part
-FROM nodes
-WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'";
+SELECT others.id, others.takes_part, history.generation, history.id,
+  concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
+    (SELECT oid FROM pg_database WHERE datname = current_database()), to_regclass('history')::oid)
+FROM history
+LEFT JOIN (
+  SELECT id, takes_part
+  FROM nodes
+  WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'
+) AS others ON true";
 
 /// Each document is looked up by itself: a plan that joins would read the tables whole, twice a second.
 const LOST: &str = "
@@ -52,14 +60,22 @@ pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Resu
     let [dead_after, kept] =
         [dead_after, KEPT.max(dead_after * 2)].map(|it| it.as_secs_f64() * 1e3);
     let values: [&(dyn ToSql + Sync); 5] = [&me, &name, &beat.takes_part, &dead_after, &kept];
-    let others = pool.query(BEAT, &values).await?;
-    let taking = others.iter().filter(|row| row.get(1));
-    let taking = taking.map(|row| NodeId(row.get::<_, i64>(0).cast_unsigned()));
+    let rows = pool.query(BEAT, &values).await?;
+    let first = rows.first().ok_or_else(history::is_missing)?;
+    let other = |row: &Row| {
+        let id = row.get::<_, Option<i64>>(0)?;
+        Some((NodeId(id.cast_unsigned()), row.get::<_, bool>(1)))
+    };
+    let others: Vec<_> = rows.iter().filter_map(other).collect();
+    let taking = others.iter().filter(|(_, takes_part)| *takes_part);
+    let taking = taking.map(|(node, _)| *node);
     let mut nodes: Vec<_> = taking.chain(beat.takes_part.then_some(beat.me)).collect();
     nodes.sort_unstable();
     Ok(Pulse {
         nodes,
         others: others.len(),
+        history: history::read(first, 2)?,
+        place: first.get::<_, String>(4).into(),
     })
 }
 

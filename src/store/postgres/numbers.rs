@@ -44,6 +44,11 @@ impl Numbers {
         numbers.insert(doc.clone(), number);
     }
 
+    /// Forgets all numbers: the database went back in time or was replaced, and may give them to other documents.
+    pub(super) fn forget_all(&self) {
+        self.lock().clear();
+    }
+
     pub(super) fn forget(&self, doc: &DocId) {
         self.lock().remove(doc);
     }

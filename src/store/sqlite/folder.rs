@@ -20,16 +20,21 @@ const LOCK: &str = "copydesk.lock";
 const RESERVE: &str = "copydesk.reserve";
 const RESERVE_BYTES: u64 = 256 << 10;
 
+/// The file that says how far the database's history had come. It is outside of the database, so it does not go back in
+/// time together with the database.
+const HISTORY: &str = "copydesk.history";
+
 /// Marks the file as ours ("Cpdk"), so that no other program's database is taken for one.
 const APPLICATION_ID: i32 = 0x4370_646b;
 
 /// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
     include_str!("../../../sql/sqlite/0003_accounts_that_end.sql"),
     include_str!("../../../sql/sqlite/0004_repeated_deeds.sql"),
     include_str!("../../../sql/sqlite/0005_revocations_name_documents.sql"),
+    include_str!("../../../sql/sqlite/0006_history.sql"),
 ];
 
 /// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
@@ -208,11 +213,15 @@ impl Folder {
         })
     }
 
+    pub(super) fn history(&self) -> PathBuf {
+        self.0.join(HISTORY)
+    }
+
     fn reserve(&self) -> PathBuf {
         self.0.join(RESERVE)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join(DATABASE)
     }
 }
@@ -229,7 +238,7 @@ mod permissions {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
 
-    use super::{DATABASE, LOCK, RESERVE};
+    use super::{DATABASE, HISTORY, LOCK, RESERVE};
 
     /// The permissions that others have.
     const OTHERS: u32 = 0o077;
@@ -239,7 +248,7 @@ mod permissions {
     /// user, the file system keeps no permissions) a log line says what to do.
     pub(super) fn tighten(folder: &Path) {
         let (wal, shm) = (format!("{DATABASE}-wal"), format!("{DATABASE}-shm"));
-        for name in [DATABASE, &wal, &shm, LOCK, RESERVE] {
+        for name in [DATABASE, &wal, &shm, LOCK, RESERVE, HISTORY] {
             let file = folder.join(name);
             if file.exists() {
                 report(&file, tighten_one(&file, 0o600));
@@ -353,7 +362,7 @@ mod permissions {
 }
 
 /// Options that make a file for this user alone.
-fn private() -> fs::OpenOptions {
+pub(super) fn private() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

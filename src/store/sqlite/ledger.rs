@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::checkpoint::Checkpointer;
 use super::folder::{Folder, Lock, Purpose};
+use super::history::HistoryFile;
 use super::touches::Touches;
 use super::writer::Job;
 use crate::id::DocId;
@@ -26,6 +27,7 @@ pub(super) struct Ledger {
     numbers: HashMap<DocId, i64>,
     /// The documents whose time of the last edit the table does not tell yet.
     touches: Touches,
+    history_file: HistoryFile,
     care: Care,
     /// The most pages that the database may have.
     pages_max: u32,
@@ -43,7 +45,12 @@ enum Care {
 
 impl Ledger {
     /// Takes over the open database.
-    pub(super) fn new(folder: Folder, lock: Lock, db: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        folder: Folder,
+        lock: Lock,
+        db: Connection,
+        history_file: HistoryFile,
+    ) -> rusqlite::Result<Self> {
         let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
         Ok(Self {
             folder,
@@ -51,6 +58,7 @@ impl Ledger {
             db,
             numbers: HashMap::new(),
             touches: Touches::default(),
+            history_file,
             care: Care::Together,
             pages_max: u32::MAX - 1,
             checkpointer,
@@ -103,6 +111,7 @@ impl Ledger {
         while touched.is_ok() && !self.touches.is_empty() {
             touched = self.commit(&mut []);
         }
+        self.history_file.keep(&self.db);
         self.checkpointer.stop();
         let moved = self
             .db
@@ -117,7 +126,10 @@ impl Ledger {
         let now = Instant::now();
         let done = self.work(jobs, now);
         match done {
-            Ok(written) => self.touches.committed(written, now),
+            Ok(written) => {
+                self.touches.committed(written, now);
+                self.history_file.committed(&self.db, written > 0);
+            }
             Err(_) => self.roll_back(now),
         }
         done.map(drop)
@@ -130,6 +142,9 @@ impl Ledger {
             job.run(self)?;
         }
         let written = self.touches.write(&self.db, now)?;
+        if written > 0 {
+            self.execute("UPDATE history SET writes = writes + 1")?;
+        }
         self.execute("COMMIT")?;
         Ok(written)
     }
