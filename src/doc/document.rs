@@ -11,7 +11,7 @@ use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, SessionId};
-use crate::log::{Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
+use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use crate::protocol::{Presence, Refusal, Shown};
 use crate::store::{Refused, StoreError};
 
@@ -46,6 +46,8 @@ pub struct Document {
     failures: u32,
     /// When to tell an owner elsewhere again that its commits are wanted here.
     subscribe: Duration,
+    /// Whether a claim found a log that ends before what was known of it, since that was asked for last.
+    is_ahead_of_log: bool,
     settings: DocumentSettings,
     /// What the machines want, not yet looked at for what is meant for this node.
     out: VecDeque<Action>,
@@ -122,6 +124,7 @@ impl Document {
             asked_again: 0,
             failures: 0,
             subscribe: Duration::ZERO,
+            is_ahead_of_log: false,
             settings,
             out: VecDeque::new(),
             ready: VecDeque::new(),
@@ -207,6 +210,24 @@ impl Document {
     pub fn followed(&self) -> Option<Revision> {
         let follows = self.owned().is_none() && self.forwarder.is_listening();
         follows.then(|| self.forwarder.head())
+    }
+
+    /// The newest revision that is known to be durable.
+    #[must_use]
+    pub fn known_revision(&self) -> Revision {
+        self.forwarder.head()
+    }
+
+    /// The entry that led to [`known_revision`](Self::known_revision); `None` if only a snapshot of it is held.
+    #[must_use]
+    pub fn known_entry(&self) -> Option<&Arc<Entry>> {
+        self.forwarder.newest()
+    }
+
+    /// Returns true if a claim found a log that ends before what this node knew of it, since this was asked last: the store
+    /// went back in time.
+    pub fn take_ahead_of_log(&mut self) -> bool {
+        std::mem::take(&mut self.is_ahead_of_log)
     }
 
     /// Frees the snapshot that is kept for the next reader. It is loaded again when it is needed.
@@ -392,6 +413,7 @@ impl Document {
         }
         self.answered();
         let durable = head.revision;
+        self.is_ahead_of_log |= durable < self.forwarder.head();
         let entries: Vec<_> = tail
             .since(tail.start())
             .into_iter()
@@ -521,7 +543,7 @@ impl Document {
         &mut self,
         asker: Asker,
         since: Revision,
-        page: Result<Vec<Arc<crate::log::Entry>>, StoreError>,
+        page: Result<Vec<Arc<Entry>>, StoreError>,
         now: Now,
     ) {
         let Ok(page) = page else {

@@ -222,6 +222,11 @@ impl Forwarder {
         self.tail.as_ref().map_or(Revision::ZERO, Tail::head)
     }
 
+    /// The newest commit that was delivered; `None` if only a snapshot is known.
+    pub(super) fn newest(&self) -> Option<&Arc<Entry>> {
+        self.tail.as_ref()?.newest()
+    }
+
     /// A session wants the document, or the commits since what it has; `live`: and those that follow.
     pub(super) fn join(
         &mut self,

@@ -34,6 +34,9 @@ const SETTLING: Duration = Duration::from_millis(300);
 /// How long one heartbeat may take.
 const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long it may take to compare the log with what the node holds. The next heartbeat tries again.
+const COMPARE_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Node {
     /// Takes part in the cluster from now on: hears the others, and says that it lives. Without an inbox it is a node that
     /// shares its store with nobody it could hear.
@@ -78,7 +81,13 @@ impl Node {
 
     fn hear(self: &Arc<Self>, from: NodeId, message: Message) {
         match message {
-            Message::Link(doc, link) => self.linked(from, &doc, link),
+            Message::Link(doc, link, mark) if mark == self.log_history().mark() => {
+                self.linked(from, &doc, link);
+            }
+            // The log has, or had, other entries at the revisions that it names.
+            Message::Link(doc, ..) => {
+                tracing::debug!(%from, %doc, "message of another history dropped");
+            }
             // That this node heard itself is all it wanted to know.
             Message::Ping if from == self.id() => {}
             Message::Ping => self.peers().send(from, &Message::Pong),
@@ -128,6 +137,7 @@ impl Node {
                 _ = ticks.tick() => {}
                 // Rings that differ for long would keep readers waiting: it is looked at once who that is.
                 () = self.peers().stranger() => sleep(STRANGER_PAUSE).await,
+                () = self.histories().suspected() => sleep(STRANGER_PAUSE).await,
             }
             outcomes.note(self.beat()).await;
         }
@@ -158,6 +168,10 @@ impl Node {
         let pulse = timeout(BEAT_PATIENCE, self.store().heartbeat(&beat)).await;
         let pulse =
             pulse.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))?;
+        // Before this node takes documents for which the others are gone.
+        let compared = timeout(COMPARE_PATIENCE, self.compare_history(&pulse)).await;
+        compared
+            .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
         self.peers().named(&pulse.nodes, pulse.others);
         Ok(())
     }

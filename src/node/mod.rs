@@ -2,6 +2,7 @@
 
 mod alarm;
 mod bell;
+mod history;
 mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
@@ -20,6 +21,7 @@ mod task;
 mod wire;
 
 pub use bell::{Bell, Ringing};
+pub use history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON};
 pub use node::{Node, NodeSettings, Unasked};
 pub use outbox::{Outbox, Slow, TRY_AGAIN_LATER};
 pub use outbox_budget::OutboxBudget;

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
+use super::history::{Known, LogHistory};
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::peers::Peers;
@@ -25,7 +26,7 @@ use crate::cluster::{Health, Transport};
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, Open, Store};
+use crate::store::{Beat, History, Open, Store};
 
 /// What bounds a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,6 +107,7 @@ pub struct Node {
     /// Taken by who beats: one heartbeat after the other, so that an older one does not undo a newer one.
     beating: Semaphore,
     store: Arc<dyn Store>,
+    histories: LogHistory,
     settings: NodeSettings,
     hub: Hub,
     /// Where the documents' tasks run: not on a socket's single-threaded worker.
@@ -134,6 +136,8 @@ const CATCH_UPS_AT_ONCE: usize = 8;
 struct Mailbox {
     /// Which of the document's tasks it leads to.
     incarnation: u64,
+    /// The history of the log that the document was opened in.
+    history: History,
     sender: mpsc::Sender<Post>,
     standing: Arc<Standing>,
 }
@@ -145,9 +149,24 @@ pub(super) struct Standing {
     owned: AtomicU64,
     /// One more than the revision that it is followed at; 0: it is not.
     followed: AtomicU64,
+    /// Its newest commit.
+    known: Mutex<Option<Known>>,
 }
 
 impl Standing {
+    /// The newest commit is this one.
+    pub(super) fn set_known(&self, known: Known) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+
+    /// The newest commit.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     pub(super) fn set(&self, owned: Option<Epoch>, followed: Option<Revision>) {
         let owned = owned.map_or(0, |epoch| epoch.0);
         self.owned.store(owned, Ordering::Relaxed);
@@ -202,6 +221,7 @@ impl Node {
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             beating: Semaphore::new(1),
             store,
+            histories: LogHistory::default(),
             settings,
             runtime,
             started: Instant::now(),
@@ -377,6 +397,15 @@ impl Node {
         open
     }
 
+    /// The newest commits that this node knows of its open documents.
+    pub(super) fn known_commits(&self) -> Vec<(DocId, Known)> {
+        let documents = self.lock();
+        let known = |(doc, mailbox): (&DocId, &Arc<Mailbox>)| {
+            Some((doc.clone(), mailbox.standing.known()?))
+        };
+        documents.iter().filter_map(known).collect()
+    }
+
     /// Gives up all documents that this node owns, whatever is under way. What is unanswered is said again, to others.
     pub(super) fn resign(&self) {
         for (doc, epoch) in self.open_documents().owned {
@@ -455,8 +484,11 @@ impl Node {
     }
 
     fn open(self: &Arc<Self>, doc: &DocId) -> Result<Arc<Mailbox>, Unasked> {
+        let history = self.log_history();
         let mut documents = self.lock();
-        if let Some(mailbox) = documents.get(doc) {
+        // A document of another history ends by itself; the log is read anew.
+        let open = documents.get(doc).filter(|it| it.history == history);
+        if let Some(mailbox) = open {
             return Ok(mailbox.clone());
         }
         if self.stopping.load(Ordering::SeqCst) {
@@ -475,12 +507,14 @@ impl Node {
         let standing = Arc::new(Standing::default());
         let mailbox = Arc::new(Mailbox {
             incarnation,
+            history,
             sender,
             standing: standing.clone(),
         });
         documents.insert(doc.clone(), mailbox.clone());
         // The task ends itself: when it is idle, finished, or has panicked.
-        let task = Task::new(doc.clone(), incarnation, self.clone(), receiver, standing);
+        let opened = (incarnation, history);
+        let task = Task::new(doc.clone(), opened, self.clone(), receiver, standing);
         self.runtime.spawn(task.run());
         Ok(mailbox)
     }
@@ -508,13 +542,14 @@ impl Node {
     pub(super) fn close_unless_wanted(
         &self,
         doc: &DocId,
+        incarnation: u64,
         mailbox_is_empty: impl FnOnce() -> bool,
     ) -> bool {
         let mut documents = self.lock();
         // Unlike a look at the count, this sees what those who let go had posted before.
-        let unwanted = documents
-            .get_mut(doc)
-            .is_some_and(|mailbox| Arc::get_mut(mailbox).is_some());
+        let unwanted = documents.get_mut(doc).is_some_and(|mailbox| {
+            mailbox.incarnation == incarnation && Arc::get_mut(mailbox).is_some()
+        });
         let closes = unwanted && mailbox_is_empty();
         if closes {
             documents.remove(doc);
@@ -531,6 +566,10 @@ impl Node {
         {
             documents.remove(doc);
         }
+    }
+
+    pub(super) fn histories(&self) -> &LogHistory {
+        &self.histories
     }
 
     pub(super) fn id(&self) -> NodeId {
@@ -624,16 +663,17 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(1);
         let mailbox = Arc::new(Mailbox {
             incarnation: 1,
+            history: History::default(),
             sender,
             standing: Arc::default(),
         });
         node.lock().insert(doc.clone(), mailbox.clone());
-        assert!(!node.close_unless_wanted(&doc, || receiver.is_empty()));
+        assert!(!node.close_unless_wanted(&doc, 1, || receiver.is_empty()));
         mailbox.sender.try_send(Post::Finish).unwrap();
         drop(mailbox);
-        assert!(!node.close_unless_wanted(&doc, || receiver.is_empty()));
+        assert!(!node.close_unless_wanted(&doc, 1, || receiver.is_empty()));
         receiver.try_recv().unwrap();
-        assert!(node.close_unless_wanted(&doc, || receiver.is_empty()));
+        assert!(node.close_unless_wanted(&doc, 1, || receiver.is_empty()));
         assert_eq!(node.documents_open(), 0);
     }
 }

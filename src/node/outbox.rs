@@ -11,6 +11,7 @@ use super::bell::{Bell, Round};
 use super::outbox_budget::OutboxBudget;
 use crate::id::{ClientId, Name};
 use crate::protocol::close_frame;
+use crate::store::History;
 
 /// The frames that wait to be written to one socket: whole WebSocket frames, in order, up to a bound.
 ///
@@ -35,6 +36,8 @@ pub struct Outbox {
     bytes_max: usize,
     /// What all outboxes of the node share.
     budget: Option<Arc<OutboxBudget>>,
+    /// The history of the log that its socket was opened in.
+    history: History,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +121,7 @@ impl Outbox {
             bell,
             bytes_max,
             budget: None,
+            history: History::default(),
         }
     }
 
@@ -126,6 +130,19 @@ impl Outbox {
     pub fn within(mut self, budget: Arc<OutboxBudget>) -> Self {
         self.budget = Some(budget);
         self
+    }
+
+    /// The same, of a socket that was opened in this history of the log.
+    #[must_use]
+    pub fn in_history(mut self, history: History) -> Self {
+        self.history = history;
+        self
+    }
+
+    /// The history of the log that its socket was opened in. Documents of another history do not serve it.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.history
     }
 
     /// Queues whole frames. A closed outbox drops them: its socket is on its way out.

@@ -106,7 +106,7 @@ impl Peers {
         };
         if matches!(
             message,
-            Message::Link(_, Link::Submit(_) | Link::Subscribe { .. })
+            Message::Link(_, Link::Submit(_) | Link::Subscribe { .. }, _)
         ) {
             self.membership().asked(to, self.started.elapsed());
         }

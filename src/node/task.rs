@@ -16,6 +16,7 @@ use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::alarm::Alarm;
+use super::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
 use super::node::{Node, Standing};
 use super::outbox::{Outbox, Slow};
 use super::pace::Pace;
@@ -29,7 +30,7 @@ use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
-use crate::store::{Batch, Loaded, Reach, StoreError};
+use crate::store::{Batch, History, Loaded, Reach, StoreError};
 
 /// What reaches a document's task.
 #[derive(Debug)]
@@ -118,6 +119,8 @@ pub(super) struct Task {
     doc: DocId,
     /// Which of the document's tasks this is: a later one may have been opened since.
     incarnation: u64,
+    /// The history of the log that the document was opened in.
+    history: History,
     document: Document,
     node: Arc<Node>,
     mailbox: mpsc::Receiver<Post>,
@@ -130,6 +133,8 @@ pub(super) struct Task {
     pace: Pace,
     alarm: Alarm,
     next_ticket: u64,
+    /// The revision of the newest commit that the node was told of.
+    known_revision: Revision,
     /// What the store is doing for the document. Bounded: the machine has one of each kind under way, and a page for each
     /// read of a client that is behind.
     effects: FuturesUnordered<BoxFuture<'static, Effect>>,
@@ -164,6 +169,8 @@ enum News {
     Owner(NodeId),
     /// The node has too many documents, or too many bytes of snapshots.
     Crowded,
+    /// The log has another history.
+    HistoryChanged,
 }
 
 /// Why a task ended.
@@ -175,12 +182,14 @@ enum End {
     Finished,
     /// The machine panicked.
     Panicked,
+    /// The log has another history: what the machine holds may never have been.
+    HistoryChanged,
 }
 
 impl Task {
     pub(super) fn new(
         doc: DocId,
-        incarnation: u64,
+        (incarnation, history): (u64, History),
         node: Arc<Node>,
         mailbox: mpsc::Receiver<Post>,
         standing: Arc<Standing>,
@@ -192,20 +201,23 @@ impl Task {
             changes(ring, move |ring| News::Owner(peers::owner(ring, &doc, me)))
         };
         let of_crowd = changes(node.watch_crowd(), |()| News::Crowded);
+        let of_history = changes(node.watch_log_history(), |_| News::HistoryChanged);
         let document = Document::new(node.id(), owner, node.settings().document.clone());
         Self {
             doc,
             incarnation,
+            history,
             document,
             node,
             mailbox,
-            news: select_all([of_ring, of_crowd]),
+            news: select_all([of_ring, of_crowd, of_history]),
             is_unwanted: false,
             standing,
             members: HashMap::new(),
             pace: Pace::default(),
             alarm: Alarm::default(),
             next_ticket: 0,
+            known_revision: Revision::ZERO,
             effects: FuturesUnordered::new(),
             slice: None,
             finishing: false,
@@ -227,6 +239,9 @@ impl Task {
 
     /// Waits for one thing and sees to it. Each branch is cancel-safe: a channel, sets of futures and a timer.
     async fn turn(&mut self) -> Option<End> {
+        if self.is_outdated() {
+            return Some(End::HistoryChanged);
+        }
         let idle_at = self
             .idle_since
             .map(|since| since + self.node.settings().idle_close());
@@ -274,6 +289,8 @@ impl Task {
             },
             Some(news) = self.news.next() => match news {
                 News::Owner(owner) => Event::Ring(owner),
+                // Seen at the next turn.
+                News::HistoryChanged => return None,
                 News::Crowded => {
                     self.is_unwanted = true;
                     self.document.forget_snapshot();
@@ -294,6 +311,11 @@ impl Task {
         self.end()
     }
 
+    /// Returns true if the log has another history than the document was opened in.
+    fn is_outdated(&self) -> bool {
+        self.node.log_history() != self.history
+    }
+
     /// Whether it is time to end.
     fn end(&mut self) -> Option<End> {
         if self.finishing && self.document.is_settled() && self.mailbox.is_empty() {
@@ -310,7 +332,7 @@ impl Task {
         let due = is_unwanted || since.elapsed() >= self.node.settings().idle_close();
         (due && self
             .node
-            .close_unless_wanted(&self.doc, || self.mailbox.is_empty()))
+            .close_unless_wanted(&self.doc, self.incarnation, || self.mailbox.is_empty()))
         .then_some(End::Idle)
     }
 
@@ -322,6 +344,11 @@ impl Task {
         reply: ReplyTo,
         ask: Ask,
     ) -> Option<Event> {
+        if outbox.history() != self.history {
+            // It was asked before its socket could be closed; what its client holds is of another log.
+            outbox.close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
+            return None;
+        }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let member = self.members.entry(session).or_insert(Member {
@@ -379,7 +406,26 @@ impl Task {
         self.forget_answered();
         self.standing
             .set(self.document.owned(), self.document.followed());
+        self.tell_known();
         Ok(())
+    }
+
+    /// Tells the node of the newest commit, which it compares with the log if the store may have gone back in time.
+    fn tell_known(&mut self) {
+        if self.document.take_ahead_of_log() {
+            tracing::warn!(doc = %self.doc, known = %self.document.known_revision(), "a claim found fewer revisions than this node knows: the log is compared");
+            self.node.histories().suspect();
+        }
+        let revision = self.document.known_revision();
+        if revision == self.known_revision {
+            return;
+        }
+        self.known_revision = revision;
+        let fingerprint = self.document.known_entry().map(|it| it.fingerprint());
+        self.standing.set_known(Known {
+            revision,
+            fingerprint,
+        });
     }
 
     /// Brings a position to what this node's readers have been sent, and tells them. One that cannot be moved is as good as
@@ -395,6 +441,11 @@ impl Task {
         }
     }
 
+    /// A message to another node.
+    fn message(&self, link: Link) -> Message {
+        Message::Link(self.doc.clone(), link, self.history.mark())
+    }
+
     /// Refuses the submit that made the machine panic, wherever it came from: else it would do so again.
     fn refuse_culprit(&mut self) {
         let Some(culprit) = self.document.culprit() else {
@@ -406,7 +457,7 @@ impl Task {
         }
         if culprit.from != self.node.id() {
             let id = culprit.id;
-            let message = Message::Link(self.doc.clone(), Link::Reject { id, refusal });
+            let message = self.message(Link::Reject { id, refusal });
             self.node.peers().send(culprit.from, &message);
         }
     }
@@ -454,7 +505,7 @@ impl Task {
                 self.answered.push(session);
             }
             Action::Send { to, link } => {
-                let message = Message::Link(self.doc.clone(), link);
+                let message = self.message(link);
                 self.node.peers().send(to, &message);
             }
             Action::Show => self.effect(|node, doc| async move {
@@ -649,14 +700,22 @@ impl Drop for Task {
     fn drop(&mut self) {
         // Whatever the reason, whoever is still here comes back with its revision, and the document is opened anew.
         self.node.forget(&self.doc, self.incarnation);
+        let (status, reason) = if self.is_outdated() {
+            (HISTORY_CHANGED, HISTORY_CHANGED_REASON)
+        } else {
+            if let Some(known) = self.standing.known() {
+                self.node.histories().closed(self.doc.clone(), known);
+            }
+            (1012, CLOSED)
+        };
         for member in self.members.values() {
-            member.outbox.close(1012, CLOSED);
+            member.outbox.close(status, reason);
         }
         // Whoever had only just asked would wait for an answer for ever.
         self.mailbox.close();
         while let Ok(post) = self.mailbox.try_recv() {
             if let Post::Asked { outbox, .. } = post {
-                outbox.close(1012, CLOSED);
+                outbox.close(status, reason);
             }
         }
     }
@@ -900,7 +959,11 @@ mod tests {
         let node = Node::new((NodeId(1), "a"), store, None, settings, runtime);
         let (sender, receiver) = mpsc::channel(8);
         let doc = DocId::parse("c", "a").unwrap();
-        (Task::new(doc, 1, node, receiver, Arc::default()), sender)
+        let opened = (1, History::default());
+        (
+            Task::new(doc, opened, node, receiver, Arc::default()),
+            sender,
+        )
     }
 
     fn echo(text: &str) -> Echo {

@@ -12,12 +12,14 @@ use crate::id::{ClientId, DocId, Name, NodeId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, SubmitId};
 use crate::ot::Kind;
 use crate::protocol::{Code, Position, Presence, Proposal, Refusal};
+use crate::store::HistoryMark;
 
 /// One message from node to node.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    /// About a document.
-    Link(DocId, Link),
+    /// About a document, in the history with this mark. Messages of another history are dropped: the log has other
+    /// entries at their revisions.
+    Link(DocId, Link, Option<HistoryMark>),
     /// Are you there?
     Ping,
     /// I am.
@@ -107,6 +109,28 @@ enum Wire<'a> {
     Asked(u64, &'a str),
     HasStore,
     StoreAnswers,
+    /// A message about a document in a history that was renewed. Those of a store's first history have no mark.
+    InHistory(HistoryMark, #[serde(borrow)] WireLink<'a>),
+}
+
+/// A message about a document. Not nested in itself: what is decoded has a bounded depth.
+#[derive(Serialize, Deserialize)]
+enum WireLink<'a> {
+    Subscribe(#[serde(borrow)] WireDoc<'a>, Revision),
+    Submit(#[serde(borrow)] WireDoc<'a>, WireSubmit<'a>),
+    Commits(#[serde(borrow)] WireDoc<'a>, Revision, Vec<WireEntry<'a>>),
+    Reject(#[serde(borrow)] WireDoc<'a>, WireId<'a>, &'a str, &'a str),
+}
+
+impl<'a> From<WireLink<'a>> for Wire<'a> {
+    fn from(link: WireLink<'a>) -> Self {
+        match link {
+            WireLink::Subscribe(doc, since) => Self::Subscribe(doc, since),
+            WireLink::Submit(doc, submit) => Self::Submit(doc, submit),
+            WireLink::Commits(doc, head, entries) => Self::Commits(doc, head, entries),
+            WireLink::Reject(doc, id, code, message) => Self::Reject(doc, id, code, message),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,38 +189,9 @@ impl<'a> Wire<'a> {
     /// `changes` keeps the log's form of what is sent.
     fn of(message: &'a Message, changes: &'a mut Vec<Vec<u8>>) -> Self {
         match message {
-            Message::Link(doc, Link::Subscribe { since }) => {
-                Self::Subscribe(doc_names(doc), *since)
-            }
-            Message::Link(doc, Link::Submit(submit)) => {
-                if let Proposal::Create(content) = &submit.proposal {
-                    changes.push(Change::Create(content.clone()).encode());
-                }
-                let proposal = match (&submit.proposal, changes.first()) {
-                    (Proposal::Create(_), create) => {
-                        WireProposal::Create(create.map_or(&[], |it| it))
-                    }
-                    (Proposal::Edit(json), _) => WireProposal::Edit(json),
-                    (Proposal::Delete, _) => WireProposal::Delete,
-                };
-                let (id, base) = (WireId::of(&submit.id), submit.base);
-                Self::Submit(doc_names(doc), WireSubmit { id, base, proposal })
-            }
-            Message::Link(doc, Link::Commits { head, entries }) => {
-                changes.extend(entries.iter().map(|entry| entry.change.encode()));
-                let entries = entries.iter().zip(&*changes);
-                let entries = entries.map(|(entry, change)| WireEntry {
-                    revision: entry.revision,
-                    epoch: entry.epoch,
-                    id: WireId::of(&entry.id),
-                    at_ms: entry.at_ms,
-                    change,
-                });
-                Self::Commits(doc_names(doc), *head, entries.collect())
-            }
-            Message::Link(doc, Link::Reject { id, refusal }) => {
-                let (code, message) = (refusal.code.as_str(), &refusal.message);
-                Self::Reject(doc_names(doc), WireId::of(id), code, message)
+            Message::Link(doc, link, None) => WireLink::of(doc, link, changes).into(),
+            Message::Link(doc, link, Some(mark)) => {
+                Self::InHistory(*mark, WireLink::of(doc, link, changes))
             }
             Message::Ping => Self::Ping,
             Message::Pong => Self::Pong,
@@ -233,21 +228,15 @@ impl<'a> Wire<'a> {
 
     fn read(self) -> Result<Message, BadMessage> {
         Ok(match self {
-            Self::Subscribe(doc, since) => Message::Link(read_doc(doc)?, Link::Subscribe { since }),
-            Self::Submit(doc, submit) => {
-                Message::Link(read_doc(doc)?, Link::Submit(submit.read()?))
-            }
+            Self::Subscribe(doc, since) => WireLink::Subscribe(doc, since).read(None)?,
+            Self::Submit(doc, submit) => WireLink::Submit(doc, submit).read(None)?,
             Self::Commits(doc, head, entries) => {
-                let entries = entries.into_iter().map(|entry| entry.read().map(Arc::new));
-                let entries = entries.collect::<Result<_, _>>()?;
-                Message::Link(read_doc(doc)?, Link::Commits { head, entries })
+                WireLink::Commits(doc, head, entries).read(None)?
             }
             Self::Reject(doc, id, code, message) => {
-                let code = Code::parse(code).ok_or_else(|| part("code", code))?;
-                let refusal = Refusal::new(code, message);
-                let id = id.read()?;
-                Message::Link(read_doc(doc)?, Link::Reject { id, refusal })
+                WireLink::Reject(doc, id, code, message).read(None)?
             }
+            Self::InHistory(mark, link) => link.read(Some(mark))?,
             Self::Ping => Message::Ping,
             Self::Pong => Message::Pong,
             Self::Leaving => Message::Leaving,
@@ -272,6 +261,64 @@ impl<'a> Wire<'a> {
                 Message::Presence(Rumour::Asked(NodeId(node), read_channel(channel)?))
             }
         })
+    }
+}
+
+impl<'a> WireLink<'a> {
+    /// `changes` keeps the log's form of what is sent.
+    fn of(doc: &'a DocId, link: &'a Link, changes: &'a mut Vec<Vec<u8>>) -> Self {
+        match link {
+            Link::Subscribe { since } => Self::Subscribe(doc_names(doc), *since),
+            Link::Submit(submit) => {
+                if let Proposal::Create(content) = &submit.proposal {
+                    changes.push(Change::Create(content.clone()).encode());
+                }
+                let proposal = match (&submit.proposal, changes.first()) {
+                    (Proposal::Create(_), create) => {
+                        WireProposal::Create(create.map_or(&[], |it| it))
+                    }
+                    (Proposal::Edit(json), _) => WireProposal::Edit(json),
+                    (Proposal::Delete, _) => WireProposal::Delete,
+                };
+                let (id, base) = (WireId::of(&submit.id), submit.base);
+                Self::Submit(doc_names(doc), WireSubmit { id, base, proposal })
+            }
+            Link::Commits { head, entries } => {
+                changes.extend(entries.iter().map(|entry| entry.change.encode()));
+                let entries = entries.iter().zip(&*changes);
+                let entries = entries.map(|(entry, change)| WireEntry {
+                    revision: entry.revision,
+                    epoch: entry.epoch,
+                    id: WireId::of(&entry.id),
+                    at_ms: entry.at_ms,
+                    change,
+                });
+                Self::Commits(doc_names(doc), *head, entries.collect())
+            }
+            Link::Reject { id, refusal } => {
+                let (code, message) = (refusal.code.as_str(), &refusal.message);
+                Self::Reject(doc_names(doc), WireId::of(id), code, message)
+            }
+        }
+    }
+
+    fn read(self, mark: Option<HistoryMark>) -> Result<Message, BadMessage> {
+        let (doc, link) = match self {
+            Self::Subscribe(doc, since) => (doc, Link::Subscribe { since }),
+            Self::Submit(doc, submit) => (doc, Link::Submit(submit.read()?)),
+            Self::Commits(doc, head, entries) => {
+                let entries = entries.into_iter().map(|entry| entry.read().map(Arc::new));
+                let entries = entries.collect::<Result<_, _>>()?;
+                (doc, Link::Commits { head, entries })
+            }
+            Self::Reject(doc, id, code, message) => {
+                let code = Code::parse(code).ok_or_else(|| part("code", code))?;
+                let refusal = Refusal::new(code, message);
+                let id = id.read()?;
+                (doc, Link::Reject { id, refusal })
+            }
+        };
+        Ok(Message::Link(read_doc(doc)?, link, mark))
     }
 }
 
@@ -409,7 +456,7 @@ mod tests {
 
     fn all() -> Vec<Message> {
         let doc = DocId::parse("c", "名前").unwrap();
-        let link = |link| Message::Link(doc.clone(), link);
+        let link = |link| Message::Link(doc.clone(), link, None);
         let content = Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap();
         let op = Op::parse(Kind::TextUnicode, r#"[1,"😀",{"d":2}]"#).unwrap();
         let submit = |proposal| {
@@ -480,6 +527,16 @@ mod tests {
             Message::StoreAnswers,
         ];
         all.extend(rumours.map(Message::Presence));
+        let marked: Vec<_> = all
+            .iter()
+            .filter_map(|message| match message {
+                Message::Link(doc, link, None) => {
+                    Some(Message::Link(doc.clone(), link.clone(), Some([7; 6])))
+                }
+                _ => None,
+            })
+            .collect();
+        all.extend(marked);
         all
     }
 
