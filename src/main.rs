@@ -13,9 +13,9 @@ use copydesk::cluster::{RedisTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
-use copydesk::node::{self, Node, RepairMode};
+use copydesk::node::{self, HISTORY_CHANGED, Node, RepairMode};
 use copydesk::store::{
-    Accounts, PostgresStore, SqliteSettings, SqliteStore, Store, VerifyEvent, VerifyRange,
+    Accounts, History, PostgresStore, SqliteSettings, SqliteStore, Store, VerifyEvent, VerifyRange,
 };
 use copydesk::telemetry;
 use mimalloc::MiMalloc;
@@ -42,6 +42,8 @@ Examples:
   copydesk serve --node a --store postgres://u:p@db/copydesk --redis redis://cache
                                                a node of a cluster; others have other names
   copydesk where documents/abc                 who owns that document
+  copydesk restored --store postgres://u:p@db/copydesk
+                                               a backup was restored: clients of before must load anew
   copydesk verify --data backup                is every row of this database, or backup of one, sound?
   COPYDESK__LOG__LEVEL=debug copydesk serve    any setting by the environment
   copydesk config check --config my.toml       is this file sound?";
@@ -60,6 +62,10 @@ enum Command {
     /// Make a document writable again that is larger than what may be held (ERR_DOC_OVERSIZED). Its text is kept; attributes
     /// of the ops that made it too large are left out. Without --store the server must be stopped first
     Repair(Repair),
+    /// Say that the database was restored from a backup: it gets a new history, and every client that comes back with
+    /// what it held before is told to load its documents anew. With --store nodes may be running; without it the server must
+    /// be stopped first
+    Restored(Restored),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -115,6 +121,14 @@ struct Repair {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct Restored {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    store: StoreChoice,
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +196,11 @@ fn command(command: Command) -> Result<ExitCode> {
             let mut config = file.load()?;
             store.choose(&mut config);
             runtime(1)?.block_on(repair(&doc, dry_run, &config))?;
+        }
+        Command::Restored(Restored { file, store }) => {
+            let mut config = file.load()?;
+            store.choose(&mut config);
+            runtime(1)?.block_on(restored(&config))?;
         }
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load()?;
@@ -334,6 +353,27 @@ async fn repair(doc: &str, dry_run: bool, config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Renews the history of the store, and says what follows.
+async fn restored(config: &Config) -> Result<()> {
+    let store = OpenStore::open(config, fresh_id()?).await?;
+    let renewed = renew_history(&*store.get()).await;
+    store.close().await?;
+    println!("history  {}: renewed", renewed?.generation);
+    println!(
+        "Running nodes load all documents anew within a second and close their sockets with {HISTORY_CHANGED}. Pages reload; \
+         text that they had not saved is kept there for copying. Other clients get ERR_HISTORY_CHANGED for what they hold."
+    );
+    Ok(())
+}
+
+async fn renew_history(store: &dyn Store) -> Result<History> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).context("draw the history's id")?;
+    let known = store.history().await?;
+    let next = known.after(known, u128::from_le_bytes(id));
+    Ok(store.renew_history(known, next).await?)
+}
+
 fn parse_doc(doc: &str) -> Result<DocId> {
     let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
     DocId::parse(collection, id).context(format!("{doc:?} names no document"))
@@ -466,6 +506,7 @@ async fn run(config: Config) -> Result<()> {
     });
     let runtime = Handle::current();
     let node = Node::new((id, &name), store.get(), transport, config.node, runtime);
+    node.begin_log_history(store.get().history().await?);
     if let OpenStore::Postgres(_) = store {
         node.take_part(inbox).await?;
     }

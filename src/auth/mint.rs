@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::id::{ClientId, UserId};
+use crate::store::{History, HistoryMark};
 
 /// Mints clients' ids and tells its own from others.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub const NONCE_BYTES: usize = 8;
 /// How many bytes say that an id is ours. Forged, they only make an id be refused.
 const OURS_BYTES: usize = 4;
 
-/// What the MAC of an id is over, besides the user.
-const BODY_BYTES: usize = NONCE_BYTES + OURS_BYTES;
+/// How many bytes of an id say of which history it is; an id of a store's first history has none of them.
+const MARK_BYTES: usize = size_of::<HistoryMark>();
 
 /// How many bytes of the MAC an id carries: 96 bits cannot be guessed over a socket.
 const MAC_BYTES: usize = 12;
@@ -44,17 +45,17 @@ impl Mint {
         }
     }
 
-    /// Mints an id for `user` from fresh random bytes.
+    /// Mints an id for `user` in `history` from fresh random bytes.
     ///
     /// # Panics
     /// Never: base64 is printable.
     #[must_use]
-    pub fn mint(&self, user: &UserId, nonce: [u8; NONCE_BYTES]) -> ClientId {
-        let mut bytes = [0; BODY_BYTES + MAC_BYTES];
-        let (body, mac) = bytes.split_at_mut(BODY_BYTES);
-        body[..NONCE_BYTES].copy_from_slice(&nonce);
-        body[NONCE_BYTES..].copy_from_slice(&self.tag(&nonce));
-        mac.copy_from_slice(&self.mac(user, body).finalize().into_bytes()[..MAC_BYTES]);
+    pub fn mint(&self, user: &UserId, nonce: [u8; NONCE_BYTES], history: History) -> ClientId {
+        let mut bytes = nonce.to_vec();
+        bytes.extend(self.tag(&nonce));
+        bytes.extend(history.mark().into_iter().flatten());
+        let mac = self.mac(user, &bytes).finalize().into_bytes();
+        bytes.extend(&mac[..MAC_BYTES]);
         ClientId::parse(&URL_SAFE_NO_PAD.encode(bytes)).expect("base64 is printable")
     }
 
@@ -63,21 +64,28 @@ impl Mint {
     /// # Panics
     /// Never: a MAC is longer than a nonce.
     #[must_use]
-    pub fn successor(&self, user: &UserId, foreign: &ClientId) -> ClientId {
+    pub fn successor(&self, user: &UserId, foreign: &ClientId, history: History) -> ClientId {
         let mut mac = self.successors.clone();
         mac.update(foreign.unmarked().as_bytes());
         mac.update(b"\n");
         mac.update(user.as_str().as_bytes());
         let mac = mac.finalize().into_bytes();
         let nonce = mac[..NONCE_BYTES].try_into().expect("a MAC is longer");
-        self.mint(user, nonce)
+        self.mint(user, nonce, history)
+    }
+
+    /// Returns true if the id was minted here in another history than `history`: what its client holds may not be what
+    /// the log holds. Ids of other servers are of no history.
+    #[must_use]
+    pub fn is_of_another_history(&self, client: &ClientId, history: History) -> bool {
+        self.is_ours(client) && decoded(client).is_some_and(|id| id.mark() != history.mark())
     }
 
     /// Whether the id was minted here, for whichever user.
     #[must_use]
     pub fn is_ours(&self, client: &ClientId) -> bool {
-        decoded(client).is_some_and(|bytes| {
-            let (nonce, rest) = bytes.split_at(NONCE_BYTES);
+        decoded(client).is_some_and(|id| {
+            let (nonce, rest) = id.body().split_at(NONCE_BYTES);
             rest[..OURS_BYTES] == self.tag(nonce)
         })
     }
@@ -93,8 +101,8 @@ impl Mint {
     /// Whether the id was minted for this very user.
     #[must_use]
     pub fn vouches(&self, user: &UserId, client: &ClientId) -> bool {
-        decoded(client).is_some_and(|bytes| {
-            let (body, mac) = bytes.split_at(BODY_BYTES);
+        decoded(client).is_some_and(|id| {
+            let (body, mac) = (id.body(), id.mac());
             self.mac(user, body).verify_truncated_left(mac).is_ok()
         })
     }
@@ -107,13 +115,39 @@ impl Mint {
     }
 }
 
-/// The bytes that an id of our form is made of.
-fn decoded(client: &ClientId) -> Option<[u8; BODY_BYTES + MAC_BYTES]> {
-    let mut bytes = [0; BODY_BYTES + MAC_BYTES];
+/// The bytes that an id of our form is made of: a nonce, the tag that says that it is ours, the mark of its history if it has
+/// one, and the MAC.
+struct Decoded {
+    bytes: [u8; WITHOUT_MARK_BYTES + MARK_BYTES],
+    length: usize,
+}
+
+const WITHOUT_MARK_BYTES: usize = NONCE_BYTES + OURS_BYTES + MAC_BYTES;
+
+impl Decoded {
+    /// What the MAC is over, besides the user.
+    fn body(&self) -> &[u8] {
+        &self.bytes[..self.length - MAC_BYTES]
+    }
+
+    fn mac(&self) -> &[u8] {
+        &self.bytes[self.length - MAC_BYTES..self.length]
+    }
+
+    fn mark(&self) -> Option<HistoryMark> {
+        self.body()[NONCE_BYTES + OURS_BYTES..].try_into().ok()
+    }
+}
+
+/// Decodes an id; `None` if it does not have our form.
+fn decoded(client: &ClientId) -> Option<Decoded> {
+    let mut bytes = [0; WITHOUT_MARK_BYTES + MARK_BYTES];
     let length = URL_SAFE_NO_PAD
         .decode_slice(client.as_str(), &mut bytes)
         .ok()?;
-    (length == bytes.len()).then_some(bytes)
+    [WITHOUT_MARK_BYTES, WITHOUT_MARK_BYTES + MARK_BYTES]
+        .contains(&length)
+        .then_some(Decoded { bytes, length })
 }
 
 /// A key for one purpose: what is made with it says nothing to who looks with that of another.
@@ -138,7 +172,7 @@ mod tests {
     fn an_id_speaks_for_the_user_it_was_minted_for_and_no_other() {
         let mint = Mint::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
-        let client = mint.mint(&ann, [1; NONCE_BYTES]);
+        let client = mint.mint(&ann, [1; NONCE_BYTES], History::default());
         assert!(mint.vouches(&ann, &client));
         assert!(!mint.vouches(&bob, &client));
         assert!(!mint.vouches(&UserId::anyone(), &client));
@@ -159,15 +193,45 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_of_the_history_that_it_was_minted_in() {
+        let mint = Mint::new(&[7; 32]);
+        let ann = UserId::new("ann");
+        let first = History::default();
+        let [second, third] = [1 << 120, 2 << 120].map(|id| first.after(first, id));
+        let histories = [first, second, third];
+        for minted in histories {
+            let client = mint.mint(&ann, [1; NONCE_BYTES], minted);
+            assert!(mint.vouches(&ann, &client) && !mint.vouches(&UserId::new("bob"), &client));
+            for history in histories {
+                let is_of_another = mint.is_of_another_history(&client, history);
+                assert_eq!(is_of_another, minted != history, "{minted:?} {history:?}");
+            }
+        }
+        // Taken out of an id, or changed, the mark makes the id one that nobody vouches for.
+        let id = mint.mint(&ann, [1; NONCE_BYTES], second);
+        let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).unwrap();
+        let (before, rest) = bytes.split_at(NONCE_BYTES + OURS_BYTES);
+        for forged in [
+            [before, &rest[MARK_BYTES..]].concat(),
+            [before, &third.mark().unwrap(), &rest[MARK_BYTES..]].concat(),
+        ] {
+            let forged = ClientId::parse(&URL_SAFE_NO_PAD.encode(forged)).unwrap();
+            assert!(mint.is_ours(&forged) && !mint.vouches(&ann, &forged));
+        }
+        let elsewhere = ClientId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        assert!(!mint.is_of_another_history(&elsewhere, second));
+    }
+
+    #[test]
     fn a_client_from_elsewhere_has_one_id_here_and_each_user_another() {
         let mint = Mint::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
-        let foreign = Mint::new(&[8; 32]).mint(&ann, [1; NONCE_BYTES]);
+        let foreign = Mint::new(&[8; 32]).mint(&ann, [1; NONCE_BYTES], History::default());
         assert!(!mint.is_ours(&foreign) && !mint.vouches(&ann, &foreign));
-        let here = mint.successor(&ann, &foreign);
+        let here = mint.successor(&ann, &foreign, History::default());
         assert!(mint.vouches(&ann, &here));
-        assert_eq!(here, mint.successor(&ann, &foreign));
-        assert_ne!(here, mint.successor(&bob, &foreign));
+        assert_eq!(here, mint.successor(&ann, &foreign, History::default()));
+        assert_ne!(here, mint.successor(&bob, &foreign, History::default()));
         let marked = foreign.as_foreign().unwrap();
         assert_eq!(marked, foreign, "it is the same client");
         assert_ne!(marked.as_str(), foreign.as_str());

@@ -183,7 +183,8 @@ async fn open_socket(
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)
         .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
-    let client = gateway.mint().mint(&person.author, nonce);
+    let history = gateway.node().log_history();
+    let client = gateway.mint().mint(&person.author, nonce, history);
     let share = gateway.limits().share(&person, network(address));
     let rights = Rights::new(gateway.door().clone(), person, told);
     let hears_of_rights = request.query_string() == "rights";
@@ -191,6 +192,7 @@ async fn open_socket(
     let limits = gateway.settings().message_limits();
     let bell = Some(upgrade::bell());
     let outbox = Outbox::new(gateway.settings().outbox_bytes_max, bell);
+    let outbox = outbox.in_history(history);
     let outbox = Arc::new(outbox.within(gateway.node().outboxes().clone()));
     let open = upgrade::open(
         &request,

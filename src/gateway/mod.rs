@@ -18,6 +18,7 @@ mod health;
 mod http;
 mod intake;
 mod limits;
+mod outdated;
 mod page;
 mod people;
 mod rights;

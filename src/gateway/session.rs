@@ -13,13 +13,17 @@ use tokio::sync::{Semaphore, watch};
 
 use super::gateway::{Gateway, Phase};
 use super::limits::Share;
+use super::outdated::OutdatedClient;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
 use crate::auth::{News, Scope};
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
-use crate::node::{Asker, Bulk, Outbox, ReplyTo, Room, Slot, TRY_AGAIN_LATER, Taken, Unasked};
+use crate::node::{
+    Asker, Bulk, HISTORY_CHANGED, HISTORY_CHANGED_REASON, Outbox, ReplyTo, Room, Slot,
+    TRY_AGAIN_LATER, Taken, Unasked,
+};
 use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
@@ -40,6 +44,8 @@ pub(super) struct Session {
     /// Who its submits and presences come from: minted for this socket, or brought along from the one before.
     client: ClientId,
     outbox: Arc<Outbox>,
+    /// Set if its client comes from another history of the log than its socket.
+    outdated: Option<OutdatedClient>,
     /// For its submits.
     room: Room,
     /// For its reads that are not answered.
@@ -136,6 +142,8 @@ impl From<End> for Unserved {
     }
 }
 
+const OUTDATED: End = End::Close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
+
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
 
@@ -172,6 +180,7 @@ impl Session {
             has_returned: false,
             client,
             outbox,
+            outdated: None,
             room,
             reads: Arc::new(Semaphore::new(READS_MAX)),
             bulks: Arc::new(Semaphore::new(1)),
@@ -209,6 +218,8 @@ impl Session {
         let mut pinged = heard;
         // Where the node leaves: when this socket goes.
         let mut goes_at = None;
+        let own_history = self.outbox.history();
+        let mut history = self.gateway.node().watch_log_history();
         loop {
             let now_in = *phase.borrow_and_update();
             let serving = matches!(now_in, Phase::Serving | Phase::Leaving);
@@ -226,6 +237,7 @@ impl Session {
                 biased;
                 _ = phase.changed() => {}
                 () = self.outbox.closed() => return End::Gone,
+                _ = history.wait_for(|history| *history != own_history) => return OUTDATED,
                 () = self.rights.told() => {
                     if let Err(end) = Box::pin(self.heed()).await {
                         return end;
@@ -380,10 +392,13 @@ impl Session {
             return Ok(done);
         }
         let mut phase = self.gateway.phase();
+        let own_history = self.outbox.history();
+        let mut history = self.gateway.node().watch_log_history();
         loop {
             select! {
                 biased;
                 () = self.outbox.closed() => return Err(End::Gone),
+                _ = history.wait_for(|history| *history != own_history) => return Err(OUTDATED),
                 _ = phase.wait_for(|phase| *phase == Phase::Closing) => {
                     return Err(End::Close(1012, RESTARTS));
                 }
@@ -416,21 +431,20 @@ impl Session {
 
     async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Unserved> {
         match message {
-            ClientMessage::Handshake { client } => {
-                self.shake_hands(client);
-                Ok(())
-            }
+            ClientMessage::Handshake { client } => Ok(self.shake_hands(client)?),
             ClientMessage::Ping => {
                 self.say(Frames::one(b"{\"a\":\"pp\"}"));
                 Ok(())
             }
             ClientMessage::Fetch { doc, since } => {
+                self.admit(&doc, since)?;
                 if self.may_read(&doc).await? {
                     return self.read(&doc, Ask::Fetch { since }, echo).await;
                 }
                 Ok(self.show_nothing(since, echo)?)
             }
             ClientMessage::Subscribe { doc, since } => {
+                self.admit(&doc, since)?;
                 let may = self.may_read(&doc).await?;
                 self.say_role(&doc).await?;
                 if may {
@@ -618,33 +632,62 @@ impl Session {
         self.gateway.mint().vouches(author, client)
     }
 
+    /// Refuses what a client of another history asks about a document that it holds as it was there.
+    fn admit(&mut self, doc: &DocId, since: Option<Revision>) -> Result<(), Refusal> {
+        let outdated = self.outdated.as_mut();
+        outdated.map_or(Ok(()), |outdated| outdated.admit(doc, since))
+    }
+
     /// A client that comes back is who it was, if its id was minted for this very user. One that comes with an id of another
     /// server gets one of ours that stands for that; any other gets a new one.
-    fn shake_hands(&mut self, claimed: Option<String>) {
+    ///
+    /// # Errors
+    /// If the client comes from another history of the log, and can be told so: our page keeps unsent text and reloads.
+    fn shake_hands(&mut self, claimed: Option<String>) -> Result<(), End> {
         self.has_returned |= claimed.is_some();
         let claimed = claimed.and_then(|id| ClientId::parse(&id).ok());
         let mint = self.gateway.mint();
+        let history = self.outbox.history();
+        if let Some(claimed) = &claimed
+            && mint.is_of_another_history(claimed, history)
+        {
+            // With a new id it would pass for a client of this history when it comes back.
+            if self.hears_of_rights || !self.vouches(claimed) {
+                return Err(OUTDATED);
+            }
+            let documents_max = self.gateway.settings().documents_max;
+            self.outdated = Some(OutdatedClient::new(documents_max));
+        }
         if let Some(claimed) = claimed.filter(|id| self.vouches(id) || !mint.is_ours(id)) {
             self.client = if self.vouches(&claimed) {
                 claimed
             } else {
-                mint.successor(&self.rights.person().author, &claimed)
+                mint.successor(&self.rights.person().author, &claimed, history)
             };
         }
         self.say(protocol::handshake("hs", &self.client));
+        Ok(())
     }
 
     /// Whose submit it is that says that it comes from `src`. A client that came with an id of another server may have a
     /// submit under way that names it: that is its user's, and no other client is sent it under that id.
     fn author_of(&self, src: Option<ClientId>) -> Result<ClientId, Refusal> {
+        let history = self.outbox.history();
         let src = match src {
             None => return Ok(self.client.clone()),
+            // Its op was made in another history, whatever its socket says.
+            Some(src)
+                if self.outdated.is_none()
+                    && self.gateway.mint().is_of_another_history(&src, history) =>
+            {
+                return Err(Refusal::history_changed());
+            }
             Some(src) if src == self.client || self.vouches(&src) => return Ok(src),
             Some(src) => src,
         };
         let mint = self.gateway.mint();
         let author = &self.rights.person().author;
-        let came_with = !mint.is_ours(&src) && self.client == mint.successor(author, &src);
+        let came_with = !mint.is_ours(&src) && self.client == mint.successor(author, &src, history);
         let foreign = src.as_foreign().filter(|_| came_with);
         foreign.ok_or_else(|| {
             let message = "The src is another client's: reconnect to get one";
@@ -658,6 +701,9 @@ impl Session {
         submit: protocol::Submit,
         echo: &Echo,
     ) -> Result<(), Unserved> {
+        if let Some(outdated) = &mut self.outdated {
+            outdated.admit_submit(&doc, submit.base, &submit.proposal)?;
+        }
         let client = self.author_of(submit.client)?;
         self.may_submit(&doc, &submit.proposal).await?;
         let bytes = submit.proposal.size();
@@ -703,6 +749,9 @@ impl Session {
         }
         self.rights.demand_channel(&presence.channel).await?;
         if let Some(position) = &presence.position {
+            if let Some(outdated) = &self.outdated {
+                outdated.demand(&position.doc)?;
+            }
             self.rights.demand(&position.doc, Role::Viewer).await?;
         }
         self.demand_own_name(&presence)?;
@@ -864,6 +913,10 @@ impl Session {
             } else {
                 None
             };
+            if let Err(refusal) = self.admit(&doc, since) {
+                reply.refuse(&self.outbox, id, refusal);
+                continue;
+            }
             match self.may_read(&doc).await {
                 Ok(true) => {}
                 Ok(false) => {

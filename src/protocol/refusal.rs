@@ -31,6 +31,7 @@ pub enum Code {
     Forbidden,
     Quota,
     DocOversized,
+    HistoryChanged,
 }
 
 impl Code {
@@ -40,7 +41,7 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::MessageBadlyFormed,
         Self::OpBadlyFormed,
         Self::OpNotApplied,
@@ -60,6 +61,7 @@ impl Code {
         Self::Forbidden,
         Self::Quota,
         Self::DocOversized,
+        Self::HistoryChanged,
     ];
 
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
@@ -85,6 +87,7 @@ impl Code {
             Self::Forbidden => "ERR_FORBIDDEN",
             Self::Quota => "ERR_QUOTA",
             Self::DocOversized => "ERR_DOC_OVERSIZED",
+            Self::HistoryChanged => "ERR_HISTORY_CHANGED",
         }
     }
 }
@@ -167,6 +170,14 @@ impl Refusal {
              it was at that version and cannot be changed until an operator runs `copydesk repair`"
         );
         Self::new(Code::DocOversized, message)
+    }
+
+    /// A request of a client that holds the document as it was in another history of the log.
+    #[must_use]
+    pub fn history_changed() -> Self {
+        let message = "The server was restored to an earlier state: this client holds changes that it no longer has. \
+             Keep unsent text and load the document anew";
+        Self::new(Code::HistoryChanged, message)
     }
 
     /// A document that a bulk request named beyond the first `docs_max`.
