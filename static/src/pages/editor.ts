@@ -25,6 +25,7 @@ import { Cursors } from "../sync/cursors";
 import { isPlainText } from "../sync/plain";
 import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
+import { RestoredServer } from "./restored";
 import { resumeUnsent } from "./unsent";
 import { mayWrite, mergedRefusal, type EditorState } from "./state";
 
@@ -66,6 +67,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   const session = Session.of(account, () => store.set({ isSignedOut: true }));
   let slowed = 0;
   const fresh = (isDoubtful: boolean): Promise<void> => session?.fresh(isDoubtful) ?? Promise.resolve();
+  const restored = new RestoredServer(store);
   const line = new Line((link) => {
     store.set({ link, wasOnline: store.state.wasOnline || link === "online" });
     if (link === "online") {
@@ -78,6 +80,10 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
       store.set({ isSlowed: true });
       clearTimeout(slowed);
       slowed = window.setTimeout(() => store.set({ isSlowed: false }), untilMs - Date.now());
+    },
+    outdated() {
+      text().enable(false);
+      restored.reload(doc);
     },
     rights({ c, d, role }) {
       if (c !== ourCollection() || d !== id || account.mode === "open") return;
@@ -203,10 +209,12 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     fresh,
     pending: () => binding.pending(),
     titled: (wanted) => title.rename(wanted),
+    kept: () => restored.editsAreKept(),
   }).then(open);
 
   // Without this a closed tab would take the unacknowledged work with it.
   addEventListener("beforeunload", (event) => {
+    if (restored.isReloading) return;
     if (store.state.waiting > 0 || store.state.wantedTitle !== null) event.preventDefault();
   });
 

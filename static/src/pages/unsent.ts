@@ -17,6 +17,8 @@ export interface UnsentHooks {
   /** Counts an edit that waits for the server, until the returned function is called. */
   pending(): () => void;
   titled(title: string): void;
+  /** From now on unacknowledged edits outlive this page. */
+  kept(): void;
 }
 
 /** Resolves when the document may be subscribed to. */
@@ -27,6 +29,7 @@ export async function resumeUnsent(account: Me, doc: Doc, store: Store<EditorSta
   const target: UnsentTarget = { user: account.user?.id ?? account.mode, collection: doc.collection, document: doc.id };
   const keeper = new UnsentKeeper(unsent, target, doc, () => store.state.wantedTitle);
   store.watch(["waiting", "wantedTitle"], () => keeper.changed());
+  hooks.kept();
 
   const forgetters: (() => void)[] = [];
   store.watch(["refusal"], ({ refusal }) => {

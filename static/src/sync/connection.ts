@@ -31,11 +31,18 @@ export interface LineHooks {
   fresh(isDoubtful: boolean): Promise<void>;
   /** The server reads this page's messages more slowly until then, because there are too many. */
   slowed(untilMs: number): void;
+  /**
+   * The server was restored to an earlier state: the connection is closed for good, because what this page holds may not
+   * be what the server has. The document must be loaded anew.
+   */
+  outdated(): void;
 }
 
 /** How sockets end whose session is over, and those that were never let in: a browser does not say why. */
 const SIGNED_OUT = 4401;
 const REFUSED = 1006;
+/** How sockets end whose client holds documents as they were in another history of the log. */
+const HISTORY_CHANGED = 4409;
 
 const HEARTBEAT_MS = 10_000;
 const UNANSWERED_MAX = 2;
@@ -149,7 +156,12 @@ export class Line {
 
   #open(): ReconnectingWebSocket {
     const socket = openSocket(() => this.hooks.fresh(this.#isDoubtful));
-    socket.addEventListener("close", ({ code }) => (this.#isDoubtful = code === SIGNED_OUT || code === REFUSED));
+    socket.addEventListener("close", ({ code }) => {
+      this.#isDoubtful = code === SIGNED_OUT || code === REFUSED;
+      if (code !== HISTORY_CHANGED || this.#closed.signal.aborted) return;
+      this.close();
+      this.hooks.outdated();
+    });
     return socket;
   }
 

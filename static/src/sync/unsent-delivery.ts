@@ -38,12 +38,26 @@ async function deliver(store: UnsentStore, record: UnsentRecord, hooks: Delivery
 }
 
 async function send(record: UnsentRecord, hooks: DeliveryHooks): Promise<Refusal | null> {
-  const line = new Line(() => {}, { fresh: hooks.fresh, rights() {}, slowed() {} }, record.client);
+  const { promise: outdated, resolve: outdate } = withResolvers<Refusal>();
+  const line = new Line(
+    () => {},
+    // The edits belong to a document that the server no longer has in that form: they are handed back as text.
+    { fresh: hooks.fresh, rights() {}, slowed() {}, outdated: () => outdate(lossOf(record, RESTORED)) },
+    record.client,
+  );
   try {
-    return await sendOver(line.connection, record);
+    return await Promise.race([sendOver(line.connection, record), outdated]);
   } finally {
     line.close();
   }
+}
+
+const RESTORED = "The server was restored to an earlier state.";
+
+function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve!: (value: T) => void;
+  const promise = new Promise<T>((done) => (resolve = done));
+  return { promise, resolve };
 }
 
 async function sendOver(connection: Connection, record: UnsentRecord): Promise<Refusal | null> {
