@@ -54,6 +54,11 @@ class Postgres extends Part {
   static async start(folder) {
     const [data, port] = [path.join(folder, 'postgres'), await freePort()];
     makeDatabase(data);
+    return Postgres.startIn(data, port);
+  }
+
+  /** Starts a server on the data in a folder. */
+  static async startIn(data, port) {
     const settings = {
       port,
       listen_addresses: '127.0.0.1',
@@ -72,8 +77,36 @@ class Postgres extends Part {
     return postgres;
   }
 
-  url(port = this.port) {
-    return `postgres://copydesk@127.0.0.1:${port}/postgres`;
+  /** Starts a standby of this server, which has all that the server has. */
+  async newStandby(folder, port) {
+    const data = path.join(folder, `standby-${port}`);
+    removeFolder(data);
+    mkdirSync(data, { mode: 0o700 });
+    own(data);
+    const copy = ['-D', data, '-h', '127.0.0.1', '-p', String(this.port), '-U', 'copydesk', '-R', '-X', 'stream', '-c', 'fast', '--no-sync'];
+    const [command, ...args] = [...AS_POSTGRES, path.join(postgresFolder(), 'pg_basebackup'), ...copy];
+    await promisify(execFile)(command, args);
+    const standby = await Postgres.startIn(data, port);
+    await this.isFollowedBy(standby);
+    return standby;
+  }
+
+  /** Waits until a standby has all that this server has committed. */
+  async isFollowedBy(standby) {
+    const [{ at }] = await this.query('SELECT pg_current_wal_lsn() AS at');
+    const isLevel = async () => (await standby.query('SELECT pg_last_wal_replay_lsn() >= $1 AS level', [at]))[0].level;
+    await until(isLevel, 'the standby has all');
+  }
+
+  /** Makes a standby the primary. */
+  async promote() {
+    await this.query('SELECT pg_promote()');
+  }
+
+  /** `more` are the ports of other servers that may be the primary. */
+  url(port = this.port, more = []) {
+    const hosts = [port, ...more].map((each) => `127.0.0.1:${each}`);
+    return `postgres://copydesk@${hosts.join()}/postgres`;
   }
 
   async isReady() {
@@ -278,13 +311,15 @@ class Balancer extends Part {
 export class Cluster {
   /**
    * Starts Postgres, Redis and so many nodes. With `balancer`, nginx stands before them; with `links`, each node reaches
-   * Postgres and Redis by ways of its own, which can be broken. `env` adds to the nodes' environment.
+   * Postgres and Redis by ways of its own, which can be broken. With `standby`, Postgres has one, and the nodes know both
+   * servers. `env` adds to the nodes' environment.
    */
-  static async start({ nodes = 3, balancer = false, links = false, env = {} } = {}) {
+  static async start({ nodes = 3, balancer = false, links = false, standby = false, env = {} } = {}) {
     const cluster = new Cluster();
     try {
       const { folder } = cluster;
       [cluster.postgres, cluster.redis] = await Promise.all([Postgres.start(folder), Redis.start(folder)]);
+      if (standby) cluster.standby = await cluster.postgres.newStandby(folder, await freePort());
       const names = Array.from({ length: nodes }, (_, n) => `node-${n + 1}`);
       cluster.nodes = await Promise.all(names.map((name) => cluster.newNode(name, links, env)));
       await Promise.all(cluster.nodes.map((node) => node.start()));
@@ -305,14 +340,27 @@ export class Cluster {
   async newNode(name, links, env) {
     const { postgres, redis } = this;
     const ways = links ? [await Link.to(postgres.port), await Link.to(redis.port)] : [postgres, redis];
-    const urls = { store: postgres.url(ways[0].port), redis: redis.url(ways[1].port) };
+    const more = this.standby ? [this.standby.port] : [];
+    const urls = { store: postgres.url(ways[0].port, more), redis: redis.url(ways[1].port) };
     const node = new Node(name, await freePort(), urls, env);
     if (links) node.links = { postgres: ways[0], redis: ways[1] };
     return node;
   }
 
   get parts() {
-    return [this.balancer, ...this.nodes, this.redis, this.postgres].filter(Boolean);
+    return [this.balancer, ...this.nodes, this.redis, this.standby, this.postgres].filter(Boolean);
+  }
+
+  /** The primary loses its power, and the standby takes its place. */
+  async failOver() {
+    await this.postgres.kill();
+    await this.standby.promote();
+    [this.lost, this.postgres, this.standby] = [this.postgres, this.standby, undefined];
+  }
+
+  /** The primary gets a standby again, where the lost server was. */
+  async addStandby() {
+    this.standby = await this.postgres.newStandby(this.folder, this.lost.port);
   }
 
   node(name) {
