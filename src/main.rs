@@ -510,6 +510,14 @@ async fn run(config: Config) -> Result<()> {
     if let OpenStore::Postgres(_) = store {
         node.take_part(inbox).await?;
     }
+    tokio::spawn({
+        let (door, mut history) = (door.clone(), node.watch_log_history());
+        async move {
+            while history.changed().await.is_ok() {
+                door.store_went_back();
+            }
+        }
+    });
     let gateway = Gateway::new(node.clone(), mint, door, config.gateway);
     if mode == Mode::Open {
         tracing::warn!(

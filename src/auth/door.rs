@@ -1,6 +1,7 @@
 //! The door: who comes in as whom, and what they may do.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -81,6 +82,8 @@ pub struct Door {
     meters: Meters,
     /// Rights were changed on this node: not to be waited for.
     changed: Notify,
+    /// Whether the store has gone back in time, and the numbers of its revocations with it.
+    is_rewound: AtomicBool,
     started: Instant,
 }
 
@@ -211,6 +214,7 @@ impl Door {
             notes: Arc::new(Semaphore::new(NOTES_MAX)),
             watchers: Arc::default(),
             changed: Notify::new(),
+            is_rewound: AtomicBool::new(false),
             started: Instant::now(),
         }))
     }
@@ -458,8 +462,24 @@ impl Door {
         tokio::join!(self.keep_watch(known), keys, bytes);
     }
 
+    /// Revocations are read on from where they end now: the store went back in time, and would give numbers again that this
+    /// node has passed. All sockets of before are closed.
+    pub fn store_went_back(&self) {
+        self.is_rewound.store(true, Ordering::SeqCst);
+        self.changed.notify_one();
+    }
+
     async fn keep_watch(&self, mut known: u64) {
         loop {
+            if self.is_rewound.swap(false, Ordering::SeqCst) {
+                match self.begin_watch().await {
+                    Ok(newest) => known = newest,
+                    Err(error) => {
+                        tracing::warn!(%error, "revocations are not known");
+                        self.is_rewound.store(true, Ordering::SeqCst);
+                    }
+                }
+            }
             if let Err(error) = self.tell_news(&mut known).await {
                 tracing::warn!(%error, "revocations are not known");
             }
