@@ -484,8 +484,9 @@ impl Node {
     }
 
     fn open(self: &Arc<Self>, doc: &DocId) -> Result<Arc<Mailbox>, Unasked> {
-        let history = self.log_history();
         let mut documents = self.lock();
+        // Read under the lock: a document of an older history never replaces one of a newer.
+        let history = self.log_history();
         // A document of another history ends by itself; the log is read anew.
         let open = documents.get(doc).filter(|it| it.history == history);
         if let Some(mailbox) = open {

@@ -332,6 +332,89 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
     assert_eq!(way.heartbeat(&stranger).await.unwrap().nodes, []);
 }
 
+/// A document on each of two nodes that somebody reads, and a backup of the store as it is then.
+async fn backed_up() -> ([Arc<Node>; 2], Way, DocId, [Person; 2], MemoryStore) {
+    let (nodes, [way, _], _exchange) = two().await;
+    let doc = document_of(&nodes[0]);
+    let mut people = [Person::on(&nodes[0]), Person::on(&nodes[1])];
+    for person in &people {
+        person.ask(&doc, Ask::Subscribe { since: None }).await;
+    }
+    people[0].submit(&doc, create()).await;
+    for person in &mut people {
+        eventually("it is created", || person.was_sent("\"create\"")).await;
+    }
+    let backup = way.store.backup();
+    (nodes, way, doc, people, backup)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
+    let (nodes, way, doc, mut people, backup) = backed_up().await;
+    people[1]
+        .submit(&doc, Proposal::Edit(r#"["lost"]"#.into()))
+        .await;
+    for person in &mut people {
+        eventually("it is committed", || person.was_sent("lost")).await;
+    }
+    way.store.restore(&backup);
+    for person in &mut people {
+        eventually("the socket is closed", || person.outbox.is_closed()).await;
+        assert!(person.was_sent("ERR_HISTORY_CHANGED"));
+    }
+    let renewed = way.store.history().await.unwrap();
+    assert_eq!(renewed.generation, 1);
+    for node in &nodes {
+        eventually("the node serves it", || node.log_history() == renewed).await;
+        // Who comes now is shown what the log holds, and one who came before it was renewed is sent away.
+        let (mut late, mut early) = (Person::on(node), Person::on(node));
+        late.outbox = Arc::new(Outbox::new(1 << 20, None).in_history(renewed));
+        late.ask(&doc, Ask::Subscribe { since: None }).await;
+        late.submit(&doc, Proposal::Edit(r#"["kept"]"#.into()))
+            .await;
+        eventually("it goes on", || late.was_sent("kept")).await;
+        assert!(!late.was_sent("lost"));
+        early.ask(&doc, Ask::Subscribe { since: None }).await;
+        eventually("it is sent away", || early.was_sent("ERR_HISTORY_CHANGED")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_that_lost_nothing_disturbs_nobody() {
+    let (nodes, way, doc, mut people, backup) = backed_up().await;
+    let before = way.store.history().await.unwrap();
+    way.store.restore(&backup);
+    let beats = way.beats.load(Ordering::SeqCst);
+    eventually("it is compared", || {
+        way.beats.load(Ordering::SeqCst) > beats + 3
+    })
+    .await;
+    people[0]
+        .submit(&doc, Proposal::Edit(r#"["on"]"#.into()))
+        .await;
+    for person in &mut people {
+        eventually("they go on", || person.was_sent("on\"")).await;
+        assert!(!person.outbox.is_closed());
+    }
+    assert_eq!(way.store.history().await.unwrap(), before);
+    assert!(nodes.iter().all(|node| node.log_history() == before));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_from_before_a_renewal_is_no_history_to_go_back_to() {
+    let (nodes, way, _doc, _people, backup) = backed_up().await;
+    let first = way.store.history().await.unwrap();
+    let second = first.after(first, 7);
+    way.store.renew_history(first, second).await.unwrap();
+    for node in &nodes {
+        eventually("the node serves it", || node.log_history() == second).await;
+    }
+    way.store.restore(&backup);
+    for node in &nodes {
+        eventually("it is renewed", || node.log_history().generation == 2).await;
+    }
+}
+
 #[test]
 fn step_that_panics_does_not_end_what_repeats_it() {
     let mut taken = 0;
