@@ -197,13 +197,6 @@ impl HistoryFile {
         Ok(history_file)
     }
 
-    /// A transaction is durable; `has_grown`: it counted up the database's progress.
-    pub(super) fn committed(&mut self, db: &Connection, has_grown: bool) {
-        if has_grown {
-            self.keep(db);
-        }
-    }
-
     /// Brings the file up to the database. Not flushed: after a crash of the machine it may be behind.
     pub(super) fn keep(&mut self, db: &Connection) {
         let Ok(progress) = Progress::read(db) else {
@@ -272,7 +265,7 @@ mod tests {
         let mut file = HistoryFile::compare(&folder, &db).unwrap();
         db.execute("UPDATE history SET writes = writes + 1", [])
             .unwrap();
-        file.committed(&db, true);
+        file.keep(&db);
     }
 
     fn copy(from: &Path, to: &Path) {
@@ -306,7 +299,9 @@ mod tests {
         let mut seen = vec![history(data)];
         copy(data, backup);
         let saved = backup.join("copydesk.db");
-        let over = || drop(fs::copy(&saved, &database).unwrap());
+        let over = || {
+            fs::copy(&saved, &database).unwrap();
+        };
         let anew = || {
             fs::remove_file(&database).unwrap();
             over();

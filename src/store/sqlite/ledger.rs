@@ -128,7 +128,9 @@ impl Ledger {
         match done {
             Ok(written) => {
                 self.touches.committed(written, now);
-                self.history_file.committed(&self.db, written > 0);
+                if written > 0 {
+                    self.history_file.keep(&self.db);
+                }
             }
             Err(_) => self.roll_back(now),
         }
