@@ -86,6 +86,7 @@ cluster-test: tools servers balancers static $(CLUSTER_PACKAGES) ## Check a clus
 .PHONY: chaos
 chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster: SECONDS=60 SEED=1
 	@cargo build --workspace --bin copydesk
+	cd tests/cluster && node --test --test-force-exit history.test.mjs
 	# By env: to the shell itself SECONDS is a clock.
 	cd tests/cluster && exec env SECONDS=$(SECONDS) CLIENTS=$(CLIENTS) DOCS=$(DOCS) $(if $(SEED),SEED=$(SEED)) node chaos.mjs
 

@@ -58,7 +58,7 @@ describe('a failover of Postgres', { skip }, () => {
     const people = await Promise.all([0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
     const ids = await stage.documentsOf(people[0], 6);
     await stage.write(people, ids, { docsEach: 4, paceMs: 10 });
-    await stage.progress(300);
+    await stage.progress(100, 'writing goes on', 60_000);
     await cluster.failOver();
     await stage.allResume();
     await until(() => cluster.nodes.every(({ log }) => /it holds all that this node knows/.test(log)), 'all nodes have compared the log');
