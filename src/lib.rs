@@ -11,6 +11,7 @@ pub mod id;
 pub mod log;
 pub mod node;
 pub mod ot;
+pub mod outage;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;

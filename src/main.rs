@@ -479,10 +479,11 @@ fn allow_files(config: &Config) {
 
 /// Serves until a signal says stop.
 async fn run(config: Config) -> Result<()> {
+    let (id, name) = (fresh_id()?, node_name(&config));
+    telemetry::set_node(&name, id);
     allow_files(&config);
     let listen = config.server.listen;
     let door_step = take_address(listen).with_context(|| format!("listen on {listen}"))?;
-    let id = fresh_id()?;
     let store = OpenStore::open(&config, id).await?;
     let secret = store.get().secret().await?;
     let mint = Mint::new(&secret);
@@ -493,7 +494,6 @@ async fn run(config: Config) -> Result<()> {
             (Some(transport), Some(inbox))
         }
     };
-    let name = node_name(&config);
     let (mode, settings, accounts) = (config.auth.mode, config.auth, store.accounts());
     let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
     let door = door.await.context("open the door")??;
@@ -550,7 +550,7 @@ async fn run(config: Config) -> Result<()> {
         OpenStore::Sqlite(_) => config.server.data.display().to_string(),
         OpenStore::Postgres(_) => "Postgres".to_owned(),
     };
-    tracing::info!(%address, node = name, %id, data, "serving: {scheme}://{address}/");
+    tracing::info!(%address, data, "serving: {scheme}://{address}/");
     if let Some(code) = setup_code {
         tracing::warn!(
             "no account exists yet: make the first at {scheme}://{address}/ on this machine, or from another machine at the server's address with /#invitation={code} behind it"

@@ -1,11 +1,18 @@
-//! What the server says of itself: lines for people on a terminal, JSON for machines elsewhere.
+//! The log: lines for people on a terminal, JSON elsewhere. Every line names the node that wrote it.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
+use serde_json::json;
 use thiserror::Error;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// How the server logs.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,6 +64,24 @@ pub fn filter(settings: &LogSettings) -> Result<EnvFilter, BadLevel> {
     })
 }
 
+/// The name and the id of the node that this process is; unset in commands that are no node.
+static NODE: OnceLock<NodeLabel> = OnceLock::new();
+
+#[derive(Debug)]
+struct NodeLabel {
+    name: String,
+    id: String,
+}
+
+/// Sets the node that all lines of this process name from now on. A second call is ignored.
+pub fn set_node(name: &str, id: impl fmt::Display) {
+    let label = NodeLabel {
+        name: name.to_owned(),
+        id: id.to_string(),
+    };
+    let _ = NODE.set(label);
+}
+
 /// Begins to log, to standard error.
 ///
 /// # Errors
@@ -64,19 +89,171 @@ pub fn filter(settings: &LogSettings) -> Result<EnvFilter, BadLevel> {
 pub fn begin(settings: &LogSettings) -> Result<(), BadLevel> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(settings)?)
-        .with_writer(std::io::stderr)
-        .with_target(false);
+        .with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();
     let human = match settings.format {
         LogFormat::Auto => terminal,
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    // Somebody who embeds the library may log already: then theirs is the log.
+    let format = Format::default().with_target(false);
+    // A program that embeds the library may have a log already: then that one is used.
     let _ = if human {
-        lines.with_ansi(terminal).try_init()
+        let format = Labelled::human(format.with_ansi(terminal), &NODE);
+        lines.with_ansi(terminal).event_format(format).try_init()
     } else {
-        lines.json().try_init()
+        let lines = lines.fmt_fields(JsonFields::new());
+        lines.event_format(Labelled::json(format, &NODE)).try_init()
     };
     Ok(())
+}
+
+/// Formats a line as `F` does, and adds the node's name and id. A span would do so only for the tasks that are inside of it.
+struct Labelled<F> {
+    format: F,
+    label: &'static OnceLock<NodeLabel>,
+    /// Puts the label into a line.
+    add: fn(&str, &NodeLabel) -> String,
+}
+
+impl Labelled<Format<Full>> {
+    fn human(format: Format<Full>, label: &'static OnceLock<NodeLabel>) -> Self {
+        Self {
+            format,
+            label,
+            add: |line, label| {
+                format!(
+                    "{} node={} node_id={}\n",
+                    line.trim_end(),
+                    label.name,
+                    label.id
+                )
+            },
+        }
+    }
+}
+
+impl Labelled<Format<Json>> {
+    fn json(format: Format, label: &'static OnceLock<NodeLabel>) -> Self {
+        Self {
+            format: format.json(),
+            label,
+            add: |line, label| {
+                let object = line.trim_end();
+                let Some(open) = object.strip_suffix('}') else {
+                    return line.to_owned();
+                };
+                let (name, id) = (json!(label.name), json!(label.id));
+                format!("{open},\"node\":{name},\"node_id\":{id}}}\n")
+            },
+        }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Labelled<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(label) = self.label.get() else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        // Colours are the inner format's own setting.
+        self.format
+            .format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&(self.add)(&line, label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    static LABEL: OnceLock<NodeLabel> = OnceLock::new();
+
+    fn label() -> &'static OnceLock<NodeLabel> {
+        LABEL.get_or_init(|| NodeLabel {
+            name: "node \"7\"".to_owned(),
+            id: "00ab".to_owned(),
+        });
+        &LABEL
+    }
+
+    #[test]
+    fn json_lines_name_the_node_beside_their_own_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(Labelled::json(Format::default(), label()))
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            tracing::warn!(node = "another", "it does not answer");
+        });
+        let line: Value = serde_json::from_str(&lines.text()).unwrap();
+        assert_eq!(line["node"], "node \"7\"");
+        assert_eq!(line["node_id"], "00ab");
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["fields"]["node"], "another");
+        assert_eq!(line["fields"]["message"], "it does not answer");
+    }
+
+    #[test]
+    fn human_lines_name_the_node_at_their_end() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let format = Format::default().with_ansi(false);
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .event_format(Labelled::human(format, label()))
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            tracing::warn!(revision = 7, "first");
+            tracing::warn!("second");
+        });
+        let text = lines.text();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.ends_with("node=node \"7\" node_id=00ab")),
+            "{text}"
+        );
+        assert!(text.contains("first revision=7 node="), "{text}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::outage::LineLimit;
 use crate::store::Accounts;
 
 /// What the tenants keep, as far as this node knows.
@@ -82,7 +83,12 @@ impl Meters {
                     }
                 }
                 // What may have been counted is counted again: a little too much.
-                Err(error) => tracing::warn!(%error, "what a tenant keeps is not known"),
+                Err(error) => {
+                    static LIMIT: LineLimit = LineLimit::new();
+                    if let Some(left_out) = LIMIT.pass() {
+                        tracing::warn!(%error, left_out, "the bytes that a tenant keeps were not counted in the store");
+                    }
+                }
             }
         }
     }

@@ -71,6 +71,8 @@ pub struct Due {
     pub ask_for_store: bool,
     /// Whether the ring is another.
     pub ring_changed: bool,
+    /// The nodes that are passed over from now on, because they did not answer.
+    pub suspected: Vec<NodeId>,
 }
 
 /// How long an asked node may be silent before it is asked whether it is there.
@@ -134,6 +136,13 @@ impl Membership {
     #[must_use]
     pub fn has_store(&self, now: Duration) -> bool {
         now < self.answered + self.dead_after / 2
+    }
+
+    /// Whether the store, which answered before, has not answered for two thirds of the time after which the others take this
+    /// node for dead: four heartbeats with the usual settings.
+    #[must_use]
+    pub fn is_store_away(&self, now: Duration) -> bool {
+        self.answered > Duration::ZERO && now >= self.answered + self.dead_after * 2 / 3
     }
 
     /// A node was heard: whether to ask the store about it.
@@ -239,7 +248,6 @@ impl Membership {
     /// Looks at who is silent, the store included.
     pub fn due(&mut self, now: Duration) -> Due {
         let mut due = Due::default();
-        let mut suspected = false;
         for (node, owing) in &mut self.owing {
             if now >= owing.ping_again {
                 owing.pinged.get_or_insert(now);
@@ -255,7 +263,7 @@ impl Membership {
             let way_is_open = owing.pinged.is_some_and(|at| self.heard_myself > at);
             if !owing.suspect && way_is_open && now >= owing.since + SUSPECT_AFTER {
                 owing.suspect = true;
-                suspected = true;
+                due.suspected.push(*node);
             }
         }
         if !due.ping.is_empty() {
@@ -266,7 +274,7 @@ impl Membership {
         if due.ask_for_store {
             self.ask_again = now + ASK_FOR_STORE_EVERY;
         }
-        due.ring_changed = (suspected && self.settle()) | self.settle_strand(now);
+        due.ring_changed = (!due.suspected.is_empty() && self.settle()) | self.settle_strand(now);
         due
     }
 
@@ -389,7 +397,11 @@ mod tests {
             "nobody was asked"
         );
         membership.asked(OTHER, ms(1_000));
-        assert_eq!(pass(&mut membership, 1_000, 3_000, true), Some(1_400));
+        assert_eq!(pass(&mut membership, 1_000, 1_350, true), None);
+        let due = membership.due(ms(1_400));
+        assert!(due.ring_changed);
+        assert_eq!(due.suspected, [OTHER], "the node that did not answer");
+        assert_eq!(pass(&mut membership, 1_450, 3_000, true), None, "once");
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
         assert!(
             !beat(&mut membership, &[ME, OTHER, THIRD], 3_000),
@@ -499,6 +511,17 @@ mod tests {
         assert!(membership.answered(ms(4_000)));
         assert!(!membership.is_stranded());
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
+    }
+
+    #[test]
+    fn the_store_is_away_after_heartbeats_without_an_answer() {
+        let mut membership = Membership::new(ME, DEAD_AFTER);
+        assert!(!membership.is_store_away(ms(60_000)), "it is never asked");
+        membership.answered(ms(500));
+        assert!(!membership.is_store_away(ms(2_499)));
+        assert!(membership.is_store_away(ms(2_500)));
+        membership.answered(ms(2_600));
+        assert!(!membership.is_store_away(ms(2_600)));
     }
 
     #[test]

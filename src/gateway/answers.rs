@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde_json::json;
 
+use crate::outage::LineLimit;
 use crate::store::StoreError;
 
 /// What an answer about documents says to caches.
@@ -22,7 +23,10 @@ pub(super) fn no_document() -> HttpResponse {
 }
 
 pub(super) fn unavailable(error: &StoreError) -> HttpResponse {
-    tracing::warn!(%error, "request not served");
+    static LIMIT: LineLimit = LineLimit::new();
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::warn!(%error, left_out, "the store did not answer a request");
+    }
     failure(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_unavailable",

@@ -8,6 +8,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Door, News, Person, Scope, Watch};
 use crate::id::{DocId, Name};
+use crate::outage::LineLimit;
 use crate::protocol::{Code, Refusal};
 use crate::store::{Owned, Right, Role, StoreError, tenant_of};
 
@@ -169,7 +170,7 @@ impl Rights {
     /// The store did not answer: every role is asked for again, and soon all of this. Whose rights have changed may not
     /// stay for long.
     fn not_known(&mut self, error: &StoreError) -> Result<Vec<Found>, Over> {
-        tracing::warn!(%error, "rights are not known: each is asked for again");
+        report(error);
         self.held.clear();
         self.expires_at = None;
         let retry = Instant::now() + RETRY;
@@ -237,7 +238,7 @@ impl Rights {
         }
         let rights = self.door.rights(&self.person, missing.clone()).await;
         let rights = rights.map_err(|error| {
-            tracing::warn!(%error, "rights are not known");
+            report(&error);
             Refusal::store_unavailable()
         })?;
         for (doc, right) in missing.into_iter().zip(rights) {
@@ -289,7 +290,7 @@ impl Rights {
             return Ok(false);
         }
         let owned = self.door.own(&self.person, doc).await.map_err(|error| {
-            tracing::warn!(%error, "rights are not known");
+            report(&error);
             Refusal::store_unavailable()
         })?;
         match owned {
@@ -368,6 +369,14 @@ fn too_little(least: Role) -> Refusal {
     match least {
         Role::Owner => Refusal::new(Code::Forbidden, "Only the owner may do that"),
         Role::Editor | Role::Commenter | Role::Viewer => Refusal::may_not_change(),
+    }
+}
+
+/// Reports that the store did not say what a user may do; each socket of the node may meet the same outage.
+fn report(error: &StoreError) {
+    static LIMIT: LineLimit = LineLimit::new();
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::warn!(%error, left_out, "the store did not answer what a user may do: it is asked again");
     }
 }
 

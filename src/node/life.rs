@@ -16,6 +16,7 @@ use crate::cluster::{Delivery, Inbox};
 use crate::doc::Event;
 use crate::id::{DocId, NodeId};
 use crate::log::Revision;
+use crate::outage::Outage;
 use crate::store::StoreError;
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
@@ -51,11 +52,14 @@ impl Node {
             self.peers().come_up(COMING_UP).await;
         }
         let deadline = Instant::now() + FIRST_BEAT_PATIENCE;
+        let outage = Outage::new();
         while let Err(error) = self.beat().await {
             if Instant::now() > deadline {
                 return Err(error);
             }
-            tracing::warn!(%error, "the store does not answer yet");
+            if outage.begins() {
+                tracing::warn!(%error, "the store does not answer yet: the start waits for it");
+            }
             sleep(self.settings().heartbeat()).await;
         }
         // Those who have not read of this node yet look at once.
@@ -131,7 +135,7 @@ impl Node {
 
     async fn beats(self: Arc<Self>) {
         let mut ticks = self.ticks();
-        let mut outcomes = Outcomes::of("heartbeat");
+        let outage = Outage::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -139,7 +143,18 @@ impl Node {
                 () = self.peers().stranger() => sleep(STRANGER_PAUSE).await,
                 () = self.histories().suspected() => sleep(STRANGER_PAUSE).await,
             }
-            outcomes.note(self.beat()).await;
+            match attempt("heartbeat", self.beat()).await {
+                Err(error) if outage.begins() => {
+                    tracing::warn!(%error, "the store did not answer the heartbeat");
+                }
+                Err(_) => {}
+                Ok(()) => {
+                    if let Some(past) = outage.ends() {
+                        let (failures, seconds) = (past.failures, past.lasted.as_secs());
+                        tracing::info!(failures, seconds, "the store answers the heartbeat again");
+                    }
+                }
+            }
         }
     }
 
@@ -147,11 +162,22 @@ impl Node {
     /// the longer it takes, and whoever beats late is taken for dead.
     async fn asks_for_news(self: Arc<Self>) {
         let mut ticks = self.ticks();
-        let mut outcomes = Outcomes::of("news");
+        let outage = Outage::new();
         let mut late = HashMap::new();
         loop {
             ticks.tick().await;
-            outcomes.note(self.ask_for_news(&mut late)).await;
+            match attempt("news", self.ask_for_news(&mut late)).await {
+                Err(error) if outage.begins() => {
+                    tracing::warn!(%error, "the store did not answer what is new of the open documents");
+                }
+                Err(_) => {}
+                Ok(()) => {
+                    if let Some(past) = outage.ends() {
+                        let (failures, seconds) = (past.failures, past.lasted.as_secs());
+                        tracing::info!(failures, seconds, "the store answers what is new again");
+                    }
+                }
+            }
         }
     }
 
@@ -210,32 +236,19 @@ fn survive(step: &'static str, take: impl FnOnce()) {
     }
 }
 
-/// What comes of something that the store is asked again and again.
-struct Outcomes {
+/// Awaits one request to the store; a panic in it is a failure of `verb`.
+async fn attempt(
     verb: &'static str,
-    /// How often in a row it failed.
-    failures: u32,
-}
-
-impl Outcomes {
-    fn of(verb: &'static str) -> Self {
-        Self { verb, failures: 0 }
-    }
-
-    /// Waits for what comes of it; says of failures, less and less often. A panic is one.
-    async fn note(&mut self, asked: impl Future<Output = Result<(), StoreError>>) {
-        let verb = self.verb;
-        let outcome = AssertUnwindSafe(asked).catch_unwind().await;
-        match outcome.unwrap_or_else(|_| Err(StoreError::new(verb, "it panicked"))) {
-            Ok(()) => self.failures = 0,
-            Err(error) => {
-                self.failures += 1;
-                if self.failures.is_power_of_two() {
-                    tracing::warn!(%error, failures = self.failures, "the heartbeat does not reach the store");
-                }
-            }
-        }
-    }
+    request: impl Future<Output = Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    let outcome = AssertUnwindSafe(request).catch_unwind().await;
+    outcome.unwrap_or_else(|_| {
+        tracing::error!(
+            step = verb,
+            "a step of the node panicked: it goes on with the next"
+        );
+        Err(StoreError::new(verb, "it panicked"))
+    })
 }
 
 #[cfg(test)]

@@ -434,6 +434,12 @@ impl Node {
         self.peers.has_transport()
     }
 
+    /// Whether the store that the nodes share is known to be away. A store of this node's own never is.
+    #[must_use]
+    pub fn is_store_away(&self) -> bool {
+        self.peers.is_store_away()
+    }
+
     /// Whether other nodes hear this one, and it hears them; and if not, why.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -129,7 +129,7 @@ impl Peers {
             self.stranger.notify_one();
         }
         if membership.heard(node, now) {
-            tracing::info!(%node, "heard again: it has its documents back");
+            tracing::info!(peer = %node, "heard again: it has its documents back");
             self.publish(&membership);
         }
     }
@@ -146,7 +146,7 @@ impl Peers {
         }
         let mut membership = self.membership();
         if membership.leaves(node) {
-            tracing::info!(%node, "it leaves: its documents go to others");
+            tracing::info!(peer = %node, "it leaves: its documents go to others");
             self.publish(&membership);
         }
     }
@@ -207,8 +207,10 @@ impl Peers {
             tracing::warn!("the store answers no other node either: this one is in the ring again");
             self.publish(&membership);
         } else if due.ring_changed {
-            tracing::warn!(nodes = ?membership.ring().nodes(), "a node does not answer: it is passed over");
             self.publish(&membership);
+        }
+        for peer in &due.suspected {
+            tracing::warn!(%peer, "a node does not answer: its documents go to the others until it does");
         }
         drop(membership);
         for node in due.ping {
@@ -229,6 +231,11 @@ impl Peers {
     /// Whether the store answers this node, as far as it knows.
     pub(super) fn has_store(&self) -> bool {
         self.membership().has_store(self.started.elapsed())
+    }
+
+    /// Whether the store is known to be away: it does not answer this node's heartbeats any more.
+    pub(super) fn is_store_away(&self) -> bool {
+        self.membership().is_store_away(self.started.elapsed())
     }
 
     /// The store answers another node; says whether that shows that this one is stranded.

@@ -29,6 +29,7 @@ use crate::doc::{Action, Answer, Ask, Asker, Document, Event, Link, Ticket};
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::ot::CONTENT_BYTES_MAX;
+use crate::outage::LineLimit;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
 use crate::store::{Batch, History, Loaded, Reach, StoreError};
 
@@ -535,7 +536,10 @@ impl Task {
                 // Nobody waits for it, and the store bounds how much it takes on.
                 tokio::spawn(async move {
                     if let Err(error) = node.store().save_snapshot(&doc, fence, snapshot).await {
-                        tracing::warn!(%doc, %error, "snapshot not saved: the next one will be");
+                        static LIMIT: LineLimit = LineLimit::new();
+                        if let Some(left_out) = LIMIT.pass() {
+                            tracing::warn!(%doc, %error, left_out, "a snapshot was not saved: the document's next one is tried");
+                        }
                     }
                 });
             }
@@ -833,9 +837,13 @@ impl Node {
         }
         let turn = self.snapshots().turn().await;
         turn.ok_or_else(|| {
-            tracing::warn!(
-                "node.snapshots_bytes_max reached: a read waits until others are written"
-            );
+            static LIMIT: LineLimit = LineLimit::new();
+            if let Some(left_out) = LIMIT.pass() {
+                tracing::warn!(
+                    left_out,
+                    "node.snapshots_bytes_max reached: a read waits until others are written"
+                );
+            }
             StoreError::new(verb, "too many snapshots wait to be read")
         })
     }
@@ -887,7 +895,10 @@ impl Node {
     }
 
     fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
-        tracing::warn!(%doc, %error, "document not read");
+        static LIMIT: LineLimit = LineLimit::new();
+        if let Some(left_out) = LIMIT.pass() {
+            tracing::warn!(%doc, %error, left_out, "a document was not read");
+        }
         Refusal::store_unavailable()
     }
 }
@@ -902,7 +913,10 @@ async fn in_time<T>(
     answer: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let late = |_| {
-        tracing::error!(verb, "the store gave no answer at all");
+        static LIMIT: LineLimit = LineLimit::new();
+        if let Some(left_out) = LIMIT.pass() {
+            tracing::warn!(verb, left_out, "the store gave no answer at all");
+        }
         Err(StoreError::new(verb, "no answer in time"))
     };
     timeout(STORE_PATIENCE, answer).await.unwrap_or_else(late)

@@ -15,6 +15,7 @@ mod lane;
 mod list;
 mod locate;
 mod numbers;
+mod outages;
 mod pool;
 mod read;
 mod schema;
@@ -157,8 +158,8 @@ impl PostgresStore {
         name: &str,
     ) -> Result<Self, StoreError> {
         let connector = |url: &str, purpose| Connector::new(url, settings, (me, name), purpose);
-        let pool = |connector, size| {
-            Pool::new(connector, size, settings).map_err(|fault| fault.of("open"))
+        let pool = |name, connector, size| {
+            Pool::new(name, connector, size, settings).map_err(|fault| fault.of("open"))
         };
         let ms = Duration::from_millis;
         let claiming = connector(&settings.url, Purpose::Claim)?;
@@ -166,13 +167,14 @@ impl PostgresStore {
         let appending = connector(&settings.url, Purpose::Append)?;
         schema::prepare(&claiming, ms(settings.open_patience_ms)).await?;
         let claim_connections = settings.claim_connections.max(3);
-        let urgent = pool(claiming, claim_connections)?;
-        let people = pool(reading.clone(), settings.people_connections)?;
-        let watch = pool(reading.clone(), 1)?;
-        let reads = pool(reading, settings.read_connections)?;
+        let urgent = pool("claim", claiming, claim_connections)?;
+        let people = pool("people", reading.clone(), settings.people_connections)?;
+        let watch = pool("revocations", reading.clone(), 1)?;
+        let reads = pool("read", reading, settings.read_connections)?;
         let replica = match settings.replica_url.as_str() {
             "" => None,
             url => Some(pool(
+                "replica",
                 connector(url, Purpose::Past)?,
                 settings.read_connections,
             )?),

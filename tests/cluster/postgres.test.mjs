@@ -5,11 +5,15 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { SEED } from '../js/random.mjs';
 import { until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
+import { LogLines } from './log-lines.mjs';
 import { Stage } from './stage.mjs';
 import { span, Stopwatch } from './stopwatch.mjs';
 
 /** How long all may take to go on when Postgres is back: nodes try again every 2 s at the longest. */
 const BACK_WITHIN_MS = 5_000;
+
+/** How long a list may take to be refused when the store is known to be away; the pools and statements wait for 11 s. */
+const LIST_WITHIN_MS = 4_000;
 
 /** For how long it is watched that nothing happens. */
 const WATCHED_MS = 1_000;
@@ -43,6 +47,7 @@ describe('Postgres', { skip }, () => {
       const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 10 });
       await stage.progress(400);
       const processes = cluster.nodes.map(({ child }) => child.pid);
+      const lines = new LogLines(cluster.nodes);
       await away();
       await until(() => areTold(503), 'all nodes say that they are not ready', 20_000);
       // Acks that were on their way have arrived: whoever types waits.
@@ -51,6 +56,10 @@ describe('Postgres', { skip }, () => {
       await pause(WATCHED_MS);
       assert.equal(stage.acks, before, 'nothing is acknowledged that is not durable');
       await stage.person(cluster.nodes[0]);
+      // As soon as that is known, and not after the time limits of pools and statements.
+      const signal = AbortSignal.timeout(LIST_WITHIN_MS);
+      const lists = await Promise.all(cluster.nodes.map((node) => fetch(`${node.http}/api/documents`, { signal })));
+      assert.deepEqual(lists.map(({ status }) => status), [503, 503, 503], 'lists are refused at once');
       const rss = Math.max(...cluster.nodes.map((node) => node.rssBytes()));
       assert.ok(rss < RSS_BYTES_MAX, `a node holds ${Math.round(rss / 2 ** 20)} MB`);
       await back();
@@ -61,6 +70,7 @@ describe('Postgres', { skip }, () => {
       t.diagnostic(`a node held ${Math.round(rss / 2 ** 20)} MB`);
       assert.deepEqual(cluster.nodes.map(({ child }) => child.pid), processes, 'no node was restarted');
       t.diagnostic(`${await stage.assertSound()} edits`);
+      await lines.assertOneOutage();
     });
   }
 

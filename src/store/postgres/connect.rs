@@ -16,8 +16,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresSettings;
 use super::address::{Address, Roots};
+use super::fault::is_outage_code;
 use super::tls;
 use crate::id::NodeId;
+use crate::outage::LineLimit;
 use crate::store::StoreError;
 
 /// Makes connections of one kind.
@@ -162,11 +164,7 @@ where
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         match message {
             Ok(AsyncMessage::Notice(notice)) if is_warning(&notice) => {
-                tracing::warn!(
-                    code = notice.code().code(),
-                    message = notice.message(),
-                    "Postgres warns"
-                );
+                report_warning(&notice);
                 if armed.load(Ordering::Acquire) {
                     return;
                 }
@@ -177,6 +175,18 @@ where
                 return;
             }
         }
+    }
+}
+
+/// Of the warnings of one minute the first is logged. Those of a server that stops come on every connection, and the pools
+/// report that.
+fn report_warning(notice: &tokio_postgres::error::DbError) {
+    static LIMIT: LineLimit = LineLimit::new();
+    let (code, message) = (notice.code().code(), notice.message());
+    if is_outage_code(code) {
+        tracing::debug!(code, message, "Postgres ends the connection");
+    } else if let Some(left_out) = LIMIT.pass() {
+        tracing::warn!(code, message, left_out, "Postgres warns");
     }
 }
 

@@ -47,6 +47,19 @@ impl Fault {
         }
     }
 
+    /// Whether Postgres or the way to it is away, overloaded or full: the same call may succeed later. Otherwise the
+    /// statement, its data or the database is at fault, and a person has to look.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Late(_) | Self::Busy(_) | Self::Away(_) | Self::Closed => true,
+            Self::Damage { .. } | Self::Other(_) => false,
+            Self::Sql(error) => match error.code() {
+                Some(state) => is_outage_code(state.code()),
+                None => error.is_closed() || is_io(error),
+            },
+        }
+    }
+
     /// What the statement's end means for what it was to write.
     pub(super) fn kind(&self) -> Kind {
         let Self::Sql(error) = self else {
@@ -70,6 +83,20 @@ impl Fault {
             _ => Kind::Unknown,
         }
     }
+}
+
+/// Whether an error's code says that the server cannot serve now: no connection (08), no transaction that may write
+/// (25006), no room or no connection left (53), ended by an operator, a restart or a time limit (57).
+pub(super) fn is_outage_code(code: &str) -> bool {
+    ["08", "53", "57"]
+        .iter()
+        .any(|class| code.starts_with(class))
+        || code == "25006"
+}
+
+/// Whether the way to the server broke, which the crate says only by the error's source.
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// What an error says of the statement's fate.
@@ -96,4 +123,26 @@ pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
         cause = reason.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_from_what_a_person_must_mend() {
+        for code in [
+            "08006", "25006", "53100", "53300", "57014", "57P01", "57P02", "57P03",
+        ] {
+            assert!(is_outage_code(code), "{code}");
+        }
+        for code in [
+            "22021", "23505", "25P02", "40001", "42P01", "58030", "XX000", "XX001",
+        ] {
+            assert!(!is_outage_code(code), "{code}");
+        }
+        assert!(Fault::Late(Duration::ZERO).is_outage());
+        assert!(Fault::Away("refused".to_owned()).is_outage());
+        assert!(!Fault::Other("the answer makes no sense".to_owned()).is_outage());
+    }
 }

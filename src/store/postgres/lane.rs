@@ -16,6 +16,7 @@ use super::append::{Link, Outcome, Part};
 use super::connect::Connector;
 use super::fault::{Fault, Kind};
 use super::numbers::Numbers;
+use super::outages::Outages;
 use super::touches::Touches;
 use crate::id::DocId;
 use crate::store::{Refused, StoreError};
@@ -82,6 +83,7 @@ impl Lane {
             patience,
             numbers,
             touches,
+            outages: Outages::of("append"),
         };
         Self {
             inbox: Mutex::new(Some(inbox)),
@@ -143,6 +145,7 @@ struct Runner {
     patience: Duration,
     numbers: Arc<Numbers>,
     touches: Arc<Touches>,
+    outages: Outages,
 }
 
 impl Runner {
@@ -205,7 +208,10 @@ impl Runner {
     /// lock was waited for in vain, it is in the way of the others as well: each would wait for it in turn.
     async fn commit(&mut self, picked: Vec<Waiting>) {
         match self.attempt(&picked).await {
-            Ok(outcomes) => self.answer(picked, outcomes),
+            Ok(outcomes) => {
+                self.outages.answered();
+                self.answer(picked, outcomes);
+            }
             Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
             Err(fault) if fault.kind() == Kind::Data && picked.len() > 1 => {
                 tracing::warn!(error = %fault, documents = picked.len(), "appends one by one what cannot be appended at once");
@@ -297,7 +303,11 @@ impl Runner {
     }
 
     fn fail(&mut self, picked: Vec<Waiting>, fault: &Fault) {
-        tracing::error!(error = %fault, documents = picked.len(), "the store cannot tell what was appended");
+        if fault.is_outage() {
+            self.outages.failed(fault);
+        } else {
+            tracing::error!(error = %fault, documents = picked.len(), "an append has an unknown outcome and no outage explains it");
+        }
         let why: Arc<str> = fault.to_string().into();
         for waiting in picked {
             let _ = waiting.answer.send(Err(Arc::clone(&why)));

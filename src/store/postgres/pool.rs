@@ -1,15 +1,18 @@
 //! A few connections that take turns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 use futures_util::future::join;
+use tokio::time::error::Elapsed;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::PostgresSettings;
 use super::connect::Connector;
 use super::fault::Fault;
+use super::outages::Outages;
 
 /// At most so many connections. Whoever comes when all are busy waits in line.
 #[derive(Debug, Clone)]
@@ -18,10 +21,13 @@ pub(super) struct Pool {
     acquire: Duration,
     /// How long a statement may take: somewhat longer than the server allows it.
     patience: Duration,
+    outages: Arc<Outages>,
 }
 
 impl Pool {
+    /// A pool whose log lines call it `name`.
     pub(super) fn new(
+        name: &'static str,
         connector: Connector,
         size: usize,
         settings: &PostgresSettings,
@@ -45,6 +51,7 @@ impl Pool {
             pool,
             acquire,
             patience: Duration::from_millis(settings.statement_timeout_ms) + Duration::from_secs(1),
+            outages: Arc::new(Outages::of(name)),
         })
     }
 
@@ -56,8 +63,13 @@ impl Pool {
                 is_clean: true,
                 is_taken: false,
                 patience: self.patience,
+                outages: Arc::clone(&self.outages),
             }),
-            Err(error) => Err(Fault::of_pool(error, self.acquire)),
+            Err(error) => {
+                let fault = Fault::of_pool(error, self.acquire);
+                self.outages.failed(&fault);
+                Err(fault)
+            }
         }
     }
 
@@ -85,6 +97,7 @@ pub(super) struct Lease {
     /// It has a transaction under way, and is of no use to others.
     pub(super) is_taken: bool,
     patience: Duration,
+    outages: Arc<Outages>,
 }
 
 /// A statement and its values.
@@ -106,11 +119,8 @@ impl Lease {
             let statement = object.prepare_cached(sql).await?;
             object.query(&statement, values).await
         };
-        let rows = tokio::time::timeout(self.patience, rows)
-            .await
-            .map_err(|_| Fault::Late(self.patience))??;
-        self.is_clean = true;
-        Ok(rows)
+        let rows = tokio::time::timeout(self.patience, rows).await;
+        self.finish(rows)
     }
 
     /// Runs two statements on one way to the server and back. The second is on its way whatever becomes of the first:
@@ -138,11 +148,27 @@ impl Lease {
             .await;
             Ok::<_, tokio_postgres::Error>([first?, second?])
         };
-        let rows = tokio::time::timeout(self.patience, rows)
-            .await
-            .map_err(|_| Fault::Late(self.patience))??;
-        self.is_clean = true;
-        Ok(rows)
+        let rows = tokio::time::timeout(self.patience, rows).await;
+        self.finish(rows)
+    }
+
+    /// Notes how a statement ended.
+    fn finish<T>(
+        &mut self,
+        outcome: Result<Result<T, tokio_postgres::Error>, Elapsed>,
+    ) -> Result<T, Fault> {
+        let outcome = match outcome {
+            Ok(answer) => answer.map_err(Fault::Sql),
+            Err(_) => Err(Fault::Late(self.patience)),
+        };
+        match &outcome {
+            Ok(_) => {
+                self.is_clean = true;
+                self.outages.answered();
+            }
+            Err(fault) => self.outages.failed(fault),
+        }
+        outcome
     }
 }
 

@@ -13,6 +13,7 @@ use super::fault::Fault;
 use super::pool::{Lease, Pool};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
+use crate::outage::LineLimit;
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::Halving;
 use crate::store::{Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
@@ -111,7 +112,10 @@ impl Reader {
                 Ok((loaded, until)) if until < loaded.head => return Ok(loaded),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the replica does not answer; the primary is asked")
+                    static LIMIT: LineLimit = LineLimit::new();
+                    if let Some(left_out) = LIMIT.pass() {
+                        tracing::warn!(%error, left_out, "the replica does not answer; the primary is asked");
+                    }
                 }
             }
         }

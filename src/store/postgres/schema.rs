@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::Connector;
 use super::fault::{Fault, in_words};
+use crate::outage::Outage;
 use crate::store::StoreError;
 
 /// What brings the tables from each version to the next.
@@ -33,10 +34,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result<(), StoreError> {
     let deadline = tokio::time::Instant::now() + patience;
     let mut pause = Duration::from_millis(100);
+    let outage = Outage::new();
     loop {
         let error = match attempt(connector).await {
             Ok(doubts) => {
-                doubts.iter().for_each(|doubt| tracing::warn!("{doubt}"));
+                doubts.report();
                 return Ok(());
             }
             Err(Trouble::Lasting(error)) => return Err(StoreError::new("open", error)),
@@ -45,7 +47,9 @@ pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result
         if tokio::time::Instant::now() + pause > deadline {
             return Err(StoreError::new("open", error));
         }
-        tracing::warn!(%error, "waiting for Postgres");
+        if outage.begins() {
+            tracing::warn!(%error, "waiting for Postgres");
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
@@ -76,7 +80,7 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
-async fn attempt(connector: &Connector) -> Result<Vec<&'static str>, Trouble> {
+async fn attempt(connector: &Connector) -> Result<Doubts, Trouble> {
     let away = |_| Trouble::Passing("connect to Postgres: no answer in time".to_owned());
     let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
     let (client, task) = connected.map_err(away)??;
@@ -173,9 +177,36 @@ async fn is_suitable(client: &Client) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What may make acknowledged ops be lost, for people. That a commit is durable when it returns, each of our sessions asks
+/// Settings of the server without which acknowledged ops may be lost.
+struct Doubts {
+    has_fsync: bool,
+    has_full_page_writes: bool,
+    waits_for_standbys: bool,
+}
+
+impl Doubts {
+    fn report(&self) {
+        if !self.has_fsync {
+            tracing::warn!(
+                "fsync is off in this Postgres: a crash of its machine may lose or damage everything"
+            );
+        }
+        if !self.has_full_page_writes {
+            tracing::warn!(
+                "full_page_writes is off in this Postgres: a crash of its machine may damage everything"
+            );
+        }
+        if !self.waits_for_standbys {
+            tracing::warn!(
+                "this Postgres waits for none of its standbys: a failover will lose what was acknowledged last (set synchronous_standby_names)"
+            );
+        }
+    }
+}
+
+/// Reads those settings. That a commit is durable when it returns, each of our sessions asks
 /// for itself, whatever the server's `synchronous_commit`.
-async fn doubts(client: &Client) -> Result<Vec<&'static str>, Trouble> {
+async fn doubts(client: &Client) -> Result<Doubts, Trouble> {
     let row = client
         .query_one(
             "SELECT current_setting('fsync') = 'on',
@@ -185,14 +216,11 @@ async fn doubts(client: &Client) -> Result<Vec<&'static str>, Trouble> {
             &[],
         )
         .await?;
-    let doubts = [
-        "fsync is off in this Postgres: a crash of its machine may lose or damage everything",
-        "full_page_writes is off in this Postgres: a crash of its machine may damage everything",
-        "this Postgres waits for none of its standbys: a failover will lose what was acknowledged last (set synchronous_standby_names)",
-    ];
-    let is_fine = |at: &usize| row.get::<_, bool>(*at);
-    let found = (0..doubts.len()).filter(|at| !is_fine(at));
-    Ok(found.map(|at| doubts[at]).collect())
+    Ok(Doubts {
+        has_fsync: row.get(0),
+        has_full_page_writes: row.get(1),
+        waits_for_standbys: row.get(2),
+    })
 }
 
 /// The secret that all nodes share; `drawn` if there is none yet.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::fault::Fault;
 use super::pool::Pool;
+use crate::outage::LineLimit;
 
 /// How long the list may lag behind the log: all that was edited meanwhile is written to it at once, off the way of the
 /// appends.
@@ -71,7 +72,10 @@ impl Touches {
                 touches.some.notified().await;
                 sleep(LAG).await;
                 if let Err(error) = touches.write(&pool).await {
-                    tracing::warn!(%error, "cannot bring the list of documents up to date");
+                    static LIMIT: LineLimit = LineLimit::new();
+                    if let Some(left_out) = LIMIT.pass() {
+                        tracing::warn!(%error, left_out, "cannot bring the list of documents up to date");
+                    }
                 }
             }
         })

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ledger::Ledger;
+use crate::outage::Outage;
 use crate::store::StoreError;
 
 /// How many pieces of work may wait. When the queue is full, whoever asks waits.
@@ -164,6 +165,7 @@ fn write(
     runtime: &Runtime,
     counters: &Counters,
 ) -> rusqlite::Result<()> {
+    let outage = Outage::new();
     loop {
         let mut jobs = match next(&mut queue, runtime, ledger.due()) {
             Next::Job(job) => gather(job, &mut queue),
@@ -185,10 +187,18 @@ fn write(
             .jobs
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
         match outcome {
-            Ok(()) => jobs.into_iter().for_each(|job| job.answer(None)),
+            Ok(()) => {
+                if let Some(past) = outage.ends() {
+                    let (failures, seconds) = (past.failures, past.lasted.as_secs());
+                    tracing::info!(failures, seconds, "the store can write again");
+                }
+                jobs.into_iter().for_each(|job| job.answer(None));
+            }
             Err(error) => {
                 let reason = error.to_string();
-                tracing::error!(%error, jobs = jobs.len(), "the store cannot write");
+                if outage.begins() {
+                    tracing::error!(%error, "the store cannot write: nothing is acknowledged until it can");
+                }
                 jobs.into_iter().for_each(|job| job.answer(Some(&reason)));
             }
         }

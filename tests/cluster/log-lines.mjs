@@ -1,0 +1,37 @@
+// The JSON lines that a node logs.
+import assert from 'node:assert/strict';
+import { until } from '../js/wait.mjs';
+
+/** The lines that nodes have logged since this was made. */
+export class LogLines {
+  constructor(nodes) {
+    this.marks = new Map(nodes.map((node) => [node, node.log.length]));
+  }
+
+  of(node) {
+    const whole = node.log.slice(this.marks.get(node)).split('\n').slice(0, -1);
+    return whole.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  }
+
+  /**
+   * An outage of Postgres that is over was reported as that: one warning for each pool of each node, the end of each outage
+   * that a pool in use has noticed, and no line that asks a person to act.
+   */
+  async assertOneOutage() {
+    for (const node of this.marks.keys()) {
+      const said = (text) => this.of(node).filter(({ fields }) => fields.message.startsWith(text));
+      const pools = (text) => said(text).map(({ fields }) => fields.pool);
+      const away = pools('Postgres does not answer');
+      assert.ok(away.includes('claim'), `${node.name} reports the outage:\n${node.log.slice(-2_000)}`);
+      assert.deepEqual(away.toSorted(), [...new Set(away)].toSorted(), `${node.name}: one line for each pool`);
+      await until(() => pools('Postgres answers again').includes('claim'), `${node.name} reports the end`);
+      const errors = this.of(node).filter(({ level }) => level === 'ERROR');
+      assert.deepEqual(errors, [], `${node.name}: an outage is no fault of the program`);
+      assert.ok(said('the store did not answer the heartbeat').length <= 1);
+      for (const line of this.of(node)) {
+        assert.equal(line.node, node.name, JSON.stringify(line));
+        assert.match(line.node_id, /^[0-9a-f]{16}$/);
+      }
+    }
+  }
+}
