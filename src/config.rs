@@ -381,6 +381,12 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             1_000_000_000,
         ),
         (
+            "gateway.user_handshakes_per_second",
+            gateway.user_handshakes_per_second.into(),
+            1,
+            1_000_000_000,
+        ),
+        (
             "gateway.document_ops_per_second",
             gateway.document_ops_per_second.into(),
             1,
@@ -919,6 +925,8 @@ mod tests {
         let environment = [
             ("COPYDESK__GATEWAY__PING_INTERVAL_MS", "50000"),
             ("COPYDESK__AUTH__TOKEN_SECRET", secret),
+            ("COPYDESK__REDIS__URL", "redis://here"),
+            ("COPYDESK__POSTGRES__URL", "postgres://here/db"),
             ("COPYDESK__GATEWAY__IDLE_TIMEOUT_MS", "90000"),
         ];
         let config = load_text(text, &environment).unwrap();

@@ -16,8 +16,8 @@ mod watch;
 mod work_queue;
 
 pub use door::{
-    Caller, Credentials, Denied, Door, DoorError, NewAccount, PASSWORD_CHARS_MIN, SESSION_LASTS,
-    Tokens,
+    Caller, Credentials, Denied, Door, DoorError, NewAccount, PASSWORD_CHARS_MIN, Principal,
+    SESSION_LASTS, Tokens,
 };
 pub use host::KeyError;
 pub use login_throttle::network;

@@ -21,8 +21,10 @@ use super::gateway::Gateway;
 use super::health;
 use super::page;
 use super::socket::Socket;
-use crate::auth::{Caller, Credentials, Mode, Person, SESSION_LASTS, Tokens, is_loopback, network};
-use crate::store::{StoreError, Subject};
+use crate::auth::{
+    Caller, Credentials, Mode, Person, Principal, SESSION_LASTS, Tokens, is_loopback, network,
+};
+use crate::store::StoreError;
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
 /// along, which a browser's script cannot put into a header.
@@ -73,10 +75,20 @@ pub(super) async fn kept(
     gateway.door().identify(&brought).await
 }
 
-/// The user who signed in last with the browser that makes a request; none: nobody has.
-pub(super) fn known_user(request: &HttpRequest, gateway: &Gateway) -> Option<Subject> {
-    let device = cookie(request, DEVICE)?;
-    gateway.door().known_user(&device)
+/// The principal that a request proves, whose pace it counts towards; `None`: it counts towards that of its address.
+pub(super) fn principal(
+    request: &HttpRequest,
+    gateway: &Gateway,
+    address: IpAddr,
+) -> Option<Principal> {
+    let (door, brought) = (gateway.door(), credentials(request));
+    let by_seal = door.sealed_principal(&brought);
+    by_seal.or_else(|| {
+        let is_token = door.mode() == Mode::Tokens && brought.access.is_some();
+        (is_token && gateway.limits().may_verify(address))
+            .then(|| door.vouched_principal(&brought))
+            .flatten()
+    })
 }
 
 /// Where a request comes from.
@@ -285,10 +297,7 @@ pub(super) async fn watch_pace(
         .app_data::<Data<Gateway>>()
         .filter(|gateway| gateway.door().mode() != Mode::Open && is_paced(gateway, &request));
     if let Some(gateway) = gateway.cloned()
-        && !gateway.limits().may_ask(
-            network(address(request.request(), &gateway)),
-            known_user(request.request(), &gateway).as_ref(),
-        )
+        && !may_ask(request.request(), &gateway)
     {
         gateway.limits().hold_back().await;
         return Ok(request.into_response(too_fast()));
@@ -296,6 +305,13 @@ pub(super) async fn watch_pace(
     next.call(request)
         .await
         .map(ServiceResponse::map_into_boxed_body)
+}
+
+/// Whether a request is within the pace of its principal or, where it proves none, of its address.
+fn may_ask(request: &HttpRequest, gateway: &Gateway) -> bool {
+    let address = network(address(request, gateway));
+    let principal = principal(request, gateway, address);
+    gateway.limits().may_ask(address, principal)
 }
 
 /// Whether a request counts towards its address's pace. Sockets have a pace of their own.

@@ -1,7 +1,7 @@
 //! Routes: the page, the socket, health, and where the others are.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::rights::Rights;
 use super::server::{self, Bounds};
 use super::session::Session;
 use super::sharing;
+use super::store_watch;
 use super::upgrade;
 use crate::auth::{Mode, NONCE_BYTES, network};
 use crate::node::Outbox;
@@ -59,6 +60,7 @@ pub fn serve(
             .default_service(web::to(move |request| {
                 elsewhere(request, base_path.clone())
             }))
+            .wrap(from_fn(store_watch::watch_store))
             .wrap(from_fn(bearer::watch_origin))
             .wrap(from_fn(bearer::watch_pace))
             .wrap(from_fn(intake::watch))
@@ -128,6 +130,24 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
      style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; object-src 'none'; base-uri 'self'; \
      frame-ancestors 'none'; form-action 'self'";
 
+/// Whether one more socket may be asked for now, by the request's principal or, where it proves none, from its address.
+fn may_knock(request: &HttpRequest, gateway: &Gateway, network: IpAddr) -> bool {
+    if gateway.door().mode() == Mode::Open {
+        return true;
+    }
+    let principal = bearer::principal(request, gateway, network);
+    gateway.limits().may_knock(network, principal)
+}
+
+async fn too_many_sockets(gateway: &Gateway) -> HttpResponse {
+    gateway.limits().hold_back().await;
+    failure(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many",
+        "too many sockets are asked for from this address or by this user: try again",
+    )
+}
+
 async fn open_socket(
     request: HttpRequest,
     payload: web::Payload,
@@ -145,16 +165,8 @@ async fn open_socket(
         return Ok(bearer::foreign_page(&request));
     }
     let address = bearer::address(&request, &gateway);
-    let known = bearer::known_user(&request, &gateway);
-    if gateway.door().mode() != Mode::Open
-        && !gateway.limits().may_knock(network(address), known.as_ref())
-    {
-        gateway.limits().hold_back().await;
-        return Ok(failure(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many",
-            "too many sockets are asked for from this address: try again",
-        ));
+    if !may_knock(&request, &gateway, network(address)) {
+        return Ok(too_many_sockets(&gateway).await);
     }
     let told = gateway.door().told();
     let person = match gateway
@@ -166,6 +178,9 @@ async fn open_socket(
         Ok(None) => return Ok(unauthorized()),
         Err(error) => return Ok(unavailable(&error)),
     };
+    if !gateway.limits().may_connect(&person) {
+        return Ok(too_many_sockets(&gateway).await);
+    }
     let Some(counted) = Counted::new(&gateway) else {
         return Ok(failure(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -12,9 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::settings::GatewaySettings;
-use crate::auth::Person;
+use crate::auth::{Person, Principal};
 use crate::id::DocId;
-use crate::store::Subject;
 
 /// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
@@ -30,10 +29,14 @@ pub(super) struct Limits {
     requests: Shared<IpAddr>,
     /// The bytes of answers.
     answers: Shared<IpAddr>,
-    /// As `handshakes` and `requests`, of browsers that have signed in before, by user: an address that others flood does
-    /// not keep them out.
-    known_handshakes: Shared<String>,
-    known_requests: Shared<String>,
+    /// How many tokens of another application are verified for an address before it counts as a stranger's.
+    proofs: Shared<IpAddr>,
+    /// As `handshakes` and `requests`, of requests that prove a principal: neither a flood from their address nor the other
+    /// people of one office keep them out.
+    proven_handshakes: Shared<Principal>,
+    proven_requests: Shared<Principal>,
+    /// The handshakes of each user, however many sessions they have.
+    user_handshakes: Shared<String>,
     user_requests: Shared<String>,
     user_sockets: Held,
     tenant_sockets: Held,
@@ -76,6 +79,10 @@ const EDIT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a refusal is held back.
 const HOLD: Duration = Duration::from_secs(1);
 
+/// How many tokens a second are verified for one address before it counts as a stranger's, twice as many at once: an office
+/// of 4,000 comes back together, and a flood of forged tokens costs a tenth of a processor.
+const PROOFS_PER_SECOND: u32 = 2_000;
+
 /// How many are held back at once, of all addresses.
 const HELD_BACK_MAX: usize = 2_000;
 
@@ -97,8 +104,10 @@ impl Limits {
             handshakes: Shared::new(settings.address_handshakes_per_second),
             requests: Shared::new(settings.address_requests_per_second),
             answers: Shared::new(settings.address_answer_bytes_per_second),
-            known_handshakes: Shared::new(settings.address_handshakes_per_second),
-            known_requests: Shared::new(settings.address_requests_per_second),
+            proofs: Shared::new(PROOFS_PER_SECOND),
+            proven_handshakes: Shared::new(settings.user_handshakes_per_second),
+            proven_requests: Shared::new(settings.address_requests_per_second),
+            user_handshakes: Shared::new(settings.user_handshakes_per_second),
             user_requests: Shared::new(settings.user_requests_per_second),
             user_sockets: Held::new(settings.user_sockets_max),
             tenant_sockets: Held::new(settings.tenant_sockets_max),
@@ -150,18 +159,29 @@ impl Limits {
         Ok([user, tenant.transpose()?.flatten()])
     }
 
-    /// Whether one more socket may be opened now, by a browser that `known` has signed in with before, or from an address.
-    pub(super) fn may_knock(&self, address: IpAddr, known: Option<&Subject>) -> bool {
-        match known {
-            Some(user) => may_pass(&self.known_handshakes, user.0.clone()),
+    /// Whether one more token from an address may be verified now.
+    pub(super) fn may_verify(&self, address: IpAddr) -> bool {
+        may_pass(&self.proofs, address)
+    }
+
+    /// Whether one more socket may be asked for now, by a principal or, without one, from an address.
+    pub(super) fn may_knock(&self, address: IpAddr, principal: Option<Principal>) -> bool {
+        match principal {
+            Some(principal) => may_pass(&self.proven_handshakes, principal),
             None => may_pass(&self.handshakes, address),
         }
     }
 
+    /// Whether one more socket of a user may be opened now. A user with many sessions has the pace of one.
+    pub(super) fn may_connect(&self, person: &Person) -> bool {
+        let name = person.user_id().map(|user| user.0.clone());
+        name.is_none_or(|name| may_pass(&self.user_handshakes, name))
+    }
+
     /// Whether one more request may be made now, as with sockets.
-    pub(super) fn may_ask(&self, address: IpAddr, known: Option<&Subject>) -> bool {
-        match known {
-            Some(user) => may_pass(&self.known_requests, user.0.clone()),
+    pub(super) fn may_ask(&self, address: IpAddr, principal: Option<Principal>) -> bool {
+        match principal {
+            Some(principal) => may_pass(&self.proven_requests, principal),
             None => may_pass(&self.requests, address),
         }
     }
@@ -531,6 +551,30 @@ mod tests {
         assert!(hold("eve").is_err());
         drop(first);
         let _again = hold("ann").unwrap();
+    }
+
+    #[test]
+    fn principals_of_one_address_are_apart_and_a_user_has_one_pace_for_all_sessions() {
+        let limits = Limits::new(&GatewaySettings {
+            address_handshakes_per_second: 1,
+            user_handshakes_per_second: 5,
+            ..GatewaySettings::default()
+        });
+        let strangers = (0..10).filter(|_| limits.may_knock(HERE, None));
+        assert_eq!(strangers.count(), 2);
+        let session = |number: usize| Some(Principal(format!("session {number}")));
+        for office in 0..100 {
+            assert!(limits.may_knock(HERE, session(office)));
+        }
+        let flood = (0..100).filter(|_| limits.may_knock(HERE, session(0)));
+        assert_eq!(flood.count(), 9, "one of its ten is taken");
+        let sessions = (0..100).filter(|number| {
+            limits.may_knock(HERE, session(1_000 + number)) && limits.may_connect(&user("ann"))
+        });
+        assert_eq!(sessions.count(), 10, "a new session has no new pace");
+        assert!(limits.may_connect(&user("bob")));
+        let proofs = (0..10_000).filter(|_| limits.may_verify(HERE)).count();
+        assert!((4_000..10_000).contains(&proofs), "{proofs} tokens verified");
     }
 
     #[test]

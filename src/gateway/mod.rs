@@ -27,6 +27,7 @@ mod session;
 mod settings;
 mod sharing;
 mod socket;
+mod store_watch;
 mod tls;
 mod upgrade;
 

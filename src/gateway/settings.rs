@@ -36,6 +36,8 @@ pub struct GatewaySettings {
     pub tenant_messages_per_second: u32,
     /// How many sockets a second may be asked for from one address.
     pub address_handshakes_per_second: u32,
+    /// How many sockets a second one user, and one session, may ask for with a request that proves who they are.
+    pub user_handshakes_per_second: u32,
     /// How many requests a second one address may make.
     pub address_requests_per_second: u32,
     /// How many bytes of answers a second one address is sent.
@@ -117,6 +119,7 @@ impl Default for GatewaySettings {
             user_messages_per_second: 10_000,
             tenant_messages_per_second: 50_000,
             address_handshakes_per_second: 100,
+            user_handshakes_per_second: 250,
             address_requests_per_second: 100,
             address_answer_bytes_per_second: 32 << 20,
             user_requests_per_second: 50,

@@ -660,6 +660,7 @@ describe('limits', () => {
     const env = {
       COPYDESK__GATEWAY__USER_MESSAGES_PER_SECOND: '10',
       COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: '40',
+      COPYDESK__GATEWAY__USER_HANDSHAKES_PER_SECOND: '60',
     };
     server = await Server.start({ open: false, env });
   });
@@ -686,6 +687,27 @@ describe('limits', () => {
       wire.end();
     }
     assert.deepEqual([...statuses], [401, 429]);
+  });
+
+  test('sessions are counted apart from strangers at their address, and each has a bound of its own', async () => {
+    const statuses = (browser, count, names) =>
+      Promise.all(
+        Array.from({ length: count }, async () => {
+          const cookie = [...browser.cookies].filter(([name]) => names.test(name)).map((pair) => pair.join('=')).join('; ');
+          const wire = await Wire.open(server, { headers: { Cookie: cookie, Origin: server.http } });
+          wire.end();
+          return wire.status;
+        }),
+      );
+    const bob = new Browser(server);
+    await bob.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
+    const strangers = statuses(new Browser(server), 200, /./);
+    // The session's cookie alone, and that of a browser that has signed in: this one opens no socket.
+    assert.deepEqual(await statuses(bob, 5, /access/), Array(5).fill(101));
+    assert.deepEqual(await statuses(bob, 5, /device/), Array(5).fill(401));
+    assert.ok((await strangers).includes(429), 'strangers are refused meanwhile');
+    const flood = await statuses(bob, 300, /access/);
+    assert.ok(flood.includes(101) && flood.includes(429), 'one session does not get any number');
   });
 });
 
