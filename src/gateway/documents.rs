@@ -9,6 +9,7 @@ use serde_json::json;
 use super::answers::{NO_STORE, failure, no_document, unavailable};
 use super::gateway::Gateway;
 use super::people::{permitted, person};
+use super::store_watch::while_it_answers;
 use crate::id::Name;
 use crate::store::{ListQuery, Listed, Role};
 
@@ -87,11 +88,13 @@ async fn list(
         let message = "too many lists are asked for at once: try again";
         return failure(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
     };
-    let found = match &person.who {
-        None => gateway.node().store().list(query).await,
-        Some(who) => gateway.door().accounts().list_for(who.clone(), query).await,
+    let found = async {
+        match &person.who {
+            None => gateway.node().store().list(query).await,
+            Some(who) => gateway.door().accounts().list_for(who.clone(), query).await,
+        }
     };
-    match found {
+    match while_it_answers(&gateway, found).await {
         Ok(found) => {
             let full = found.len() == params.limit;
             let next = found.last().filter(|_| full).map(cursor);
