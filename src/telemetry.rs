@@ -39,7 +39,7 @@ pub enum LogFormat {
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
-            level: "info,actix_server=warn,actix_http=off,fred=error".to_owned(),
+            level: "info,actix_server=warn,actix_http=off,fred=error,deadpool=error".to_owned(),
             format: LogFormat::Auto,
         }
     }

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 /// The heading of the table's first column.
 const TABLE: &str = "| message | means | do |";
 
-/// A text of the table that ends so stands for every text that begins like it.
+/// A text of the table that ends so is the beginning of one.
 const REST: &str = " …";
+
+/// The fewest characters of a beginning: it must be something to search for.
+const BEGINNING_MIN: usize = 9;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -103,11 +106,10 @@ fn literal(rest: &mut std::str::Chars<'_>) -> String {
     text
 }
 
-/// Whether a text of the table stands for a line.
+/// Whether a text of the table is a line, or its beginning.
 fn stands_for(documented: &str, line: &str) -> bool {
-    documented
-        .strip_suffix(REST)
-        .map_or(documented == line, |begin| line.starts_with(begin))
+    let beginning = documented.strip_suffix(REST).unwrap_or(documented);
+    beginning.len() >= BEGINNING_MIN && line.starts_with(beginning)
 }
 
 #[test]

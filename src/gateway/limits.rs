@@ -574,7 +574,10 @@ mod tests {
         assert_eq!(sessions.count(), 10, "a new session has no new pace");
         assert!(limits.may_connect(&user("bob")));
         let proofs = (0..10_000).filter(|_| limits.may_verify(HERE)).count();
-        assert!((4_000..10_000).contains(&proofs), "{proofs} tokens verified");
+        assert!(
+            (4_000..10_000).contains(&proofs),
+            "{proofs} tokens verified"
+        );
     }
 
     #[test]
