@@ -162,6 +162,7 @@ impl Document {
             Event::Appended { fence, result } => self.appended(fence, &result, now),
             Event::NextSlice(epoch) => self.next_slice(epoch, now),
             Event::Deposed(epoch) => self.deposed(epoch, now),
+            Event::Reopened => self.reopened(now),
             Event::Timeout => self.timed_out(now),
         }
         self.settle(now);
@@ -603,6 +604,17 @@ impl Document {
             self.asked_again += 1;
             self.forward(now, |forwarder, wants| forwarder.refresh(wants));
         }
+    }
+
+    /// Asks again for whatever waits for an answer: the question or the answer may have been lost, and the store, if it
+    /// did not answer, may answer now. Pauses begin anew.
+    fn reopened(&mut self, now: Now) {
+        self.failures = 0;
+        for timer in [&mut self.retry, &mut self.ask_again] {
+            *timer = timer.map(|at| at.min(now.clock));
+        }
+        self.timed_out(now);
+        self.asked_again = 0;
     }
 
     /// What waits is said again soon: to this owner some of it has only just been said.

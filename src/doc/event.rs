@@ -117,6 +117,8 @@ pub enum Event {
     NextSlice(Epoch),
     /// The store says that this epoch is over.
     Deposed(Epoch),
+    /// Messages pass again or go another way, or the store answers again: what waits for an answer is asked again now.
+    Reopened,
     /// [`Document::timeout`](super::Document::timeout) has passed.
     Timeout,
 }

@@ -168,6 +168,8 @@ export const MUTANTS = [
   document('an idle owner learns that it was deposed', 'if self.owned() == Some(epoch) {', 'if false && self.owned() == Some(epoch) {'),
   document('who waits asks again', 'self.ask_again.get_or_insert(now.clock + pause);', 'let _ = pause;',
     { table: 'a_follower_says_again_what_its_owner_did_not_answer' }),
+  document('what waits is asked for at once when a way is open again', '*timer = timer.map(|at| at.min(now.clock));', 'let _ = timer;',
+    { table: 'waiting_submit_is_sent_at_once_when_messages_pass_again', unseen: 'it is asked for again all the same, later' }),
   document('what the store did not answer is asked again', 'let pause = growing(RETRY_FIRST, self.failures, RETRY_LAST);\n        self.failures += 1;\n        self.retry_at(now.clock + pause);',
     'let _ = now;', { table: 'while_the_store_is_away_everybody_waits_and_then_is_served' }),
   document('who listens to an owner listens to the next one here', 'let listeners = std::mem::take(&mut self.listeners);', 'let listeners = Listeners::default();',

@@ -1090,6 +1090,53 @@ fn an_owner_that_does_not_answer_is_asked_less_and_less_often() {
 }
 
 #[test]
+fn waiting_submit_is_sent_at_once_when_messages_pass_again() {
+    let mut desk = Desk::of(2);
+    desk.handle(Event::Ring(OTHER));
+    desk.submit(1, edit("ann", 1, 2));
+    // The owner is not heard for so long that it is asked every five seconds.
+    for _ in 0..20 {
+        desk.wait(ASK_AGAIN_LAST);
+    }
+    desk.links.clear();
+    desk.handle(Event::Reopened);
+    assert!(
+        matches!(desk.links[..], [(OTHER, Link::Submit(_))]),
+        "{:?}",
+        desk.links
+    );
+    // From then on it is asked as if it were for the first time.
+    desk.links.clear();
+    desk.wait(ASK_AGAIN);
+    assert_eq!(desk.links.len(), 1);
+}
+
+#[test]
+fn what_the_store_did_not_answer_is_asked_at_once_when_it_answers_again() {
+    let mut desk = Desk::of(2);
+    desk.submit(1, edit("ann", 1, 2));
+    for _ in 0..20 {
+        desk.fail(false);
+        desk.wait(RETRY_LAST);
+    }
+    desk.fail(false);
+    assert_eq!(desk.asked.len(), 0, "it waits for its next attempt");
+    desk.handle(Event::Reopened);
+    let claims = desk.asked.iter().any(|it| matches!(it, Action::Claim));
+    assert!(claims, "{:?}", desk.asked);
+    desk.settle();
+    assert_eq!(desk.log()[2..], ["ann/1"]);
+}
+
+#[test]
+fn document_that_waits_for_nothing_does_nothing_when_messages_pass_again() {
+    let mut desk = Desk::following(3);
+    desk.links.clear();
+    desk.handle(Event::Reopened);
+    assert!(desk.links.is_empty() && desk.asked.is_empty());
+}
+
+#[test]
 fn what_an_owner_was_too_busy_for_is_committed_later() {
     let mut desk = Desk::of(2);
     let settings = DocumentSettings {
