@@ -10,7 +10,7 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 use crate::auth::AuthSettings;
-use crate::cluster::RedisSettings;
+use crate::cluster::{ClusterSettings, RedisSettings};
 use crate::doc::DocumentSettings;
 use crate::gateway::{GatewaySettings, TlsSettings};
 use crate::node::NodeSettings;
@@ -39,6 +39,8 @@ pub struct Config {
     pub postgres: PostgresSettings,
     /// The way to the other nodes.
     pub redis: RedisSettings,
+    /// The direct links to the other nodes.
+    pub cluster: ClusterSettings,
 }
 
 impl Config {

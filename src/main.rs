@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::{Door, Mint, Mode};
-use copydesk::cluster::{RedisTransport, RedisUrl};
+use copydesk::cluster::{ClusterTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
@@ -490,7 +490,8 @@ async fn run(config: Config) -> Result<()> {
     let (transport, inbox) = match &config.redis.url {
         None => (None, None),
         Some(_) => {
-            let (transport, inbox) = RedisTransport::open(&config.redis, id)?;
+            let opened = ClusterTransport::open(&config.redis, &config.cluster, (id, &secret));
+            let (transport, inbox) = opened.await?;
             (Some(transport), Some(inbox))
         }
     };

@@ -656,6 +656,7 @@ fn beat() -> Beat {
         me: ME,
         name: "here".into(),
         takes_part: true,
+        address: None,
     }
 }
 

@@ -37,6 +37,8 @@ struct State {
 struct Post {
     deliveries: mpsc::Sender<Delivery>,
     health: watch::Sender<Health>,
+    /// How often the health turned good.
+    reopened: watch::Sender<u64>,
     counters: Arc<Counters>,
 }
 
@@ -46,6 +48,7 @@ struct Line {
     me: NodeId,
     exchange: Exchange,
     health: watch::Receiver<Health>,
+    reopened: watch::Receiver<u64>,
     counters: Arc<Counters>,
 }
 
@@ -61,10 +64,12 @@ impl Exchange {
     pub fn open(&self, me: NodeId) -> (Arc<dyn Transport>, Inbox) {
         let (deliveries, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (health, told) = watch::channel(Health::Good);
+        let (reopened, reopenings) = watch::channel(0);
         let counters = Arc::new(Counters::default());
         let post = Post {
             deliveries,
             health,
+            reopened,
             counters: Arc::clone(&counters),
         };
         self.change(|state| state.posts.insert(me, post));
@@ -72,6 +77,7 @@ impl Exchange {
             me,
             exchange: self.clone(),
             health: told,
+            reopened: reopenings,
             counters,
         };
         (Arc::new(line), Inbox(inbox))
@@ -142,11 +148,15 @@ impl State {
                 true => Health::Bad("isolated".into()),
                 false => Health::Good,
             };
-            post.health.send_if_modified(|told| {
+            let is_good = health.is_good();
+            let has_changed = post.health.send_if_modified(|told| {
                 let news = *told != health;
                 *told = health;
                 news
             });
+            if has_changed && is_good {
+                post.reopened.send_modify(|count| *count += 1);
+            }
         }
     }
 }
@@ -172,6 +182,10 @@ impl Transport for Line {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    fn reopened(&self) -> watch::Receiver<u64> {
+        self.reopened.clone()
     }
 
     fn counts(&self) -> Counts {

@@ -1,17 +1,21 @@
 //! What makes several nodes one server: the [`Ring`] says which node should own a document, a [`Transport`] carries
-//! messages between nodes. Over Redis, which only this room knows, or in memory for tests; one suite,
-//! `tests/transport.rs`, holds both to what [`Transport`] promises.
+//! messages between nodes: over Redis, which only this module knows, and over direct links while Redis is silent, or in
+//! memory for tests. One suite, `tests/transport.rs`, holds all of them to what [`Transport`] promises.
 
 mod channel;
+mod direct;
 mod frame;
 mod membership;
 mod outgoing;
 mod redis;
 mod ring;
 mod transport;
+mod ways;
 
 pub use channel::Exchange;
+pub use direct::{ClusterSettings, ListenAddress};
 pub use membership::{Due, Membership};
 pub use redis::{BadRedisUrl, RedisSettings, RedisTransport, RedisTrouble, RedisUrl};
 pub use ring::Ring;
 pub use transport::{Counts, Delivery, Health, Inbox, Transport};
+pub use ways::{ClusterError, ClusterTransport};

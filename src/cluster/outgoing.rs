@@ -76,6 +76,11 @@ impl Outgoing {
         taken
     }
 
+    /// Returns true if nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// Drops everything; how many messages that were.
     pub(super) fn clear(&mut self) -> usize {
         let queues = std::mem::take(&mut self.queues);

@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use self::connection::Connector;
@@ -31,18 +31,28 @@ pub use self::settings::RedisSettings;
 pub use self::url::{BadRedisUrl, RedisUrl};
 use self::writer::Writer;
 use super::outgoing::Outgoing;
-use super::transport::{Counters, Counts, Health, Inbox, Transport, add};
+use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
 use crate::id::NodeId;
 
-/// How often a node writes to its own inbox to see whether messages pass. Four of them fit into the patience: one that is
+/// How often a node writes to its own inbox to see whether messages pass. Ten of them fit into the patience: one that is
 /// lost says nothing.
-const PING_INTERVAL: Duration = Duration::from_millis(500);
+const PING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How old the newest ping that came back may be while Redis is prompt: a ping may be 250 ms under way.
+const PROMPT_WITHIN: Duration = Duration::from_millis(450);
+
+/// How late a timer fires where this process stood still, and how long it then reads before it judges Redis.
+const STALL: Duration = Duration::from_millis(100);
+const READING: Duration = Duration::from_millis(50);
+
+/// How long Redis must have been prompt without a break until it is taken for prompt again.
+const PROMPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a node hears nothing of itself until it says that messages do not pass.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many deliveries may wait for whoever holds the inbox. When they are as many, the rest waits in Redis.
-const DELIVERIES_MAX: usize = 64;
+pub(super) const DELIVERIES_MAX: usize = 64;
 
 /// How long a close may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -71,8 +81,9 @@ pub enum RedisTrouble {
 pub struct RedisTransport {
     link: Arc<Link>,
     health: watch::Receiver<Health>,
+    reopened: watch::Receiver<u64>,
     /// The tasks that read and that watch; they end with the transport.
-    helpers: [AbortHandle; 2],
+    helpers: [AbortHandle; 3],
     /// The task that writes; it ends itself when the link is closed.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -89,6 +100,10 @@ struct Link {
     place: Mutex<Place>,
     /// When the newest ping was sent that this node has heard.
     heard: watch::Sender<Option<Instant>>,
+    /// Whether pings come back at once at present.
+    prompt: watch::Sender<bool>,
+    /// When the reader or the writer failed last.
+    failed: watch::Sender<Option<Instant>>,
     /// Whether the link is to be closed.
     closing: watch::Sender<bool>,
     /// When it was opened: pings tell their time by it.
@@ -108,9 +123,20 @@ impl RedisTransport {
         settings: &RedisSettings,
         me: NodeId,
     ) -> Result<(Arc<dyn Transport>, Inbox), RedisTrouble> {
-        let connector = Connector::new(settings)?;
         let (deliveries, inbox) = mpsc::channel(DELIVERIES_MAX);
+        let transport = Self::start(settings, me, deliveries)?;
+        Ok((Arc::new(transport), Inbox(inbox)))
+    }
+
+    /// As [`open`](Self::open), into an inbox that may have other sources.
+    pub(super) fn start(
+        settings: &RedisSettings,
+        me: NodeId,
+        deliveries: mpsc::Sender<Delivery>,
+    ) -> Result<Self, RedisTrouble> {
+        let connector = Connector::new(settings)?;
         let (tell, health) = watch::channel(Health::Bad(NOT_YET.into()));
+        let (count, reopened) = watch::channel(0);
         let link = Arc::new(Link {
             me,
             outgoing: Mutex::new(Outgoing::new(
@@ -121,6 +147,8 @@ impl RedisTransport {
             bell: Notify::new(),
             place: Mutex::default(),
             heard: watch::Sender::new(None),
+            prompt: watch::Sender::new(false),
+            failed: watch::Sender::new(None),
             closing: watch::Sender::new(false),
             started: Instant::now(),
             counters: Counters::default(),
@@ -128,16 +156,23 @@ impl RedisTransport {
         });
         let reader = Reader::new(Arc::clone(&link), connector.clone(), deliveries);
         let writer = Writer::new(Arc::clone(&link), connector);
-        let transport = Self {
+        Ok(Self {
             helpers: [
                 tokio::spawn(reader.run()).abort_handle(),
-                tokio::spawn(watch_health(Arc::clone(&link), tell)).abort_handle(),
+                tokio::spawn(watch_health(Arc::clone(&link), (tell, count))).abort_handle(),
+                tokio::spawn(watch_pace(Arc::clone(&link))).abort_handle(),
             ],
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
             link,
             health,
-        };
-        Ok((Arc::new(transport), Inbox(inbox)))
+            reopened,
+        })
+    }
+
+    /// Whether messages pass within a moment, in both directions: noticed within half a second. Where there is another
+    /// way it is taken meanwhile.
+    pub(super) fn prompt(&self) -> watch::Receiver<bool> {
+        self.link.prompt.subscribe()
     }
 }
 
@@ -153,6 +188,10 @@ impl Transport for RedisTransport {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    fn reopened(&self) -> watch::Receiver<u64> {
+        self.reopened.clone()
     }
 
     fn counts(&self) -> Counts {
@@ -193,6 +232,7 @@ impl Link {
     /// Notes what went wrong, for whoever asks why nothing passes.
     fn note(&self, what: &str, reason: impl std::fmt::Display) {
         *lock(&self.trouble) = Some(format!("{what}: {reason}").into());
+        self.failed.send_replace(Some(Instant::now()));
     }
 
     /// Why nothing passes, as far as it is known.
@@ -203,7 +243,10 @@ impl Link {
 }
 
 /// Says whether messages pass, by whether this node hears itself.
-async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
+async fn watch_health(
+    link: Arc<Link>,
+    (health, reopened): (watch::Sender<Health>, watch::Sender<u64>),
+) {
     let mut heard = link.heard.subscribe();
     loop {
         let newest = *heard.borrow_and_update();
@@ -213,7 +256,11 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
             tell(&health, Health::Bad(link.trouble()));
         } else if newest.is_some() {
             lock(&link.trouble).take();
+            let was_good = health.borrow().is_good();
             tell(&health, Health::Good);
+            if !was_good {
+                reopened.send_modify(|count| *count += 1);
+            }
         }
         // While it is bad, to tell the reason of now.
         let next = if overdue {
@@ -227,15 +274,50 @@ async fn watch_health(link: Arc<Link>, health: watch::Sender<Health>) {
     }
 }
 
+/// Says whether Redis is prompt: the newest ping that came back is young, and nothing failed since it was sent.
+async fn watch_pace(link: Arc<Link>) {
+    let (mut heard, mut failed) = (link.heard.subscribe(), link.failed.subscribe());
+    let mut prompt_since = None;
+    loop {
+        let now = Instant::now();
+        let (newest, failure) = (*heard.borrow_and_update(), *failed.borrow_and_update());
+        let is_young = newest.filter(|sent| now < *sent + PROMPT_WITHIN);
+        let is_prompt = is_young.is_some_and(|sent| failure.is_none_or(|failed| failed < sent));
+        // The first time at once: there was nothing before that it could have broken off.
+        let is_first = prompt_since.is_none() && failure.is_none();
+        prompt_since = is_prompt.then(|| prompt_since.unwrap_or(now));
+        let is_steady =
+            prompt_since.is_some_and(|since| is_first || now >= since + PROMPT_AGAIN_AFTER);
+        link.prompt.send_if_modified(|known| {
+            let prompt = is_prompt && (*known || is_steady);
+            std::mem::replace(known, prompt) != prompt
+        });
+        let until = newest.filter(|_| is_prompt).unwrap_or(now) + PROMPT_WITHIN;
+        // Where this process itself stood still it has not waited for Redis: what came meanwhile is read first.
+        let until = until.max(now + READING);
+        tokio::select! {
+            changed = heard.changed() => if changed.is_err() {
+                return;
+            },
+            changed = failed.changed() => if changed.is_err() {
+                return;
+            },
+            () = sleep_until(until) => if until.elapsed() > STALL {
+                sleep(READING).await;
+            }
+        }
+    }
+}
+
 fn tell(health: &watch::Sender<Health>, news: Health) {
     let before = health.borrow().clone();
     match (&before, &news) {
         _ if before == news => return,
-        (_, Health::Good) => info!("messages pass between nodes"),
+        (_, Health::Good) => info!("Redis carries messages"),
         (Health::Bad(old), Health::Bad(reason)) if **old != *NOT_YET => {
-            debug!(%reason, "messages do not pass between nodes still");
+            debug!(%reason, "Redis still carries no messages");
         }
-        (_, Health::Bad(reason)) => warn!(%reason, "messages do not pass between nodes"),
+        (_, Health::Bad(reason)) => warn!(%reason, "Redis carries no messages"),
     }
     health.send_replace(news);
 }

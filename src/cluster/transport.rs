@@ -11,13 +11,32 @@ use tokio::sync::{mpsc, watch};
 use crate::id::NodeId;
 
 /// Carries messages between nodes. Every one may be lost, doubled or late; none is waited for. Those of one node to
-/// another keep their order, except that a stretch may come twice.
+/// another keep their order as long as they go the same way, except that a stretch may come twice.
 pub trait Transport: Debug + Send + Sync {
     /// Queues a message for a node's inbox, also the own one. Never waits: what exceeds the bound for that node, or for
     /// all of them, is dropped and counted.
     fn send(&self, to: NodeId, message: Bytes);
 
-    /// Whether messages pass at present, in both directions: told by messages to oneself that go the same way.
+    /// As [`send`](Self::send), by every way that there is: for a message that finds out whether the other node lives.
+    fn send_every_way(&self, to: NodeId, message: Bytes) {
+        self.send(to, message);
+    }
+
+    /// The address at which other nodes reach this one without a server in between; they learn it from the store.
+    fn address(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// The other nodes that live, and their addresses, as the store names them.
+    fn learn(&self, peers: &[(NodeId, Arc<str>)]) {
+        let _ = peers;
+    }
+
+    /// Counts how often messages began to pass again, or to go another way: what was sent just before may be lost, and is
+    /// worth sending again.
+    fn reopened(&self) -> watch::Receiver<u64>;
+
+    /// Whether messages pass at present, in both directions, by any way.
     fn health(&self) -> watch::Receiver<Health>;
 
     /// What passed so far, for metrics.
@@ -77,6 +96,19 @@ pub struct Counts {
     pub dropped: u64,
     /// Things in the inbox that no node can have sent.
     pub poison: u64,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            dropped: self.dropped + other.dropped,
+            poison: self.poison + other.poison,
+        }
+    }
 }
 
 /// The same, while it counts.

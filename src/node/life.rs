@@ -17,7 +17,7 @@ use crate::doc::Event;
 use crate::id::{DocId, NodeId};
 use crate::log::Revision;
 use crate::outage::Outage;
-use crate::store::StoreError;
+use crate::store::{Pulse, StoreError};
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
 const COMING_UP: Duration = Duration::from_secs(5);
@@ -49,6 +49,7 @@ impl Node {
             self.runtime().spawn(self.clone().hears(inbox));
             self.runtime().spawn(self.clone().looks());
             self.runtime().spawn(self.clone().refreshes());
+            self.runtime().spawn(self.clone().passes_on_reopenings());
             self.peers().come_up(COMING_UP).await;
         }
         let deadline = Instant::now() + FIRST_BEAT_PATIENCE;
@@ -94,7 +95,7 @@ impl Node {
             }
             // That this node heard itself is all it wanted to know.
             Message::Ping if from == self.id() => {}
-            Message::Ping => self.peers().send(from, &Message::Pong),
+            Message::Ping => self.peers().send_every_way(from, &Message::Pong),
             Message::Pong => {}
             Message::Leaving => self.peers().leaves(from),
             Message::HasStore => self.peers().asked_for_store(from),
@@ -113,6 +114,16 @@ impl Node {
         loop {
             ticks.tick().await;
             survive("look who is silent", || self.peers().look());
+        }
+    }
+
+    /// Has documents ask again when messages pass again.
+    async fn passes_on_reopenings(self: Arc<Self>) {
+        let Some(mut reopened) = self.peers().transport_reopened() else {
+            return;
+        };
+        while reopened.changed().await.is_ok() {
+            self.peers().reopen();
         }
     }
 
@@ -190,6 +201,16 @@ impl Node {
     /// Says that this node lives, and passes on what it learns.
     pub(super) async fn beat(self: &Arc<Self>) -> Result<(), StoreError> {
         let _turn = self.may_beat().await;
+        let pulse = self.pulse().await;
+        self.peers().note_store(pulse.is_ok());
+        let pulse = pulse?;
+        self.peers().learn(&pulse.addresses);
+        self.peers().named(&pulse.nodes, pulse.others);
+        Ok(())
+    }
+
+    /// One heartbeat's answer, once the history that it names has been compared.
+    async fn pulse(self: &Arc<Self>) -> Result<Pulse, StoreError> {
         let beat = self.next_beat();
         let pulse = timeout(BEAT_PATIENCE, self.store().heartbeat(&beat)).await;
         let pulse =
@@ -198,8 +219,7 @@ impl Node {
         let compared = timeout(COMPARE_PATIENCE, self.compare_history(&pulse)).await;
         compared
             .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
-        self.peers().named(&pulse.nodes, pulse.others);
-        Ok(())
+        Ok(pulse)
     }
 
     /// Asks for what this node has not been told. A document is told of the head that it lacks when it lacks it at the next

@@ -382,6 +382,7 @@ impl Node {
             me: self.id,
             name: self.name.clone(),
             takes_part: self.peers.take_part(),
+            address: self.peers.address(),
         }
     }
 

@@ -26,10 +26,25 @@ pub(super) struct Peers {
     stranger: Notify,
     /// Whether the store answers the others and not this node, told to whoever watches it.
     stranded: watch::Sender<bool>,
+    /// How often messages or the store came back, told to all documents.
+    reopened: watch::Sender<u64>,
+    /// Whether the store did not answer the last heartbeat.
+    store_failed: AtomicBool,
+    /// What the store said last of the other nodes.
+    others: Mutex<Others>,
     /// Where there is no transport: since when others live on the same store.
     deaf_since: Mutex<Option<Duration>>,
     dead_after: Duration,
     started: Instant,
+}
+
+/// What the store said last of the other nodes that live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Others {
+    /// Whether the store has ever said so.
+    are_known: bool,
+    /// How many live.
+    living: usize,
 }
 
 impl Peers {
@@ -48,6 +63,9 @@ impl Peers {
             leaving: AtomicBool::new(false),
             stranger: Notify::new(),
             stranded: watch::Sender::new(false),
+            reopened: watch::Sender::new(0),
+            store_failed: AtomicBool::new(false),
+            others: Mutex::default(),
             deaf_since: Mutex::default(),
             dead_after,
             started: Instant::now(),
@@ -84,6 +102,56 @@ impl Peers {
         }
     }
 
+    /// Whether other nodes hear this one, or there are none: the store named nobody else who lives.
+    pub(super) fn is_heard(&self) -> bool {
+        let others = self.others();
+        let is_alone = others.are_known && others.living == 0;
+        is_alone || self.health().is_good()
+    }
+
+    fn others(&self) -> Others {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told to all documents when messages or the store are back.
+    pub(super) fn watch_reopened(&self) -> watch::Receiver<u64> {
+        self.reopened.subscribe()
+    }
+
+    /// When messages pass again or go another way, as the transport says.
+    pub(super) fn transport_reopened(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.transport.as_ref()?.reopened())
+    }
+
+    /// Has every document ask again for what it waits for.
+    pub(super) fn reopen(&self) {
+        self.reopened.send_modify(|count| *count += 1);
+    }
+
+    /// The store answered a heartbeat, or did not.
+    pub(super) fn note_store(&self, answered: bool) {
+        if self.store_failed.swap(!answered, Ordering::SeqCst) && answered {
+            self.reopen();
+        }
+    }
+
+    /// The address at which other nodes reach this one directly.
+    pub(super) fn address(&self) -> Option<Arc<str>> {
+        self.transport.as_ref()?.address()
+    }
+
+    /// The other nodes that live, and their addresses.
+    pub(super) fn learn(&self, addresses: &[(NodeId, Arc<str>)]) {
+        if let Some(transport) = &self.transport {
+            transport.learn(addresses);
+        }
+    }
+
+    /// Whether this node takes no more documents.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
     /// Waits until messages pass, within a limit.
     pub(super) async fn come_up(&self, patience: Duration) {
         if let Some(transport) = &self.transport {
@@ -111,6 +179,13 @@ impl Peers {
             self.membership().asked(to, self.started.elapsed());
         }
         transport.send(to, message.encode());
+    }
+
+    /// Says something to a node by every way that there is.
+    pub(super) fn send_every_way(&self, to: NodeId, message: &Message) {
+        if let Some(transport) = &self.transport {
+            transport.send_every_way(to, message.encode());
+        }
     }
 
     /// Says something to all others; `false`: there are none.
@@ -153,8 +228,7 @@ impl Peers {
 
     /// Whether this node takes documents: the others hear it, and it does not leave.
     pub(super) fn take_part(&self) -> bool {
-        let leaves = self.leaving.load(Ordering::SeqCst);
-        self.transport.is_some() && self.health().is_good() && !leaves
+        self.transport.is_some() && self.is_heard() && !self.is_leaving()
     }
 
     /// The store answers, and names the nodes that take documents. A node that hears nobody believes that it is the one who
@@ -164,7 +238,11 @@ impl Peers {
         if self.transport.is_none() {
             return self.share_the_store(others);
         }
-        let is_heard = self.health().is_good();
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Others {
+            are_known: true,
+            living: others,
+        };
+        let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         let back = membership.answered(now);
         membership.some_take_no_part(nodes.len() <= others, now);
@@ -195,7 +273,7 @@ impl Peers {
 
     /// Looks at who owes an answer, and asks whether it is there.
     pub(super) fn look(&self) {
-        let is_heard = self.health().is_good();
+        let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         if !is_heard && membership.unheard(now) {
             tracing::info!(nodes = ?membership.ring().nodes(), "nothing passes: who seemed silent is in the ring again");
@@ -214,7 +292,7 @@ impl Peers {
         }
         drop(membership);
         for node in due.ping {
-            self.send(node, &Message::Ping);
+            self.send_every_way(node, &Message::Ping);
         }
         if due.ask_for_store {
             self.send_all(&Message::HasStore);

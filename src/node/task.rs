@@ -172,6 +172,8 @@ enum News {
     Crowded,
     /// The log has another history.
     HistoryChanged,
+    /// Messages pass again or go another way, or the store answers again.
+    Reopened,
 }
 
 /// Why a task ended.
@@ -203,6 +205,7 @@ impl Task {
         };
         let of_crowd = changes(node.watch_crowd(), |()| News::Crowded);
         let of_history = changes(node.watch_log_history(), |_| News::HistoryChanged);
+        let of_ways = changes(node.peers().watch_reopened(), |_| News::Reopened);
         let document = Document::new(node.id(), owner, node.settings().document.clone());
         Self {
             doc,
@@ -211,7 +214,7 @@ impl Task {
             document,
             node,
             mailbox,
-            news: select_all([of_ring, of_crowd, of_history]),
+            news: select_all([of_ring, of_crowd, of_history, of_ways]),
             is_unwanted: false,
             standing,
             members: HashMap::new(),
@@ -292,6 +295,7 @@ impl Task {
                 News::Owner(owner) => Event::Ring(owner),
                 // Seen at the next turn.
                 News::HistoryChanged => return None,
+                News::Reopened => Event::Reopened,
                 News::Crowded => {
                     self.is_unwanted = true;
                     self.document.forget_snapshot();

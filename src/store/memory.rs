@@ -25,6 +25,8 @@ struct State {
     documents: BTreeMap<DocId, Document>,
     /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
     nodes: BTreeMap<NodeId, bool>,
+    /// The addresses of those who have one.
+    addresses: BTreeMap<NodeId, Arc<str>>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -133,12 +135,17 @@ impl Store for MemoryStore {
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
         let mut state = self.state();
         state.nodes.insert(beat.me, beat.takes_part);
+        if let Some(address) = &beat.address {
+            state.addresses.insert(beat.me, Arc::clone(address));
+        }
+        let addresses = state.addresses.iter().filter(|(node, _)| **node != beat.me);
         let nodes = state.nodes.iter().filter(|(_, takes_part)| **takes_part);
         ready(Ok(Pulse {
             nodes: nodes.map(|(node, _)| *node).collect(),
             others: state.nodes.len() - 1,
             history: state.history,
             place: state.restores.to_string().into(),
+            addresses: addresses.map(|(node, it)| (*node, it.clone())).collect(),
         }))
         .boxed()
     }

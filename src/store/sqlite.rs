@@ -225,6 +225,7 @@ impl Store for SqliteStore {
                 history: self.history().await?,
                 // No process restores a database that another one has open.
                 place: "".into(),
+                addresses: Vec::new(),
             })
         }
         .boxed()

@@ -226,6 +226,8 @@ pub struct Beat {
     pub name: Arc<str>,
     /// Whether it takes documents: not while it cannot be reached, and no more when it is about to end.
     pub takes_part: bool,
+    /// The address at which other nodes reach it without a server in between.
+    pub address: Option<Arc<str>>,
 }
 
 /// The documents that a node has open.
@@ -249,6 +251,8 @@ pub struct Pulse {
     /// Which server, database and tables answered. If it changes, the store may have gone back in time: it was restored,
     /// or another server was promoted.
     pub place: Arc<str>,
+    /// The other nodes that live and have an address, and the address, as in [`Beat::address`].
+    pub addresses: Vec<(NodeId, Arc<str>)>,
 }
 
 /// What is new of the documents that a node has open.

@@ -228,9 +228,10 @@ export class Node extends Part {
     return `ws://127.0.0.1:${this.port}/ws`;
   }
 
-  /** Whether `/readyz` says so. */
+  /** Whether `/readyz` says that the node serves everything. */
   async isReady() {
-    return (await this.readiness()).status === 200;
+    const { status, reason } = await this.readiness();
+    return status === 200 && !/^degraded/.test(reason);
   }
 
   async readiness() {
@@ -238,6 +239,11 @@ export class Node extends Part {
     const answer = await fetch(`${this.http}/readyz`, { signal }).catch(() => undefined);
     const reason = await answer?.text().catch(() => '');
     return { status: answer?.status, reason };
+  }
+
+  /** How many lines of the log match. */
+  countLogged(pattern) {
+    return [...this.log.matchAll(pattern)].length;
   }
 
   /** The log's lines that speak of a panic. */

@@ -22,6 +22,9 @@ const LATE_MS = { redis: 50, postgres: 100 };
 
 const LIMIT = { timeout: 120_000 };
 
+/** What a node logs when it takes the direct links. */
+const BY_LINKS = /Redis is silent: messages go by direct links/g;
+
 describe('one node', { skip }, () => {
   for (const to of ['redis', 'postgres']) {
     for (const [how, part] of [['is cut off from', (link) => link.cut()], ['is not heard by', (link) => link.swallow()]]) {
@@ -34,11 +37,23 @@ describe('one node', { skip }, () => {
         await stage.write(there, ids, { docsEach: 4, paceMs: 20 });
         const theirs = await stage.write(elsewhere, ids, { docsEach: 4, paceMs: 20 });
         await stage.progress(300);
+        await stage.settledOwners();
+        const claimed = await stage.claims();
+        const linked = lost.countLogged(BY_LINKS);
         await part(lost.links[to]);
-        const isNoticed = async () => (await lost.readiness()).status === 503;
-        await until(isNoticed, `${lost.name} says that it is not ready`, NOTICED_WITHIN_MS);
+        const isNoticed = {
+          // It goes on by the direct links, and so does everybody with it.
+          redis: () => lost.countLogged(BY_LINKS) > linked,
+          postgres: async () => (await lost.readiness()).status === 503,
+        };
+        await until(isNoticed[to], `${lost.name} notices`, NOTICED_WITHIN_MS);
         const took = await stage.allResume(theirs, 'the people of the other nodes go on');
         for (const node of others) await until(() => node.isReady(), `${node.name} stays ready`);
+        if (to === 'redis') {
+          await stage.allResume(undefined, 'the people of the node itself go on');
+          assert.ok(await lost.isReady(), `${lost.name} stays ready`);
+          assert.equal(await stage.claims(), claimed, 'no document was claimed');
+        }
         await lost.links[to].heal();
         const resumed = await stage.allResume();
         await until(() => lost.isReady(), `${lost.name} is ready again`);
@@ -72,6 +87,10 @@ describe('one node', { skip }, () => {
     await stage.progress(200);
     await Promise.all([lost.links.redis.swallow(), lost.links.postgres.swallow(), dead.kill()]);
     await stage.allResume(writers.filter(({ person }) => person !== people[0]), 'the third carries on alone');
+    // By the direct link the third says that it has the store: the lost one sends its people there.
+    await until(async () => (await lost.readiness()).status === 503, `${lost.name} is not ready`, NOTICED_WITHIN_MS);
+    await until(() => people[0].url === third.ws, 'its people go to the third', NOTICED_WITHIN_MS);
+    await stage.allResume();
     await cluster.calm();
     await stage.allResume();
     assert.ok((await stage.assertSound()) > 0);

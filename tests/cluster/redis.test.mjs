@@ -1,4 +1,5 @@
-// Redis carries traffic and nothing else: without it all is slower, or waits, and nothing is lost.
+// Redis carries traffic and nothing else: while it is away, messages go by the direct links between the nodes, and nothing
+// is lost.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { TEXT } from '../js/client.mjs';
@@ -11,17 +12,21 @@ import { Stopwatch, span } from './stopwatch.mjs';
 /** How stale a reader may be, whatever was lost: its node asks the store with every heartbeat, twice a second. */
 const STALE_MS_MAX = 2_000;
 
+/** The longest that an edit waits for its ack: Redis is missed within half a second, and what was lost with it is sent again. */
+const WAIT_MS_MAX = 1_000;
+
+/** How many edits each writer is acknowledged while Redis is away. */
+const EDITS_EACH = 100;
+
 const LIMIT = { timeout: 90_000 };
 
 const skip = missing();
-let cluster;
-before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
-after(() => skip || cluster.stop());
-
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
+const BY_LINKS = /Redis is silent: messages go by direct links/g;
+const BY_REDIS = /Redis is prompt: messages go by it/g;
 
 /** Two people on each node, writing into documents of all of them. */
-async function underWay(stage) {
+async function underWay(cluster, stage) {
   const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
   const ids = await stage.documentsOf(people[0], 9);
   const writers = await stage.write(people, ids, { docsEach: 4, paceMs: 20 });
@@ -30,18 +35,26 @@ async function underWay(stage) {
   return writers;
 }
 
-/** Those of `writers` who write where their document is owned, when no document moves any more. */
-async function atHome(stage, writers) {
-  const owners = await stage.settledOwners();
-  return writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
+/** Waits until every writer has been acknowledged so many more edits. */
+async function edits(writers, count) {
+  const enough = writers.map(({ acked }) => acked + count);
+  await until(() => writers.every(({ acked }, n) => acked >= enough[n]), `${count} edits of each writer`, 60_000);
 }
 
-const areAll = async (holds) => (await Promise.all(cluster.nodes.map(holds))).every(Boolean);
+const AWAY = [
+  ['is killed and comes back', (redis) => redis.kill(), (redis) => redis.start()],
+  ['is stopped and goes on', (redis) => redis.freeze(), (redis) => redis.thaw()],
+  ['is full and is given room', (redis) => redis.fill(), (redis) => redis.makeRoom()],
+];
 
 describe('Redis', { skip }, () => {
+  let cluster;
+  before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
+  after(() => skip || cluster.stop());
+
   test(`forgets everything, again and again (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
-    const writers = await underWay(stage);
+    const writers = await underWay(cluster, stage);
     for (let flushes = 0; flushes < 30; flushes++) {
       await cluster.redis.flush();
       const next = performance.now() + 100;
@@ -52,26 +65,24 @@ describe('Redis', { skip }, () => {
     t.diagnostic(`${await stage.assertSound()} edits, the longest waited ${Math.round(longest)} ms`);
   });
 
-  const AWAY = [
-    ['is killed and comes back', () => cluster.redis.kill(), () => cluster.redis.start()],
-    ['is stopped and goes on', () => cluster.redis.freeze(), () => cluster.redis.thaw()],
-    ['is full and is given room', () => cluster.redis.fill(), () => cluster.redis.makeRoom()],
-  ];
   for (const [how, away, back] of AWAY) {
-    test(`${how}: the owner's own people go on, the others wait and catch up (SEED=${SEED})`, LIMIT, async (t) => {
+    test(`${how}: writing goes on everywhere, no document moves, all nodes are ready (SEED=${SEED})`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
-      const writers = await underWay(stage);
-      await away();
-      // A node hears itself through Redis: its silence is noticed, and told.
-      await until(() => areAll(async (node) => (await node.readiness()).status === 503), 'all nodes say so', 20_000);
-      const own = await atHome(stage, writers);
-      assert.ok(own.length, 'somebody writes where the document is owned');
-      const took = await stage.allResume(own, "the owner's own people go on");
-      t.diagnostic(`two edits of each of the owner's own people took ${Math.round(took)} ms; ${(await cluster.nodes[0].readiness()).reason.trim()}`);
-      await back();
-      const resumed = await stage.allResume();
-      t.diagnostic(`all went on ${Math.round(resumed)} ms after its return`);
-      await until(() => areAll((node) => node.isReady()), 'all nodes are ready');
+      const writers = await underWay(cluster, stage);
+      await stage.settledOwners();
+      const [claimed, used] = [await stage.claims(), cluster.nodes.map((node) => node.countLogged(BY_LINKS))];
+      for (const writer of writers) writer.forgetWaits();
+      const watch = await Stopwatch.begin(t);
+      await away(cluster.redis);
+      await until(() => cluster.nodes.every((node, n) => node.countLogged(BY_LINKS) > used[n]), 'all nodes take the links');
+      await edits(writers, EDITS_EACH);
+      for (const node of cluster.nodes) assert.ok(await node.isReady(), `${node.name} is ready`);
+      const returned = cluster.nodes.map((node) => node.countLogged(BY_REDIS));
+      await back(cluster.redis);
+      await until(() => cluster.nodes.every((node, n) => node.countLogged(BY_REDIS) > returned[n]), 'all nodes take Redis again', 30_000);
+      await edits(writers, 20);
+      await watch.assertWithin(t, writers.flatMap(({ waits }) => waits), WAIT_MS_MAX, 'the longest waits for an ack');
+      assert.equal(await stage.claims(), claimed, 'no document was claimed');
       t.diagnostic(`${await stage.assertSound()} edits`);
     });
 
@@ -90,14 +101,62 @@ describe('Redis', { skip }, () => {
         return span(() => until(() => readers.every((reader) => reader.version >= version), 'the edit is seen all the same'));
       };
       await staleness();
-      await away();
+      await away(cluster.redis);
       const watch = await Stopwatch.begin(t);
       const stale = [];
       for (let edits = 0; edits < 5; edits++) stale.push(await staleness());
       await watch.assertWithin(t, stale, STALE_MS_MAX, 'an edit is seen after its ack');
-      await back();
+      await back(cluster.redis);
       await cluster.calm();
       await stage.assertSound();
     });
   }
+
+  test(`is away, and a node dies meanwhile: the others take over (SEED=${SEED})`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const [dead, ...others] = stage.r.shuffled(cluster.nodes);
+    const people = await Promise.all([others[0], others[1], dead].map((node) => stage.person(node, ...others)));
+    const ids = await stage.documentsOf(people[0], 9);
+    const writers = await stage.write(people, ids, { paceMs: 20 });
+    await stage.progress(200);
+    await cluster.redis.kill();
+    await stage.allResume();
+    await dead.kill();
+    t.diagnostic(`all went on after ${Math.round(await stage.allResume(writers))} ms`);
+    for (const node of others) assert.ok(await node.isReady(), `${node.name} is ready`);
+    await cluster.calm();
+    await stage.assertSound();
+  });
+});
+
+describe('Redis, where the nodes have no direct links', { skip }, () => {
+  let cluster;
+  before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, env: { COPYDESK__CLUSTER__LISTEN: 'off' } }))));
+  after(() => skip || cluster.stop());
+
+  test(`is killed and comes back: the owner's own people go on, the others wait (SEED=${SEED})`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const writers = await underWay(cluster, stage);
+    await cluster.redis.kill();
+    const told = () => Promise.all(cluster.nodes.map((node) => node.readiness()));
+    const areDegraded = async () => {
+      const answers = await told();
+      assert.ok(!answers.every(({ status }) => status === 503), 'no balancer loses all nodes at once');
+      return answers.every(({ status, reason }) => status === 200 && reason === 'degraded: the other nodes are not heard\n');
+    };
+    await until(areDegraded, 'all nodes say so, and stay with the balancer', 20_000);
+    const owners = await stage.settledOwners();
+    const own = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
+    assert.ok(own.length, 'somebody writes where the document is owned');
+    t.diagnostic(`two edits of each of the owner's own people took ${Math.round(await stage.allResume(own))} ms`);
+    const elsewhere = writers.filter((writer) => !own.includes(writer));
+    await until(() => elsewhere.every(({ isWaiting }) => isWaiting), 'the others wait');
+    const passes = /Redis carries messages/g;
+    const before = cluster.nodes.map((node) => node.countLogged(passes));
+    await cluster.redis.start();
+    await until(() => cluster.nodes.every((node, n) => node.countLogged(passes) > before[n]), 'messages pass again');
+    t.diagnostic(`all went on ${Math.round(await stage.allResume())} ms after that`);
+    await until(async () => (await told()).every(({ reason }) => reason === 'ready\n'), 'all nodes are ready');
+    t.diagnostic(`${await stage.assertSound()} edits`);
+  });
 });

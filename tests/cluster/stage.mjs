@@ -91,6 +91,11 @@ export class Stage {
     this.writers.push(new Writer(person, person.doc(id), how).start());
   }
 
+  /** How often the documents of the cluster were claimed, all together. */
+  async claims() {
+    return [...(await this.cluster.heads()).values()].reduce((sum, { epoch }) => sum + epoch, 0);
+  }
+
   get acks() {
     return this.writers.reduce((sum, { acked }) => sum + acked, 0);
   }

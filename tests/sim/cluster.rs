@@ -1,6 +1,7 @@
 //! What nodes say to each other and know of each other: the real ring and the real membership, heartbeats that lag, links
 //! that lose, double, delay and part, nodes that leave.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use copydesk::cluster::Membership;
@@ -190,6 +191,22 @@ impl World {
         }
     }
 
+    /// Messages pass again between these, or go another way: their documents ask again.
+    pub(crate) fn unpart(&mut self, cut: &[(usize, usize)]) {
+        self.parted.retain(|pair| !cut.contains(pair));
+        let nodes: BTreeSet<usize> = cut.iter().flat_map(|&(one, other)| [one, other]).collect();
+        for id in nodes
+            .into_iter()
+            .map(|node| self.nodes[node].id)
+            .collect::<Vec<_>>()
+        {
+            let open = self.node_of(id).map(|node| self.nodes[node].open.keys());
+            for doc in open.into_iter().flatten().copied().collect::<Vec<_>>() {
+                self.event(id, doc, Event::Reopened);
+            }
+        }
+    }
+
     /// Some nodes hear each other no more for a while: two of them, one of two, or one and all, itself among them.
     pub(crate) fn part(&mut self) {
         let nodes = self.nodes.len() as u64;
@@ -259,5 +276,6 @@ fn beat_of(me: NodeId, takes_part: bool) -> Beat {
         me,
         name: "".into(),
         takes_part,
+        address: None,
     }
 }

@@ -350,6 +350,7 @@ impl Open {
             | Event::Linked { .. }
             | Event::Ring(_)
             | Event::Deposed(_)
+            | Event::Reopened
             | Event::Timeout => {}
         }
     }

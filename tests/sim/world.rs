@@ -277,7 +277,7 @@ impl World {
             Happening::Crash(node) => self.crash(node),
             Happening::Start(node) => self.start(node),
             Happening::Wake(node) => self.wake(node),
-            Happening::Unpart(cut) => self.parted.retain(|pair| !cut.contains(pair)),
+            Happening::Unpart(cut) => self.unpart(&cut),
             Happening::Stop(node) => self.stop(node),
             Happening::Calm => {
                 self.stormy = false;

@@ -551,6 +551,26 @@ async fn node_that_says_nothing_is_no_longer_named() {
     .await;
     // It was only silent.
     assert_eq!(store.heartbeat(&two).await.unwrap().nodes, [one.me, two.me]);
+    // Each is told the addresses of the others, as they were last.
+    let at = |beat: &Beat, address: Option<&str>| Beat {
+        address: address.map(Into::into),
+        ..beat.clone()
+    };
+    store
+        .heartbeat(&at(&two, Some("10.0.0.2:7")))
+        .await
+        .unwrap();
+    store
+        .heartbeat(&at(&two, Some("10.0.0.2:8")))
+        .await
+        .unwrap();
+    let told = store
+        .heartbeat(&at(&one, Some("10.0.0.1:7")))
+        .await
+        .unwrap();
+    assert_eq!(told.addresses, [(two.me, "10.0.0.2:8".into())]);
+    store.heartbeat(&at(&two, None)).await.unwrap();
+    assert_eq!(store.heartbeat(&one).await.unwrap().addresses, []);
     // A row of long ago goes.
     let stranger = server::connect(&url).await;
     let age = "UPDATE nodes SET beat_at = beat_at - interval '1 day' WHERE id = -1";

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use fred::types::config::Config;
+use fred::types::config::{Config, Server};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -38,6 +38,13 @@ impl RedisUrl {
     /// The client's settings for it.
     pub(super) fn config(&self) -> Config {
         Config::from_url(&self.plain).expect("it was parsed at the door")
+    }
+
+    /// The servers that it names, and their ports.
+    pub(in crate::cluster) fn hosts(&self) -> Vec<(String, u16)> {
+        let hosts = self.config().server.hosts();
+        let host = |server: &Server| (server.host.to_string(), server.port);
+        hosts.iter().map(host).collect()
     }
 
     /// Whether it wants TLS.

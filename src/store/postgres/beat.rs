@@ -18,23 +18,23 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// Says "I live", forgets who has not for long, and returns who else lives, and whether it takes documents. All by this
 /// server's clock: nodes' clocks are not compared.
-/// The last column says which server, database and tables answer. Every user may ask for these.
+/// The last column but one says which server, database and tables answer. Every user may ask for these.
 const BEAT: &str = "
 WITH beat AS (
-  INSERT INTO nodes (id, name, takes_part, beat_at)
-  VALUES ($1, $2, $3, clock_timestamp())
+  INSERT INTO nodes (id, name, takes_part, beat_at, address)
+  VALUES ($1, $2, $3, clock_timestamp(), $6)
   ON CONFLICT (id) DO UPDATE
-  SET name = excluded.name, takes_part = excluded.takes_part, beat_at = excluded.beat_at
+  SET name = excluded.name, takes_part = excluded.takes_part, beat_at = excluded.beat_at, address = excluded.address
 ), forgotten AS (
   DELETE FROM nodes
   WHERE id <> $1 AND beat_at < clock_timestamp() - $5 * interval '1 millisecond'
 )
 SELECT others.id, others.takes_part, history.generation, history.id,
   concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
-    (SELECT oid FROM pg_database WHERE datname = current_database()), to_regclass('history')::oid)
+    (SELECT oid FROM pg_database WHERE datname = current_database()), to_regclass('history')::oid), others.address
 FROM history
 LEFT JOIN (
-  SELECT id, takes_part
+  SELECT id, takes_part, address
   FROM nodes
   WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'
 ) AS others ON true";
@@ -59,7 +59,9 @@ pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Resu
     let name = beat.name.as_bytes();
     let [dead_after, kept] =
         [dead_after, KEPT.max(dead_after * 2)].map(|it| it.as_secs_f64() * 1e3);
-    let values: [&(dyn ToSql + Sync); 5] = [&me, &name, &beat.takes_part, &dead_after, &kept];
+    let address = beat.address.as_deref();
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&me, &name, &beat.takes_part, &dead_after, &kept, &address];
     let rows = pool.query(BEAT, &values).await?;
     let first = rows.first().ok_or_else(history::is_missing)?;
     let other = |row: &Row| {
@@ -71,11 +73,17 @@ pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Resu
     let taking = taking.map(|(node, _)| *node);
     let mut nodes: Vec<_> = taking.chain(beat.takes_part.then_some(beat.me)).collect();
     nodes.sort_unstable();
+    let address = |row: &Row| {
+        let id = row.get::<_, Option<i64>>(0)?;
+        let address = row.get::<_, Option<&str>>(5)?;
+        Some((NodeId(id.cast_unsigned()), address.into()))
+    };
     Ok(Pulse {
         nodes,
         others: others.len(),
         history: history::read(first, 2)?,
         place: first.get::<_, String>(4).into(),
+        addresses: rows.iter().filter_map(address).collect(),
     })
 }
 

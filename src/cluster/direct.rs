@@ -1,0 +1,142 @@
+//! Direct links: one TCP connection between each two nodes, encrypted and authenticated by the store's secret.
+//!
+//! They carry messages while Redis does not. Each node listens, advertises its address in its heartbeat, and connects to
+//! the nodes whose addresses it reads there; either end of a connection sends by it. Both ends say four times a second
+//! that they live, whether they hear each other, and whether Redis carries their messages.
+
+mod connection;
+mod frames;
+mod handshake;
+mod listener;
+mod peers;
+mod settings;
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use self::connection::Common;
+use self::handshake::LinkKey;
+pub(super) use self::peers::Live;
+use self::peers::{Links, keep};
+pub use self::settings::{ClusterSettings, ListenAddress};
+use super::transport::{Counters, Delivery, add};
+use crate::id::NodeId;
+
+/// How long a close waits until what is queued is written.
+const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The direct links of a node.
+#[derive(Debug)]
+pub(super) struct DirectLinks {
+    links: Arc<Links>,
+    /// The address that other nodes connect to.
+    advertised: Arc<str>,
+    tasks: [AbortHandle; 2],
+}
+
+impl DirectLinks {
+    /// Listens, and connects to the nodes that [`learn`](Self::learn) names; `None` if the settings say so. `towards`
+    /// is where the shared servers are.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub(super) async fn open(
+        settings: &ClusterSettings,
+        towards: &[(String, u16)],
+        (me, secret): (NodeId, &[u8; 32]),
+        deliveries: mpsc::Sender<Delivery>,
+        counters: Arc<Counters>,
+    ) -> io::Result<Option<Self>> {
+        let Some(address) = settings.listen_address(towards).await? else {
+            return Ok(None);
+        };
+        let listener = TcpListener::bind(address).await?;
+        let advertised = settings.advertised(listener.local_addr()?, towards).await?;
+        let links = Arc::new(Links {
+            me,
+            key: LinkKey::new(secret),
+            common: Arc::new(Common {
+                has_redis: watch::Sender::new(false),
+                counters,
+                queued: AtomicU64::new(0),
+                changed: Notify::new(),
+                started: Instant::now(),
+            }),
+            peers: Mutex::default(),
+            deliveries: Mutex::new(Some(deliveries)),
+            live: watch::Sender::default(),
+            strangers: Arc::new(Semaphore::new(listener::STRANGERS_MAX)),
+        });
+        let tasks = [
+            tokio::spawn(listener::accept(Arc::clone(&links), listener)).abort_handle(),
+            tokio::spawn(keep(Arc::clone(&links))).abort_handle(),
+        ];
+        tracing::info!(address = %advertised, "listening for direct links from other nodes");
+        Ok(Some(Self {
+            links,
+            advertised: advertised.into(),
+            tasks,
+        }))
+    }
+
+    /// The address that other nodes connect to.
+    pub(super) fn advertised(&self) -> Arc<str> {
+        Arc::clone(&self.advertised)
+    }
+
+    /// The other nodes that live, and their addresses.
+    pub(super) fn learn(&self, peers: &[(NodeId, Arc<str>)]) {
+        self.links.learn(peers);
+    }
+
+    /// Says to the other nodes whether Redis carries this node's messages.
+    pub(super) fn has_redis(&self) -> watch::Sender<bool> {
+        self.links.common.has_redis.clone()
+    }
+
+    /// The nodes to which a link is live, and whether Redis carries their messages.
+    pub(super) fn watch_live(&self) -> watch::Receiver<Live> {
+        self.links.live.subscribe()
+    }
+
+    /// Queues a message; `false` if there is no live link to the node. A message that finds no room is dropped and
+    /// counted.
+    pub(super) fn send(&self, to: NodeId, message: Bytes) -> bool {
+        let Some(connection) = self.links.live_connection(to) else {
+            return false;
+        };
+        if !connection.send(message) {
+            add(&self.links.common.counters.dropped, 1);
+        }
+        true
+    }
+
+    /// Sends what is queued, within a limit, and ends all connections.
+    pub(super) async fn close(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let _ = timeout(CLOSE_PATIENCE, self.links.flushed()).await;
+        self.links.close();
+    }
+}
+
+impl Drop for DirectLinks {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.links.close();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,483 @@
+//! Nodes whose messages go by direct links while Redis is silent, with a real Redis and real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use copydesk::cluster::{
+    ClusterSettings, ClusterTransport, Delivery, Health, Inbox, RedisSettings, Transport,
+};
+use copydesk::id::NodeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+mod servers {
+    #[allow(dead_code, reason = "other suites use the rest")]
+    pub(crate) mod redis;
+    #[allow(dead_code, unreachable_pub, reason = "other suites use the rest")]
+    pub(crate) mod skip;
+}
+use servers::redis::{Door, RedisServer, free_port};
+
+const ANN: NodeId = NodeId(0xa);
+const BOB: NodeId = NodeId(0xb);
+const EVE: NodeId = NodeId(0xe);
+
+/// The longest that anything may take. Nothing is concluded from how long it took.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const SECRET: [u8; 32] = [7; 32];
+
+struct Node {
+    id: NodeId,
+    transport: Arc<dyn Transport>,
+    inbox: Inbox,
+}
+
+/// A Redis that nothing listens for.
+fn nowhere() -> RedisSettings {
+    at(&format!("redis://127.0.0.1:{}", free_port()))
+}
+
+fn at(url: &str) -> RedisSettings {
+    RedisSettings {
+        url: Some(url.parse().unwrap()),
+        command_timeout_ms: 1_000,
+        ..RedisSettings::default()
+    }
+}
+
+async fn open(redis: &RedisSettings, id: NodeId) -> Node {
+    open_with(redis, id, &SECRET).await
+}
+
+async fn open_with(redis: &RedisSettings, id: NodeId, secret: &[u8; 32]) -> Node {
+    let settings = ClusterSettings::default();
+    let opened = ClusterTransport::open(redis, &settings, (id, secret)).await;
+    let (transport, inbox) = opened.unwrap();
+    Node {
+        id,
+        transport,
+        inbox,
+    }
+}
+
+/// Tells each of the nodes where the others are, as the store does.
+fn introduce(nodes: &[&Node]) {
+    let addresses: Vec<_> = nodes
+        .iter()
+        .map(|node| (node.id, node.transport.address().unwrap()))
+        .collect();
+    for node in nodes {
+        let others = addresses.iter().filter(|(id, _)| *id != node.id);
+        node.transport.learn(&others.cloned().collect::<Vec<_>>());
+    }
+}
+
+/// Two nodes with a live link and without a Redis.
+async fn linked() -> (Node, Node) {
+    let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
+    introduce(&[&ann, &bob]);
+    ann.good().await;
+    bob.good().await;
+    (ann, bob)
+}
+
+impl Node {
+    fn address(&self) -> SocketAddr {
+        self.transport.address().unwrap().parse().unwrap()
+    }
+
+    fn send(&self, to: NodeId, number: u32) {
+        let message = number.to_le_bytes().to_vec();
+        self.transport.send(to, message.into());
+    }
+
+    async fn good(&self) {
+        let mut health = self.transport.health();
+        let good = timeout(LIMIT, health.wait_for(Health::is_good)).await;
+        good.expect("messages pass").expect("it is open");
+    }
+
+    async fn bad(&self) {
+        let mut health = self.transport.health();
+        let bad = timeout(LIMIT, health.wait_for(|it| !it.is_good())).await;
+        bad.expect("no message passes").expect("it is open");
+    }
+
+    async fn receive(&mut self) -> Delivery {
+        let received = timeout(LIMIT, self.inbox.receive()).await;
+        received.expect("something arrives").expect("it is open")
+    }
+
+    /// So many numbers of one sender, in the order in which they came.
+    async fn numbers(&mut self, from: NodeId, count: usize) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            let delivery = self.receive().await;
+            assert_eq!(delivery.from, from);
+            numbers.extend(delivery.messages.iter().map(number));
+        }
+        numbers
+    }
+
+    /// Sends a number until it arrives, as whatever waits for an answer does.
+    async fn insist(&self, to: &mut Self, number: u32) {
+        let since = Instant::now();
+        while since.elapsed() < LIMIT {
+            self.send(to.id, number);
+            let heard = async {
+                while !to
+                    .receive()
+                    .await
+                    .messages
+                    .iter()
+                    .any(|it| self::number(it) == number)
+                {}
+            };
+            if timeout(Duration::from_millis(100), heard).await.is_ok() {
+                return;
+            }
+        }
+        panic!("{number} does not arrive");
+    }
+
+    /// Waits until messages go another way than before.
+    async fn reopened(&self, before: u64) {
+        let mut reopened = self.transport.reopened();
+        let passed = timeout(LIMIT, reopened.wait_for(|count| *count > before)).await;
+        passed.expect("the way changes").expect("it is open");
+    }
+
+    fn reopenings(&self) -> u64 {
+        *self.transport.reopened().borrow()
+    }
+}
+
+fn number(message: &Bytes) -> u32 {
+    u32::from_le_bytes(message[..].try_into().expect("a number"))
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < LIMIT, "it does not come to pass");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+// ---- Links alone ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn link_carries_messages_in_order_whatever_their_size() {
+    let (mut ann, mut bob) = linked().await;
+    for number in 0..3_000 {
+        ann.send(BOB, number);
+    }
+    assert_eq!(
+        bob.numbers(ANN, 3_000).await,
+        (0..3_000).collect::<Vec<_>>()
+    );
+    let big: Bytes = (0..3 << 20).map(|at| (at % 251) as u8).collect();
+    bob.transport.send(ANN, big.clone());
+    bob.transport.send(ANN, Bytes::new());
+    let mut received = Vec::new();
+    while received.len() < 2 {
+        received.extend(ann.receive().await.messages);
+    }
+    assert!(received == [big, Bytes::new()]);
+    ann.send(ANN, 5);
+    assert_eq!(
+        ann.numbers(ANN, 1).await,
+        [5],
+        "it hears itself while a link is live"
+    );
+    let counts = ann.transport.counts();
+    assert!(counts.sent >= 3_001 && counts.received >= 3, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_takes_nothing_holds_up_no_other_and_costs_a_bounded_queue() {
+    let (ann, bob) = linked().await;
+    let mut eve = open(&nowhere(), EVE).await;
+    introduce(&[&ann, &bob, &eve]);
+    ann.insist(&mut eve, 1).await;
+    let flood = Bytes::from(vec![0; 64 << 10]);
+    for number in 0..1_000 {
+        ann.transport.send(BOB, flood.clone());
+        ann.send(EVE, number);
+    }
+    assert_eq!(
+        eve.numbers(ANN, 1_000).await,
+        (0..1_000).collect::<Vec<_>>()
+    );
+    let dropped = || ann.transport.counts().dropped;
+    until(|| dropped() > 0).await;
+    drop(bob);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_ends_says_so_and_what_was_queued_arrives() {
+    let (ann, mut bob) = linked().await;
+    ann.send(BOB, 1);
+    ann.transport.close().await;
+    assert_eq!(bob.numbers(ANN, 1).await, [1]);
+    bob.bad().await;
+    ann.send(BOB, 2);
+    bob.transport.close().await;
+    assert_eq!(timeout(LIMIT, bob.inbox.receive()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_of_another_store_gets_no_link() {
+    let (ann, mut bob) = linked().await;
+    let stranger = open_with(&nowhere(), EVE, &[8; 32]).await;
+    introduce(&[&ann, &bob, &stranger]);
+    // Time for several attempts, in which the others go on.
+    for number in 0..20 {
+        stranger.send(ANN, 9);
+        ann.insist(&mut bob, number).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!stranger.transport.health().borrow().is_good());
+}
+
+// ---- Hostile and broken connections ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_silence_are_cut_off_and_disturb_no_link() {
+    let (ann, mut bob) = linked().await;
+    let address = bob.address();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    for garbage in [
+        &b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..],
+        &[0xff; 4_096],
+        b"copydesk\x01\x01\0\0\0\0\0\0",
+        b"copydesk\x09\x09\0\0\0\0\0\0",
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(garbage).await;
+        ended(&mut stream).await;
+    }
+    ann.insist(&mut bob, 1).await;
+    for stream in &mut silent {
+        ended(stream).await;
+    }
+    ann.insist(&mut bob, 2).await;
+    let eve = open(&nowhere(), EVE).await;
+    introduce(&[&ann, &bob, &eve]);
+    eve.insist(&mut bob, 3).await;
+}
+
+/// Waits until the other end has closed a connection.
+async fn ended(stream: &mut TcpStream) {
+    let mut bytes = [0; 100];
+    let end = async { while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {} };
+    timeout(LIMIT, end).await.expect("the connection ends");
+}
+
+/// A way to a node that records what goes through it, and can be made to swallow everything.
+struct Proxy {
+    address: SocketAddr,
+    swallows: watch::Sender<bool>,
+    /// What the first connection sent to the node.
+    recorded: watch::Receiver<Vec<u8>>,
+}
+
+impl Proxy {
+    async fn to(node: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (record, recorded) = watch::channel(Vec::new());
+        let swallows = watch::Sender::new(false);
+        let switch = swallows.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(target) = TcpStream::connect(node).await else {
+                    continue;
+                };
+                let (from_client, to_client) = stream.into_split();
+                let (from_node, to_node) = target.into_split();
+                tokio::spawn(pump(
+                    from_client,
+                    to_node,
+                    switch.clone(),
+                    Some(record.clone()),
+                ));
+                tokio::spawn(pump(from_node, to_client, switch.clone(), None));
+            }
+        });
+        Self {
+            address,
+            swallows,
+            recorded,
+        }
+    }
+}
+
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    swallows: watch::Sender<bool>,
+    record: Option<watch::Sender<Vec<u8>>>,
+) {
+    let mut bytes = [0; 4_096];
+    while let Ok(read) = from.read(&mut bytes).await
+        && read > 0
+    {
+        if let Some(record) = &record {
+            record.send_modify(|all| all.extend_from_slice(&bytes[..read]));
+        }
+        if !*swallows.borrow() && to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ann reaches Bob only by the proxy, and Bob does not know where Ann is.
+async fn linked_by_proxy() -> (Node, Node, Proxy) {
+    let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
+    let proxy = Proxy::to(bob.address()).await;
+    ann.transport
+        .learn(&[(BOB, proxy.address.to_string().into())]);
+    ann.good().await;
+    bob.good().await;
+    (ann, bob, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_link_is_noticed_by_both_ends_and_made_anew() {
+    let (mut ann, mut bob, proxy) = linked_by_proxy().await;
+    bob.insist(&mut ann, 1).await;
+    proxy.swallows.send_replace(true);
+    ann.bad().await;
+    bob.bad().await;
+    proxy.swallows.send_replace(false);
+    ann.good().await;
+    bob.good().await;
+    ann.insist(&mut bob, 2).await;
+    bob.insist(&mut ann, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_connection_is_refused_and_shows_no_text() {
+    let (ann, mut bob, proxy) = linked_by_proxy().await;
+    let text = Bytes::from_static(b"a text that must not be readable");
+    ann.transport.send(BOB, text.clone());
+    assert_eq!(bob.receive().await.messages, std::slice::from_ref(&text));
+    let recorded = proxy.recorded.borrow().clone();
+    assert!(recorded.len() > 100);
+    assert!(!recorded.windows(8).any(|bytes| text.starts_with(bytes)));
+    let received = bob.transport.counts().received;
+    let mut replay = TcpStream::connect(bob.address()).await.unwrap();
+    replay.write_all(&recorded).await.unwrap();
+    ended(&mut replay).await;
+    assert_eq!(bob.transport.counts().received, received);
+    ann.insist(&mut bob, 2).await;
+}
+
+// ---- With Redis ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_pass_while_redis_is_killed_stopped_or_full() {
+    let Some(mut server) = RedisServer::start(Door::Open) else {
+        return;
+    };
+    let settings = at(&server.url(""));
+    let (ann, mut bob) = (open(&settings, ANN).await, open(&settings, BOB).await);
+    introduce(&[&ann, &bob]);
+    ann.good().await;
+    ann.insist(&mut bob, 0).await;
+    let mut next = 1;
+    for how in ["killed", "stopped", "full"] {
+        let before = ann.reopenings();
+        match how {
+            "killed" => server.kill(),
+            "stopped" => server.signal("STOP"),
+            _ => {
+                server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+                server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+            }
+        }
+        ann.reopened(before).await;
+        for _ in 0..50 {
+            ann.insist(&mut bob, next).await;
+            next += 1;
+        }
+        assert!(ann.transport.health().borrow().is_good(), "{how}");
+        assert!(bob.transport.health().borrow().is_good(), "{how}");
+        let before = ann.reopenings();
+        match how {
+            "killed" => server.restart(),
+            "stopped" => server.signal("CONT"),
+            _ => drop(server.ask(&["CONFIG", "SET", "maxmemory", "0"])),
+        }
+        ann.reopened(before).await;
+        ann.insist(&mut bob, next).await;
+        next += 1;
+        // Redis carries messages again.
+        until(|| {
+            ann.send(BOB, 0);
+            entries(&server, BOB) > 0
+        })
+        .await;
+    }
+}
+
+/// How many entries with messages wait in a node's inbox in Redis.
+fn entries(server: &RedisServer, node: NodeId) -> u64 {
+    let script = "local count = 0 \
+        for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do \
+            if entry[2][3] == 'm' then count = count + 1 end \
+        end \
+        return count";
+    let inbox = format!("copydesk:in:{node}");
+    server.ask(&["EVAL", script, "1", &inbox]).parse().unwrap()
+}
+
+/// The sender's Redis is well: it is the other node that says that it hears nothing there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_alone_lost_redis_sends_and_receives() {
+    let Some(server) = RedisServer::start(Door::Open) else {
+        return;
+    };
+    let settings = at(&server.url(""));
+    let (mut ann, mut bob) = (open(&settings, ANN).await, open(&nowhere(), BOB).await);
+    introduce(&[&ann, &bob]);
+    bob.good().await;
+    ann.insist(&mut bob, 1).await;
+    bob.insist(&mut ann, 2).await;
+    for number in 10..60 {
+        ann.send(BOB, number);
+        bob.send(ANN, number);
+    }
+    assert_eq!(bob.numbers(ANN, 50).await, (10..60).collect::<Vec<_>>());
+    assert_eq!(ann.numbers(BOB, 50).await, (10..60).collect::<Vec<_>>());
+    bob.send(BOB, 3);
+    assert_eq!(bob.numbers(BOB, 1).await, [3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_without_a_link_works_by_redis_alone() {
+    let Some(server) = RedisServer::start(Door::Open) else {
+        return;
+    };
+    let settings = at(&server.url(""));
+    let (ann, mut bob) = (open(&settings, ANN).await, open(&settings, BOB).await);
+    // Where nothing listens.
+    let closed = format!("127.0.0.1:{}", free_port());
+    ann.transport.learn(&[(BOB, closed.into())]);
+    ann.good().await;
+    bob.good().await;
+    ann.insist(&mut bob, 1).await;
+    // What goes every way is sent once where there is one way.
+    ann.transport
+        .send_every_way(BOB, 7_u32.to_le_bytes().to_vec().into());
+    while number(&bob.receive().await.messages[0]) != 7 {}
+}
