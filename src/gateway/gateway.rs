@@ -6,7 +6,6 @@ use std::time::Duration;
 use actix_web::rt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::health::Readiness;
 use super::limits::Limits;
 use super::settings::GatewaySettings;
 use crate::auth::{Door, Mint};
@@ -36,7 +35,6 @@ pub struct Gateway {
     door: Arc<Door>,
     settings: GatewaySettings,
     limits: Limits,
-    readiness: Readiness,
     /// Taken by who looks at what documents were.
     histories: Semaphore,
     /// Taken by a request for a list of documents while the store looks through them.
@@ -61,7 +59,6 @@ impl Gateway {
             mint,
             door,
             limits: Limits::new(&settings),
-            readiness: Readiness::default(),
             histories: Semaphore::new(HISTORIES_AT_ONCE),
             lists: Semaphore::new(LISTS_AT_ONCE),
             settings,
@@ -147,10 +144,6 @@ impl Gateway {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    pub(super) fn readiness(&self) -> &Readiness {
-        &self.readiness
     }
 
     pub(super) fn door(&self) -> &Arc<Door> {

@@ -104,6 +104,8 @@ impl Node {
                     self.resign();
                 }
             }
+            Message::SaveProbe => self.probed(from),
+            Message::SaveConfirmed => self.peers().note_saves(),
             Message::Presence(rumour) => self.pass_on(self.hub().hear(from, rumour)),
         }
     }

@@ -16,13 +16,14 @@ use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::peers::Peers;
 use super::presence::{Heard, Hub};
+use super::readiness::SaveChecks;
 use super::reply::ReplyTo;
 use super::room::Room;
 use super::slice::{Slice, slices_at_once};
 use super::snapshot_budget::SnapshotBudget;
 use super::task::{Post, Task};
 use super::wire::Message;
-use crate::cluster::{Health, Transport};
+use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
@@ -108,6 +109,8 @@ pub struct Node {
     beating: Semaphore,
     store: Arc<dyn Store>,
     histories: LogHistory,
+    /// What the store said last of whether edits can be saved.
+    saves: SaveChecks,
     settings: NodeSettings,
     hub: Hub,
     /// Where the documents' tasks run: not on a socket's single-threaded worker.
@@ -222,6 +225,7 @@ impl Node {
             beating: Semaphore::new(1),
             store,
             histories: LogHistory::default(),
+            saves: SaveChecks::default(),
             settings,
             runtime,
             started: Instant::now(),
@@ -441,12 +445,6 @@ impl Node {
         self.peers.is_store_away()
     }
 
-    /// Whether other nodes hear this one, and it hears them; and if not, why.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.peers.health()
-    }
-
     /// Gives up the way to the other nodes.
     pub async fn close_peers(&self) {
         self.peers.close().await;
@@ -578,6 +576,10 @@ impl Node {
 
     pub(super) fn histories(&self) -> &LogHistory {
         &self.histories
+    }
+
+    pub(super) fn saves(&self) -> &SaveChecks {
+        &self.saves
     }
 
     pub(super) fn id(&self) -> NodeId {

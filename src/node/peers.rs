@@ -32,6 +32,10 @@ pub(super) struct Peers {
     store_failed: AtomicBool,
     /// What the store said last of the other nodes.
     others: Mutex<Others>,
+    /// Since when no message has passed.
+    unheard_since: Mutex<Option<Duration>>,
+    /// When another node last confirmed that it can save edits.
+    saves: watch::Sender<Option<Instant>>,
     /// Where there is no transport: since when others live on the same store.
     deaf_since: Mutex<Option<Duration>>,
     dead_after: Duration,
@@ -45,6 +49,8 @@ pub(super) struct Others {
     are_known: bool,
     /// How many live.
     living: usize,
+    /// How many of them take documents.
+    taking_part: usize,
 }
 
 impl Peers {
@@ -66,6 +72,8 @@ impl Peers {
             reopened: watch::Sender::new(0),
             store_failed: AtomicBool::new(false),
             others: Mutex::default(),
+            unheard_since: Mutex::default(),
+            saves: watch::Sender::new(None),
             deaf_since: Mutex::default(),
             dead_after,
             started: Instant::now(),
@@ -109,6 +117,17 @@ impl Peers {
         is_alone || self.health().is_good()
     }
 
+    /// Whether other nodes hear each other although this one has heard none for long: as long as it takes until all nodes
+    /// have told the store that they hear nobody, if that is so.
+    pub(super) fn others_are_heard(&self) -> bool {
+        let unheard_since = *self
+            .unheard_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_long = |since| self.started.elapsed() >= since + self.dead_after;
+        unheard_since.is_some_and(is_long) && self.others().taking_part > 0
+    }
+
     fn others(&self) -> Others {
         *self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,6 +164,22 @@ impl Peers {
         if let Some(transport) = &self.transport {
             transport.learn(addresses);
         }
+    }
+
+    /// Another node has just found that it can save edits.
+    pub(super) fn note_saves(&self) {
+        self.saves.send_replace(Some(Instant::now()));
+    }
+
+    /// Asks the other nodes whether they can save edits; `false` if none confirms it in time.
+    pub(super) async fn others_save(&self, patience: Duration) -> bool {
+        let asked = Instant::now();
+        let mut saves = self.saves.subscribe();
+        if !self.send_all(&Message::SaveProbe) {
+            return false;
+        }
+        let confirmed = saves.wait_for(|at| at.is_some_and(|at| at > asked));
+        matches!(tokio::time::timeout(patience, confirmed).await, Ok(Ok(_)))
     }
 
     /// Whether this node takes no more documents.
@@ -241,6 +276,7 @@ impl Peers {
         *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Others {
             are_known: true,
             living: others,
+            taking_part: nodes.iter().filter(|node| **node != self.me).count(),
         };
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
@@ -275,6 +311,7 @@ impl Peers {
     pub(super) fn look(&self) {
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
+        self.note_heard(is_heard, now);
         if !is_heard && membership.unheard(now) {
             tracing::info!(nodes = ?membership.ring().nodes(), "nothing passes: who seemed silent is in the ring again");
             self.publish(&membership);
@@ -297,6 +334,14 @@ impl Peers {
         if due.ask_for_store {
             self.send_all(&Message::HasStore);
         }
+    }
+
+    fn note_heard(&self, is_heard: bool, now: Duration) {
+        let mut since = self
+            .unheard_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *since = (!is_heard).then(|| since.unwrap_or(now));
     }
 
     /// Another node is not answered by the store, and asks whether this one is. Silence means no.

@@ -30,6 +30,10 @@ pub(super) enum Message {
     HasStore,
     /// The store answers me.
     StoreAnswers,
+    /// Edits cannot be saved here: can they be saved on the other node?
+    SaveProbe,
+    /// The answer to [`SaveProbe`](Self::SaveProbe): they can, as was found out since it came. Otherwise there is none.
+    SaveConfirmed,
     /// About presence.
     Presence(Rumour),
 }
@@ -111,6 +115,8 @@ enum Wire<'a> {
     StoreAnswers,
     /// A message about a document in a history that was renewed. Those of a store's first history have no mark.
     InHistory(HistoryMark, #[serde(borrow)] WireLink<'a>),
+    SaveProbe,
+    SaveConfirmed,
 }
 
 /// A message about a document. Not nested in itself: what is decoded has a bounded depth.
@@ -198,6 +204,8 @@ impl<'a> Wire<'a> {
             Message::Leaving => Self::Leaving,
             Message::HasStore => Self::HasStore,
             Message::StoreAnswers => Self::StoreAnswers,
+            Message::SaveProbe => Self::SaveProbe,
+            Message::SaveConfirmed => Self::SaveConfirmed,
             Message::Presence(rumour) => Self::of_rumour(rumour),
         }
     }
@@ -242,6 +250,8 @@ impl<'a> Wire<'a> {
             Self::Leaving => Message::Leaving,
             Self::HasStore => Message::HasStore,
             Self::StoreAnswers => Message::StoreAnswers,
+            Self::SaveProbe => Message::SaveProbe,
+            Self::SaveConfirmed => Message::SaveConfirmed,
             Self::Present(listened, rosters) => {
                 let listened = listened.into_iter().map(read_name);
                 let rosters = rosters.into_iter().map(WireRoster::read);
@@ -525,6 +535,8 @@ mod tests {
             Message::Leaving,
             Message::HasStore,
             Message::StoreAnswers,
+            Message::SaveProbe,
+            Message::SaveConfirmed,
         ];
         all.extend(rumours.map(Message::Presence));
         let marked: Vec<_> = all

@@ -200,6 +200,7 @@ async fn forget(store: &MemoryStore, me: NodeId) {
         me,
         name: "n".into(),
         takes_part: false,
+        address: None,
     };
     store.heartbeat(&beat).await.unwrap();
 }
@@ -328,6 +329,7 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
         me: NodeId(9),
         name: "n".into(),
         takes_part: false,
+        address: None,
     };
     assert_eq!(way.heartbeat(&stranger).await.unwrap().nodes, []);
 }
@@ -424,3 +426,5 @@ fn step_that_panics_does_not_end_what_repeats_it() {
     }
     assert_eq!(taken, 3);
 }
+
+mod readiness;
