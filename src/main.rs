@@ -263,6 +263,13 @@ async fn locate(doc: &str, config: &Config) -> Result<()> {
     println!("owner     {owner}");
     println!("epoch     {}", found.epoch.0);
     println!("revision  {}", found.head);
+    let faults = match config.is_shared() {
+        true => PostgresStore::verify_document(&config.postgres, &doc).await?,
+        false => SqliteStore::verify_document(&config.server.data, &doc).await?,
+    };
+    for fault in faults {
+        println!("damage    {fault}");
+    }
     Ok(())
 }
 

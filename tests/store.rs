@@ -2,6 +2,8 @@
 
 #[path = "store/postgres.rs"]
 mod alone_postgres;
+#[path = "store/damage.rs"]
+mod damaged_documents;
 #[path = "store/measure.rs"]
 mod measure_shared;
 #[path = "store/repair.rs"]

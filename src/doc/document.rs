@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Action, Ask, Asker, Event, Now, Ticket};
-use super::forwarder::{Forwarder, Want};
+use super::event::{Action, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
+use super::forwarder::{Forwarder, Unsettled, Want};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
-use crate::protocol::{Presence, Refusal, Shown};
-use crate::store::{Refused, StoreError};
+use crate::protocol::{Presence, Refusal};
+use crate::store::{Refused, StoreError, StoreErrorKind};
 
 /// One document on one node.
 ///
@@ -103,6 +103,12 @@ const ASK_AGAIN_LAST: Duration = Duration::from_secs(5);
 /// and when the store knows more than it has told.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(10);
 
+/// How often a damaged document that another node may own is loaded again, in the hope that its owner has saved it.
+const RESCUE_TRIES: u32 = 4;
+
+/// For how long a damaged document is not loaded again: an operator may have restored it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
@@ -156,7 +162,7 @@ impl Document {
                 self.forwarder.not_shown();
                 self.unanswered(now);
             }
-            Event::Oversized { readable, head } => self.oversized(readable, head, now),
+            Event::ReadOnly(found) => self.read_only(found, now),
             Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
             Event::Claimed(result) => self.claimed(result, now),
             Event::Appended { fence, result } => self.appended(fence, &result, now),
@@ -279,6 +285,7 @@ impl Document {
     }
 
     fn asked(&mut self, session: SessionId, ticket: Ticket, ask: Ask, now: Now) {
+        self.forwarder.look_again(now);
         self.forward(now, |forwarder, wants| match ask {
             Ask::Fetch { since } => forwarder.join((session, ticket), since, false, now, wants),
             Ask::Subscribe { since } => forwarder.join((session, ticket), since, true, now, wants),
@@ -307,6 +314,11 @@ impl Document {
                 // Reading needs no owner. Whoever writes makes one, perhaps of this node.
                 Role::Following | Role::Claiming => self.listeners.said(from, now),
             },
+            Link::SaveSnapshot => {
+                if self.owned().is_some() {
+                    self.rescue();
+                }
+            }
             Link::Commits { head, entries } => {
                 self.compare(head, now);
                 self.forward(now, |forwarder, wants| {
@@ -324,10 +336,11 @@ impl Document {
     /// Brings a submit to the owner. Whoever is asked by another node is the owner, or becomes it: nobody forwards what
     /// was forwarded. While nobody owns, the own forwarder remembers its submits, and the others' wait here.
     fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
-        if let Some(refusal) = self.forwarder.frozen().cloned() {
+        let elsewhere = from == self.me && self.owner != self.me;
+        self.forwarder.look_again(now);
+        if let Some(refusal) = self.forwarder.refuses(elsewhere).cloned() {
             return self.reject(from, submit.id, refusal);
         }
-        let elsewhere = from == self.me && self.owner != self.me;
         match &mut self.role {
             _ if elsewhere => {
                 let link = Link::Submit(submit);
@@ -441,22 +454,73 @@ impl Document {
         self.forward(now, |forwarder, wants| forwarder.refresh(wants));
     }
 
-    /// The document is larger than what may be held. It is shown as it last could be held; every submit is refused.
-    fn oversized(&mut self, readable: Arc<Shown>, head: Revision, now: Now) {
-        if self.owned().is_some() {
-            // This node's sequencer holds the document: what was loaded is older than that.
+    /// Only a part of the stored log can be folded. That part is shown, and every submit is refused.
+    ///
+    /// An owner that holds the whole document in memory saves it first, and what was asked is asked again.
+    fn read_only(&mut self, found: ReadOnly, now: Now) {
+        let is_damaged = matches!(found.cause, ReadOnlyCause::Damaged { .. });
+        let may_be_rescued = is_damaged && self.owner != self.me && self.failures < RESCUE_TRIES;
+        if self.owned().is_some() || may_be_rescued {
+            if is_damaged {
+                self.rescue();
+            }
+            if !matches!(self.role, Role::Owning(_)) {
+                self.role = Role::Following;
+            }
             self.forwarder.not_shown();
             return self.unanswered(now);
         }
         self.role = Role::Following;
         self.answered();
-        let refusal = Refusal::oversized(readable.revision);
         for Waiting { from, submit, .. } in std::mem::take(&mut self.waiting) {
-            self.reject(from, submit.id, refusal.clone());
+            self.reject(from, submit.id, found.refusal.clone());
         }
+        // Submits for an owner elsewhere are its to refuse: it may hold the document in memory.
+        let unanswered = match self.owner == self.me || !is_damaged {
+            true => Unsettled::Refused,
+            false => Unsettled::Kept,
+        };
+        let look_again = is_damaged.then_some(now.clock + LOOK_AGAIN);
         self.forward(now, |forwarder, wants| {
-            forwarder.freeze(readable, head, refusal, wants);
+            forwarder.freeze(found, unanswered, look_again, wants);
         });
+    }
+
+    /// The stored log is damaged: the owner is to save what it holds in memory.
+    fn rescue(&mut self) {
+        match &mut self.role {
+            Role::Owning(sequencer) => sequencer.rescue(&mut self.out),
+            Role::Following | Role::Claiming if self.owner != self.me => {
+                let (to, link) = (self.owner, Link::SaveSnapshot);
+                self.out.push_back(Action::Send { to, link });
+            }
+            Role::Following | Role::Claiming => {}
+        }
+    }
+
+    /// Entries that were asked for are damaged: whoever needs them is refused, and asking again would not help.
+    fn unreadable(&mut self, asker: Asker, since: Revision, entry: Option<Revision>, now: Now) {
+        self.rescue();
+        let refusal = ReadOnlyCause::Damaged { entry }.refusal(None);
+        match (asker, &mut self.role) {
+            (Asker::Walker(session), _) => self.forward(now, |forwarder, wants| {
+                forwarder.not_walked(session, since, &refusal, wants);
+            }),
+            (Asker::Sequencer(epoch), Role::Owning(sequencer))
+                if sequencer.fence().epoch == epoch =>
+            {
+                sequencer.not_paged(since, refusal, &mut self.out);
+            }
+            (Asker::Sequencer(_), _) => {}
+            (Asker::Gap, _) => {
+                // The owner may have them in memory.
+                self.subscribe = now.clock;
+                if self.failures >= RESCUE_TRIES {
+                    self.out.push_back(Action::Close);
+                }
+                self.unanswered(now);
+            }
+        }
     }
 
     fn reject(&mut self, to: NodeId, id: SubmitId, refusal: Refusal) {
@@ -547,11 +611,18 @@ impl Document {
         page: Result<Vec<Arc<Entry>>, StoreError>,
         now: Now,
     ) {
-        let Ok(page) = page else {
-            if let Asker::Walker(session) = asker {
-                self.forwarder.not_paged(session, since);
+        let page = match page {
+            Ok(page) => page,
+            Err(StoreError {
+                kind: StoreErrorKind::Damaged { entry },
+                ..
+            }) => return self.unreadable(asker, since, entry, now),
+            Err(_) => {
+                if let Asker::Walker(session) = asker {
+                    self.forwarder.not_paged(session, since);
+                }
+                return self.unanswered(now);
             }
-            return self.unanswered(now);
         };
         self.answered();
         match (asker, &mut self.role) {

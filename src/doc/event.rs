@@ -88,13 +88,8 @@ pub enum Event {
     Newer(Revision),
     /// The answer to [`Action::Show`] or [`Action::Encode`]: a snapshot, and the entries around it that came with it.
     Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
-    /// Instead of [`Event::Shown`] or [`Event::Claimed`]: the log folds to more than may be held.
-    Oversized {
-        /// The document at the last revision that can be held.
-        readable: Arc<Shown>,
-        /// How many entries the log held.
-        head: Revision,
-    },
+    /// Instead of [`Event::Shown`] or [`Event::Claimed`]: only a part of the log can be folded.
+    ReadOnly(ReadOnly),
     /// The answer to [`Action::Page`].
     Paged {
         /// Who asked.
@@ -121,6 +116,42 @@ pub enum Event {
     Reopened,
     /// [`Document::timeout`](super::Document::timeout) has passed.
     Timeout,
+}
+
+/// A document of whose log only a part can be folded: that part is shown, and no change is accepted.
+#[derive(Debug, Clone)]
+pub struct ReadOnly {
+    /// The newest state that can be shown; `None` if there is none.
+    pub readable: Option<Arc<Shown>>,
+    /// How many entries the log held.
+    pub head: Revision,
+    /// The answer to every change, and to every request that cannot be served from `readable`.
+    pub refusal: Refusal,
+    /// The cause.
+    pub cause: ReadOnlyCause,
+}
+
+/// Why only a part of a document's log can be folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnlyCause {
+    /// The document becomes larger than [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX).
+    Oversized,
+    /// An entry is missing or damaged.
+    Damaged {
+        /// The first that cannot be read; `None` if the database cannot tell.
+        entry: Option<Revision>,
+    },
+}
+
+impl ReadOnlyCause {
+    /// The answer to requests that cannot be served while the document is shown as it was at `readable`.
+    #[must_use]
+    pub fn refusal(self, readable: Option<Revision>) -> Refusal {
+        match self {
+            Self::Oversized => Refusal::oversized(readable.unwrap_or_default()),
+            Self::Damaged { entry } => Refusal::damaged(entry, readable),
+        }
+    }
 }
 
 /// Something that the document wants done. Nothing is answered in place: answers are events.
@@ -182,6 +213,8 @@ pub enum Action {
         /// The entries, without a gap.
         entries: Vec<Arc<Entry>>,
     },
+    /// Close the sockets of the document's sessions: what they are to be sent next cannot be read.
+    Close,
     /// Keep a snapshot. Not answered: a lost snapshot costs the next opening some time.
     Save {
         /// The right to.

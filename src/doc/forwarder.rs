@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Action, Answer, Asker, Now, Ticket};
+use super::event::{Action, Answer, Asker, Now, ReadOnly, ReadOnlyCause, Ticket};
 use super::link::Submit;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, SessionId};
@@ -41,7 +41,7 @@ pub(super) struct Forwarder {
     healing: Option<Healing>,
     /// Whether this node's own sequencer tells the commits.
     at_home: bool,
-    /// Set while the document is larger than what may be held.
+    /// Set while only a part of the document can be read.
     frozen: Option<Frozen>,
     settings: DocumentSettings,
 }
@@ -69,24 +69,31 @@ enum Least {
     Shown(u64),
 }
 
-/// A document that is larger than what may be held: it is shown as it was once, and not changed.
+/// A document that can be read in part and not changed: it is larger than what may be held, or damaged.
 #[derive(Debug)]
 struct Frozen {
-    /// The document at the last revision that can be held.
-    readable: Arc<Shown>,
-    /// How many entries the log held. If it grows, the document was repaired.
-    head: Revision,
-    /// What every submit is answered.
-    refusal: Refusal,
+    found: ReadOnly,
+    /// When the document is loaded again for the next request; `None`: not before its log grows.
+    look_again: Option<Duration>,
+}
+
+/// What becomes of the submits that are unanswered when a document turns out to be read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// They are refused.
+    Refused,
+    /// They wait for an owner elsewhere.
+    Kept,
 }
 
 impl Frozen {
-    /// The answer to a fetch or a subscription of a client that has `since`. No commits follow it: they are what makes the
-    /// document too large.
+    /// The answer to a fetch or a subscription of a client that has `since`. No commits follow it: they are too many, or
+    /// cannot be read.
     fn answer(&self, since: Option<Revision>) -> Answer {
-        match since {
-            None => Answer::Shown(self.readable.clone()),
-            Some(_) => Answer::Refused(self.refusal.clone()),
+        match (since, &self.found.readable) {
+            (None, Some(readable)) => Answer::Shown(readable.clone()),
+            (Some(since), Some(readable)) if since == readable.revision => Answer::Done,
+            (Some(_), _) | (None, None) => Answer::Refused(self.found.refusal.clone()),
         }
     }
 }
@@ -318,9 +325,6 @@ impl Forwarder {
         submit: Submit,
         out: &mut Vec<Want>,
     ) {
-        if let Some(Frozen { refusal, .. }) = &self.frozen {
-            return out.push(reply(session, ticket, Answer::Refused(refusal.clone())));
-        }
         let queue = self.unanswered.entry(session).or_default();
         if queue.len() >= self.settings.session_submits_max {
             return out.push(reply(session, ticket, Answer::Refused(Refusal::busy())));
@@ -340,43 +344,51 @@ impl Forwarder {
         }
     }
 
-    /// The document is larger than what may be held: `readable` is what can be shown, until the log grows beyond `head`.
+    /// Only a part of the document can be read. It is shown until the log grows beyond `found.head`, or until a request
+    /// comes after `look_again`.
     pub(super) fn freeze(
         &mut self,
-        readable: Arc<Shown>,
-        head: Revision,
-        refusal: Refusal,
+        found: ReadOnly,
+        unsettled: Unsettled,
+        look_again: Option<Duration>,
         out: &mut Vec<Want>,
     ) {
-        let frozen = Frozen {
-            readable,
-            head,
-            refusal,
-        };
+        let frozen = Frozen { found, look_again };
         self.showing = false;
         self.healing = None;
         for joiner in std::mem::take(&mut self.joiners) {
             let answer = frozen.answer(joiner.since);
             out.push(reply(joiner.session, joiner.ticket, answer));
         }
-        let refused = || Answer::Refused(frozen.refusal.clone());
+        let refused = || Answer::Refused(frozen.found.refusal.clone());
         for walker in std::mem::take(&mut self.walkers) {
             if let Then::Joined { ticket, .. } = walker.then {
                 out.push(reply(walker.session, ticket, refused()));
             }
         }
-        self.with_owner.clear();
-        for (session, queue) in std::mem::take(&mut self.unanswered) {
-            for waiting in queue {
-                out.push(reply(session, waiting.ticket, refused()));
+        if unsettled == Unsettled::Refused {
+            self.with_owner.clear();
+            for (session, queue) in std::mem::take(&mut self.unanswered) {
+                for waiting in queue {
+                    out.push(reply(session, waiting.ticket, refused()));
+                }
             }
         }
         self.frozen = Some(frozen);
     }
 
-    /// What every submit is refused with, while the document is larger than what may be held.
-    pub(super) fn frozen(&self) -> Option<&Refusal> {
-        self.frozen.as_ref().map(|frozen| &frozen.refusal)
+    /// The answer to every submit while only a part of the document can be read. A damaged document may be held whole by an
+    /// owner `elsewhere`: then that owner answers.
+    pub(super) fn refuses(&self, elsewhere: bool) -> Option<&Refusal> {
+        let found = &self.frozen.as_ref()?.found;
+        let is_damaged = matches!(found.cause, ReadOnlyCause::Damaged { .. });
+        (!elsewhere || !is_damaged).then_some(&found.refusal)
+    }
+
+    /// Forgets that only a part can be read, if the document is to be loaded again.
+    pub(super) fn look_again(&mut self, now: Now) {
+        let is_due = |frozen: &mut Frozen| frozen.look_again.is_some_and(|at| at <= now.clock);
+        self.frozen.take_if(is_due);
     }
 
     /// The log's head is told, and commits, new ones or old ones.
@@ -384,7 +396,7 @@ impl Forwarder {
         if self
             .frozen
             .as_ref()
-            .is_some_and(|frozen| head <= frozen.head)
+            .is_some_and(|frozen| head <= frozen.found.head)
         {
             return;
         }
@@ -578,6 +590,39 @@ impl Forwarder {
         if let Some(place) = self.walker(session, since) {
             self.walkers[place].is_paged = false;
         }
+    }
+
+    /// The page that a client needs is damaged: its read is refused. A client that waits for its own commit is sent that
+    /// alone, if it is in memory; the gap before it makes the client fetch, and that fetch is refused.
+    pub(super) fn not_walked(
+        &mut self,
+        session: SessionId,
+        since: Revision,
+        refusal: &Refusal,
+        out: &mut Vec<Want>,
+    ) {
+        let Some(walker) = self
+            .walker(session, since)
+            .and_then(|place| self.walkers.remove(place))
+        else {
+            return;
+        };
+        match walker.then {
+            Then::Joined { ticket, .. } => {
+                out.push(reply(session, ticket, Answer::Refused(refusal.clone())));
+            }
+            Then::Acked(revision) => {
+                let own = self
+                    .tail
+                    .as_ref()
+                    .and_then(|it| it.since(revision.before()));
+                let own: Vec<_> = own.into_iter().flatten().take(1).cloned().collect();
+                if !own.is_empty() {
+                    out.push(deliver(session, own));
+                }
+            }
+        }
+        self.walk(session, out);
     }
 
     /// Where the read stands whose page was asked for.

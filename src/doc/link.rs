@@ -42,4 +42,6 @@ pub enum Link {
         /// Why.
         refusal: Refusal,
     },
+    /// To the owner: the stored log is damaged. Save what you hold in memory, so that it can be loaded again.
+    SaveSnapshot,
 }

@@ -12,7 +12,7 @@ mod sequencer;
 mod settings;
 
 pub use document::{Culprit, Document};
-pub use event::{Action, Answer, Ask, Asker, Event, Now, Ticket};
+pub use event::{Action, Answer, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
 pub use link::{Link, Submit};
 pub use salvage::{Salvaged, salvage};
 pub use settings::DocumentSettings;

@@ -57,6 +57,8 @@ pub(super) struct Sequencer {
     show_wanted: bool,
     /// What was appended since the last snapshot was asked for.
     unsaved: Unsaved,
+    /// The revision of the snapshot that was asked for because the stored log is damaged.
+    rescued: Option<Revision>,
     settings: DocumentSettings,
 }
 
@@ -134,6 +136,7 @@ impl Sequencer {
             listeners,
             view: None,
             show_wanted: false,
+            rescued: None,
             settings,
         }
     }
@@ -302,6 +305,28 @@ impl Sequencer {
             return self.ask_for_more(out);
         }
         self.work_on_late(now, out);
+    }
+
+    /// The entries after `since`, which the first of the late submits asked for, cannot be read: it is refused.
+    pub(super) fn not_paged(
+        &mut self,
+        since: Revision,
+        refusal: Refusal,
+        out: &mut VecDeque<Action>,
+    ) {
+        if let Some(rebase) = self.late.pop_front_if(|late| late.at == since) {
+            self.refuse(rebase.from, rebase.id, refusal, out);
+            self.ask_for_more(out);
+        }
+    }
+
+    /// The stored log is damaged, and the document is whole here: it is saved once more, so that it can be loaded without
+    /// the damaged entries. At most once at each revision.
+    pub(super) fn rescue(&mut self, out: &mut VecDeque<Action>) {
+        if self.rescued.replace(self.head.revision) != Some(self.head.revision) {
+            self.unsaved.due = true;
+            self.look(out);
+        }
     }
 
     /// Does a slice of work on the first of the late submits.

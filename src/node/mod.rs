@@ -2,6 +2,7 @@
 
 mod alarm;
 mod bell;
+mod damage;
 mod history;
 mod life;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
+use super::damage::DamageReports;
 use super::history::{Known, LogHistory};
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
@@ -102,6 +103,7 @@ pub struct Node {
     /// For the submits of all sockets.
     room: Room,
     snapshots: Arc<SnapshotBudget>,
+    damage_reports: DamageReports,
     outboxes: Arc<OutboxBudget>,
     /// Taken by a client that is behind while a page of the log is read for it.
     catch_ups: Semaphore,
@@ -220,6 +222,7 @@ impl Node {
             slices: Arc::new(Semaphore::new(slices_at_once())),
             room: Room::new(settings.submits_bytes_max),
             snapshots: Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max)),
+            damage_reports: DamageReports::default(),
             outboxes: Arc::new(OutboxBudget::new(settings.outboxes_bytes_max)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             beating: Semaphore::new(1),
@@ -266,6 +269,11 @@ impl Node {
     #[must_use]
     pub fn snapshots(&self) -> &Arc<SnapshotBudget> {
         &self.snapshots
+    }
+
+    /// Which damaged documents were reported in the log.
+    pub(super) fn damage_reports(&self) -> &DamageReports {
+        &self.damage_reports
     }
 
     /// What the outboxes of all sockets may take.

@@ -1,4 +1,4 @@
-//! Repairs a document whose log folds to more than may be held.
+//! Repairs a document whose log folds to more than may be held, or is damaged.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::doc::{Salvaged, salvage};
 use crate::id::{ClientId, DocId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
-use crate::store::{Batch, Reach, Store, StoreError};
+use crate::store::{Batch, Reach, Store, StoreError, StoreErrorKind};
 
 /// Whether a repair is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub enum Mode {
     Write,
 }
 
-/// Repairs a document whose log folds to more than may be held: the document is made anew, at two more revisions, with
-/// what [`salvage`] could save. The log before is kept as it is. What was saved is returned; if that is all, nothing is
+/// Repairs a document whose log folds to more than may be held, or is damaged: the document is made anew, at two more
+/// revisions, with what [`salvage`] could save; of a damaged log that is what stands before the damage. The log before is kept as it is. What was saved is returned; if that is all, nothing is
 /// written.
 ///
 /// `me` takes the document from any node that owns it.
 ///
 /// # Errors
-/// When the store does not answer, the log is damaged in another way, or another node takes the document at the same time.
+/// When the store does not answer, nothing stands before the damage, or another node takes the document at the same time.
 pub async fn repair(
     store: &dyn Store,
     doc: &DocId,
@@ -45,13 +45,30 @@ pub async fn repair(
 }
 
 async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
-    let loaded = store.load(doc, Reach::Head).await?;
+    let loaded = match store.load(doc, Reach::Head).await {
+        Err(error) if matches!(error.kind, StoreErrorKind::Damaged { .. }) => {
+            store.load(doc, Reach::BeforeDamage).await?
+        }
+        loaded => loaded?,
+    };
     let salvaged = tokio::task::spawn_blocking(move || {
         let mut whole = loaded.snapshot.clone();
         match whole.fold_all(&loaded.entries) {
-            Ok(()) => Ok(Salvaged::whole(whole)),
-            Err(error) if error.is_too_large() => Ok(salvage(loaded.snapshot, &loaded.entries)),
-            Err(error) => Err(StoreError::new("repair", error)),
+            Ok(()) if whole.revision == loaded.head => Ok(Salvaged::whole(whole)),
+            Ok(()) if whole.content.is_none() => Err(StoreError::new(
+                "repair",
+                "the damage is in the first entries: nothing can be saved",
+            )),
+            // A snapshot beyond the head would pass for a newer state than what is written here.
+            Ok(()) if whole.revision > loaded.head => Err(StoreError::new(
+                "repair",
+                "the end of the log is missing, and a snapshot of it exists: restore a backup",
+            )),
+            Ok(()) => Ok(Salvaged {
+                left_out_from: Some(whole.revision.next()),
+                ..Salvaged::whole(whole)
+            }),
+            Err(_) => Ok(salvage(loaded.snapshot, &loaded.entries)),
         }
     });
     salvaged

@@ -25,13 +25,15 @@ use super::presence::Heard;
 use super::reply::{AnswerFrames, Bulk, ReplyTo};
 use super::slice::Slice;
 use super::wire::Message;
-use crate::doc::{Action, Answer, Ask, Asker, Document, Event, Link, Ticket};
+use crate::doc::{
+    Action, Answer, Ask, Asker, Document, Event, Link, ReadOnly, ReadOnlyCause, Ticket,
+};
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
-use crate::store::{Batch, History, Loaded, Reach, StoreError};
+use crate::store::{Batch, History, Loaded, Reach, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
 #[derive(Debug)]
@@ -535,6 +537,11 @@ impl Task {
                 });
             }
             Action::Append { fence, entries } => self.append(fence, entries),
+            Action::Close => {
+                for member in self.members.values() {
+                    member.outbox.close(1012, CLOSED);
+                }
+            }
             Action::Save { fence, snapshot } => {
                 let (node, doc) = (self.node.clone(), self.doc.clone());
                 // Nobody waits for it, and the store bounds how much it takes on.
@@ -581,6 +588,11 @@ impl Task {
             }
             let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
             drop(turn);
+            if let Err(error) = &page
+                && let StoreErrorKind::Damaged { entry } = error.kind
+            {
+                node.report_damage(&doc, entry, None);
+            }
             let slice = match asker {
                 Asker::Sequencer(_) => node.slice().await,
                 Asker::Gap | Asker::Walker(_) => None,
@@ -801,13 +813,11 @@ impl Node {
     async fn show(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _turn = self.snapshot_turn("load").await?;
         in_time("load", async {
-            match fold(self.store().load(doc, Reach::Head).await?).await? {
+            match self.load_folded(doc).await? {
                 Folded::Whole(head, entries) => {
                     Ok(Event::Shown(Ok((self.encode(head).await, entries))))
                 }
-                Folded::Oversized { readable, head } => {
-                    Ok(self.oversized(doc, readable, head).await)
-                }
+                Folded::ReadOnly(part) => Ok(self.read_only(doc, part).await),
             }
         })
         .await
@@ -824,14 +834,39 @@ impl Node {
         Arc::new(self.snapshots().count(shown))
     }
 
-    /// What is told of a document that is larger than what may be held.
-    async fn oversized(&self, doc: &DocId, readable: Snapshot, head: Revision) -> Event {
-        tracing::error!(
-            %doc, readable = %readable.revision, %head,
-            "the document is larger than {CONTENT_BYTES_MAX} bytes: it is read-only until `copydesk repair {doc}` is run"
-        );
-        let readable = self.encode(readable).await;
-        Event::Oversized { readable, head }
+    /// The event for a document that is larger than what may be held, or damaged.
+    async fn read_only(&self, doc: &DocId, part: ReadablePart) -> Event {
+        let ReadablePart {
+            readable,
+            head,
+            cause,
+        } = part;
+        let at = readable.as_ref().map(|it| it.revision);
+        match cause {
+            ReadOnlyCause::Oversized => tracing::error!(
+                %doc, readable = %at.unwrap_or_default(), %head,
+                "the document is larger than {CONTENT_BYTES_MAX} bytes: it is read-only until `copydesk repair {doc}` is run"
+            ),
+            ReadOnlyCause::Damaged { entry } => self.report_damage(doc, entry, at),
+        }
+        let refusal = cause.refusal(at);
+        let readable = match readable {
+            Some(readable) => Some(self.encode_noticed(readable, &refusal).await),
+            None => None,
+        };
+        Event::ReadOnly(ReadOnly {
+            readable,
+            head,
+            refusal,
+            cause,
+        })
+    }
+
+    /// Encodes a snapshot that says why it is not the newest state of the document.
+    async fn encode_noticed(&self, snapshot: Snapshot, notice: &Refusal) -> Arc<Shown> {
+        let notice = notice.clone();
+        let encode = move || Shown::of(&snapshot).with_notice(&notice);
+        Arc::new(self.snapshots().count(off_path(usize::MAX, encode).await))
     }
 
     /// Waits for the right to load and encode a snapshot.
@@ -856,11 +891,9 @@ impl Node {
     async fn claim(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _permit = self.may_claim().await;
         let lease = self.store().claim(doc, self.id()).await?;
-        let (head, entries) = match fold(self.store().load(doc, Reach::Head).await?).await? {
+        let (head, entries) = match self.load_folded(doc).await? {
             Folded::Whole(head, entries) => (head, entries),
-            Folded::Oversized { readable, head } => {
-                return Ok(self.oversized(doc, readable, head).await);
-            }
+            Folded::ReadOnly(part) => return Ok(self.read_only(doc, part).await),
         };
         if head.revision != lease.head {
             // Only another claim lets the head move on: ours is void already.
@@ -891,14 +924,20 @@ impl Node {
         {
             return Err(Refusal::future_version());
         }
-        let folded = fold(loaded).await;
-        match folded.map_err(|error| self.unread(doc, &error))? {
+        match fold(loaded).await {
             Folded::Whole(then, _) => Ok(self.encode(then).await),
-            Folded::Oversized { readable, .. } => Err(Refusal::oversized(readable.revision)),
+            Folded::ReadOnly(part) => {
+                let readable = part.readable.as_ref().map(|it| it.revision);
+                Err(part.cause.refusal(readable))
+            }
         }
     }
 
     fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
+        if let StoreErrorKind::Damaged { entry } = error.kind {
+            self.report_damage(doc, entry, None);
+            return ReadOnlyCause::Damaged { entry }.refusal(None);
+        }
         static LIMIT: LineLimit = LineLimit::new();
         if let Some(left_out) = LIMIT.pass() {
             tracing::warn!(%doc, %error, left_out, "a document was not read");
@@ -927,35 +966,56 @@ async fn in_time<T>(
 }
 
 /// What a document is that was loaded.
-enum Folded {
+#[derive(Debug)]
+pub(super) enum Folded {
     /// The document, and the entries that were loaded with it.
     Whole(Snapshot, Vec<Arc<Entry>>),
-    /// Its log folds to more than may be held.
-    Oversized {
-        /// The document at the last revision that can be held.
-        readable: Snapshot,
-        /// How many entries the log holds.
-        head: Revision,
-    },
+    /// Only a part of its log can be folded.
+    ReadOnly(ReadablePart),
+}
+
+/// What can be shown of a document that cannot be changed.
+#[derive(Debug)]
+pub(super) struct ReadablePart {
+    /// The newest state that can be held and read; `None` if that is before the document was created.
+    pub(super) readable: Option<Snapshot>,
+    /// How many entries the log holds.
+    pub(super) head: Revision,
+    /// What stands behind it.
+    pub(super) cause: ReadOnlyCause,
 }
 
 /// Folds what was loaded.
-async fn fold(loaded: Loaded) -> Result<Folded, StoreError> {
+pub(super) async fn fold(loaded: Loaded) -> Folded {
     let Loaded {
         mut snapshot,
         entries,
         head,
     } = loaded;
     let bytes = weight(&snapshot) + entries.iter().map(|entry| entry.size()).sum::<usize>();
-    let folded = off_path(bytes, move || match snapshot.fold_all(&entries) {
-        Ok(()) => Ok(Folded::Whole(snapshot, entries)),
-        Err(error) if error.is_too_large() => Ok(Folded::Oversized {
-            readable: snapshot,
+    off_path(bytes, move || match snapshot.fold_all(&entries) {
+        Ok(()) => Folded::Whole(snapshot, entries),
+        Err(error) if error.is_too_large() => Folded::ReadOnly(ReadablePart {
+            readable: Some(snapshot),
             head,
+            cause: ReadOnlyCause::Oversized,
         }),
-        Err(error) => Err(error),
-    });
-    folded.await.map_err(|error| StoreError::new("load", error))
+        Err(_) => Folded::damaged(snapshot, head),
+    })
+    .await
+}
+
+impl Folded {
+    /// The document stands at `snapshot`, and the entry after it cannot be read.
+    pub(super) fn damaged(snapshot: Snapshot, head: Revision) -> Self {
+        // A snapshot beyond the head proves that the entries after the head are missing.
+        let entry = Some(snapshot.revision.min(head).next());
+        Self::ReadOnly(ReadablePart {
+            readable: snapshot.content.is_some().then_some(snapshot),
+            head,
+            cause: ReadOnlyCause::Damaged { entry },
+        })
+    }
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ enum Wire<'a> {
     InHistory(HistoryMark, #[serde(borrow)] WireLink<'a>),
     SaveProbe,
     SaveConfirmed,
+    SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
 }
 
 /// A message about a document. Not nested in itself: what is decoded has a bounded depth.
@@ -126,6 +127,7 @@ enum WireLink<'a> {
     Submit(#[serde(borrow)] WireDoc<'a>, WireSubmit<'a>),
     Commits(#[serde(borrow)] WireDoc<'a>, Revision, Vec<WireEntry<'a>>),
     Reject(#[serde(borrow)] WireDoc<'a>, WireId<'a>, &'a str, &'a str),
+    SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
 }
 
 impl<'a> From<WireLink<'a>> for Wire<'a> {
@@ -135,6 +137,7 @@ impl<'a> From<WireLink<'a>> for Wire<'a> {
             WireLink::Submit(doc, submit) => Self::Submit(doc, submit),
             WireLink::Commits(doc, head, entries) => Self::Commits(doc, head, entries),
             WireLink::Reject(doc, id, code, message) => Self::Reject(doc, id, code, message),
+            WireLink::SaveSnapshot(doc) => Self::SaveSnapshot(doc),
         }
     }
 }
@@ -252,6 +255,7 @@ impl<'a> Wire<'a> {
             Self::StoreAnswers => Message::StoreAnswers,
             Self::SaveProbe => Message::SaveProbe,
             Self::SaveConfirmed => Message::SaveConfirmed,
+            Self::SaveSnapshot(doc) => WireLink::SaveSnapshot(doc).read(None)?,
             Self::Present(listened, rosters) => {
                 let listened = listened.into_iter().map(read_name);
                 let rosters = rosters.into_iter().map(WireRoster::read);
@@ -305,6 +309,7 @@ impl<'a> WireLink<'a> {
                 });
                 Self::Commits(doc_names(doc), *head, entries.collect())
             }
+            Link::SaveSnapshot => Self::SaveSnapshot(doc_names(doc)),
             Link::Reject { id, refusal } => {
                 let (code, message) = (refusal.code.as_str(), &refusal.message);
                 Self::Reject(doc_names(doc), WireId::of(id), code, message)
@@ -321,6 +326,7 @@ impl<'a> WireLink<'a> {
                 let entries = entries.collect::<Result<_, _>>()?;
                 (doc, Link::Commits { head, entries })
             }
+            Self::SaveSnapshot(doc) => (doc, Link::SaveSnapshot),
             Self::Reject(doc, id, code, message) => {
                 let code = Code::parse(code).ok_or_else(|| part("code", code))?;
                 let refusal = Refusal::new(code, message);

@@ -32,6 +32,7 @@ pub enum Code {
     Quota,
     DocOversized,
     HistoryChanged,
+    DocDamaged,
 }
 
 impl Code {
@@ -41,7 +42,7 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::MessageBadlyFormed,
         Self::OpBadlyFormed,
         Self::OpNotApplied,
@@ -62,6 +63,7 @@ impl Code {
         Self::Quota,
         Self::DocOversized,
         Self::HistoryChanged,
+        Self::DocDamaged,
     ];
 
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
@@ -88,6 +90,7 @@ impl Code {
             Self::Quota => "ERR_QUOTA",
             Self::DocOversized => "ERR_DOC_OVERSIZED",
             Self::HistoryChanged => "ERR_HISTORY_CHANGED",
+            Self::DocDamaged => "ERR_DOC_DAMAGED",
         }
     }
 }
@@ -178,6 +181,27 @@ impl Refusal {
         let message = "The server was restored to an earlier state: this client holds changes that it no longer has. \
              Keep unsent text and load the document anew";
         Self::new(Code::HistoryChanged, message)
+    }
+
+    /// A request that needs a damaged entry of the log, of a document that is shown as it was at `readable`.
+    #[must_use]
+    pub fn damaged(entry: Option<Revision>, readable: Option<Revision>) -> Self {
+        let what = match entry {
+            Some(entry) => {
+                format!("The stored history of this document is damaged at version {entry}")
+            }
+            None => "The stored history of this document is damaged".to_owned(),
+        };
+        let shown = match readable {
+            Some(readable) => format!(
+                ". The document is shown as it was at version {readable} and cannot be changed"
+            ),
+            None => ", so what was asked for cannot be read".to_owned(),
+        };
+        Self::new(
+            Code::DocDamaged,
+            format!("{what}{shown} until an operator restores it"),
+        )
     }
 
     /// A document that a bulk request named beyond the first `docs_max`.

@@ -77,6 +77,21 @@ impl Shown {
         self.json.slice(self.data.0..self.data.1)
     }
 
+    /// The same snapshot with a member `notice`, which says why it may not be the newest state of the document. Clients
+    /// that do not know it pass it over.
+    #[must_use]
+    pub fn with_notice(&self, notice: &Refusal) -> Self {
+        let mut json = Vec::with_capacity(self.json.len() + notice.message.len() + 64);
+        json.extend_from_slice(&self.json[..self.json.len() - 1]);
+        json.extend_from_slice(b",\"notice\":");
+        write_refusal(notice, &mut json);
+        json.push(b'}');
+        Self {
+            json: json.into(),
+            ..self.clone()
+        }
+    }
+
     /// The same snapshot, its JSON held as `hold` returns it: with the same bytes.
     #[must_use]
     pub fn held_as(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {

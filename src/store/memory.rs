@@ -292,7 +292,8 @@ impl Document {
     fn load(&self, reach: Reach) -> Loaded {
         let until = match reach {
             Reach::Since(revision) => return self.page(revision),
-            Reach::Head => self.head(),
+            // What is in memory is not damaged.
+            Reach::Head | Reach::BeforeDamage => self.head(),
             Reach::At(revision) => revision.min(self.head()),
             Reach::AtTime(at_ms) => {
                 let at =

@@ -27,6 +27,6 @@ pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
     Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
-    Reach, Refused, Store, StoreError, Whereabouts,
+    Reach, Refused, Store, StoreError, StoreErrorKind, Whereabouts,
 };
 pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};

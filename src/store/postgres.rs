@@ -7,6 +7,7 @@ mod beat;
 mod change;
 mod claims;
 mod connect;
+mod damaged;
 mod fault;
 mod held;
 mod history;
@@ -45,7 +46,7 @@ use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
 use self::verify::PostgresRows;
-use super::verify::verify;
+use super::verify::{verify, verify_document};
 use super::{
     Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
     Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
@@ -244,6 +245,20 @@ impl PostgresStore {
         let connector = Connector::new(&settings.url, settings, no_node, Purpose::Past)?;
         let mut rows = PostgresRows::connect(&connector).await?;
         verify(&mut rows, range, report).await
+    }
+
+    /// Verifies one document without changing it, and returns its faults.
+    ///
+    /// # Errors
+    /// If Postgres does not answer.
+    pub async fn verify_document(
+        settings: &PostgresSettings,
+        doc: &DocId,
+    ) -> Result<Vec<String>, StoreError> {
+        let no_node = (NodeId(0), "verify");
+        let connector = Connector::new(&settings.url, settings, no_node, Purpose::Past)?;
+        let mut rows = PostgresRows::connect(&connector).await?;
+        verify_document(&mut rows, doc).await
     }
 
     /// Finishes what was accepted, brings the list up to the log and gives all connections back. Whatever is asked later

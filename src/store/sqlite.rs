@@ -31,7 +31,7 @@ use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveS
 pub use self::writer::Counts;
 use self::writer::Writer;
 use super::packed::pack;
-use super::verify::verify;
+use super::verify::{verify, verify_document};
 use super::{
     Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
     Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
@@ -106,7 +106,7 @@ impl SqliteStore {
     /// When there is no database, or it cannot be read.
     pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<Whereabouts>, StoreError> {
         let db = Folder::look_into(folder)?;
-        read::locate(&db, doc).map_err(|fault| StoreError::new("locate", fault))
+        read::locate(&db, doc).map_err(|fault| fault.of("locate"))
     }
 
     /// Verifies the database of a folder without changing it. A server may be using it. Blocks on the disk.
@@ -120,6 +120,15 @@ impl SqliteStore {
     ) -> Result<VerifyTotals, StoreError> {
         let mut rows = SqliteRows(Folder::look_into(folder)?);
         verify(&mut rows, range, report).await
+    }
+
+    /// Verifies one document of a folder without changing it, and returns its faults. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If there is no database, or it cannot be read on.
+    pub async fn verify_document(folder: &Path, doc: &DocId) -> Result<Vec<String>, StoreError> {
+        let mut rows = SqliteRows(Folder::look_into(folder)?);
+        verify_document(&mut rows, doc).await
     }
 
     /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.
@@ -356,7 +365,7 @@ impl Readers {
             Ok::<T, Fault>(answer)
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(answer) => answer.map_err(|fault| StoreError::new(verb, fault)),
+            Ok(answer) => answer.map_err(|fault| fault.of(verb)),
             Err(error) => Err(StoreError::new(verb, error)),
         }
     }

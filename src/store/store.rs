@@ -18,7 +18,7 @@ pub trait Store: Debug + Send + Sync {
     /// A snapshot that does not verify is passed over for the one before it, down to the empty log.
     ///
     /// # Errors
-    /// When the store does not answer or what it holds is damaged beyond its snapshots.
+    /// [`StoreErrorKind::Damaged`] if a row that is needed is missing or fails its checks; otherwise the store did not answer.
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
@@ -142,6 +142,9 @@ pub enum Reach {
     At(Revision),
     /// What the document was at a time, in milliseconds since 1970: as `At`, for the last entry at or before it.
     AtTime(u64),
+    /// The newest state of a damaged document that can be read: the newest good snapshot, and the entries after it up to the
+    /// first that is missing or damaged. If the entries reach the head, only a snapshot was damaged.
+    BeforeDamage,
 }
 
 /// The most entries that one load `Since` returns.
@@ -193,7 +196,7 @@ pub enum Refused {
     Gap,
 }
 
-/// Why the store did not answer. What was asked may or may not have happened.
+/// Why a request to the store failed.
 #[derive(Debug, Clone, Error)]
 #[error("{verb}: {reason}")]
 pub struct StoreError {
@@ -201,6 +204,20 @@ pub struct StoreError {
     pub verb: &'static str,
     /// What came of it, for the log.
     pub reason: Arc<str>,
+    /// What the failure means for the caller.
+    pub kind: StoreErrorKind,
+}
+
+/// What a failed request to the store means for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The store failed or did not answer. A later attempt may succeed; a write may or may not have happened.
+    Unavailable,
+    /// Stored rows of the document are missing or fail their checks. Every attempt fails until they are restored.
+    Damaged {
+        /// The first entry that cannot be read; `None` if the database cannot tell.
+        entry: Option<Revision>,
+    },
 }
 
 impl StoreError {
@@ -213,6 +230,15 @@ impl StoreError {
         Self {
             verb,
             reason: reason.to_string().into(),
+            kind: StoreErrorKind::Unavailable,
+        }
+    }
+
+    /// An error of `verb` about a document whose stored rows are damaged.
+    pub fn damaged(verb: &'static str, entry: Option<Revision>, reason: impl ToString) -> Self {
+        Self {
+            kind: StoreErrorKind::Damaged { entry },
+            ..Self::new(verb, reason)
         }
     }
 }

@@ -23,6 +23,12 @@ pub(super) trait Rows: Send {
     /// The next documents by number, at most [`DOCUMENTS_PAGE`].
     fn documents(&mut self, after: i64) -> BoxFuture<'_, Result<Vec<DocumentRow>, StoreError>>;
 
+    /// The row of one document; `None` if there is none of that name.
+    fn find<'a>(
+        &'a mut self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<DocumentRow>, StoreError>>;
+
     /// The numbers in `after..=until` that have entries or snapshots and no document.
     fn orphans(&mut self, after: i64, until: i64) -> BoxFuture<'_, Result<Vec<i64>, StoreError>>;
 
@@ -135,6 +141,31 @@ pub(super) async fn verify(
         totals: VerifyTotals::default(),
     };
     verifier.run(range).await
+}
+
+/// Verifies one document and returns its faults, in words.
+///
+/// # Errors
+/// If the database cannot be read on.
+pub(super) async fn verify_document(
+    rows: &mut dyn Rows,
+    doc: &DocId,
+) -> Result<Vec<String>, StoreError> {
+    let mut faults = Vec::new();
+    let mut report = |event| {
+        if let VerifyEvent::Damage(damage) = event {
+            faults.push(damage.fault);
+        }
+    };
+    if let Some(document) = rows.find(doc).await? {
+        let mut verifier = Verifier {
+            rows,
+            report: &mut report,
+            totals: VerifyTotals::default(),
+        };
+        verifier.document(document).await?;
+    }
+    Ok(faults)
 }
 
 struct Verifier<'a> {

@@ -254,9 +254,15 @@ impl World {
                 };
                 self.gather(node, doc, batch);
             }
+            Action::Close => {
+                self.fault = Some("sockets were closed, and no entry is damaged".to_owned());
+            }
             Action::Save { fence, snapshot } => {
-                let name = self.docs[doc].clone();
-                self.depot.save(&name, fence, snapshot);
+                // A snapshot that is not saved, or not whole, costs the next opening some time and nothing else.
+                if !self.storm(20) {
+                    let name = self.docs[doc].clone();
+                    self.depot.save(&name, fence, snapshot);
+                }
             }
         }
     }
@@ -339,7 +345,7 @@ impl Open {
             }
             | Event::Newer(head) => self.knows(*head),
             Event::Shown(_)
-            | Event::Oversized { .. }
+            | Event::ReadOnly(_)
             | Event::Paged { .. }
             | Event::NextSlice(_)
             | Event::Claimed(_)

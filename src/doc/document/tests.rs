@@ -1,4 +1,5 @@
 mod bounds;
+mod damage;
 
 use std::collections::BTreeMap;
 
@@ -154,6 +155,7 @@ impl Desk {
             | Action::NextSlice(_)
             | Action::Claim
             | Action::Append { .. }
+            | Action::Close
             | Action::Save { .. } => self.asked.push_back(action),
         }
     }

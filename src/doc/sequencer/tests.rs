@@ -198,7 +198,7 @@ fn sentence(action: &Action) -> String {
                         refusal.code.as_str()
                     )
                 }
-                Link::Subscribe { .. } | Link::Submit(_) => {
+                Link::Subscribe { .. } | Link::Submit(_) | Link::SaveSnapshot => {
                     unreachable!("an owner says no such thing")
                 }
             }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::id::DocId;
+use crate::log::Revision;
 use crate::store::StoreError;
 
 /// Why something could not be done.
@@ -24,8 +25,13 @@ pub(super) enum Fault {
     #[error("the store is closed")]
     Closed,
     /// What is stored is not what was stored.
-    #[error("{doc}: {what}: the log is damaged")]
-    Damage { doc: DocId, what: String },
+    #[error("{doc}: entry {entry}: {what}: the log is damaged")]
+    Damage {
+        doc: DocId,
+        /// The first entry that cannot be read.
+        entry: Revision,
+        what: String,
+    },
     #[error("{0}")]
     Other(String),
 }
@@ -33,7 +39,20 @@ pub(super) enum Fault {
 impl Fault {
     /// What whoever asked for `verb` is told.
     pub(super) fn of(self, verb: &'static str) -> StoreError {
-        StoreError::new(verb, self)
+        match self {
+            Self::Damage { entry, .. } => StoreError::damaged(verb, Some(entry), self),
+            Self::Sql(_) if self.is_corruption() => StoreError::damaged(verb, None, self),
+            _ => StoreError::new(verb, self),
+        }
+    }
+
+    /// Returns true if Postgres cannot read its own files: a page fails its checksum, an index contradicts its table.
+    pub(super) fn is_corruption(&self) -> bool {
+        let Self::Sql(error) = self else {
+            return false;
+        };
+        let corrupted = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
+        error.code().is_some_and(|code| corrupted.contains(&code))
     }
 
     /// Why no connection came from the pool.

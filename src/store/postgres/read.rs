@@ -47,7 +47,7 @@ LEFT JOIN LATERAL (
 WHERE documents.collection = $1 AND documents.id = $2
 ORDER BY later.revision";
 
-const HEAD: &str = "
+pub(super) const HEAD: &str = "
 SELECT documents.number, coalesce(
   (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)
 FROM documents
@@ -137,6 +137,11 @@ impl Reader {
                 let head = loaded.head;
                 return Ok((loaded, head));
             }
+            Reach::BeforeDamage => {
+                let loaded = self.before_damage(&mut connection, doc).await?;
+                let head = loaded.head;
+                return Ok((loaded, head));
+            }
             Reach::Head => Revision(u64::MAX),
             Reach::At(revision) => revision,
             Reach::AtTime(at_ms) => last_at(&mut connection, doc, at_ms).await?,
@@ -194,7 +199,7 @@ impl Reader {
     }
 
     /// A snapshot that was kept, unless it is damaged. Its data stands beside the next entry, and lacks with that.
-    async fn kept(
+    pub(super) async fn kept(
         &self,
         doc: &DocId,
         revision: i64,
@@ -233,7 +238,8 @@ impl Reader {
 fn damage(doc: &DocId, revision: u64, what: &str) -> Fault {
     Fault::Damage {
         doc: doc.clone(),
-        what: format!("entry {revision}: {what}"),
+        entry: Revision(revision),
+        what: what.to_owned(),
     }
 }
 

@@ -21,6 +21,12 @@ WHERE documents.number > $1
 ORDER BY documents.number
 LIMIT $2";
 
+const DOCUMENT: &str = "
+SELECT documents.number, documents.collection, documents.id, heads.doc IS NOT NULL
+FROM documents
+LEFT JOIN heads ON heads.doc = documents.number
+WHERE documents.collection = $1 AND documents.id = $2";
+
 /// Steps from one number to the next by the indexes: the time depends on the documents and not on their entries.
 const ORPHANS: &str = "
 WITH RECURSIVE found (doc) AS (
@@ -83,6 +89,14 @@ impl PostgresRows {
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+fn document(row: &Row) -> DocumentRow {
+    DocumentRow {
+        number: row.get(0),
+        doc: DocId::parse(row.get(1), row.get(2)).map_err(|error| error.to_string()),
+        has_fence: row.get(3),
+    }
+}
+
 impl Rows for PostgresRows {
     /// Postgres checks its pages when it reads them, where the cluster was made with checksums.
     fn check_files(&mut self) -> Answer<'_, Vec<String>> {
@@ -93,12 +107,16 @@ impl Rows for PostgresRows {
         async move {
             let limit = DOCUMENTS_PAGE as i64;
             let rows = self.query(DOCUMENTS, &[&after, &limit]).await?;
-            let document = |row: &Row| DocumentRow {
-                number: row.get(0),
-                doc: DocId::parse(row.get(1), row.get(2)).map_err(|error| error.to_string()),
-                has_fence: row.get(3),
-            };
             Ok(rows.iter().map(document).collect())
+        }
+        .boxed()
+    }
+
+    fn find<'a>(&'a mut self, doc: &'a DocId) -> Answer<'a, Option<DocumentRow>> {
+        async move {
+            let names = (doc.collection.as_str(), doc.id.as_str());
+            let rows = self.query(DOCUMENT, &[&names.0, &names.1]).await?;
+            Ok(rows.first().map(document))
         }
         .boxed()
     }

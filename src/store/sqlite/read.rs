@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use thiserror::Error;
 
 use super::ledger::{head, number};
@@ -12,7 +12,9 @@ use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::last_at;
-use crate::store::{ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, Whereabouts};
+use crate::store::{
+    ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, StoreError, Whereabouts,
+};
 
 /// Why something could not be read.
 #[derive(Debug, Error)]
@@ -21,8 +23,32 @@ pub(super) enum Fault {
     #[error("{0}")]
     Sql(#[from] rusqlite::Error),
     /// What is stored is not what was stored.
-    #[error("{doc}: {what}: the log is damaged")]
-    Damage { doc: DocId, what: String },
+    #[error("{doc}: entry {entry}: {what}: the log is damaged")]
+    Damage {
+        doc: DocId,
+        /// The first entry that cannot be read.
+        entry: Revision,
+        what: String,
+    },
+}
+
+impl Fault {
+    /// The error that the caller of `verb` gets.
+    pub(super) fn of(self, verb: &'static str) -> StoreError {
+        match self {
+            Self::Damage { entry, .. } => StoreError::damaged(verb, Some(entry), self),
+            Self::Sql(ref error) if is_corruption(error) => StoreError::damaged(verb, None, self),
+            Self::Sql(_) => StoreError::new(verb, self),
+        }
+    }
+}
+
+/// Returns true if the pages of the database's file contradict each other.
+fn is_corruption(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
 }
 
 type Answer<T> = Result<T, Fault>;
@@ -54,19 +80,28 @@ pub(super) fn load(
     let Some(number) = number(db, doc)? else {
         return Ok(Loaded::default());
     };
+    let head = match head(db, number) {
+        Err(error) if reach == Reach::BeforeDamage && is_corruption(&error) => HEAD_UNKNOWN,
+        head => head?,
+    };
     let log = Log {
         db,
         doc,
         number,
-        head: head(db, number)?,
+        head,
     };
     let until = match reach {
         Reach::Since(revision) => return log.page(revision),
         Reach::Head => log.head,
         Reach::At(revision) => revision.min(log.head),
         Reach::AtTime(at_ms) => last_at(log.head, at_ms, |revision| log.at_ms(revision))?,
+        Reach::BeforeDamage => return log.before_damage(reported),
     };
     let snapshot = log.snapshot(until, reported)?;
+    if snapshot.revision > log.head {
+        let why = "it is missing, and there is a snapshot of it";
+        return Err(log.damage(snapshot.revision.0, why));
+    }
     let entries = log.entries(snapshot.revision.next().0..=until.0, usize::MAX)?;
     Ok(Loaded {
         snapshot,
@@ -74,6 +109,9 @@ pub(super) fn load(
         head: log.head,
     })
 }
+
+/// Stands for the head of a log whose last page cannot be read.
+const HEAD_UNKNOWN: Revision = Revision(i64::MAX as u64);
 
 /// One document's log in the database.
 struct Log<'a> {
@@ -99,15 +137,42 @@ impl Log<'_> {
         })
     }
 
+    /// The newest state before the first entry that cannot be read.
+    fn before_damage(&self, reported: &Reported) -> Answer<Loaded> {
+        let snapshot = self.snapshot(self.head, reported)?;
+        let mut entries = Vec::new();
+        let range = snapshot.revision.next().0..=self.head.0;
+        match self.read(range, usize::MAX, &mut entries) {
+            Err(Fault::Sql(error)) if !is_corruption(&error) => Err(error.into()),
+            Ok(()) | Err(_) => Ok(Loaded {
+                snapshot,
+                entries,
+                head: self.head,
+            }),
+        }
+    }
+
     /// These entries without a gap, or fewer once they have `bytes_max` bytes.
     fn entries(&self, range: RangeInclusive<u64>, bytes_max: usize) -> Answer<Vec<Arc<Entry>>> {
+        let mut entries = Vec::new();
+        self.read(range, bytes_max, &mut entries)?;
+        Ok(entries)
+    }
+
+    /// As [`entries`](Self::entries), into `entries`: on an error it holds those before the fault.
+    fn read(
+        &self,
+        range: RangeInclusive<u64>,
+        bytes_max: usize,
+        entries: &mut Vec<Arc<Entry>>,
+    ) -> Answer<()> {
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut statement = self.db.prepare_cached(ENTRIES)?;
         let (first, last) = (range.start().cast_signed(), range.end().cast_signed());
         let mut rows = statement.query(params![self.number, first, last])?;
-        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut bytes = 0;
         for expected in range {
             let row = rows
                 .next()?
@@ -122,13 +187,25 @@ impl Log<'_> {
                 break;
             }
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// The newest good snapshot at or before a revision; down to the empty document.
     ///
-    /// A good one that is ahead of the log proves that the log has lost its end.
+    /// A good one that is ahead of the log is returned as well: it proves that the log has lost its end.
     fn snapshot(&self, until: Revision, reported: &Reported) -> Answer<Snapshot> {
+        match self.newest_snapshot(until, reported) {
+            Err(Fault::Sql(error)) if is_corruption(&error) => {
+                if reported.is_news(self.doc, Revision::ZERO) {
+                    tracing::error!(doc = %self.doc, %error, "passed over damaged snapshots: the pages that hold them cannot be read");
+                }
+                Ok(Snapshot::default())
+            }
+            found => found,
+        }
+    }
+
+    fn newest_snapshot(&self, until: Revision, reported: &Reported) -> Answer<Snapshot> {
         let mut statement = self.db.prepare_cached(
             "SELECT revision, data
              FROM snapshots
@@ -142,11 +219,6 @@ impl Log<'_> {
                 continue;
             }
             match unpack(revision, row.get_ref(1)?.as_blob().unwrap_or_default()) {
-                Ok(_) if revision > self.head => {
-                    return Err(
-                        self.damage(revision.0, "it is missing, and there is a snapshot of it")
-                    );
-                }
                 Ok(snapshot) => return Ok(snapshot),
                 Err(damage) if reported.is_news(self.doc, revision) => {
                     tracing::error!(doc = %self.doc, %revision, %damage, "passed over a damaged snapshot");
@@ -171,7 +243,8 @@ impl Log<'_> {
     fn damage(&self, revision: u64, what: impl std::fmt::Display) -> Fault {
         Fault::Damage {
             doc: self.doc.clone(),
-            what: format!("entry {revision}: {what}"),
+            entry: Revision(revision),
+            what: what.to_string(),
         }
     }
 }

@@ -28,6 +28,22 @@ impl SqliteRows {
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+fn document(row: &rusqlite::Row<'_>) -> rusqlite::Result<DocumentRow> {
+    let names: rusqlite::Result<(String, String)> = row
+        .get(1)
+        .and_then(|collection| Ok((collection, row.get(2)?)));
+    let doc = match names {
+        Ok((collection, id)) => DocId::parse(&collection, &id).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(DocumentRow {
+        number: row.get(0)?,
+        doc,
+        // In SQLite the fence is a part of the row.
+        has_fence: true,
+    })
+}
+
 impl Rows for SqliteRows {
     fn check_files(&mut self) -> Answer<'_, Vec<String>> {
         self.read(|db| {
@@ -49,24 +65,18 @@ impl Rows for SqliteRows {
                  ORDER BY number
                  LIMIT ?2",
             )?
-            .query_map(params![after, DOCUMENTS_PAGE as i64], |row| {
-                let names: rusqlite::Result<(String, String)> = row
-                    .get(1)
-                    .and_then(|collection| Ok((collection, row.get(2)?)));
-                let doc = match names {
-                    Ok((collection, id)) => {
-                        DocId::parse(&collection, &id).map_err(|error| error.to_string())
-                    }
-                    Err(error) => Err(error.to_string()),
-                };
-                Ok(DocumentRow {
-                    number: row.get(0)?,
-                    doc,
-                    // In SQLite the fence is a part of the row.
-                    has_fence: true,
-                })
-            })?
+            .query_map(params![after, DOCUMENTS_PAGE as i64], document)?
             .collect()
+        })
+    }
+
+    fn find<'a>(&'a mut self, doc: &'a DocId) -> Answer<'a, Option<DocumentRow>> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT number, collection, id FROM documents WHERE collection = ?1 AND id = ?2",
+            )?
+            .query_row([doc.collection.as_str(), doc.id.as_str()], document)
+            .optional()
         })
     }
 

@@ -20,7 +20,7 @@ import { keepName, loadPerson, personOf } from "../lib/person";
 import { Session } from "../lib/session";
 import { Store } from "../lib/store";
 import { Binding } from "../sync/binding";
-import { Line } from "../sync/connection";
+import { isUnwritable, Line } from "../sync/connection";
 import { Cursors } from "../sync/cursors";
 import { isPlainText } from "../sync/plain";
 import { Presence, type Peer } from "../sync/presence";
@@ -44,6 +44,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     role: account.mode === "open" ? "owner" : undefined,
     isCreating: false,
     taken: null,
+    damage: null,
     isSignedOut: false,
     title: "",
     wantedTitle: null,
@@ -76,6 +77,10 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     }
   }, {
     fresh,
+    limited({ c, d, code, message }) {
+      if (c !== ourCollection() || d !== id) return;
+      store.set(isUnwritable(code) ? { damage: message } : { notice: message });
+    },
     slowed(untilMs) {
       store.set({ isSlowed: true });
       clearTimeout(slowed);
@@ -181,7 +186,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
 
   store.watch(["peers", "kind"], ({ peers, kind }) => cursors.show(kind === "rich" ? peers : []));
   store.watch(["document"], (state) => (app.dataset.document = state.document));
-  store.watch(["role", "isCreating"], (state) => {
+  store.watch(["role", "isCreating", "damage"], (state) => {
     if (state.document === "ready") allowWriting(state);
     app.dataset.role = state.role ?? "none";
   });
@@ -243,7 +248,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     remotePictures(quill),
   );
   const absent = h("div", { class: "absent", hidden: true });
-  store.watch(["document", "taken", "role", "kind"], (state) => {
+  store.watch(["document", "taken", "role", "damage", "kind"], (state) => {
     const isLost = state.taken === "document";
     const isAbsent = isLost || state.document === "missing" || state.document === "deleted";
     absent.hidden = !isAbsent;

@@ -28,6 +28,8 @@ export interface EditorState {
   isCreating: boolean;
   /** We had a document and have lost it; or could write to it and no longer may. */
   taken: "document" | "pen" | null;
+  /** Why nobody can change the document: its stored history is damaged. Null if it is sound. */
+  damage: string | null;
   /** The session is over, and cannot be renewed. */
   isSignedOut: boolean;
   title: string;
@@ -66,7 +68,8 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
  * Whether the user may change the document. An unknown role counts as one that may: otherwise what is typed between the
  * first drawing and the server's answer would be lost. An op that is not permitted is refused by the server.
  */
-export function mayWrite({ role, isCreating }: Readonly<EditorState>): boolean {
+export function mayWrite({ role, isCreating, damage }: Readonly<EditorState>): boolean {
+  if (damage !== null) return false;
   return role === undefined || role === "editor" || role === "owner" || (role === null && isCreating);
 }
 

@@ -25,7 +25,16 @@ export interface Rights {
   role: Role | null;
 }
 
+/** The server cannot show or change a document as it should: it is damaged, or shown as it was some time ago. */
+export interface Limited {
+  c: string;
+  d: string;
+  code: string;
+  message: string;
+}
+
 export interface LineHooks {
+  limited(limited: Limited): void;
   rights(rights: Rights): void;
   /** Resolves when a socket may be opened: who is signed in needs a session that is not about to end. */
   fresh(isDoubtful: boolean): Promise<void>;
@@ -92,6 +101,8 @@ export class Line {
         request.data = null;
         return this.#slowed(slowedMs);
       }
+      const limited = limitedIn(request.data);
+      if (limited) hooks.limited(limited);
       const busy = busyIn(request.data);
       if (!busy) return;
       request.data = null;
@@ -176,6 +187,22 @@ export class Line {
 function rightsIn(message: unknown): Rights | null {
   const rights = (message ?? {}) as Rights & { a?: unknown };
   return rights.a === "rights" ? rights : null;
+}
+
+/** Codes of documents that can be read in part, and not changed. */
+const UNWRITABLE = ["ERR_DOC_DAMAGED", "ERR_DOC_OVERSIZED"];
+
+export function isUnwritable(code: string): boolean {
+  return UNWRITABLE.includes(code);
+}
+
+/** A snapshot says it in `notice`, a refusal in `error`. */
+function limitedIn(message: unknown): Limited | null {
+  const { c, d, data, error } = (message ?? {}) as { c?: unknown; d?: unknown; data?: unknown; error?: unknown };
+  const notice = (data as { notice?: unknown } | null | undefined)?.notice;
+  const { code, message: text } = (notice ?? error ?? {}) as { code?: unknown; message?: unknown };
+  if (typeof c !== "string" || typeof d !== "string" || typeof code !== "string" || typeof text !== "string") return null;
+  return notice || isUnwritable(code) ? { c, d, code, message: text } : null;
 }
 
 /** The answer to a request about a document that the server cannot serve now. */

@@ -42,7 +42,7 @@ async function send(record: UnsentRecord, hooks: DeliveryHooks): Promise<Refusal
   const line = new Line(
     () => {},
     // The edits belong to a document that the server no longer has in that form: they are handed back as text.
-    { fresh: hooks.fresh, rights() {}, slowed() {}, outdated: () => outdate(lossOf(record, RESTORED)) },
+    { fresh: hooks.fresh, limited() {}, rights() {}, slowed() {}, outdated: () => outdate(lossOf(record, RESTORED)) },
     record.client,
   );
   try {

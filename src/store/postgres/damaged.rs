@@ -1,0 +1,111 @@
+//! What can still be read of a damaged document.
+//!
+//! A statement that meets a damaged page fails as a whole, so the rows around it are read with ever smaller statements.
+
+use std::sync::Arc;
+
+use super::fault::Fault;
+use super::pool::Lease;
+use super::read::{HEAD, Reader, entry};
+use crate::id::DocId;
+use crate::log::{Entry, Revision, Snapshot};
+use crate::store::Loaded;
+
+const SNAPSHOTS: &str = "SELECT revision FROM snapshots WHERE doc = $1 ORDER BY revision DESC";
+
+const SNAPSHOT: &str = "SELECT data FROM snapshots WHERE doc = $1 AND revision = $2";
+
+const ENTRIES: &str = "
+SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
+FROM entries
+WHERE doc = $1 AND revision > $2 AND revision <= $2 + $3
+ORDER BY revision";
+
+/// How many entries one statement reads at most. Halved when a statement meets a damaged page.
+const ENTRIES_PAGE: u64 = 1_024;
+
+impl Reader {
+    /// The newest good snapshot, and the entries after it up to the first that is missing or damaged.
+    pub(super) async fn before_damage(
+        &self,
+        connection: &mut Lease,
+        doc: &DocId,
+    ) -> Result<Loaded, Fault> {
+        let names = (doc.collection.as_str(), doc.id.as_str());
+        let rows = connection.query(HEAD, &[&names.0, &names.1]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Loaded::default());
+        };
+        let number: i64 = row.get(0);
+        let head = Revision(row.get::<_, i64>(1).cast_unsigned());
+        let snapshot = self.newest_snapshot(connection, doc, number).await?;
+        let entries = entries_before_damage(connection, number, snapshot.revision, head).await?;
+        Ok(Loaded {
+            snapshot,
+            entries,
+            head,
+        })
+    }
+
+    /// The newest snapshot that can be read, ahead of the log or not; the empty document if there is none.
+    async fn newest_snapshot(
+        &self,
+        connection: &mut Lease,
+        doc: &DocId,
+        number: i64,
+    ) -> Result<Snapshot, Fault> {
+        let rows = match connection.query(SNAPSHOTS, &[&number]).await {
+            Err(fault) if fault.is_corruption() => Vec::new(),
+            rows => rows?,
+        };
+        for row in rows {
+            let revision: i64 = row.get(0);
+            let data = match connection.query(SNAPSHOT, &[&number, &revision]).await {
+                Err(fault) if fault.is_corruption() => continue,
+                rows => rows?,
+            };
+            let data = data.first().map(|row| row.get(0));
+            if let Some(data) = data
+                && let Some(snapshot) = self.kept(doc, revision, Some(data)).await?
+            {
+                return Ok(snapshot);
+            }
+        }
+        Ok(Snapshot::default())
+    }
+}
+
+async fn entries_before_damage(
+    connection: &mut Lease,
+    number: i64,
+    after: Revision,
+    head: Revision,
+) -> Result<Vec<Arc<Entry>>, Fault> {
+    let (mut at, mut page) = (after, ENTRIES_PAGE);
+    let mut entries = Vec::new();
+    while at < head {
+        let (since, limit) = (at.0.cast_signed(), page.cast_signed());
+        let rows = match connection.query(ENTRIES, &[&number, &since, &limit]).await {
+            Err(fault) if fault.is_corruption() && page == 1 => break,
+            Err(fault) if fault.is_corruption() => {
+                page /= 2;
+                continue;
+            }
+            rows => rows?,
+        };
+        let before = at;
+        for row in &rows {
+            match entry(row) {
+                Ok(entry) if entry.revision == at.next() => {
+                    at = entry.revision;
+                    entries.push(Arc::new(entry));
+                }
+                Ok(_) | Err(_) => return Ok(entries),
+            }
+        }
+        if at == before {
+            break;
+        }
+    }
+    Ok(entries)
+}

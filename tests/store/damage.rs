@@ -1,0 +1,301 @@
+//! What is read of a damaged document, in both stores.
+
+use std::io::{Seek, SeekFrom};
+
+use copydesk::store::{StoreError, StoreErrorKind};
+
+use super::*;
+
+/// What a load of the head and a load before the damage find.
+#[derive(Debug, PartialEq)]
+struct Found {
+    /// The first damaged entry; `None` if the head can be loaded.
+    damaged: Option<u64>,
+    /// The revisions of the snapshot, the last entry and the head, as they can be read.
+    readable: (u64, u64, u64),
+}
+
+/// SQL that does harm to a document, the first damaged entry, and what is readable then. `{d}` selects the document, `{x}`
+/// stands before bytes in hexadecimal.
+///
+/// The document has six entries and a snapshot at 3.
+type Case = (&'static str, Option<u64>, (u64, u64, u64));
+
+const SOUND: (u64, u64, u64) = (3, 6, 6);
+
+const CASES: [Case; 17] = [
+    ("SELECT 1", None, SOUND),
+    (
+        "UPDATE entries SET payload = {x}54 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET epoch = epoch + 1 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET author = {x}62 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET client = '' WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET seq = seq + 8 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET at_ms = at_ms + 1 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "UPDATE entries SET checksum = checksum - 1 WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "DELETE FROM entries WHERE {d} AND revision = 5",
+        Some(5),
+        (3, 4, 6),
+    ),
+    (
+        "DELETE FROM entries WHERE {d} AND revision = 4",
+        Some(4),
+        (3, 3, 6),
+    ),
+    (
+        "UPDATE entries SET seq = seq + 8 WHERE {d} AND revision = 4",
+        Some(4),
+        (3, 3, 6),
+    ),
+    // Below the newest good snapshot: the present state is not affected.
+    (
+        "DELETE FROM entries WHERE {d} AND revision = 2",
+        None,
+        SOUND,
+    ),
+    ("DELETE FROM snapshots WHERE {d}", None, (0, 6, 6)),
+    (
+        "UPDATE snapshots SET data = {x}0101 WHERE {d}",
+        None,
+        (0, 6, 6),
+    ),
+    (
+        "UPDATE snapshots SET data = {x}0101 WHERE {d}; DELETE FROM entries WHERE {d} AND revision = 2",
+        Some(2),
+        (0, 1, 6),
+    ),
+    // The log ends before a snapshot: that is the newest state.
+    (
+        "DELETE FROM entries WHERE {d} AND revision > 2",
+        Some(3),
+        (3, 3, 2),
+    ),
+    // Nothing in the store tells that there was a sixth: a node that has it finds out.
+    (
+        "DELETE FROM entries WHERE {d} AND revision = 6",
+        None,
+        (3, 5, 5),
+    ),
+];
+
+/// The SQL of a case for the document of this number; `hex` is how the dialect writes bytes.
+fn harm(sql: &str, number: usize, hex: fn(&str) -> String) -> String {
+    let mut sql = sql.replace("{d}", &format!("doc = {number}"));
+    for bytes in ["54", "62", "0101"] {
+        sql = sql.replace(&format!("{{x}}{bytes}"), &hex(bytes));
+    }
+    sql
+}
+
+async fn write_document(store: &dyn Store, id: &str) {
+    let mut writer = Writer::claim(store, id).await;
+    writer.write(create("abc")).await;
+    for revision in 2..=6 {
+        writer.write(insert("x")).await;
+        if revision == 3 {
+            writer.save(fold(&head(store, id).await)).await;
+        }
+    }
+}
+
+fn damaged_entry(error: &StoreError) -> Option<Revision> {
+    match error.kind {
+        StoreErrorKind::Damaged { entry } => entry,
+        kind => panic!("{kind:?}: {error}"),
+    }
+}
+
+async fn look(store: &dyn Store, id: &str) -> Found {
+    let damaged = match store.load(&doc(id), Reach::Head).await {
+        Ok(_) => None,
+        Err(error) => Some(damaged_entry(&error).expect("the entry is known").0),
+    };
+    let before = store.load(&doc(id), Reach::BeforeDamage).await.unwrap();
+    let snapshot = before.snapshot.revision;
+    let last = before.entries.last().map_or(snapshot, |it| it.revision);
+    // What is readable is what it was.
+    let text = text(&fold(&before)).unwrap();
+    assert_eq!(text, format!("{}abc", "x".repeat(last.0 as usize - 1)));
+    Found {
+        damaged,
+        readable: (snapshot.0, last.0, before.head.0),
+    }
+}
+
+#[tokio::test]
+async fn what_stands_before_the_damage_is_read_from_a_folder() {
+    let factory = InFolder::new();
+    for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
+        let id = number.to_string();
+        write_document(factory.store(), &id).await;
+        // An author is text in SQLite.
+        let sql = sql.replace("author = {x}62", "author = 'b'");
+        let sql = harm(&sql, number, |bytes| format!("x'{bytes}'"));
+        factory.stranger().execute_batch(&sql).unwrap();
+        let found = look(factory.store(), &id).await;
+        assert_eq!(found, Found { damaged, readable }, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_before_the_damage_is_read_from_postgres() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    let stranger = factory.stranger().await;
+    for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
+        let id = number.to_string();
+        write_document(factory.store(), &id).await;
+        let sql = harm(sql, number, |bytes| format!("'\\x{bytes}'"));
+        stranger.batch_execute(&sql).await.unwrap();
+        let found = look(factory.store(), &id).await;
+        assert_eq!(found, Found { damaged, readable }, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn history_that_needs_a_damaged_entry_names_it() {
+    let factory = InFolder::new();
+    write_document(factory.store(), "a").await;
+    let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 2";
+    factory.stranger().execute_batch(sql).unwrap();
+    let store = factory.store();
+    for reach in [Reach::At(Revision(2)), Reach::Since(Revision(1))] {
+        let error = store.load(&doc("a"), reach).await.unwrap_err();
+        assert_eq!(damaged_entry(&error), Some(Revision(2)), "{reach:?}");
+    }
+    for reach in [
+        Reach::At(Revision(1)),
+        Reach::At(Revision(4)),
+        Reach::Since(Revision(2)),
+    ] {
+        store.load(&doc("a"), reach).await.unwrap();
+    }
+}
+
+/// A page of SQLite's file is overwritten: the rows before it are read, whatever the page held.
+#[tokio::test]
+async fn rows_before_a_damaged_page_are_read() {
+    let mut factory = InFolder::new();
+    let mut writer = Writer::claim(factory.store(), "a").await;
+    writer.write(create("")).await;
+    for at in 2..=100 {
+        writer
+            .write(insert(&format!("[{at}]{}", "x".repeat(300))))
+            .await;
+    }
+    factory.store.close().await.unwrap();
+    let path = factory.folder.path().join("copydesk.db");
+    let bytes = std::fs::read(&path).unwrap();
+    const PAGE: usize = 1 << 12;
+    const LEAF: u8 = 0x0a;
+    let page_of = |at: u64| {
+        let mark = format!("[{at}]x");
+        let place = bytes
+            .windows(mark.len())
+            .position(|it| it == mark.as_bytes());
+        place.unwrap() / PAGE * PAGE
+    };
+    // Rows stand in inner pages too: those lead to all others.
+    let damaged = (40..60).find(|at| bytes[page_of(*at)] == LEAF).unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(page_of(damaged) as u64)).unwrap();
+    file.write_all(&[0; PAGE]).unwrap();
+    drop(file);
+    factory.reopen().await;
+    let store = factory.store();
+    let error = store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    assert!(error.to_string().contains("malformed"), "{error}");
+    assert_eq!(damaged_entry(&error), None);
+    let before = store.load(&doc("a"), Reach::BeforeDamage).await.unwrap();
+    let read = before.entries.len() as u64;
+    assert!(
+        (20..damaged).contains(&read),
+        "{read} entries, {damaged} is damaged"
+    );
+    assert_eq!(before.head, Revision(100));
+}
+
+/// Postgres ends a statement that meets a damaged page: here a view does so for one entry.
+#[tokio::test]
+async fn rows_before_a_damaged_page_of_postgres_are_read() {
+    let Some(factory) = InPostgres::new().await else {
+        return;
+    };
+    write_document(factory.store(), "a").await;
+    let harm = "
+        ALTER TABLE entries RENAME TO sound_entries;
+        CREATE FUNCTION unreadable(payload bytea) RETURNS bytea LANGUAGE plpgsql STABLE AS
+          $$ BEGIN RAISE EXCEPTION 'invalid page in block 7' USING ERRCODE = 'data_corrupted'; END $$;
+        CREATE VIEW entries AS
+          SELECT doc, revision, epoch, author, client, seq, at_ms,
+                 CASE WHEN revision = 5 THEN unreadable(payload) ELSE payload END AS payload, checksum
+          FROM sound_entries";
+    factory.stranger().await.batch_execute(harm).await.unwrap();
+    // A store that has not prepared its statements for the table.
+    let store = open_shared(&factory.url, NodeId(8)).await;
+    let error = store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    assert_eq!(damaged_entry(&error), None, "{error}");
+    let before = store.load(&doc("a"), Reach::BeforeDamage).await.unwrap();
+    let entries: Vec<u64> = before.entries.iter().map(|it| it.revision.0).collect();
+    assert_eq!((before.snapshot.revision.0, entries), (3, vec![4]));
+}
+
+#[tokio::test]
+async fn the_faults_of_one_document_are_found() {
+    let factory = InFolder::new();
+    write_document(factory.store(), "a").await;
+    let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 5";
+    factory.stranger().execute_batch(sql).unwrap();
+    let folder = factory.folder.path();
+    let faults = SqliteStore::verify_document(folder, &doc("a"))
+        .await
+        .unwrap();
+    assert_eq!(faults, ["entry 5: it is missing"]);
+    let faults = SqliteStore::verify_document(folder, &doc("b"))
+        .await
+        .unwrap();
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_document_is_repaired_with_what_stands_before_the_damage() {
+    use copydesk::node::{RepairMode, repair};
+    let factory = InFolder::new();
+    write_document(factory.store(), "a").await;
+    let sql = "UPDATE entries SET seq = seq + 8 WHERE doc = 1 AND revision = 5";
+    factory.stranger().execute_batch(sql).unwrap();
+    let repaired = repair(factory.store(), &doc("a"), ME, RepairMode::Write).await;
+    assert_eq!(repaired.unwrap().left_out_from, Some(Revision(5)));
+    let loaded = head(factory.store(), "a").await;
+    assert_eq!(loaded.head, Revision(8));
+    assert_eq!(text(&fold(&loaded)).as_deref(), Some("xxxabc"));
+}
