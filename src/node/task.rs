@@ -934,11 +934,11 @@ impl Node {
     }
 
     fn unread(&self, doc: &DocId, error: &StoreError) -> Refusal {
+        static LIMIT: LineLimit = LineLimit::new();
         if let StoreErrorKind::Damaged { entry } = error.kind {
             self.report_damage(doc, entry, None);
             return ReadOnlyCause::Damaged { entry }.refusal(None);
         }
-        static LIMIT: LineLimit = LineLimit::new();
         if let Some(left_out) = LIMIT.pass() {
             tracing::warn!(%doc, %error, left_out, "a document was not read");
         }

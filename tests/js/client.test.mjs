@@ -1,8 +1,9 @@
 // The unmodified ShareDB client against the server: documents, edits, history, refusals.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Delta, RICH, TEXT } from './client.mjs';
+import { Client, Delta, RICH, TEXT } from './client.mjs';
 import { plain } from './journal.mjs';
+import { Server, snapshotsIn } from './server.mjs';
 import { setStage } from './stage.mjs';
 import { called, refused, until } from './wait.mjs';
 import { logOf } from './wire.mjs';
@@ -342,17 +343,26 @@ describe('history', () => {
     ]);
   });
 
-  test('a document longer than a snapshot is far', async () => {
-    const ann = await stage.client();
-    const [doc] = await stage.shared(TEXT, '', [ann]);
-    const sent = Array.from({ length: 300 }, (_, n) => {
-      doc.preventCompose = true;
-      return submit(doc, [...(n ? [n] : []), String(n % 10)]);
-    });
-    await Promise.all(sent);
-    const { v, data } = await called((done) => ann.connection.fetchSnapshot('docs', doc.id, 151, done));
-    assert.deepEqual([v, data.length], [151, 150]);
-    await stage.converged([doc]);
+  test('a document longer than a snapshot is far', async (t) => {
+    const server = await Server.start({ env: { COPYDESK__DOCUMENT__SNAPSHOT_ENTRIES: '50' } });
+    t.after(() => server.discard());
+    const ann = await Client.connect(server.ws);
+    const doc = await ann.subscribed('long');
+    await called((done) => doc.create('', TEXT.uri, done), 'create');
+    // One after the other: commits that are gathered into one append have one snapshot.
+    for (let n = 0; n < 300; n++) await submit(doc, [...(n ? [n] : []), String(n % 10)]);
+    await until(async () => snapshotsIn(await server.verify()) >= 2, 'snapshots are written');
+    ann.close();
+    await server.restart();
+    const bob = await Client.connect(server.ws);
+    t.after(() => bob.close());
+    const text = Array.from({ length: 300 }, (_, n) => n % 10).join('');
+    for (const at of [1, 49, 50, 151, 301]) {
+      const { v, data } = await called((done) => bob.connection.fetchSnapshot('docs', 'long', at, done));
+      assert.deepEqual([v, data], [at, text.slice(0, at - 1)]);
+    }
+    assert.equal((await bob.subscribed('long')).data, text);
+    assert.match(await server.verify(), /: 0 faults/);
   });
 });
 

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { Client, Delta, RICH, TEXT, takeWarnings } from './client.mjs';
 import { assertLog, plain, replay } from './journal.mjs';
 import { dice, SEED } from './random.mjs';
-import { Server } from './server.mjs';
+import { Server, snapshotsIn } from './server.mjs';
 import { called, turns, until } from './wait.mjs';
 import { logOf } from './wire.mjs';
 
@@ -50,7 +50,8 @@ class Typist {
 /** Loads a server with typists while `disturb` ends and restarts it, then checks every promise it made. */
 async function underLoad(t, name, disturb) {
   const r = dice(`${SEED}/${name}`);
-  const server = await Server.start();
+  // Snapshots are written all the time, so that some kills come in the middle of one.
+  const server = await Server.start({ env: { COPYDESK__DOCUMENT__SNAPSHOT_ENTRIES: '20' } });
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => Client.connect(server.ws)));
   t.after(() => {
     for (const client of clients) client.close();
@@ -109,6 +110,9 @@ async function underLoad(t, name, disturb) {
     errors: [...typists.flatMap((typist) => typist.errors), ...clients.flatMap((client) => client.errors)].map(String),
   };
   reader.close();
+  const verified = await server.verify();
+  assert.match(verified, /: 0 faults/);
+  assert.ok(snapshotsIn(verified) >= IDS.length, verified);
   await server.stop();
   assert.deepEqual(noise, { warnings: [], refetches: 0, errors: [] });
   return acks();

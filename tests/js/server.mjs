@@ -1,5 +1,5 @@
 // One Copydesk server of a test's own: a free port, a folder of its own, and every way to end it.
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -88,6 +88,13 @@ export class Server {
     if (this.panics.length) throw new Error(`the server panicked:\n${this.panics.join('\n')}`);
   }
 
+  /** What `copydesk verify` says of the folder; the server may go on. */
+  async verify() {
+    return new Promise((resolve) => {
+      execFile(binary(), ['verify', '--data', this.data], (_error, stdout, stderr) => resolve(stdout + stderr));
+    });
+  }
+
   discard() {
     running.delete(this);
     this.child.kill('SIGKILL');
@@ -109,6 +116,11 @@ export class Server {
     const LOG_CHARS_MAX = 200_000;
     this.log = (this.log + text).slice(-LOG_CHARS_MAX);
   }
+}
+
+/** How many snapshots a verification has read. */
+export function snapshotsIn(verified) {
+  return Number(/(\d+) snapshots/.exec(verified)?.[1]);
 }
 
 /** The server that is tested. */

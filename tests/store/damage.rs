@@ -204,6 +204,8 @@ async fn history_that_needs_a_damaged_entry_names_it() {
 /// A page of SQLite's file is overwritten: the rows before it are read, whatever the page held.
 #[tokio::test]
 async fn rows_before_a_damaged_page_are_read() {
+    const PAGE: usize = 1 << 12;
+    const LEAF: u8 = 0x0a;
     let mut factory = InFolder::new();
     let mut writer = Writer::claim(factory.store(), "a").await;
     writer.write(create("")).await;
@@ -215,8 +217,6 @@ async fn rows_before_a_damaged_page_are_read() {
     factory.store.close().await.unwrap();
     let path = factory.folder.path().join("copydesk.db");
     let bytes = std::fs::read(&path).unwrap();
-    const PAGE: usize = 1 << 12;
-    const LEAF: u8 = 0x0a;
     let page_of = |at: u64| {
         let mark = format!("[{at}]x");
         let place = bytes
