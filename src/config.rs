@@ -522,6 +522,12 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             1 << 40,
         ),
         ("server.threads", config.server.threads as u64, 0, 1_024),
+        (
+            "gateway.rebalance_per_second",
+            gateway.rebalance_per_second.into(),
+            0,
+            10_000,
+        ),
         ("gateway.hand_over_ms", gateway.hand_over_ms, 0, 600_000),
         (
             "gateway.close_patience_ms",

@@ -554,6 +554,7 @@ async fn run(config: Config) -> Result<()> {
         let gateway = gateway.clone();
         async move { gateway.yield_while_stranded().await }
     });
+    let rebalancer = tokio::spawn(gateway.clone().rebalance());
     let data = match store {
         OpenStore::Sqlite(_) => config.server.data.display().to_string(),
         OpenStore::Postgres(_) => "Postgres".to_owned(),
@@ -575,6 +576,7 @@ async fn run(config: Config) -> Result<()> {
     }
     tracing::info!("stopping: what was accepted becomes durable, then sockets close");
     yielder.abort();
+    rebalancer.abort();
     let patience = Duration::from_millis(config.server.stop_patience_ms);
     let stop = async {
         if node.is_in_cluster() {

@@ -7,6 +7,7 @@ use actix_web::rt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::limits::Limits;
+use super::rebalance::Departures;
 use super::settings::GatewaySettings;
 use crate::auth::{Door, Mint};
 use crate::id::DocId;
@@ -42,6 +43,8 @@ pub struct Gateway {
     phase: watch::Sender<Phase>,
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
+    /// Calls some of them to leave for nodes with fewer.
+    departures: Departures,
 }
 
 impl Gateway {
@@ -64,6 +67,7 @@ impl Gateway {
             settings,
             phase,
             sockets: watch::Sender::new(0),
+            departures: Departures::new(),
         })
     }
 
@@ -132,6 +136,15 @@ impl Gateway {
     /// Whether it takes what comes.
     pub(super) fn is_serving(&self) -> bool {
         *self.phase.borrow() == Phase::Serving
+    }
+
+    /// How many sockets are open.
+    pub(super) fn sockets(&self) -> usize {
+        *self.sockets.borrow()
+    }
+
+    pub(super) fn departures(&self) -> &Departures {
+        &self.departures
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {

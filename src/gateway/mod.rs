@@ -21,6 +21,7 @@ mod limits;
 mod outdated;
 mod page;
 mod people;
+mod rebalance;
 mod rights;
 mod server;
 mod session;

@@ -1,6 +1,7 @@
 //! One socket's life: its requests in, their answers and the commits out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub(super) struct Session {
     pace: Pace,
     /// The paces that it shares with others.
     share: Share,
+    /// When it was opened, or its client sent the newest edit.
+    edited: Instant,
 }
 
 /// What a session does on a presence channel.
@@ -144,6 +147,12 @@ impl From<End> for Unserved {
 
 const OUTDATED: End = End::Close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
 
+/// Why a socket closes that goes to a node with fewer.
+const MOVES: End = End::Close(1012, "another node has fewer sockets: come back");
+
+/// How long a socket must be open, and without an edit, until it may be sent to another node.
+const AT_REST: Duration = Duration::from_secs(3);
+
 /// Why sockets close when the server stops.
 const RESTARTS: &str = "the server restarts: come back";
 
@@ -193,6 +202,7 @@ impl Session {
             presences_bytes: 0,
             pace,
             share,
+            edited: Instant::now(),
         }
     }
 
@@ -220,6 +230,8 @@ impl Session {
         let mut goes_at = None;
         let own_history = self.outbox.history();
         let mut history = self.gateway.node().watch_log_history();
+        let gateway = self.gateway.clone();
+        let mut called = pin!(gateway.departures().called());
         loop {
             let now_in = *phase.borrow_and_update();
             let serving = matches!(now_in, Phase::Serving | Phase::Leaving);
@@ -263,6 +275,12 @@ impl Session {
                 () = sleep_until(goes_at.unwrap_or(silent_at)), if goes_at.is_some() => {
                     return End::Close(1012, RESTARTS);
                 }
+                () = &mut called => {
+                    if now_in == Phase::Serving && self.is_at_rest() {
+                        return MOVES;
+                    }
+                    called.set(gateway.departures().called());
+                }
                 () = sleep_until(silent_at) => {
                     let now = Instant::now();
                     if now >= heard + idle {
@@ -273,6 +291,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether its client loses nothing, and hardly notices, if the socket closes now: it has made no edit for a while, and
+    /// all that it asked is answered.
+    fn is_at_rest(&self) -> bool {
+        self.edited.elapsed() >= AT_REST
+            && self.submits.available_permits() == self.gateway.node().session_submits_max()
+            && self.reads.available_permits() == READS_MAX
+            && self.bulks.available_permits() == 1
     }
 
     /// How long the socket may be silent before it is pinged, and before it is closed. Whoever others see is looked after
@@ -329,6 +356,9 @@ impl Session {
             }
         };
         let submits = message.changes().is_some();
+        if submits {
+            self.edited = Instant::now();
+        }
         match self.paced(message, &echo).await {
             Ok(()) => Ok(()),
             Err(Unserved::Ended(end)) => Err(end),

@@ -74,6 +74,8 @@ pub struct GatewaySettings {
     pub idle_timeout_ms: u64,
     /// In how long a node that stops sends its sockets to the other nodes, in milliseconds.
     pub hand_over_ms: u64,
+    /// How many sockets a second a node with clearly more than the others sends to them; 0: none.
+    pub rebalance_per_second: u32,
     /// How long a socket that is being closed may take to read the rest, in milliseconds.
     pub close_patience_ms: u64,
 }
@@ -137,6 +139,7 @@ impl Default for GatewaySettings {
             ping_interval_ms: 20_000,
             idle_timeout_ms: 45_000,
             hand_over_ms: 3_000,
+            rebalance_per_second: 5,
             close_patience_ms: 2_000,
         }
     }

@@ -590,7 +590,9 @@ impl Node {
         &self.saves
     }
 
-    pub(super) fn id(&self) -> NodeId {
+    /// This node's incarnation: drawn at its start.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
         self.id
     }
 

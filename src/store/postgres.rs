@@ -20,6 +20,7 @@ mod outages;
 mod pool;
 mod read;
 mod schema;
+mod sockets;
 mod tls;
 mod touches;
 mod verify;
@@ -353,6 +354,17 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         let kept = keep::keep(&self.reads, doc, fence, snapshot);
         kept.map(|it| it.map_err(|fault| fault.of("save snapshot")))
+            .boxed()
+    }
+
+    fn share_sockets(
+        &self,
+        me: NodeId,
+        sockets: u64,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        let shared = sockets::share(&self.urgent, me, sockets, self.node_dead_after);
+        shared
+            .map(|it| it.map_err(|fault| fault.of("share sockets")))
             .boxed()
     }
 

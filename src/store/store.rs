@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use thiserror::Error;
 
 use super::History;
@@ -60,6 +61,19 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// When the store does not answer.
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>>;
+
+    /// Says how many sockets a node has, and learns how many each other live node has that takes documents. A store that no
+    /// nodes share names none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn share_sockets(
+        &self,
+        _me: NodeId,
+        _sockets: u64,
+    ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
 
     /// What happened to documents that a node has open, and that it may not have been told.
     ///

@@ -1,0 +1,38 @@
+//! How many sockets the nodes have.
+
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+
+use super::fault::Fault;
+use super::pool::Pool;
+use crate::id::NodeId;
+
+/// Writes how many this node has, and reads how many each other live node has that takes documents.
+const SHARE: &str = "
+WITH told AS (
+  UPDATE nodes
+  SET sockets = $2
+  WHERE id = $1
+)
+SELECT sockets
+FROM nodes
+WHERE id <> $1
+  AND takes_part
+  AND sockets IS NOT NULL
+  AND beat_at >= clock_timestamp() - $3 * interval '1 millisecond'";
+
+pub(super) async fn share(
+    pool: &Pool,
+    me: NodeId,
+    sockets: u64,
+    dead_after: Duration,
+) -> Result<Vec<u64>, Fault> {
+    let me = me.0.cast_signed();
+    let sockets = i64::try_from(sockets).unwrap_or(i64::MAX);
+    let dead_after = dead_after.as_secs_f64() * 1e3;
+    let values: [&(dyn ToSql + Sync); 3] = [&me, &sockets, &dead_after];
+    let rows = pool.query(SHARE, &values).await?;
+    let others = rows.iter().map(|row| row.get::<_, i64>(0));
+    Ok(others.map(|it| u64::try_from(it).unwrap_or(0)).collect())
+}
