@@ -1,9 +1,11 @@
 // The primary of Postgres dies and a standby takes its place: where both had everything, nothing is lost and nobody is
 // disturbed; where the standby had not, the loss is counted and everybody is told.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { Client, RICH, takeWarnings } from '../js/client.mjs';
 import { SEED } from '../js/random.mjs';
+import { binary } from '../js/server.mjs';
 import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { Stage } from './stage.mjs';
@@ -114,4 +116,40 @@ describe('a failover of Postgres', { skip }, () => {
     assert.deepEqual(cluster.nodes.flatMap(({ panics }) => panics), []);
     takeWarnings();
   });
+
+  test('that happens while no node runs, and `copydesk restored`, begin a new history', LIMIT, async (t) => {
+    const before = await generation();
+    const [{ client }] = await readers('plan');
+    t.after(() => client.close());
+    const { id } = client.connection;
+    for (const node of cluster.nodes) await node.end();
+    await cluster.addStandby();
+    // The rows of the nodes that ended say for so long that they live.
+    await until(async () => (await cluster.postgres.query("SELECT 1 FROM nodes WHERE beat_at > clock_timestamp() - interval '3 s'")).length === 0, 'no node lives');
+    await cluster.failOver();
+    await Promise.all(cluster.nodes.map((node) => node.start()));
+    await cluster.settled();
+    assert.equal(await generation(), before + 1, 'of the nodes that start, one renews the history');
+    assert.equal(await closeOf(cluster.nodes[1].ws, id), CLOSED);
+
+    const people = await readers('plan');
+    t.after(() => people.forEach((person) => person.client.close()));
+    const ours = people[0].client.connection.id;
+    const args = ['restored', '--store', cluster.postgres.url()];
+    assert.match(execFileSync(binary(), args, { encoding: 'utf8' }), new RegExp(`history +${before + 2}: renewed`));
+    assert.deepEqual(await Promise.all(people.map(({ closed }) => closed)), [CLOSED, CLOSED, CLOSED]);
+    assert.equal(await closeOf(cluster.nodes[2].ws, ours), CLOSED);
+    // A restart of all nodes is no restore.
+    for (const node of cluster.nodes) await node.end();
+    await Promise.all(cluster.nodes.map((node) => node.start()));
+    assert.equal(await generation(), before + 2);
+    takeWarnings();
+  });
 });
+
+/** How the socket of a page ends that comes back with this id. */
+async function closeOf(ws, id) {
+  const { connection } = new Client(`${ws}?rights`);
+  connection.id = id;
+  return new Promise((done) => connection.socket.ws.on('close', done));
+}
