@@ -1137,11 +1137,18 @@ async fn closed_store_says_so() {
         .unwrap_err();
     assert_eq!(error.to_string(), "load: the store is closed");
     factory.store.close().await.unwrap();
-    // All is in one file: it can be copied. The reserve is room for a start on a full disk.
+    // All is in one file: it can be copied. The reserve is room for a start on a full disk; the history file shows a start
+    // that a backup was restored.
     let files = std::fs::read_dir(factory.folder.path()).unwrap();
     let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["copydesk.db", "copydesk.lock", "copydesk.reserve"]);
+    let expected = [
+        "copydesk.db",
+        "copydesk.history",
+        "copydesk.lock",
+        "copydesk.reserve",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[test]

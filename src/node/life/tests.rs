@@ -334,13 +334,20 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
     assert_eq!(way.heartbeat(&stranger).await.unwrap().nodes, []);
 }
 
+/// A subscription that is sent every entry, and no snapshot.
+fn from_the_beginning() -> Ask {
+    Ask::Subscribe {
+        since: Some(crate::log::Revision::ZERO),
+    }
+}
+
 /// A document on each of two nodes that somebody reads, and a backup of the store as it is then.
 async fn backed_up() -> ([Arc<Node>; 2], Way, DocId, [Person; 2], MemoryStore) {
     let (nodes, [way, _], _exchange) = two().await;
     let doc = document_of(&nodes[0]);
     let mut people = [Person::on(&nodes[0]), Person::on(&nodes[1])];
     for person in &people {
-        person.ask(&doc, Ask::Subscribe { since: None }).await;
+        person.ask(&doc, from_the_beginning()).await;
     }
     people[0].submit(&doc, create()).await;
     for person in &mut people {
@@ -371,7 +378,7 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
         // Who comes now is shown what the log holds, and one who came before it was renewed is sent away.
         let (mut late, mut early) = (Person::on(node), Person::on(node));
         late.outbox = Arc::new(Outbox::new(1 << 20, None).in_history(renewed));
-        late.ask(&doc, Ask::Subscribe { since: None }).await;
+        late.ask(&doc, from_the_beginning()).await;
         late.submit(&doc, Proposal::Edit(r#"["kept"]"#.into()))
             .await;
         eventually("it goes on", || late.was_sent("kept")).await;
