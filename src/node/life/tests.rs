@@ -349,6 +349,13 @@ async fn backed_up() -> ([Arc<Node>; 2], Way, DocId, [Person; 2], MemoryStore) {
     for person in &people {
         person.ask(&doc, from_the_beginning()).await;
     }
+    // A subscription that came after the creation would not be sent it.
+    for node in &nodes {
+        eventually("it is subscribed to", || {
+            !node.open_documents().followed.is_empty()
+        })
+        .await;
+    }
     people[0].submit(&doc, create()).await;
     for person in &mut people {
         eventually("it is created", || person.was_sent("\"create\"")).await;
