@@ -9,13 +9,13 @@
 //   JOBS=2       how many are looked for at once             PART=shell  only the rules of this part
 import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MUTANTS } from './mutants.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
-const copy = resolve(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'mutants');
+const copy = resolvePath(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'mutants');
 const seeds = process.env.SEEDS ?? '1000';
 const jobs = Number(process.env.JOBS ?? 2);
 const only = process.env.ONLY ?? '';
@@ -76,11 +76,11 @@ opt-level = 1
 }
 
 /// Runs `cargo test` in the folder of a job: what it printed, whether it failed, whether it was ended for taking too long.
-async function test(job, target, args, patienceMs = PATIENCE_MS) {
+async function test(job, target, args) {
   const env = { ...process.env, CARGO_TARGET_DIR: target, SIM_SEEDS: seeds, RUSTFLAGS: '-Awarnings', RUST_BACKTRACE: '0' };
   // The whole crate is built with the flags of the builds around it, so that what it depends on is not built anew.
   if (job === SHELL) delete env.RUSTFLAGS;
-  const options = { cwd: join(copy, job), env, encoding: 'utf8', timeout: patienceMs, maxBuffer: 1 << 28 };
+  const options = { cwd: join(copy, job), env, encoding: 'utf8', timeout: PATIENCE_MS, maxBuffer: 1 << 28 };
   return new Promise((resolve) => {
     execFile('cargo', ['test', '--workspace', '--no-fail-fast', ...args], options, (error, stdout, stderr) => {
       resolve({ isFailed: Boolean(error), isEndless: Boolean(error?.killed), output: stdout + stderr });
@@ -109,17 +109,22 @@ async function look(job) {
 /// Builds the whole crate, broken or whole, and runs the unit tests whose names begin with `name`.
 async function lookShell(name) {
   const built = await test(SHELL, dirname(copy), ['--lib', '--no-run']);
-  if (built.isFailed) return { broken: built.output };
-  const { output, isFailed, isEndless } = await test(SHELL, dirname(copy), ['--lib', '--', name], UNITS_PATIENCE_MS);
-  if (isEndless) return { failed: new Set([name]), found: 'it does not end' };
+  const [, program] = /Executable unittests src\/lib\.rs \((.*\/copydesk-\w+)\)/.exec(built.output) ?? [];
+  if (built.isFailed || !program) return { broken: built.output };
+  // By itself: cargo might wait for another build in the same folder.
+  const options = { cwd: join(copy, SHELL), encoding: 'utf8', timeout: UNITS_PATIENCE_MS, maxBuffer: 1 << 28 };
+  const { error, output } = await new Promise((resolve) => {
+    execFile(resolvePath(join(copy, SHELL), program), [name], options, (error, stdout, stderr) => resolve({ error, output: stdout + stderr }));
+  });
+  if (error?.killed) return { failed: new Set([name]), found: 'it does not end' };
   const failed = failedIn(output);
-  if (isFailed && !failed.size) return { broken: output };
+  if (error && !failed.size) return { broken: output };
   const ran = /^test .*\.\.\. (?:ok|FAILED)$/m.test(output);
   return ran ? { failed, found: '' } : { broken: `no unit test is named ${name}` };
 }
 
 async function mutate(job, { file, from, to, table }) {
-  const whole = read(file);
+  const whole = sources.get(file);
   if (whole.split(from).length !== 2) return { broken: `${JSON.stringify(from)} is not there once` };
   put(`${job}/${file}`, whole.replace(from, () => to));
   const result = await (job === SHELL ? lookShell(table) : look(job));
@@ -170,8 +175,11 @@ function makeShell() {
   // Real servers that unit tests start.
   cpSync(join(root, 'tests/servers'), join(copy, SHELL, 'tests/servers'), { recursive: true });
   cpSync(join(root, 'loadtest'), join(copy, SHELL, 'loadtest'), { recursive: true, filter: (path) => !path.includes('node_modules') });
-  put(`${SHELL}/Cargo.toml`, read('Cargo.toml').replace(/\[\[example\]\][^[]*/, ''));
+  put(`${SHELL}/Cargo.toml`, read('Cargo.toml').replace(/\[\[example\]\][\s\S]*?\n\n/, ''));
 }
+
+/** The files that are broken, as they were when this began. */
+const sources = new Map(MUTANTS.map(({ file }) => [file, read(file)]));
 
 const mutants = MUTANTS.filter((mutant) => mutant.rule.includes(only) && (!part || mutant.part === part));
 const rows = [];
@@ -185,8 +193,8 @@ async function work(job, places) {
     const mutant = mutants[place];
     const row = { ...mutant, ...(await mutate(job, mutant)) };
     rows[place] = row;
-    const units = row.failed?.size ? `${row.failed.size} unit tests` : 'no unit test';
-    console.log(`${mutant.part}: ${mutant.rule}: ${missing(row) ?? 'found'} (${units}; simulation: ${row.found || 'not found'})`);
+    const units = [...(row.failed ?? [])].sort().join(', ') || 'no unit test';
+    console.log(`${mutant.part}: ${mutant.rule}: ${missing(row) ?? 'found'} (unit tests: ${units}; simulation: ${row.found || 'not found'})`);
     if (row.broken) console.error(row.broken);
   }
 }
