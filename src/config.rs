@@ -709,6 +709,12 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             3_600_000,
         ),
         (
+            "postgres.changes_kept_ms",
+            postgres.changes_kept_ms,
+            10_000,
+            3_600_000,
+        ),
+        (
             "redis.inbox_entries_max",
             redis.inbox_entries_max,
             100,

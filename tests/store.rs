@@ -2,6 +2,8 @@
 
 #[path = "store/postgres.rs"]
 mod alone_postgres;
+#[path = "store/changes.rs"]
+mod change_feed;
 #[path = "store/damage.rs"]
 mod damaged_documents;
 #[path = "store/measure.rs"]
@@ -23,8 +25,9 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, PAGE_ENTRIES,
-    PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings, SqliteStore, Store,
+    Batch, Beat, ChangeCursor, Continuity, History, Lease, ListQuery, Listed, Loaded, MemoryStore,
+    News, Open, PAGE_ENTRIES, PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings,
+    SqliteStore, Store,
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -183,6 +186,7 @@ suite![
     secret_is_drawn_once,
     store_tells_what_was_lost,
     store_tells_what_is_newer,
+    feed_tells_each_change_once,
     who_takes_no_part_is_not_named,
     history_is_renewed_once_by_whoever_is_first,
     fingerprints_tell_entries_apart,
@@ -692,6 +696,43 @@ async fn store_tells_what_is_newer(factory: impl Factory) {
     }
     let newer = store.news(&open).await.unwrap().newer;
     assert_eq!(newer, [(doc("a"), Revision(5))]);
+}
+
+async fn feed_tells_each_change_once(factory: impl Factory) {
+    let store = factory.store();
+    let changes = async |since: Option<&ChangeCursor>| store.changes(since).await.unwrap();
+    let mut ann = Writer::claim(store, "a").await;
+    ann.write(Change::Nothing).await;
+    let start = changes(None).await;
+    assert_eq!(start.continuity, Continuity::Incomplete);
+    assert_eq!((start.claimed, start.appended), (vec![], vec![]));
+
+    // Also of a document that nothing was known of.
+    let mut bob = Writer::claim(store, "b").await;
+    bob.write(Change::Nothing).await;
+    ann.write(Change::Nothing).await;
+    ann.write(Change::Nothing).await;
+    let again = claim(store, "a").await;
+    for _ in 0..2 {
+        let mut found = changes(Some(&start.cursor)).await;
+        found.claimed.sort_unstable();
+        found.appended.sort_unstable();
+        assert_eq!(found.continuity, Continuity::Complete);
+        let claimed = [(doc("a"), again.fence.epoch), (doc("b"), bob.fence.epoch)];
+        assert_eq!(found.claimed, claimed);
+        let appended = [(doc("a"), Revision(3)), (doc("b"), Revision(1))];
+        assert_eq!(found.appended, appended);
+    }
+    let found = changes(Some(&start.cursor)).await;
+    // What is refused changes nothing.
+    let fenced = ann.entry(Change::Nothing);
+    assert_eq!(ann.append(&[fenced]).await, Err(Refused::Fenced));
+    let nothing = changes(Some(&found.cursor)).await;
+    assert_eq!(nothing.continuity, Continuity::Complete);
+    assert_eq!((nothing.claimed, nothing.appended), (vec![], vec![]));
+    bob.write(Change::Nothing).await;
+    let next = changes(Some(&nothing.cursor)).await;
+    assert_eq!(next.appended, [(doc("b"), Revision(2))]);
 }
 
 async fn who_takes_no_part_is_not_named(factory: impl Factory) {

@@ -272,6 +272,12 @@ impl Document {
         }
     }
 
+    /// Whether a claim is under way.
+    #[must_use]
+    pub fn is_claiming(&self) -> bool {
+        matches!(self.role, Role::Claiming)
+    }
+
     /// After a panic: the submit that was being worked on, where it came from, and which requests of this node's sessions
     /// it is.
     #[must_use]

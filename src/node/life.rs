@@ -1,6 +1,5 @@
 //! A node's life among others: what it hears, and what it says again and again.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +7,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
+use super::change_follower::ChangeFollower;
 use super::node::Node;
 use super::peers::LOOK_EVERY;
 use super::rumours::REFRESH_EVERY;
 use super::wire::Message;
 use crate::cluster::{Delivery, Inbox};
-use crate::doc::Event;
-use crate::id::{DocId, NodeId};
-use crate::log::Revision;
+use crate::id::NodeId;
 use crate::outage::Outage;
 use crate::store::{Pulse, StoreError};
 
@@ -68,7 +66,7 @@ impl Node {
             sleep(SETTLING).await;
         }
         self.runtime().spawn(self.clone().beats());
-        self.runtime().spawn(self.clone().asks_for_news());
+        self.runtime().spawn(self.clone().follows_changes());
         Ok(())
     }
 
@@ -171,23 +169,23 @@ impl Node {
         }
     }
 
-    /// Asks the store again and again for what this node has not been told. Apart from the heartbeats: the more documents,
-    /// the longer it takes, and whoever beats late is taken for dead.
-    async fn asks_for_news(self: Arc<Self>) {
+    /// Follows the store's feed of changes. Apart from the heartbeats: a comparison of many open documents takes long, and a
+    /// node whose heartbeat is late is taken for dead.
+    async fn follows_changes(self: Arc<Self>) {
         let mut ticks = self.ticks();
         let outage = Outage::new();
-        let mut late = HashMap::new();
+        let mut follower = ChangeFollower::default();
         loop {
             ticks.tick().await;
-            match attempt("news", self.ask_for_news(&mut late)).await {
+            match attempt("changes", follower.follow(&self)).await {
                 Err(error) if outage.begins() => {
-                    tracing::warn!(%error, "the store did not answer what is new of the open documents");
+                    tracing::warn!(%error, "the store did not answer what changed");
                 }
                 Err(_) => {}
                 Ok(()) => {
                     if let Some(past) = outage.ends() {
                         let (failures, seconds) = (past.failures, past.lasted.as_secs());
-                        tracing::info!(failures, seconds, "the store answers what is new again");
+                        tracing::info!(failures, seconds, "the store answers what changed again");
                     }
                 }
             }
@@ -222,28 +220,6 @@ impl Node {
         compared
             .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
         Ok(pulse)
-    }
-
-    /// Asks for what this node has not been told. A document is told of the head that it lacks when it lacks it at the next
-    /// asking too: most often the commits are on their way, and nobody needs to read them from the store. `late` is what
-    /// the last asking found.
-    async fn ask_for_news(&self, late: &mut HashMap<DocId, Revision>) -> Result<(), StoreError> {
-        let open = self.open_documents();
-        let found = std::mem::take(late);
-        for (doc, has) in &open.followed {
-            if let Some(head) = found.get(doc).filter(|head| has < *head) {
-                self.told(doc, Event::Newer(*head));
-            }
-        }
-        let news = self.store().news(&open).await?;
-        let epochs: HashMap<_, _> = open.owned.into_iter().collect();
-        for doc in &news.lost {
-            if let Some(epoch) = epochs.get(doc) {
-                self.told(doc, Event::Deposed(*epoch));
-            }
-        }
-        *late = news.newer.into_iter().collect();
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod bell;
+mod change_follower;
 mod damage;
 mod history;
 mod life;

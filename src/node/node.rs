@@ -156,6 +156,20 @@ pub(super) struct Standing {
     followed: AtomicU64,
     /// Its newest commit.
     known: Mutex<Option<Known>>,
+    /// Whether a claim is under way. Written last and read first: a document that claims no more is seen with what its
+    /// claim gave it.
+    is_claiming: AtomicBool,
+}
+
+/// What a node has of an open document.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OpenDocument {
+    /// The epoch under which the node owns it.
+    pub(super) owned: Option<Epoch>,
+    /// The revision at which the node follows it, without owning it.
+    pub(super) followed: Option<Revision>,
+    /// Whether the node is about to own it.
+    pub(super) is_claiming: bool,
 }
 
 impl Standing {
@@ -172,11 +186,22 @@ impl Standing {
             .clone()
     }
 
-    pub(super) fn set(&self, owned: Option<Epoch>, followed: Option<Revision>) {
-        let owned = owned.map_or(0, |epoch| epoch.0);
+    pub(super) fn set(&self, document: OpenDocument) {
+        let owned = document.owned.map_or(0, |epoch| epoch.0);
         self.owned.store(owned, Ordering::Relaxed);
-        let followed = followed.map_or(0, |head| head.0 + 1);
+        let followed = document.followed.map_or(0, |head| head.0 + 1);
         self.followed.store(followed, Ordering::Relaxed);
+        self.is_claiming
+            .store(document.is_claiming, Ordering::Release);
+    }
+
+    fn get(&self) -> OpenDocument {
+        let is_claiming = self.is_claiming.load(Ordering::Acquire);
+        OpenDocument {
+            owned: self.owned(),
+            followed: self.followed(),
+            is_claiming,
+        }
     }
 
     fn owned(&self) -> Option<Epoch> {
@@ -395,6 +420,21 @@ impl Node {
             name: self.name.clone(),
             takes_part: self.peers.take_part(),
             address: self.peers.address(),
+        }
+    }
+
+    /// Calls `visit` with each of these documents that is open, what the caller has about it, and what the node has of it.
+    /// Locks the documents for the whole walk.
+    pub(super) fn visit_open<'a, T>(
+        &self,
+        docs: impl IntoIterator<Item = (&'a DocId, T)>,
+        mut visit: impl FnMut(&'a DocId, T, OpenDocument),
+    ) {
+        let documents = self.lock();
+        for (doc, about) in docs {
+            if let Some(mailbox) = documents.get(doc) {
+                visit(doc, about, mailbox.standing.get());
+            }
         }
     }
 

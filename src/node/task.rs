@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::alarm::Alarm;
 use super::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
-use super::node::{Node, Standing};
+use super::node::{Node, OpenDocument, Standing};
 use super::outbox::{Outbox, Slow};
 use super::pace::Pace;
 use super::peers;
@@ -411,8 +411,11 @@ impl Task {
             self.perform(action);
         }
         self.forget_answered();
-        self.standing
-            .set(self.document.owned(), self.document.followed());
+        self.standing.set(OpenDocument {
+            owned: self.document.owned(),
+            followed: self.document.followed(),
+            is_claiming: self.document.is_claiming(),
+        });
         self.tell_known();
         Ok(())
     }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
+use super::feed::{self, Feed};
 use super::store::last_at;
 use super::{
-    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES,
-    Pulse, Reach, Refused, Store, StoreError,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
+    PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -23,6 +24,7 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 #[derive(Debug, Default, Clone)]
 struct State {
     documents: BTreeMap<DocId, Document>,
+    feed: Arc<Feed>,
     /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
     nodes: BTreeMap<NodeId, bool>,
     /// The addresses of those who have one.
@@ -68,6 +70,7 @@ impl MemoryStore {
         let (token, restores) = (state.token, state.restores + 1);
         *state = backup.state().clone();
         (state.token, state.restores) = (token, restores);
+        state.feed.interrupt();
     }
 
     /// Nothing in here panics while it holds the lock; a test's thread that did is no reason to stop.
@@ -98,11 +101,11 @@ impl Store for MemoryStore {
         let epoch = Epoch(document.fence.map_or(1, |fence| fence.epoch.0 + 1));
         let fence = Fence { epoch, token };
         document.fence = Some(fence);
-        ready(Ok(Lease {
-            fence,
-            head: document.head(),
-        }))
-        .boxed()
+        let head = document.head();
+        state
+            .feed
+            .note([(doc.clone(), feed::Change::Claimed(epoch))]);
+        ready(Ok(Lease { fence, head })).boxed()
     }
 
     fn append(
@@ -110,9 +113,13 @@ impl Store for MemoryStore {
         batches: Vec<Batch>,
     ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
         let mut state = self.state();
-        let append = |batch: Batch| match state.documents.get_mut(&batch.doc) {
-            Some(document) => document.append(batch),
-            None => Err(Refused::Fenced),
+        let append = |batch: Batch| {
+            let doc = batch.doc.clone();
+            let document = state.documents.get_mut(&doc).ok_or(Refused::Fenced)?;
+            document.append(batch)?;
+            let head = document.head();
+            state.feed.note([(doc, feed::Change::Appended(head))]);
+            Ok(())
         };
         ready(Ok(batches.into_iter().map(append).collect())).boxed()
     }
@@ -148,6 +155,13 @@ impl Store for MemoryStore {
             addresses: addresses.map(|(node, it)| (*node, it.clone())).collect(),
         }))
         .boxed()
+    }
+
+    fn changes<'a>(
+        &'a self,
+        since: Option<&'a ChangeCursor>,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>> {
+        ready(Ok(self.state().feed.since(since))).boxed()
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {

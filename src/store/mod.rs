@@ -3,6 +3,8 @@
 //! them to it.
 
 mod accounts;
+mod bounded_cache;
+mod feed;
 mod history;
 mod memory;
 mod packed;
@@ -26,7 +28,8 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
-    Batch, Beat, Lease, ListQuery, Listed, Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse,
-    Reach, Refused, Store, StoreError, StoreErrorKind, Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListQuery, Listed, Loaded, News, Open,
+    PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError, StoreErrorKind,
+    Whereabouts,
 };
 pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};

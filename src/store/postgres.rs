@@ -5,6 +5,7 @@ mod address;
 mod append;
 mod beat;
 mod change;
+mod change_feed;
 mod claims;
 mod connect;
 mod damaged;
@@ -49,8 +50,8 @@ use self::touches::Touches;
 use self::verify::PostgresRows;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
-    Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
+    Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -86,6 +87,9 @@ pub struct PostgresSettings {
     pub open_patience_ms: u64,
     /// How long a node may say nothing until the others take its documents.
     pub node_dead_after_ms: u64,
+    /// How long the table `changes` keeps what changed, in milliseconds. A node that could not read for longer compares all
+    /// its open documents with the store.
+    pub changes_kept_ms: u64,
 }
 
 impl Default for PostgresSettings {
@@ -104,6 +108,7 @@ impl Default for PostgresSettings {
             lock_timeout_ms: 1_000,
             open_patience_ms: 30_000,
             node_dead_after_ms: 3_000,
+            changes_kept_ms: 60_000,
         }
     }
 }
@@ -142,6 +147,8 @@ pub struct PostgresStore {
     touches: Arc<Touches>,
     /// Writes the touches.
     toucher: JoinHandle<()>,
+    /// Deletes old rows of the feed of changes.
+    trimmer: JoinHandle<()>,
     secret: [u8; 32],
     node_dead_after: Duration,
     /// What answered the last heartbeat.
@@ -205,6 +212,7 @@ impl PostgresStore {
             }),
             reader: Reader::new(reads.clone(), replica),
             toucher: touches.start(urgent.clone()),
+            trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
             urgent,
             reads,
             people,
@@ -274,6 +282,7 @@ impl PostgresStore {
         }
         self.claims.close(deadline).await;
         self.toucher.abort();
+        self.trimmer.abort();
         let finished = self.touches.finish(&self.urgent, deadline).await;
         self.urgent.close();
         self.reads.close();
@@ -293,6 +302,7 @@ impl PostgresStore {
 impl Drop for PostgresStore {
     fn drop(&mut self) {
         self.toucher.abort();
+        self.trimmer.abort();
     }
 }
 
@@ -380,6 +390,17 @@ impl Store for PostgresStore {
             Ok(pulse)
         }
         .boxed()
+    }
+
+    fn changes<'a>(
+        &'a self,
+        since: Option<&'a ChangeCursor>,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>> {
+        let changes =
+            change_feed::changes(&self.urgent, &self.numbers, since, self.node_dead_after);
+        changes
+            .map(|it| it.map_err(|fault| fault.of("changes")))
+            .boxed()
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {

@@ -30,11 +30,12 @@ use self::verify::SqliteRows;
 use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
 pub use self::writer::Counts;
 use self::writer::Writer;
+use super::feed::Feed;
 use super::packed::pack;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, News, Open, Pulse, Reach, Refused,
-    Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
+    Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -69,6 +70,7 @@ impl Default for SqliteSettings {
 pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Readers,
+    feed: Arc<Feed>,
     secret: [u8; 32],
     reported: Arc<Reported>,
 }
@@ -84,7 +86,9 @@ impl SqliteStore {
         let db = folder.open()?;
         let secret = secret(&db)?;
         let history_file = HistoryFile::compare(&folder, &db)?;
-        let mut ledger = Ledger::new(folder.clone(), lock, db, history_file).map_err(error)?;
+        let feed = Arc::<Feed>::default();
+        let mut ledger = Ledger::new(folder.clone(), lock, db, history_file, Arc::clone(&feed))
+            .map_err(error)?;
         if settings.size_max_mib > 0 {
             ledger
                 .limit(settings.size_max_mib.saturating_mul(1 << 20))
@@ -94,6 +98,7 @@ impl SqliteStore {
         Ok(Self {
             writer: Arc::new(writer),
             readers: Readers::new(folder, settings.readers.max(1)),
+            feed,
             secret,
             reported: Arc::default(),
         })
@@ -238,6 +243,13 @@ impl Store for SqliteStore {
             })
         }
         .boxed()
+    }
+
+    fn changes<'a>(
+        &'a self,
+        since: Option<&'a ChangeCursor>,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>> {
+        async move { Ok(self.feed.since(since)) }.boxed()
     }
 
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {

@@ -75,10 +75,23 @@ pub trait Store: Debug + Send + Sync {
         ready(Ok(Vec::new())).boxed()
     }
 
-    /// What happened to documents that a node has open, and that it may not have been told.
+    /// Returns what changed in all documents since a cursor, which an earlier call returned. Costs as much as there are
+    /// changes, however many documents a node has open. Without a cursor it returns one and no changes.
+    ///
+    /// A change is returned once it is durable, also if its transaction ended long after later ones.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not answer. The same cursor can be used again.
+    fn changes<'a>(
+        &'a self,
+        since: Option<&'a ChangeCursor>,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>>;
+
+    /// Compares the documents that a node has open with the store. Costs as much as there are open documents, so it is
+    /// for [`Continuity::Incomplete`] and [`Continuity::OtherServer`] only.
+    ///
+    /// # Errors
+    /// If the store does not answer.
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>>;
 
     /// Lists a collection's documents that exist, newest edit first.
@@ -302,6 +315,37 @@ pub struct News {
     pub lost: Vec<DocId>,
     /// Which of the documents that were named as followed have a newer head, and which.
     pub newer: Vec<(DocId, Revision)>,
+}
+
+/// A position in a store's feed of changes. Only the store that returned it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeCursor(pub(super) Arc<str>);
+
+/// What changed in a store since a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Where the next call goes on.
+    pub cursor: ChangeCursor,
+    /// Whether these are all the changes since the cursor.
+    pub continuity: Continuity,
+    /// The documents that were claimed, each with the epoch of its newest claim.
+    pub claimed: Vec<(DocId, Epoch)>,
+    /// The documents that were appended to, each with its newest revision.
+    pub appended: Vec<(DocId, Revision)>,
+}
+
+/// Whether a feed of changes lists all that happened since a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// It does.
+    Complete,
+    /// Changes are missing: there was no cursor, it is older than what the store keeps, there were more changes than one
+    /// call returns, or a node lives whose program does not record its changes. The open documents must be compared with
+    /// the store.
+    Incomplete,
+    /// As `Incomplete`; besides, another server answers than the one that returned the cursor, or the same after a
+    /// restart or with an older history: what is remembered of the store may be wrong.
+    OtherServer,
 }
 
 /// Where a document is.

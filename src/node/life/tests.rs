@@ -10,13 +10,13 @@ use super::*;
 use crate::cluster::Exchange;
 use crate::doc::{Ask, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
-use crate::log::{Fence, Snapshot, SubmitId};
+use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::node::{NodeSettings, Outbox, ReplyTo};
-use crate::ot::{Content, Kind};
+use crate::ot::{Content, Kind, Op};
 use crate::protocol::Proposal;
 use crate::store::{
-    Batch, Beat, History, Lease, ListQuery, Listed, Loaded, MemoryStore, News, Open, Pulse, Reach,
-    Refused, Store,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, MemoryStore,
+    News, Open, Pulse, Reach, Refused, Store,
 };
 
 /// One node's way to the store, which can be cut.
@@ -26,6 +26,8 @@ struct Way {
     is_cut: Arc<AtomicBool>,
     /// How often it carried a heartbeat.
     beats: Arc<AtomicU64>,
+    /// How often all open documents were compared with the store.
+    comparisons: Arc<AtomicU64>,
 }
 
 /// What is cut fails at once.
@@ -43,6 +45,14 @@ macro_rules! by_way {
                 self.store.$verb($($name),*)
             })*
 
+            fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.comparisons.fetch_add(1, Ordering::SeqCst);
+                self.store.news(open)
+            }
+
             fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
@@ -59,7 +69,7 @@ by_way! {
     fn claim(doc: &'a DocId, me: NodeId) -> Lease;
     fn append(batches: Vec<Batch>) -> Vec<Result<(), Refused>>;
     fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
-    fn news(open: &'a Open) -> News;
+    fn changes(since: Option<&'a ChangeCursor>) -> Changes;
     fn list(query: ListQuery) -> Vec<Listed>;
     fn describe(doc: &'a DocId) -> Option<Listed>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;
@@ -429,6 +439,54 @@ async fn backup_from_before_a_renewal_is_no_history_to_go_back_to() {
     for node in &nodes {
         eventually("it is renewed", || node.log_history().generation == 2).await;
     }
+}
+
+/// Appends to a document as another node would, and tells nobody.
+async fn write_unheard(store: &MemoryStore, doc: &DocId) {
+    let lease = store.claim(doc, NodeId(9)).await.unwrap();
+    let id = SubmitId {
+        author: UserId::anyone(),
+        client: ClientId::parse("unheard").unwrap(),
+        seq: lease.fence.epoch.0,
+    };
+    let entry = Entry {
+        revision: lease.head.next(),
+        epoch: lease.fence.epoch,
+        id,
+        at_ms: 1,
+        change: Change::Edit(Op::parse(Kind::TextUnicode, r#"["unheard"]"#).unwrap()),
+    };
+    let batch = Batch {
+        doc: doc.clone(),
+        fence: lease.fence,
+        entries: vec![Arc::new(entry)],
+    };
+    assert_eq!(store.append(vec![batch]).await.unwrap(), [Ok(())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn feed_of_changes_tells_owners_and_readers_what_no_message_told() {
+    let ([one, other], [way, other_way], _exchange) = two().await;
+    let doc = document_of(&one);
+    let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it is created", || ann.was_sent("\"create\"")).await;
+    bob.ask(&doc, Ask::Subscribe { since: None }).await;
+    let follows = || !other.open_documents().followed.is_empty();
+    eventually("Bob's node follows it", follows).await;
+    eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
+    let compared = || [&way, &other_way].map(|way| way.comparisons.load(Ordering::SeqCst));
+    let before = compared();
+
+    write_unheard(&way.store, &doc).await;
+    eventually("the owner is deposed", || {
+        one.open_documents().owned.is_empty()
+    })
+    .await;
+    eventually("Ann hears of it", || ann.was_sent("unheard")).await;
+    eventually("Bob hears of it", || bob.was_sent("unheard")).await;
+    assert_eq!(compared(), before, "no open document was asked for");
 }
 
 #[test]

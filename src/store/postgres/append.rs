@@ -27,12 +27,15 @@ use crate::store::{Batch, Refused};
 /// That the entry before the first is there is looked for by its key, which costs the same however long the log is: the
 /// newest revision would be found by reading all of the document on its last page of the index. That none comes after
 /// it is what the primary key says.
+///
+/// The row in `changes` tells the other nodes which documents have new heads.
 pub(super) const APPEND: &str = "
 WITH asked AS (
   SELECT *
-  FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[]) AS asked (doc, epoch, token, first)
+  FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[], $18::bigint[])
+    AS asked (doc, epoch, token, first, last)
 ), mine AS (
-  SELECT heads.doc
+  SELECT heads.doc, asked.last
   FROM asked
   JOIN heads ON heads.doc = asked.doc AND heads.epoch = asked.epoch AND heads.token = asked.token
   WHERE asked.first - 1 = CASE asked.first WHEN 1 THEN 0 ELSE (
@@ -52,6 +55,11 @@ WITH asked AS (
   FROM unnest($14::bigint[], $15::boolean[], $16::bigint[], $17::bigint[]) AS life (doc, live, at_ms, created_at_ms)
   JOIN mine USING (doc)
   WHERE documents.number = life.doc
+), noted AS (
+  INSERT INTO changes (docs, heads)
+  SELECT array_agg(mine.doc), array_agg(mine.last)
+  FROM mine
+  HAVING count(*) > 0
 )
 SELECT doc FROM mine";
 
@@ -147,6 +155,12 @@ impl Part {
     fn first(&self) -> i64 {
         self.rows
             .first()
+            .map_or(0, |row| row.entry.revision.0.cast_signed())
+    }
+
+    fn last(&self) -> i64 {
+        self.rows
+            .last()
             .map_or(0, |row| row.entry.revision.0.cast_signed())
     }
 
@@ -261,7 +275,7 @@ impl Link {
         let docs: Vec<i64> = parts.iter().map(|(number, _)| *number).collect();
         let of = |value: fn(&Part) -> i64| parts.iter().map(|(_, part)| value(part)).collect();
         let epochs: Vec<i64> = of(|part| part.fence.epoch.0.cast_signed());
-        let firsts: Vec<i64> = of(Part::first);
+        let [firsts, lasts]: [Vec<i64>; 2] = [of(Part::first), of(Part::last)];
         let tokens: Vec<_> = parts
             .iter()
             .map(|(_, part)| part.fence.token.to_be_bytes())
@@ -277,7 +291,7 @@ impl Link {
                 lives.push(*number, life);
             }
         }
-        let values: [&(dyn ToSql + Sync); 17] = [
+        let values: [&(dyn ToSql + Sync); 18] = [
             &docs,
             &epochs,
             &tokens,
@@ -295,6 +309,7 @@ impl Link {
             &lives.live,
             &lives.times,
             &lives.created,
+            &lasts,
         ];
         let rows = self.query(&self.append, &values).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())

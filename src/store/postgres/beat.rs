@@ -21,10 +21,11 @@ const KEPT: Duration = Duration::from_secs(600);
 /// The last column but one says which server, database and tables answer. Every user may ask for these.
 const BEAT: &str = "
 WITH beat AS (
-  INSERT INTO nodes (id, name, takes_part, beat_at, address)
-  VALUES ($1, $2, $3, clock_timestamp(), $6)
+  INSERT INTO nodes (id, name, takes_part, beat_at, address, records_changes)
+  VALUES ($1, $2, $3, clock_timestamp(), $6, true)
   ON CONFLICT (id) DO UPDATE
-  SET name = excluded.name, takes_part = excluded.takes_part, beat_at = excluded.beat_at, address = excluded.address
+  SET name = excluded.name, takes_part = excluded.takes_part, beat_at = excluded.beat_at, address = excluded.address,
+      records_changes = excluded.records_changes
 ), forgotten AS (
   DELETE FROM nodes
   WHERE id <> $1 AND beat_at < clock_timestamp() - $5 * interval '1 millisecond'

@@ -23,6 +23,18 @@ const QUEUE_MAX: usize = 4_096;
 /// How many documents one statement claims.
 const DOCUMENTS_MAX: usize = 1_000;
 
+/// Tells the other nodes which documents were claimed.
+macro_rules! noted {
+    () => {
+        "noted AS (
+  INSERT INTO changes (docs, epochs)
+  SELECT array_agg(claimed.doc), array_agg(claimed.epoch)
+  FROM claimed
+  HAVING count(*) > 0
+)"
+    };
+}
+
 /// Takes the right to append to documents that are known: one more epoch, and the token that was drawn for it.
 ///
 /// `$locking` says what becomes of rows that an append or another claim holds: passed over, or waited for.
@@ -43,12 +55,17 @@ WITH asked AS (
   FOR NO KEY UPDATE OF heads",
             $locking,
             "
-)
-UPDATE heads
-SET epoch = heads.epoch + 1, token = free.token, owner = free.owner, owner_name = $5, claimed_at = clock_timestamp()
-FROM free
-WHERE heads.doc = free.doc
-RETURNING free.place, heads.doc, heads.epoch"
+), claimed AS (
+  UPDATE heads
+  SET epoch = heads.epoch + 1, token = free.token, owner = free.owner, owner_name = $5, claimed_at = clock_timestamp()
+  FROM free
+  WHERE heads.doc = free.doc
+  RETURNING free.place, heads.doc, heads.epoch
+), ",
+            noted!(),
+            "
+SELECT place, doc, epoch
+FROM claimed"
         )
     };
 }
@@ -57,7 +74,8 @@ const CLAIM_FREE: &str = claim!(" SKIP LOCKED");
 pub(super) const CLAIM_WAITING: &str = claim!("");
 
 /// Makes documents known that nobody claimed before, as claimed. The others are left as they are.
-const MAKE: &str = "
+const MAKE: &str = concat!(
+    "
 WITH asked AS (
   SELECT *
   FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[])
@@ -79,11 +97,14 @@ WITH asked AS (
   FROM made
   JOIN asked USING (collection, id)
   RETURNING doc, epoch
-)
+), ",
+    noted!(),
+    "
 SELECT asked.place, claimed.doc, claimed.epoch
 FROM claimed
 JOIN made ON made.number = claimed.doc
-JOIN asked USING (collection, id)";
+JOIN asked USING (collection, id)"
+);
 
 /// How many entries each log holds. A statement of its own, after the claim's end: within the claim it would be as old
 /// as the claim's beginning, and miss what was appended before the claim got its row.

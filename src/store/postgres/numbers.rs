@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio_postgres::Row;
 
 use crate::id::DocId;
+use crate::store::bounded_cache::BoundedCache;
 
 /// The numbers of documents that were ever claimed, by their places in the question, which is [`Lookup::question`].
 pub(super) const FIND: &str = "
@@ -20,40 +21,77 @@ pub(super) fn place(row: &Row) -> usize {
     usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(0)
 }
 
-/// How many are remembered. When there are more, all are forgotten and looked up again.
-const NUMBERS_MAX: usize = 100_000;
+/// How many documents' numbers are cached: more than a node has documents open (`documents_max`). Beyond that the least
+/// recently used one is dropped.
+const NUMBERS_MAX: usize = 262_144;
 
-/// The numbers that stand for documents in the tables. What is written by them is written under a fence: should one be
-/// wrong, because the database was replaced by another, the fence does not hold.
-#[derive(Debug, Default)]
-pub(super) struct Numbers(Mutex<HashMap<DocId, i64>>);
+/// How many names are cached by number, for the feed of changes: some 10 MB.
+const NAMES_MAX: usize = 131_072;
+
+/// Caches the numbers that stand for documents in the tables, and the names that stand for numbers. What is written by a
+/// number is written under a fence: if it is wrong, because the database was replaced by another, the fence does not hold.
+#[derive(Debug)]
+pub(super) struct Numbers(Mutex<Caches>);
+
+#[derive(Debug)]
+struct Caches {
+    numbers: BoundedCache<DocId, i64>,
+    names: BoundedCache<i64, DocId>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self(Mutex::new(Caches {
+            numbers: BoundedCache::new(NUMBERS_MAX),
+            names: BoundedCache::new(NAMES_MAX),
+        }))
+    }
+}
 
 impl Numbers {
     /// Begins to look for the numbers of documents: among those that are remembered.
     pub(super) fn look_up<'a>(&self, docs: impl Iterator<Item = &'a DocId>) -> Lookup<'a> {
-        let remembered = self.lock();
-        let found = docs.map(|doc| (doc, remembered.get(doc).copied()));
+        let mut caches = self.lock();
+        let found = docs.map(|doc| (doc, caches.numbers.get(doc).copied()));
         Lookup(found.collect())
     }
 
     pub(super) fn remember(&self, doc: &DocId, number: i64) {
-        let mut numbers = self.lock();
-        if numbers.len() >= NUMBERS_MAX {
-            numbers.clear();
-        }
-        numbers.insert(doc.clone(), number);
+        self.lock().numbers.put(doc.clone(), number);
     }
 
     /// Forgets all numbers: the database went back in time or was replaced, and may give them to other documents.
     pub(super) fn forget_all(&self) {
-        self.lock().clear();
+        let mut caches = self.lock();
+        caches.numbers.clear();
+        caches.names.clear();
     }
 
     pub(super) fn forget(&self, doc: &DocId) {
-        self.lock().remove(doc);
+        self.lock().numbers.remove(doc);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DocId, i64>> {
+    /// The cached names of some numbers, and the numbers that have none.
+    pub(super) fn names(
+        &self,
+        numbers: impl Iterator<Item = i64>,
+    ) -> (HashMap<i64, DocId>, Vec<i64>) {
+        let mut caches = self.lock();
+        let (mut names, mut unknown) = (HashMap::new(), Vec::new());
+        for number in numbers {
+            match caches.names.get(&number) {
+                Some(doc) => drop(names.insert(number, doc.clone())),
+                None => unknown.push(number),
+            }
+        }
+        (names, unknown)
+    }
+
+    pub(super) fn remember_name(&self, number: i64, doc: &DocId) {
+        self.lock().names.put(number, doc.clone());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Caches> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

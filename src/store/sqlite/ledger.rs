@@ -1,6 +1,6 @@
 //! The ledger: the one connection that writes, and its transactions.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -12,8 +12,10 @@ use super::touches::Touches;
 use super::writer::Job;
 use crate::id::DocId;
 use crate::log::{Epoch, Fence, Revision};
+use crate::store::bounded_cache::BoundedCache;
+use crate::store::feed::{Change, Feed};
 
-/// How many documents' numbers are remembered. When there are more, all are forgotten and looked up again.
+/// How many documents' numbers are cached. Beyond that the least recently used one is dropped.
 const NUMBERS_MAX: usize = 100_000;
 
 /// The connection that writes. It belongs to the writer's thread.
@@ -24,10 +26,13 @@ pub(super) struct Ledger {
     /// Held to the end: the last that is let go.
     lock: Lock,
     db: Connection,
-    numbers: HashMap<DocId, i64>,
+    numbers: BoundedCache<DocId, i64>,
     /// The documents whose time of the last edit the table does not tell yet.
     touches: Touches,
     history_file: HistoryFile,
+    /// The changes of the open transaction.
+    changes: Vec<(DocId, Change)>,
+    feed: Arc<Feed>,
     care: Care,
     /// The most pages that the database may have.
     pages_max: u32,
@@ -50,15 +55,18 @@ impl Ledger {
         lock: Lock,
         db: Connection,
         history_file: HistoryFile,
+        feed: Arc<Feed>,
     ) -> rusqlite::Result<Self> {
         let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
         Ok(Self {
             folder,
             lock,
             db,
-            numbers: HashMap::new(),
+            numbers: BoundedCache::new(NUMBERS_MAX),
             touches: Touches::default(),
             history_file,
+            changes: Vec::new(),
+            feed,
             care: Care::Together,
             pages_max: u32::MAX - 1,
             checkpointer,
@@ -131,6 +139,7 @@ impl Ledger {
                 if written > 0 {
                     self.history_file.keep(&self.db);
                 }
+                self.feed.note(self.changes.drain(..));
             }
             Err(_) => self.roll_back(now),
         }
@@ -155,6 +164,9 @@ impl Ledger {
     fn roll_back(&mut self, now: Instant) {
         self.numbers.clear();
         self.touches.rolled_back(now);
+        self.changes.clear();
+        // What an error of the disk during a commit has left there is unknown.
+        self.feed.interrupt();
         // Some errors, such as a full disk, have rolled back already.
         if self.db.is_autocommit() || self.execute("ROLLBACK").is_ok() {
             return;
@@ -179,13 +191,14 @@ impl Ledger {
             return run(self).map(Ok);
         }
         self.execute("SAVEPOINT apart")?;
-        let staged = self.touches.staged();
+        let (staged, changes) = (self.touches.staged(), self.changes.len());
         match run(self) {
             Err(error) if is_about_the_data(&error) => {
                 self.execute("ROLLBACK TO apart")?;
                 self.execute("RELEASE apart")?;
                 self.numbers.clear();
                 self.touches.keep(staged);
+                self.changes.truncate(changes);
                 Ok(Err(error))
             }
             outcome => {
@@ -206,6 +219,11 @@ impl Ledger {
         self.touches.stage(number, at_ms);
     }
 
+    /// Adds a change of a document to the feed, once the open transaction is durable.
+    pub(super) fn note(&mut self, doc: &DocId, change: Change) {
+        self.changes.push((doc.clone(), change));
+    }
+
     /// The document's number, if a claim has made it known.
     pub(super) fn number(&mut self, doc: &DocId) -> rusqlite::Result<Option<i64>> {
         if let Some(number) = self.numbers.get(doc) {
@@ -220,10 +238,7 @@ impl Ledger {
 
     /// Remembers a document's number.
     pub(super) fn remember(&mut self, doc: &DocId, number: i64) {
-        if self.numbers.len() >= NUMBERS_MAX {
-            self.numbers.clear();
-        }
-        self.numbers.insert(doc.clone(), number);
+        self.numbers.put(doc.clone(), number);
     }
 
     /// The document's number if `fence` is the newest claim's.

@@ -8,6 +8,7 @@ use super::ledger::{Ledger, head};
 use super::writer::Work;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence, Revision};
+use crate::store::feed;
 use crate::store::packed::{row_checksum, verify};
 use crate::store::thinning::superfluous;
 use crate::store::{Batch, Lease, Refused};
@@ -109,6 +110,7 @@ fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Refus
     live_or_die(ledger.db(), number, &part.rows)?;
     if let Some(newest) = part.rows.last() {
         ledger.touch(number, newest.entry.at_ms);
+        ledger.note(&part.doc, feed::Change::Appended(revision));
     }
     Ok(Ok(()))
 }
@@ -196,8 +198,10 @@ impl Work for Claim {
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
         ledger.remember(&self.doc, number);
+        let epoch = Epoch(epoch.cast_unsigned());
+        ledger.note(&self.doc, feed::Change::Claimed(epoch));
         let fence = Fence {
-            epoch: Epoch(epoch.cast_unsigned()),
+            epoch,
             token: self.token,
         };
         Ok(Lease {

@@ -1,0 +1,152 @@
+//! The feed of changes of a store that serves one process: the newest changes, in memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{ChangeCursor, Changes, Continuity};
+use crate::id::DocId;
+use crate::log::{Epoch, Revision};
+
+/// How many changes are kept. A cursor that is older than the oldest of them is answered with
+/// [`Continuity::Incomplete`].
+const KEPT_MAX: usize = 16_384;
+
+/// What happened to a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It was claimed under this epoch.
+    Claimed(Epoch),
+    /// It was appended to, up to this revision.
+    Appended(Revision),
+}
+
+/// The newest changes of a store, in the order of their commits.
+#[derive(Debug, Default)]
+pub(super) struct Feed(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// How many changes were noted before the oldest that is kept.
+    before: u64,
+    changes: VecDeque<(DocId, Change)>,
+}
+
+impl Feed {
+    /// Adds changes that have become durable. Beyond [`KEPT_MAX`] the oldest are dropped.
+    pub(super) fn note(&self, changes: impl IntoIterator<Item = (DocId, Change)>) {
+        let mut kept = self.lock();
+        kept.changes.extend(changes);
+        let surplus = kept.changes.len().saturating_sub(KEPT_MAX);
+        kept.changes.drain(..surplus);
+        kept.before += surplus as u64;
+    }
+
+    /// Makes every cursor incomplete: changes may have become durable that were not noted.
+    pub(super) fn interrupt(&self) {
+        let mut kept = self.lock();
+        kept.before += kept.changes.len() as u64 + 1;
+        kept.changes.clear();
+    }
+
+    /// What was noted since a cursor. A cursor of another feed is incomplete.
+    pub(super) fn since(&self, cursor: Option<&ChangeCursor>) -> Changes {
+        let kept = self.lock();
+        let end = kept.before + kept.changes.len() as u64;
+        let since = cursor.and_then(|cursor| cursor.0.parse::<u64>().ok());
+        let since = since.filter(|since| (kept.before..=end).contains(since));
+        let (mut claimed, mut appended) = (BTreeMap::new(), BTreeMap::new());
+        let seen = since.map_or(kept.changes.len(), |since| (since - kept.before) as usize);
+        for (doc, change) in kept.changes.iter().skip(seen) {
+            match change {
+                Change::Claimed(epoch) => drop(claimed.insert(doc, *epoch)),
+                Change::Appended(revision) => drop(appended.insert(doc, *revision)),
+            }
+        }
+        Changes {
+            cursor: ChangeCursor(end.to_string().into()),
+            continuity: match since {
+                Some(_) => Continuity::Complete,
+                None => Continuity::Incomplete,
+            },
+            claimed: claimed
+                .into_iter()
+                .map(|(doc, it)| (doc.clone(), it))
+                .collect(),
+            appended: appended
+                .into_iter()
+                .map(|(doc, it)| (doc.clone(), it))
+                .collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doc(at: usize) -> DocId {
+        DocId::parse("c", &format!("d{at}")).unwrap()
+    }
+
+    fn appended(at: usize, revision: u64) -> (DocId, Change) {
+        (doc(at), Change::Appended(Revision(revision)))
+    }
+
+    #[test]
+    fn newest_change_of_each_document_is_returned_once() {
+        let feed = Feed::default();
+        feed.note([appended(1, 1)]);
+        let start = feed.since(None);
+        assert_eq!(
+            (start.continuity, start.appended),
+            (Continuity::Incomplete, vec![])
+        );
+        feed.note([
+            appended(1, 2),
+            (doc(2), Change::Claimed(Epoch(1))),
+            appended(1, 3),
+        ]);
+        let changes = feed.since(Some(&start.cursor));
+        assert_eq!(changes.continuity, Continuity::Complete);
+        assert_eq!(changes.claimed, [(doc(2), Epoch(1))]);
+        assert_eq!(changes.appended, [(doc(1), Revision(3))]);
+        let none = feed.since(Some(&changes.cursor));
+        assert_eq!((none.claimed.len(), none.appended.len()), (0, 0));
+        assert_eq!(none.continuity, Continuity::Complete);
+    }
+
+    #[test]
+    fn cursor_is_incomplete_once_a_later_change_is_dropped() {
+        let feed = Feed::default();
+        let start = feed.since(None).cursor;
+        feed.note((0..KEPT_MAX).map(|at| appended(at, 1)));
+        let all = feed.since(Some(&start));
+        assert_eq!(
+            (all.continuity, all.appended.len()),
+            (Continuity::Complete, KEPT_MAX)
+        );
+        feed.note([appended(0, 2)]);
+        assert_eq!(feed.since(Some(&start)).continuity, Continuity::Incomplete);
+        assert_eq!(
+            feed.since(Some(&all.cursor)).appended,
+            [(doc(0), Revision(2))]
+        );
+    }
+
+    #[test]
+    fn interrupted_feed_completes_no_older_cursor() {
+        let feed = Feed::default();
+        let start = feed.since(None).cursor;
+        feed.interrupt();
+        let after = feed.since(Some(&start));
+        assert_eq!(after.continuity, Continuity::Incomplete);
+        assert_eq!(
+            feed.since(Some(&after.cursor)).continuity,
+            Continuity::Complete
+        );
+    }
+}
