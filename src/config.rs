@@ -673,6 +673,18 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
             1_000,
         ),
         (
+            "postgres.list_connections",
+            postgres.list_connections as u64,
+            1,
+            100,
+        ),
+        (
+            "postgres.list_timeout_ms",
+            postgres.list_timeout_ms,
+            100,
+            600_000,
+        ),
+        (
             "postgres.acquire_timeout_ms",
             postgres.acquire_timeout_ms,
             100,

@@ -830,7 +830,7 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
             after: None,
             title: None,
         };
-        let found = accounts.list_for(who, query).await.unwrap();
+        let found = accounts.list_for(who, query).await.unwrap().documents;
         let mut ids: Vec<_> = found.iter().map(|it| it.doc.id.to_string()).collect();
         ids.sort();
         ids

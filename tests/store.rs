@@ -6,10 +6,14 @@ mod alone_postgres;
 mod change_feed;
 #[path = "store/damage.rs"]
 mod damaged_documents;
+#[path = "store/measure_scale.rs"]
+mod measure_scale;
 #[path = "store/measure.rs"]
 mod measure_shared;
 #[path = "store/repair.rs"]
 mod repairing;
+#[path = "store/search.rs"]
+mod searching;
 mod servers;
 #[path = "store/verify.rs"]
 mod verification;
@@ -1606,7 +1610,7 @@ async fn described(store: &dyn Store, id: &str) -> Option<Listed> {
 }
 
 async fn list(store: &dyn Store, query: ListQuery) -> Vec<Listed> {
-    store.list(query).await.unwrap()
+    store.list(query).await.unwrap().documents
 }
 
 fn fold(loaded: &Loaded) -> Snapshot {

@@ -3,6 +3,8 @@
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -96,9 +98,8 @@ async fn list(
     };
     match while_it_answers(&gateway, found).await {
         Ok(found) => {
-            let full = found.len() == params.limit;
-            let next = found.last().filter(|_| full).map(cursor);
-            let documents: Vec<_> = found.iter().map(listed).collect();
+            let next = found.next.as_ref().map(cursor);
+            let documents: Vec<_> = found.documents.iter().map(listed).collect();
             let body = json!({ "documents": documents, "next": next });
             HttpResponse::Ok().insert_header(NO_STORE).json(body)
         }
@@ -106,11 +107,13 @@ async fn list(
     }
 }
 
-fn cursor(listed: &Listed) -> String {
-    format!("{}.{}", listed.updated_at_ms, listed.doc.id)
+/// The place where the next page begins, in a form that clients hand back unread.
+fn cursor((at_ms, id): &(u64, String)) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{at_ms}.{id}"))
 }
 
 fn parse_cursor(text: &str) -> Option<(u64, String)> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (at, id) = text.split_once('.')?;
     Some((at.parse().ok()?, id.to_owned()))
 }

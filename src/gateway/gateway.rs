@@ -175,9 +175,8 @@ impl Gateway {
 /// How many look at what documents were at the same time. The others wait for their turn.
 const HISTORIES_AT_ONCE: usize = 4;
 
-/// How many lists of documents are looked for at the same time: a search looks at every title, and documents that are opened
-/// meanwhile read from the store too.
-const LISTS_AT_ONCE: usize = 1;
+/// How many lists of documents are read at the same time: as many as the store has connections for them by default.
+const LISTS_AT_ONCE: usize = 2;
 
 /// How long a list waits for its turn.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{ListQuery, Listed, StoreError};
+use super::{ListPage, ListQuery, StoreError};
 use crate::id::{DocId, Name};
 
 /// What a verb about people returns.
@@ -125,7 +125,7 @@ pub trait Accounts: Debug + Send + Sync {
 
     /// As [`Store::list`](super::Store::list), of the documents that `who` may read, those of opened share links included.
     /// Empty for guests, and for a collection of another tenant.
-    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>>;
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, ListPage>;
 
     /// Makes a share link.
     fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>>;

@@ -1,5 +1,6 @@
 //! A store in memory, for tests: the same promises, behind one mutex, and nothing outlives the process.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +10,8 @@ use futures_util::future::{BoxFuture, ready};
 use super::feed::{self, Feed};
 use super::store::last_at;
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
-    PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
+    Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -182,7 +183,7 @@ impl Store for MemoryStore {
         .boxed()
     }
 
-    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         let state = self.state();
         let mut list: Vec<Listed> = state
             .documents
@@ -191,9 +192,14 @@ impl Store for MemoryStore {
             .filter_map(|(doc, document)| document.listed(doc))
             .filter(|listed| query.admits(listed))
             .collect();
-        list.sort_by(|a, b| b.place().cmp(&a.place()));
+        list.sort_by_key(|listed| Reverse(listed.place()));
         list.truncate(query.limit);
-        ready(Ok(list)).boxed()
+        let last = list.last().filter(|_| list.len() >= query.limit);
+        ready(Ok(ListPage {
+            next: last.map(Listed::place),
+            documents: list,
+        }))
+        .boxed()
     }
 
     fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
@@ -367,15 +373,8 @@ impl ListQuery {
         let before = self
             .after
             .as_ref()
-            .is_none_or(|(at_ms, id)| listed.place() < (*at_ms, id.as_str()));
+            .is_none_or(|after| listed.place() < *after);
         let title = self.title.as_deref().unwrap_or_default().to_lowercase();
         before && listed.title.to_lowercase().contains(&title)
-    }
-}
-
-impl Listed {
-    /// What the list is sorted by.
-    fn place(&self) -> (u64, &str) {
-        (self.updated_at_ms, self.doc.id.as_str())
     }
 }

@@ -28,8 +28,8 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
-    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListQuery, Listed, Loaded, News, Open,
-    PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError, StoreErrorKind,
+    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListPage, ListQuery, Listed, Loaded,
+    News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError, StoreErrorKind,
     Whereabouts,
 };
 pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};

@@ -22,6 +22,7 @@ mod pool;
 mod read;
 mod schema;
 mod sockets;
+mod titles;
 mod tls;
 mod touches;
 mod verify;
@@ -29,7 +30,7 @@ mod verify;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -42,6 +43,7 @@ use tokio::time::Instant;
 use self::append::Part;
 use self::claims::{Claimer, Claims};
 use self::connect::{Connector, Purpose};
+use self::fault::Fault;
 use self::lane::Lane;
 use self::numbers::Numbers;
 use self::pool::Pool;
@@ -50,8 +52,9 @@ use self::touches::Touches;
 use self::verify::PostgresRows;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
-    Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
+    Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
+    Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -71,8 +74,12 @@ pub struct PostgresSettings {
     pub append_connections: usize,
     /// How many connections claim and beat, at least 3.
     pub claim_connections: usize,
-    /// How many connections read.
+    /// How many connections read documents.
     pub read_connections: usize,
+    /// How many connections list and search documents: a search cannot keep a document from being opened.
+    pub list_connections: usize,
+    /// How long a statement of a list or a search may take.
+    pub list_timeout_ms: u64,
     /// How many connections ask and change what is kept about people. One more reads revocations.
     pub people_connections: usize,
     /// How long somebody waits for a connection when all are busy.
@@ -100,7 +107,9 @@ impl Default for PostgresSettings {
             replica_url: String::new(),
             append_connections: 1,
             claim_connections: 4,
-            read_connections: 8,
+            read_connections: 6,
+            list_connections: 2,
+            list_timeout_ms: 2_000,
             people_connections: 4,
             acquire_timeout_ms: 5_000,
             connect_timeout_ms: 3_000,
@@ -121,10 +130,14 @@ impl fmt::Debug for PostgresSettings {
             .field("append_connections", &self.append_connections)
             .field("claim_connections", &self.claim_connections)
             .field("read_connections", &self.read_connections)
+            .field("list_connections", &self.list_connections)
             .field("people_connections", &self.people_connections)
             .finish_non_exhaustive()
     }
 }
+
+/// How long a heartbeat that was written proves that Postgres takes writes.
+const BEAT_HOLDS: Duration = Duration::from_secs(1);
 
 /// How long a close waits for what was accepted.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -136,8 +149,11 @@ pub struct PostgresStore {
     claims: Claims,
     /// For claims, heartbeats and the keeping of the list.
     urgent: Pool,
-    /// For all that people can wait for a little.
+    /// For documents.
     reads: Pool,
+    /// For the list of documents, and for the index over their titles.
+    lists: Pool,
+    list_timeout: Duration,
     /// For what is kept about people: who reads much keeps nobody from losing a right.
     people: Pool,
     /// For revocations alone.
@@ -149,10 +165,14 @@ pub struct PostgresStore {
     toucher: JoinHandle<()>,
     /// Deletes old rows of the feed of changes.
     trimmer: JoinHandle<()>,
+    /// Adds the titles of a database from before there was an index over them.
+    indexer: JoinHandle<()>,
     secret: [u8; 32],
     node_dead_after: Duration,
     /// What answered the last heartbeat.
     place: Mutex<Arc<str>>,
+    /// When a heartbeat was last written.
+    beat_at: Mutex<Option<Instant>>,
 }
 
 impl PostgresStore {
@@ -180,6 +200,8 @@ impl PostgresStore {
         let people = pool("people", reading.clone(), settings.people_connections)?;
         let watch = pool("revocations", reading.clone(), 1)?;
         let reads = pool("read", reading, settings.read_connections)?;
+        let listing = connector(&settings.url, Purpose::List)?;
+        let lists = pool("list", listing, settings.list_connections)?;
         let replica = match settings.replica_url.as_str() {
             "" => None,
             url => Some(pool(
@@ -213,8 +235,11 @@ impl PostgresStore {
             reader: Reader::new(reads.clone(), replica),
             toucher: touches.start(urgent.clone()),
             trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
+            indexer: titles::start_indexing(lists.clone()),
             urgent,
             reads,
+            lists,
+            list_timeout: ms(settings.list_timeout_ms),
             people,
             watch,
             numbers,
@@ -222,6 +247,7 @@ impl PostgresStore {
             secret,
             node_dead_after,
             place: Mutex::default(),
+            beat_at: Mutex::default(),
         })
     }
 
@@ -283,13 +309,31 @@ impl PostgresStore {
         self.claims.close(deadline).await;
         self.toucher.abort();
         self.trimmer.abort();
+        self.indexer.abort();
         let finished = self.touches.finish(&self.urgent, deadline).await;
         self.urgent.close();
         self.reads.close();
+        self.lists.close();
         self.people.close();
         self.watch.close();
         self.reader.close();
         finished.map_err(|fault| fault.of("close"))
+    }
+
+    /// Why there is no list, in words that tell a search that takes too long from a Postgres that is away.
+    fn list_error(&self, fault: Fault) -> StoreError {
+        if fault.is_timeout() {
+            let reason = format!(
+                "the list took longer than {} ms (postgres.list_timeout_ms)",
+                self.list_timeout.as_millis()
+            );
+            return StoreError::new("list", reason);
+        }
+        fault.of("list")
+    }
+
+    fn lock_beat_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.beat_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which lane a document takes: always the same.
@@ -303,6 +347,7 @@ impl Drop for PostgresStore {
     fn drop(&mut self) {
         self.toucher.abort();
         self.trimmer.abort();
+        self.indexer.abort();
     }
 }
 
@@ -348,7 +393,7 @@ impl Store for PostgresStore {
             let mut outcomes = Vec::with_capacity(answers.len());
             for answer in answers {
                 let answer = answer.await;
-                let answer = answer.map_err(|_| fault::Fault::Closed.of("append"))?;
+                let answer = answer.map_err(|_| Fault::Closed.of("append"))?;
                 outcomes.push(answer.map_err(|why| StoreError::new("append", why))?);
             }
             Ok(outcomes)
@@ -382,6 +427,7 @@ impl Store for PostgresStore {
         async move {
             let pulse = beat::beat(&self.urgent, beat, self.node_dead_after).await;
             let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
+            *self.lock_beat_at() = Some(Instant::now());
             let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
             if *place != pulse.place {
                 *place = pulse.place.clone();
@@ -408,10 +454,10 @@ impl Store for PostgresStore {
         news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
 
-    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         async move {
-            let list = list::list(&self.reads, &query).await;
-            list.map_err(|fault| fault.of("list"))
+            let list = list::list(&self.lists, &query).await;
+            list.map_err(|fault| self.list_error(fault))
         }
         .boxed()
     }
@@ -438,6 +484,11 @@ impl Store for PostgresStore {
         async {
             for lane in &self.lanes {
                 lane.check().await?;
+            }
+            // A probe waits for no connection that others may have taken, as long as heartbeats are written.
+            let beat_at = *self.lock_beat_at();
+            if beat_at.is_some_and(|at| at.elapsed() < BEAT_HOLDS) {
+                return Ok(());
             }
             let written = beat::check_writes(&self.urgent).await;
             written.map_err(|fault| fault.of("check writes"))

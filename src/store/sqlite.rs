@@ -34,8 +34,9 @@ use super::feed::Feed;
 use super::packed::pack;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, News, Open,
-    Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
+    Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
+    Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -261,7 +262,7 @@ impl Store for SqliteStore {
         self.readers.read("news", news).boxed()
     }
 
-    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         self.readers
             .read("list", move |db| read::list(db, &query))
             .boxed()

@@ -94,11 +94,12 @@ pub trait Store: Debug + Send + Sync {
     /// If the store does not answer.
     fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>>;
 
-    /// Lists a collection's documents that exist, newest edit first.
+    /// Returns a page of a collection's documents that exist, newest edit first. It reads a bounded number of rows, so a
+    /// page of a search may be short, or empty, although there is more: see [`ListPage::next`].
     ///
     /// # Errors
-    /// When the store does not answer.
-    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
+    /// If the store does not answer, or not in the time that it gives to lists.
+    fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>>;
 
     /// What the list says of one document; `None` when it does not exist.
     ///
@@ -370,10 +371,20 @@ pub struct ListQuery {
     pub collection: crate::id::Name,
     /// At most so many.
     pub limit: usize,
-    /// Only those edited before this one: the last of the page before, by time and then id.
+    /// Only those after this place in the list: the `next` of the page before.
     pub after: Option<(u64, String)>,
     /// Only those whose title holds this text, whatever the case.
     pub title: Option<String>,
+}
+
+/// A page of the list of documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// The documents, newest edit first.
+    pub documents: Vec<Listed>,
+    /// Where the next page begins, by time and then id; `None` if there is none. It is present also if fewer documents than
+    /// the limit were found among those that one page looks at.
+    pub next: Option<(u64, String)>,
 }
 
 /// What the list says of a document.
@@ -385,10 +396,17 @@ pub struct Listed {
     pub title: String,
     /// When it was first created, in milliseconds since 1970.
     pub created_at_ms: u64,
-    /// When it was last edited, in milliseconds since 1970. Kept by the second or so, not by the op.
+    /// When it was last edited, in milliseconds since 1970. While it is being edited it is up to a minute old.
     pub updated_at_ms: u64,
     /// How many entries its log holds.
     pub revision: Revision,
+}
+
+impl Listed {
+    /// Its place in the list, which is sorted by it.
+    pub(super) fn place(&self) -> (u64, String) {
+        (self.updated_at_ms, self.doc.id.as_str().to_owned())
+    }
 }
 
 /// The last revision up to `head` whose entry was sequenced at `at_ms` or before, by halving: where the clocks of two

@@ -15,8 +15,8 @@ use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::protocol::Proposal;
 use crate::store::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListQuery, Listed, Loaded, MemoryStore,
-    News, Open, Pulse, Reach, Refused, Store,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
+    MemoryStore, News, Open, Pulse, Reach, Refused, Store,
 };
 
 /// One node's way to the store, which can be cut.
@@ -70,7 +70,7 @@ by_way! {
     fn append(batches: Vec<Batch>) -> Vec<Result<(), Refused>>;
     fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
     fn changes(since: Option<&'a ChangeCursor>) -> Changes;
-    fn list(query: ListQuery) -> Vec<Listed>;
+    fn list(query: ListQuery) -> ListPage;
     fn describe(doc: &'a DocId) -> Option<Listed>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;
     fn check_writes() -> ();

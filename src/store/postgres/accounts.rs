@@ -17,7 +17,7 @@ use crate::store::accounts::{
     NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
     Right, Role, SessionKey, Subject, User, Who, tenant_of,
 };
-use crate::store::{ListQuery, Listed};
+use crate::store::{ListPage, ListQuery};
 
 /// The columns of an account.
 macro_rules! users {
@@ -466,10 +466,10 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>> {
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, ListPage> {
         async move {
-            let list = list::list_for(&self.reads, &who, &query).await;
-            list.map_err(|fault| fault.of("list"))
+            let list = list::list_for(&self.lists, &who, &query).await;
+            list.map_err(|fault| self.list_error(fault))
         }
         .boxed()
     }

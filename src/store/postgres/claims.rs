@@ -304,7 +304,8 @@ impl Claimer {
         let heads: HashMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         // A crash may have kept the time of the last edit from the list.
         let edited = heads.iter().filter(|(_, head)| **head > 0);
-        self.touches.stage(edited.map(|(doc, _)| *doc));
+        self.touches
+            .stage(edited.map(|(doc, _)| *doc), Instant::now());
         let lease = |(at, (doc, fence)): (&usize, &(i64, Fence))| {
             let head = Revision(heads.get(doc).copied().unwrap_or(0).cast_unsigned());
             (

@@ -40,6 +40,8 @@ pub(super) enum Purpose {
     Append,
     Claim,
     Read,
+    /// Of the list of documents.
+    List,
     /// Of what documents once were: a standby knows it too.
     Past,
 }
@@ -292,15 +294,21 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
     let lock_timeout = match purpose {
         // A claim that waits first ends who stands in its way, and then waits on.
         Purpose::Claim => settings.lock_timeout_ms.saturating_mul(3),
-        Purpose::Append | Purpose::Read | Purpose::Past => settings.lock_timeout_ms,
+        Purpose::Append | Purpose::Read | Purpose::List | Purpose::Past => settings.lock_timeout_ms,
+    };
+    let statement_timeout = match purpose {
+        Purpose::List => settings.list_timeout_ms,
+        Purpose::Append | Purpose::Claim | Purpose::Read | Purpose::Past => {
+            settings.statement_timeout_ms
+        }
     };
     let mut wishes = vec![
         // Pinned: repeatable read would make a lost race the error of a whole batch.
         ("default_transaction_isolation", "read committed".to_owned()),
-        ("statement_timeout", ms(settings.statement_timeout_ms)),
+        ("statement_timeout", ms(statement_timeout)),
         ("lock_timeout", ms(lock_timeout)),
         ("idle_in_transaction_session_timeout", ms(5_000)),
-        ("transaction_timeout", ms(settings.statement_timeout_ms)),
+        ("transaction_timeout", ms(statement_timeout)),
         ("client_connection_check_interval", ms(2_000)),
         // Each of our statements has its index. Plans that were made while the tables were empty would not use it.
         ("enable_seqscan", "off".to_owned()),

@@ -79,6 +79,15 @@ impl Fault {
         }
     }
 
+    /// Whether the statement took longer than its session allows.
+    pub(super) fn is_timeout(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Late(_) => true,
+            _ => false,
+        }
+    }
+
     /// What the statement's end means for what it was to write.
     pub(super) fn kind(&self) -> Kind {
         let Self::Sql(error) = self else {

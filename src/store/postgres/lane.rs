@@ -266,7 +266,8 @@ impl Runner {
         let outcomes = link.append(&parts).await?;
         let written = parts.iter().zip(&outcomes);
         let written = written.filter(|(_, outcome)| **outcome == Outcome::Done(Ok(())));
-        self.touches.stage(written.map(|((number, _), _)| *number));
+        let numbers = written.map(|((number, _), _)| *number);
+        self.touches.stage(numbers, Instant::now());
         let mut outcomes = outcomes.into_iter();
         // A document that has no number was never claimed.
         let outcome = |number: Option<i64>| {

@@ -1,15 +1,26 @@
-//! The list of documents.
+//! The list of documents, and the search in it.
+//!
+//! However many documents a collection has, a page costs a bounded number of rows. A user with few grants: their documents.
+//! Else the newest documents in order, until the page is full, but not more than [`WALK_MAX`]. Where a search finds too few
+//! among those, the index over the letters of all titles is asked; if it finds so many that they cannot be sorted in time,
+//! the page remains short, and its `next` goes on after the documents that were looked at.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::change::now_ms;
 use super::fault::Fault;
-use super::pool::Pool;
+use super::pool::{Lease, Pool};
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::store::accounts::{Who, tenant_of};
-use crate::store::{ListQuery, Listed};
+use crate::store::{ListPage, ListQuery, Listed};
+
+/// How many documents one page looks at in their order: some 20 ms.
+const WALK_MAX: i64 = 10_000;
+
+/// How many documents of the index over titles, or of a user's grants, are sorted.
+const SORT_MAX: usize = 3_000;
 
 /// The columns of what the list says.
 macro_rules! listed {
@@ -17,42 +28,114 @@ macro_rules! listed {
         concat!(
             "
 SELECT collection, id, title, created_at_ms, updated_at_ms, coalesce(
-  (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)
-FROM documents
-WHERE live AND collection = $1 ",
+  (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)",
             $($rest),+
         )
     };
 }
 
-const LIST: &str = listed!(
-    "AND (updated_at_ms, id) < ($2, $3) AND position($4::bytea IN title_folded) > 0
-ORDER BY updated_at_ms DESC, id DESC
-LIMIT $5"
-);
-
-/// The same, limited to what the user may read: everything if $6 or a role on the tenant says so, else the documents with a
-/// role of their own and those of the share links $9.
-const LIST_FOR: &str = listed!(
-    "AND (updated_at_ms, id) < ($2, $3) AND position($4::bytea IN title_folded) > 0
-  AND ($6
-    OR EXISTS (SELECT 1 FROM users WHERE users.id = $7 AND users.tenant = $8 AND users.role > 0)
-    OR EXISTS (
+/// Whether a user may read a row of `documents`: `$sees_all`, a grant, or an opened share link.
+macro_rules! may_read {
+    ($sees_all:literal, $user:literal, $links:literal) => {
+        concat!(
+            "(",
+            $sees_all,
+            " OR EXISTS (
       SELECT 1
       FROM grants
-      WHERE grants.subject = $7 AND grants.collection = documents.collection AND grants.id = documents.id)
+      WHERE grants.subject = ",
+            $user,
+            " AND grants.collection = documents.collection AND grants.id = documents.id)
     OR EXISTS (
       SELECT 1
       FROM links
-      WHERE links.id = ANY ($9) AND links.collection = documents.collection AND links.doc = documents.id
+      WHERE links.id = ANY (",
+            $links,
+            ") AND links.collection = documents.collection AND links.doc = documents.id
         AND (links.expires_at_ms IS NULL OR links.expires_at_ms > ",
-    now_ms!(),
-    ")))
+            now_ms!(),
+            ")))"
+        )
+    };
+}
+
+/// The documents of a collection after a place, newest edit first: `$5` that match, or fewer once `$6` were looked at. The
+/// last of those is returned in any case.
+const WALK: &str = concat!(listed!(
+    ", documents.is_match, documents.place = $6
+FROM (
+  SELECT documents.*, position($4::bytea IN title_folded) > 0
+    AND ",
+    may_read!("$7", "$8", "$9"),
+    " AS is_match
+  FROM (
+    SELECT number, collection, id, title, title_folded, created_at_ms, updated_at_ms,
+           row_number() OVER (ORDER BY updated_at_ms DESC, id DESC) AS place
+    FROM documents
+    WHERE live AND collection = $1 AND (updated_at_ms, id) < ($2, $3)
+    ORDER BY updated_at_ms DESC, id DESC
+    LIMIT $6
+  ) AS documents
+) AS documents
+WHERE is_match OR place = $6
 ORDER BY updated_at_ms DESC, id DESC
 LIMIT $5"
+));
+
+/// Those of the documents with these numbers that match, newest edit first.
+const SORT: &str = listed!(
+    "
+FROM (
+  SELECT documents.*
+  FROM unnest($6::bigint[]) AS asked (number)
+  JOIN documents ON documents.number = asked.number
+  WHERE live AND collection = $1 AND (updated_at_ms, documents.id) < ($2, $3) AND position($4::bytea IN title_folded) > 0
+    AND ",
+    may_read!("$7", "$8", "$9"),
+    "
+  ORDER BY updated_at_ms DESC, documents.id DESC
+  LIMIT $5
+) AS documents
+ORDER BY updated_at_ms DESC, id DESC"
 );
 
-const DESCRIBE: &str = listed!("AND id = $2");
+/// Whether a user's role on the tenant lets them read everything; if not, the numbers of the documents that they have a
+/// grant or an opened share link of, at most so many.
+const SCOPE: &str = concat!(
+    "
+WITH tenant AS MATERIALIZED (
+  SELECT EXISTS (SELECT 1 FROM users WHERE users.id = $2 AND users.tenant = $3 AND users.role > 0) AS sees_all
+)
+SELECT sees_all, ARRAY(
+  SELECT documents.number
+  FROM (
+    (SELECT grants.id
+     FROM grants
+     WHERE grants.subject = $2 AND grants.collection = $1 AND NOT sees_all
+     LIMIT $5)
+    UNION
+    (SELECT links.doc
+     FROM links
+     WHERE links.id = ANY ($4) AND links.collection = $1 AND NOT sees_all
+       AND (links.expires_at_ms IS NULL OR links.expires_at_ms > ",
+    now_ms!(),
+    "))
+  ) AS shared (id)
+  JOIN documents ON documents.collection = $1 AND documents.id = shared.id
+)
+FROM tenant"
+);
+
+/// The numbers of the documents whose titles may hold a text, at most so many; and whether all titles are in the index.
+const TITLED: &str = "
+SELECT copydesk_titled($1, $2, $3), is_complete
+FROM titles_progress";
+
+const DESCRIBE: &str = listed!(
+    "
+FROM documents
+WHERE live AND collection = $1 AND id = $2"
+);
 
 const RENAME: &str = "
 UPDATE documents
@@ -60,67 +143,62 @@ SET title = $3, title_folded = $4
 WHERE collection = $1 AND id = $2 AND live
 RETURNING number";
 
-/// Lists the documents that exist.
-pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
-    let Page {
-        at_ms,
-        id,
-        title,
-        limit,
-    } = Page::of(query)?;
-    let collection = query.collection.as_str();
-    let rows = pool
-        .query(LIST, &[&collection, &at_ms, &id, &title, &limit])
-        .await?;
-    rows.iter().map(listed).collect()
+/// A page of the documents that exist.
+pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<ListPage, Fault> {
+    let reader = Reader {
+        sees_all: true,
+        user: b"",
+        links: Vec::new(),
+    };
+    let mut search = Search::new(pool, query, reader).await?;
+    search.walk().await
 }
 
-/// Lists the documents that exist and that `who` may read.
-pub(super) async fn list_for(
-    pool: &Pool,
-    who: &Who,
-    query: &ListQuery,
-) -> Result<Vec<Listed>, Fault> {
+/// A page of the documents that exist and that `who` may read.
+pub(super) async fn list_for(pool: &Pool, who: &Who, query: &ListQuery) -> Result<ListPage, Fault> {
     let tenant = tenant_of(&query.collection);
     let user = who.user.as_ref();
     let Some(user) = user.filter(|_| who.tenant.as_deref() == Some(tenant)) else {
-        return Ok(Vec::new());
+        return Ok(ListPage::default());
     };
-    let Page {
-        at_ms,
-        id,
-        title,
-        limit,
-    } = Page::of(query)?;
-    let (collection, user) = (query.collection.as_str(), user.0.as_bytes());
-    let sees_all = who.role.is_some();
-    let links: Vec<_> = who.links.iter().map(|link| link.0.as_bytes()).collect();
-    let values: [&(dyn ToSql + Sync); 9] = [
-        &collection,
-        &at_ms,
-        &id,
-        &title,
-        &limit,
-        &sees_all,
-        &user,
-        &tenant,
-        &links,
-    ];
-    let rows = pool.query(LIST_FOR, &values).await?;
-    rows.iter().map(listed).collect()
+    let reader = Reader {
+        sees_all: who.role.is_some(),
+        user: user.0.as_bytes(),
+        links: who.links.iter().map(|link| link.0.as_bytes()).collect(),
+    };
+    let mut search = Search::new(pool, query, reader).await?;
+    if search.reader.sees_all {
+        return search.walk().await;
+    }
+    let shared = search.scope(tenant).await?;
+    if !search.reader.sees_all && shared.len() <= SORT_MAX {
+        return search.sort(&shared).await;
+    }
+    search.walk().await
 }
 
-/// Which documents a query is after, as the statements take it.
-struct Page<'a> {
+/// Who reads a list.
+struct Reader<'a> {
+    sees_all: bool,
+    user: &'a [u8],
+    /// The share links that were opened.
+    links: Vec<&'a [u8]>,
+}
+
+/// A query, as the statements take it, and the connection that they run on.
+struct Search<'a> {
+    connection: Lease,
+    reader: Reader<'a>,
+    collection: &'a str,
     at_ms: i64,
     id: &'a str,
-    /// Folded.
+    /// Folded; empty: every title.
     title: Vec<u8>,
-    limit: i64,
+    limit: usize,
 }
 
-impl<'a> Page<'a> {
-    fn of(query: &'a ListQuery) -> Result<Self, Fault> {
+impl<'a> Search<'a> {
+    async fn new(pool: &Pool, query: &'a ListQuery, reader: Reader<'a>) -> Result<Self, Fault> {
         // No id is as large as this: the first page begins before it.
         let (at_ms, id) = match &query.after {
             Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
@@ -134,12 +212,121 @@ impl<'a> Page<'a> {
         }
         let title = query.title.as_deref().unwrap_or_default().to_lowercase();
         Ok(Self {
+            connection: pool.lease().await?,
+            reader,
+            collection: query.collection.as_str(),
             at_ms,
             id,
             title: title.into_bytes(),
-            limit: i64::try_from(query.limit).unwrap_or(i64::MAX),
+            limit: query.limit,
         })
     }
+
+    /// The numbers of the documents that are shared with the user, one more than [`SORT_MAX`] at most; none if the user's
+    /// role lets them read everything.
+    async fn scope(&mut self, tenant: &str) -> Result<Vec<i64>, Fault> {
+        let most = SORT_MAX as i64 + 1;
+        let Reader { user, links, .. } = &self.reader;
+        let values: [&(dyn ToSql + Sync); 5] = [&self.collection, user, &tenant, links, &most];
+        let rows = self.connection.query(SCOPE, &values).await?;
+        let row = rows.first().ok_or_else(no_row)?;
+        self.reader.sees_all = row.get(0);
+        Ok(row.get(1))
+    }
+
+    /// Looks through the documents in their order, and then through the index over titles.
+    async fn walk(&mut self) -> Result<ListPage, Fault> {
+        let limit = clamp(self.limit);
+        let is_filtered = !self.title.is_empty() || !self.reader.sees_all;
+        let looked_at_max = if is_filtered {
+            WALK_MAX.max(limit)
+        } else {
+            limit
+        };
+        let rows = self.rows(WALK, &looked_at_max).await?;
+        let is_match = |row: &&Row| row.get::<_, bool>(6);
+        let documents: Vec<_> = rows
+            .iter()
+            .filter(is_match)
+            .map(listed)
+            .collect::<Result<_, _>>()?;
+        let last = rows.last().map(listed).transpose()?;
+        let is_full = documents.len() >= self.limit;
+        let is_cut = is_full || rows.last().is_some_and(|row| row.get(7));
+        if !is_full
+            && is_cut
+            && !self.title.is_empty()
+            && let Some(titled) = self.titled().await
+        {
+            return self.sort(&titled).await;
+        }
+        Ok(ListPage {
+            documents,
+            next: last.filter(|_| is_cut).map(|last| last.place()),
+        })
+    }
+
+    /// The numbers of the documents whose titles may hold the text; `None` if there are too many, not all titles are indexed,
+    /// or the index does not answer in time.
+    async fn titled(&mut self) -> Option<Vec<i64>> {
+        let most = SORT_MAX as i64 + 1;
+        let values: [&(dyn ToSql + Sync); 3] = [&self.collection, &self.title, &most];
+        match self.connection.query(TITLED, &values).await {
+            Ok(rows) => {
+                let row = rows.first().filter(|row| row.get(1))?;
+                let titled: Vec<i64> = row.get(0);
+                (titled.len() <= SORT_MAX).then_some(titled)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the index over titles does not answer: the page remains short");
+                None
+            }
+        }
+    }
+
+    /// Those of some documents that match.
+    async fn sort(&mut self, numbers: &[i64]) -> Result<ListPage, Fault> {
+        let rows = self.rows(SORT, &numbers).await?;
+        let documents: Vec<_> = rows.iter().map(listed).collect::<Result<_, _>>()?;
+        let last = documents.last().filter(|_| documents.len() >= self.limit);
+        Ok(ListPage {
+            next: last.map(Listed::place),
+            documents,
+        })
+    }
+
+    async fn rows(
+        &mut self,
+        sql: &'static str,
+        about: &(dyn ToSql + Sync),
+    ) -> Result<Vec<Row>, Fault> {
+        let limit = clamp(self.limit);
+        let Reader {
+            sees_all,
+            user,
+            links,
+        } = &self.reader;
+        let values: [&(dyn ToSql + Sync); 9] = [
+            &self.collection,
+            &self.at_ms,
+            &self.id,
+            &self.title,
+            &limit,
+            about,
+            sees_all,
+            user,
+            links,
+        ];
+        self.connection.query(sql, &values).await
+    }
+}
+
+fn clamp(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn no_row() -> Fault {
+    Fault::Other("a statement that answers with one row answered with none".to_owned())
 }
 
 /// What the list says of one document.

@@ -11,7 +11,7 @@ use crate::outage::Outage;
 use crate::store::StoreError;
 
 /// What brings the tables from each version to the next.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("../../../sql/postgres/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/postgres/0002_people.sql"),
     include_str!("../../../sql/postgres/0003_accounts_that_end.sql"),
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../../../sql/postgres/0007_addresses_of_nodes.sql"),
     include_str!("../../../sql/postgres/0008_sockets_of_nodes.sql"),
     include_str!("../../../sql/postgres/0009_changes.sql"),
+    include_str!("../../../sql/postgres/0010_search.sql"),
 ];
 
 /// The oldest Postgres that this is tested for the likes of, as `server_version_num` counts.

@@ -1,7 +1,7 @@
 //! When documents were last edited, on its way into the list.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -11,10 +11,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::fault::Fault;
 use super::pool::Pool;
 use crate::outage::LineLimit;
+use crate::store::bounded_cache::BoundedCache;
 
-/// How long the list may lag behind the log: all that was edited meanwhile is written to it at once, off the way of the
-/// appends.
+/// How long the list may lag behind the log of a document that was not edited in the last [`PERIOD`]: all that was edited
+/// meanwhile is written to it at once, by a connection that appends do not use.
 const LAG: Duration = Duration::from_secs(2);
+
+/// How long the list may lag behind the log of a document that is edited again and again. Each write of `updated_at_ms`
+/// changes an index, so it costs a new row version and more of the write-ahead log than an op does.
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// How many documents one statement brings up to date.
 const TOUCHES_MAX: usize = 1_000;
@@ -42,24 +47,46 @@ FROM edited
 WHERE documents.number = edited.number";
 
 /// The documents whose `updated_at_ms` lags behind their log. A crash loses them; the next claim puts it right.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Touches {
-    edited: Mutex<BTreeSet<i64>>,
+    lagging: Mutex<Lagging>,
     /// Wakes the task when there is something to do.
     some: Notify,
 }
 
-impl Touches {
-    /// Remembers that documents were edited.
-    pub(super) fn stage(&self, numbers: impl Iterator<Item = i64>) {
-        let mut edited = self.edited.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = edited.is_empty();
-        for number in numbers {
-            if edited.len() < STAGED_MAX {
-                edited.insert(number);
-            }
+#[derive(Debug)]
+struct Lagging {
+    /// When each is to be written.
+    due: BTreeMap<i64, Instant>,
+    /// When each was written last. One that was dropped from the cache is written earlier than it need be.
+    written: BoundedCache<i64, Instant>,
+}
+
+impl Default for Touches {
+    fn default() -> Self {
+        Self {
+            lagging: Mutex::new(Lagging {
+                due: BTreeMap::new(),
+                written: BoundedCache::new(STAGED_MAX),
+            }),
+            some: Notify::new(),
         }
-        if was_empty && !edited.is_empty() {
+    }
+}
+
+impl Touches {
+    /// Remembers that documents were edited at `now`.
+    pub(super) fn stage(&self, numbers: impl Iterator<Item = i64>, now: Instant) {
+        let mut lagging = self.lock();
+        let was_empty = lagging.due.is_empty();
+        for number in numbers {
+            if lagging.due.len() >= STAGED_MAX || lagging.due.contains_key(&number) {
+                continue;
+            }
+            let due = lagging.written.get(&number).map_or(now, |at| *at + PERIOD);
+            lagging.due.insert(number, due.max(now));
+        }
+        if was_empty && !lagging.due.is_empty() {
             self.some.notify_one();
         }
     }
@@ -69,9 +96,11 @@ impl Touches {
         let touches = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                touches.some.notified().await;
+                if touches.is_empty() {
+                    touches.some.notified().await;
+                }
                 sleep(LAG).await;
-                if let Err(error) = touches.write(&pool).await {
+                if let Err(error) = touches.write(&pool, Due::Now).await {
                     static LIMIT: LineLimit = LineLimit::new();
                     if let Some(left_out) = LIMIT.pass() {
                         tracing::warn!(%error, left_out, "cannot bring the list of documents up to date");
@@ -83,33 +112,91 @@ impl Touches {
 
     /// Writes all that is staged, at most until `deadline`.
     pub(super) async fn finish(&self, pool: &Pool, deadline: Instant) -> Result<(), Fault> {
-        match timeout_at(deadline, self.write(pool)).await {
+        match timeout_at(deadline, self.write(pool, Due::All)).await {
             Ok(done) => done,
             Err(_) => Err(Fault::Other("Postgres takes too long".to_owned())),
         }
     }
 
-    async fn write(&self, pool: &Pool) -> Result<(), Fault> {
+    async fn write(&self, pool: &Pool, due: Due) -> Result<(), Fault> {
         loop {
-            let numbers = self.take();
+            let numbers = self.take(due, Instant::now());
             if numbers.is_empty() {
                 return Ok(());
             }
             if let Err(fault) = pool.query(TOUCH, &[&numbers]).await {
-                self.stage(numbers.into_iter());
+                self.put_back(&numbers, Instant::now());
                 return Err(fault);
             }
         }
     }
 
-    fn take(&self) -> Vec<i64> {
-        let mut edited = self.edited.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Vec::new();
-        while taken.len() < TOUCHES_MAX
-            && let Some(number) = edited.pop_first()
-        {
-            taken.push(number);
+    /// Takes at most [`TOUCHES_MAX`] of those that are due, as if they were written at `now`.
+    fn take(&self, due: Due, now: Instant) -> Vec<i64> {
+        let mut lagging = self.lock();
+        let is_due =
+            |(number, at): (&i64, &Instant)| (due == Due::All || *at <= now).then_some(*number);
+        let taken = lagging.due.iter().filter_map(is_due);
+        let taken: Vec<_> = taken.take(TOUCHES_MAX).collect();
+        for number in &taken {
+            lagging.due.remove(number);
+            lagging.written.put(*number, now);
         }
         taken
+    }
+
+    /// They were not written.
+    fn put_back(&self, numbers: &[i64], now: Instant) {
+        let mut lagging = self.lock();
+        for number in numbers {
+            lagging.written.remove(number);
+            lagging.due.insert(*number, now);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().due.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lagging> {
+        self.lagging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which of the documents that lag are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Those whose time has come.
+    Now,
+    /// All: the store closes.
+    All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_that_is_edited_again_and_again_is_written_once_a_minute() {
+        let touches = Touches::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut written = Vec::new();
+        for second in 0..=180 {
+            touches.stage([1].into_iter(), at(second));
+            written.extend(touches.take(Due::Now, at(second)).iter().map(|_| second));
+        }
+        assert_eq!(written, [0, 60, 120, 180]);
+        // The last edit is not forgotten.
+        touches.stage([1, 2].into_iter(), at(181));
+        assert_eq!(touches.take(Due::Now, at(181)), [2]);
+        assert_eq!(touches.take(Due::Now, at(239)), [0; 0]);
+        assert_eq!(touches.take(Due::Now, at(240)), [1]);
+        // What could not be written is due at once.
+        touches.put_back(&[1], at(241));
+        assert_eq!(touches.take(Due::Now, at(241)), [1]);
+        touches.stage([1].into_iter(), at(242));
+        assert_eq!(touches.take(Due::All, at(242)), [1]);
+        assert!(touches.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! People, in SQLite: each verb of [`Accounts`] is one of these functions within one transaction.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
@@ -7,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::ledger::Ledger;
-use super::read::{Fault, listed};
+use super::read::{Fault, first_place, listed, walk};
 use super::writer::Work;
 use crate::id::DocId;
 use crate::store::accounts::{
@@ -16,7 +17,7 @@ use crate::store::accounts::{
     REVOCATIONS_PAGE, Renewal, Reset, Revocation, Right, Role, SessionKey, Subject, User, Who,
     tenant_of, tenant_of_subject,
 };
-use crate::store::{ListQuery, Listed};
+use crate::store::{ListPage, ListQuery, Listed};
 
 /// The columns of an account.
 macro_rules! users {
@@ -474,7 +475,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, Vec<Listed>> {
+    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, ListPage> {
         self.readers
             .read("list", move |db| list_for(db, now_ms(), &who, &query))
             .boxed()
@@ -961,56 +962,91 @@ fn set_grant(
     Ok(())
 }
 
-fn list_for(db: &Connection, now: u64, who: &Who, query: &ListQuery) -> Result<Vec<Listed>, Fault> {
+/// How many documents that are shared with a user are sorted. A user who has more has the newest documents looked through.
+const SHARED_MAX: usize = 3_000;
+
+/// A page of the documents that a user may read: of all, or of those that are shared with them.
+fn list_for(db: &Connection, now: u64, who: &Who, query: &ListQuery) -> Result<ListPage, Fault> {
     let tenant = tenant_of(&query.collection);
     let Some(user) = who
         .user
         .as_ref()
         .filter(|_| who.tenant.as_deref() == Some(tenant))
     else {
-        return Ok(Vec::new());
+        return Ok(ListPage::default());
     };
-    let sees_all = tenant_role(db, user, tenant)?.max(who.role).is_some();
+    if tenant_role(db, user, tenant)?.max(who.role).is_some() {
+        return walk(db, query, |_, _| Ok(true));
+    }
+    let links: Vec<&str> = who.links.iter().map(|link| link.0.as_str()).collect();
+    let links = serde_json::json!(links).to_string();
+    let mut statement = db.prepare_cached(
+        "SELECT id FROM grants WHERE subject = ?1 AND collection = ?2
+         UNION
+         SELECT doc FROM links
+         WHERE id IN (SELECT value FROM json_each(?3)) AND collection = ?2 AND coalesce(expires_at_ms > ?4, 1)
+         LIMIT ?5",
+    )?;
+    let values = params![
+        user.0,
+        query.collection.as_str(),
+        links,
+        signed(now),
+        SHARED_MAX as i64 + 1
+    ];
+    let shared = statement.query_map(values, |row| row.get(0))?;
+    let shared: HashSet<String> = shared.collect::<Result<_, _>>()?;
+    if shared.len() <= SHARED_MAX {
+        return list_of(db, query, &shared);
+    }
+    walk(db, query, |db, id| {
+        let mut statement = db.prepare_cached(
+            "SELECT 1 FROM grants WHERE subject = ?1 AND collection = ?2 AND id = ?3
+             UNION ALL
+             SELECT 1 FROM links
+             WHERE id IN (SELECT value FROM json_each(?4)) AND collection = ?2 AND doc = ?3
+               AND coalesce(expires_at_ms > ?5, 1)",
+        )?;
+        let values = params![user.0, query.collection.as_str(), id, links, signed(now)];
+        statement.exists(values)
+    })
+}
+
+/// A page of these documents.
+fn list_of(db: &Connection, query: &ListQuery, ids: &HashSet<String>) -> Result<ListPage, Fault> {
+    let ids: Vec<&String> = ids.iter().collect();
     let mut statement = db.prepare_cached(
         "SELECT collection, id, title, created_at_ms, updated_at_ms,
            (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
-         FROM documents d
-         WHERE live = 1 AND collection = ?1
-           AND (updated_at_ms, id) < (?2, ?3) AND instr(title_folded, ?4) > 0
-           AND (?6 OR EXISTS (
-             SELECT 1 FROM grants g
-             WHERE g.subject = ?7 AND g.collection = d.collection AND g.id = d.id)
-           OR EXISTS (
-             SELECT 1 FROM links l
-             WHERE l.id IN (SELECT value FROM json_each(?8)) AND l.collection = d.collection AND l.doc = d.id
-               AND coalesce(l.expires_at_ms > ?9, 1)))
-         ORDER BY updated_at_ms DESC, id DESC
-         LIMIT ?5",
+         FROM (
+           SELECT documents.*
+           FROM json_each(?6) AS asked
+           CROSS JOIN documents ON documents.collection = ?1 AND documents.id = asked.value
+           WHERE live = 1 AND (updated_at_ms, documents.id) < (?2, ?3) AND instr(title_folded, ?4) > 0
+           ORDER BY updated_at_ms DESC, documents.id DESC
+           LIMIT ?5
+         )",
     )?;
-    // No id is as large as this: the first page begins before it.
-    let (at_ms, id) = match &query.after {
-        Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
-        None => (i64::MAX, "\u{10ffff}"),
-    };
+    let (at_ms, id) = first_place(query);
     let title = query.title.as_deref().unwrap_or_default().to_lowercase();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let links: Vec<&str> = who.links.iter().map(|link| link.0.as_str()).collect();
     let mut rows = statement.query(params![
         query.collection.as_str(),
         at_ms,
         id,
         title,
         limit,
-        sees_all,
-        user.0,
-        serde_json::json!(links).to_string(),
-        signed(now)
+        serde_json::json!(ids).to_string()
     ])?;
-    let mut list = Vec::new();
+    let mut page = ListPage::default();
     while let Some(row) = rows.next()? {
-        list.push(listed(row)?);
+        page.documents.push(listed(row)?);
     }
-    Ok(list)
+    let last = page.documents.last();
+    page.next = last
+        .filter(|_| page.documents.len() >= query.limit)
+        .map(Listed::place);
+    Ok(page)
 }
 
 /// A change of a subject's rights, as it is told to every node.

@@ -13,7 +13,7 @@ use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::last_at;
 use crate::store::{
-    ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, StoreError, Whereabouts,
+    ListPage, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, StoreError, Whereabouts,
 };
 
 /// Why something could not be read.
@@ -285,43 +285,73 @@ pub(super) fn entry(row: &Row<'_>) -> Result<Entry, String> {
     Ok(entry)
 }
 
-/// The columns of what the list says.
-macro_rules! listed {
-    () => {
-        "SELECT collection, id, title, created_at_ms, updated_at_ms,
-           (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
-         FROM documents
-         WHERE live = 1 AND collection = ?1"
-    };
+/// How many documents one page of a search looks at, in their order: some 10 ms.
+const WALK_MAX: usize = 10_000;
+
+/// A page of the documents that exist.
+pub(super) fn list(db: &Connection, query: &ListQuery) -> Answer<ListPage> {
+    walk(db, query, |_, _| Ok(true))
 }
 
-/// Lists the documents that exist.
-pub(super) fn list(db: &Connection, query: &ListQuery) -> Answer<Vec<Listed>> {
-    let mut statement = db.prepare_cached(concat!(
-        listed!(),
-        " AND (updated_at_ms, id) < (?2, ?3) AND instr(title_folded, ?4) > 0
-         ORDER BY updated_at_ms DESC, id DESC
-         LIMIT ?5"
-    ))?;
+/// Looks through the documents of a collection, newest edit first, until the page is full or [`WALK_MAX`] were looked at.
+/// `may_read` is asked about those whose title matches.
+pub(super) fn walk(
+    db: &Connection,
+    query: &ListQuery,
+    mut may_read: impl FnMut(&Connection, &str) -> rusqlite::Result<bool>,
+) -> Answer<ListPage> {
+    let mut statement = db.prepare_cached(
+        "SELECT updated_at_ms, id, instr(title_folded, ?4) > 0
+         FROM documents
+         WHERE live = 1 AND collection = ?1 AND (updated_at_ms, id) < (?2, ?3)
+         ORDER BY updated_at_ms DESC, id DESC",
+    )?;
+    let (at_ms, id) = first_place(query);
+    let title = query.title.as_deref().unwrap_or_default().to_lowercase();
+    let mut rows = statement.query(params![query.collection.as_str(), at_ms, id, title])?;
+    let mut page = ListPage::default();
+    if query.limit == 0 {
+        return Ok(page);
+    }
+    for looked_at in 1.. {
+        let Some(row) = rows.next()? else {
+            return Ok(page);
+        };
+        let id: String = row.get(1)?;
+        if row.get(2)? && may_read(db, &id)? {
+            page.documents
+                .extend(described(db, query.collection.as_str(), &id)?);
+        }
+        if page.documents.len() >= query.limit || looked_at >= WALK_MAX {
+            page.next = Some((row.get::<_, i64>(0)?.cast_unsigned(), id));
+            return Ok(page);
+        }
+    }
+    Ok(page)
+}
+
+/// Where a page begins, as the statements compare it.
+pub(super) fn first_place(query: &ListQuery) -> (i64, &str) {
     // No id is as large as this: the first page begins before it.
-    let (at_ms, id) = match &query.after {
+    match &query.after {
         Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
         None => (i64::MAX, "\u{10ffff}"),
-    };
-    let title = query.title.as_deref().unwrap_or_default().to_lowercase();
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![query.collection.as_str(), at_ms, id, title, limit])?;
-    let mut list = Vec::new();
-    while let Some(row) = rows.next()? {
-        list.push(listed(row)?);
     }
-    Ok(list)
 }
 
 /// What the list says of one document.
 pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<Listed>> {
-    let mut statement = db.prepare_cached(concat!(listed!(), " AND id = ?2"))?;
-    let mut rows = statement.query([doc.collection.as_str(), doc.id.as_str()])?;
+    described(db, doc.collection.as_str(), doc.id.as_str())
+}
+
+fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<Listed>> {
+    let mut statement = db.prepare_cached(
+        "SELECT collection, id, title, created_at_ms, updated_at_ms,
+           (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
+         FROM documents
+         WHERE live = 1 AND collection = ?1 AND id = ?2",
+    )?;
+    let mut rows = statement.query([collection, id])?;
     rows.next()?.map(listed).transpose()
 }
 

@@ -30,6 +30,8 @@ const SEARCH_PAUSE_MS = 180;
 const PAGE_LENGTH = 50;
 const PAGE_LENGTH_MAX = 200;
 const MINUTE_MS = 60_000;
+/** How many more requests fill one page of a search. Each looks at some 10,000 documents. */
+const TURNS_MAX = 10;
 
 export function showList(app: HTMLElement, me: Me): void {
   const store = new Store<ListState>({ query: "", documents: null, next: null, error: null, renaming: null });
@@ -41,7 +43,13 @@ export function showList(app: HTMLElement, me: Me): void {
   const load = async (after?: string, limit = PAGE_LENGTH): Promise<void> => {
     const question = (asked += 1);
     try {
-      const page = await listDocuments({ q: store.state.query.trim(), after, limit });
+      const q = store.state.query.trim();
+      let page = await listDocuments({ q, after, limit });
+      // The page of a search may be short, or empty, although there is more.
+      for (let turn = 0; turn < TURNS_MAX && page.next && page.documents.length < limit && question === asked; turn += 1) {
+        const rest = await listDocuments({ q, after: page.next, limit: limit - page.documents.length });
+        page = { documents: [...page.documents, ...rest.documents], next: rest.next };
+      }
       if (question !== asked) return;
       const known = after ? (store.state.documents ?? []) : [];
       store.set({ documents: [...known, ...page.documents], next: page.next, error: null });
