@@ -30,6 +30,9 @@ const STRANGER_PAUSE: Duration = Duration::from_millis(20);
 /// commits is heard late on another.
 const SETTLING: Duration = Duration::from_millis(300);
 
+/// How long the report of a silent node waits for the node's name.
+const NAME_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long one heartbeat may take.
 const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -113,8 +116,24 @@ impl Node {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            survive("look who is silent", || self.peers().look());
+            survive("look who is silent", || {
+                for peer in self.peers().look() {
+                    self.runtime().spawn(self.clone().report_silence(peer));
+                }
+            });
         }
+    }
+
+    /// Reports a node that does not answer, by the name that people gave it.
+    async fn report_silence(self: Arc<Self>, peer: NodeId) {
+        let name = timeout(NAME_PATIENCE, self.store().node_name(peer)).await;
+        let name = name.ok().and_then(Result::ok).flatten();
+        let peer_name = name.as_deref().unwrap_or("unknown");
+        tracing::warn!(
+            %peer,
+            peer_name,
+            "a node does not answer: its documents go to the others until it does"
+        );
     }
 
     /// Has documents ask again when messages pass again.

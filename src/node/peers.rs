@@ -307,8 +307,8 @@ impl Peers {
         }
     }
 
-    /// Looks at who owes an answer, and asks whether it is there.
-    pub(super) fn look(&self) {
+    /// Looks which nodes owe an answer, and asks whether they are there. Returns those that are passed over from now on.
+    pub(super) fn look(&self) -> Vec<NodeId> {
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         self.note_heard(is_heard, now);
@@ -324,9 +324,6 @@ impl Peers {
         } else if due.ring_changed {
             self.publish(&membership);
         }
-        for peer in &due.suspected {
-            tracing::warn!(%peer, "a node does not answer: its documents go to the others until it does");
-        }
         drop(membership);
         for node in due.ping {
             self.send_every_way(node, &Message::Ping);
@@ -334,6 +331,7 @@ impl Peers {
         if due.ask_for_store {
             self.send_all(&Message::HasStore);
         }
+        due.suspected
     }
 
     fn note_heard(&self, is_heard: bool, now: Duration) {

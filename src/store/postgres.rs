@@ -412,6 +412,12 @@ impl Store for PostgresStore {
             .boxed()
     }
 
+    fn node_name(&self, id: NodeId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        sockets::name_of(&self.urgent, id)
+            .map(|it| it.map_err(|fault| fault.of("read a node's name")))
+            .boxed()
+    }
+
     fn share_sockets(
         &self,
         me: NodeId,

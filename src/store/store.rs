@@ -75,6 +75,14 @@ pub trait Store: Debug + Send + Sync {
         ready(Ok(Vec::new())).boxed()
     }
 
+    /// The name that people gave a node; `None` if the store knows no such node.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn node_name(&self, _id: NodeId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        ready(Ok(None)).boxed()
+    }
+
     /// Returns what changed in all documents since a cursor, which an earlier call returned. Costs as much as there are
     /// changes, however many documents a node has open. Without a cursor it returns one and no changes.
     ///

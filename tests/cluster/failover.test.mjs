@@ -8,6 +8,7 @@ import { until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { spread } from './crowd.mjs';
 import { logIn } from './ledger.mjs';
+import { LogLines } from './log-lines.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch } from './stopwatch.mjs';
 
@@ -77,6 +78,7 @@ describe('the owner', { skip }, () => {
       const { id } = stage.r.pick(elsewhere).doc;
       const { owner, epoch } = await cluster.where(id);
       const staying = writers.filter(({ person }) => !isOn(person, owner));
+      const lines = new LogLines(cluster.nodes);
       owner.freeze();
       const asleepSince = performance.now();
       if (sleepMs > 1_000) {
@@ -84,6 +86,7 @@ describe('the owner', { skip }, () => {
         t.diagnostic(`those on the other nodes went on after ${Math.round(pause)} ms`);
         const now = await cluster.where(id);
         assert.ok(now.epoch > epoch && now.owner !== owner, 'another has taken the document over');
+        await until(() => lines.silentNodes().includes(owner.name), `the log names ${owner.name}`);
       }
       await until(() => performance.now() - asleepSince >= sleepMs, 'it has slept long enough');
       owner.thaw();

@@ -13,6 +13,12 @@ export class LogLines {
     return whole.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
   }
 
+  /** The names of the nodes that the others reported as silent. */
+  silentNodes() {
+    const lines = [...this.marks.keys()].flatMap((node) => this.of(node));
+    return lines.filter(({ fields }) => fields.message.startsWith('a node does not answer')).map(({ fields }) => fields.peer_name);
+  }
+
   /**
    * An outage of Postgres that is over was reported as that: one warning for each pool of each node, the end of each outage
    * that a pool in use has noticed, and no line that asks a person to act. Libraries log nothing of their own.

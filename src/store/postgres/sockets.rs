@@ -1,4 +1,4 @@
-//! How many sockets the nodes have.
+//! What the nodes say of themselves besides their heartbeats: how many sockets they have, and their names.
 
 use std::time::Duration;
 
@@ -35,4 +35,14 @@ pub(super) async fn share(
     let rows = pool.query(SHARE, &values).await?;
     let others = rows.iter().map(|row| row.get::<_, i64>(0));
     Ok(others.map(|it| u64::try_from(it).unwrap_or(0)).collect())
+}
+
+/// The name that people gave a node.
+pub(super) async fn name_of(pool: &Pool, id: NodeId) -> Result<Option<String>, Fault> {
+    let id = id.0.cast_signed();
+    let rows = pool
+        .query("SELECT name FROM nodes WHERE id = $1", &[&id])
+        .await?;
+    let name = rows.first().map(|row| row.get::<_, &[u8]>(0));
+    Ok(name.map(|name| String::from_utf8_lossy(name).into_owned()))
 }
