@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Action, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
-use super::forwarder::{Forwarder, Unsettled, Want};
+use super::forwarder::{Forwarder, Unsettled, Want, Wanted};
 use super::link::{Link, Submit};
 use super::listeners::Listeners;
 use super::sequencer::{Sequencer, Verdict};
@@ -158,9 +158,21 @@ impl Document {
                     forwarder.shown(shown, &entries, wants)
                 });
             }
-            Event::Shown(Err(_)) => {
+            Event::Shown(Err(error)) => {
                 self.forwarder.not_shown();
+                if error.kind == StoreErrorKind::Away || self.forwarder.is_store_away() {
+                    self.forward(now, Forwarder::refuse_new_readers);
+                }
                 self.unanswered(now);
+            }
+            Event::StoreAway(is_away) => {
+                self.forward(now, |forwarder, wants| {
+                    forwarder.set_store_away(is_away, wants)
+                });
+                self.refuse_readers_of_staged(now);
+            }
+            Event::Refolded(shown) => {
+                self.forward(now, |forwarder, wants| forwarder.refolded(shown, wants));
             }
             Event::ReadOnly(found) => self.read_only(found, now),
             Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
@@ -293,8 +305,15 @@ impl Document {
     fn asked(&mut self, session: SessionId, ticket: Ticket, ask: Ask, now: Now) {
         self.forwarder.look_again(now);
         self.forward(now, |forwarder, wants| match ask {
-            Ask::Fetch { since } => forwarder.join((session, ticket), since, false, now, wants),
-            Ask::Subscribe { since } => forwarder.join((session, ticket), since, true, now, wants),
+            Ask::Fetch { since } => {
+                forwarder.join((session, ticket), Wanted::since(since), false, now, wants);
+            }
+            Ask::Subscribe { since } => {
+                forwarder.join((session, ticket), Wanted::since(since), true, now, wants);
+            }
+            Ask::ReadFrom { min, live } => {
+                forwarder.join((session, ticket), Wanted::from(min), live, now, wants);
+            }
             Ask::Unsubscribe => forwarder.unsubscribe(session, ticket, wants),
             Ask::Submit(submit) => forwarder.submit(session, ticket, submit, wants),
             Ask::Publish {
@@ -310,6 +329,17 @@ impl Document {
                 }));
             }
         });
+        if self.forwarder.is_store_away() {
+            self.refuse_readers_of_staged(now);
+        }
+    }
+
+    /// An owner whose append is not answered cannot show what it holds, since it may never be durable. While the store is away
+    /// new readers do not wait for that.
+    fn refuse_readers_of_staged(&mut self, now: Now) {
+        if matches!(&self.role, Role::Owning(sequencer) if sequencer.owes_a_snapshot()) {
+            self.forward(now, Forwarder::refuse_new_readers);
+        }
     }
 
     fn linked(&mut self, from: NodeId, link: Link, now: Now) {
@@ -625,7 +655,9 @@ impl Document {
             }) => return self.unreadable(asker, since, entry, now),
             Err(_) => {
                 if let Asker::Walker(session) = asker {
-                    self.forwarder.not_paged(session, since);
+                    self.forward(now, |forwarder, wants| {
+                        forwarder.not_paged(session, since, wants)
+                    });
                 }
                 return self.unanswered(now);
             }

@@ -35,6 +35,14 @@ pub enum Ask {
         /// What the client has, if it has anything.
         since: Option<Revision>,
     },
+    /// As a fetch, or if `live` a subscription, of a client that has nothing. What is shown is not older than `min`, which the
+    /// client knows to be committed; a `min` beyond the log is refused.
+    ReadFrom {
+        /// The least revision that is shown.
+        min: Revision,
+        /// Whether the commits from then on are wanted.
+        live: bool,
+    },
     /// No more commits.
     Unsubscribe,
     /// A change to be committed. It is answered by its commit, which is delivered to its session in any case.
@@ -90,6 +98,11 @@ pub enum Event {
     Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
     /// Instead of [`Event::Shown`] or [`Event::Claimed`]: only a part of the log can be folded.
     ReadOnly(ReadOnly),
+    /// The store is away, or is back: while it is away readers are served from memory.
+    StoreAway(bool),
+    /// The answer to [`Action::Refold`]: the snapshot with the entries, with a notice that it may be old; `None` if they do
+    /// not fit.
+    Refolded(Option<Arc<Shown>>),
     /// The answer to [`Action::Page`].
     Paged {
         /// Who asked.
@@ -193,6 +206,13 @@ pub enum Action {
     },
     /// Load the document's head from the store and encode it.
     Show,
+    /// Fold entries into an encoded snapshot, and add a notice that the store is away.
+    Refold {
+        /// The snapshot.
+        shown: Arc<Shown>,
+        /// The entries after it.
+        entries: Vec<Arc<Entry>>,
+    },
     /// Encode this snapshot.
     Encode(Snapshot),
     /// Load a page of the log.

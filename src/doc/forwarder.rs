@@ -1,5 +1,7 @@
 //! Every node's half: stands between this node's sessions and the owner, wherever the owner is.
 
+mod outage;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,8 @@ pub(super) struct Forwarder {
     healing: Option<Healing>,
     /// Whether this node's own sequencer tells the commits.
     at_home: bool,
+    /// Set while the store is away.
+    store_away: Option<StoreAway>,
     /// Set while only a part of the document can be read.
     frozen: Option<Frozen>,
     settings: DocumentSettings,
@@ -53,10 +57,34 @@ struct Joiner {
     since: Option<Revision>,
     /// It is shown no less.
     least: Least,
+    /// Its client knows that this is committed.
+    min: Revision,
     /// Whether it stays.
     live: bool,
     /// When waiting ends.
     deadline: Duration,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// The commits after this revision; `None`: the document.
+    since: Option<Revision>,
+    /// The document, not older than this.
+    min: Revision,
+}
+
+impl Wanted {
+    /// The document, or the commits after a revision.
+    pub(super) fn since(since: Option<Revision>) -> Self {
+        let min = Revision::ZERO;
+        Self { since, min }
+    }
+
+    /// The document, not older than `min`.
+    pub(super) fn from(min: Revision) -> Self {
+        Self { since: None, min }
+    }
 }
 
 /// What a joiner is shown at least: all that was committed when it asked, as far as this node is told (rule 8).
@@ -129,6 +157,13 @@ enum Then {
     },
     /// The session has been sent its own commit.
     Acked(Revision),
+    /// The store has shown that the log reaches the revision that the client names, so the client may join.
+    Proven {
+        ticket: Ticket,
+        live: bool,
+        min: Revision,
+        deadline: Duration,
+    },
 }
 
 /// When the live sessions were sent an entry.
@@ -170,6 +205,15 @@ impl Walker {
     }
 }
 
+/// What new readers are served while the store is away.
+#[derive(Debug, Default)]
+struct StoreAway {
+    /// The document as far as this node knows it, with a notice.
+    shown: Option<Arc<Shown>>,
+    /// Whether a newer one was asked for and has not come.
+    refolding: bool,
+}
+
 /// How long a joiner waits for the store.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -188,6 +232,7 @@ impl Forwarder {
             shows: 0,
             healing: None,
             at_home: false,
+            store_away: None,
             frozen: None,
             settings,
         }
@@ -238,7 +283,7 @@ impl Forwarder {
     pub(super) fn join(
         &mut self,
         (session, ticket): (SessionId, Ticket),
-        since: Option<Revision>,
+        Wanted { since, min }: Wanted,
         live: bool,
         now: Now,
         out: &mut Vec<Want>,
@@ -255,17 +300,39 @@ impl Forwarder {
             // Subscribing again replaces the first subscription; a fetch leaves it as it is.
             self.leave_live(session);
         }
-        let joiner = Joiner {
-            session,
-            ticket,
-            since,
-            least,
-            live,
-            deadline: now.clock + JOIN_PATIENCE,
-        };
+        let deadline = now.clock + JOIN_PATIENCE;
+        if let Least::Known(known) = least
+            && min > known
+        {
+            // Either this node is behind, or the log has lost what the client knows.
+            let then = Then::Proven {
+                ticket,
+                live,
+                min,
+                deadline,
+            };
+            return self.set_out(Walker::new(session, min.before(), then), out);
+        }
+        self.enter(
+            Joiner {
+                session,
+                ticket,
+                since,
+                least,
+                min,
+                live,
+                deadline,
+            },
+            out,
+        );
+    }
+
+    /// Lets a joiner in, or has it wait for a snapshot.
+    fn enter(&mut self, joiner: Joiner, out: &mut Vec<Want>) {
         if let Some(joiner) = self.admit(joiner, out) {
             self.joiners.push(joiner);
             self.show(out);
+            self.serve_from_memory(out);
         }
     }
 
@@ -287,7 +354,13 @@ impl Forwarder {
                 ended.push(ticket);
                 false
             }
-            Then::Joined { .. } | Then::Acked(_) => true,
+            Then::Proven {
+                ticket, live: true, ..
+            } if walker.session == session => {
+                ended.push(ticket);
+                false
+            }
+            Then::Joined { .. } | Then::Acked(_) | Then::Proven { .. } => true,
         });
         self.walk(session, out);
         for ticket in ended {
@@ -362,7 +435,7 @@ impl Forwarder {
         }
         let refused = || Answer::Refused(frozen.found.refusal.clone());
         for walker in std::mem::take(&mut self.walkers) {
-            if let Then::Joined { ticket, .. } = walker.then {
+            if let Then::Joined { ticket, .. } | Then::Proven { ticket, .. } = walker.then {
                 out.push(reply(walker.session, ticket, refused()));
             }
         }
@@ -467,11 +540,17 @@ impl Forwarder {
             // Nobody is sent what lies between.
             self.tail = Some(Tail::new(start));
         }
-        for joiner in &mut self.joiners {
+        self.joiners.retain_mut(|joiner| {
             if matches!(joiner.least, Least::Shown(number) if number <= self.shows) {
                 joiner.least = Least::Known(shown.revision);
+                if joiner.min > shown.revision {
+                    let refused = Answer::Refused(Refusal::future_version());
+                    out.push(reply(joiner.session, joiner.ticket, refused));
+                    return false;
+                }
             }
-        }
+            true
+        });
         self.commits(shown.revision, entries, out);
         let news = self
             .shown
@@ -558,6 +637,7 @@ impl Forwarder {
         };
         let walker = &mut self.walkers[place];
         let (has, until) = match walker.then {
+            Then::Proven { .. } => return self.proven(place, entries, out),
             Then::Acked(revision) => (Revision::ZERO, revision),
             Then::Joined { has, .. } => (has, Revision(u64::MAX)),
         };
@@ -585,10 +665,59 @@ impl Forwarder {
         }
     }
 
-    /// The store did not answer for a client that is behind: its page is asked for again with the next retry.
-    pub(super) fn not_paged(&mut self, session: SessionId, since: Revision) {
-        if let Some(place) = self.walker(session, since) {
-            self.walkers[place].is_paged = false;
+    /// The log reaches the revision that a client names, or does not.
+    fn proven(&mut self, place: usize, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+        let Some(walker) = self.walkers.remove(place) else {
+            return;
+        };
+        let Then::Proven {
+            ticket,
+            live,
+            min,
+            deadline,
+        } = walker.then
+        else {
+            return;
+        };
+        let session = walker.session;
+        if entries.first().is_none_or(|entry| entry.revision != min) {
+            let refused = Answer::Refused(Refusal::future_version());
+            out.push(reply(session, ticket, refused));
+        } else {
+            self.told_head = self.told_head.max(min);
+            if self.is_told() && self.head() < self.told_head {
+                self.heal(out);
+            }
+            let least = match self.is_told() {
+                true => Least::Known(self.told_head),
+                false => Least::Shown(self.shows + 1),
+            };
+            let joiner = Joiner {
+                session,
+                ticket,
+                since: None,
+                least,
+                min,
+                live,
+                deadline,
+            };
+            self.enter(joiner, out);
+        }
+        self.walk(session, out);
+    }
+
+    /// The store did not answer for a client that is behind: its page is asked for again with the next retry. A client that
+    /// has nothing yet is refused.
+    pub(super) fn not_paged(&mut self, session: SessionId, since: Revision, out: &mut Vec<Want>) {
+        let Some(place) = self.walker(session, since) else {
+            return;
+        };
+        self.walkers[place].is_paged = false;
+        if let Then::Proven { ticket, .. } = self.walkers[place].then {
+            self.walkers.remove(place);
+            let refused = Answer::Refused(Refusal::store_unavailable());
+            out.push(reply(session, ticket, refused));
+            self.walk(session, out);
         }
     }
 
@@ -608,7 +737,7 @@ impl Forwarder {
             return;
         };
         match walker.then {
-            Then::Joined { ticket, .. } => {
+            Then::Joined { ticket, .. } | Then::Proven { ticket, .. } => {
                 out.push(reply(session, ticket, Answer::Refused(refusal.clone())));
             }
             Then::Acked(revision) => {
@@ -768,7 +897,7 @@ impl Forwarder {
         } = *walker;
         let until = match then {
             Then::Acked(revision) => revision,
-            Then::Joined { .. } => Revision(u64::MAX),
+            Then::Joined { .. } | Then::Proven { .. } => Revision(u64::MAX),
         };
         let rest = self
             .tail

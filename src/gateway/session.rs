@@ -466,20 +466,28 @@ impl Session {
                 self.say(Frames::one(b"{\"a\":\"pp\"}"));
                 Ok(())
             }
-            ClientMessage::Fetch { doc, since } => {
+            ClientMessage::Fetch { doc, since, min } => {
                 self.admit(&doc, since)?;
                 if self.may_read(&doc).await? {
-                    return self.read(&doc, Ask::Fetch { since }, echo).await;
+                    let ask = match (since, min) {
+                        (None, Some(min)) => Ask::ReadFrom { min, live: false },
+                        _ => Ask::Fetch { since },
+                    };
+                    return self.read(&doc, ask, echo).await;
                 }
                 Ok(self.show_nothing(since, echo)?)
             }
-            ClientMessage::Subscribe { doc, since } => {
+            ClientMessage::Subscribe { doc, since, min } => {
                 self.admit(&doc, since)?;
                 let may = self.may_read(&doc).await?;
                 self.say_role(&doc).await?;
                 if may {
                     self.subscribing([&doc].into_iter())?;
-                    return self.read(&doc, Ask::Subscribe { since }, echo).await;
+                    let ask = match (since, min) {
+                        (None, Some(min)) => Ask::ReadFrom { min, live: true },
+                        _ => Ask::Subscribe { since },
+                    };
+                    return self.read(&doc, ask, echo).await;
                 }
                 self.hiding(&doc)?;
                 Ok(self.show_nothing(since, echo)?)
@@ -609,7 +617,13 @@ impl Session {
     }
 
     async fn may_read(&mut self, doc: &DocId) -> Result<bool, Refusal> {
-        Ok(self.rights.role(doc).await?.is_some())
+        let node = self.gateway.node().clone();
+        let role = tokio::select! {
+            biased;
+            role = self.rights.role(doc) => role?,
+            () = node.store_away() => return Err(Refusal::store_unavailable()),
+        };
+        Ok(role.is_some())
     }
 
     /// Refuses a change that the user may not make. Who begins a document that nobody knows, owns it.

@@ -11,11 +11,12 @@ use super::change_follower::ChangeFollower;
 use super::node::Node;
 use super::peers::LOOK_EVERY;
 use super::rumours::REFRESH_EVERY;
+use super::store_status::SILENT_AFTER;
 use super::wire::Message;
 use crate::cluster::{Delivery, Inbox};
 use crate::id::NodeId;
 use crate::outage::Outage;
-use crate::store::{Pulse, StoreError};
+use crate::store::{Beat, Pulse, StoreError};
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
 const COMING_UP: Duration = Duration::from_secs(5);
@@ -222,6 +223,7 @@ impl Node {
         let _turn = self.may_beat().await;
         let pulse = self.pulse().await;
         self.peers().note_store(pulse.is_ok());
+        self.store_status().set_away(pulse.is_err());
         let pulse = pulse?;
         self.peers().learn(&pulse.addresses);
         self.peers().named(&pulse.nodes, pulse.others);
@@ -231,14 +233,23 @@ impl Node {
     /// One heartbeat's answer, once the history that it names has been compared.
     async fn pulse(self: &Arc<Self>) -> Result<Pulse, StoreError> {
         let beat = self.next_beat();
-        let pulse = timeout(BEAT_PATIENCE, self.store().heartbeat(&beat)).await;
-        let pulse =
-            pulse.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))?;
+        let pulse = self.heartbeat(&beat).await?;
         // Before this node takes documents for which the others are gone.
         let compared = timeout(COMPARE_PATIENCE, self.compare_history(&pulse)).await;
         compared
             .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
         Ok(pulse)
+    }
+
+    /// Writes the heartbeat. While it takes too long the store counts as away, before it is given up.
+    async fn heartbeat(&self, beat: &Beat) -> Result<Pulse, StoreError> {
+        let mut pulse = self.store().heartbeat(beat);
+        if let Ok(pulse) = timeout(SILENT_AFTER, &mut pulse).await {
+            return pulse;
+        }
+        self.store_status().set_away(true);
+        let pulse = timeout(BEAT_PATIENCE - SILENT_AFTER, pulse).await;
+        pulse.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))
     }
 }
 

@@ -14,12 +14,14 @@ mod pace;
 mod peers;
 mod presence;
 mod readiness;
+mod refold;
 mod repair;
 mod reply;
 mod room;
 mod rumours;
 mod slice;
 mod snapshot_budget;
+mod store_status;
 mod task;
 mod wire;
 

@@ -22,13 +22,14 @@ use super::reply::ReplyTo;
 use super::room::Room;
 use super::slice::{Slice, slices_at_once};
 use super::snapshot_budget::SnapshotBudget;
+use super::store_status::StoreStatus;
 use super::task::{Post, Task};
 use super::wire::Message;
 use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, History, Open, Store};
+use crate::store::{Beat, History, Open, Store, StoreError};
 
 /// What bounds a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -104,6 +105,7 @@ pub struct Node {
     room: Room,
     snapshots: Arc<SnapshotBudget>,
     damage_reports: DamageReports,
+    store_status: StoreStatus,
     outboxes: Arc<OutboxBudget>,
     /// Taken by a client that is behind while a page of the log is read for it.
     catch_ups: Semaphore,
@@ -248,6 +250,7 @@ impl Node {
             room: Room::new(settings.submits_bytes_max),
             snapshots: Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max)),
             damage_reports: DamageReports::default(),
+            store_status: StoreStatus::default(),
             outboxes: Arc::new(OutboxBudget::new(settings.outboxes_bytes_max)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             beating: Semaphore::new(1),
@@ -294,6 +297,32 @@ impl Node {
     #[must_use]
     pub fn snapshots(&self) -> &Arc<SnapshotBudget> {
         &self.snapshots
+    }
+
+    /// Whether the store answers this node.
+    pub(super) fn store_status(&self) -> &StoreStatus {
+        &self.store_status
+    }
+
+    /// Waits for an answer of the store, and within a second for none while the store is known to be away.
+    ///
+    /// # Errors
+    /// As `answer`, or that the store is away.
+    pub async fn unless_away<T>(
+        &self,
+        verb: &'static str,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.store_away() => Err(StoreError::away(verb)),
+        }
+    }
+
+    /// Resolves when the store has been known to be away for half a second since the call. Cancel-safe.
+    pub async fn store_away(&self) {
+        self.store_status.away().await;
     }
 
     /// Which damaged documents were reported in the log.

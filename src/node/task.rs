@@ -176,6 +176,8 @@ enum News {
     HistoryChanged,
     /// Messages pass again or go another way, or the store answers again.
     Reopened,
+    /// The store is away, or is back.
+    StoreAway(bool),
 }
 
 /// Why a task ended.
@@ -208,7 +210,12 @@ impl Task {
         let of_crowd = changes(node.watch_crowd(), |()| News::Crowded);
         let of_history = changes(node.watch_log_history(), |_| News::HistoryChanged);
         let of_ways = changes(node.peers().watch_reopened(), |_| News::Reopened);
-        let document = Document::new(node.id(), owner, node.settings().document.clone());
+        let mut document = Document::new(node.id(), owner, node.settings().document.clone());
+        let mut is_away = node.store_status().watch();
+        if *is_away.borrow_and_update() {
+            document.handle(Event::StoreAway(true), node.now());
+        }
+        let of_store = changes(is_away, |is_away| News::StoreAway(*is_away));
         Self {
             doc,
             incarnation,
@@ -216,7 +223,7 @@ impl Task {
             document,
             node,
             mailbox,
-            news: select_all([of_ring, of_crowd, of_history, of_ways]),
+            news: select_all([of_ring, of_crowd, of_history, of_ways, of_store]),
             is_unwanted: false,
             standing,
             members: HashMap::new(),
@@ -298,6 +305,7 @@ impl Task {
                 // Seen at the next turn.
                 News::HistoryChanged => return None,
                 News::Reopened => Event::Reopened,
+                News::StoreAway(is_away) => Event::StoreAway(is_away),
                 News::Crowded => {
                     self.is_unwanted = true;
                     self.document.forget_snapshot();
@@ -370,7 +378,10 @@ impl Task {
             member.foreign = Some((submit.id.author.clone(), submit.id.client.clone()));
         }
         // Submits have a bound of their own, and what ends a subscription only lessens what waits.
-        let reads = matches!(ask, Ask::Fetch { .. } | Ask::Subscribe { .. });
+        let reads = matches!(
+            ask,
+            Ask::Fetch { .. } | Ask::Subscribe { .. } | Ask::ReadFrom { .. }
+        );
         if reads && member.tickets.len() >= READS_MAX {
             let frames = reply.answer(&member.outbox, Answer::Refused(Refusal::busy()));
             member.answer(frames);
@@ -522,6 +533,11 @@ impl Task {
                 let shown = node.show(&doc).await;
                 shown.unwrap_or_else(|error| Event::Shown(Err(error)))
             }),
+            Action::Refold { shown, entries } => {
+                self.effect(
+                    |node, _| async move { Event::Refolded(node.refold(shown, entries).await) },
+                )
+            }
             Action::Encode(snapshot) => self.effect(|node, _| async move {
                 let shown = node.encode_in_turn(snapshot).await;
                 Event::Shown(shown.map(|shown| (shown, Vec::new())))
@@ -535,7 +551,8 @@ impl Task {
             }),
             Action::Claim => {
                 self.effect(|node, doc| async move {
-                    let claimed = in_time("claim", node.claim(&doc)).await;
+                    let claimed = in_time("claim", node.claim(&doc));
+                    let claimed = node.unless_away("claim", claimed).await;
                     claimed.unwrap_or_else(|error| Event::Claimed(Err(error)))
                 });
             }
@@ -589,7 +606,8 @@ impl Task {
                 }
                 turn = node.catch_up_turn().await;
             }
-            let page = in_time("load", node.store().load(&doc, Reach::Since(since))).await;
+            let page = in_time("load", node.store().load(&doc, Reach::Since(since)));
+            let page = node.unless_away("load", page).await;
             drop(turn);
             if let Err(error) = &page
                 && let StoreErrorKind::Damaged { entry } = error.kind
@@ -782,7 +800,7 @@ fn asker(event: &Event) -> Option<SessionId> {
     match event {
         Event::Asked {
             session,
-            ask: Ask::Fetch { .. } | Ask::Subscribe { .. },
+            ask: Ask::Fetch { .. } | Ask::Subscribe { .. } | Ask::ReadFrom { .. },
             ..
         } => Some(*session),
         Event::Paged {
@@ -801,7 +819,10 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-async fn off_path<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn off_path<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     if bytes <= IN_PLACE_BYTES {
         return work();
     }
@@ -815,15 +836,15 @@ impl Node {
     /// Loads a document's head, and encodes it.
     async fn show(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _turn = self.snapshot_turn("load").await?;
-        in_time("load", async {
+        let shown = in_time("load", async {
             match self.load_folded(doc).await? {
                 Folded::Whole(head, entries) => {
                     Ok(Event::Shown(Ok((self.encode(head).await, entries))))
                 }
                 Folded::ReadOnly(part) => Ok(self.read_only(doc, part).await),
             }
-        })
-        .await
+        });
+        self.unless_away("load", shown).await
     }
 
     /// Encodes a snapshot when there is room for it.
@@ -873,7 +894,10 @@ impl Node {
     }
 
     /// Waits for the right to load and encode a snapshot.
-    async fn snapshot_turn(&self, verb: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
+    pub(super) async fn snapshot_turn(
+        &self,
+        verb: &'static str,
+    ) -> Result<SemaphorePermit<'_>, StoreError> {
         if self.snapshots().is_short() {
             self.make_room();
         }
@@ -918,8 +942,7 @@ impl Node {
         let turn = self.snapshot_turn("load").await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         let loaded = self
-            .store()
-            .load(doc, reach)
+            .unless_away("load", self.store().load(doc, reach))
             .await
             .map_err(|error| self.unread(doc, &error))?;
         if let Reach::At(revision) = reach

@@ -246,6 +246,15 @@ impl Refusal {
             "The store does not answer: try again",
         )
     }
+
+    /// The notice in a document that is shown from memory, as it was at `revision`, while the store does not answer.
+    #[must_use]
+    pub fn store_away(revision: Revision) -> Self {
+        let message = format!(
+            "The store does not answer: the document is shown as it was at version {revision}, and changes are not saved"
+        );
+        Self::new(Code::StoreUnavailable, message)
+    }
 }
 
 impl From<OtError> for Refusal {

@@ -27,6 +27,8 @@ pub enum ClientMessage {
         doc: DocId,
         /// What the client has, if it has anything.
         since: Option<Revision>,
+        /// `min`: what is shown must not be older. Ours; the ShareDB client does not send it.
+        min: Option<Revision>,
     },
     /// `s`: as `f`, and its commits from then on.
     Subscribe {
@@ -34,6 +36,8 @@ pub enum ClientMessage {
         doc: DocId,
         /// What the client has, if it has anything.
         since: Option<Revision>,
+        /// `min`: what is shown must not be older. Ours; the ShareDB client does not send it.
+        min: Option<Revision>,
     },
     /// `u`: no more commits of the document.
     Unsubscribe {
@@ -348,6 +352,8 @@ struct Fields<'a> {
     #[serde(borrow, default)]
     v: Raw<'a>,
     #[serde(borrow, default)]
+    min: Raw<'a>,
+    #[serde(borrow, default)]
     id: Raw<'a>,
     #[serde(borrow, default)]
     r: Raw<'a>,
@@ -448,10 +454,12 @@ impl Fields<'_> {
             "f" => Ok(ClientMessage::Fetch {
                 doc: self.doc()?,
                 since: self.v.revision()?,
+                min: self.min.revision()?,
             }),
             "s" => Ok(ClientMessage::Subscribe {
                 doc: self.doc()?,
                 since: self.v.revision()?,
+                min: self.min.revision()?,
             }),
             "u" => Ok(ClientMessage::Unsubscribe { doc: self.doc()? }),
             "bf" => Ok(ClientMessage::BulkFetch(self.bulk()?)),

@@ -249,6 +249,8 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// The store failed or did not answer. A later attempt may succeed; a write may or may not have happened.
     Unavailable,
+    /// The store is known not to answer, so the request was given less time. A later attempt may succeed.
+    Away,
     /// Stored rows of the document are missing or fail their checks. Every attempt fails until they are restored.
     Damaged {
         /// The first entry that cannot be read; `None` if the database cannot tell.
@@ -267,6 +269,15 @@ impl StoreError {
             verb,
             reason: reason.to_string().into(),
             kind: StoreErrorKind::Unavailable,
+        }
+    }
+
+    /// An error of `verb` while the store is known not to answer.
+    #[must_use]
+    pub fn away(verb: &'static str) -> Self {
+        Self {
+            kind: StoreErrorKind::Away,
+            ..Self::new(verb, "the store is away")
         }
     }
 

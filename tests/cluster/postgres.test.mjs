@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { TEXT } from '../js/client.mjs';
 import { SEED } from '../js/random.mjs';
-import { until } from '../js/wait.mjs';
+import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { LogLines } from './log-lines.mjs';
 import { Stage } from './stage.mjs';
@@ -17,6 +18,9 @@ const LIST_WITHIN_MS = 4_000;
 
 /** For how long it is watched that nothing happens. */
 const WATCHED_MS = 1_000;
+
+/** How soon a reader is refused whose document is not in memory. */
+const REFUSED_WITHIN_MS = 3_000;
 
 /** The most memory that a node may hold while it waits. */
 const RSS_BYTES_MAX = 400 * 2 ** 20;
@@ -93,23 +97,35 @@ describe('Postgres', { skip }, () => {
     await stage.assertSound();
   });
 
-  test('is away: what is open is read on, and shown to whoever comes', LIMIT, async (t) => {
+  test('is away: open documents that were edited are shown to new readers, others are refused at once', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const ann = await stage.person(cluster.nodes[0]);
     const ids = await stage.documentsOf(ann, 6);
     const readers = await Promise.all(cluster.nodes.map((node) => stage.person(node)));
     for (const reader of readers) await Promise.all(ids.map((id) => reader.subscribed(id)));
+    const edit = (id, done) => ann.doc(id).submitOp(ann.doc(id).type === TEXT ? ['edit '] : [{ insert: 'edit ' }], done);
+    // Edited since the nodes loaded them.
+    for (const id of ids) for (let n = 0; n < 3; n++) await called((done) => edit(id, done), 'edit');
+    const isUp = (reader, id) => reader.doc(id).version === ann.doc(id).version;
+    await until(() => readers.every((reader) => ids.every((id) => isUp(reader, id))), 'all readers are up to date');
+    const stateOf = ({ version, data }) => JSON.stringify({ version, data });
+    const known = new Map(ids.map((id) => [id, stateOf(ann.doc(id))]));
     await cluster.postgres.kill();
     await until(areDegraded, 'all nodes say that they save nothing', 20_000);
+    // Acks are awaited meanwhile.
+    const acked = ids.map((id) => called((done) => edit(id, done), 'edit', 60_000));
     for (const [n, node] of cluster.nodes.entries()) {
       const [subscriber, fetcher] = [await stage.person(node), await stage.person(node)];
+      // Sooner than a reader waits for a store that is not known to be away.
+      const fetched = called((done) => fetcher.doc('not-in-memory').fetch(done), 'fetch', REFUSED_WITHIN_MS);
+      assert.equal(await fetched.then(() => 'shown', (error) => error.code), 'ERR_STORE_UNAVAILABLE');
       for (const id of ids) {
-        const { version, data } = ann.doc(id);
         const shown = [await readers[n].fetched(id), await subscriber.subscribed(id), await fetcher.fetched(id)];
-        for (const doc of shown) assert.deepEqual({ version: doc.version, data: doc.data }, { version, data }, `${id} on ${node.name}`);
+        for (const doc of shown) assert.equal(stateOf(doc), known.get(id), `${id} on ${node.name}`);
       }
     }
     await cluster.calm();
+    await Promise.all(acked);
     await stage.assertSound();
   });
 });

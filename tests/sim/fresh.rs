@@ -37,6 +37,12 @@ impl Freshness {
                 let (least, has) = (told.unwrap_or_else(sent), since.unwrap_or_default());
                 self.questions.insert(who, Question { least, has });
             }
+            Ask::ReadFrom { min, .. } => {
+                let sent = || self.sent.get(&doc).copied().unwrap_or_default();
+                let least = told.unwrap_or_else(sent).max(*min);
+                let has = Revision::ZERO;
+                self.questions.insert(who, Question { least, has });
+            }
             // What is on its way to a subscription may stay behind.
             Ask::Unsubscribe => self.questions.retain(|(session, _), _| *session != who.0),
             Ask::Submit(_) | Ask::Publish { .. } => {}

@@ -254,6 +254,10 @@ impl World {
                 };
                 self.gather(node, doc, batch);
             }
+            Action::Refold { .. } => {
+                self.fault =
+                    Some("a document was refolded, and nothing said the store is away".to_owned());
+            }
             Action::Close => {
                 self.fault = Some("sockets were closed, and no entry is damaged".to_owned());
             }
@@ -346,6 +350,7 @@ impl Open {
             | Event::Newer(head) => self.knows(*head),
             Event::Shown(_)
             | Event::ReadOnly(_)
+            | Event::Refolded(_)
             | Event::Paged { .. }
             | Event::NextSlice(_)
             | Event::Claimed(_)
@@ -357,6 +362,7 @@ impl Open {
             | Event::Ring(_)
             | Event::Deposed(_)
             | Event::Reopened
+            | Event::StoreAway(_)
             | Event::Timeout => {}
         }
     }

@@ -101,7 +101,10 @@ impl Visitor {
         let ticket = Ticket(self.tickets);
         let since = self.at.filter(|_| dice.percent(60));
         let (asked, ask) = match dice.below(10) {
-            0..=2 => (Asked::Fetch(since), Ask::Fetch { since }),
+            0..=2 => match (since, self.at) {
+                (None, Some(min)) => (Asked::Fetch(None), Ask::ReadFrom { min, live: false }),
+                _ => (Asked::Fetch(since), Ask::Fetch { since }),
+            },
             3..=5 => {
                 self.listens = Listens::Since(ticket);
                 (Asked::Subscribe, Ask::Subscribe { since })

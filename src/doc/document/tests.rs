@@ -1,5 +1,6 @@
 mod bounds;
 mod damage;
+mod outage;
 
 use std::collections::BTreeMap;
 
@@ -156,6 +157,7 @@ impl Desk {
             | Action::Claim
             | Action::Append { .. }
             | Action::Close
+            | Action::Refold { .. }
             | Action::Save { .. } => self.asked.push_back(action),
         }
     }

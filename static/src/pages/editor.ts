@@ -22,6 +22,7 @@ import { Store } from "../lib/store";
 import { Binding } from "../sync/binding";
 import { isUnwritable, Line } from "../sync/connection";
 import { Cursors } from "../sync/cursors";
+import { nameKnownVersion } from "../sync/known-version";
 import { isPlainText } from "../sync/plain";
 import { Presence, type Peer } from "../sync/presence";
 import { TitleKeeper } from "../sync/title";
@@ -116,6 +117,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     cursors.draw();
   };
   const doc = line.connection.get(ourCollection(), id);
+  nameKnownVersion(doc);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
   let stuck = 0;

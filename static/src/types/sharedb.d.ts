@@ -40,6 +40,8 @@ declare module "sharedb/lib/client/index.js" {
     on(event: "state", listener: (state: ConnectionState) => void): this;
     on(event: "error", listener: (error: ShareDBError) => void): this;
     on(event: "pong", listener: () => void): this;
+    /** Before a message is written: it may be changed. */
+    on(event: "send", listener: (message: unknown) => void): this;
     on(event: "receive", listener: (request: { data: unknown }) => void): this;
     on(event: ConnectionState, listener: () => void): this;
     removeAllListeners(event?: string): this;

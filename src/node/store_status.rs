@@ -1,0 +1,77 @@
+//! Whether the store answers this node, as its heartbeats show.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long a heartbeat may take until the store counts as away.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a read may take while the store is away. The store may be back before a heartbeat shows it.
+const AWAY_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whether the store answers this node: it is away from a heartbeat that failed, or took [`SILENT_AFTER`], to the next that
+/// is answered.
+#[derive(Debug)]
+pub(super) struct StoreStatus {
+    is_away: watch::Sender<bool>,
+}
+
+impl Default for StoreStatus {
+    fn default() -> Self {
+        Self {
+            is_away: watch::Sender::new(false),
+        }
+    }
+}
+
+impl StoreStatus {
+    /// Records whether the store answers. Wakes those who wait for a change.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.is_away
+            .send_if_modified(|known| std::mem::replace(known, is_away) != is_away);
+    }
+
+    /// Changes of whether the store is away.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.is_away.subscribe()
+    }
+
+    /// Resolves when the store has been away for [`AWAY_PATIENCE`] since the call, without a break.
+    pub(super) async fn away(&self) {
+        let mut is_away = self.is_away.subscribe();
+        loop {
+            if is_away.wait_for(|is_away| *is_away).await.is_err() {
+                return pending().await;
+            }
+            tokio::select! {
+                () = sleep(AWAY_PATIENCE) => return,
+                _ = is_away.wait_for(|is_away| !*is_away) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_ends_when_the_store_stays_away() {
+        let status = StoreStatus::default();
+        let mut away = Box::pin(status.away());
+        assert!(away.as_mut().now_or_never().is_none());
+        status.set_away(true);
+        assert!(away.as_mut().now_or_never().is_none());
+        status.set_away(false);
+        assert!(away.as_mut().now_or_never().is_none());
+        tokio::time::advance(2 * AWAY_PATIENCE).await;
+        assert!(away.as_mut().now_or_never().is_none(), "it came back");
+        status.set_away(true);
+        away.await;
+    }
+}
