@@ -15,6 +15,7 @@ pub mod outage;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;
+pub mod version;
 
 /// Compiles the Rust examples of README.md.
 #[cfg(doctest)]

@@ -13,9 +13,10 @@ use copydesk::cluster::{ClusterTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
-use copydesk::node::{self, HISTORY_CHANGED, Node, RepairMode};
+use copydesk::node::{self, HISTORY_CHANGED, JoinError, Node, RepairMode};
 use copydesk::store::{
-    Accounts, History, PostgresStore, SqliteSettings, SqliteStore, Store, VerifyEvent, VerifyRange,
+    Accounts, History, MigrationPhase, PostgresStore, SqliteSettings, SqliteStore, Store,
+    VerifyEvent, VerifyRange,
 };
 use copydesk::telemetry;
 use mimalloc::MiMalloc;
@@ -59,6 +60,11 @@ enum Command {
     /// Reads only; a server may be using the database. The exit status is 0 if all is sound, 1 if something is damaged,
     /// and 2 if the database cannot be read.
     Verify(Verify),
+    /// Bring the tables of a newer version of the program up to date, beside nodes of the older one
+    ///
+    /// A start of a node does what is quick. In a large Postgres database the rest is done here, while the nodes go on. It
+    /// may be interrupted and repeated. Prints the versions that were applied and those that are pending.
+    Migrate(Migrate),
     /// Make a document writable again that is larger than what may be held (ERR_DOC_OVERSIZED). Its text is kept; attributes
     /// of the ops that made it too large are left out. Without --store the server must be stopped first
     Repair(Repair),
@@ -104,7 +110,7 @@ struct Serve {
     node: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct StoreChoice {
     /// The Postgres that all nodes of a cluster share [default: a database of its own, in the data folder]
     #[arg(long, value_name = "postgres://…", conflicts_with = "data")]
@@ -143,6 +149,23 @@ struct Where {
 }
 
 #[derive(Debug, Args)]
+struct Migrate {
+    /// Add what the new version needs: nodes of the version before go on [default]
+    #[arg(long, conflicts_with_all = ["contract", "status"])]
+    expand: bool,
+    /// Remove what only older versions needed: when no node of them is left
+    #[arg(long, conflicts_with = "status")]
+    contract: bool,
+    /// Only print the versions
+    #[arg(long)]
+    status: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    store: StoreChoice,
+}
+
+#[derive(Debug, Args)]
 struct Verify {
     /// Resume after this document number, which the progress of an earlier run names
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
@@ -153,12 +176,18 @@ struct Verify {
     store: StoreChoice,
 }
 
+/// The exit status of `copydesk serve` if live nodes share no wire version with this program.
+const INCOMPATIBLE: u8 = 3;
+
 fn main() -> ExitCode {
     match command(Cli::parse().command) {
         Ok(status) => status,
         Err(error) => {
             eprintln!("copydesk: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<JoinError>() {
+                Some(JoinError::Incompatible { .. }) => INCOMPATIBLE.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -190,6 +219,12 @@ fn command(command: Command) -> Result<ExitCode> {
             let mut config = file.load()?;
             store.choose(&mut config);
             return Ok(runtime(1)?.block_on(verify(VerifyRange { after }, &config)));
+        }
+        Command::Migrate(mut command) => {
+            let mut config = command.file.load()?;
+            std::mem::take(&mut command.store).choose(&mut config);
+            telemetry::begin(&config.log)?;
+            runtime(1)?.block_on(migrate(&command, &config))?;
         }
         Command::Repair(Repair { doc, dry_run }) => {
             let Where { doc, file, store } = doc;
@@ -320,6 +355,36 @@ async fn verify(range: VerifyRange, config: &Config) -> ExitCode {
             }
         }
     }
+}
+
+/// Brings the tables up to date, and prints their versions.
+async fn migrate(command: &Migrate, config: &Config) -> Result<()> {
+    let phase = match (command.status, command.contract) {
+        (true, _) => None,
+        (_, true) => Some(MigrationPhase::Contract),
+        _ => Some(MigrationPhase::Expand),
+    };
+    let status = match config.is_shared() {
+        true => PostgresStore::migrate(&config.postgres, phase).await?,
+        false => {
+            // A folder has one server, which does all of it at its start.
+            if phase.is_some() {
+                OpenStore::open(config, fresh_id()?).await?.close().await?;
+            }
+            SqliteStore::migration_status(&config.server.data)?
+        }
+    };
+    let list = |versions: &[i32]| match versions {
+        [] => "none".to_owned(),
+        versions => versions
+            .iter()
+            .map(i32::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    println!("applied  {}", list(&status.applied));
+    println!("pending  {}", list(&status.pending));
+    Ok(())
 }
 
 /// Repairs a document, and says what was done.
@@ -485,7 +550,11 @@ fn allow_files(config: &Config) {
 }
 
 /// Serves until a signal says stop.
-async fn run(config: Config) -> Result<()> {
+async fn run(
+    #[cfg_attr(not(debug_assertions), expect(unused_mut))] mut config: Config,
+) -> Result<()> {
+    #[cfg(debug_assertions)]
+    config.node.read_test_environment();
     let (id, name) = (fresh_id()?, node_name(&config));
     telemetry::set_node(&name, id);
     allow_files(&config);
@@ -516,7 +585,9 @@ async fn run(config: Config) -> Result<()> {
     let node = Node::new((id, &name), store.get(), transport, config.node, runtime);
     node.begin_log_history(store.get().history().await?);
     if let OpenStore::Postgres(_) = store {
-        node.take_part(inbox).await?;
+        let joined = node.take_part(inbox).await;
+        joined
+            .inspect_err(|error| tracing::error!(%error, "this node does not join the cluster"))?;
     }
     tokio::spawn({
         let (door, mut history) = (door.clone(), node.watch_log_history());

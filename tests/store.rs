@@ -33,6 +33,7 @@ use copydesk::store::{
     News, Open, PAGE_ENTRIES, PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings,
     SqliteStore, Store,
 };
+use copydesk::version::NodeVersion;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -667,6 +668,7 @@ fn beat() -> Beat {
         name: "here".into(),
         takes_part: true,
         address: None,
+        version: NodeVersion::default(),
     }
 }
 
@@ -1230,6 +1232,34 @@ fn what_is_not_ours_is_refused() {
         },
         "has version 1000",
     );
+    check(
+        &|file| {
+            open(file.parent().unwrap());
+            newer_folder(file, 999);
+        },
+        "has version 1000",
+    );
+}
+
+/// Makes a folder's database one of a newer program, whose changes work with programs from a version on.
+fn newer_folder(file: &Path, works_with: i32) {
+    let db = Connection::open(file).unwrap();
+    db.execute_batch("PRAGMA user_version = 1000").unwrap();
+    let note = "INSERT INTO copydesk_versions (version, works_with) VALUES (1000, ?1)";
+    db.execute(note, [works_with]).unwrap();
+}
+
+#[test]
+fn folder_of_a_newer_program_is_opened_if_its_changes_work_with_this_one() {
+    let folder = TempDir::new().unwrap();
+    open(folder.path());
+    let known = SqliteStore::migration_status(folder.path()).unwrap();
+    assert!(known.pending.is_empty());
+    newer_folder(
+        &folder.path().join("copydesk.db"),
+        *known.applied.last().unwrap(),
+    );
+    open(folder.path());
 }
 
 #[test]

@@ -1,3 +1,4 @@
+-- migration: long, works with 3
 -- Accounts that are closed for a while or for good, passwords that are forgotten, what a tenant uses, and who did what
 -- in it. The same tables as SQLite's.
 ALTER TABLE users ADD COLUMN disabled boolean NOT NULL DEFAULT false;  -- may not sign in
@@ -5,17 +6,10 @@ ALTER TABLE users ADD COLUMN disabled boolean NOT NULL DEFAULT false;  -- may no
 -- Owners of a tenant are shown those who belong to it.
 CREATE INDEX users_of ON users (tenant, login);
 
--- An invitation is as good as the right of who made it: those of which that is not known are no good.
-DROP TABLE invitations;
-CREATE TABLE invitations (
-  code bytea PRIMARY KEY,                   -- SHA-256 of the code
-  id bytea NOT NULL UNIQUE,                 -- names it to owners of the tenant; opens nothing
-  tenant text COLLATE "C" NOT NULL,
-  role bigint NOT NULL,
-  maker bytea NOT NULL,                     -- must own the tenant still when it is used
-  expires_at_ms bigint NOT NULL
-);
-CREATE INDEX invitations_expire ON invitations (expires_at_ms);
+-- An invitation is valid while its maker may invite. One without a maker is invalid.
+DELETE FROM invitations;
+ALTER TABLE invitations ADD COLUMN id bytea NOT NULL DEFAULT uuid_send(gen_random_uuid()) UNIQUE; -- names it to owners of the tenant; opens nothing
+ALTER TABLE invitations ADD COLUMN maker bytea NOT NULL DEFAULT ''; -- must own the tenant still when it is used
 CREATE INDEX invitations_of ON invitations (tenant, expires_at_ms);
 
 -- Who may choose a new password. Used once; the newest is the only one.

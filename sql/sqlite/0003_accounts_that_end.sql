@@ -1,17 +1,13 @@
+-- migration: long, works with 3
 -- Accounts that are closed for a while or for good, passwords that are forgotten, what a tenant uses, and who did what
 -- in it.
 ALTER TABLE users ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0;  -- 1: may not sign in
 
--- An invitation is as good as the right of who made it: those of which that is not known are no good.
-DROP TABLE invitations;
-CREATE TABLE invitations (
-  code BLOB PRIMARY KEY,                    -- SHA-256 of the code
-  id TEXT NOT NULL UNIQUE,                  -- names it to owners of the tenant; opens nothing
-  tenant TEXT NOT NULL,
-  role INTEGER NOT NULL,
-  maker TEXT NOT NULL,                      -- must own the tenant still when it is used
-  expires_at_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+-- An invitation is valid while its maker may invite. One without a maker is invalid.
+DELETE FROM invitations;
+ALTER TABLE invitations ADD COLUMN id TEXT NOT NULL DEFAULT '';    -- names it to owners of the tenant; opens nothing
+ALTER TABLE invitations ADD COLUMN maker TEXT NOT NULL DEFAULT ''; -- must own the tenant still when it is used
+CREATE UNIQUE INDEX invitations_id ON invitations (id);
 
 -- Who may choose a new password. Used once; the newest is the only one.
 CREATE TABLE resets (

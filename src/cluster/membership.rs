@@ -47,6 +47,8 @@ pub struct Membership {
     others_stand_until: Duration,
     /// Whether this node has taken itself out of the ring.
     stranded: bool,
+    /// Whether this node takes no documents because other nodes do not understand it.
+    incompatible: bool,
     ring: Ring,
 }
 
@@ -111,6 +113,7 @@ impl Membership {
             ask_again: Duration::ZERO,
             others_stand_until: Duration::ZERO,
             stranded: false,
+            incompatible: false,
             ring: Ring::new([me]),
         }
     }
@@ -126,10 +129,16 @@ impl Membership {
         self.members.iter().copied().filter(|node| *node != self.me)
     }
 
-    /// Whether this node has taken itself out of its ring: the store answers others, and not this node.
+    /// Whether this node has taken itself out of its ring: the store answers others and not this node, or other nodes do
+    /// not understand it.
     #[must_use]
     pub fn is_stranded(&self) -> bool {
-        self.stranded
+        self.stranded || self.incompatible
+    }
+
+    /// Sets whether this node stands back because other nodes do not understand it. Returns true if the ring changed.
+    pub fn set_incompatible(&mut self, incompatible: bool) -> bool {
+        std::mem::replace(&mut self.incompatible, incompatible) != incompatible && self.settle()
     }
 
     /// Whether the store answers this node, as far as it knows: what it says to one who is not answered.
@@ -290,7 +299,7 @@ impl Membership {
 
     fn settle(&mut self) -> bool {
         let suspect = |node: &NodeId| self.owing.get(node).is_some_and(|owing| owing.suspect);
-        let gone = |node: &NodeId| self.stranded && *node == self.me;
+        let gone = |node: &NodeId| self.is_stranded() && *node == self.me;
         let taking = self.members.iter().copied();
         let ring = Ring::new(
             taking.filter(|node| !self.leaving.contains(node) && !suspect(node) && !gone(node)),
@@ -522,6 +531,18 @@ mod tests {
         assert!(membership.is_store_away(ms(2_500)));
         membership.answered(ms(2_600));
         assert!(!membership.is_store_away(ms(2_600)));
+    }
+
+    #[test]
+    fn incompatible_node_is_not_in_its_own_ring() {
+        let mut membership = three();
+        assert!(membership.set_incompatible(true));
+        assert!(!membership.set_incompatible(true), "it was already");
+        assert!(membership.is_stranded());
+        assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
+        assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 500));
+        assert!(membership.set_incompatible(false));
+        assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! memory for tests. One suite, `tests/transport.rs`, holds all of them to what [`Transport`] promises.
 
 mod channel;
+mod compatibility;
 mod direct;
 mod frame;
 mod membership;
@@ -13,6 +14,7 @@ mod transport;
 mod ways;
 
 pub use channel::Exchange;
+pub use compatibility::incompatible_nodes;
 pub use direct::{ClusterSettings, ListenAddress};
 pub use membership::{Due, Membership};
 pub use redis::{BadRedisUrl, RedisSettings, RedisTransport, RedisTrouble, RedisUrl};

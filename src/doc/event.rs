@@ -14,7 +14,7 @@ use crate::store::{Refused, StoreError};
 pub struct Now {
     /// Since some moment before the document was opened; never goes back. What waits is measured by it.
     pub clock: Duration,
-    /// Milliseconds since 1970, for people; may go back.
+    /// Milliseconds since 1970 by the store's clock, or by the machine's if the store has none; may go back.
     pub wall_ms: u64,
 }
 

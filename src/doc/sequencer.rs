@@ -607,6 +607,7 @@ impl Sequencer {
             revision: self.head.revision.next(),
             epoch: self.fence.epoch,
             id: rebase.id,
+            // Never before the entry before it, so that times can be searched by halving.
             at_ms: now.wall_ms.max(self.head.at_ms),
             change,
         };

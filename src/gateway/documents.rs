@@ -99,7 +99,12 @@ async fn list(
     match while_it_answers(&gateway, found).await {
         Ok(found) => {
             let next = found.next.as_ref().map(cursor);
-            let documents: Vec<_> = found.documents.iter().map(listed).collect();
+            let now_ms = gateway.node().time_ms();
+            let documents: Vec<_> = found
+                .documents
+                .iter()
+                .map(|it| listed(it, now_ms))
+                .collect();
             let body = json!({ "documents": documents, "next": next });
             HttpResponse::Ok().insert_header(NO_STORE).json(body)
         }
@@ -118,13 +123,14 @@ fn parse_cursor(text: &str) -> Option<(u64, String)> {
     Some((at.parse().ok()?, id.to_owned()))
 }
 
-fn listed(listed: &Listed) -> serde_json::Value {
+/// `now_ms` bounds the times: those of a log may lie in the future if a clock was wrong.
+fn listed(listed: &Listed, now_ms: u64) -> serde_json::Value {
     json!({
         "collection": listed.doc.collection.as_str(),
         "id": listed.doc.id.as_str(),
         "title": listed.title,
-        "created_at": listed.created_at_ms,
-        "updated_at": listed.updated_at_ms,
+        "created_at": listed.created_at_ms.min(now_ms),
+        "updated_at": listed.updated_at_ms.min(now_ms),
         "revision": listed.revision,
     })
 }
@@ -140,7 +146,7 @@ async fn describe(
     };
     match gateway.node().store().describe(&doc).await {
         Ok(Some(found)) => {
-            let mut body = listed(&found);
+            let mut body = listed(&found, gateway.node().time_ms());
             body["role"] = role.as_str().into();
             HttpResponse::Ok().insert_header(NO_STORE).json(body)
         }

@@ -24,6 +24,10 @@ async fn healthz() -> impl Responder {
 
 /// Returns 200 if the node should be sent clients, and says `degraded` if it does not serve everything; otherwise 503.
 async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
+    if gateway.node().is_incompatible() {
+        let body = "no common wire version with the other nodes\n";
+        return HttpResponse::ServiceUnavailable().body(body);
+    }
     if !gateway.is_serving() {
         return HttpResponse::ServiceUnavailable().body("draining\n");
     }

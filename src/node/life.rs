@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use thiserror::Error;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::change_follower::ChangeFollower;
 use super::node::Node;
-use super::peers::LOOK_EVERY;
+use super::peers::{LOOK_EVERY, names};
 use super::rumours::REFRESH_EVERY;
 use super::store_status::SILENT_AFTER;
 use super::wire::Message;
@@ -17,6 +18,7 @@ use crate::cluster::{Delivery, Inbox};
 use crate::id::NodeId;
 use crate::outage::Outage;
 use crate::store::{Beat, Pulse, StoreError};
+use crate::version::WireRange;
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
 const COMING_UP: Duration = Duration::from_secs(5);
@@ -39,14 +41,31 @@ const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long it may take to compare the log with what the node holds. The next heartbeat tries again.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(10);
+/// Why a node does not take part in the cluster.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Live nodes share no wire version with this one.
+    #[error(
+        "no common wire version with the live nodes {nodes}; this program understands {wire}: upgrade one release at a time"
+    )]
+    Incompatible {
+        /// The names and versions of those nodes.
+        nodes: String,
+        /// What this node understands.
+        wire: WireRange,
+    },
+}
 
 impl Node {
     /// Takes part in the cluster from now on: hears the others, and says that it lives. Without an inbox it is a node that
     /// shares its store with nobody it could hear.
     ///
     /// # Errors
-    /// When the store does not answer a heartbeat for half a minute.
-    pub async fn take_part(self: &Arc<Self>, inbox: Option<Inbox>) -> Result<(), StoreError> {
+    /// If the store does not answer a heartbeat for half a minute, or if a live node shares no wire version with this one.
+    pub async fn take_part(self: &Arc<Self>, inbox: Option<Inbox>) -> Result<(), JoinError> {
         if let Some(inbox) = inbox {
             self.runtime().spawn(self.clone().hears(inbox));
             self.runtime().spawn(self.clone().looks());
@@ -58,13 +77,14 @@ impl Node {
         let outage = Outage::new();
         while let Err(error) = self.beat().await {
             if Instant::now() > deadline {
-                return Err(error);
+                return Err(error.into());
             }
             if outage.begins() {
                 tracing::warn!(%error, "the store does not answer yet: the start waits for it");
             }
             sleep(self.settings().heartbeat()).await;
         }
+        self.await_compatible().await?;
         // Those who have not read of this node yet look at once.
         if self.peers().send_all(&Message::Ping) {
             sleep(SETTLING).await;
@@ -74,13 +94,42 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until all live nodes share a wire version with this one: the heartbeats of nodes that have just ended count for
+    /// a while. It takes no documents meanwhile.
+    async fn await_compatible(self: &Arc<Self>) -> Result<(), JoinError> {
+        let deadline = Instant::now() + self.settings().dead_after() * 2;
+        loop {
+            let nodes = self.peers().not_understood();
+            if nodes.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                self.leave_ring().await;
+                return Err(JoinError::Incompatible {
+                    nodes: names(&nodes),
+                    wire: self.peers().version().wire,
+                });
+            }
+            sleep(self.settings().heartbeat()).await;
+            if let Err(error) = self.beat().await {
+                tracing::debug!(%error, "the store does not answer while other versions are waited for");
+            }
+        }
+    }
+
     async fn hears(self: Arc<Self>, mut inbox: Inbox) {
         while let Some(Delivery { from, messages }) = inbox.receive().await {
-            survive("hear a node", || self.peers().heard(from));
+            survive("hear a node", || self.peers().received_from(from));
+            let mut is_heard = false;
             for message in messages {
-                survive("hear a message", || match Message::decode(&message) {
-                    Ok(message) => self.hear(from, message),
-                    Err(error) => tracing::debug!(%from, %error, "a message was not understood"),
+                survive("hear a message", || {
+                    let Some(message) = self.peers().decode(from, &message) else {
+                        return;
+                    };
+                    if !std::mem::replace(&mut is_heard, true) {
+                        self.peers().heard(from);
+                    }
+                    self.hear(from, message);
                 });
             }
         }
@@ -226,14 +275,19 @@ impl Node {
         self.store_status().set_away(pulse.is_err());
         let pulse = pulse?;
         self.peers().learn(&pulse.addresses);
-        self.peers().named(&pulse.nodes, pulse.others);
+        if self.peers().named(&pulse) {
+            self.resign();
+        }
         Ok(())
     }
 
     /// One heartbeat's answer, once the history that it names has been compared.
     async fn pulse(self: &Arc<Self>) -> Result<Pulse, StoreError> {
-        let beat = self.next_beat();
+        let (beat, asked) = (self.next_beat(), self.now().clock);
         let pulse = self.heartbeat(&beat).await?;
+        if let Some(store_ms) = pulse.store_ms {
+            self.learn_time(store_ms, asked);
+        }
         // Before this node takes documents for which the others are gone.
         let compared = timeout(COMPARE_PATIENCE, self.compare_history(&pulse)).await;
         compared

@@ -11,6 +11,7 @@ mod node;
 mod outbox;
 mod outbox_budget;
 mod pace;
+mod peer_versions;
 mod peers;
 mod presence;
 mod readiness;
@@ -21,12 +22,17 @@ mod room;
 mod rumours;
 mod slice;
 mod snapshot_budget;
+mod store_clock;
 mod store_status;
 mod task;
+#[cfg(debug_assertions)]
+mod test_environment;
 mod wire;
+mod wire_version;
 
 pub use bell::{Bell, Ringing};
 pub use history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON};
+pub use life::JoinError;
 pub use node::{Node, NodeSettings, Unasked};
 pub use outbox::{Outbox, Slow, TRY_AGAIN_LATER};
 pub use outbox_budget::OutboxBudget;

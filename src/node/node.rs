@@ -22,14 +22,17 @@ use super::reply::ReplyTo;
 use super::room::Room;
 use super::slice::{Slice, slices_at_once};
 use super::snapshot_budget::SnapshotBudget;
+use super::store_clock::StoreClock;
 use super::store_status::StoreStatus;
 use super::task::{Post, Task};
 use super::wire::Message;
+use super::wire_version;
 use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
 use crate::store::{Beat, History, Open, Store, StoreError};
+use crate::version::{Capabilities, NodeVersion};
 
 /// What bounds a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,6 +60,12 @@ pub struct NodeSettings {
     /// What bounds each document.
     #[serde(skip)]
     pub document: DocumentSettings,
+    /// What is added to this machine's clock, in milliseconds: tests set it.
+    #[serde(skip)]
+    pub clock_offset_ms: i64,
+    /// The versions that the node understands: the program's own, but in tests.
+    #[serde(skip, default = "wire_version::of_this_program")]
+    pub version: NodeVersion,
 }
 
 impl NodeSettings {
@@ -68,7 +77,7 @@ impl NodeSettings {
         Duration::from_millis(self.heartbeat_ms)
     }
 
-    fn dead_after(&self) -> Duration {
+    pub(super) fn dead_after(&self) -> Duration {
         Duration::from_millis(self.dead_after_ms)
     }
 }
@@ -86,6 +95,8 @@ impl Default for NodeSettings {
             heartbeat_ms: 500,
             dead_after_ms: 3_000,
             document: DocumentSettings::default(),
+            clock_offset_ms: 0,
+            version: wire_version::of_this_program(),
         }
     }
 }
@@ -120,6 +131,8 @@ pub struct Node {
     /// Where the documents' tasks run: not on a socket's single-threaded worker.
     runtime: Handle,
     started: Instant,
+    /// Locked for moments only.
+    store_clock: Mutex<StoreClock>,
     /// The open documents' mailboxes. Locked for look-ups only. Whoever posts holds a clone of the sender while it
     /// does; a document closes itself only while nobody holds one.
     documents: Mutex<HashMap<DocId, Arc<Mailbox>>>,
@@ -239,7 +252,8 @@ impl Node {
         settings: NodeSettings,
         runtime: Handle,
     ) -> Arc<Self> {
-        let peers = Arc::new(Peers::new(id, transport, settings.dead_after()));
+        let me = (id, settings.version.clone());
+        let peers = Arc::new(Peers::new(me, transport, settings.dead_after()));
         Arc::new(Self {
             id,
             name: name.into(),
@@ -260,6 +274,7 @@ impl Node {
             settings,
             runtime,
             started: Instant::now(),
+            store_clock: Mutex::default(),
             documents: Mutex::default(),
             crowded: watch::Sender::new(()),
             crowded_at: Mutex::default(),
@@ -449,6 +464,7 @@ impl Node {
             name: self.name.clone(),
             takes_part: self.peers.take_part(),
             address: self.peers.address(),
+            version: self.peers.version().clone(),
         }
     }
 
@@ -520,6 +536,18 @@ impl Node {
     #[must_use]
     pub fn is_store_away(&self) -> bool {
         self.peers.is_store_away()
+    }
+
+    /// Whether this node gave up its documents because other live nodes share no wire version with it.
+    #[must_use]
+    pub fn is_incompatible(&self) -> bool {
+        self.peers.is_incompatible()
+    }
+
+    /// What this node and all other live nodes can do: what a new message kind, entry kind or stored format waits for.
+    #[must_use]
+    pub fn common_capabilities(&self) -> Capabilities {
+        self.peers.common_capabilities()
     }
 
     /// Gives up the way to the other nodes.
@@ -678,13 +706,52 @@ impl Node {
     }
 
     pub(super) fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let clock = self.started.elapsed();
         Now {
-            clock: self.started.elapsed(),
-            wall_ms: wall.as_millis() as u64,
+            clock,
+            wall_ms: self.time_at(clock),
         }
+    }
+
+    /// The time by the store's clock, in milliseconds since 1970; by this node's own clock if the store has none.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.time_at(self.started.elapsed())
+    }
+
+    fn time_at(&self, clock: Duration) -> u64 {
+        let store_ms = self.store_clock().now_ms(clock);
+        store_ms.unwrap_or_else(|| self.own_time_ms())
+    }
+
+    fn own_time_ms(&self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall_ms = wall.map_or(0, |wall| {
+            u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+        });
+        wall_ms.saturating_add_signed(self.settings.clock_offset_ms)
+    }
+
+    /// The store answered with its time: a heartbeat that was sent `asked` after the node started.
+    pub(super) fn learn_time(&self, store_ms: u64, asked: Duration) {
+        let (answered, own_ms) = (self.started.elapsed(), self.own_time_ms());
+        let difference = {
+            let mut clock = self.store_clock();
+            clock.learn(store_ms, asked, answered);
+            clock.new_difference(own_ms, answered)
+        };
+        if let Some(difference_ms) = difference {
+            tracing::warn!(
+                difference_ms,
+                "the clock of this machine differs from Postgres's: entries get Postgres's time; check NTP"
+            );
+        }
+    }
+
+    fn store_clock(&self) -> MutexGuard<'_, StoreClock> {
+        self.store_clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn instant(&self, clock: Duration) -> Instant {

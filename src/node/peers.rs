@@ -1,20 +1,31 @@
 //! The other nodes: whom this one takes for the owner of what, and the way to them.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::wire::Message;
-use crate::cluster::{Health, Membership, Ring, Transport};
+use super::peer_versions::PeerVersions;
+use super::wire::{BadMessage, Message};
+use super::wire_version::{self, Received};
+use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
 use crate::doc::Link;
 use crate::id::{DocId, Name, NodeId};
+use crate::store::{LiveNode, Pulse};
+use crate::version::{Capabilities, NodeVersion};
 
 /// The other nodes. A node that is alone owns everything, and has nobody to say anything to.
 #[derive(Debug)]
 pub(super) struct Peers {
     me: NodeId,
+    /// The versions that this node understands.
+    version: NodeVersion,
+    /// Of the other nodes. Locked for moments only.
+    versions: Mutex<PeerVersions>,
+    /// Whether this node stands back because other nodes do not understand it.
+    incompatible: Mutex<bool>,
     transport: Option<Arc<dyn Transport>>,
     /// Locked for moments only.
     membership: Mutex<Membership>,
@@ -56,13 +67,16 @@ pub(super) struct Others {
 impl Peers {
     /// Whoever says nothing to the store for `dead_after` is taken for dead.
     pub(super) fn new(
-        me: NodeId,
+        (me, version): (NodeId, NodeVersion),
         transport: Option<Arc<dyn Transport>>,
         dead_after: Duration,
     ) -> Self {
         let membership = Membership::new(me, dead_after);
         Self {
             me,
+            versions: Mutex::new(PeerVersions::new(version.clone())),
+            incompatible: Mutex::default(),
+            version,
             transport,
             ring: watch::Sender::new(membership.ring().clone()),
             membership: Mutex::new(membership),
@@ -82,6 +96,32 @@ impl Peers {
 
     pub(super) fn me(&self) -> NodeId {
         self.me
+    }
+
+    /// The versions that this node understands.
+    pub(super) fn version(&self) -> &NodeVersion {
+        &self.version
+    }
+
+    /// What this node and all other live nodes can do.
+    pub(super) fn common_capabilities(&self) -> Capabilities {
+        self.versions().common_capabilities()
+    }
+
+    /// How many messages of other nodes could not be decoded since the start.
+    #[cfg(test)]
+    pub(super) fn undecoded_total(&self) -> u64 {
+        self.versions().undecoded_total()
+    }
+
+    /// The live nodes that share no wire version with this one.
+    pub(super) fn not_understood(&self) -> Vec<LiveNode> {
+        self.versions().not_understood()
+    }
+
+    /// Whether this node stands back because other nodes do not understand it.
+    pub(super) fn is_incompatible(&self) -> bool {
+        *lock(&self.incompatible)
     }
 
     /// Who should own the document. Where the ring is empty, whoever is asked.
@@ -213,13 +253,17 @@ impl Peers {
         ) {
             self.membership().asked(to, self.started.elapsed());
         }
-        transport.send(to, message.encode());
+        let version = self.versions().for_node(to);
+        match version {
+            Some(version) => transport.send(to, wire_version::encode(message, version)),
+            None => tracing::debug!(peer = %to, "no common wire version: a message is not sent"),
+        }
     }
 
     /// Says something to a node by every way that there is.
     pub(super) fn send_every_way(&self, to: NodeId, message: &Message) {
-        if let Some(transport) = &self.transport {
-            transport.send_every_way(to, message.encode());
+        if let (Some(transport), Some(version)) = (&self.transport, self.versions().for_node(to)) {
+            transport.send_every_way(to, wire_version::encode(message, version));
         }
     }
 
@@ -232,12 +276,67 @@ impl Peers {
         !others.is_empty()
     }
 
-    /// A node was heard.
-    pub(super) fn heard(&self, node: NodeId) {
-        let (mut membership, now) = (self.membership(), self.started.elapsed());
-        if membership.is_strange(node, now) {
+    /// Something came from a node. If the store has not named the node yet, the next heartbeat is made at once.
+    pub(super) fn received_from(&self, node: NodeId) {
+        if self.membership().is_strange(node, self.started.elapsed()) {
             self.stranger.notify_one();
         }
+    }
+
+    /// Decodes what came from a node. What cannot be decoded is logged, and answered with the versions of this node; the
+    /// node does not count as heard.
+    pub(super) fn decode(&self, from: NodeId, bytes: &[u8]) -> Option<Message> {
+        match wire_version::decode(bytes, self.version.wire) {
+            Ok(Received::Message(message)) => Some(message),
+            Ok(Received::Notice(version)) => {
+                self.noticed(from, version);
+                None
+            }
+            Err(error) => {
+                self.not_decoded(from, &error);
+                None
+            }
+        }
+    }
+
+    fn noticed(&self, node: NodeId, version: NodeVersion) {
+        let mine = &self.version;
+        tracing::info!(
+            peer = %node, wire = %version.wire, program = &*version.program, my_wire = %mine.wire, my_program = &*mine.program,
+            "a node did not decode a message of this node: it states its wire versions"
+        );
+        self.versions().noticed(node, version);
+    }
+
+    fn not_decoded(&self, node: NodeId, error: &BadMessage) {
+        let mine = &self.version;
+        let (reaction, (name, version), total) = {
+            let mut versions = self.versions();
+            let reaction = versions.undecodable(node, self.started.elapsed());
+            (
+                reaction,
+                versions.describe(node),
+                versions.undecoded_total(),
+            )
+        };
+        if let Some(messages) = reaction.warn {
+            let version = version.unwrap_or_default();
+            tracing::warn!(
+                peer = %node, peer_name = &*name, wire = %version.wire, program = &*version.program, my_wire = %mine.wire,
+                my_program = &*mine.program, messages, total, %error,
+                "messages of another node cannot be decoded: it runs another version"
+            );
+        }
+        if reaction.answer
+            && let Some(transport) = &self.transport
+        {
+            transport.send(node, wire_version::notice(mine));
+        }
+    }
+
+    /// A message of a node was decoded.
+    pub(super) fn heard(&self, node: NodeId) {
+        let (mut membership, now) = (self.membership(), self.started.elapsed());
         if membership.heard(node, now) {
             tracing::info!(peer = %node, "heard again: it has its documents back");
             self.publish(&membership);
@@ -266,26 +365,58 @@ impl Peers {
         self.transport.is_some() && self.is_heard() && !self.is_leaving()
     }
 
-    /// The store answers, and names the nodes that take documents. A node that hears nobody believes that it is the one who
-    /// is cut off, and stays with the ring that it knows. One that has nothing to hear them with is alone in its ring, however
-    /// many `others` live.
-    pub(super) fn named(&self, nodes: &[NodeId], others: usize) {
+    /// The store answers a heartbeat: it names the live nodes and those that take documents. A node that hears nobody
+    /// believes that it is cut off, and keeps the ring that it knows. A node without a transport is alone in its ring,
+    /// however many others live. Returns true if this node must give up its documents: other nodes do not understand it.
+    pub(super) fn named(&self, pulse: &Pulse) -> bool {
+        let others = pulse.others.len();
         if self.transport.is_none() {
-            return self.share_the_store(others);
+            self.share_the_store(others);
+            return false;
         }
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Others {
+        self.versions().named(&pulse.others);
+        let incompatible = self.incompatible_of(pulse);
+        let stands_back = self.stand_back(incompatible.contains(&self.me));
+        let nodes = pulse.nodes.iter().copied();
+        let nodes: Vec<_> = nodes.filter(|node| !incompatible.contains(node)).collect();
+        *lock(&self.others) = Others {
             are_known: true,
             living: others,
             taking_part: nodes.iter().filter(|node| **node != self.me).count(),
         };
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
-        let back = membership.answered(now);
-        membership.some_take_no_part(nodes.len() <= others, now);
-        if (is_heard && membership.named(nodes, now)) || back {
+        let changed =
+            membership.answered(now) | membership.set_incompatible(self.is_incompatible());
+        membership.some_take_no_part(pulse.nodes.len() <= others, now);
+        if (is_heard && membership.named(&nodes, now)) || changed {
             tracing::info!(nodes = ?membership.ring().nodes(), "the ring is another");
             self.publish(&membership);
         }
+        stands_back
+    }
+
+    /// The live nodes that stand back because others do not understand them, perhaps this one.
+    fn incompatible_of(&self, pulse: &Pulse) -> BTreeSet<NodeId> {
+        let others = pulse.others.iter().map(|node| (node.id, node.version.wire));
+        let live: Vec<_> = others.chain([(self.me, self.version.wire)]).collect();
+        incompatible_nodes(&live)
+    }
+
+    /// Notes whether this node stands back. Returns true if it does from now on.
+    fn stand_back(&self, incompatible: bool) -> bool {
+        let was = std::mem::replace(&mut *lock(&self.incompatible), incompatible);
+        if incompatible && !was {
+            let nodes = self.not_understood();
+            tracing::error!(
+                nodes = names(&nodes), my_wire = %self.version.wire,
+                "no common wire version with other live nodes: this node gives up its documents until they are gone; \
+                 upgrade one release at a time"
+            );
+        } else if was && !incompatible {
+            tracing::info!("all live nodes understand this node again");
+        }
+        incompatible && !was
     }
 
     /// So many others live on the store of a node without a transport: an old self may, for a while, and nobody else.
@@ -391,10 +522,22 @@ impl Peers {
     }
 
     fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.membership)
     }
+
+    fn versions(&self) -> MutexGuard<'_, PeerVersions> {
+        lock(&self.versions)
+    }
+}
+
+/// The names and wire versions of nodes, for logs.
+pub(super) fn names(nodes: &[LiveNode]) -> String {
+    let name = |node: &LiveNode| format!("{} (wire {})", node.name, node.version.wire);
+    nodes.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who should own the document by this ring; where it is empty, this node.

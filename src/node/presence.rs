@@ -312,6 +312,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::version::NodeVersion;
 
     struct Member(SessionId, ClientId, Arc<Outbox>);
 
@@ -340,7 +341,11 @@ mod tests {
     }
 
     fn alone() -> Hub {
-        Hub::new(Arc::new(Peers::new(NodeId(1), None, Duration::MAX)))
+        Hub::new(Arc::new(Peers::new(
+            (NodeId(1), NodeVersion::default()),
+            None,
+            Duration::MAX,
+        )))
     }
 
     fn value(version: u64, value: &str) -> Presence {

@@ -939,6 +939,11 @@ impl Node {
     /// # Errors
     /// When the log has not reached that revision, or the store does not answer.
     pub async fn history(&self, doc: &DocId, reach: Reach) -> Result<Arc<Shown>, Refusal> {
+        // All there is was there at a time that is not in the past, also where a wrong clock gave entries later times.
+        let reach = match reach {
+            Reach::AtTime(at_ms) if at_ms >= self.time_ms() => Reach::Head,
+            reach => reach,
+        };
         let turn = self.snapshot_turn("load").await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         let loaded = self

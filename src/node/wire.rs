@@ -74,7 +74,8 @@ pub(super) enum BadMessage {
     Part(String),
 }
 
-const VERSION: u8 = 1;
+/// The version of these messages.
+pub(super) const VERSION: u8 = 1;
 
 impl Message {
     /// The bytes that say it.

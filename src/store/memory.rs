@@ -10,8 +10,8 @@ use futures_util::future::{BoxFuture, ready};
 use super::feed::{self, Feed};
 use super::store::last_at;
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
-    Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, LiveNode,
+    Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -26,10 +26,8 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 struct State {
     documents: BTreeMap<DocId, Document>,
     feed: Arc<Feed>,
-    /// Those who live, and whether they take documents. None is forgotten for its silence: there is no clock in here.
-    nodes: BTreeMap<NodeId, bool>,
-    /// The addresses of those who have one.
-    addresses: BTreeMap<NodeId, Arc<str>>,
+    /// The newest heartbeat of each node. No node is removed for its silence: the store has no clock.
+    nodes: BTreeMap<NodeId, Beat>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -142,18 +140,18 @@ impl Store for MemoryStore {
 
     fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
         let mut state = self.state();
-        state.nodes.insert(beat.me, beat.takes_part);
-        if let Some(address) = &beat.address {
-            state.addresses.insert(beat.me, Arc::clone(address));
-        }
-        let addresses = state.addresses.iter().filter(|(node, _)| **node != beat.me);
-        let nodes = state.nodes.iter().filter(|(_, takes_part)| **takes_part);
+        state.nodes.insert(beat.me, beat.clone());
+        let nodes = state.nodes.values().filter(|node| node.takes_part);
+        let others = state.nodes.values().filter(|node| node.me != beat.me);
+        let address = |node: &Beat| Some((node.me, node.address.clone()?));
+        let addresses = others.clone().filter_map(address).collect();
         ready(Ok(Pulse {
-            nodes: nodes.map(|(node, _)| *node).collect(),
-            others: state.nodes.len() - 1,
+            nodes: nodes.map(|node| node.me).collect(),
+            others: others.map(LiveNode::from).collect(),
+            store_ms: None,
             history: state.history,
             place: state.restores.to_string().into(),
-            addresses: addresses.map(|(node, it)| (*node, it.clone())).collect(),
+            addresses,
         }))
         .boxed()
     }

@@ -7,6 +7,7 @@ mod bounded_cache;
 mod feed;
 mod history;
 mod memory;
+mod migration;
 mod packed;
 mod postgres;
 mod sqlite;
@@ -25,11 +26,12 @@ pub use accounts::{
 };
 pub use history::{History, HistoryMark};
 pub use memory::MemoryStore;
+pub use migration::{MigrationPhase, MigrationStatus};
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{Counts, SqliteSettings, SqliteStore};
 pub use store::{
-    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListPage, ListQuery, Listed, Loaded,
-    News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError, StoreErrorKind,
-    Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListPage, ListQuery, Listed, LiveNode,
+    Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
+    StoreErrorKind, Whereabouts,
 };
 pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};

@@ -16,6 +16,7 @@ mod keep;
 mod lane;
 mod list;
 mod locate;
+mod migrate;
 mod numbers;
 mod outages;
 mod pool;
@@ -52,9 +53,9 @@ use self::touches::Touches;
 use self::verify::PostgresRows;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
-    Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
-    Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
+    MigrationPhase, MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError,
+    VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -249,6 +250,21 @@ impl PostgresStore {
             place: Mutex::default(),
             beat_at: Mutex::default(),
         })
+    }
+
+    /// Applies a phase of the changes of the tables, or only says what is pending (`None`). Takes as long as the tables are
+    /// large; nodes may use them meanwhile. It may be interrupted and repeated.
+    ///
+    /// # Errors
+    /// If Postgres does not answer, the tables are newer than this program can use, or the phase must wait.
+    pub async fn migrate(
+        settings: &PostgresSettings,
+        phase: Option<MigrationPhase>,
+    ) -> Result<MigrationStatus, StoreError> {
+        let operator = (NodeId(0), "migrate");
+        let connector = Connector::new(&settings.url, settings, operator, Purpose::Claim)?;
+        let (applied, pending) = schema::migrate_tables(&connector, phase).await?;
+        Ok(MigrationStatus { applied, pending })
     }
 
     /// Where a document is; `None` when nobody ever claimed it. Changes nothing, and does not wait for a Postgres that is

@@ -34,9 +34,9 @@ use super::feed::Feed;
 use super::packed::pack;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded, News,
-    Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
-    Whereabouts,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
+    MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent,
+    VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -103,6 +103,14 @@ impl SqliteStore {
             secret,
             reported: Arc::default(),
         })
+    }
+
+    /// Which changes of the tables a folder has seen. Changes nothing; a server may be using the folder.
+    ///
+    /// # Errors
+    /// If there is no database, it cannot be read, or it is newer than this program can use.
+    pub fn migration_status(folder: &Path) -> Result<MigrationStatus, StoreError> {
+        Folder::status(folder)
     }
 
     /// Where a document of a folder is; `None` when nobody ever claimed it. Changes nothing, and stands in nobody's way:
@@ -236,7 +244,8 @@ impl Store for SqliteStore {
         async {
             Ok(Pulse {
                 nodes,
-                others: 0,
+                others: Vec::new(),
+                store_ms: None,
                 history: self.history().await?,
                 // No process restores a database that another one has open.
                 place: "".into(),

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::History;
 use crate::id::{DocId, NodeId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
+use crate::version::NodeVersion;
 
 /// Where the truth is kept. All verbs may be called at once from any thread; when a call itself fails, its fate is
 /// unknown. Nothing is tried again in here: whoever asked knows what to do.
@@ -301,6 +302,32 @@ pub struct Beat {
     pub takes_part: bool,
     /// The address at which other nodes reach it without a server in between.
     pub address: Option<Arc<str>>,
+    /// The versions that the node understands.
+    pub version: NodeVersion,
+}
+
+/// A live node, as its newest heartbeat states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveNode {
+    /// The node's incarnation.
+    pub id: NodeId,
+    /// What people call the node.
+    pub name: Arc<str>,
+    /// Whether it takes documents.
+    pub takes_part: bool,
+    /// The versions that it understands.
+    pub version: NodeVersion,
+}
+
+impl From<&Beat> for LiveNode {
+    fn from(beat: &Beat) -> Self {
+        Self {
+            id: beat.me,
+            name: beat.name.clone(),
+            takes_part: beat.takes_part,
+            version: beat.version.clone(),
+        }
+    }
 }
 
 /// The documents that a node has open.
@@ -317,8 +344,10 @@ pub struct Open {
 pub struct Pulse {
     /// The nodes that live and take documents, sorted. Who lives is told by the store's clock.
     pub nodes: Vec<NodeId>,
-    /// How many other nodes live, whether they take documents or not.
-    pub others: usize,
+    /// The other live nodes, whether they take documents or not, sorted by id.
+    pub others: Vec<LiveNode>,
+    /// The store's clock while it answered, in milliseconds since 1970; `None` if the store has no clock of its own.
+    pub store_ms: Option<u64>,
     /// The history that the store has now.
     pub history: History,
     /// Which server, database and tables answered. If it changes, the store may have gone back in time: it was restored,

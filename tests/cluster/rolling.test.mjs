@@ -18,6 +18,89 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, balancer: true }))));
 after(() => skip || cluster.stop());
 
+/** What the server's debug builds read: the wire versions that a node understands. */
+const wire = (versions) => ({ COPYDESK_TEST_WIRE: versions });
+
+/** Replaces a node's program by one that understands these wire versions, perhaps with a wrong clock. */
+async function replace(node, env) {
+  assert.equal(await node.end('SIGTERM'), 0, `${node.name} ends well:\n${node.log.slice(-2_000)}`);
+  node.options.env = { ...node.options.env, ...env };
+  await node.start();
+  await cluster.settled();
+}
+
+describe('two releases side by side', { skip }, () => {
+  after(async () => {
+    if (skip) return;
+    for (const node of cluster.nodes) await replace(node, { ...wire(''), COPYDESK_TEST_CLOCK_OFFSET_MS: '' });
+  });
+
+  test(`upgrade, rollback and a node with a wrong clock, under load (SEED=${SEED})`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const people = await Promise.all(Array.from({ length: 12 }, (_, n) => stage.person(cluster.nodes[n % 3])));
+    const ids = await stage.documentsOf(people[0], 9);
+    await stage.write(people, ids, { docsEach: 3, paceMs: 50 });
+    await stage.progress(100);
+    const begunMs = Date.now();
+    const [first, second, third] = cluster.nodes;
+    const dayAhead = { COPYDESK_TEST_CLOCK_OFFSET_MS: String(24 * 3_600_000) };
+    // Up by one release, node after node; then one goes back, and forth again.
+    for (const [node, env] of [[first, { ...wire('1-2'), ...dayAhead }], [second, wire('1-2')], [second, wire('1-1')], [third, wire('1-2')]]) {
+      await replace(node, env);
+      await stage.allResume();
+      await stage.progress(100);
+      const stated = await cluster.postgres.query(
+        `SELECT wire_newest FROM nodes WHERE takes_part AND convert_from(name, 'UTF8') = $1 ORDER BY beat_at DESC LIMIT 1`,
+        [node.name],
+      );
+      assert.equal(stated[0].wire_newest, Number(env.COPYDESK_TEST_WIRE.at(-1)), `${node.name} states its version`);
+    }
+    const acks = await stage.assertSound();
+    const lines = cluster.nodes.flatMap(({ log }) => log.split('\n')).filter((line) => line.includes('cannot be decoded'));
+    assert.deepEqual(lines, [], 'all messages were decoded');
+    assert.match(first.log, /clock of this machine differs/);
+    await assertTimes(ids, begunMs, t);
+    t.diagnostic(`${acks} edits through four replacements`);
+  });
+
+  test(`one release too far does not join (SEED=${SEED})`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const [node, other] = cluster.nodes;
+    await replace(other, wire('1-1'));
+    const ann = await stage.person(other);
+    const ids = await stage.documentsOf(ann, 6);
+    await stage.write([ann], ids, { paceMs: 20 });
+    assert.equal(await node.end('SIGTERM'), 0);
+    node.options.env = { ...node.options.env, ...wire('2-2') };
+    await assert.rejects(node.start(), /ended \(3\) before it was ready/);
+    assert.match(node.log, /no common wire version with the live nodes .*node-2 \(wire 1-1\)/);
+    await stage.allResume();
+    node.options.env = { ...node.options.env, ...wire('') };
+    await node.start();
+    await cluster.settled();
+    await stage.assertSound();
+  });
+});
+
+/** No entry is later than now by the store's clock, and within a document no time falls. */
+async function assertTimes(ids, begunMs, t) {
+  const [{ falls, late, early }] = await cluster.postgres.query(
+    `SELECT count(*) FILTER (WHERE at_ms < before) AS falls,
+       count(*) FILTER (WHERE at_ms > extract(epoch FROM clock_timestamp()) * 1000) AS late,
+       count(*) FILTER (WHERE revision > 1 AND at_ms < $2::bigint - 3600000) AS early
+     FROM (
+       SELECT revision, at_ms, lag(at_ms) OVER (PARTITION BY doc ORDER BY revision) AS before
+       FROM entries JOIN documents ON number = doc
+       WHERE id = ANY($1)) AS entry`,
+    [ids, begunMs],
+  );
+  assert.deepEqual([falls, late, early], ['0', '0', '0']);
+  t.diagnostic('no time lies in the future, and none falls');
+  const { documents } = await (await fetch(`${cluster.nodes[0].http}/api/documents?limit=50&collection=docs`)).json();
+  assert.ok(documents.length > 0);
+  for (const { id, updated_at } of documents) assert.ok(updated_at <= Date.now() + 1_000, `${id}: ${updated_at}`);
+}
+
 describe('a rolling restart', { skip }, () => {
   test(`of all nodes under load (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);

@@ -8,6 +8,7 @@ use copydesk::cluster::Membership;
 use copydesk::doc::{Event, Link};
 use copydesk::id::NodeId;
 use copydesk::store::{Beat, News, Open};
+use copydesk::version::NodeVersion;
 
 use super::world::{Happening, World, ms};
 
@@ -277,5 +278,6 @@ fn beat_of(me: NodeId, takes_part: bool) -> Beat {
         name: "".into(),
         takes_part,
         address: None,
+        version: NodeVersion::default(),
     }
 }

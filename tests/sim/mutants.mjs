@@ -48,6 +48,8 @@ export const MUTANTS = [
     { table: 'what_was_committed_meanwhile_decides_what_may_follow', unseen: 'there is no document then, or its creation refuses it' }),
   sequencer('an edit does not pass a creation', '(_, Change::Create(_)) => return refused(Refusal::already_created()),', '(_, Change::Create(_)) => {}',
     { table: 'what_was_committed_meanwhile_decides_what_may_follow', unseen: 'before it there was none, or its deletion refuses it' }),
+  sequencer('the time of an entry never falls', 'now.wall_ms.max(self.head.at_ms)', 'now.wall_ms',
+    { table: 'time_of_an_entry_is_never_before_that_of_the_entry_before', unseen: 'its nodes have one clock' }),
   sequencer('a snapshot is of what is durable', 'if self.staged.is_empty() && (self.show_wanted || self.unsaved.due) {',
     'if self.show_wanted || self.unsaved.due {'),
   sequencer('a late submit walks on to the tail', 'NextEntry::Unread => return Some(rebase),', 'NextEntry::Unread => break,',

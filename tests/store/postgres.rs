@@ -8,6 +8,8 @@ use tokio::time::sleep;
 use super::servers::postgres::{self as server, Own};
 use super::servers::stopped::Stopped;
 use super::*;
+use copydesk::store::{LiveNode, MigrationPhase};
+use copydesk::version::{Capabilities, WireRange};
 
 /// How long a condition may take to come about. Only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -580,6 +582,49 @@ async fn node_that_says_nothing_is_no_longer_named() {
 }
 
 #[tokio::test]
+async fn heartbeat_returns_the_versions_of_live_nodes() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = settings(&url);
+    let store = open_as(&settings, NodeId(1)).await;
+    let newer = Beat {
+        me: NodeId(u64::MAX),
+        takes_part: false,
+        version: NodeVersion {
+            wire: WireRange {
+                oldest: 2,
+                newest: 255,
+            },
+            capabilities: Capabilities(u64::MAX),
+            program: "9.9.9".into(),
+        },
+        ..beat()
+    };
+    store.heartbeat(&newer).await.unwrap();
+    // A node of before versions were stated.
+    let older = "INSERT INTO nodes (id, name, takes_part, beat_at) VALUES (7, 'old', true, clock_timestamp())";
+    server::connect(&url)
+        .await
+        .batch_execute(older)
+        .await
+        .unwrap();
+    let one = Beat {
+        me: NodeId(1),
+        ..beat()
+    };
+    let pulse = store.heartbeat(&one).await.unwrap();
+    assert_eq!(pulse.nodes, [NodeId(1), NodeId(7)]);
+    let old = LiveNode {
+        id: NodeId(7),
+        name: "old".into(),
+        takes_part: true,
+        version: NodeVersion::default(),
+    };
+    assert_eq!(pulse.others, [old, LiveNode::from(&newer)]);
+}
+
+#[tokio::test]
 async fn owner_is_named() {
     let Some(url) = server::schema().await else {
         return;
@@ -835,10 +880,103 @@ async fn what_is_wrong_is_said() {
     };
     drop(open_as(&settings, ME).await);
     let stranger = server::connect(&url).await;
-    let newer = "INSERT INTO copydesk_versions (version) VALUES (1000)";
+    // A newer program added something that this one need not know.
+    let additive = "INSERT INTO copydesk_versions (version, works_with) VALUES (999, 12)";
+    stranger.batch_execute(additive).await.unwrap();
+    drop(open_as(&settings, ME).await);
+    let newer = "INSERT INTO copydesk_versions (version, works_with) VALUES (1000, 999)";
     stranger.batch_execute(newer).await.unwrap();
     let error = refusal(&settings).await;
     assert!(error.contains("has version 1000"), "{error}");
+}
+
+#[tokio::test]
+async fn large_database_is_migrated_by_the_command_and_used_meanwhile() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = settings(&url);
+    drop(open_as(&settings, ME).await);
+    let operator = server::connect(&url).await;
+    // As the version before left it, with a log of 70 MB.
+    let before = "
+        DROP INDEX audit_repeated;
+        DELETE FROM copydesk_versions WHERE version = 12;
+        INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
+        SELECT 1, n, 1, 'a', 'c', n, n, decode(repeat(md5(n::text), 32), 'hex'), 0
+        FROM generate_series(1, 120000) AS n";
+    operator.batch_execute(before).await.unwrap();
+    let has_index = "SELECT count(*) FROM pg_indexes
+        WHERE schemaname = current_schema() AND indexname = 'audit_repeated'";
+    drop(open_as(&settings, ME).await);
+    assert_eq!(
+        count(&operator, has_index).await,
+        0,
+        "a start does not wait"
+    );
+    let status = PostgresStore::migrate(&settings, None).await.unwrap();
+    assert_eq!(status.pending, [12]);
+    let contract = PostgresStore::migrate(&settings, Some(MigrationPhase::Contract));
+    let error = contract.await.unwrap_err().to_string();
+    assert!(
+        error.contains("run `copydesk migrate --expand` first"),
+        "{error}"
+    );
+    // What an interrupted command leaves behind.
+    let half = "
+        CREATE INDEX audit_repeated ON audit (actor, deed, number);
+        UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'audit_repeated'::regclass";
+    operator.batch_execute(half).await.unwrap();
+    for _ in 0..2 {
+        let expand = PostgresStore::migrate(&settings, Some(MigrationPhase::Expand));
+        assert!(expand.await.unwrap().pending.is_empty());
+        let valid = "SELECT count(*) FROM pg_index
+            WHERE indexrelid = 'audit_repeated'::regclass AND indisvalid";
+        assert_eq!(count(&operator, valid).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn change_that_waits_for_a_table_does_not_hold_up_the_heartbeats() {
+    let Some(url) = server::schema().await else {
+        return;
+    };
+    let settings = PostgresSettings {
+        open_patience_ms: 60_000,
+        ..settings(&url)
+    };
+    let store = open_as(&settings, ME).await;
+    let operator = server::connect(&url).await;
+    let before = "
+        ALTER TABLE nodes DROP COLUMN wire_oldest, DROP COLUMN wire_newest, DROP COLUMN capabilities,
+          DROP COLUMN program, DROP COLUMN schema;
+        DELETE FROM copydesk_versions WHERE version = 11";
+    operator.batch_execute(before).await.unwrap();
+    operator
+        .batch_execute("BEGIN; SELECT count(*) FROM nodes")
+        .await
+        .unwrap();
+    // The change waits for this transaction; a node's statement must not wait behind it for long.
+    let starting = tokio::spawn({
+        let settings = settings.clone();
+        async move { open_as(&settings, node()).await }
+    });
+    let reader = server::connect(&url).await;
+    let waits = "SELECT count(*) FROM pg_locks
+        WHERE relation = 'nodes'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted";
+    eventually("the change waits", async || {
+        (count(&reader, waits).await > 0).then_some(())
+    })
+    .await;
+    reader
+        .batch_execute("SET statement_timeout = '2s'; SELECT count(*) FROM nodes")
+        .await
+        .unwrap();
+    assert!(!starting.is_finished());
+    operator.batch_execute("COMMIT").await.unwrap();
+    let started = starting.await.unwrap();
+    started.heartbeat(&beat()).await.unwrap();
+    store.heartbeat(&beat()).await.unwrap();
 }
 
 #[tokio::test]

@@ -281,6 +281,28 @@ fn the_head_decides_what_may_come_without_a_past() {
 }
 
 #[test]
+fn time_of_an_entry_is_never_before_that_of_the_entry_before() {
+    let mut owner = Owner::of("");
+    let mut times = Vec::new();
+    for (seq, wall_ms) in (1..).zip([5_000, 4_000, 5_001, 0, 90_000_000, 5_002, 90_000_001]) {
+        let now = Now {
+            wall_ms,
+            ..Now::default()
+        };
+        let submit = submit("ann", seq, seq, edit(r#"["x"]"#));
+        owner.sequencer.submit(ME, submit, now, &mut owner.out);
+        owner.appended();
+        times.push(owner.sequencer.head.at_ms);
+    }
+    let later = 90_000_000;
+    assert_eq!(times, [5_000, 5_000, 5_001, 5_001, later, later, later + 1]);
+    // Another owner, whose clock is behind, goes on from there.
+    let mut next = owner.reopened(2);
+    next.commit(submit("ann", 8, 8, edit(r#"["x"]"#)));
+    assert_eq!(next.sequencer.head.at_ms, later + 1);
+}
+
+#[test]
 fn a_later_op_goes_left() {
     let mut owner = Owner::of("ab");
     owner.submit(submit("ann", 1, 1, edit(r#"[1,"A"]"#)));

@@ -11,6 +11,7 @@ use crate::cluster::Exchange;
 use crate::doc::{Ask, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
+use crate::node::wire_version;
 use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::protocol::Proposal;
@@ -18,6 +19,7 @@ use crate::store::{
     Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
     MemoryStore, News, Open, Pulse, Reach, Refused, Store,
 };
+use crate::version::{NodeVersion, WireRange};
 
 /// One node's way to the store, which can be cut.
 #[derive(Debug, Clone, Default)]
@@ -95,18 +97,35 @@ const DEAD_AFTER_MS: u64 = 300;
 
 /// A node that takes part.
 async fn node(id: u64, way: &Way, exchange: &Exchange) -> Arc<Node> {
-    let (transport, inbox) = exchange.open(NodeId(id));
-    let node = alone(id, way, Some(transport));
-    node.take_part(Some(inbox)).await.unwrap();
-    node
+    join(id, way, exchange, WireRange::UNSTATED).await.unwrap()
 }
 
-fn alone(id: u64, way: &Way, transport: Option<Arc<dyn crate::cluster::Transport>>) -> Arc<Node> {
-    let settings = NodeSettings {
+/// A node of these wire versions that takes part.
+async fn join(
+    id: u64,
+    way: &Way,
+    exchange: &Exchange,
+    wire: WireRange,
+) -> Result<Arc<Node>, JoinError> {
+    let (transport, inbox) = exchange.open(NodeId(id));
+    let node = of_version(id, way, Some(transport), wire);
+    node.take_part(Some(inbox)).await?;
+    Ok(node)
+}
+
+type SomeTransport = Option<Arc<dyn crate::cluster::Transport>>;
+
+fn alone(id: u64, way: &Way, transport: SomeTransport) -> Arc<Node> {
+    of_version(id, way, transport, WireRange::UNSTATED)
+}
+
+fn of_version(id: u64, way: &Way, transport: SomeTransport, wire: WireRange) -> Arc<Node> {
+    let mut settings = NodeSettings {
         heartbeat_ms: 50,
         dead_after_ms: DEAD_AFTER_MS,
         ..NodeSettings::default()
     };
+    settings.version.wire = wire;
     let store = Arc::new(way.clone());
     Node::new(
         (NodeId(id), "n"),
@@ -190,6 +209,13 @@ impl Person {
         self.ask(doc, Ask::Submit(submit)).await;
     }
 
+    /// Inserts a text, and waits until it is sent to this person.
+    async fn write_and_read(&mut self, doc: &DocId, text: &str) {
+        let edit = Proposal::Edit(format!(r#"["{text}"]"#).into());
+        self.submit(doc, edit).await;
+        eventually("the edit is read", || self.was_sent(text)).await;
+    }
+
     /// Whether it was ever sent this.
     fn was_sent(&mut self, text: &str) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -211,6 +237,7 @@ async fn forget(store: &MemoryStore, me: NodeId) {
         name: "n".into(),
         takes_part: false,
         address: None,
+        version: NodeVersion::default(),
     };
     store.heartbeat(&beat).await.unwrap();
 }
@@ -288,7 +315,7 @@ async fn who_takes_no_part_is_looked_up_once_a_second() {
     let (stranger, _inbox) = exchange.open(NodeId(9));
     let (before, began) = (way.beats.load(Ordering::SeqCst), Instant::now());
     for _ in 0..100 {
-        stranger.send(node.id(), Message::Ping.encode());
+        stranger.send(node.id(), wire_version::encode(&Message::Ping, 1));
         sleep(Duration::from_millis(5)).await;
     }
     let beats = way.beats.load(Ordering::SeqCst) - before;
@@ -310,7 +337,7 @@ async fn node_without_a_transport_owns_all_whoever_else_there_is() {
     assert_eq!(ring(&deaf), [deaf.id()]);
     assert!(!deaf.next_beat().takes_part);
     let pulse = way.heartbeat(&other.next_beat()).await.unwrap();
-    assert_eq!((pulse.nodes, pulse.others), (vec![other.id()], 1));
+    assert_eq!((pulse.nodes, pulse.others.len()), (vec![other.id()], 1));
     let doc = document_of(&other);
     let mut ann = Person::on(&deaf);
     ann.ask(&doc, Ask::Subscribe { since: None }).await;
@@ -340,6 +367,7 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
         name: "n".into(),
         takes_part: false,
         address: None,
+        version: NodeVersion::default(),
     };
     assert_eq!(way.heartbeat(&stranger).await.unwrap().nodes, []);
 }
@@ -487,6 +515,132 @@ async fn feed_of_changes_tells_owners_and_readers_what_no_message_told() {
     eventually("Ann hears of it", || ann.was_sent("unheard")).await;
     eventually("Bob hears of it", || bob.was_sent("unheard")).await;
     assert_eq!(compared(), before, "no open document was asked for");
+}
+
+const OLD: WireRange = WireRange {
+    oldest: 1,
+    newest: 1,
+};
+const BOTH: WireRange = WireRange {
+    oldest: 1,
+    newest: 2,
+};
+const NEW: WireRange = WireRange {
+    oldest: 2,
+    newest: 2,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_neighbouring_wire_versions_serve_each_others_documents() {
+    let (way, exchange) = (Way::default(), Exchange::new());
+    let mut nodes = Vec::new();
+    for (id, wire) in [(1, OLD), (2, BOTH), (3, BOTH)] {
+        nodes.push(join(id, &way, &exchange, wire).await.unwrap());
+    }
+    for node in &nodes {
+        eventually("they know each other", || ring(node).len() == 3).await;
+    }
+    for owner in &nodes {
+        let doc = document_of(owner);
+        let mut people: Vec<_> = nodes.iter().map(Person::on).collect();
+        people[0].ask(&doc, Ask::Subscribe { since: None }).await;
+        people[0].submit(&doc, create()).await;
+        eventually("it is there", || people[0].was_sent("\"create\"")).await;
+        // Whoever was sent its own edit is subscribed, and is sent all that follow.
+        for (at, person) in people.iter_mut().enumerate() {
+            person.ask(&doc, Ask::Subscribe { since: None }).await;
+            person.write_and_read(&doc, &format!("first of {at}")).await;
+        }
+        for at in 0..people.len() {
+            let text = format!("second of {at}");
+            people[at].write_and_read(&doc, &text).await;
+            for reader in &mut people {
+                eventually("all read it", || reader.was_sent(&text)).await;
+            }
+        }
+    }
+    let total = |node: &Arc<Node>| node.peers().undecoded_total();
+    assert_eq!(nodes.iter().map(total).sum::<u64>(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_shares_no_wire_version_with_a_live_node_does_not_join() {
+    let (way, exchange) = (Way::default(), Exchange::new());
+    let old = join(1, &way, &exchange, OLD).await.unwrap();
+    let refused = join(2, &way, &exchange, NEW).await.unwrap_err();
+    assert!(
+        matches!(refused, JoinError::Incompatible { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("n (wire 1-1)"), "{refused}");
+    assert_eq!(ring(&old), [old.id()]);
+    let pulse = way.heartbeat(&old.next_beat()).await.unwrap();
+    assert_eq!(pulse.nodes, [old.id()], "it has left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
+    let (way, exchange) = (Way::default(), Exchange::new());
+    let new = join(1, &way, &exchange, NEW).await.unwrap();
+    let doc = document_of(&new);
+    let mut ann = Person::on(&new);
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it is owned", || !new.open_documents().owned.is_empty()).await;
+    // As if an old node woke up: it does not ask whether it may join.
+    let (transport, _inbox) = exchange.open(NodeId(2));
+    let old = of_version(2, &way, Some(transport), OLD);
+    old.beat().await.unwrap();
+    eventually("it stands back", || new.is_incompatible()).await;
+    assert_eq!(ring(&new), [old.id()]);
+    assert!(*new.watch_stranded().borrow(), "its sockets go to others");
+    eventually("it is given up", || new.open_documents().owned.is_empty()).await;
+    old.leave_ring().await;
+    assert!(!old.is_incompatible());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_heard() {
+    let (way, exchange) = (Way::default(), Exchange::new());
+    let node = node(1, &way, &exchange).await;
+    let (stranger, mut inbox) = exchange.open(NodeId(9));
+    let beat = Beat {
+        me: NodeId(9),
+        name: "nine".into(),
+        takes_part: true,
+        address: None,
+        version: NodeVersion::default(),
+    };
+    way.heartbeat(&beat).await.unwrap();
+    eventually("it is a member", || ring(&node).len() == 2).await;
+    let send = |version| {
+        let message = wire_version::encode(&Message::Pong, version);
+        stranger.send(node.id(), message);
+    };
+    send(2);
+    let notice = wire_version::notice(&wire_version::of_this_program());
+    let answered = timeout(PATIENCE, async {
+        while inbox.receive().await.unwrap().messages != [notice.clone()] {}
+    });
+    answered.await.expect("a notice comes");
+    // It is asked something, and goes on to send what nobody can read.
+    let doc = (0..).map(|at| DocId::parse("c", &format!("e{at}")).unwrap());
+    let doc = doc
+        .clone()
+        .find(|doc| node.peers().owner(doc) == NodeId(9))
+        .unwrap();
+    let mut ann = Person::on(&node);
+    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.submit(&doc, create()).await;
+    eventually("it is passed over", || {
+        send(2);
+        ring(&node) == [node.id()]
+    })
+    .await;
+    eventually("the document is served", || ann.was_sent("\"create\"")).await;
+    send(1);
+    eventually("what it says in time counts", || ring(&node).len() == 2).await;
+    assert!(node.peers().undecoded_total() > 1);
 }
 
 #[test]

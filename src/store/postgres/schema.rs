@@ -7,31 +7,12 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::Connector;
 use super::fault::{Fault, in_words};
+use super::migrate::{LOCK_PATIENCE, migrate, status};
 use crate::outage::Outage;
-use crate::store::StoreError;
-
-/// What brings the tables from each version to the next.
-const MIGRATIONS: [&str; 10] = [
-    include_str!("../../../sql/postgres/0001_documents_and_their_log.sql"),
-    include_str!("../../../sql/postgres/0002_people.sql"),
-    include_str!("../../../sql/postgres/0003_accounts_that_end.sql"),
-    include_str!("../../../sql/postgres/0004_repeated_deeds.sql"),
-    include_str!("../../../sql/postgres/0005_revocations_name_documents.sql"),
-    include_str!("../../../sql/postgres/0006_history.sql"),
-    include_str!("../../../sql/postgres/0007_addresses_of_nodes.sql"),
-    include_str!("../../../sql/postgres/0008_sockets_of_nodes.sql"),
-    include_str!("../../../sql/postgres/0009_changes.sql"),
-    include_str!("../../../sql/postgres/0010_search.sql"),
-];
+use crate::store::{MigrationPhase, StoreError};
 
 /// The oldest Postgres that this is tested for the likes of, as `server_version_num` counts.
 const OLDEST: i32 = 130_000;
-
-/// Names the lock under which tables are changed: "copydesk" in ASCII.
-const LOCK: i64 = 0x636f_7079_6465_736b;
-
-/// How long another node may take to bring the tables up to date.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until Postgres answers, at most `patience`, and brings its tables up to date. What time does not mend is an
 /// error at once.
@@ -60,7 +41,7 @@ pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result
 }
 
 /// Why the tables are not there yet.
-enum Trouble {
+pub(super) enum Trouble {
     /// It may be gone in a moment.
     Passing(String),
     /// Somebody has to do something.
@@ -85,11 +66,17 @@ impl From<tokio_postgres::Error> for Trouble {
 }
 
 async fn attempt(connector: &Connector) -> Result<Doubts, Trouble> {
-    let away = |_| Trouble::Passing("connect to Postgres: no answer in time".to_owned());
     let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
     let (client, task) = connected.map_err(away)??;
     let prepared = async {
-        migrate(&client).await?;
+        is_suitable(&client).await?;
+        let pending = migrate(&client, None).await?;
+        if !pending.is_empty() {
+            tracing::warn!(
+                ?pending,
+                "versions of the tables are pending: the node works without them; run `copydesk migrate`"
+            );
+        }
         doubts(&client).await
     };
     let done = tokio::time::timeout(LOCK_PATIENCE * 2, prepared).await;
@@ -97,61 +84,31 @@ async fn attempt(connector: &Connector) -> Result<Doubts, Trouble> {
     done.unwrap_or_else(|_| Err(Trouble::Passing("Postgres does not answer".to_owned())))
 }
 
-/// Brings the tables up to date, while no other node does.
-async fn migrate(client: &Client) -> Result<(), Trouble> {
-    is_suitable(client).await?;
-    let waits = LOCK_PATIENCE.as_millis();
-    let settings = format!(
-        "SET lock_timeout = {waits};
-         SET statement_timeout = 0;
-         SELECT set_config('transaction_timeout', '0', false)
-         FROM pg_catalog.pg_settings
-         WHERE name = 'transaction_timeout'"
-    );
-    client.batch_execute(&settings).await?;
-    // Let go of with the connection, which is this lock's alone.
-    let lock = format!("SELECT pg_advisory_lock({LOCK})");
-    client.batch_execute(&lock).await?;
-    let version = version(client).await?;
-    let newest = MIGRATIONS.len();
-    if version > newest {
-        return Err(Trouble::Lasting(format!(
-            "the database has version {version}, and this program knows versions up to {newest}"
-        )));
-    }
-    for (at, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-        let next = at + 1;
-        let step = format!(
-            "BEGIN;
-             {migration}
-             INSERT INTO copydesk_versions (version) VALUES ({next});
-             COMMIT"
-        );
-        client.batch_execute(&step).await?;
-        tracing::info!(version = next, "the database was brought up to date");
-    }
-    Ok(())
+/// What `copydesk migrate` does: applies a phase, or says what is pending (`None`). The versions that were applied, and
+/// those that are pending.
+pub(super) async fn migrate_tables(
+    connector: &Connector,
+    phase: Option<MigrationPhase>,
+) -> Result<(Vec<i32>, Vec<i32>), StoreError> {
+    let work = async {
+        let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
+        let (client, task) = connected.map_err(away)??;
+        is_suitable(&client).await?;
+        if let Some(phase) = phase {
+            migrate(&client, Some(phase)).await?;
+        }
+        let status = status(&client).await;
+        task.abort();
+        status
+    };
+    work.await.map_err(|trouble| {
+        let (Trouble::Passing(why) | Trouble::Lasting(why)) = trouble;
+        StoreError::new("migrate", why)
+    })
 }
 
-async fn version(client: &Client) -> Result<usize, Trouble> {
-    let is_there = "SELECT to_regclass('copydesk_versions') IS NOT NULL";
-    if !client.query_one(is_there, &[]).await?.get::<_, bool>(0) {
-        client
-            .batch_execute(
-                "CREATE TABLE copydesk_versions (
-                   version integer PRIMARY KEY,
-                   reached_at timestamptz NOT NULL DEFAULT now()
-                 )",
-            )
-            .await?;
-    }
-    let row = client
-        .query_one(
-            "SELECT coalesce(max(version), 0) FROM copydesk_versions",
-            &[],
-        )
-        .await?;
-    Ok(usize::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+fn away(_: tokio::time::error::Elapsed) -> Trouble {
+    Trouble::Passing("connect to Postgres: no answer in time".to_owned())
 }
 
 async fn is_suitable(client: &Client) -> Result<(), Trouble> {

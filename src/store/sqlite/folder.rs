@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::store::StoreError;
+use crate::store::migration::{Migration, accepts};
+use crate::store::{MigrationStatus, StoreError};
 
 /// The database's file within the folder; `-wal` and `-shm` stand beside it while it is open.
 const DATABASE: &str = "copydesk.db";
@@ -28,7 +29,7 @@ const HISTORY: &str = "copydesk.history";
 const APPLICATION_ID: i32 = 0x4370_646b;
 
 /// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
     include_str!("../../../sql/sqlite/0003_accounts_that_end.sql"),
@@ -36,6 +37,13 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("../../../sql/sqlite/0005_revocations_name_documents.sql"),
     include_str!("../../../sql/sqlite/0006_history.sql"),
 ];
+
+/// Which versions were applied, each with the oldest version whose programs still work with the file.
+const VERSIONS: &str = "
+CREATE TABLE IF NOT EXISTS copydesk_versions (
+  version INTEGER PRIMARY KEY,
+  works_with INTEGER
+) STRICT";
 
 /// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
 /// flush cheap; the checkpoints see to it that it seldom grows beyond.
@@ -164,11 +172,18 @@ impl Folder {
     fn migrate(&self, db: &mut Connection) -> Result<(), StoreError> {
         let explain = |error| self.explain(&error);
         let seen: usize = self.version(db)?;
-        for (number, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
+        for migration in Migration::list(MIGRATIONS).iter().skip(seen) {
             let transaction = db.transaction().map_err(explain)?;
-            transaction.execute_batch(migration).map_err(explain)?;
+            transaction.execute_batch(migration.sql).map_err(explain)?;
+            transaction.execute_batch(VERSIONS).map_err(explain)?;
             transaction
-                .pragma_update(None, "user_version", number as i64 + 1)
+                .execute(
+                    "INSERT INTO copydesk_versions (version, works_with) VALUES (?1, ?2)",
+                    (migration.version, migration.works_with),
+                )
+                .map_err(explain)?;
+            transaction
+                .pragma_update(None, "user_version", migration.version)
                 .map_err(explain)?;
             transaction
                 .pragma_update(None, "application_id", APPLICATION_ID)
@@ -192,12 +207,41 @@ impl Folder {
                 file.display()
             )));
         }
-        usize::try_from(version).ok().filter(|version| *version <= MIGRATIONS.len()).ok_or_else(|| {
-            open_error(format!(
-                "{} has version {version}, and this program knows versions up to {}: it was written by a newer one",
+        let known = MIGRATIONS.len() as i64;
+        if version > known && !self.is_usable(db, known as i32)? {
+            return Err(open_error(format!(
+                "{} has version {version}, and this program knows versions up to {known}: it was written by a newer one",
                 file.display(),
-                MIGRATIONS.len()
-            ))
+            )));
+        }
+        Ok(usize::try_from(version).unwrap_or(0))
+    }
+
+    /// Whether a program that knows versions up to `known` may use a file of a newer one: all changes that it does not know
+    /// are noted, and work with it.
+    fn is_usable(&self, db: &Connection, known: i32) -> Result<bool, StoreError> {
+        let noted = || -> rusqlite::Result<Vec<(i32, Option<i32>)>> {
+            let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'copydesk_versions'";
+            if db.query_row(table, [], |row| row.get::<_, i64>(0))? == 0 {
+                return Ok(Vec::new());
+            }
+            let newer = "SELECT version, works_with FROM copydesk_versions WHERE version > ?1";
+            let mut newer = db.prepare(newer)?;
+            let newer = newer.query_map([known], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            newer.collect()
+        };
+        let newer = noted().map_err(|error| self.explain(&error))?;
+        Ok(!newer.is_empty() && accepts(known, newer).is_ok())
+    }
+
+    /// The versions of the file: those that were applied, and those that this program knows and that were not.
+    pub(super) fn status(path: &Path) -> Result<MigrationStatus, StoreError> {
+        let db = Self::look_into(path)?;
+        let version = Self(path.to_owned()).version(&db)? as i32;
+        let known = MIGRATIONS.len() as i32;
+        Ok(MigrationStatus {
+            applied: (1..=version).collect(),
+            pending: (version + 1..=known).collect(),
         })
     }
 

@@ -1,0 +1,31 @@
+//! What the tests of a cluster change about a node of a debug build, by its environment.
+
+use super::NodeSettings;
+use crate::version::WireRange;
+
+/// The wire versions that the node states and understands, as `oldest-newest`.
+const WIRE: &str = "COPYDESK_TEST_WIRE";
+
+/// What is added to the machine's clock, in milliseconds.
+const CLOCK_OFFSET_MS: &str = "COPYDESK_TEST_CLOCK_OFFSET_MS";
+
+impl NodeSettings {
+    /// Applies the variables that tests set. What cannot be read is ignored.
+    pub fn read_test_environment(&mut self) {
+        if let Some(wire) = std::env::var(WIRE).ok().and_then(|text| parse_wire(&text)) {
+            self.version.wire = wire;
+        }
+        let offset_ms = std::env::var(CLOCK_OFFSET_MS).ok();
+        if let Some(offset_ms) = offset_ms.and_then(|text| text.parse().ok()) {
+            self.clock_offset_ms = offset_ms;
+        }
+    }
+}
+
+fn parse_wire(text: &str) -> Option<WireRange> {
+    let (oldest, newest) = text.split_once('-')?;
+    Some(WireRange {
+        oldest: oldest.parse().ok()?,
+        newest: newest.parse().ok()?,
+    })
+}

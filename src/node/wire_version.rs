@@ -1,0 +1,168 @@
+//! In which wire version a message is encoded, and the notice that answers what cannot be decoded.
+//!
+//! A message begins with its version. Version 0 is the notice, in a form that never changes: nodes from before it pass it
+//! over like any version they do not know.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::wire::{self, BadMessage, Message};
+use crate::version::{Capabilities, NodeVersion, WireRange};
+
+/// The version of the notice.
+const NOTICE: u8 = 0;
+
+/// The most bytes of the program's version in a notice.
+const PROGRAM_BYTES_MAX: usize = 64;
+
+/// The wire versions that this program understands, and what else it can do.
+pub(super) fn of_this_program() -> NodeVersion {
+    NodeVersion {
+        wire: WireRange {
+            oldest: wire::VERSION,
+            newest: wire::VERSION,
+        },
+        capabilities: Capabilities::ALL,
+        program: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// What another node sent.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// A message.
+    Message(Message),
+    /// The versions that its sender understands: it could not decode something of this node's.
+    Notice(NodeVersion),
+}
+
+/// Encodes a message in a version that its receiver understands.
+pub(super) fn encode(message: &Message, version: u8) -> Bytes {
+    match version {
+        #[cfg(debug_assertions)]
+        next::VERSION => next::encode(message),
+        _ => message.encode(),
+    }
+}
+
+/// Decodes what came from another node, if its version is one of `understood`.
+///
+/// # Errors
+/// If the version is not understood, or the bytes are not a message of that version.
+pub(super) fn decode(bytes: &[u8], understood: WireRange) -> Result<Received, BadMessage> {
+    match bytes.first() {
+        Some(&NOTICE) => read_notice(bytes).map(Received::Notice),
+        Some(&version) if !understood.contains(version) => Err(BadMessage::Version(Some(version))),
+        #[cfg(debug_assertions)]
+        Some(&next::VERSION) => next::decode(bytes).map(Received::Message),
+        _ => Message::decode(bytes).map(Received::Message),
+    }
+}
+
+/// The notice of these versions: 0, the oldest and the newest wire version, the capabilities in 8 bytes, the length of the
+/// program's version and the version. What follows is for later.
+pub(super) fn notice(version: &NodeVersion) -> Bytes {
+    let program = version.program.as_bytes();
+    let program = &program[..program.len().min(PROGRAM_BYTES_MAX)];
+    let mut bytes = BytesMut::with_capacity(12 + program.len());
+    bytes.put_slice(&[NOTICE, version.wire.oldest, version.wire.newest]);
+    bytes.put_u64_le(version.capabilities.0);
+    bytes.put_u8(program.len() as u8);
+    bytes.put_slice(program);
+    bytes.freeze()
+}
+
+fn read_notice(bytes: &[u8]) -> Result<NodeVersion, BadMessage> {
+    let cut = || BadMessage::Part("a notice of versions that is cut".to_owned());
+    let (&[_, oldest, newest], rest) = bytes.split_first_chunk().ok_or_else(cut)?;
+    let (capabilities, rest) = rest.split_first_chunk().ok_or_else(cut)?;
+    let (&length, rest) = rest.split_first().ok_or_else(cut)?;
+    let program = rest.get(..length.into()).ok_or_else(cut)?;
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    let program: String = String::from_utf8_lossy(program)
+        .chars()
+        .map(printable)
+        .collect();
+    Ok(NodeVersion {
+        wire: WireRange { oldest, newest },
+        capabilities: Capabilities(u64::from_le_bytes(*capabilities)),
+        program: Arc::from(program),
+    })
+}
+
+/// A next wire version for the tests of two versions side by side. It exists in debug builds only.
+#[cfg(debug_assertions)]
+pub(super) mod next {
+    use super::{BadMessage, Bytes, Message};
+    use xxhash_rust::xxh3::xxh3_64;
+
+    pub(in super::super) const VERSION: u8 = super::wire::VERSION + 1;
+
+    /// A checksum, and the bytes of the version before in reverse: nothing of it can be read as that version.
+    pub(super) fn encode(message: &Message) -> Bytes {
+        let mut body = message.encode().to_vec();
+        body.reverse();
+        let checksum = xxh3_64(&body).to_le_bytes();
+        [&[VERSION][..], &checksum, &body].concat().into()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Message, BadMessage> {
+        let broken = || BadMessage::Part("a checksum that does not match".to_owned());
+        let body = bytes.get(9..).ok_or_else(broken)?;
+        if bytes[1..9] != xxh3_64(body).to_le_bytes() {
+            return Err(broken());
+        }
+        let body: Vec<u8> = body.iter().rev().copied().collect();
+        Message::decode(&body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(oldest: u8, newest: u8) -> WireRange {
+        WireRange { oldest, newest }
+    }
+
+    #[test]
+    fn message_is_decoded_only_in_a_version_that_is_understood() {
+        for (version, understood, is_decoded) in [
+            (1, range(1, 1), true),
+            (1, range(1, 2), true),
+            (2, range(1, 2), true),
+            (2, range(1, 1), false),
+            (1, range(2, 2), false),
+        ] {
+            let bytes = encode(&Message::HasStore, version);
+            match decode(&bytes, understood) {
+                Ok(Received::Message(Message::HasStore)) => assert!(is_decoded, "{version}"),
+                Err(BadMessage::Version(Some(told))) => assert!(!is_decoded && told == version),
+                other => panic!("{version}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn notice_is_read_by_every_later_version_and_passed_over_by_earlier_ones() {
+        let version = NodeVersion {
+            wire: range(3, 9),
+            capabilities: Capabilities(1 << 63 | 5),
+            program: "9.1.0".into(),
+        };
+        let mut bytes = notice(&version).to_vec();
+        assert!(matches!(
+            Message::decode(&bytes),
+            Err(BadMessage::Version(Some(0)))
+        ));
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length], range(1, 1)).is_err(), "{length}");
+        }
+        bytes.extend(b"what a later version adds");
+        match decode(&bytes, range(1, 1)) {
+            Ok(Received::Notice(read)) => assert_eq!(read, version),
+            other => panic!("{other:?}"),
+        }
+    }
+}

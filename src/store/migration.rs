@@ -1,0 +1,226 @@
+//! A numbered change of the tables, and the rule which programs may use tables that are newer than they are.
+//!
+//! A file may begin with a line that states how the change is applied and which programs it leaves working, such as
+//! `-- migration: online, works with 4`. Without it a change is quick and works with the version before.
+
+/// A change of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Migration {
+    /// Its number, from 1.
+    pub(super) version: i32,
+    /// What is executed.
+    pub(super) sql: &'static str,
+    /// When it is applied, and how.
+    pub(super) step: Step,
+    /// The oldest version of the tables whose programs still work after this change. A program that knows at least this
+    /// version may use the tables, although it does not know the change.
+    pub(super) works_with: i32,
+}
+
+/// When a change is applied, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Adds something, and is quick however large the tables are: one transaction, at the start of a node.
+    Quick,
+    /// Takes as long as a table is large, and the program needs it: one transaction. In a large database only `copydesk
+    /// migrate` applies it.
+    Long,
+    /// Takes as long as a table is large, and the program works without it: statements outside of a transaction that can
+    /// be repeated. In a large database only `copydesk migrate` applies it.
+    Online,
+    /// Removes what only older programs need: only `copydesk migrate --contract` applies it to a database that is not
+    /// new.
+    Contract,
+}
+
+/// A phase of an upgrade of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrationPhase {
+    /// Adds what the new program needs; older programs go on.
+    Expand,
+    /// Removes what only older programs needed.
+    Contract,
+}
+
+/// Which changes of the tables were applied, by their numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// Those that were applied, in their order. A newer program may have applied some that this one does not know.
+    pub applied: Vec<i32>,
+    /// Those that this program knows and that were not applied.
+    pub pending: Vec<i32>,
+}
+
+/// How the line that describes a change begins.
+const HEADER: &str = "-- migration: ";
+
+impl Migration {
+    /// The changes of these files, in their order.
+    pub(super) fn list(files: &[&'static str]) -> Vec<Self> {
+        (1..)
+            .zip(files)
+            .map(|(version, sql)| Self::of(version, sql))
+            .collect()
+    }
+
+    fn of(version: i32, sql: &'static str) -> Self {
+        let header = sql.lines().next().and_then(parse_header);
+        let (step, works_with) = header.unwrap_or((Step::Quick, version - 1));
+        Self {
+            version,
+            sql,
+            step,
+            works_with,
+        }
+    }
+
+    /// The statements, without comments. `true`: the statement is repeated until it changes no row.
+    pub(super) fn statements(&self) -> Vec<(String, bool)> {
+        let mut statements = Vec::new();
+        let (mut statement, mut repeats) = (String::new(), false);
+        for line in self.sql.lines() {
+            let code = line.split("--").next().unwrap_or_default().trim_end();
+            repeats |= line.trim() == "-- repeat until no row changes";
+            if !code.is_empty() {
+                statement.push_str(code);
+                statement.push('\n');
+            }
+            if code.ends_with(';') {
+                statements.push((std::mem::take(&mut statement), std::mem::take(&mut repeats)));
+            }
+        }
+        statements
+    }
+}
+
+/// Reads `-- migration: quick, works with 4`.
+fn parse_header(line: &str) -> Option<(Step, i32)> {
+    let (step, works_with) = line.strip_prefix(HEADER)?.split_once(", works with ")?;
+    let step = match step {
+        "quick" => Step::Quick,
+        "long" => Step::Long,
+        "online" => Step::Online,
+        "contract" => Step::Contract,
+        _ => return None,
+    };
+    Some((step, works_with.trim().parse().ok()?))
+}
+
+/// Whether a program that knows versions up to `known` may use tables to which these versions were applied, each with the
+/// oldest version that it works with (`None`: only itself).
+///
+/// # Errors
+/// The newest version that the program cannot work with.
+pub(super) fn accepts(
+    known: i32,
+    applied: impl IntoIterator<Item = (i32, Option<i32>)>,
+) -> Result<(), i32> {
+    let newer = applied.into_iter().filter(|(version, _)| *version > known);
+    let breaking = newer.filter(|(version, works_with)| works_with.unwrap_or(*version) > known);
+    let newest = breaking.map(|(version, _)| version).max();
+    newest.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_tables_are_accepted_only_if_each_newer_change_works_with_the_program() {
+        for (known, applied, accepted) in [
+            (4, vec![(4, None)], Ok(())),
+            (4, vec![(4, None), (5, Some(4)), (6, Some(2))], Ok(())),
+            (4, vec![(5, Some(4)), (6, Some(5)), (7, Some(4))], Err(6)),
+            (4, vec![(5, None)], Err(5)),
+            (5, vec![(5, None), (6, Some(5))], Ok(())),
+        ] {
+            assert_eq!(
+                accepts(known, applied.clone()),
+                accepted,
+                "{known} {applied:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn first_line_states_the_step() {
+        let files = [
+            "CREATE TABLE a (b integer);",
+            "-- migration: online, works with 1\nCREATE INDEX a;",
+            "-- migration: contract, works with 2\nDROP TABLE a;",
+            "-- A comment.\nCREATE TABLE c (d integer);",
+        ];
+        let read = Migration::list(&files);
+        let read: Vec<_> = read
+            .iter()
+            .map(|it| (it.version, it.step, it.works_with))
+            .collect();
+        let expected = [
+            (1, Step::Quick, 0),
+            (2, Step::Online, 1),
+            (3, Step::Contract, 2),
+            (4, Step::Quick, 3),
+        ];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn statements_are_split_at_the_ends_of_lines() {
+        let sql = "-- migration: online, works with 1\nCREATE INDEX a\n  ON b (c); -- why; so\n\n\
+                   -- repeat until no row changes\nUPDATE b SET c = 1 WHERE c IS NULL;\nDROP INDEX d;";
+        let found = Migration::of(2, sql).statements();
+        let expected = [
+            ("CREATE INDEX a\n  ON b (c);\n", false),
+            ("UPDATE b SET c = 1 WHERE c IS NULL;\n", true),
+            ("DROP INDEX d;\n", false),
+        ];
+        let expected = expected.map(|(text, repeats)| (text.to_owned(), repeats));
+        assert_eq!(found, expected);
+    }
+
+    /// Every file of a folder, with its name.
+    fn files(dialect: &str) -> Vec<(String, String)> {
+        let folder = format!("{}/sql/{dialect}", env!("CARGO_MANIFEST_DIR"));
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        let name =
+            |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        files
+            .iter()
+            .map(|path| (name(path), std::fs::read_to_string(path).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn only_contract_migrations_take_something_away() {
+        // What an older program that runs beside the new one would miss.
+        let breaking = ["DROP ", "RENAME ", " TYPE ", "SET NOT NULL", "TRUNCATE "];
+        for (name, sql) in ["postgres", "sqlite"]
+            .iter()
+            .flat_map(|dialect| files(dialect))
+        {
+            let header = sql.lines().next().unwrap_or_default();
+            let step = parse_header(header).map(|(step, _)| step);
+            assert_eq!(
+                step.is_some(),
+                header.starts_with(HEADER),
+                "{name}: {header}"
+            );
+            if step == Some(Step::Contract) {
+                continue;
+            }
+            let code = sql
+                .lines()
+                .map(|line| line.split("--").next().unwrap_or_default());
+            for line in code.map(str::to_uppercase) {
+                let found = breaking.iter().find(|word| line.contains(**word));
+                assert_eq!(found, None, "{name}: {line}");
+                let adds = line.contains("ADD COLUMN") && line.contains("NOT NULL");
+                assert!(!adds || line.contains("DEFAULT"), "{name}: {line}");
+            }
+        }
+    }
+}
