@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -133,6 +133,9 @@ pub(super) struct Task {
     is_unwanted: bool,
     standing: Arc<Standing>,
     members: HashMap<SessionId, Member>,
+    /// The sessions that left while requests of theirs may still be in the mailbox, which hold their outboxes. Those requests
+    /// are dropped: an edit behind one that was given up must not be committed without it.
+    left: HashMap<SessionId, Weak<Outbox>>,
     pace: Pace,
     alarm: Alarm,
     next_ticket: u64,
@@ -227,6 +230,7 @@ impl Task {
             is_unwanted: false,
             standing,
             members: HashMap::new(),
+            left: HashMap::new(),
             pace: Pace::default(),
             alarm: Alarm::default(),
             next_ticket: 0,
@@ -285,10 +289,7 @@ impl Task {
                     }
                 }
                 Post::Muted(session) => Event::Muted(session),
-                Post::Left(session) => {
-                    self.members.remove(&session);
-                    Event::Left(session)
-                }
+                Post::Left(session) => Event::Left(session),
                 Post::Linked { from, link } => Event::Linked { from, link },
                 Post::Told(event) => event,
                 Post::Heard(heard) => {
@@ -364,6 +365,9 @@ impl Task {
             outbox.close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
             return None;
         }
+        if self.left.contains_key(&session) {
+            return None;
+        }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let member = self.members.entry(session).or_insert(Member {
@@ -405,12 +409,12 @@ impl Task {
         let now = self.node.now();
         // Given back when all is done that follows.
         let _slice = self.slice.take();
-        let document = &mut self.document;
         let is_long = may_take_long(&event);
         self.asker = asker(&event);
         if let Event::Left(session) = &event {
-            self.members.remove(session);
+            self.forget_member(*session);
         }
+        let document = &mut self.document;
         let handle = || catch_unwind(AssertUnwindSafe(|| document.handle(event, now)));
         let handled = if is_long { aside(handle) } else { handle() };
         if handled.is_err() {
@@ -492,11 +496,20 @@ impl Task {
             if !self.document.knows(session) {
                 self.members.remove(&session);
             } else if member.outbox.is_closed() {
-                self.members.remove(&session);
+                self.forget_member(session);
                 let left = Effect::from(Event::Left(session));
                 self.effects.push(std::future::ready(left).boxed());
             }
         }
+    }
+
+    /// Forgets a session that left, and drops the requests that it sent before.
+    fn forget_member(&mut self, session: SessionId) {
+        let Some(member) = self.members.remove(&session) else {
+            return;
+        };
+        self.left.retain(|_, outbox| outbox.strong_count() > 0);
+        self.left.insert(session, Arc::downgrade(&member.outbox));
     }
 
     /// Does one thing that the machine asked for. Never waits: answers come back as events.
@@ -1301,6 +1314,26 @@ mod tests {
         drop(task);
         assert!(outbox.is_closed());
         assert!(sender.try_send(Post::Left(SessionId(1))).is_err());
+    }
+
+    #[tokio::test]
+    async fn requests_behind_those_of_a_session_that_left_are_dropped() {
+        let (mut task, _sender) = task();
+        let outbox = Arc::new(Outbox::new(100_000, None));
+        let fetch = || Ask::Fetch { since: None };
+        let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
+        assert!(asked.is_some());
+        outbox.close(1013, "slow");
+        task.handle(Event::Left(SessionId(1))).unwrap();
+        let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
+        assert!(asked.is_none(), "it came before the session was given up");
+        let other = Arc::new(Outbox::new(100_000, None));
+        let asked = task.asked(SessionId(2), other, to_socket(), fetch());
+        assert!(asked.is_some());
+        drop(outbox);
+        task.handle(Event::Left(SessionId(2))).unwrap();
+        let left: Vec<_> = task.left.keys().copied().collect();
+        assert_eq!(left, [SessionId(2)], "without an outbox nothing more can come");
     }
 
     #[tokio::test]
