@@ -29,10 +29,10 @@ export class LogLines {
       const pools = (text) => said(text).map(({ fields }) => fields.pool);
       const away = pools('Postgres does not answer');
       // A short silence is over before the time limits of pools and statements.
-      const reported = isShort ? said('not ready: edits cannot be saved') : away.filter((pool) => pool === 'claim');
+      const reported = isShort ? said('edits cannot be saved') : away.filter((pool) => pool === 'claim');
       assert.equal(reported.length, 1, `${node.name} reports the outage:\n${node.log.slice(-2_000)}`);
       assert.deepEqual(away.toSorted(), [...new Set(away)].toSorted(), `${node.name}: one line for each pool`);
-      const isOver = () => (isShort ? said('ready again').length : pools('Postgres answers again').includes('claim'));
+      const isOver = () => (isShort ? said('edits can be saved again').length : pools('Postgres answers again').includes('claim'));
       await until(isOver, `${node.name} reports the end`);
       const errors = this.of(node).filter(({ level }) => level === 'ERROR');
       assert.deepEqual(errors, [], `${node.name}: an outage is no fault of the program`);
