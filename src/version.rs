@@ -50,8 +50,11 @@ impl Capabilities {
     /// Answers messages that it cannot decode with a notice of its versions.
     pub const VERSION_NOTICE: Self = Self(1);
 
+    /// Reads snapshots that are compressed by zstd.
+    pub const ZSTD_SNAPSHOTS: Self = Self(1 << 1);
+
     /// All that this program can do.
-    pub const ALL: Self = Self::VERSION_NOTICE;
+    pub const ALL: Self = Self(Self::VERSION_NOTICE.0 | Self::ZSTD_SNAPSHOTS.0);
 
     /// What both can do.
     #[must_use]

@@ -1333,7 +1333,11 @@ mod tests {
         drop(outbox);
         task.handle(Event::Left(SessionId(2))).unwrap();
         let left: Vec<_> = task.left.keys().copied().collect();
-        assert_eq!(left, [SessionId(2)], "without an outbox nothing more can come");
+        assert_eq!(
+            left,
+            [SessionId(2)],
+            "without an outbox nothing more can come"
+        );
     }
 
     #[tokio::test]

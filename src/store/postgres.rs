@@ -31,6 +31,7 @@ mod verify;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,14 +52,16 @@ use self::pool::Pool;
 use self::read::Reader;
 use self::touches::Touches;
 use self::verify::PostgresRows;
+use super::packed::Packing;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
-    MigrationPhase, MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError,
+    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, LiveNode,
+    Loaded, MigrationPhase, MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError,
     VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
+use crate::version::Capabilities;
 
 /// How the shared store is set up. All times are in milliseconds.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -174,6 +177,8 @@ pub struct PostgresStore {
     place: Mutex<Arc<str>>,
     /// When a heartbeat was last written.
     beat_at: Mutex<Option<Instant>>,
+    /// Whether every node that lived at the last heartbeat reads snapshots that are compressed by zstd.
+    all_read_zstd: AtomicBool,
 }
 
 impl PostgresStore {
@@ -249,6 +254,7 @@ impl PostgresStore {
             node_dead_after,
             place: Mutex::default(),
             beat_at: Mutex::default(),
+            all_read_zstd: AtomicBool::new(false),
         })
     }
 
@@ -423,7 +429,12 @@ impl Store for PostgresStore {
         fence: Fence,
         snapshot: Snapshot,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        let kept = keep::keep(&self.reads, doc, fence, snapshot);
+        let packing = if self.all_read_zstd.load(Ordering::Relaxed) {
+            Packing::Zstd
+        } else {
+            Packing::Lz4
+        };
+        let kept = keep::keep(&self.reads, doc, fence, snapshot, packing);
         kept.map(|it| it.map_err(|fault| fault.of("save snapshot")))
             .boxed()
     }
@@ -450,6 +461,12 @@ impl Store for PostgresStore {
             let pulse = beat::beat(&self.urgent, beat, self.node_dead_after).await;
             let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
             *self.lock_beat_at() = Some(Instant::now());
+            let reads_zstd = |node: &LiveNode| {
+                let capabilities = node.version.capabilities;
+                capabilities.contain(Capabilities::ZSTD_SNAPSHOTS)
+            };
+            let all_read_zstd = pulse.others.iter().all(reads_zstd);
+            self.all_read_zstd.store(all_read_zstd, Ordering::Relaxed);
             let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
             if *place != pulse.place {
                 *place = pulse.place.clone();

@@ -31,7 +31,7 @@ use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveS
 pub use self::writer::Counts;
 use self::writer::Writer;
 use super::feed::Feed;
-use super::packed::pack;
+use super::packed::{Packing, pack};
 use super::verify::{verify, verify_document};
 use super::{
     Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
@@ -220,7 +220,7 @@ impl Store for SqliteStore {
         async move {
             let revision = snapshot.revision;
             // A large document takes a while to pack.
-            let packed = tokio::task::spawn_blocking(move || pack(&snapshot)).await;
+            let packed = tokio::task::spawn_blocking(move || pack(&snapshot, Packing::Zstd)).await;
             let packed = packed.map_err(|error| StoreError::new("save snapshot", error))?;
             let kept = self.writer.ask(SaveSnapshot {
                 doc: doc.clone(),

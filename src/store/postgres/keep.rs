@@ -5,7 +5,7 @@ use super::pool::{Lease, Pool};
 use super::read::apart;
 use crate::id::DocId;
 use crate::log::{Fence, Revision, Snapshot};
-use crate::store::packed::{pack, verify};
+use crate::store::packed::{Packing, pack, verify};
 use crate::store::thinning::superfluous;
 
 /// Keeps a snapshot where the fence holds and the log is as long. Says which document that is, and how long its log is.
@@ -34,13 +34,14 @@ pub(super) async fn keep(
     doc: &DocId,
     fence: Fence,
     snapshot: Snapshot,
+    packing: Packing,
 ) -> Result<(), Fault> {
     let revision = snapshot.revision;
     if revision == Revision::ZERO {
         // What every document is before its first entry.
         return Ok(());
     }
-    let packed = apart(move || pack(&snapshot)).await?;
+    let packed = apart(move || pack(&snapshot, packing)).await?;
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let (epoch, token) = (fence.epoch.0.cast_signed(), fence.token.to_be_bytes());
     let (token, at) = (token.as_slice(), revision.0.cast_signed());
