@@ -31,6 +31,7 @@ import { resumeUnsent } from "./unsent";
 import { mayWrite, mergedRefusal, type EditorState } from "./state";
 
 /** How long a change may be unacknowledged on an open line until we say that nothing is being saved. */
+const OLDER = "The server has an older version of this document than this tab showed before: the newest changes may be missing.";
 const STUCK_MS = 4_000;
 
 export function showEditor(app: HTMLElement, id: string, isNew: boolean, account: Me): void {
@@ -117,7 +118,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     cursors.draw();
   };
   const doc = line.connection.get(ourCollection(), id);
-  nameKnownVersion(doc);
+  const knownVersion = nameKnownVersion(doc);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
   let stuck = 0;
@@ -206,6 +207,10 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   };
   const open = (): void =>
     doc.subscribe((error) => {
+      if (error && knownVersion.isLost(error)) {
+        store.set({ notice: store.state.notice ?? OLDER });
+        return open();
+      }
       if (error) store.set({ document: "failed", notice: `This document cannot be opened. ${error.message}` });
       else if (doc.type) forgetNew();
       else if (isNew) create();

@@ -1,6 +1,7 @@
 /**
  * Remembers over a reload which version of the document this tab has seen. The fetch or subscription after the reload names it
- * as `min`, so a node that is a little behind does not show less than the page showed before.
+ * as `min`, so a node that is a little behind does not show less than the page showed before. If the server has lost that
+ * version, as after a restore, it refuses the request, and the page opens the document as it is.
  */
 
 import type { Doc } from "sharedb/lib/client/index.js";
@@ -13,10 +14,13 @@ interface Request {
   min?: number;
 }
 
-export function nameKnownVersion(doc: Doc): void {
+const NEWER_THAN_LOG = "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT";
+
+/** Names the version, in the first request only. */
+export function nameKnownVersion(doc: Doc): KnownVersion {
   const key = `copydesk-version:${doc.collection}/${doc.id}`;
-  // Used once: where the server has lost that version, the next reload opens the document as it is.
   let known = take(key);
+  let isNamed = known !== null;
   doc.connection.on("send", (message) => {
     const request = message as Request;
     const opens = (request.a === "f" || request.a === "s") && request.c === doc.collection && request.d === doc.id;
@@ -27,6 +31,18 @@ export function nameKnownVersion(doc: Doc): void {
   addEventListener("pagehide", () => {
     if (doc.version) keep(key, doc.version);
   });
+  return {
+    isLost({ code }) {
+      const isLost = isNamed && code === NEWER_THAN_LOG;
+      isNamed = false;
+      return isLost;
+    },
+  };
+}
+
+export interface KnownVersion {
+  /** Whether the first request was refused because the server has lost the version that it named. True once at most. */
+  isLost(error: Error & { code?: unknown }): boolean;
 }
 
 function take(key: string): number | null {
