@@ -122,6 +122,34 @@ enum End {
     Gone,
     /// We close, and say why.
     Close(u16, &'static str),
+    /// Nothing was heard for too long.
+    Silent,
+}
+
+/// How long a socket may be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Silence {
+    /// Before it is pinged.
+    ping: Duration,
+    /// Before it is closed.
+    idle: Duration,
+    /// After the close, for the client's answer to it. Ends together with the configured idle timeout.
+    last_wait: Duration,
+}
+
+impl Silence {
+    /// Splits the idle timeout: most of it before the close, at most `close_patience` after it, and a little for the server
+    /// to be late.
+    fn new(ping: Duration, idle_timeout: Duration, close_patience: Duration) -> Self {
+        let part_max = idle_timeout.saturating_sub(ping) / 4;
+        let last_wait = close_patience.min(idle_timeout / 20).min(part_max);
+        let slack = (idle_timeout / 50).min(part_max);
+        Self {
+            ping,
+            idle: idle_timeout.saturating_sub(last_wait + slack),
+            last_wait,
+        }
+    }
 }
 
 /// Why a request was not served.
@@ -215,10 +243,14 @@ impl Session {
         // Closed before it leaves: whoever still holds it sees by that that the session is over.
         match end {
             End::Close(status, reason) => self.outbox.close(status, reason),
+            End::Silent => self.outbox.close(1001, "nothing was heard for too long"),
             End::Gone => self.outbox.close(1000, ""),
         }
+        let patience = match end {
+            End::Silent => self.silence().last_wait,
+            End::Close(..) | End::Gone => self.gateway.settings().close_patience(),
+        };
         Box::pin(self.leave()).await;
-        let patience = self.gateway.settings().close_patience();
         messages.end(&self.outbox, patience).await;
     }
 
@@ -242,7 +274,7 @@ impl Session {
                 }
                 Phase::Serving | Phase::Draining => {}
             }
-            let (ping, idle) = self.silences();
+            let Silence { ping, idle, .. } = self.silence();
             let silent_at = (pinged.max(heard) + ping).min(heard + idle);
             let due = self.rights.due().map(Instant::from_std);
             select! {
@@ -284,7 +316,7 @@ impl Session {
                 () = sleep_until(silent_at) => {
                     let now = Instant::now();
                     if now >= heard + idle {
-                        return End::Close(1001, "nothing was heard for too long");
+                        return End::Silent;
                     }
                     pinged = now;
                     self.say(ping_frame());
@@ -302,15 +334,16 @@ impl Session {
             && self.bulks.available_permits() == 1
     }
 
-    /// How long the socket may be silent before it is pinged, and before it is closed. Whoever others see is looked after
-    /// more often: they should not see a cursor for long whose owner is gone without a word.
-    fn silences(&self) -> (Duration, Duration) {
+    /// How long the socket may be silent. One with a cursor is pinged more often, so that others do not see the cursor for
+    /// long after the connection is lost.
+    fn silence(&self) -> Silence {
         let settings = self.gateway.settings();
         let (ping, idle) = (settings.ping_interval(), settings.idle_timeout());
+        let patience = settings.close_patience();
         if self.presences == 0 {
-            return (ping, idle);
+            return Silence::new(ping, idle, patience);
         }
-        (ping.min(PRESENT_PING), idle.min(PRESENT_SILENCE))
+        Silence::new(ping.min(PRESENT_PING), idle.min(PRESENT_SILENCE), patience)
     }
 
     /// When, of the time that a node takes to leave, this socket goes: not all at once, they would all come back at once.
@@ -1125,5 +1158,26 @@ impl Pace {
         self.due
             .checked_sub(self.burst)
             .map_or(now, |at| at.max(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_socket_is_freed_within_the_idle_timeout() {
+        let ms = Duration::from_millis;
+        for (ping, idle, patience, expected) in [
+            (20_000, 45_000, 2_000, (42_100, 2_000)),
+            (3_000, 8_000, 2_000, (7_440, 400)),
+            (20_000, 20_040, 2_000, (20_020, 10)),
+            (20_000, 45_000, 10, (44_090, 10)),
+        ] {
+            let silence = Silence::new(ms(ping), ms(idle), ms(patience));
+            let closed = (silence.idle.as_millis(), silence.last_wait.as_millis());
+            assert_eq!(closed, expected, "{ping} {idle} {patience}");
+            assert!(silence.idle > ms(ping), "it is pinged before");
+        }
     }
 }
