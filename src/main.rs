@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::{Door, Mint, Mode};
 use copydesk::cluster::{ClusterTransport, RedisUrl};
@@ -369,7 +369,8 @@ async fn migrate(command: &Migrate, config: &Config) -> Result<()> {
         false => {
             // A folder has one server, which does all of it at its start.
             if phase.is_some() {
-                OpenStore::open(config, fresh_id()?).await?.close().await?;
+                let store = OpenStore::open_existing(config, fresh_id()?).await?;
+                store.close().await?;
             }
             SqliteStore::migration_status(&config.server.data)?
         }
@@ -396,7 +397,7 @@ async fn repair(doc: &str, dry_run: bool, config: &Config) -> Result<()> {
         RepairMode::Write
     };
     let me = fresh_id()?;
-    let store = OpenStore::open(config, me).await?;
+    let store = OpenStore::open_existing(config, me).await?;
     let repaired = node::repair(&*store.get(), &doc, me, mode).await;
     store.close().await?;
     let saved = repaired?;
@@ -427,7 +428,7 @@ async fn repair(doc: &str, dry_run: bool, config: &Config) -> Result<()> {
 
 /// Renews the history of the store, and says what follows.
 async fn restored(config: &Config) -> Result<()> {
-    let store = OpenStore::open(config, fresh_id()?).await?;
+    let store = OpenStore::open_existing(config, fresh_id()?).await?;
     let renewed = renew_history(&*store.get()).await;
     store.close().await?;
     println!("history  {}: renewed", renewed?.generation);
@@ -458,6 +459,20 @@ enum OpenStore {
 }
 
 impl OpenStore {
+    /// Opens a store that holds a database already. An operator's command that runs in the wrong folder, or with the wrong
+    /// address, must not make an empty database and report success.
+    async fn open_existing(config: &Config, me: NodeId) -> Result<Self> {
+        let status = match config.is_shared() {
+            true => PostgresStore::migrate(&config.postgres, None).await?,
+            false => SqliteStore::migration_status(&config.server.data)?,
+        };
+        ensure!(
+            !status.applied.is_empty(),
+            "the database has no tables of Copydesk: check its address"
+        );
+        Self::open(config, me).await
+    }
+
     async fn open(config: &Config, me: NodeId) -> Result<Self> {
         if config.is_shared() {
             let store = PostgresStore::open(&config.postgres, me, &node_name(config)).await?;

@@ -2,7 +2,8 @@
 // writes at wrong places into the log as it is now.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, copyFileSync, readdirSync, rmSync } from 'node:fs';
+import { cpSync, copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import WebSocket from 'ws';
@@ -142,3 +143,17 @@ test('`copydesk restored` tells clients of before, and a restart does not', () =
     assert.equal(code, CLOSED);
     assert.match(String(reason), /load the document anew/);
   }));
+
+test('a command for operators makes no database where there is none', () => {
+  const empty = mkdtempSync(path.join(tmpdir(), 'copydesk-empty-'));
+  try {
+    for (const args of [['restored'], ['migrate'], ['migrate', '--status'], ['repair', 'docs/a'], ['verify']]) {
+      const { status, stderr } = spawnSync(binary(), [...args, '--data', empty], { encoding: 'utf8' });
+      assert.notEqual(status, 0, args.join(' '));
+      assert.match(stderr, /there is no database in the data folder/, args.join(' '));
+    }
+    assert.deepEqual(readdirSync(empty), []);
+  } finally {
+    rmSync(empty, { recursive: true });
+  }
+});
