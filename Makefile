@@ -45,8 +45,21 @@ static: static/dist/index.html ## Build the web editor
 
 ##@ Check
 
+.PHONY: check
+check: tools static/node_modules/.stamp node_modules/.stamp ## Before a commit: format, lints, types, unit tests (about a minute when warm)
+	@cargo fmt --all --check
+	npx biome ci --error-on-warnings
+	npm run check --silent --prefix static
+	mkdir -p static/dist
+	cargo clippy --workspace --all-targets -- -D warnings
+	if command -v cargo-nextest >/dev/null; then
+		cargo nextest run --workspace --lib --bins --test layers --test log_lines --status-level fail
+	else
+		cargo test --workspace --lib --bins --test layers --test log_lines
+	fi
+
 .PHONY: test
-test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp ## Check everything; the last line is the sum
+test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
@@ -60,6 +73,7 @@ test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/
 	in_folder() { (cd "$$1" && "$${@:2}"); }
 	suite format cargo fmt --all --check
 	suite lints cargo clippy --workspace --all-targets -- -D warnings
+	suite web npx biome ci --error-on-warnings
 	if command -v cargo-nextest >/dev/null; then
 		suite rust cargo nextest run --workspace --no-fail-fast --color never
 		suite docs cargo test --workspace --doc --no-fail-fast
@@ -133,13 +147,14 @@ fuzz: tools ## Fuzz each parser for FUZZ_SECONDS=60 (needs a nightly compiler an
 ##@ Tidy
 
 .PHONY: fmt
-fmt: ## Format the Rust code
+fmt: node_modules/.stamp ## Format the code and apply the safe fixes of the linters
 	@cargo fmt --all
+	npx biome check --write
 
 .PHONY: clean
 clean: ## Remove what was built and installed here
 	@cargo clean
-	rm -rf static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache tests/autobahn/.cache
+	rm -rf node_modules static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache tests/autobahn/.cache
 
 # Below: what the above stand on.
 

@@ -4,6 +4,7 @@
 // each Rust test that returned early (see tests/servers/skip.rs): the harness counts these as passed.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 
 const NOTHING = { passed: 0, failed: 0, skipped: 0, ignored: 0 };
 
@@ -40,7 +41,7 @@ function read(file) {
 
 /** What one suite reported. A suite that reports no counts (a linter, a build) is one check. */
 function suite(folder, name) {
-  const log = read(path.join(folder, `${name}.log`)).replace(/\x1b\[[\d;]*m/g, '');
+  const log = stripVTControlCharacters(read(path.join(folder, `${name}.log`)));
   const count = { ...NOTHING };
   let hasCounts = false;
   const reasons = new Set();

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { Server } from "./server.mjs";
-import { Writer, contentOf, openBrowser, plainClient, settled, stored } from "./writers.mjs";
+import { Writer, contentOf, openBrowser, plainClient, stored } from "./writers.mjs";
 
 const RICH_TEXT = "http://sharejs.org/types/rich-text/v1";
 

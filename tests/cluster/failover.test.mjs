@@ -2,7 +2,7 @@
 // ROUNDS sets how often; SEED repeats a run's choices.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { Proxy } from '../js/proxy.mjs';
+import { FaultProxy } from '../js/proxy.mjs';
 import { SEED } from '../js/random.mjs';
 import { until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
@@ -123,7 +123,7 @@ describe('exactly once', { skip }, () => {
       for (const id of ids) {
         const { owner, epoch } = await cluster.where(id);
         const others = cluster.nodes.filter((node) => node !== owner);
-        const proxy = await Proxy.to(isOwner ? owner : others[0]);
+        const proxy = await FaultProxy.to(isOwner ? owner : others[0]);
         t.after(() => proxy.close());
         const third = isOwner ? stage.r.pick(others) : others[1];
         const ann = await stage.person(proxy, third);
@@ -155,7 +155,7 @@ describe('exactly once', { skip }, () => {
 
   test(`sockets are cut around their acks, owners die, and all come back by other nodes (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
-    const proxies = await Promise.all(cluster.nodes.map((node) => Proxy.to(node)));
+    const proxies = await Promise.all(cluster.nodes.map((node) => FaultProxy.to(node)));
     t.after(() => proxies.forEach((proxy) => proxy.close()));
     const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(...proxies.slice(n), ...proxies.slice(0, n))));
     const ids = await stage.documentsOf(people[0], 4);

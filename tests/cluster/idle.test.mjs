@@ -53,7 +53,7 @@ async function watched(beatsEach) {
   const beats = () => cluster.postgres.log.match(/INSERT INTO nodes/g)?.length ?? 0;
   await until(() => beats() >= beatsEach * cluster.nodes.length, 'some heartbeats', 60_000);
   const lines = cluster.postgres.log.split(/^(?=\d{4}-\d\d-\d\d )/m).filter((line) => line.includes('[copydesk'));
-  const said = lines.map((line) => /LOG: +(?:statement|execute [^:]*): ([^]*)/.exec(line)?.[1]);
+  const said = lines.map((line) => /LOG: +(?:statement|execute [^:]*): ([\s\S]*)/.exec(line)?.[1]);
   return said.filter(Boolean).map((text) => text.replace(/\s+/g, ' ').trim());
 }
 

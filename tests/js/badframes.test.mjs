@@ -12,7 +12,7 @@ const PING = JSON.stringify({ a: 'pp' });
 const BROKEN = [1002, 'gone'];
 const TOO_LARGE = [1009, 'gone'];
 const MB = 1 << 20;
-const { text, binary, continuation, close, ping, pong } = OPCODE;
+const { binary, continuation, close, ping, pong } = OPCODE;
 const part = (payload, fin) => frame(payload, { opcode: continuation, fin });
 const status = (code, reason = '') => {
   const bytes = Buffer.alloc(2);

@@ -7,9 +7,9 @@ import { OPCODE, Splitter } from './wire.mjs';
  * 'server' or 'client': 'pass', 'drop' (nothing of it passes, then the connection is cut), 'half' (half of its bytes
  * pass, then the cut) or 'last' (it passes, then the cut).
  */
-export class Proxy {
+export class FaultProxy {
   static async to(server) {
-    const proxy = new Proxy(server);
+    const proxy = new FaultProxy(server);
     await new Promise((resolve) => proxy.listener.listen(0, '127.0.0.1', resolve));
     return proxy;
   }

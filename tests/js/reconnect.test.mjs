@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { Delta, RICH, TEXT } from './client.mjs';
-import { Proxy } from './proxy.mjs';
+import { FaultProxy } from './proxy.mjs';
 import { setStage } from './stage.mjs';
 import { called, until } from './wait.mjs';
 import { logOf, Wire } from './wire.mjs';
@@ -12,7 +12,7 @@ const proxies = [];
 afterEach(() => proxies.splice(0).forEach((proxy) => proxy.close()));
 
 async function newProxy() {
-  const proxy = await Proxy.to(stage.server);
+  const proxy = await FaultProxy.to(stage.server);
   proxies.push(proxy);
   return proxy;
 }

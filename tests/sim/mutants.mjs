@@ -1,3 +1,4 @@
+// biome-ignore-all format: a table with one rule a line
 // The ways in which `make mutants` breaks the rules: in `file`, the text `from`, which is there once, becomes `to`.
 //
 // `table` names the unit test that fails without the rule: `make mutants` runs it. Where the simulation cannot find the rule

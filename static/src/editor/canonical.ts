@@ -7,7 +7,7 @@
  * it came about. Lengths stay the same, so positions mean the same on both sides.
  */
 
-import Delta, { AttributeMap, Op, OpIterator } from "quill-delta";
+import Delta, { AttributeMap, type Op, OpIterator } from "quill-delta";
 import { LINE_KINDS, documentName, foreignName, isImageFormat, veilAttributes, type Place } from "./attributes";
 import { veilInsert } from "./sanitise";
 
@@ -218,7 +218,10 @@ function attributesBetween(current: Op[], target: Op[]): Delta {
     else change.push(after).delete(length);
   }
   while (to.hasNext()) change.push(to.next());
-  while (from.hasNext()) change.delete(from.peekLength()), from.next();
+  while (from.hasNext()) {
+    change.delete(from.peekLength());
+    from.next();
+  }
   return change;
 }
 

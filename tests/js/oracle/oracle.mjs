@@ -117,10 +117,10 @@ function answer(question) {
   try {
     return verbs[question.kind](question);
   } catch (error) {
-    return {error: String(error && error.message)};
+    return {error: String(error?.message)};
   }
 }
 
 for await (const line of createInterface({input: process.stdin, crlfDelay: Infinity})) {
-  process.stdout.write(JSON.stringify(JSON.parse(line).map(answer)) + '\n');
+  process.stdout.write(`${JSON.stringify(JSON.parse(line).map(answer))}\n`);
 }
