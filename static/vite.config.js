@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import path from "node:path";
-import { brotliCompressSync, constants, gzipSync } from "node:zlib";
-import { defineConfig } from "vite";
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
+import { defineConfig } from 'vite';
 
 /** What is smaller when compressed. The page itself is not among it: the server writes the base of its addresses into it. */
 const COMPRESSIBLE = /\.(js|css|svg|json|webmanifest|txt)$/;
@@ -9,16 +9,16 @@ const COMPRESSIBLE = /\.(js|css|svg|json|webmanifest|txt)$/;
 /** Writes brotli and gzip forms beside each file: the server sends them as they are and compresses nothing itself. */
 function compress() {
   const encoders = {
-    ".br": (bytes) =>
+    '.br': (bytes) =>
       brotliCompressSync(bytes, {
         params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
       }),
-    ".gz": (bytes) => gzipSync(bytes, { level: 9 }),
+    '.gz': (bytes) => gzipSync(bytes, { level: 9 }),
   };
   let folder;
   return {
-    name: "compress",
-    apply: "build",
+    name: 'compress',
+    apply: 'build',
     configResolved(config) {
       folder = path.resolve(config.root, config.build.outDir);
     },
@@ -41,18 +41,18 @@ function compress() {
 // the html: no module preload polyfill, no data: assets but images.
 // Addresses are relative to `<base href>`, which the server sets to the path below which it is mounted.
 export default defineConfig({
-  base: "./",
+  base: './',
   plugins: [compress()],
   build: {
-    target: "es2022",
+    target: 'es2022',
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     sourcemap: false,
   },
   server: {
     proxy: {
-      "/api": "http://127.0.0.1:8080",
-      "/ws": { target: "ws://127.0.0.1:8080", ws: true },
+      '/api': 'http://127.0.0.1:8080',
+      '/ws': { target: 'ws://127.0.0.1:8080', ws: true },
     },
   },
 });

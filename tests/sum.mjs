@@ -54,7 +54,9 @@ function suite(folder, name) {
       add(count, ...found.slice(1));
     }
   }
-  const early = read(path.join(folder, `${name}.skips`)).split('\n').filter(Boolean);
+  const early = read(path.join(folder, `${name}.skips`))
+    .split('\n')
+    .filter(Boolean);
   const skips = new Map(early.map((line) => [line.split(': ')[1], line]));
   count.skipped += skips.size;
   count.passed -= skips.size;
@@ -69,7 +71,9 @@ function suite(folder, name) {
 const ranNothing = ({ passed, failed, skipped }) => passed + failed === 0 && skipped > 0;
 
 const [folder] = process.argv.slice(2);
-const names = readdirSync(folder).filter((name) => name.endsWith('.status')).map((name) => name.slice(0, -'.status'.length));
+const names = readdirSync(folder)
+  .filter((name) => name.endsWith('.status'))
+  .map((name) => name.slice(0, -'.status'.length));
 const total = { ...NOTHING };
 console.log();
 for (const name of names.sort()) {

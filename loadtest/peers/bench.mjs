@@ -12,8 +12,17 @@
 // Exits with 1 when a run failed, and with --strict also when a target was missed.
 
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync, chownSync } from 'node:fs';
-import { createServer, connect } from 'node:net';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -52,7 +61,9 @@ const servers = {
   copydesk: {
     name: 'Copydesk',
     async start(port, folder) {
-      const child = run(binary('copydesk'), ['serve', '--open', '--listen', `127.0.0.1:${port}`, '--data', folder], { cwd: folder });
+      const child = run(binary('copydesk'), ['serve', '--open', '--listen', `127.0.0.1:${port}`, '--data', folder], {
+        cwd: folder,
+      });
       await answers(port, child);
       return { child, url: `ws://127.0.0.1:${port}/ws` };
     },
@@ -92,7 +103,9 @@ const servers = {
         run(binary('copydesk'), [...parameters, '--node', name, '--listen', `127.0.0.1:${at}`], { cwd: folder }),
       );
       const ownerOf = (id) => {
-        const said = execFileSync(binary('copydesk'), ['where', `loadtest/${id}`, '--store', store], { encoding: 'utf8' });
+        const said = execFileSync(binary('copydesk'), ['where', `loadtest/${id}`, '--store', store], {
+          encoding: 'utf8',
+        });
         return Number(/^owner +node-(\d+)/m.exec(said)[1]) - 1;
       };
       return { ...nodes, url: nodes.ports.map((at) => `ws://127.0.0.1:${at}/ws`).join(), redis, ownerOf };
@@ -102,7 +115,9 @@ const servers = {
     name: 'ShareDB, Postgres and Redis',
     async start(port, folder, count) {
       const parameters = ['--postgres', await freshDatabase(), '--redis', await freshRedis(folder)];
-      const nodes = await several(count, port, (at) => run('node', [join(here, 'sharedb.mjs'), '--port', `${at}`, ...parameters]));
+      const nodes = await several(count, port, (at) =>
+        run('node', [join(here, 'sharedb.mjs'), '--port', `${at}`, ...parameters]),
+      );
       return { ...nodes, url: nodes.ports.map((at) => `ws://127.0.0.1:${at}/`).join() };
     },
   },
@@ -124,7 +139,18 @@ async function several(count, port, start) {
 
 async function freshRedis(folder) {
   const port = await freePort();
-  const child = run('redis-server', ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no']);
+  const child = run('redis-server', [
+    '--port',
+    `${port}`,
+    '--bind',
+    '127.0.0.1',
+    '--dir',
+    folder,
+    '--save',
+    '',
+    '--appendonly',
+    'no',
+  ]);
   await answers(port, child);
   return `redis://127.0.0.1:${port}`;
 }
@@ -170,7 +196,10 @@ const alone = [
     name: '20 writers without pause, 500 readers',
     arguments: ['fanout', '--readers', '500', '--writers', '20', '--rate', '0'],
     servers: ['copydesk', 'sharedb', 'bare'],
-    figures: [perDelivery, { key: 'deliveries_per_second', show: (value) => `${Math.round(value).toLocaleString('en')}/s` }],
+    figures: [
+      perDelivery,
+      { key: 'deliveries_per_second', show: (value) => `${Math.round(value).toLocaleString('en')}/s` },
+    ],
   },
   {
     id: 'idle',
@@ -232,17 +261,40 @@ const targets = [
   { text: '50 writers ≥ 20 × ShareDB, memory', value: ratio('hot-50', 'sharedb'), least: 20 },
   { text: '200 writers ≥ 50 × ShareDB, memory', value: ratio('hot-200', 'sharedb'), least: 50 },
   { text: '1 writer ≥ 3 × ShareDB, Postgres', value: ratio('hot-1', 'postgres'), least: 3 },
-  { text: '1 MB ≥ 0.9 × 2,000 letters, 10 writers', value: () => of('hot-1mb', 'copydesk') / of('hot-10', 'copydesk'), least: 0.9 },
+  {
+    text: '1 MB ≥ 0.9 × 2,000 letters, 10 writers',
+    value: () => of('hot-1mb', 'copydesk') / of('hot-10', 'copydesk'),
+    least: 0.9,
+  },
   { text: 'open 1 MB ≤ 10 ms', value: () => of('open', 'copydesk') / 1000, most: 10, unit: ' ms' },
-  { text: 'a lone delivery ≤ 1.15 × the bare loop', value: () => of('fanout', 'copydesk') / of('fanout', 'bare'), most: 1.15 },
+  {
+    text: 'a lone delivery ≤ 1.15 × the bare loop',
+    value: () => of('fanout', 'copydesk') / of('fanout', 'bare'),
+    most: 1.15,
+  },
   { text: 'a gathered delivery ≤ 1 µs', value: () => of('gathered', 'copydesk'), most: 1, unit: ' µs' },
   { text: 'an idle connection ≤ 13 KiB', value: () => of('idle', 'copydesk') / 1024, most: 13, unit: ' KiB' },
   { text: '1,000 documents ≥ 10 × ShareDB, Postgres', value: ratio('many', 'postgres'), least: 10 },
   { text: 'two nodes, 50 writers ≥ 100 × ShareDB', value: ratio('two-hot', 'peers'), least: 100 },
   { text: 'two nodes, 50 writers ≥ 5,000 ops/s', value: () => of('two-hot', 'nodes'), least: 5_000, unit: ' ops/s' },
-  { text: 'two nodes, p99 of a delivery ≤ 60 ms', value: () => of('two-hot', 'nodes', 'delivery_p99_us') / 1000, most: 60, unit: ' ms' },
-  { text: 'three nodes, 1,000 documents, paced ≥ 10,000 ops/s', value: () => of('three-paced', 'nodes'), least: 10_000, unit: ' ops/s' },
-  { text: 'the same, p99 of an ack ≤ 100 ms', value: () => of('three-paced', 'nodes', 'ack_p99_us') / 1000, most: 100, unit: ' ms' },
+  {
+    text: 'two nodes, p99 of a delivery ≤ 60 ms',
+    value: () => of('two-hot', 'nodes', 'delivery_p99_us') / 1000,
+    most: 60,
+    unit: ' ms',
+  },
+  {
+    text: 'three nodes, 1,000 documents, paced ≥ 10,000 ops/s',
+    value: () => of('three-paced', 'nodes'),
+    least: 10_000,
+    unit: ' ops/s',
+  },
+  {
+    text: 'the same, p99 of an ack ≤ 100 ms',
+    value: () => of('three-paced', 'nodes', 'ack_p99_us') / 1000,
+    most: 100,
+    unit: ' ms',
+  },
   {
     text: 'what another node adds to an ack ≤ 3 hops over Redis',
     value: () => (hops('forwarder_ack_p50_us') - hops('owner_ack_p50_us')) / hops('redis_hop_p50_us'),
@@ -294,7 +346,8 @@ function prepare() {
   if (!existsSync(join(here, 'node_modules'))) {
     execFileSync('npm', ['ci', '--no-audit', '--no-fund'], { cwd: here, stdio: 'inherit' });
   }
-  if (loadavg()[0] > 0.5) console.error(`the machine is busy (load ${loadavg()[0].toFixed(1)}): the figures will suffer`);
+  if (loadavg()[0] > 0.5)
+    console.error(`the machine is busy (load ${loadavg()[0].toFixed(1)}): the figures will suffer`);
 }
 
 async function measure(scenario, server, turn) {
@@ -303,7 +356,9 @@ async function measure(scenario, server, turn) {
   const mark = running.length;
   try {
     const started = await servers[server].start(await freePort(), folder, scenario.nodes);
-    const report = scenario.probe ? { figures: await scenario.probe(started) } : await loaded(scenario, server, started, folder);
+    const report = scenario.probe
+      ? { figures: await scenario.probe(started) }
+      : await loaded(scenario, server, started, folder);
     for (const { key } of scenario.figures) {
       if (report.figures[key] === undefined) continue;
       (((results[scenario.id] ??= {})[server] ??= {})[key] ??= []).push(report.figures[key]);
@@ -342,13 +397,24 @@ function report(wanted) {
     const value = scenario.figures[0].lower ? theirs / mine : mine / theirs;
     return server !== ours && Number.isFinite(value) ? ` (${times(value)})` : '';
   };
-  const lines = [`| | ${columns.map((name) => servers[name].name).join(' | ')} |`, `|---|${'---|'.repeat(columns.length)}`];
+  const lines = [
+    `| | ${columns.map((name) => servers[name].name).join(' | ')} |`,
+    `|---|${'---|'.repeat(columns.length)}`,
+  ];
   for (const scenario of wanted) {
     const cells = columns.map((server) => `${cell(scenario, server) || '–'}${against(scenario, server)}`);
     lines.push(`| ${scenario.name} | ${cells.join(' | ')} |`);
   }
-  lines.push('', `In brackets: how many times better Copydesk's first figure is. Medians of ${options.runs} runs of ${options.seconds} s;`);
-  lines.push('after the comma p99 of the ack or the delivery, or deliveries.', '', '| target | measured | |', '|---|---|---|');
+  lines.push(
+    '',
+    `In brackets: how many times better Copydesk's first figure is. Medians of ${options.runs} runs of ${options.seconds} s;`,
+  );
+  lines.push(
+    'after the comma p99 of the ack or the delivery, or deliveries.',
+    '',
+    '| target | measured | |',
+    '|---|---|---|',
+  );
   let missed = 0;
   for (const { text, value, least, most, unit } of targets) {
     const measured = value();
@@ -358,7 +424,10 @@ function report(wanted) {
     lines.push(`| ${text} | ${unit ? `${measured.toFixed(2)}${unit}` : times(measured)} | ${met ? 'met' : 'MISSED'} |`);
   }
   const [processor] = cpus();
-  lines.push('', `${cpus().length} × ${processor.model.trim()}, node ${process.version}, load before ${loadavg()[2].toFixed(1)}`);
+  lines.push(
+    '',
+    `${cpus().length} × ${processor.model.trim()}, node ${process.version}, load before ${loadavg()[2].toFixed(1)}`,
+  );
   if (troubles.length) lines.push('', 'Troubles:', ...troubles.map((trouble) => `- ${trouble}`));
   console.log(lines.join('\n'));
   if (options.json) writeFileSync(options.json, JSON.stringify({ results, troubles }, null, 2));
@@ -395,7 +464,14 @@ async function startCluster() {
   const as = { ...user, cwd: folder, stdio: 'pipe' };
   execFileSync(join(bin, 'initdb'), ['-D', join(folder, 'data'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8'], as);
   const port = await freePort();
-  const settings = ['fsync=on', 'synchronous_commit=on', 'listen_addresses=127.0.0.1', 'max_wal_size=4GB', 'min_wal_size=1GB', 'shared_buffers=512MB'];
+  const settings = [
+    'fsync=on',
+    'synchronous_commit=on',
+    'listen_addresses=127.0.0.1',
+    'max_wal_size=4GB',
+    'min_wal_size=1GB',
+    'shared_buffers=512MB',
+  ];
   const flags = [...settings.flatMap((setting) => ['-c', setting]), '-p', `${port}`, '-k', folder];
   const child = run(join(bin, 'postgres'), ['-D', join(folder, 'data'), ...flags], { ...user, cwd: folder });
   // It outlives the runs: it is not among what each of them stops.
@@ -422,7 +498,9 @@ async function startCluster() {
  * commit waiting while it writes 16 MiB of zeros, every few seconds.
  */
 function fillLog(query) {
-  query(`DO $$ BEGIN FOR file IN 1..50 LOOP PERFORM pg_logical_emit_message(true, '', ''); PERFORM pg_switch_wal(); END LOOP; END $$`);
+  query(
+    `DO $$ BEGIN FOR file IN 1..50 LOOP PERFORM pg_logical_emit_message(true, '', ''); PERFORM pg_switch_wal(); END LOOP; END $$`,
+  );
   query('CHECKPOINT');
 }
 
@@ -457,7 +535,9 @@ function finished(child) {
   return new Promise((done, fail) => {
     child.on('error', fail);
     // 1 says that the run was faulty: the report tells how.
-    child.on('exit', (code) => (code === 0 || code === 1 ? done() : fail(new Error(child.said.trim() || `exit ${code}`))));
+    child.on('exit', (code) =>
+      code === 0 || code === 1 ? done() : fail(new Error(child.said.trim() || `exit ${code}`)),
+    );
   });
 }
 

@@ -6,8 +6,8 @@
 //
 // It prints "listening" when it does.
 
-import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { Duplex } from 'node:stream';
 import { parseArgs } from 'node:util';

@@ -4,29 +4,40 @@
 //   node tests/advisories/check.mjs --refresh FOLDER  renews what is said of crates from a clone of RustSec's advisory-db
 //
 // The live databases are better, and tests/dependencies.sh asks them first. This copy holds where they cannot be had.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 const HERE = import.meta.dirname;
 const ROOT = path.resolve(HERE, '../..');
 const COPY = path.join(HERE, 'advisories.json');
 const LOCKS = [
-  'Cargo.lock', 'static/package-lock.json', 'loadtest/peers/package-lock.json', 'tests/browser/package-lock.json',
-  'tests/cluster/package-lock.json', 'tests/js/package-lock.json', 'tests/js/oracle/package-lock.json',
+  'Cargo.lock',
+  'static/package-lock.json',
+  'loadtest/peers/package-lock.json',
+  'tests/browser/package-lock.json',
+  'tests/cluster/package-lock.json',
+  'tests/js/package-lock.json',
+  'tests/js/oracle/package-lock.json',
 ];
 /** After so long the copy should be renewed. */
 const OLD_DAYS = 90;
 
 const [first, second] = process.argv.slice(2);
 if (first === '--refresh') refresh(second);
-else process.exitCode = check(process.argv.length > 2 ? process.argv.slice(2) : LOCKS.map((lock) => path.join(ROOT, lock)));
+else
+  process.exitCode = check(
+    process.argv.length > 2 ? process.argv.slice(2) : LOCKS.map((lock) => path.join(ROOT, lock)),
+  );
 
 /** Prints what is found; 1: a locked version is affected. */
 function check(locks) {
   const copy = JSON.parse(readFileSync(COPY, 'utf8'));
   const days = Math.floor((Date.now() - Date.parse(copy.date)) / 86_400_000);
-  console.log(`advisories: the committed copy of ${copy.date} (${days} days old${days > OLD_DAYS ? ': renew it' : ''}), ${copy.advisories.length} advisories`);
+  console.log(
+    `advisories: the committed copy of ${copy.date} (${days} days old${days > OLD_DAYS ? ': renew it' : ''}), ${copy.advisories.length} advisories`,
+  );
   const locked = locks.flatMap(read);
   const accepted = new Map(copy.accepted.map((it) => [`${it.id} ${it.package}`, it]));
   const used = new Set();
@@ -38,13 +49,21 @@ function check(locks) {
       const reason = accepted.get(key)?.reason;
       used.add(key);
       if (!reason) failed += 1;
-      console.log(`${reason ? 'accepted' : 'AFFECTED'}: ${lock}: ${name} ${version}: ${advisory.id} ${advisory.title}${reason ? `: ${reason}` : ''}`);
+      console.log(
+        `${reason ? 'accepted' : 'AFFECTED'}: ${lock}: ${name} ${version}: ${advisory.id} ${advisory.title}${reason ? `: ${reason}` : ''}`,
+      );
     }
   }
   const covered = new Set(copy.covered);
-  const missing = [...new Set(locked.map(({ ecosystem, name }) => `${ecosystem}:${name}`))].filter((it) => !covered.has(it));
-  if (missing.length) console.log(`WARNING: ${missing.length} packages are newer than the copy, which says nothing of them: ${missing.join(' ')}`);
-  for (const key of accepted.keys()) if (locks.length === LOCKS.length && !used.has(key)) console.log(`no longer needed: the exception for ${key}`);
+  const missing = [...new Set(locked.map(({ ecosystem, name }) => `${ecosystem}:${name}`))].filter(
+    (it) => !covered.has(it),
+  );
+  if (missing.length)
+    console.log(
+      `WARNING: ${missing.length} packages are newer than the copy, which says nothing of them: ${missing.join(' ')}`,
+    );
+  for (const key of accepted.keys())
+    if (locks.length === LOCKS.length && !used.has(key)) console.log(`no longer needed: the exception for ${key}`);
   return failed ? 1 : 0;
 }
 
@@ -57,7 +76,9 @@ function read(lock) {
     return [...crates].map(([, name, version]) => named('crates.io', name, version));
   }
   const packages = Object.entries(JSON.parse(text).packages ?? {}).filter(([place, { version }]) => place && version);
-  return packages.map(([place, { name, version }]) => named('npm', name ?? place.split('node_modules/').pop(), version));
+  return packages.map(([place, { name, version }]) =>
+    named('npm', name ?? place.split('node_modules/').pop(), version),
+  );
 }
 
 /** RustSec says which versions are not affected, npm's database which are. */
@@ -73,12 +94,18 @@ function fits(range, version) {
   return comparators.every(([, operator = '^', bound]) => {
     const order = compare(version, bound);
     switch (operator) {
-      case '>=': return order >= 0;
-      case '<=': return order <= 0;
-      case '>': return order > 0;
-      case '<': return order < 0;
-      case '=': return order === 0;
-      default: return order >= 0 && compare(version, next(bound, operator)) < 0;
+      case '>=':
+        return order >= 0;
+      case '<=':
+        return order <= 0;
+      case '>':
+        return order > 0;
+      case '<':
+        return order < 0;
+      case '=':
+        return order === 0;
+      default:
+        return order >= 0 && compare(version, next(bound, operator)) < 0;
     }
   });
 }
@@ -86,7 +113,13 @@ function fits(range, version) {
 /** The first version that no longer counts as compatible. */
 function next(bound, operator) {
   const parts = bound.split('-')[0].split('.').map(Number);
-  const at = operator === '~' ? Math.min(1, parts.length - 1) : Math.max(0, parts.findIndex((part) => part > 0));
+  const at =
+    operator === '~'
+      ? Math.min(1, parts.length - 1)
+      : Math.max(
+          0,
+          parts.findIndex((part) => part > 0),
+        );
   return [...parts.slice(0, at), parts[at] + 1].join('.');
 }
 
@@ -115,26 +148,47 @@ function refresh(folder) {
     } catch {
       return [];
     }
-    return files.filter((file) => file.endsWith('.md')).sort().flatMap((file) => advisory(readFileSync(path.join(folder, 'crates', name, file), 'utf8')));
+    return files
+      .filter((file) => file.endsWith('.md'))
+      .sort()
+      .flatMap((file) => advisory(readFileSync(path.join(folder, 'crates', name, file), 'utf8')));
   });
   copy.advisories = [...advisories, ...copy.advisories.filter(({ ecosystem }) => ecosystem !== 'crates.io')];
-  copy.covered = [...crates.map((name) => `crates.io:${name}`), ...copy.covered.filter((it) => !it.startsWith('crates.io:'))].sort();
+  copy.covered = [
+    ...crates.map((name) => `crates.io:${name}`),
+    ...copy.covered.filter((it) => !it.startsWith('crates.io:')),
+  ].sort();
   copy.date = execFileSync('git', ['-C', folder, 'log', '-1', '--format=%cs'], { encoding: 'utf8' }).trim();
   const lines = (list) => list.map((it) => `    ${JSON.stringify(it)}`).join(',\n');
-  writeFileSync(COPY, `{
+  writeFileSync(
+    COPY,
+    `{
   "date": ${JSON.stringify(copy.date)},
   "sources": ${JSON.stringify(copy.sources)},
   "accepted": [\n${lines(copy.accepted)}\n  ],
   "advisories": [\n${lines(copy.advisories)}\n  ],
-  "covered": [\n${lines(copy.covered)}\n  ]\n}\n`);
+  "covered": [\n${lines(copy.covered)}\n  ]\n}\n`,
+  );
 }
 
 /** What a file of RustSec's database says; nothing of one that was withdrawn or is only about maintenance. */
 function advisory(text) {
   const value = (name) => new RegExp(`^${name} = "([^"]*)"`, 'm').exec(text)?.[1];
-  const list = (name) => [...(new RegExp(`^${name} = \\[([^\\]]*)\\]`, 'm').exec(text)?.[1] ?? '').matchAll(/"([^"]*)"/g)].map(([, it]) => it);
+  const list = (name) =>
+    [...(new RegExp(`^${name} = \\[([^\\]]*)\\]`, 'm').exec(text)?.[1] ?? '').matchAll(/"([^"]*)"/g)].map(
+      ([, it]) => it,
+    );
   const kind = value('informational') ?? 'vulnerability';
   if (value('withdrawn') || !['vulnerability', 'unsound'].includes(kind)) return [];
   const title = /^# (.*)$/m.exec(text.slice(text.indexOf('```', 3)))?.[1] ?? '';
-  return [{ ecosystem: 'crates.io', id: value('id'), package: value('package'), title, patched: list('patched'), unaffected: list('unaffected') }];
+  return [
+    {
+      ecosystem: 'crates.io',
+      id: value('id'),
+      package: value('package'),
+      title,
+      patched: list('patched'),
+      unaffected: list('unaffected'),
+    },
+  ];
 }

@@ -1,23 +1,42 @@
 // Documents as programs write them: with formats that exclude each other, carriage returns, no final newline. An open page
 // gets them op by op, a new page all at once, and both must show the same. SEED=n and SEEDS=n as in random.mjs.
 
-import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import richText from "rich-text";
-import { dice } from "../js/dice.mjs";
-import { Server } from "./server.mjs";
-import { shapeOf, shapeShown } from "./shape.mjs";
-import { Writer, contentOf, openBrowser, plainClient, textOf } from "./writers.mjs";
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import richText from 'rich-text';
+import { dice } from '../js/dice.mjs';
+import { Server } from './server.mjs';
+import { shapeOf, shapeShown } from './shape.mjs';
+import { contentOf, openBrowser, plainClient, textOf, Writer } from './writers.mjs';
 
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const SEEDS = Number(process.env.SEEDS ?? 8);
 const OPS = 14;
 const WAIT_MS = 20_000;
 
-const LINE_VALUES = { "code-block": [true, "plain"], list: ["bullet", "ordered", "checked", "unchecked"], header: [1, 2, 3], blockquote: [true], indent: [1, 2], align: ["center", "right"] };
-const TEXT_VALUES = { bold: [true], italic: [true], underline: [true], strike: [true], code: [true], script: ["sub", "super"], link: ["https://example.org/a"], color: ["red", "#F00", "rgb(1,2,3)", "nonsense"], size: ["large"], unknown: [1], width: ["10"] };
-const TEXTS = ["one", "two three ", "😀", "😁😀", "\r", "\n", "\r\n", "a\rb", "c\r\nd\ne", "\n\n", "x\n"];
-const PICTURE = { image: "https://example.org/a.png" };
+const LINE_VALUES = {
+  'code-block': [true, 'plain'],
+  list: ['bullet', 'ordered', 'checked', 'unchecked'],
+  header: [1, 2, 3],
+  blockquote: [true],
+  indent: [1, 2],
+  align: ['center', 'right'],
+};
+const TEXT_VALUES = {
+  bold: [true],
+  italic: [true],
+  underline: [true],
+  strike: [true],
+  code: [true],
+  script: ['sub', 'super'],
+  link: ['https://example.org/a'],
+  color: ['red', '#F00', 'rgb(1,2,3)', 'nonsense'],
+  size: ['large'],
+  unknown: [1],
+  width: ['10'],
+};
+const TEXTS = ['one', 'two three ', '😀', '😁😀', '\r', '\n', '\r\n', 'a\rb', 'c\r\nd\ne', '\n\n', 'x\n'];
+const PICTURE = { image: 'https://example.org/a.png' };
 
 let server;
 let browser;
@@ -33,20 +52,25 @@ after(async () => {
 
 /** Two people, one with an open page and one who comes later, and a program. */
 async function withPages(work) {
-  const [open, late] = [await Writer.arrive(browser, server.url, "Open"), await Writer.arrive(browser, server.url, "Late")];
+  const [open, late] = [
+    await Writer.arrive(browser, server.url, 'Open'),
+    await Writer.arrive(browser, server.url, 'Late'),
+  ];
   try {
     await work(open, late);
   } finally {
     await open.context.close();
     await late.context.close();
   }
-  for (const { faults } of [open, late]) assert.deepEqual(faults, [], "the pages have no faults");
+  for (const { faults } of [open, late]) assert.deepEqual(faults, [], 'the pages have no faults');
 }
 
 /** A document with this content, and a program that has it open. */
 async function created(id, ops) {
   const program = await plainClient(server.url, id);
-  await new Promise((resolve, reject) => program.doc.create(ops, richText.type.uri, (error) => (error ? reject(error) : resolve())));
+  await new Promise((resolve, reject) =>
+    program.doc.create(ops, richText.type.uri, (error) => (error ? reject(error) : resolve())),
+  );
   return program;
 }
 
@@ -61,8 +85,8 @@ async function agree(id, open, late) {
     const [left, right] = await Promise.all([open, late].map(({ page }) => shapeShown(page)));
     if (shown === fresh && JSON.stringify(left) === JSON.stringify(stored)) return open.lines();
     if (Date.now() > deadline) {
-      assert.deepEqual({ open: left, late: right }, { open: stored, late: stored }, "the pages differ from the server");
-      assert.equal(shown, fresh, "the open page differs from a new page");
+      assert.deepEqual({ open: left, late: right }, { open: stored, late: stored }, 'the pages differ from the server');
+      assert.equal(shown, fresh, 'the open page differs from a new page');
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
@@ -73,7 +97,7 @@ test(`open and new pages show a program's ops alike: SEED=${SEED} SEEDS=${SEEDS}
     for (let seed = SEED; seed < SEED + SEEDS; seed += 1) {
       const r = dice(`program-${seed}`);
       const id = `program-${seed}`;
-      const start = [{ insert: "start\nmiddle\nend" }, ...(r.chance(0.5) ? [{ insert: "\n" }] : [])];
+      const start = [{ insert: 'start\nmiddle\nend' }, ...(r.chance(0.5) ? [{ insert: '\n' }] : [])];
       const program = await created(id, start);
       const ops = [start];
       try {
@@ -86,7 +110,10 @@ test(`open and new pages show a program's ops alike: SEED=${SEED} SEEDS=${SEEDS}
         }
         await agree(id, open, late);
       } catch (error) {
-        throw new Error(`SEED=${seed} SEEDS=1: ${error.message}\n${[...open.faults, ...late.faults].join("\n")}\n${ops.map((op) => JSON.stringify(op)).join("\n")}`, { cause: error });
+        throw new Error(
+          `SEED=${seed} SEEDS=1: ${error.message}\n${[...open.faults, ...late.faults].join('\n')}\n${ops.map((op) => JSON.stringify(op)).join('\n')}`,
+          { cause: error },
+        );
       } finally {
         program.close();
       }
@@ -110,7 +137,7 @@ function randomOp(r, content) {
 
 /** The position, or the one before it where it would cut a character. */
 function boundary(at, content) {
-  return /[\uD800-\uDBFF]/.test(textOf(content)[at - 1] ?? "") ? at - 1 : at;
+  return /[\uD800-\uDBFF]/.test(textOf(content)[at - 1] ?? '') ? at - 1 : at;
 }
 
 function randomFormats(r) {
@@ -122,121 +149,151 @@ function randomFormats(r) {
   return formats;
 }
 
-test("a document without a final newline keeps to it, and its last line can be formatted", () =>
+test('a document without a final newline keeps to it, and its last line can be formatted', () =>
   withPages(async (open, late) => {
-    const program = await created("unterminated", [{ insert: "first\nlast" }]);
-    await open.open("unterminated");
-    await open.goTo("end");
-    await open.type(" word");
-    await agree("unterminated", open, late);
-    assert.equal(textOf(program.doc.data.ops), "first\nlast word", "typing adds no newline");
-    await open.press("Control+Alt+Digit2");
-    await agree("unterminated", open, late);
-    await open.press("Control+Alt+Digit0");
-    await open.press("Control+Shift+Digit8");
-    assert.deepEqual(await agree("unterminated", open, late), ["first", "last word"]);
-    await open.press("Enter");
-    await open.type("more");
-    await open.press("Control+z");
-    await open.press("Control+a");
-    await open.press("Delete");
-    await agree("unterminated", open, late);
-    assert.ok(program.doc.data.ops.every(({ insert }) => insert !== undefined), "a plain client has inserts only");
+    const program = await created('unterminated', [{ insert: 'first\nlast' }]);
+    await open.open('unterminated');
+    await open.goTo('end');
+    await open.type(' word');
+    await agree('unterminated', open, late);
+    assert.equal(textOf(program.doc.data.ops), 'first\nlast word', 'typing adds no newline');
+    await open.press('Control+Alt+Digit2');
+    await agree('unterminated', open, late);
+    await open.press('Control+Alt+Digit0');
+    await open.press('Control+Shift+Digit8');
+    assert.deepEqual(await agree('unterminated', open, late), ['first', 'last word']);
+    await open.press('Enter');
+    await open.type('more');
+    await open.press('Control+z');
+    await open.press('Control+a');
+    await open.press('Delete');
+    await agree('unterminated', open, late);
+    assert.ok(
+      program.doc.data.ops.every(({ insert }) => insert !== undefined),
+      'a plain client has inserts only',
+    );
     program.close();
   }));
 
-test("a page takes away line formats that it does not show with the one that it shows", () =>
+test('a page takes away line formats that it does not show with the one that it shows', () =>
   withPages(async (open, late) => {
-    const program = await created("kinds", [{ insert: "line" }, { insert: "\n", attributes: { header: 1, list: "bullet", blockquote: true } }]);
-    await open.open("kinds");
-    await open.goTo("end");
-    await open.press("Control+Shift+Digit8");
-    await agree("kinds", open, late);
-    assert.deepEqual(await contentOf(server.url, "kinds"), [{ insert: "line\n" }]);
+    const program = await created('kinds', [
+      { insert: 'line' },
+      { insert: '\n', attributes: { header: 1, list: 'bullet', blockquote: true } },
+    ]);
+    await open.open('kinds');
+    await open.goTo('end');
+    await open.press('Control+Shift+Digit8');
+    await agree('kinds', open, late);
+    assert.deepEqual(await contentOf(server.url, 'kinds'), [{ insert: 'line\n' }]);
     program.close();
   }));
 
 test("formats that a code block hides are shown when the page's user ends it", () =>
   withPages(async (open, late) => {
-    const code = [{ insert: "bold", attributes: { bold: true } }, { insert: "\n", attributes: { "code-block": true } }];
-    const program = await created("hidden", [...code, { insert: "plain\n" }, ...code]);
-    await open.open("hidden");
-    await open.goTo("beginning");
-    await open.press("Control+Alt+c");
-    await agree("hidden", open, late);
+    const code = [
+      { insert: 'bold', attributes: { bold: true } },
+      { insert: '\n', attributes: { 'code-block': true } },
+    ];
+    const program = await created('hidden', [...code, { insert: 'plain\n' }, ...code]);
+    await open.open('hidden');
+    await open.goTo('beginning');
+    await open.press('Control+Alt+c');
+    await agree('hidden', open, late);
     // The last line becomes a part of the one before it.
-    await open.goTo("end");
-    await open.press("Home");
-    await open.press("Control+Alt+c");
-    await open.press("Backspace");
-    await agree("hidden", open, late);
-    await open.press("Control+z");
-    await open.press("Control+z");
-    await agree("hidden", open, late);
+    await open.goTo('end');
+    await open.press('Home');
+    await open.press('Control+Alt+c');
+    await open.press('Backspace');
+    await agree('hidden', open, late);
+    await open.press('Control+z');
+    await open.press('Control+z');
+    await agree('hidden', open, late);
     program.close();
   }));
 
-test("carriage returns of a program are kept, through edits and undo, and show no line of their own", () =>
+test('carriage returns of a program are kept, through edits and undo, and show no line of their own', () =>
   withPages(async (open, late) => {
-    const program = await created("returns", [{ insert: "one\r\ntwo\r\n" }]);
-    await open.open("returns");
-    assert.deepEqual(await open.lines(), ["one", "two"]);
-    await program.submit([{ retain: 10 }, { insert: "three\r" }]);
-    await program.submit([{ retain: 16 }, { insert: "\n" }]);
-    assert.deepEqual(await agree("returns", open, late), ["one", "two", "three"]);
-    await open.goTo("beginning");
-    await open.type("zero ");
-    await open.press("Control+a");
-    await open.press("Delete");
+    const program = await created('returns', [{ insert: 'one\r\ntwo\r\n' }]);
+    await open.open('returns');
+    assert.deepEqual(await open.lines(), ['one', 'two']);
+    await program.submit([{ retain: 10 }, { insert: 'three\r' }]);
+    await program.submit([{ retain: 16 }, { insert: '\n' }]);
+    assert.deepEqual(await agree('returns', open, late), ['one', 'two', 'three']);
+    await open.goTo('beginning');
+    await open.type('zero ');
+    await open.press('Control+a');
+    await open.press('Delete');
     await open.saved();
-    await open.press("Control+z");
-    await agree("returns", open, late);
-    assert.equal(textOf(await contentOf(server.url, "returns")), "zero one\r\ntwo\r\nthree\r\n");
+    await open.press('Control+z');
+    await agree('returns', open, late);
+    assert.equal(textOf(await contentOf(server.url, 'returns')), 'zero one\r\ntwo\r\nthree\r\n');
     program.close();
   }));
 
-test("what changes the text of a node by itself cuts no emoji", () =>
+test('what changes the text of a node by itself cuts no emoji', () =>
   withPages(async (open, late) => {
-    const cases = [["b🙂", "b😀🙂"], ["x🙂😀", "x😀"], ["a😂😀c", "a😀c"], ["x😀", "x😂😀"], ["😀😁", "😁😀"], ["👩‍👩‍👧", "👩‍👧‍👧"], ["𝒳𝒴", "𝒴𝒳𝒴"]];
-    const program = await created("emoji", cases.map(([before]) => ({ insert: `${before}\n` })));
-    await open.open("emoji");
+    const cases = [
+      ['b🙂', 'b😀🙂'],
+      ['x🙂😀', 'x😀'],
+      ['a😂😀c', 'a😀c'],
+      ['x😀', 'x😂😀'],
+      ['😀😁', '😁😀'],
+      ['👩‍👩‍👧', '👩‍👧‍👧'],
+      ['𝒳𝒴', '𝒴𝒳𝒴'],
+    ];
+    const program = await created(
+      'emoji',
+      cases.map(([before]) => ({ insert: `${before}\n` })),
+    );
+    await open.open('emoji');
     for (const [index, [, after]] of cases.entries()) {
       await open.text.evaluate((text, [line, data]) => (text.children[line].firstChild.data = data), [index, after]);
       await open.saved();
     }
-    assert.deepEqual(await agree("emoji", open, late), cases.map(([, after]) => after));
-    await open.goTo("beginning");
+    assert.deepEqual(
+      await agree('emoji', open, late),
+      cases.map(([, after]) => after),
+    );
+    await open.goTo('beginning');
     for (const [before, after] of cases) {
-      await open.press("Shift+End");
-      await open.paste({ "text/plain": `${after}${before}` });
-      await open.press("Shift+Home");
-      await open.paste({ "text/plain": before });
-      await open.press("ArrowDown");
-      await open.press("Home");
+      await open.press('Shift+End');
+      await open.paste({ 'text/plain': `${after}${before}` });
+      await open.press('Shift+Home');
+      await open.paste({ 'text/plain': before });
+      await open.press('ArrowDown');
+      await open.press('Home');
     }
-    assert.deepEqual(await agree("emoji", open, late), cases.map(([before]) => before));
-    assert.equal(await open.page.locator(".notice").count(), 0, "nothing was refused");
+    assert.deepEqual(
+      await agree('emoji', open, late),
+      cases.map(([before]) => before),
+    );
+    assert.equal(await open.page.locator('.notice').count(), 0, 'nothing was refused');
     program.close();
   }));
 
-test("keys reach both ends of a long document at once, where lines were never drawn", () =>
+test('keys reach both ends of a long document at once, where lines were never drawn', () =>
   withPages(async (open, late) => {
-    const lines = Array.from({ length: 1500 }, (_, index) => `${index} ${"words ".repeat((index * 7) % 40)}end`);
-    const program = await created("long", [{ insert: `${lines.join("\n")}\n` }]);
-    await open.open("long");
+    const lines = Array.from({ length: 1500 }, (_, index) => `${index} ${'words '.repeat((index * 7) % 40)}end`);
+    const program = await created('long', [{ insert: `${lines.join('\n')}\n` }]);
+    await open.open('long');
     await open.text.focus();
-    for (const [keys, text] of [["Control+End", "X"], ["Control+Home", "Y"], ["Control+End", "Z"]]) {
+    for (const [keys, text] of [
+      ['Control+End', 'X'],
+      ['Control+Home', 'Y'],
+      ['Control+End', 'Z'],
+    ]) {
       await open.press(keys);
       await open.type(text);
     }
     lines[0] = `Y${lines[0]}`;
-    lines[lines.length - 1] += "XZ";
-    assert.deepEqual(await agree("long", open, late), lines);
+    lines[lines.length - 1] += 'XZ';
+    assert.deepEqual(await agree('long', open, late), lines);
     program.close();
   }));
 
-test("a page that shows what it has not stored notices, draws the document and hands the text back", async () => {
-  const writer = await Writer.arrive(browser, server.url, "Deaf");
+test('a page that shows what it has not stored notices, draws the document and hands the text back', async () => {
+  const writer = await Writer.arrive(browser, server.url, 'Deaf');
   await writer.page.addInitScript(() => {
     // From here on the editor does not learn what the browser does to its elements: the fault to be noticed.
     const take = MutationObserver.prototype.takeRecords;
@@ -251,19 +308,23 @@ test("a page that shows what it has not stored notices, draws the document and h
     };
   });
   const id = await writer.begin();
-  await writer.type("stored");
+  await writer.type('stored');
   await writer.saved();
   await writer.page.evaluate(() => (globalThis.isDeaf = true));
-  await writer.type(" and lost");
-  await writer.sees("stored and lost");
+  await writer.type(' and lost');
+  await writer.sees('stored and lost');
   await writer.page.evaluate(() => (globalThis.isDeaf = false));
-  await writer.page.locator(".notice", { hasText: "was not in the document" }).waitFor();
-  assert.deepEqual(await writer.lines(), ["stored"]);
-  await writer.goTo("end");
-  await writer.type(", and goes on");
+  await writer.page.locator('.notice', { hasText: 'was not in the document' }).waitFor();
+  assert.deepEqual(await writer.lines(), ['stored']);
+  await writer.goTo('end');
+  await writer.type(', and goes on');
   await writer.saved();
-  assert.deepEqual(await writer.lines(), ["stored, and goes on"]);
-  assert.equal(textOf(await contentOf(server.url, id)), "stored, and goes on\n");
-  assert.deepEqual(writer.faults.map((fault) => /the page differs/.test(fault)), [true], "the fault is reported once");
+  assert.deepEqual(await writer.lines(), ['stored, and goes on']);
+  assert.equal(textOf(await contentOf(server.url, id)), 'stored, and goes on\n');
+  assert.deepEqual(
+    writer.faults.map((fault) => /the page differs/.test(fault)),
+    [true],
+    'the fault is reported once',
+  );
   await writer.context.close();
 });

@@ -1,14 +1,14 @@
 // Those who take part in a test: people in browsers, and a plain ShareDB client that sees what the server has.
 
-import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { chromium } from "playwright-core";
-import richText from "rich-text";
-import ShareDB from "sharedb/lib/client/index.js";
-import WebSocket from "ws";
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { chromium } from 'playwright-core';
+import richText from 'rich-text';
+import ShareDB from 'sharedb/lib/client/index.js';
+import WebSocket from 'ws';
 
-const axeSource = await import("node:fs").then(({ readFileSync }) =>
-  readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"),
+const axeSource = await import('node:fs').then(({ readFileSync }) =>
+  readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8'),
 );
 
 ShareDB.types.register(richText.type);
@@ -19,15 +19,15 @@ const LAPTOP = { width: 1280, height: 800 };
 
 export async function openBrowser() {
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--no-first-run",
-      "--disable-quic",
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      '--no-first-run',
+      '--disable-quic',
     ],
   });
 }
@@ -38,26 +38,27 @@ export class Writer {
   faults = [];
 
   static async arrive(browser, url, name, options = {}) {
-    const context = await browser.newContext({ viewport: LAPTOP, reducedMotion: "reduce", ...options });
-    await context.addInitScript((own) => localStorage.setItem("copydesk.name", own), name);
+    const context = await browser.newContext({ viewport: LAPTOP, reducedMotion: 'reduce', ...options });
+    await context.addInitScript((own) => localStorage.setItem('copydesk.name', own), name);
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);
     const writer = new Writer(url, name, context, page);
-    page.on("pageerror", (error) => writer.faults.push(error.stack));
-    page.on("console", (message) => {
-      if (/Content.Security.Policy|MaxListenersExceeded|the page differs/i.test(message.text())) writer.faults.push(message.text());
+    page.on('pageerror', (error) => writer.faults.push(error.stack));
+    page.on('console', (message) => {
+      if (/Content.Security.Policy|MaxListenersExceeded|the page differs/i.test(message.text()))
+        writer.faults.push(message.text());
     });
     return writer;
   }
 
   constructor(url, name, context, page) {
     Object.assign(this, { url, name, context, page });
-    this.text = page.locator(".ql-editor");
-    this.title = page.getByLabel("Document title");
+    this.text = page.locator('.ql-editor');
+    this.title = page.getByLabel('Document title');
   }
 
   get id() {
-    return new URL(this.page.url()).pathname.split("/").at(-1);
+    return new URL(this.page.url()).pathname.split('/').at(-1);
   }
 
   async list() {
@@ -68,7 +69,7 @@ export class Writer {
   /** Begins a document. `first` is done as soon as the text has the cursor, before anything is saved. */
   async begin(first = async () => {}) {
     await this.list();
-    await this.page.getByRole("button", { name: "New document" }).click();
+    await this.page.getByRole('button', { name: 'New document' }).click();
     await this.page.waitForURL(/\/d\//);
     await first(this);
     await this.saved();
@@ -86,12 +87,12 @@ export class Writer {
   }
 
   saved() {
-    return this.status("saved");
+    return this.status('saved');
   }
 
   /** Types where the page itself has put the cursor. */
   async typing(text) {
-    await this.page.waitForSelector(".ql-editor:focus");
+    await this.page.waitForSelector('.ql-editor:focus');
     await this.type(text);
   }
 
@@ -104,9 +105,9 @@ export class Writer {
     const isTaken = await this.text.evaluate((text, byType) => {
       const clipboardData = new DataTransfer();
       for (const [type, data] of Object.entries(byType)) clipboardData.setData(type, data);
-      return !text.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+      return !text.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
     }, content);
-    assert.ok(isTaken, "the editor takes what is pasted");
+    assert.ok(isTaken, 'the editor takes what is pasted');
   }
 
   press(keys) {
@@ -114,19 +115,19 @@ export class Writer {
   }
 
   tool(name) {
-    return this.page.getByRole("toolbar").getByRole("button", { name, exact: true });
+    return this.page.getByRole('toolbar').getByRole('button', { name, exact: true });
   }
 
   /** Puts the cursor to the end or the beginning of the text. */
   async goTo(place) {
     await this.text.focus();
-    await this.press(place === "end" ? "Control+End" : "Control+Home");
+    await this.press(place === 'end' ? 'Control+End' : 'Control+Home');
   }
 
   async sees(text) {
     await this.page.waitForFunction(
       ([selector, wanted]) => document.querySelector(selector)?.textContent.includes(wanted),
-      [".ql-editor", text],
+      ['.ql-editor', text],
     );
   }
 
@@ -137,20 +138,23 @@ export class Writer {
   async html() {
     const html = await this.text.evaluate((text) => {
       const copy = text.cloneNode(true);
-      for (const element of copy.querySelectorAll("*")) {
-        const attributes = [...element.attributes].map(({ name, value }) => [name, name === "class" ? value.split(" ").sort().join(" ") : value]);
+      for (const element of copy.querySelectorAll('*')) {
+        const attributes = [...element.attributes].map(({ name, value }) => [
+          name,
+          name === 'class' ? value.split(' ').sort().join(' ') : value,
+        ]);
         for (const [name] of attributes) element.removeAttribute(name);
         for (const [name, value] of attributes.sort()) element.setAttribute(name, value);
       }
       return copy.innerHTML;
     });
-    return html.replaceAll(' style=""', "");
+    return html.replaceAll(' style=""', '');
   }
 
   /** The text, one line for each block, as Quill counts it. */
   lines() {
     return this.page.evaluate(() =>
-      [...document.querySelectorAll(".ql-editor :is(p, h1, h2, h3, blockquote, li, .ql-code-block)")].map(
+      [...document.querySelectorAll('.ql-editor :is(p, h1, h2, h3, blockquote, li, .ql-code-block)')].map(
         (block) => block.textContent,
       ),
     );
@@ -158,7 +162,10 @@ export class Writer {
 
   async shot(name) {
     // A blinking caret and running animations make no two pictures alike.
-    await this.page.screenshot({ path: new URL(`shots/${name}.png`, import.meta.url).pathname, animations: "disabled" });
+    await this.page.screenshot({
+      path: new URL(`shots/${name}.png`, import.meta.url).pathname,
+      animations: 'disabled',
+    });
   }
 
   async isAccessible() {
@@ -185,16 +192,16 @@ export async function contentOf(url, id) {
 }
 
 export function textOf(ops) {
-  return ops.map(({ insert }) => (typeof insert === "string" ? insert : "\ufffc")).join("");
+  return ops.map(({ insert }) => (typeof insert === 'string' ? insert : '\ufffc')).join('');
 }
 
 /** A ShareDB client without a page; it may send what no page would. */
 export async function plainClient(url, id) {
-  const socket = new WebSocket(`${url.replace("http", "ws")}/ws`);
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`);
   const connection = new ShareDB.Connection(socket);
-  const doc = connection.get("documents", id);
+  const doc = connection.get('documents', id);
   await new Promise((resolve, reject) => {
-    socket.on("error", reject);
+    socket.on('error', reject);
     doc.subscribe((error) => (error ? reject(error) : resolve()));
   });
   return {
@@ -211,7 +218,10 @@ export async function stored(url, id, text) {
     const found = textOf(await contentOf(url, id));
     if (found === text) return;
     // Long texts are not shown: a report of some megabytes helps nobody.
-    assert.ok(Date.now() < deadline, `the server has ${found.length} characters, not the ${text.length} that were written`);
+    assert.ok(
+      Date.now() < deadline,
+      `the server has ${found.length} characters, not the ${text.length} that were written`,
+    );
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
@@ -222,13 +232,21 @@ export async function settled(url, ...writers) {
   for (;;) {
     for (const writer of writers) await writer.saved();
     const text = textOf(await contentOf(url, writers[0].id));
-    const shown = await Promise.all(writers.map(async (writer) => `${(await writer.lines()).join("\n")}\n`));
+    const shown = await Promise.all(writers.map(async (writer) => `${(await writer.lines()).join('\n')}\n`));
     const pages = await Promise.all(writers.map((writer) => writer.html()));
     const isSettled = shown.every((each) => each === text) && new Set(pages).size === 1;
     if (isSettled) return text;
     if (Date.now() > deadline) {
-      assert.deepEqual(shown, writers.map(() => text), "the pages differ from the server");
-      assert.deepEqual(pages, writers.map(() => pages[0]), "the pages look different");
+      assert.deepEqual(
+        shown,
+        writers.map(() => text),
+        'the pages differ from the server',
+      );
+      assert.deepEqual(
+        pages,
+        writers.map(() => pages[0]),
+        'the pages look different',
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

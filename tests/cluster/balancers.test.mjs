@@ -5,9 +5,9 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { binary, freePort } from '../js/server.mjs';
-import { dice, SEED } from '../js/random.mjs';
 import { TEXT } from '../js/client.mjs';
+import { dice, SEED } from '../js/random.mjs';
+import { binary, freePort } from '../js/server.mjs';
 import { called, until } from '../js/wait.mjs';
 import { missing, which } from './cluster.mjs';
 import { Hearsay, Person } from './crowd.mjs';
@@ -62,7 +62,9 @@ class Network {
 
   /** Which machine has the shared address; none: no machine or more than one. One that is cut off keeps it, and does no harm. */
   holder() {
-    const has = ({ space }) => run('ip', '-n', space, '-o', 'link', 'show', 'dev', 'eth0', 'up') && run('ip', '-n', space, '-o', 'addr', 'show', 'dev', 'eth0').includes(` ${this.shared}/`);
+    const has = ({ space }) =>
+      run('ip', '-n', space, '-o', 'link', 'show', 'dev', 'eth0', 'up') &&
+      run('ip', '-n', space, '-o', 'addr', 'show', 'dev', 'eth0').includes(` ${this.shared}/`);
     const holders = this.machines.filter(has);
     return holders.length === 1 ? holders[0] : undefined;
   }
@@ -84,7 +86,9 @@ class Desk extends Part {
 async function startDesk(network) {
   const address = `${network.prefix}.1:${await freePort()}`;
   const args = ['serve', '--open', '--listen', address, '--data', freshFolder()];
-  const desk = Object.assign(new Desk('desk', binary(), args, { env: { COPYDESK__AUTH__BEHIND_PROXY: 'true' } }), { address });
+  const desk = Object.assign(new Desk('desk', binary(), args, { env: { COPYDESK__AUTH__BEHIND_PROXY: 'true' } }), {
+    address,
+  });
   await desk.start();
   return desk;
 }
@@ -96,7 +100,12 @@ function equip(machine, { network, desk, priority, peer }) {
     writeFileSync(path.join(folder, name), text);
     return path.join(folder, name);
   };
-  const haproxy = write('haproxy.cfg', shipped('haproxy.cfg').replace(/maxconn \d+/, 'maxconn 1000').replace(/node-\d:8080/g, desk.address));
+  const haproxy = write(
+    'haproxy.cfg',
+    shipped('haproxy.cfg')
+      .replace(/maxconn \d+/, 'maxconn 1000')
+      .replace(/node-\d:8080/g, desk.address),
+  );
   const addresses = { '192.0.2.11': machine.address, '192.0.2.12': peer, '192.0.2.10': network.shared };
   const keepalived = write(
     'keepalived.conf',
@@ -104,10 +113,23 @@ function equip(machine, { network, desk, priority, peer }) {
       .replace(/192\.0\.2\.\d+/g, (address) => addresses[address])
       .replace(/priority \d+/, `priority ${priority}`),
   );
-  const inside = (name, ...command) => new Part(`${name} of ${machine.address}`, which('ip'), ['netns', 'exec', machine.space, ...command]);
+  const inside = (name, ...command) =>
+    new Part(`${name} of ${machine.address}`, which('ip'), ['netns', 'exec', machine.space, ...command]);
   machine.haproxy = inside('haproxy', which('haproxy'), '-db', '-f', haproxy);
-  const pids = ['--pid', '--vrrp_pid', '--checkers_pid'].flatMap((option) => [option, path.join(folder, `${option.slice(2)}.pid`)]);
-  machine.keepalived = inside('keepalived', which('keepalived'), '--dont-fork', '--log-console', '--vrrp', '-f', keepalived, ...pids);
+  const pids = ['--pid', '--vrrp_pid', '--checkers_pid'].flatMap((option) => [
+    option,
+    path.join(folder, `${option.slice(2)}.pid`),
+  ]);
+  machine.keepalived = inside(
+    'keepalived',
+    which('keepalived'),
+    '--dont-fork',
+    '--log-console',
+    '--vrrp',
+    '-f',
+    keepalived,
+    ...pids,
+  );
 }
 
 const skip = whyNot();
@@ -135,9 +157,10 @@ after(async () => {
 describe('two balancers with one address', { skip }, () => {
   test('clients of the one that fails come back by the other', { timeout: 120_000 }, async (t) => {
     const logs = () => network.machines.map(({ keepalived }) => keepalived.log).join('\n');
-    const isWith = (machine) => until(() => network.holder() === machine, `the address is with ${machine.address}`, 30_000).catch((error) => {
-      throw new Error(`${error.message}\n${logs()}`);
-    });
+    const isWith = (machine) =>
+      until(() => network.holder() === machine, `the address is with ${machine.address}`, 30_000).catch((error) => {
+        throw new Error(`${error.message}\n${logs()}`);
+      });
     // Which of them was first to be ready does not matter.
     const first = await until(() => network.holder(), 'one of them has the address', 30_000).catch((error) => {
       throw new Error(`${error.message}\n${logs()}`);
@@ -162,7 +185,11 @@ describe('two balancers with one address', { skip }, () => {
     await moved(({ haproxy }) => haproxy.kill(), first, second, 'the balancer failed, ');
     // It is back and does not take the address: nobody is cut off a second time.
     await first.haproxy.start();
-    await until(() => /Script `balancer` now returning 0|VRRP_Script\(balancer\) succeeded/.test(first.keepalived.log), 'its check is good again', 30_000);
+    await until(
+      () => /Script `balancer` now returning 0|VRRP_Script\(balancer\) succeeded/.test(first.keepalived.log),
+      'its check is good again',
+      30_000,
+    );
     await type('still here, ');
     assert.equal(network.holder(), second, 'the address stays where it is');
     // The whole machine fails.

@@ -46,7 +46,9 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     const amiss = [];
     await nemesis.rage(() => performance.now() > end).catch((error) => amiss.push(error.message));
     await cluster.calm().catch((error) => amiss.push(`no calm: ${error.message}`));
-    await stage.allResume(stage.writers, 'all go on when all is well', RESUMED_WITHIN_MS).catch((error) => amiss.push(error.message));
+    await stage
+      .allResume(stage.writers, 'all go on when all is well', RESUMED_WITHIN_MS)
+      .catch((error) => amiss.push(error.message));
     const findings = await stage.examine();
     await cursors.end(cluster).catch((error) => amiss.push(error.message));
     amiss.push(...stage.hearsay.contradictions);
@@ -57,11 +59,22 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     const waits = watch.net(stage.writers.flatMap(({ waits }) => waits));
     const netMs = Math.max(0, ...waits);
     const limit = WAIT_MS_MAX[nemesis.isLong ? 'seldom' : 'usual'];
-    if (netMs > limit) amiss.push(`an edit waited ${Math.round(netMs)} ms without stalls; at most ${limit} ms are allowed`);
+    if (netMs > limit)
+      amiss.push(`an edit waited ${Math.round(netMs)} ms without stalls; at most ${limit} ms are allowed`);
     const { gapFetches, ...came } = visits(stage);
-    if (gapFetches) amiss.push(`clients fetched documents anew ${gapFetches} times: they were sent commits with a gap before them`);
+    if (gapFetches)
+      amiss.push(`clients fetched documents anew ${gapFetches} times: they were sent commits with a gap before them`);
     if (amiss.length) keep(stage, seed);
-    return { acks: stage.acks, counts: nemesis.counts, findings, amiss, longestMs: longest(stage), netMs, gapFetches, ...came };
+    return {
+      acks: stage.acks,
+      counts: nemesis.counts,
+      findings,
+      amiss,
+      longestMs: longest(stage),
+      netMs,
+      gapFetches,
+      ...came,
+    };
   } finally {
     stage.strike();
     await cluster.discard();
@@ -164,7 +177,10 @@ function keep({ cluster, people, hearsay }, seed) {
 }
 
 /** A run's sum, for people. */
-export function summary({ acks, counts, findings, amiss, longestMs, netMs, refetches, gapFetches, sockets, triedAgain }, { seconds, seed }) {
+export function summary(
+  { acks, counts, findings, amiss, longestMs, netMs, refetches, gapFetches, sockets, triedAgain },
+  { seconds, seed },
+) {
   const faults = Object.entries(counts).map(([kind, count]) => `  ${String(count).padStart(4)} × ${kind}`);
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const [median, most] = [quantile(longestMs, 0.5), Math.max(...longestMs)].map((ms) => (ms / 1000).toFixed(1));
@@ -181,7 +197,12 @@ export function summary({ acks, counts, findings, amiss, longestMs, netMs, refet
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const number = (name, usual) => Number(process.env[name] ?? usual);
-  const run = { seconds: number('SECONDS', 60), seed: SEED, clients: number('CLIENTS', 200), documents: number('DOCS', 24) };
+  const run = {
+    seconds: number('SECONDS', 60),
+    seed: SEED,
+    clients: number('CLIENTS', 200),
+    documents: number('DOCS', 24),
+  };
   const start = performance.now();
   const tell = (what) => console.log(`${((performance.now() - start) / 1000).toFixed(1).padStart(7)} s  ${what}`);
   if (missing()) process.exit(1);

@@ -33,7 +33,8 @@ export function missing(...more) {
   if (!postgresFolder()) programs.unshift('postgresql');
   if (!programs.length) return false;
   const reason = `${programs.join(', ')} missing; install Debian's packages ${['postgresql', 'redis-server', 'nginx', ...more].join(', ')}`;
-  if (process.env.COPYDESK_MAY_SKIP !== '1') throw new Error(`${reason}, or set COPYDESK_MAY_SKIP=1 to skip these tests`);
+  if (process.env.COPYDESK_MAY_SKIP !== '1')
+    throw new Error(`${reason}, or set COPYDESK_MAY_SKIP=1 to skip these tests`);
   return reason;
 }
 
@@ -83,7 +84,22 @@ class Postgres extends Part {
     removeFolder(data);
     mkdirSync(data, { mode: 0o700 });
     own(data);
-    const copy = ['-D', data, '-h', '127.0.0.1', '-p', String(this.port), '-U', 'copydesk', '-R', '-X', 'stream', '-c', 'fast', '--no-sync'];
+    const copy = [
+      '-D',
+      data,
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(this.port),
+      '-U',
+      'copydesk',
+      '-R',
+      '-X',
+      'stream',
+      '-c',
+      'fast',
+      '--no-sync',
+    ];
     const [command, ...args] = [...AS_POSTGRES, path.join(postgresFolder(), 'pg_basebackup'), ...copy];
     await promisify(execFile)(command, args);
     const standby = await Postgres.startIn(data, port);
@@ -110,7 +126,10 @@ class Postgres extends Part {
   }
 
   async isReady() {
-    return this.query('SELECT 1').then(() => true, () => false);
+    return this.query('SELECT 1').then(
+      () => true,
+      () => false,
+    );
   }
 
   /** Asks on a connection of its own, which no restart has broken before. */
@@ -142,7 +161,19 @@ function makeDatabase(data) {
     const made = path.join(fresh, 'postgres');
     mkdirSync(made);
     own(made);
-    const args = ['-D', made, '-U', 'copydesk', '-A', 'trust', '-E', 'UTF8', '--no-locale', '--no-sync', '--wal-segsize=4'];
+    const args = [
+      '-D',
+      made,
+      '-U',
+      'copydesk',
+      '-A',
+      'trust',
+      '-E',
+      'UTF8',
+      '--no-locale',
+      '--no-sync',
+      '--wal-segsize=4',
+    ];
     const [command, ...rest] = [...AS_POSTGRES, path.join(folder, 'initdb'), ...args];
     execFileSync(command, rest, { stdio: ['ignore', 'ignore', 'inherit'] });
     mkdirSync(cache, { recursive: true });
@@ -215,7 +246,18 @@ class Redis extends Part {
 export class Node extends Part {
   constructor(name, port, { store, redis }, env) {
     const open = knowsOpen() && !env.COPYDESK__AUTH__MODE ? ['--open'] : [];
-    const serve = ['serve', ...open, '--node', name, '--listen', `127.0.0.1:${port}`, '--store', store, '--redis', redis];
+    const serve = [
+      'serve',
+      ...open,
+      '--node',
+      name,
+      '--listen',
+      `127.0.0.1:${port}`,
+      '--store',
+      store,
+      '--redis',
+      redis,
+    ];
     super(name, binary(), serve, { env });
     this.port = port;
   }
@@ -265,7 +307,9 @@ class Balancer extends Part {
     const [data, port] = [path.join(folder, 'nginx'), await freePort()];
     mkdirSync(data);
     const config = path.join(data, 'nginx.conf');
-    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${data}/${kind};`);
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      (kind) => `${kind}_temp_path ${data}/${kind};`,
+    );
     writeFileSync(
       config,
       `daemon off;
@@ -393,7 +437,9 @@ export class Cluster {
          (SELECT coalesce(max(revision), 0) FROM entries WHERE entries.doc = heads.doc) AS revision
        FROM documents JOIN heads ON doc = number`,
     );
-    return new Map(rows.map(({ id, owner, epoch, revision }) => [id, { owner, epoch: Number(epoch), revision: Number(revision) }]));
+    return new Map(
+      rows.map(({ id, owner, epoch, revision }) => [id, { owner, epoch: Number(epoch), revision: Number(revision) }]),
+    );
   }
 
   /** The names of all documents' owners, by the documents' ids. */
@@ -406,7 +452,10 @@ export class Cluster {
    * of rings, and for seconds after a death or a cut they may differ: then a document's owner is not who should own it.
    */
   async settled(patienceMs = 30_000) {
-    const names = this.living.map(({ name }) => name).sort().join();
+    const names = this.living
+      .map(({ name }) => name)
+      .sort()
+      .join();
     let [known, beats] = ['', new Map()];
     const isSettled = async () => {
       const rows = await this.postgres.query(
@@ -414,10 +463,17 @@ export class Cluster {
          WHERE takes_part AND beat_at > clock_timestamp() - $1 * interval '1 millisecond'`,
         [NODE_DEAD_AFTER_MS],
       );
-      const ids = rows.map(({ id }) => id).sort().join();
+      const ids = rows
+        .map(({ id }) => id)
+        .sort()
+        .join();
       if (ids !== known) [known, beats] = [ids, new Map(rows.map(({ id }) => [id, new Set()]))];
       for (const { id, at } of rows) beats.get(id).add(at);
-      const areTheLiving = rows.map(({ name }) => name).sort().join() === names;
+      const areTheLiving =
+        rows
+          .map(({ name }) => name)
+          .sort()
+          .join() === names;
       return areTheLiving && [...beats.values()].every(({ size }) => size > BEATS_TO_AGREE);
     };
     await until(isSettled, `the rings of ${names} are the same`, patienceMs, LOOK_EVERY_MS);
@@ -439,7 +495,9 @@ export class Cluster {
 
   /** Ends everything, and complains of nodes that crashed or panicked. */
   async stop() {
-    const crashed = this.nodes.filter((node) => !node.isAlive).map((node) => `${node.name}:\n${node.log.slice(-4_000)}`);
+    const crashed = this.nodes
+      .filter((node) => !node.isAlive)
+      .map((node) => `${node.name}:\n${node.log.slice(-4_000)}`);
     const panics = this.nodes.flatMap((node) => node.panics);
     await this.discard();
     if (crashed.length) throw new Error(`ended by themselves: ${crashed.join('\n')}`);

@@ -208,7 +208,8 @@ export class Writer {
   }
 }
 
-export const textOf = (doc) => (typeof doc.data === 'string' ? doc.data : doc.data.ops.map(({ insert }) => insert).join(''));
+export const textOf = (doc) =>
+  typeof doc.data === 'string' ? doc.data : doc.data.ops.map(({ insert }) => insert).join('');
 
 /** The tokens of a text, sorted. */
 export const tokensOf = (doc) => (textOf(doc).match(/\[[^\]]*\]/g) ?? []).sort();

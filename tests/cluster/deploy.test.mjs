@@ -26,7 +26,9 @@ const PATIENCE_MS = 10_000;
 async function freePorts() {
   const isFree = async (port) => {
     const listener = net.createServer().listen(port, '127.0.0.1');
-    const free = await new Promise((resolve) => listener.on('listening', () => resolve(true)).on('error', () => resolve(false)));
+    const free = await new Promise((resolve) =>
+      listener.on('listening', () => resolve(true)).on('error', () => resolve(false)),
+    );
     listener.close();
     return free;
   };
@@ -88,7 +90,9 @@ async function unserved(port, t) {
   }
   t.diagnostic(`the longest took ${Math.round(longestMs)} ms`);
   const good = { page: 200, api: 200, socket: 101 };
-  return Object.entries(statuses).flatMap(([what, found]) => found.filter((status) => status !== good[what]).map((status) => `${what}: ${status}`));
+  return Object.entries(statuses).flatMap(([what, found]) =>
+    found.filter((status) => status !== good[what]).map((status) => `${what}: ${status}`),
+  );
 }
 
 /** `deploy/cluster.sh` with ports and a folder of its own. */
@@ -106,7 +110,11 @@ class Script extends Part {
       POSTGRES_PORT: await freePort(),
       REDIS_PORT: await freePort(),
     };
-    return Object.assign(new Script('cluster.sh', path.join(root, 'deploy/cluster.sh'), [], { env, cwd: root }), { folder, port, nodePort });
+    return Object.assign(new Script('cluster.sh', path.join(root, 'deploy/cluster.sh'), [], { env, cwd: root }), {
+      folder,
+      port,
+      nodePort,
+    });
   }
 
   async isReady() {
@@ -132,7 +140,10 @@ test('`make cluster` knows what to do', { skip }, () => {
   assert.match(execFileSync('make', ['-n', 'cluster'], { cwd: root, encoding: 'utf8' }), /deploy\/cluster\.sh/);
 });
 
-test('cluster.sh serves the page, HAProxy does as well, also while a node is frozen, and Ctrl-C ends all of it', { skip, timeout: 180_000 }, async (t) => {
+test('cluster.sh serves the page, HAProxy does as well, also while a node is frozen, and Ctrl-C ends all of it', {
+  skip,
+  timeout: 180_000,
+}, async (t) => {
   const script = await Script.make();
   // Its services end with it, however it ends.
   t.after(() => script.kill());
@@ -154,10 +165,24 @@ test('cluster.sh serves the page, HAProxy does as well, also while a node is fro
     const found = await unserved(port, t);
     process.kill(frozen, 'SIGCONT');
     assert.deepEqual(found, [], `${name} serves while a node is frozen`);
-    await until(() => fetch(`http://127.0.0.1:${script.nodePorts[1]}/readyz`).then(({ status }) => status === 200), 'the node is ready again');
+    await until(
+      () => fetch(`http://127.0.0.1:${script.nodePorts[1]}/readyz`).then(({ status }) => status === 200),
+      'the node is ready again',
+    );
   }
   assert.equal(await script.end('SIGINT'), 0, script.log);
   assert.match(script.log, /^stopped; what was written is kept/m);
-  assert.deepEqual(services.filter((pid) => existsSync(`/proc/${pid}`)), [], 'nothing is left running');
-  await until(() => fetch(`http://127.0.0.1:${script.port}/`).then(() => false, () => true), 'nobody listens');
+  assert.deepEqual(
+    services.filter((pid) => existsSync(`/proc/${pid}`)),
+    [],
+    'nothing is left running',
+  );
+  await until(
+    () =>
+      fetch(`http://127.0.0.1:${script.port}/`).then(
+        () => false,
+        () => true,
+      ),
+    'nobody listens',
+  );
 });

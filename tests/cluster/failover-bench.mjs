@@ -46,9 +46,17 @@ async function kills(cluster) {
   const acks = await stage.assertSound();
   stage.strike();
   const raw = spans.map(([from, to]) => to - from);
-  tell(`${KILLS} owners killed, ${acks} edits, none lost; an edit into an orphaned document waited: ${spread(raw)}; without the stalls of this machine: ${spread(waits)}`);
-  for (const [share, limit] of [[0.5, WAIT_MS_MAX.p50], [0.99, WAIT_MS_MAX.p99]]) {
-    assert.ok(quantile(waits, share) <= limit, `${share} of the waits are within ${quantile(waits, share)} ms, not ${limit}`);
+  tell(
+    `${KILLS} owners killed, ${acks} edits, none lost; an edit into an orphaned document waited: ${spread(raw)}; without the stalls of this machine: ${spread(waits)}`,
+  );
+  for (const [share, limit] of [
+    [0.5, WAIT_MS_MAX.p50],
+    [0.99, WAIT_MS_MAX.p99],
+  ]) {
+    assert.ok(
+      quantile(waits, share) <= limit,
+      `${share} of the waits are within ${quantile(waits, share)} ms, not ${limit}`,
+    );
   }
 }
 
@@ -99,7 +107,9 @@ async function underLoad(cluster) {
   await cluster.calm();
   const acks = await stage.assertSound();
   stage.strike();
-  tell(`${Math.round(rate)} edits a second of ${ids.length} documents, ${acks} in all, none lost; all the same ${Math.round(took)} ms after their owner's death`);
+  tell(
+    `${Math.round(rate)} edits a second of ${ids.length} documents, ${acks} in all, none lost; all the same ${Math.round(took)} ms after their owner's death`,
+  );
   assert.ok(rate >= OPS_A_SECOND * 0.9, 'this machine does not bear the load');
   assert.ok(took <= CONVERGED_WITHIN_MS, `it took ${took} ms`);
 }
@@ -111,7 +121,9 @@ async function atSize(cluster) {
   const survivors = cluster.nodes.filter((node) => node !== victim);
   await make(stage, DOCS * cluster.nodes.length);
   const owners = await cluster.owners();
-  const ids = [...owners.keys()].filter((id) => id.startsWith('size-') && owners.get(id) === victim.name).slice(0, DOCS);
+  const ids = [...owners.keys()]
+    .filter((id) => id.startsWith('size-') && owners.get(id) === victim.name)
+    .slice(0, DOCS);
   const docs = [];
   for (let from = 0; from < ids.length; from += DOCS_A_SOCKET) {
     const person = await stage.person(survivors[(from / DOCS_A_SOCKET) % survivors.length]);

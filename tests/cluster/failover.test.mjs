@@ -115,7 +115,10 @@ describe('the owner', { skip }, () => {
 
 describe('exactly once', { skip }, () => {
   // The edit is durable and its ack on the way; the socket and the node that committed it die; the way back is another.
-  for (const [where, isOwner] of [['at the owner', true], ['at another node', false]]) {
+  for (const [where, isOwner] of [
+    ['at the owner', true],
+    ['at another node', false],
+  ]) {
     test(`an edit ${where} whose ack was lost with its owner, said again to a third node`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const maker = await stage.person(cluster.nodes[0]);
@@ -135,7 +138,10 @@ describe('exactly once', { skip }, () => {
           return 'drop';
         };
         let acks = 0;
-        doc.submitOp(doc.type.name === 'rich-text' ? [{ insert: '[once]' }] : ['[once]'], (error) => (acks += error ? 100 : 1));
+        doc.submitOp(
+          doc.type.name === 'rich-text' ? [{ insert: '[once]' }] : ['[once]'],
+          (error) => (acks += error ? 100 : 1),
+        );
         await until(() => killed, 'the ack is on its way');
         await until(() => acks, 'the ack comes by the third node', 30_000);
         assert.equal(acks, 1);
@@ -144,7 +150,10 @@ describe('exactly once', { skip }, () => {
         assert.equal(log.length, 2, 'it is in the log once');
         await killed;
         // What was committed is told without a new epoch, or under one; the next edit needs an owner that lives.
-        doc.submitOp(doc.type.name === 'rich-text' ? [{ insert: '[twice]' }] : ['[twice]'], (error) => (acks += error ? 100 : 1));
+        doc.submitOp(
+          doc.type.name === 'rich-text' ? [{ insert: '[twice]' }] : ['[twice]'],
+          (error) => (acks += error ? 100 : 1),
+        );
         await until(() => acks === 2, 'the next edit is acknowledged', 30_000);
         assert.ok((await cluster.where(id)).epoch > epoch);
         await cluster.calm();
@@ -153,28 +162,35 @@ describe('exactly once', { skip }, () => {
     });
   }
 
-  test(`sockets are cut around their acks, owners die, and all come back by other nodes (SEED=${SEED})`, LIMIT, async (t) => {
-    const stage = Stage.on(cluster, t);
-    const proxies = await Promise.all(cluster.nodes.map((node) => FaultProxy.to(node)));
-    t.after(() => proxies.forEach((proxy) => proxy.close()));
-    const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(...proxies.slice(n), ...proxies.slice(0, n))));
-    const ids = await stage.documentsOf(people[0], 4);
-    await stage.write(people, ids, { paceMs: 10 });
-    await stage.progress(100);
-    for (const proxy of proxies) {
-      proxy.rule = (message) => (message.a === 'op' && stage.r.chance(0.01) ? stage.r.pick(['drop', 'half', 'last']) : 'pass');
-    }
-    for (let round = 0; round < ROUNDS; round++) {
-      await stage.progress(200);
-      const { owner } = await cluster.where(stage.r.pick(ids));
-      await owner.kill();
-      await stage.progress(200);
-      await cluster.calm();
-    }
-    for (const proxy of proxies) proxy.rule = () => 'pass';
-    const acks = await stage.assertSound();
-    const cuts = proxies.reduce((sum, proxy) => sum + proxy.cuts, 0);
-    t.diagnostic(`${acks} acknowledged edits, ${cuts} cuts`);
-    assert.ok(cuts > ROUNDS, 'the storm was one');
-  });
+  test(
+    `sockets are cut around their acks, owners die, and all come back by other nodes (SEED=${SEED})`,
+    LIMIT,
+    async (t) => {
+      const stage = Stage.on(cluster, t);
+      const proxies = await Promise.all(cluster.nodes.map((node) => FaultProxy.to(node)));
+      t.after(() => proxies.forEach((proxy) => proxy.close()));
+      const people = await Promise.all(
+        [0, 1, 2, 0, 1, 2].map((n) => stage.person(...proxies.slice(n), ...proxies.slice(0, n))),
+      );
+      const ids = await stage.documentsOf(people[0], 4);
+      await stage.write(people, ids, { paceMs: 10 });
+      await stage.progress(100);
+      for (const proxy of proxies) {
+        proxy.rule = (message) =>
+          message.a === 'op' && stage.r.chance(0.01) ? stage.r.pick(['drop', 'half', 'last']) : 'pass';
+      }
+      for (let round = 0; round < ROUNDS; round++) {
+        await stage.progress(200);
+        const { owner } = await cluster.where(stage.r.pick(ids));
+        await owner.kill();
+        await stage.progress(200);
+        await cluster.calm();
+      }
+      for (const proxy of proxies) proxy.rule = () => 'pass';
+      const acks = await stage.assertSound();
+      const cuts = proxies.reduce((sum, proxy) => sum + proxy.cuts, 0);
+      t.diagnostic(`${acks} acknowledged edits, ${cuts} cuts`);
+      assert.ok(cuts > ROUNDS, 'the storm was one');
+    },
+  );
 });

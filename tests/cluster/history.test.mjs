@@ -25,7 +25,8 @@ after(() => skip || cluster.stop());
 const generation = async () => Number((await cluster.postgres.query('SELECT generation FROM history'))[0].generation);
 const textOf = (doc) => doc.data.ops.map((part) => part.insert).join('');
 const type = (doc, text) => called((done) => doc.submitOp([{ insert: text }], done), `typing ${text}`, 30_000);
-const outcomeOf = (doc, text) => new Promise((done) => doc.submitOp([{ insert: text }], (error) => done(error ?? null)));
+const outcomeOf = (doc, text) =>
+  new Promise((done) => doc.submitOp([{ insert: text }], (error) => done(error ?? null)));
 
 /** What the nodes have logged, line by line. */
 const linesOf = (nodes) =>
@@ -55,7 +56,10 @@ describe('a failover of Postgres', { skip }, () => {
   test(`to a synchronous standby, under load, loses nothing (SEED=${SEED})`, LIMIT, async (t) => {
     await cluster.postgres.query("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
     await cluster.postgres.query('SELECT pg_reload_conf()');
-    await until(async () => (await cluster.postgres.query('SHOW synchronous_standby_names'))[0].synchronous_standby_names !== '', 'commits wait for the standby');
+    await until(
+      async () => (await cluster.postgres.query('SHOW synchronous_standby_names'))[0].synchronous_standby_names !== '',
+      'commits wait for the standby',
+    );
     const stage = Stage.on(cluster, t);
     const people = await Promise.all([0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
     const ids = await stage.documentsOf(people[0], 6);
@@ -63,7 +67,10 @@ describe('a failover of Postgres', { skip }, () => {
     await stage.progress(100, 'writing goes on', 60_000);
     await cluster.failOver();
     await stage.allResume();
-    await until(() => cluster.nodes.every(({ log }) => /it holds all that this node knows/.test(log)), 'all nodes have compared the log');
+    await until(
+      () => cluster.nodes.every(({ log }) => /it holds all that this node knows/.test(log)),
+      'all nodes have compared the log',
+    );
     t.diagnostic(`${await stage.assertSound()} edits, none lost`);
     assert.equal(await generation(), 0);
     for (const { log } of cluster.nodes) assert.doesNotMatch(log, LOSS);
@@ -92,7 +99,10 @@ describe('a failover of Postgres', { skip }, () => {
     assert.equal(await generation(), 1, 'of those that noticed, one renewed the history');
     const errors = linesOf(cluster.nodes).filter(({ level }) => level === 'ERROR');
     const counted = errors.filter(({ fields }) => /went back in time/.test(fields.message));
-    assert.ok(counted.some(({ fields }) => fields.documents === 1), 'the loss is counted');
+    assert.ok(
+      counted.some(({ fields }) => fields.documents === 1),
+      'the loss is counted',
+    );
     const named = errors.filter(({ fields }) => /has lost a commit/.test(fields.message));
     assert.deepEqual([...new Set(named.map(({ fields: { doc, revision } }) => `${doc} ${revision}`))], ['docs/plan 9']);
 
@@ -109,11 +119,15 @@ describe('a failover of Postgres', { skip }, () => {
       const first = await outcomeOf(doc, '!');
       assert.equal(first?.code, CODE);
       const second = await outcomeOf(doc, '?');
-      if (second === null) await until(() => textOf(doc) === textOf(fresh[0].doc), 'what is acknowledged is in the log');
+      if (second === null)
+        await until(() => textOf(doc) === textOf(fresh[0].doc), 'what is acknowledged is in the log');
       else assert.equal(second.code, CODE);
     }
     assert.doesNotMatch(textOf(fresh[0].doc), /[e-h!]/);
-    assert.deepEqual(cluster.nodes.flatMap(({ panics }) => panics), []);
+    assert.deepEqual(
+      cluster.nodes.flatMap(({ panics }) => panics),
+      [],
+    );
     takeWarnings();
   });
 
@@ -125,7 +139,12 @@ describe('a failover of Postgres', { skip }, () => {
     for (const node of cluster.nodes) await node.end();
     await cluster.addStandby();
     // The rows of the nodes that ended say for so long that they live.
-    await until(async () => (await cluster.postgres.query("SELECT 1 FROM nodes WHERE beat_at > clock_timestamp() - interval '3 s'")).length === 0, 'no node lives');
+    await until(
+      async () =>
+        (await cluster.postgres.query("SELECT 1 FROM nodes WHERE beat_at > clock_timestamp() - interval '3 s'"))
+          .length === 0,
+      'no node lives',
+    );
     await cluster.failOver();
     await Promise.all(cluster.nodes.map((node) => node.start()));
     await cluster.settled();

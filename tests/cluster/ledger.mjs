@@ -59,7 +59,8 @@ export class Findings {
   }
 
   toString() {
-    const some = (list) => [...list.slice(0, 5), ...(list.length > 5 ? [`and ${list.length - 5} more`] : [])].join('\n  ');
+    const some = (list) =>
+      [...list.slice(0, 5), ...(list.length > 5 ? [`and ${list.length - 5} more`] : [])].join('\n  ');
     const kinds = Object.entries(this).filter(([, list]) => list.length);
     return kinds.map(([kind, list]) => `${kind} ${list.length}:\n  ${some(list)}`).join('\n') || 'nothing';
   }
@@ -101,6 +102,7 @@ export function compare(log, docs, findings) {
   const truth = JSON.stringify(replay(log) ?? null);
   for (const { who, doc } of docs) {
     if (doc.version !== log.length) findings.unequal.push(`${doc.id}: ${who} is at ${doc.version} of ${log.length}`);
-    else if (JSON.stringify(plain(doc.data) ?? null) !== truth) findings.unequal.push(`${doc.id}: ${who} has another text`);
+    else if (JSON.stringify(plain(doc.data) ?? null) !== truth)
+      findings.unequal.push(`${doc.id}: ${who} has another text`);
   }
 }

@@ -33,18 +33,34 @@ function found({ log, clients, hearsay, shown }) {
 test('a sound story', () => assert.deepEqual(found(story()), []));
 
 for (const [what, spoil, kinds] of [
-  ['an acknowledged edit is not in the log', ({ log, shown }) => log.pop() && Object.assign(shown, { version: 3, data: 'ab' }), ['lost', 'untrue']],
+  [
+    'an acknowledged edit is not in the log',
+    ({ log, shown }) => log.pop() && Object.assign(shown, { version: 3, data: 'ab' }),
+    ['lost', 'untrue'],
+  ],
   ['an acknowledged edit is elsewhere', ({ clients }) => (clients[1].acks[0].v = 1), ['lost']],
-  ['an edit is there twice', ({ log, shown }) => log.push({ ...log[3], v: 4 }) && Object.assign(shown, { version: 5, data: 'abcc' }), ['lost', 'doubled', 'untrue']],
+  [
+    'an edit is there twice',
+    ({ log, shown }) => log.push({ ...log[3], v: 4 }) && Object.assign(shown, { version: 5, data: 'abcc' }),
+    ['lost', 'doubled', 'untrue'],
+  ],
   ['an edit is of nobody', ({ clients }) => clients[1].sent.clear(), ['unsent']],
   ['a refused edit is there', ({ clients }) => (clients[1].refused = new Set(['bob/1'])), ['denied']],
-  ['something was told that is not in the log', ({ hearsay }) => hearsay.hear({ c: 'docs', d: 'doc', v: 4, src: 'bob', seq: 2 }), ['untrue']],
-  ['a version is missing', ({ log, clients, hearsay }) => {
-    log.splice(1, 1);
-    clients[0].acks.splice(1, 1);
-    hearsay.told.delete('docs/doc/1');
-    log[1].op = log[2].op = ['x'];
-  }, ['disorder', 'unequal']],
+  [
+    'something was told that is not in the log',
+    ({ hearsay }) => hearsay.hear({ c: 'docs', d: 'doc', v: 4, src: 'bob', seq: 2 }),
+    ['untrue'],
+  ],
+  [
+    'a version is missing',
+    ({ log, clients, hearsay }) => {
+      log.splice(1, 1);
+      clients[0].acks.splice(1, 1);
+      hearsay.told.delete('docs/doc/1');
+      log[1].op = log[2].op = ['x'];
+    },
+    ['disorder', 'unequal'],
+  ],
   ['an epoch falls', ({ log }) => (log[3].epoch = 1), ['disorder']],
   ['somebody shows another text', ({ shown }) => (shown.data = 'acb'), ['unequal']],
   ['somebody is behind', ({ shown }) => Object.assign(shown, { version: 3, data: 'ab' }), ['unequal']],

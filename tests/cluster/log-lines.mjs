@@ -16,7 +16,9 @@ export class LogLines {
   /** The names of the nodes that the others reported as silent. */
   silentNodes() {
     const lines = [...this.marks.keys()].flatMap((node) => this.of(node));
-    return lines.filter(({ fields }) => fields.message.startsWith('a node does not answer')).map(({ fields }) => fields.peer_name);
+    return lines
+      .filter(({ fields }) => fields.message.startsWith('a node does not answer'))
+      .map(({ fields }) => fields.peer_name);
   }
 
   /**
@@ -32,7 +34,8 @@ export class LogLines {
       const reported = isShort ? said('edits cannot be saved') : away.filter((pool) => pool === 'claim');
       assert.equal(reported.length, 1, `${node.name} reports the outage:\n${node.log.slice(-2_000)}`);
       assert.deepEqual(away.toSorted(), [...new Set(away)].toSorted(), `${node.name}: one line for each pool`);
-      const isOver = () => (isShort ? said('edits can be saved again').length : pools('Postgres answers again').includes('claim'));
+      const isOver = () =>
+        isShort ? said('edits can be saved again').length : pools('Postgres answers again').includes('claim');
       await until(isOver, `${node.name} reports the end`);
       const errors = this.of(node).filter(({ level }) => level === 'ERROR');
       assert.deepEqual(errors, [], `${node.name}: an outage is no fault of the program`);

@@ -43,7 +43,11 @@ function amount(text) {
 const STOP_SECONDS = Number(/it takes (\d+) s: give it/.exec(read('deploy/OPERATIONS.md'))[1]);
 
 /** The addresses of the nodes that a balancer's configuration names, each set of them. */
-const serversIn = (text, pattern) => text.split(/^\s*(?:upstream|backend) /m).slice(1).map((part) => [...part.matchAll(pattern)].map(([, address]) => address));
+const serversIn = (text, pattern) =>
+  text
+    .split(/^\s*(?:upstream|backend) /m)
+    .slice(1)
+    .map((part) => [...part.matchAll(pattern)].map(([, address]) => address));
 
 test('OPERATIONS.md states how many connections a node has', () => {
   const page = read('deploy/OPERATIONS.md');
@@ -63,7 +67,8 @@ describe('compose.yml', () => {
       assert.equal(node.environment.COPYDESK__AUTH__BEHIND_PROXY, 'true');
       assert.match(node.environment.COPYDESK__POSTGRES__URL, /@postgres\/copydesk$/);
       assert.match(node.environment.COPYDESK__REDIS__URL, /^redis:\/\/redis:6379$/);
-      for (const other of Object.keys(node.depends_on)) assert.ok(services[other]?.healthcheck, `${other} has a health check`);
+      for (const other of Object.keys(node.depends_on))
+        assert.ok(services[other]?.healthcheck, `${other} has a health check`);
       assert.ok(amount(node.stop_grace_period) > STOP_SECONDS);
       assert.ok(node.read_only && node.cap_drop.includes('ALL'));
     }
@@ -120,7 +125,10 @@ describe('kubernetes/', () => {
       const selector = spec?.podSelector ?? spec?.selector;
       if (!selector) continue;
       const labels = selector.matchLabels ?? selector;
-      assert.ok(pods.some((pod) => matches(pod.metadata.labels, labels)), `${kind} ${metadata.name} selects nothing`);
+      assert.ok(
+        pods.some((pod) => matches(pod.metadata.labels, labels)),
+        `${kind} ${metadata.name} selects nothing`,
+      );
     }
   });
 
@@ -129,25 +137,32 @@ describe('kubernetes/', () => {
       assert.equal(spec.automountServiceAccountToken, false);
       assert.equal(spec.securityContext.runAsNonRoot, true);
       for (const { resources, securityContext } of spec.containers) {
-        for (const what of ['cpu', 'memory', 'ephemeral-storage']) assert.ok(resources.requests[what] && resources.limits[what], `${name}: ${what}`);
+        for (const what of ['cpu', 'memory', 'ephemeral-storage'])
+          assert.ok(resources.requests[what] && resources.limits[what], `${name}: ${what}`);
         assert.deepEqual(securityContext.capabilities.drop, ['ALL']);
         assert.ok(securityContext.readOnlyRootFilesystem && securityContext.allowPrivilegeEscalation === false);
       }
       for (const kind of ['PodDisruptionBudget', 'NetworkPolicy']) {
         const selectors = all(kind).map(({ spec }) => (spec.selector ?? spec.podSelector).matchLabels);
-        assert.ok(selectors.some((labels) => matches(metadata.labels, labels)), `${name} has a ${kind}`);
+        assert.ok(
+          selectors.some((labels) => matches(metadata.labels, labels)),
+          `${name} has a ${kind}`,
+        );
       }
     }
   });
 
   test('settings exist and come from objects that exist', () => {
     for (const { configMapRef, secretRef } of node.envFrom) {
-      const source = configMapRef ? named('ConfigMap', configMapRef.name).data : named('Secret', secretRef.name).stringData;
+      const source = configMapRef
+        ? named('ConfigMap', configMapRef.name).data
+        : named('Secret', secretRef.name).stringData;
       Object.keys(source).forEach((variable) => assertKnown(variable, JSON.stringify(configMapRef ?? secretRef)));
     }
     node.env.forEach(({ name }) => assertKnown(name, 'env'));
     const redis = named('Deployment', 'copydesk-redis').spec.template.spec.containers[0];
-    for (const { valueFrom } of redis.env) assert.ok(valueFrom.secretKeyRef.key in named('Secret', valueFrom.secretKeyRef.name).stringData);
+    for (const { valueFrom } of redis.env)
+      assert.ok(valueFrom.secretKeyRef.key in named('Secret', valueFrom.secretKeyRef.name).stringData);
     const { COPYDESK__REDIS__URL: url, COPYDESK__POSTGRES__URL: store } = named('Secret', 'copydesk').stringData;
     named('Service', new URL(url).hostname);
     assert.match(store, /\?sslmode=verify-full$/);
@@ -176,7 +191,11 @@ describe('kubernetes/', () => {
     assert.ok(periodSeconds * failureThreshold * 1_000 > Number(settings.get('postgres.open_patience_ms')));
     for (const { metadata, spec } of all('Service')) {
       const target = pods.find((pod) => matches(pod.metadata.labels, spec.selector)).spec.containers[0];
-      for (const { targetPort } of spec.ports) assert.ok(target.ports.some(({ name }) => name === targetPort), metadata.name);
+      for (const { targetPort } of spec.ports)
+        assert.ok(
+          target.ports.some(({ name }) => name === targetPort),
+          metadata.name,
+        );
     }
     const [{ http }] = named('Ingress', 'copydesk').spec.rules;
     const { service } = http.paths[0].backend;
@@ -189,7 +208,8 @@ describe('kubernetes/', () => {
     assert.ok(spec.terminationGracePeriodSeconds > preStop + STOP_SECONDS);
     const { annotations } = named('Ingress', 'copydesk').metadata;
     const idle = Number(settings.get('gateway.idle_timeout_ms')) / 1_000;
-    for (const what of ['read', 'send']) assert.ok(Number(annotations[`nginx.ingress.kubernetes.io/proxy-${what}-timeout`]) > idle);
+    for (const what of ['read', 'send'])
+      assert.ok(Number(annotations[`nginx.ingress.kubernetes.io/proxy-${what}-timeout`]) > idle);
     const text = read('deploy/kubernetes/copydesk.yaml');
     assert.equal(Number(/Each node has up to (\d+) connections to Postgres/.exec(text)[1]), connectionsOfNode);
     const { maxReplicas, scaleTargetRef } = named('HorizontalPodAutoscaler', 'copydesk').spec;

@@ -19,7 +19,12 @@ const FAULTS = {
   },
   'stop of a node': { target: 'node', lastsMs: [100, 6_000], begin: ({ node }) => stopped(node) },
   // Beyond every timeout there is.
-  'long stop of a node': { target: 'node', lastsMs: [25_000, 50_000], isSeldom: true, begin: ({ node }) => stopped(node) },
+  'long stop of a node': {
+    target: 'node',
+    lastsMs: [25_000, 50_000],
+    isSeldom: true,
+    begin: ({ node }) => stopped(node),
+  },
   'restart of a node': {
     target: 'node',
     lastsMs: [0, 500],
@@ -90,7 +95,11 @@ const FAULTS = {
       return () => {};
     },
   },
-  'kill -9 of the balancer': { target: 'balancer', lastsMs: [0, 300], begin: ({ cluster }) => killed(cluster.balancer) },
+  'kill -9 of the balancer': {
+    target: 'balancer',
+    lastsMs: [0, 300],
+    begin: ({ cluster }) => killed(cluster.balancer),
+  },
 };
 
 /** What comes twice as often as the rest: the heart of the matter. */

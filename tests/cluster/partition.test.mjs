@@ -27,7 +27,10 @@ const BY_LINKS = /Redis is silent: messages go by direct links/g;
 
 describe('one node', { skip }, () => {
   for (const to of ['redis', 'postgres']) {
-    for (const [how, part] of [['is cut off from', (link) => link.cut()], ['is not heard by', (link) => link.swallow()]]) {
+    for (const [how, part] of [
+      ['is cut off from', (link) => link.cut()],
+      ['is not heard by', (link) => link.swallow()],
+    ]) {
       test(`${how} ${to} (SEED=${SEED})`, LIMIT, async (t) => {
         const stage = Stage.on(cluster, t);
         const [lost, ...others] = stage.r.shuffled(cluster.nodes);
@@ -58,7 +61,9 @@ describe('one node', { skip }, () => {
         const resumed = await stage.allResume();
         await until(() => lost.isReady(), `${lost.name} is ready again`);
         const acks = await stage.assertSound();
-        t.diagnostic(`${acks} edits; the others' went on within ${Math.round(took)} ms, its own ${Math.round(resumed)} ms after it was healed`);
+        t.diagnostic(
+          `${acks} edits; the others' went on within ${Math.round(took)} ms, its own ${Math.round(resumed)} ms after it was healed`,
+        );
       });
     }
 
@@ -86,7 +91,10 @@ describe('one node', { skip }, () => {
     const writers = await stage.write(people, ids, { paceMs: 20 });
     await stage.progress(200);
     await Promise.all([lost.links.redis.swallow(), lost.links.postgres.swallow(), dead.kill()]);
-    await stage.allResume(writers.filter(({ person }) => person !== people[0]), 'the third carries on alone');
+    await stage.allResume(
+      writers.filter(({ person }) => person !== people[0]),
+      'the third carries on alone',
+    );
     // By the direct link the third says that it has the store: the lost one sends its people there.
     await until(async () => (await lost.readiness()).status === 503, `${lost.name} is not ready`, NOTICED_WITHIN_MS);
     await until(() => people[0].url === third.ws, 'its people go to the third', NOTICED_WITHIN_MS);

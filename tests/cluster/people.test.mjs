@@ -5,7 +5,7 @@ import { Browser } from '../js/browser.mjs';
 import { TEXT } from '../js/client.mjs';
 import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
-import { span, Stopwatch } from './stopwatch.mjs';
+import { Stopwatch, span } from './stopwatch.mjs';
 
 const ROUNDS = 50;
 
@@ -37,7 +37,8 @@ function at(browser, node) {
 }
 
 /** A socket of somebody's on each node. */
-const everywhere = (browser) => Promise.all(cluster.nodes.map((node) => at(browser, node).wire({ path: '/ws?rights' })));
+const everywhere = (browser) =>
+  Promise.all(cluster.nodes.map((node) => at(browser, node).wire({ path: '/ws?rights' })));
 
 /** The spans of time from `act` on until each node's socket `sees`. */
 async function delays(wires, act, sees, what) {
@@ -77,7 +78,8 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
       wire.say({ a: 's', c: 'docs', d: 'plan' });
       await wire.heard(({ a }) => a === 's', 'the subscription');
     }
-    const hears = (role, start) => (wire) => wire.messages.slice(start.get(wire)).some((message) => message.a === 'rights' && message.role === role);
+    const hears = (role, start) => (wire) =>
+      wire.messages.slice(start.get(wire)).some((message) => message.a === 'rights' && message.role === role);
     const from = () => new Map(wires.map((wire) => [wire, wire.messages.length]));
     const watch = await Stopwatch.begin(t);
     const found = [];
@@ -85,11 +87,21 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
     for (let round = 0; round < ROUNDS; round++) {
       const owner = at(ann, cluster.nodes[round % 3]);
       await delays(wires, () => owner.gives('bob', 'editor', 'plan'), hears('editor', from()), 'bob may write');
-      found.push(...(await delays(wires, () => owner.gives('bob', 'viewer', 'plan'), hears('viewer', from()), 'bob may not write')));
+      found.push(
+        ...(await delays(
+          wires,
+          () => owner.gives('bob', 'viewer', 'plan'),
+          hears('viewer', from()),
+          'bob may not write',
+        )),
+      );
       const wire = wires[round % 3];
       seq += 1;
       wire.say({ a: 'op', c: 'docs', d: 'plan', v: null, seq, x: {}, op: ['x'] });
-      const answer = await wire.heard((message) => message.a === 'op' && message.seq === seq && (message.error || message.src), 'the answer');
+      const answer = await wire.heard(
+        (message) => message.a === 'op' && message.seq === seq && (message.error || message.src),
+        'the answer',
+      );
       assert.equal(answer.error?.code, 'ERR_FORBIDDEN');
     }
     await watch.assertWithin(t, found, WITHIN_MS.downgrade, 'a downgrade holds on a node');
@@ -106,7 +118,10 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
       const leaver = at(eve, cluster.nodes[round % 3]);
       const leave = async () => assert.equal((await leaver.post('/api/sign-out-everywhere')).status, 200);
       found.push(...(await delays(wires, leave, (wire) => wire.isOver, 'the sockets are closed')));
-      assert.deepEqual(wires.map(({ closeCode }) => closeCode), [4401, 4401, 4401]);
+      assert.deepEqual(
+        wires.map(({ closeCode }) => closeCode),
+        [4401, 4401, 4401],
+      );
       for (const node of cluster.nodes) assert.equal((await at(eve, node).wire()).status, 401);
       const back = await eve.post('/api/sign-in', { login: 'eve', password: 'password of eve' });
       assert.equal(back.status, 200);
@@ -137,10 +152,15 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
       const found = [];
       for (let round = 0; round < 3; round++) {
         const wires = await everywhere(fay);
-        const leave = async () => assert.equal((await at(fay, cluster.nodes[round]).post('/api/sign-out-everywhere')).status, 200);
+        const leave = async () =>
+          assert.equal((await at(fay, cluster.nodes[round]).post('/api/sign-out-everywhere')).status, 200);
         found.push(...(await delays(wires, leave, (wire) => wire.isOver, 'the sockets are closed')));
-        assert.deepEqual(wires.map(({ closeCode }) => closeCode), [4401, 4401, 4401]);
-        for (const node of cluster.nodes) assert.equal((await at(fay, node).wire()).status, 401, `${node.name} lets no socket in`);
+        assert.deepEqual(
+          wires.map(({ closeCode }) => closeCode),
+          [4401, 4401, 4401],
+        );
+        for (const node of cluster.nodes)
+          assert.equal((await at(fay, node).wire()).status, 401, `${node.name} lets no socket in`);
         assert.equal((await fay.post('/api/sign-in', { login: 'fay', password: 'password of fay' })).status, 200);
       }
       await watch.assertWithin(t, found, WITHIN_MS.revocation, 'the sockets are closed on a node without Redis');
@@ -165,7 +185,11 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
         for (const wire of wires) wire.end();
         wires = await Promise.all(Array.from({ length: STORM_SOCKETS }, (_, n) => come(n)));
         const statuses = wires.map(({ status }) => status);
-        assert.deepEqual(statuses.filter((status) => status !== 101), [], `storm ${storm}: all come in`);
+        assert.deepEqual(
+          statuses.filter((status) => status !== 101),
+          [],
+          `storm ${storm}: all come in`,
+        );
       }
     } finally {
       isOver = true;

@@ -8,7 +8,7 @@ import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { LogLines } from './log-lines.mjs';
 import { Stage } from './stage.mjs';
-import { span, Stopwatch } from './stopwatch.mjs';
+import { Stopwatch, span } from './stopwatch.mjs';
 
 /** How long all may take to go on when Postgres is back: nodes try again every 2 s at the longest. */
 const BACK_WITHIN_MS = 5_000;
@@ -67,7 +67,11 @@ describe('Postgres', { skip }, () => {
       // As soon as that is known, and not after the time limits of pools and statements.
       const signal = AbortSignal.timeout(LIST_WITHIN_MS);
       const lists = await Promise.all(cluster.nodes.map((node) => fetch(`${node.http}/api/documents`, { signal })));
-      assert.deepEqual(lists.map(({ status }) => status), [503, 503, 503], 'lists are refused at once');
+      assert.deepEqual(
+        lists.map(({ status }) => status),
+        [503, 503, 503],
+        'lists are refused at once',
+      );
       const rss = Math.max(...cluster.nodes.map((node) => node.rssBytes()));
       assert.ok(rss < RSS_BYTES_MAX, `a node holds ${Math.round(rss / 2 ** 20)} MB`);
       await back();
@@ -76,7 +80,11 @@ describe('Postgres', { skip }, () => {
       await until(areReady, 'all nodes are ready');
       await watch.assertWithin(t, [resumed], BACK_WITHIN_MS, 'all go on after its return');
       t.diagnostic(`a node held ${Math.round(rss / 2 ** 20)} MB`);
-      assert.deepEqual(cluster.nodes.map(({ child }) => child.pid), processes, 'no node was restarted');
+      assert.deepEqual(
+        cluster.nodes.map(({ child }) => child.pid),
+        processes,
+        'no node was restarted',
+      );
       t.diagnostic(`${await stage.assertSound()} edits`);
       await lines.assertOneOutage({ isShort: how === 'hangs' });
     });
@@ -97,35 +105,46 @@ describe('Postgres', { skip }, () => {
     await stage.assertSound();
   });
 
-  test('is away: open documents that were edited are shown to new readers, others are refused at once', LIMIT, async (t) => {
-    const stage = Stage.on(cluster, t);
-    const ann = await stage.person(cluster.nodes[0]);
-    const ids = await stage.documentsOf(ann, 6);
-    const readers = await Promise.all(cluster.nodes.map((node) => stage.person(node)));
-    for (const reader of readers) await Promise.all(ids.map((id) => reader.subscribed(id)));
-    const edit = (id, done) => ann.doc(id).submitOp(ann.doc(id).type === TEXT ? ['edit '] : [{ insert: 'edit ' }], done);
-    // Edited since the nodes loaded them.
-    for (const id of ids) for (let n = 0; n < 3; n++) await called((done) => edit(id, done), 'edit');
-    const isUp = (reader, id) => reader.doc(id).version === ann.doc(id).version;
-    await until(() => readers.every((reader) => ids.every((id) => isUp(reader, id))), 'all readers are up to date');
-    const stateOf = ({ version, data }) => JSON.stringify({ version, data });
-    const known = new Map(ids.map((id) => [id, stateOf(ann.doc(id))]));
-    await cluster.postgres.kill();
-    await until(areDegraded, 'all nodes say that they save nothing', 20_000);
-    // Acks are awaited meanwhile.
-    const acked = ids.map((id) => called((done) => edit(id, done), 'edit', 60_000));
-    for (const [n, node] of cluster.nodes.entries()) {
-      const [subscriber, fetcher] = [await stage.person(node), await stage.person(node)];
-      // Sooner than a reader waits for a store that is not known to be away.
-      const fetched = called((done) => fetcher.doc('not-in-memory').fetch(done), 'fetch', REFUSED_WITHIN_MS);
-      assert.equal(await fetched.then(() => 'shown', (error) => error.code), 'ERR_STORE_UNAVAILABLE');
-      for (const id of ids) {
-        const shown = [await readers[n].fetched(id), await subscriber.subscribed(id), await fetcher.fetched(id)];
-        for (const doc of shown) assert.equal(stateOf(doc), known.get(id), `${id} on ${node.name}`);
+  test(
+    'is away: open documents that were edited are shown to new readers, others are refused at once',
+    LIMIT,
+    async (t) => {
+      const stage = Stage.on(cluster, t);
+      const ann = await stage.person(cluster.nodes[0]);
+      const ids = await stage.documentsOf(ann, 6);
+      const readers = await Promise.all(cluster.nodes.map((node) => stage.person(node)));
+      for (const reader of readers) await Promise.all(ids.map((id) => reader.subscribed(id)));
+      const edit = (id, done) =>
+        ann.doc(id).submitOp(ann.doc(id).type === TEXT ? ['edit '] : [{ insert: 'edit ' }], done);
+      // Edited since the nodes loaded them.
+      for (const id of ids) for (let n = 0; n < 3; n++) await called((done) => edit(id, done), 'edit');
+      const isUp = (reader, id) => reader.doc(id).version === ann.doc(id).version;
+      await until(() => readers.every((reader) => ids.every((id) => isUp(reader, id))), 'all readers are up to date');
+      const stateOf = ({ version, data }) => JSON.stringify({ version, data });
+      const known = new Map(ids.map((id) => [id, stateOf(ann.doc(id))]));
+      await cluster.postgres.kill();
+      await until(areDegraded, 'all nodes say that they save nothing', 20_000);
+      // Acks are awaited meanwhile.
+      const acked = ids.map((id) => called((done) => edit(id, done), 'edit', 60_000));
+      for (const [n, node] of cluster.nodes.entries()) {
+        const [subscriber, fetcher] = [await stage.person(node), await stage.person(node)];
+        // Sooner than a reader waits for a store that is not known to be away.
+        const fetched = called((done) => fetcher.doc('not-in-memory').fetch(done), 'fetch', REFUSED_WITHIN_MS);
+        assert.equal(
+          await fetched.then(
+            () => 'shown',
+            (error) => error.code,
+          ),
+          'ERR_STORE_UNAVAILABLE',
+        );
+        for (const id of ids) {
+          const shown = [await readers[n].fetched(id), await subscriber.subscribed(id), await fetcher.fetched(id)];
+          for (const doc of shown) assert.equal(stateOf(doc), known.get(id), `${id} on ${node.name}`);
+        }
       }
-    }
-    await cluster.calm();
-    await Promise.all(acked);
-    await stage.assertSound();
-  });
+      await cluster.calm();
+      await Promise.all(acked);
+      await stage.assertSound();
+    },
+  );
 });

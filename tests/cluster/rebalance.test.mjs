@@ -79,11 +79,15 @@ test('sockets move to a node that is added, until each has its share', { skip, t
   t.diagnostic(`${crowd.codes.length} moves: ${cluster.nodes.map((node) => crowd.on(node))}`);
   // Those that are on their way to 1.05 times the average finish.
   let moves;
-  await until(async () => {
-    moves = crowd.codes.length;
-    await pause(WATCHED_MS);
-    return crowd.codes.length === moves;
-  }, 'no socket moves any more', 60_000);
+  await until(
+    async () => {
+      moves = crowd.codes.length;
+      await pause(WATCHED_MS);
+      return crowd.codes.length === moves;
+    },
+    'no socket moves any more',
+    60_000,
+  );
   assert.deepEqual([...new Set(crowd.codes)], [1012]);
   assert.ok(crowd.codes.length < 3 * SOCKETS, `${crowd.codes.length} moves`);
   assert.deepEqual(ann.codes, [], 'a client that writes is not sent away');

@@ -64,27 +64,40 @@ describe('Redis', { skip }, () => {
   });
 
   for (const [how, away, back] of AWAY) {
-    test(`${how}: writing goes on everywhere, no document moves, all nodes are ready (SEED=${SEED})`, LIMIT, async (t) => {
-      const stage = Stage.on(cluster, t);
-      const writers = await underWay(cluster, stage);
-      await stage.settledOwners();
-      const [claimed, used] = [await stage.claims(), cluster.nodes.map((node) => node.countLogged(BY_LINKS))];
-      for (const writer of writers) writer.forgetWaits();
-      const watch = await Stopwatch.begin(t);
-      await away(cluster.redis);
-      await until(() => cluster.nodes.every((node, n) => node.countLogged(BY_LINKS) > used[n]), 'all nodes take the links');
-      await edits(writers, EDITS_EACH);
-      for (const node of cluster.nodes) assert.ok(await node.isReady(), `${node.name} is ready`);
-      const returned = cluster.nodes.map((node) => node.countLogged(BY_REDIS));
-      await back(cluster.redis);
-      await until(() => cluster.nodes.every((node, n) => node.countLogged(BY_REDIS) > returned[n]), 'all nodes take Redis again', 30_000);
-      await edits(writers, 20);
-      await watch.end();
-      // Printed and not asserted: the nodes' own share of a busy machine is not known here.
-      t.diagnostic(`long waits for an ack, without the stalls: ${spread(watch.net(writers.flatMap(({ waits }) => waits)))}`);
-      assert.equal(await stage.claims(), claimed, 'no document was claimed');
-      t.diagnostic(`${await stage.assertSound()} edits`);
-    });
+    test(
+      `${how}: writing goes on everywhere, no document moves, all nodes are ready (SEED=${SEED})`,
+      LIMIT,
+      async (t) => {
+        const stage = Stage.on(cluster, t);
+        const writers = await underWay(cluster, stage);
+        await stage.settledOwners();
+        const [claimed, used] = [await stage.claims(), cluster.nodes.map((node) => node.countLogged(BY_LINKS))];
+        for (const writer of writers) writer.forgetWaits();
+        const watch = await Stopwatch.begin(t);
+        await away(cluster.redis);
+        await until(
+          () => cluster.nodes.every((node, n) => node.countLogged(BY_LINKS) > used[n]),
+          'all nodes take the links',
+        );
+        await edits(writers, EDITS_EACH);
+        for (const node of cluster.nodes) assert.ok(await node.isReady(), `${node.name} is ready`);
+        const returned = cluster.nodes.map((node) => node.countLogged(BY_REDIS));
+        await back(cluster.redis);
+        await until(
+          () => cluster.nodes.every((node, n) => node.countLogged(BY_REDIS) > returned[n]),
+          'all nodes take Redis again',
+          30_000,
+        );
+        await edits(writers, 20);
+        await watch.end();
+        // Printed and not asserted: the nodes' own share of a busy machine is not known here.
+        t.diagnostic(
+          `long waits for an ack, without the stalls: ${spread(watch.net(writers.flatMap(({ waits }) => waits)))}`,
+        );
+        assert.equal(await stage.claims(), claimed, 'no document was claimed');
+        t.diagnostic(`${await stage.assertSound()} edits`);
+      },
+    );
 
     test(`${how}: a quiet reader elsewhere is at most ${STALE_MS_MAX} ms behind`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
@@ -92,13 +105,17 @@ describe('Redis', { skip }, () => {
       const [id] = await stage.documentsOf(ann, 1, TEXT);
       const owner = cluster.node((await cluster.owners()).get(id));
       const writer = await (await stage.person(owner)).subscribed(id);
-      const elsewhere = await Promise.all(cluster.nodes.filter((node) => node !== owner).map((node) => stage.person(node)));
+      const elsewhere = await Promise.all(
+        cluster.nodes.filter((node) => node !== owner).map((node) => stage.person(node)),
+      );
       const readers = await Promise.all(elsewhere.map((person) => person.subscribed(id)));
       /** One edit; the span from its ack until the last reader sees it. */
       const staleness = async () => {
         await submit(writer, ['meanwhile ']);
         const { version } = writer;
-        return span(() => until(() => readers.every((reader) => reader.version >= version), 'the edit is seen all the same'));
+        return span(() =>
+          until(() => readers.every((reader) => reader.version >= version), 'the edit is seen all the same'),
+        );
       };
       await staleness();
       await away(cluster.redis);
@@ -131,7 +148,9 @@ describe('Redis', { skip }, () => {
 
 describe('Redis, where the nodes have no direct links', { skip }, () => {
   let cluster;
-  before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, env: { COPYDESK__CLUSTER__LISTEN: 'off' } }))));
+  before(
+    async () => (cluster = skip || (await Cluster.start({ nodes: 3, env: { COPYDESK__CLUSTER__LISTEN: 'off' } }))),
+  );
   after(() => skip || cluster.stop());
 
   test(`is killed and comes back: the owner's own people go on, the others wait (SEED=${SEED})`, LIMIT, async (t) => {
@@ -142,7 +161,9 @@ describe('Redis, where the nodes have no direct links', { skip }, () => {
     const areDegraded = async () => {
       const answers = await told();
       assert.ok(!answers.every(({ status }) => status === 503), 'no balancer loses all nodes at once');
-      return answers.every(({ status, reason }) => status === 200 && reason === 'degraded: the other nodes are not heard\n');
+      return answers.every(
+        ({ status, reason }) => status === 200 && reason === 'degraded: the other nodes are not heard\n',
+      );
     };
     await until(areDegraded, 'all nodes say so, and stay with the balancer', 20_000);
     const owners = await stage.settledOwners();

@@ -45,7 +45,12 @@ describe('two releases side by side', { skip }, () => {
     const [first, second, third] = cluster.nodes;
     const dayAhead = { COPYDESK_TEST_CLOCK_OFFSET_MS: String(24 * 3_600_000) };
     // Up by one release, node after node; then one goes back, and forth again.
-    for (const [node, env] of [[first, { ...wire('1-2'), ...dayAhead }], [second, wire('1-2')], [second, wire('1-1')], [third, wire('1-2')]]) {
+    for (const [node, env] of [
+      [first, { ...wire('1-2'), ...dayAhead }],
+      [second, wire('1-2')],
+      [second, wire('1-1')],
+      [third, wire('1-2')],
+    ]) {
       await replace(node, env);
       await stage.allResume();
       await stage.progress(100);
@@ -56,7 +61,9 @@ describe('two releases side by side', { skip }, () => {
       assert.equal(stated[0].wire_newest, Number(env.COPYDESK_TEST_WIRE.at(-1)), `${node.name} states its version`);
     }
     const acks = await stage.assertSound();
-    const lines = cluster.nodes.flatMap(({ log }) => log.split('\n')).filter((line) => line.includes('cannot be decoded'));
+    const lines = cluster.nodes
+      .flatMap(({ log }) => log.split('\n'))
+      .filter((line) => line.includes('cannot be decoded'));
     assert.deepEqual(lines, [], 'all messages were decoded');
     assert.match(first.log, /clock of this machine differs/);
     await assertTimes(ids, begunMs, t);
@@ -125,11 +132,24 @@ describe('a rolling restart', { skip }, () => {
     for (const node of cluster.nodes) waits.push(...(await restart(node)));
     const acks = await stage.assertSound();
     const codes = people.flatMap((person) => person.codes);
-    const [turnedAway, gaveUp] = ['turnedAway', 'gaveUp'].map((what) => people.reduce((sum, person) => sum + person[what], 0));
-    t.diagnostic(`${acks} edits, ${codes.length} sockets sent on, ${turnedAway} came to a closed door, ${gaveUp} gave up`);
-    assert.deepEqual(codes.filter((code) => code !== 1012), [], 'every socket was sent away with 1012');
+    const [turnedAway, gaveUp] = ['turnedAway', 'gaveUp'].map((what) =>
+      people.reduce((sum, person) => sum + person[what], 0),
+    );
+    t.diagnostic(
+      `${acks} edits, ${codes.length} sockets sent on, ${turnedAway} came to a closed door, ${gaveUp} gave up`,
+    );
+    assert.deepEqual(
+      codes.filter((code) => code !== 1012),
+      [],
+      'every socket was sent away with 1012',
+    );
     assert.ok(codes.length + gaveUp >= people.length, 'everybody was sent on');
-    await watch.assertWithin(t, waits, PAUSE_MS_MAX, 'the long waits of edits, or the longest of each writer and restart');
+    await watch.assertWithin(
+      t,
+      waits,
+      PAUSE_MS_MAX,
+      'the long waits of edits, or the longest of each writer and restart',
+    );
   });
 
   test(`says so before it goes, and takes nobody in any more (SEED=${SEED})`, LIMIT, async (t) => {
@@ -147,7 +167,10 @@ describe('a rolling restart', { skip }, () => {
     for (const owner of (await cluster.owners()).values()) assert.ok(owner, 'every document has had an owner');
     await cluster.calm();
     await stage.assertSound();
-    assert.deepEqual(ann.codes.filter((code) => code !== 1012), []);
+    assert.deepEqual(
+      ann.codes.filter((code) => code !== 1012),
+      [],
+    );
     assert.equal(ann.codes.length + ann.gaveUp, 1);
   });
 });
@@ -182,11 +205,20 @@ test(`a cluster grows from 3 nodes to 6 and shrinks to 3 under load (SEED=${SEED
     await cluster.settled();
     await stage.allResume();
     const shrunk = await stage.settledOwners();
-    assert.deepEqual(ids.filter((id) => names.includes(shrunk.get(id))), [], 'the nodes that left own nothing');
+    assert.deepEqual(
+      ids.filter((id) => names.includes(shrunk.get(id))),
+      [],
+      'the nodes that left own nothing',
+    );
     t.diagnostic(`${moved.length} of ${before.size} documents went to the new nodes and came back`);
     const acks = await stage.assertSound();
     t.diagnostic(`${acks} edits`);
-    await watch.assertWithin(t, writers.flatMap(({ waits }) => waits), PAUSE_MS_MAX, 'the long waits of edits, or the longest of each writer');
+    await watch.assertWithin(
+      t,
+      writers.flatMap(({ waits }) => waits),
+      PAUSE_MS_MAX,
+      'the long waits of edits, or the longest of each writer',
+    );
   } finally {
     cluster.nodes = old;
     await Promise.all(added.map((node) => node.kill()));

@@ -1,6 +1,6 @@
 // What the tests of a cluster stand on: people on its nodes, documents they write into, and the end checks.
 import assert from 'node:assert/strict';
-import { RICH, takeWarnings, TEXT } from '../js/client.mjs';
+import { RICH, TEXT, takeWarnings } from '../js/client.mjs';
 import { dice, SEED } from '../js/random.mjs';
 import { called, until } from '../js/wait.mjs';
 import { Cluster } from './cluster.mjs';
@@ -136,10 +136,18 @@ export class Stage {
     const { cluster, people, hearsay } = this;
     const findings = await this.examine();
     assert.equal(findings.count, 0, `found:\n${findings}`);
-    assert.deepEqual(people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]), [], 'nobody was refused');
+    assert.deepEqual(
+      people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]),
+      [],
+      'nobody was refused',
+    );
     assert.deepEqual(hearsay.contradictions, []);
     const noise = { warnings: takeWarnings(), refetches: people.reduce((sum, { refetches }) => sum + refetches, 0) };
-    assert.equal(people.reduce((sum, { gapFetches }) => sum + gapFetches, 0), 0, 'no commit came with a gap before it');
+    assert.equal(
+      people.reduce((sum, { gapFetches }) => sum + gapFetches, 0),
+      0,
+      'no commit came with a gap before it',
+    );
     if (!mayRefetch) assert.deepEqual(noise, { warnings: [], refetches: 0 });
     for (const { panics } of cluster.nodes) assert.deepEqual(panics, []);
     return this.acks;
@@ -192,7 +200,8 @@ function count(writers, findings) {
   const [{ doc }] = writers;
   const typed = writers.flatMap((writer) => writer.typed).sort();
   const found = doc.type ? tokensOf(doc) : [];
-  if (typed.join() !== found.join()) findings.unequal.push(`${doc.id}: ${typed.length} words were typed, ${found.length} are there`);
+  if (typed.join() !== found.join())
+    findings.unequal.push(`${doc.id}: ${typed.length} words were typed, ${found.length} are there`);
 }
 
 function describe({ person, doc, startedAt }) {

@@ -101,9 +101,15 @@ export class Stopwatch {
     const net = this.net(spans);
     const stalled = raw.map((ms, n) => ms - net[n]);
     t.diagnostic(`${what}: ${spread(raw)}; without the stalls of this machine: ${spread(net)}`);
-    assert.ok(stalled.some((ms, n) => ms < Math.max(SPOILT_MS, net[n])), `${what}: this machine stalled during every sample, by up to ${Math.max(...stalled)} ms`);
+    assert.ok(
+      stalled.some((ms, n) => ms < Math.max(SPOILT_MS, net[n])),
+      `${what}: this machine stalled during every sample, by up to ${Math.max(...stalled)} ms`,
+    );
     const most = Math.max(...net);
-    assert.ok(most <= limitMs, `${what}: ${Math.round(most)} ms without stalls, ${Math.round(raw[net.indexOf(most)])} ms with them; at most ${limitMs} ms are allowed`);
+    assert.ok(
+      most <= limitMs,
+      `${what}: ${Math.round(most)} ms without stalls, ${Math.round(raw[net.indexOf(most)])} ms with them; at most ${limitMs} ms are allowed`,
+    );
   }
 }
 

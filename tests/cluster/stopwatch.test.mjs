@@ -13,7 +13,13 @@ async function ended(t, stalls) {
 }
 
 test('stalls that overlap count once, and only within the span', async (t) => {
-  const watch = await ended(t, [[150, 300], [100, 200], [120, 130], [900, 2_000], [0, 10]]);
+  const watch = await ended(t, [
+    [150, 300],
+    [100, 200],
+    [120, 130],
+    [900, 2_000],
+    [0, 10],
+  ]);
   assert.equal(watch.stalledMs(0, 1_000), 10 + 200 + 100);
   assert.equal(watch.stalledMs(110, 250), 140);
   assert.equal(watch.stalledMs(400, 800), 0);
@@ -21,15 +27,56 @@ test('stalls that overlap count once, and only within the span', async (t) => {
 
 test('a time without stalls beyond the limit fails, whatever the other samples are', async (t) => {
   const watch = await ended(t, [[0, 5_000]]);
-  await watch.assertWithin(t, [[0, 5_000], [6_000, 6_400]], 500, 'within');
-  await assert.rejects(watch.assertWithin(t, [[6_000, 6_400], [7_000, 7_600]], 500, 'beyond'), /beyond: 600 ms without stalls/);
-  await assert.rejects(watch.assertWithin(t, [[4_000, 5_600], [8_000, 8_001]], 500, 'in part'), /600 ms without stalls, 1600 ms with them/);
+  await watch.assertWithin(
+    t,
+    [
+      [0, 5_000],
+      [6_000, 6_400],
+    ],
+    500,
+    'within',
+  );
+  await assert.rejects(
+    watch.assertWithin(
+      t,
+      [
+        [6_000, 6_400],
+        [7_000, 7_600],
+      ],
+      500,
+      'beyond',
+    ),
+    /beyond: 600 ms without stalls/,
+  );
+  await assert.rejects(
+    watch.assertWithin(
+      t,
+      [
+        [4_000, 5_600],
+        [8_000, 8_001],
+      ],
+      500,
+      'in part',
+    ),
+    /600 ms without stalls, 1600 ms with them/,
+  );
 });
 
 test('no sample at all fails, and so do samples that were all spoilt', async (t) => {
   const watch = await ended(t, [[0, 5_000]]);
   await assert.rejects(watch.assertWithin(t, [], 500, 'none'), /nothing was measured/);
-  await assert.rejects(watch.assertWithin(t, [[0, 1_000], [2_000, 3_000]], 500, 'all'), /stalled during every sample/);
+  await assert.rejects(
+    watch.assertWithin(
+      t,
+      [
+        [0, 1_000],
+        [2_000, 3_000],
+      ],
+      500,
+      'all',
+    ),
+    /stalled during every sample/,
+  );
 });
 
 test('this process and the disk are seen to stall', async (t) => {

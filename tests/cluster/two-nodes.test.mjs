@@ -37,27 +37,35 @@ async function delay(act, sees, what) {
 
 describe('two nodes, one document', { skip }, () => {
   for (const type of [TEXT, RICH]) {
-    test(`${type.name}: an edit on one node is seen on the other within ${SEEN_WITHIN_MS} ms, both ways`, LIMIT, async (t) => {
-      const stage = Stage.on(cluster, t);
-      const [ann, bob] = [await stage.person(cluster.nodes[0]), await stage.person(cluster.nodes[1])];
-      const [id] = await stage.documentsOf(ann, 1, type);
-      const [mine, theirs] = [ann.doc(id), await bob.subscribed(id)];
-      const edit = (from, to) => {
-        const version = from.version + 1;
-        return delay(() => insert(from, 'x'), () => to.version === version, 'the edit is seen');
-      };
-      // The first ones open the ways.
-      await edit(mine, theirs);
-      await edit(theirs, mine);
-      const watch = await Stopwatch.begin(t);
-      const delays = [];
-      for (let round = 0; round < 50; round++) {
-        const [from, to] = round % 2 ? [mine, theirs] : [theirs, mine];
-        delays.push(await edit(from, to));
-      }
-      await watch.assertWithin(t, delays, SEEN_WITHIN_MS, 'an edit is seen on the other node');
-      await stage.assertSound({ mayRefetch: false });
-    });
+    test(
+      `${type.name}: an edit on one node is seen on the other within ${SEEN_WITHIN_MS} ms, both ways`,
+      LIMIT,
+      async (t) => {
+        const stage = Stage.on(cluster, t);
+        const [ann, bob] = [await stage.person(cluster.nodes[0]), await stage.person(cluster.nodes[1])];
+        const [id] = await stage.documentsOf(ann, 1, type);
+        const [mine, theirs] = [ann.doc(id), await bob.subscribed(id)];
+        const edit = (from, to) => {
+          const version = from.version + 1;
+          return delay(
+            () => insert(from, 'x'),
+            () => to.version === version,
+            'the edit is seen',
+          );
+        };
+        // The first ones open the ways.
+        await edit(mine, theirs);
+        await edit(theirs, mine);
+        const watch = await Stopwatch.begin(t);
+        const delays = [];
+        for (let round = 0; round < 50; round++) {
+          const [from, to] = round % 2 ? [mine, theirs] : [theirs, mine];
+          delays.push(await edit(from, to));
+        }
+        await watch.assertWithin(t, delays, SEEN_WITHIN_MS, 'an edit is seen on the other node');
+        await stage.assertSound({ mayRefetch: false });
+      },
+    );
   }
 
   test('all type at once, for a while', LIMIT, async (t) => {
@@ -80,7 +88,8 @@ describe('two nodes, one document', { skip }, () => {
       const [from, to] = round % 2 ? [mine, theirs] : [theirs, mine];
       const type = round % 2 ? TEXT : RICH;
       const end = () => called((done) => from.del(done), 'delete');
-      const begin = () => called((done) => to.create(type === TEXT ? 'new' : [{ insert: 'new\n' }], type.uri, done), 'create');
+      const begin = () =>
+        called((done) => to.create(type === TEXT ? 'new' : [{ insert: 'new\n' }], type.uri, done), 'create');
       await insert(from, 'old');
       delays.push(await delay(end, () => to.type === null, 'the delete is seen'));
       delays.push(await delay(begin, () => from.type?.uri === type.uri, 'the create is seen'));
@@ -129,13 +138,20 @@ describe('cursors', { skip }, () => {
     const { docs, presences } = await cursors(stage);
     const watch = await Stopwatch.begin(t);
     const delays = [];
-    for (const [from, to] of [[0, 1], [1, 0]]) {
+    for (const [from, to] of [
+      [0, 1],
+      [1, 0],
+    ]) {
       const local = presences[from].create(`from ${from}`);
       const shown = () => presences[to].remotePresences[`from ${from}`]?.index;
       let index = 3;
       const move = () => {
         index = 7 - index;
-        return delay(() => publish(local, { index, length: 2 }), () => shown() === index, 'the cursor is seen');
+        return delay(
+          () => publish(local, { index, length: 2 }),
+          () => shown() === index,
+          'the cursor is seen',
+        );
       };
       await move();
       delays.push(await move());
@@ -181,7 +197,10 @@ describe('cursors', { skip }, () => {
     await isGone(t, watch, presences[1]);
   });
 
-  for (const [how, end] of [['killed', (node) => node.kill()], ['stopped', (node) => node.freeze()]]) {
+  for (const [how, end] of [
+    ['killed', (node) => node.kill()],
+    ['stopped', (node) => node.freeze()],
+  ]) {
     test(`a ${how} node's are gone on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const { people, presences } = await cursors(stage);

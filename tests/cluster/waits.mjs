@@ -11,7 +11,7 @@ import { Wire } from '../js/wire.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { Link } from './links.mjs';
 import { Stage } from './stage.mjs';
-import { span, Stopwatch } from './stopwatch.mjs';
+import { Stopwatch, span } from './stopwatch.mjs';
 
 const skip = missing();
 const LIMIT = { timeout: 240_000, skip };
@@ -28,12 +28,16 @@ const SOCKETS = 1_000;
 const FREED_WITHIN_MS = 45_000;
 
 describe('at size', { concurrency: true }, () => {
-  test(`${DOCS} documents on three nodes are equal ${EQUAL_WITHIN_MS} ms after the last ack; their owner sleeps for ${SLEEP_MS} ms (SEED=${SEED})`, LIMIT, async (t) => {
-    const cluster = await Cluster.start({ nodes: 3 });
-    t.after(() => cluster.stop());
-    await t.test('equal', (t) => areEqual(cluster, t));
-    await t.test('asleep', (t) => sleeps(cluster, t));
-  });
+  test(
+    `${DOCS} documents on three nodes are equal ${EQUAL_WITHIN_MS} ms after the last ack; their owner sleeps for ${SLEEP_MS} ms (SEED=${SEED})`,
+    LIMIT,
+    async (t) => {
+      const cluster = await Cluster.start({ nodes: 3 });
+      t.after(() => cluster.stop());
+      await t.test('equal', (t) => areEqual(cluster, t));
+      await t.test('asleep', (t) => sleeps(cluster, t));
+    },
+  );
 
   test(`${SOCKETS} sockets that fall into a black hole are freed within ${FREED_WITHIN_MS} ms`, LIMIT, async (t) => {
     const server = await Server.start();
@@ -47,19 +51,28 @@ describe('at size', { concurrency: true }, () => {
     const wires = [];
     t.after(() => wires.forEach((wire) => wire.end()));
     // In groups: the server bounds how many connections of one address may be without a request.
-    while (wires.length < SOCKETS) wires.push(...(await Promise.all(Array.from({ length: 100 }, () => Wire.open(hole)))));
-    assert.deepEqual(wires.filter(({ status }) => status !== 101), [], 'all are open');
-    await Promise.all(wires.map(async (wire) => {
-      await wire.handshake();
-      wire.say({ a: 's', c: 'docs', d: 'near', v: 1 });
-      await wire.heard(({ a }) => a === 's', 'the subscription');
-    }));
+    while (wires.length < SOCKETS)
+      wires.push(...(await Promise.all(Array.from({ length: 100 }, () => Wire.open(hole)))));
+    assert.deepEqual(
+      wires.filter(({ status }) => status !== 101),
+      [],
+      'all are open',
+    );
+    await Promise.all(
+      wires.map(async (wire) => {
+        await wire.handshake();
+        wire.say({ a: 's', c: 'docs', d: 'near', v: 1 });
+        await wire.heard(({ a }) => a === 's', 'the subscription');
+      }),
+    );
     assert.ok(socketsOf(server) >= SOCKETS, 'the server holds them all');
     const watch = await Stopwatch.begin(t);
     await hole.swallow();
     // They are sent what is written meanwhile, as far as a connection takes it.
     await called((done) => doc.submitOp(['x'], done), 'an edit');
-    const freed = await span(() => until(() => socketsOf(server) < idle + 10, 'the sockets are freed', 3 * FREED_WITHIN_MS, 100));
+    const freed = await span(() =>
+      until(() => socketsOf(server) < idle + 10, 'the sockets are freed', 3 * FREED_WITHIN_MS, 100),
+    );
     await watch.assertWithin(t, [freed], FREED_WITHIN_MS, `${SOCKETS} sockets are freed`);
     await called((done) => doc.submitOp(['y'], done), 'an edit');
     assert.equal(doc.data, 'yx', 'who is not in the hole goes on');
@@ -96,15 +109,24 @@ async function areEqual(cluster, t) {
     docs.push(ids.map((id) => person.doc(id)));
   }
   const watch = await Stopwatch.begin(t);
-  const edits = ids.flatMap((_, at) => docs.map((own, n) => called((done) => own[at].submitOp([`[${n}.${at}]`], done), 'an edit', 60_000)));
+  const edits = ids.flatMap((_, at) =>
+    docs.map((own, n) => called((done) => own[at].submitOp([`[${n}.${at}]`], done), 'an edit', 60_000)),
+  );
   await Promise.all(edits);
-  const isEqual = () => ids.every((_, at) => docs.every((own) => own[at].version === docs.length + 1 && !own[at].hasPending()));
+  const isEqual = () =>
+    ids.every((_, at) => docs.every((own) => own[at].version === docs.length + 1 && !own[at].hasPending()));
   const equal = await span(() => until(isEqual, 'all show the same', 30_000));
-  await watch.assertWithin(t, [equal], EQUAL_WITHIN_MS, `${DOCS} documents are equal on three nodes after the last ack`);
+  await watch.assertWithin(
+    t,
+    [equal],
+    EQUAL_WITHIN_MS,
+    `${DOCS} documents are equal on three nodes after the last ack`,
+  );
   for (const [at, id] of ids.entries()) {
     const [text, ...others] = docs.map((own) => own[at].data);
     assert.deepEqual(others, [text, text], id);
-    for (const n of docs.keys()) assert.equal(text.split(`[${n}.${at}]`).length, 2, `the word of person ${n} is in ${id} once`);
+    for (const n of docs.keys())
+      assert.equal(text.split(`[${n}.${at}]`).length, 2, `the word of person ${n} is in ${id} once`);
   }
 }
 
@@ -133,7 +155,11 @@ async function sleeps(cluster, t) {
   await cluster.settled();
   await stage.allResume();
   const now = await cluster.heads();
-  for (const id of ids) assert.ok(now.get(id).epoch >= meanwhile.get(id).epoch && now.get(id).revision > meanwhile.get(id).revision, `${id} goes on`);
+  for (const id of ids)
+    assert.ok(
+      now.get(id).epoch >= meanwhile.get(id).epoch && now.get(id).revision > meanwhile.get(id).revision,
+      `${id} goes on`,
+    );
   const reader = await stage.person(owner);
   await Promise.all(ids.map((id) => reader.subscribed(id)));
   t.diagnostic(`${await stage.assertSound()} edits, ${owned.length} documents were taken over`);

@@ -31,57 +31,107 @@ async function pour(wire, bytes, most) {
 const TABLE = {
   sizes: [
     ['a header that announces 100 MB', (wire) => wire.write(frame('x', { length: 100 * MB })), TOO_LARGE],
-    ['a header that announces 2^63 - 1 bytes', (wire) => wire.write(frame('x', { length: 2n ** 63n - 1n })), [1002, ...TOO_LARGE]],
-    ['a header that announces 2^63 bytes', (wire) => wire.write(frame('x', { length: 2n ** 63n })), [1002, ...TOO_LARGE]],
-    ['a header that announces 2^64 - 1 bytes', (wire) => wire.write(frame('x', { length: 2n ** 64n - 1n })), [1002, ...TOO_LARGE]],
-    ['a frame of 1 GB', async (wire) => {
-      wire.write(frame('x', { length: 1024 * MB }));
-      await pour(wire, Buffer.alloc(MB, 'x'), 1024 * MB);
-    }, TOO_LARGE],
+    [
+      'a header that announces 2^63 - 1 bytes',
+      (wire) => wire.write(frame('x', { length: 2n ** 63n - 1n })),
+      [1002, ...TOO_LARGE],
+    ],
+    [
+      'a header that announces 2^63 bytes',
+      (wire) => wire.write(frame('x', { length: 2n ** 63n })),
+      [1002, ...TOO_LARGE],
+    ],
+    [
+      'a header that announces 2^64 - 1 bytes',
+      (wire) => wire.write(frame('x', { length: 2n ** 64n - 1n })),
+      [1002, ...TOO_LARGE],
+    ],
+    [
+      'a frame of 1 GB',
+      async (wire) => {
+        wire.write(frame('x', { length: 1024 * MB }));
+        await pour(wire, Buffer.alloc(MB, 'x'), 1024 * MB);
+      },
+      TOO_LARGE,
+    ],
     ['a message of 8 MB in one frame', (wire) => wire.write(frame('x'.repeat(8 * MB))), TOO_LARGE],
-    ['a message of 8 MB in frames of 64 kB', async (wire) => {
-      wire.write(frame('', { fin: false }));
-      await pour(wire, part('x'.repeat(1 << 16), false), 8 * MB);
-    }, TOO_LARGE],
-    ['a message that never ends', async (wire) => {
-      wire.write(frame('{', { fin: false }));
-      await pour(wire, part('x'.repeat(1_000), false), 100 * MB);
-    }, TOO_LARGE],
-    ['a message that never grows', async (wire) => {
-      wire.write(frame('', { fin: false }));
-      await pour(wire, Buffer.concat(Array.from({ length: 1_000 }, () => part('', false))), MB);
-      wire.write(part(PING, true));
-    }, ['served', 1008, ...TOO_LARGE]],
+    [
+      'a message of 8 MB in frames of 64 kB',
+      async (wire) => {
+        wire.write(frame('', { fin: false }));
+        await pour(wire, part('x'.repeat(1 << 16), false), 8 * MB);
+      },
+      TOO_LARGE,
+    ],
+    [
+      'a message that never ends',
+      async (wire) => {
+        wire.write(frame('{', { fin: false }));
+        await pour(wire, part('x'.repeat(1_000), false), 100 * MB);
+      },
+      TOO_LARGE,
+    ],
+    [
+      'a message that never grows',
+      async (wire) => {
+        wire.write(frame('', { fin: false }));
+        await pour(wire, Buffer.concat(Array.from({ length: 1_000 }, () => part('', false))), MB);
+        wire.write(part(PING, true));
+      },
+      ['served', 1008, ...TOO_LARGE],
+    ],
   ],
   fragments: [
-    ['a message in three frames', (wire) => {
-      wire.write(frame(PING.slice(0, 3), { fin: false }));
-      wire.write(part(PING.slice(3, 5), false));
-      wire.write(part(PING.slice(5), true));
-    }, ['served']],
-    ['a ping between two fragments', (wire) => {
-      wire.write(frame(PING.slice(0, 3), { fin: false }));
-      wire.write(frame('there?', { opcode: ping }));
-      wire.write(part(PING.slice(3), true));
-    }, ['served']],
-    ['a message, byte by byte', (wire) => {
-      for (const byte of frame(PING)) wire.write(Buffer.from([byte]));
-    }, ['served']],
+    [
+      'a message in three frames',
+      (wire) => {
+        wire.write(frame(PING.slice(0, 3), { fin: false }));
+        wire.write(part(PING.slice(3, 5), false));
+        wire.write(part(PING.slice(5), true));
+      },
+      ['served'],
+    ],
+    [
+      'a ping between two fragments',
+      (wire) => {
+        wire.write(frame(PING.slice(0, 3), { fin: false }));
+        wire.write(frame('there?', { opcode: ping }));
+        wire.write(part(PING.slice(3), true));
+      },
+      ['served'],
+    ],
+    [
+      'a message, byte by byte',
+      (wire) => {
+        for (const byte of frame(PING)) wire.write(Buffer.from([byte]));
+      },
+      ['served'],
+    ],
     ['an end without a beginning', (wire) => wire.write(part(PING, true)), BROKEN],
     ['a middle without a beginning', (wire) => wire.write(part(PING, false)), BROKEN],
-    ['a beginning within another', (wire) => {
-      wire.write(frame('{"a":', { fin: false }));
-      wire.write(frame(PING));
-    }, BROKEN],
+    [
+      'a beginning within another',
+      (wire) => {
+        wire.write(frame('{"a":', { fin: false }));
+        wire.write(frame(PING));
+      },
+      BROKEN,
+    ],
   ],
   bits: [
     ['the first reserved bit', (wire) => wire.write(frame(PING, { rsv: 4 })), [1007, ...BROKEN]],
     ['the second reserved bit', (wire) => wire.write(frame(PING, { rsv: 2 })), [1007, ...BROKEN]],
     ['the third reserved bit', (wire) => wire.write(frame(PING, { rsv: 1 })), [1007, ...BROKEN]],
     ['a compressed frame', (wire) => wire.write(frame(deflateRawSync(PING), { rsv: 4 })), [1007, ...BROKEN]],
-    ['a bomb: 100 MB compressed', (wire) => wire.write(frame(deflateRawSync(Buffer.alloc(100 * MB)), { rsv: 4 })), [1007, ...BROKEN]],
+    [
+      'a bomb: 100 MB compressed',
+      (wire) => wire.write(frame(deflateRawSync(Buffer.alloc(100 * MB)), { rsv: 4 })),
+      [1007, ...BROKEN],
+    ],
     ...[3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map((opcode) => [
-      `the reserved opcode ${opcode}`, (wire) => wire.write(frame(PING, { opcode })), BROKEN,
+      `the reserved opcode ${opcode}`,
+      (wire) => wire.write(frame(PING, { opcode })),
+      BROKEN,
     ]),
     ['a text frame without a mask', (wire) => wire.write(frame(PING, { masked: false })), BROKEN],
     ['a ping without a mask', (wire) => wire.write(frame('', { opcode: ping, masked: false })), BROKEN],
@@ -94,15 +144,23 @@ const TABLE = {
     ['UTF-8 longer than need be', (wire) => wire.write(frame([0xc0, 0xaf])), [1007]],
     ['a surrogate in UTF-8', (wire) => wire.write(frame([0x22, 0xed, 0xa0, 0x80, 0x22])), [1007]],
     ['UTF-8 that ends early', (wire) => wire.write(frame([0x22, 0xf0, 0x9f])), [1007]],
-    ['a character cut by fragments, which is whole', (wire) => {
-      const bytes = Buffer.from('{"a":"pp","x":"😀"}');
-      wire.write(frame(bytes.subarray(0, 17), { fin: false }));
-      wire.write(part(bytes.subarray(17), true));
-    }, ['served']],
-    ['bytes that are not UTF-8, in fragments', (wire) => {
-      wire.write(frame([0x7b, 0xff], { fin: false }));
-      wire.write(part([0x7d], true));
-    }, [1007]],
+    [
+      'a character cut by fragments, which is whole',
+      (wire) => {
+        const bytes = Buffer.from('{"a":"pp","x":"😀"}');
+        wire.write(frame(bytes.subarray(0, 17), { fin: false }));
+        wire.write(part(bytes.subarray(17), true));
+      },
+      ['served'],
+    ],
+    [
+      'bytes that are not UTF-8, in fragments',
+      (wire) => {
+        wire.write(frame([0x7b, 0xff], { fin: false }));
+        wire.write(part([0x7d], true));
+      },
+      [1007],
+    ],
   ],
   'control frames': [
     ['a ping of 125 bytes', (wire) => wire.write(frame('x'.repeat(125), { opcode: ping })), ['served']],
@@ -110,17 +168,37 @@ const TABLE = {
     ['a ping of 100 kB', (wire) => wire.write(frame('x'.repeat(100_000), { opcode: ping })), BROKEN],
     ['half a ping', (wire) => wire.write(frame('x', { opcode: ping, fin: false })), BROKEN],
     ['a pong that nobody asked for', (wire) => wire.write(frame('x', { opcode: pong })), ['served']],
-    ['10,000 pongs that nobody asked for', (wire) => wire.write(Buffer.concat(Array.from({ length: 10_000 }, () => frame('', { opcode: pong })))), ['served']],
+    [
+      '10,000 pongs that nobody asked for',
+      (wire) => wire.write(Buffer.concat(Array.from({ length: 10_000 }, () => frame('', { opcode: pong })))),
+      ['served'],
+    ],
     ['a close', (wire) => wire.write(frame('', { opcode: close })), [1000, 1005]],
     ['a close with a status', (wire) => wire.write(frame(status(1001, 'bye'), { opcode: close })), [1000, 1001]],
     ['a close of one byte', (wire) => wire.write(frame('x', { opcode: close })), [1000, ...BROKEN]],
-    ['a close with a status that is none', (wire) => wire.write(frame(status(999), { opcode: close })), [1000, ...BROKEN]],
-    ['a close with a reason that is not UTF-8', (wire) => wire.write(frame(Buffer.concat([status(1000), Buffer.from([0xff])]), { opcode: close })), [1000, 1007, ...BROKEN]],
-    ['a close of 200 bytes', (wire) => wire.write(frame(status(1000, 'x'.repeat(198)), { opcode: close })), [1000, ...BROKEN]],
-    ['requests behind a close', (wire) => {
-      wire.write(frame('', { opcode: close }));
-      wire.write(frame(PING));
-    }, [1000, 1005, 'gone']],
+    [
+      'a close with a status that is none',
+      (wire) => wire.write(frame(status(999), { opcode: close })),
+      [1000, ...BROKEN],
+    ],
+    [
+      'a close with a reason that is not UTF-8',
+      (wire) => wire.write(frame(Buffer.concat([status(1000), Buffer.from([0xff])]), { opcode: close })),
+      [1000, 1007, ...BROKEN],
+    ],
+    [
+      'a close of 200 bytes',
+      (wire) => wire.write(frame(status(1000, 'x'.repeat(198)), { opcode: close })),
+      [1000, ...BROKEN],
+    ],
+    [
+      'requests behind a close',
+      (wire) => {
+        wire.write(frame('', { opcode: close }));
+        wire.write(frame(PING));
+      },
+      [1000, 1005, 'gone'],
+    ],
   ],
 };
 
@@ -167,7 +245,10 @@ describe('bad frames', () => {
 
   test('who has closed finds the connection ended at once, and does not have to end it', async () => {
     const patient = await Server.start({ env: { COPYDESK__GATEWAY__CLOSE_PATIENCE_MS: '60000' } });
-    for (const [said, code] of [[frame(status(1000), { opcode: close }), 1000], [frame('x', { rsv: 4 }), 1002]]) {
+    for (const [said, code] of [
+      [frame(status(1000), { opcode: close }), 1000],
+      [frame('x', { rsv: 4 }), 1002],
+    ]) {
       const wire = await Wire.open(patient, {});
       await wire.handshake();
       wire.write(said);
@@ -181,15 +262,23 @@ describe('bad frames', () => {
   describe('upgrades', () => {
     const head = (lines) => [...lines, '', ''].join('\r\n');
     const GOOD = [
-      'GET /ws HTTP/1.1', 'Host: localhost', 'Upgrade: websocket', 'Connection: Upgrade',
-      'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+      'GET /ws HTTP/1.1',
+      'Host: localhost',
+      'Upgrade: websocket',
+      'Connection: Upgrade',
+      'Sec-WebSocket-Version: 13',
+      'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
     ];
     const without = (name) => GOOD.filter((line) => !line.startsWith(name));
     const many = (count) => Array.from({ length: count }, (_, n) => `X-${n}: ${n}`);
 
     for (const [what, bytes, expected] of [
       ['as it should be', head(GOOD), [101]],
-      ['permessage-deflate is offered, and not taken', head([...GOOD, 'Sec-WebSocket-Extensions: permessage-deflate']), [101]],
+      [
+        'permessage-deflate is offered, and not taken',
+        head([...GOOD, 'Sec-WebSocket-Extensions: permessage-deflate']),
+        [101],
+      ],
       ['no request to upgrade', head(['GET /ws HTTP/1.1', 'Host: localhost']), [400, 404, 426]],
       ['without a key', head(without('Sec-WebSocket-Key')), [400]],
       ['without a version', head(without('Sec-WebSocket-Version')), [400, 426]],
@@ -216,12 +305,17 @@ describe('bad frames', () => {
       const ping = { a: 'pp' };
       for (const cut of [0, 1, 7]) {
         const wire = await Wire.open(server, { upgrade: false });
-        const frames = Buffer.concat([ping, { a: 'hs', id: null, protocol: 1 }, ping].map((said) => frame(JSON.stringify(said))));
+        const frames = Buffer.concat(
+          [ping, { a: 'hs', id: null, protocol: 1 }, ping].map((said) => frame(JSON.stringify(said))),
+        );
         wire.write(Buffer.concat([Buffer.from(head(GOOD)), frames.subarray(0, frames.length - cut)]));
         await until(() => wire.status === 101, 'the upgrade is answered');
         wire.write(frames.subarray(frames.length - cut));
         await until(() => wire.messages.length === 4, 'all is answered');
-        assert.deepEqual(wire.messages.map(({ a }) => a), ['init', 'pp', 'hs', 'pp']);
+        assert.deepEqual(
+          wire.messages.map(({ a }) => a),
+          ['init', 'pp', 'hs', 'pp'],
+        );
         wire.end();
       }
       await bystander.assertWell();
@@ -232,12 +326,16 @@ describe('bad frames', () => {
       const bytes = head([...GOOD, ...many(100_000)]);
       let at = 0;
       const over = () => slow.every((wire) => wire.isGone || wire.status);
-      await until(async () => {
-        for (const wire of slow) if (!wire.isGone && !wire.status) wire.write(bytes[at]);
-        at += 1;
-        if (at % 50 === 0) await bystander.types();
-        return over();
-      }, 'all are sent away', 60_000);
+      await until(
+        async () => {
+          for (const wire of slow) if (!wire.isGone && !wire.status) wire.write(bytes[at]);
+          at += 1;
+          if (at % 50 === 0) await bystander.types();
+          return over();
+        },
+        'all are sent away',
+        60_000,
+      );
       for (const wire of slow) wire.end();
       await bystander.assertWell();
     });

@@ -7,7 +7,7 @@ import { Client, RICH, TEXT } from './client.mjs';
 import { plain } from './journal.mjs';
 import { Server } from './server.mjs';
 import { called } from './wait.mjs';
-import { Wire, logOf } from './wire.mjs';
+import { logOf, Wire } from './wire.mjs';
 
 const FORM = 'ERR_MESSAGE_BADLY_FORMED';
 const OP_FORM = 'ERR_OT_OP_BADLY_FORMED';
@@ -160,11 +160,19 @@ const TABLE = {
     ['text from an object', create({ type: TEXT.uri, data: {} }), BAD_OP],
     ['text with half a pair', create({ type: TEXT.uri, data: `a${HALF}` }), BAD_OP],
     ['rich text with half a pair', create({ type: RICH.uri, data: [{ insert: HALF }] }), BAD_OP],
-    ['rich text with half a pair in an attribute', create({ type: RICH.uri, data: [{ insert: 'x', attributes: { a: HALF } }] }), BAD_OP],
+    [
+      'rich text with half a pair in an attribute',
+      create({ type: RICH.uri, data: [{ insert: 'x', attributes: { a: HALF } }] }),
+      BAD_OP,
+    ],
     ['rich text that retains', create({ type: RICH.uri, data: [{ retain: 1 }] }), BAD_OP],
     ['rich text that deletes', create({ type: RICH.uri, data: [{ delete: 1 }] }), BAD_OP],
     ['rich text from a list of null', create({ type: RICH.uri, data: [null] }), BAD_OP],
-    ['attributes 101 deep', create({ type: RICH.uri, data: [{ insert: 'x', attributes: { a: JSON.parse(DEEP(101)) } }] }), BAD_OP],
+    [
+      'attributes 101 deep',
+      create({ type: RICH.uri, data: [{ insert: 'x', attributes: { a: JSON.parse(DEEP(101)) } }] }),
+      BAD_OP,
+    ],
     ['a text of 12 MB', create({ type: TEXT.uri, data: 'x'.repeat(12 << 20) }), ['ERR_TOO_LARGE', ...CLOSES]],
   ],
   'text-unicode ops': [
@@ -202,7 +210,11 @@ const TABLE = {
       ['keep as many as numbers go', [2 ** 53, 'x']],
     ].map(([what, op]) => [what, edit(op), BAD_OP]),
     ['keep 1e400', raw(edit(['RAW', 'x']), '1e400'), BAD_OP],
-    ['100,000 components', edit(Array.from({ length: 50_000 }, () => ['x', { d: 1 }]).flat()), [...BAD_OP, 'ERR_TOO_LARGE']],
+    [
+      '100,000 components',
+      edit(Array.from({ length: 50_000 }, () => ['x', { d: 1 }]).flat()),
+      [...BAD_OP, 'ERR_TOO_LARGE'],
+    ],
     ['100,000 deep', raw(edit('RAW'), DEEP(100_000)), BAD_OP],
   ],
   'rich-text ops': [
@@ -248,8 +260,16 @@ const TABLE = {
     ].map(([what, op]) => [what, editRich(op), BAD_OP]),
     ['retain 1e400', raw(editRich([{ retain: 'RAW' }, { insert: 'x' }]), '1e400'), BAD_OP],
     ['attributes 100,000 deep', raw(editRich([{ insert: 'x', attributes: { a: 'RAW' } }]), DEEP(100_000)), BAD_OP],
-    ['100,000 components', editRich(Array.from({ length: 100_000 }, (_, n) => ({ insert: 'x', attributes: { n } }))), [...BAD_OP, 'ERR_TOO_LARGE', ...CLOSES]],
-    ['attributes named twice', raw(editRich([{ insert: 'x', attributes: 'RAW' }]), '{"a":5,"a":{}}'), [...BAD_OP, FINE]],
+    [
+      '100,000 components',
+      editRich(Array.from({ length: 100_000 }, (_, n) => ({ insert: 'x', attributes: { n } }))),
+      [...BAD_OP, 'ERR_TOO_LARGE', ...CLOSES],
+    ],
+    [
+      'attributes named twice',
+      raw(editRich([{ insert: 'x', attributes: 'RAW' }]), '{"a":5,"a":{}}'),
+      [...BAD_OP, FINE],
+    ],
   ],
   'bulk requests': [
     ...['bf', 'bs', 'bu'].flatMap((a) => [
@@ -265,7 +285,11 @@ const TABLE = {
       [`${a} of none, with versions`, bulk({}, a), FINE],
     ]),
     ['100,000 documents', bulk(Array.from({ length: 100_000 }, (_, n) => `d${n}`)), 'ERR_TOO_MANY'],
-    ['100,000 documents with versions', bulk(Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [`d${n}`, 0]))), 'ERR_TOO_MANY'],
+    [
+      '100,000 documents with versions',
+      bulk(Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [`d${n}`, 0]))),
+      'ERR_TOO_MANY',
+    ],
     ['one document 100,000 times', bulk(Array.from({ length: 100_000 }, () => 'text')), [FINE, 'ERR_TOO_MANY']],
   ],
   handshakes: [
@@ -290,10 +314,22 @@ const TABLE = {
     ['a seq that is a string', { a: 'ps', ch: 'room', seq: 'x' }, FORM],
     ['a document without a collection', presence({ d: 'text', v: 1, t: RICH.uri }), FORM],
     ['a type that nobody knows', presence({ c: 'docs', d: 'rich', v: 0, t: 'nope' }), TYPE],
-    ['a type without positions', presence({ c: 'docs', d: 'text', v: 0, t: TEXT.uri }), 'ERR_TYPE_DOES_NOT_SUPPORT_PRESENCE'],
+    [
+      'a type without positions',
+      presence({ c: 'docs', d: 'text', v: 0, t: TEXT.uri }),
+      'ERR_TYPE_DOES_NOT_SUPPORT_PRESENCE',
+    ],
     ['a position that is none', presence({ c: 'docs', d: 'rich', v: 1, t: RICH.uri, p: 'here' }), FINE],
-    ['a position before the beginning', presence({ c: 'docs', d: 'rich', v: 1, t: RICH.uri, p: { index: -5, length: -5 } }), FINE],
-    ['a position from the future', presence({ c: 'docs', d: 'rich', v: 99, t: RICH.uri, p: { index: 1, length: 0 } }), [FINE, FUTURE]],
+    [
+      'a position before the beginning',
+      presence({ c: 'docs', d: 'rich', v: 1, t: RICH.uri, p: { index: -5, length: -5 } }),
+      FINE,
+    ],
+    [
+      'a position from the future',
+      presence({ c: 'docs', d: 'rich', v: 99, t: RICH.uri, p: { index: 1, length: 0 } }),
+      [FINE, FUTURE],
+    ],
     ['1 MB', presence({ p: 'x'.repeat(1_000_000) }), ['ERR_TOO_LARGE', ...CLOSES]],
     ['100,000 deep', raw(presence({ p: 'RAW' }), DEEP(100_000)), ['ERR_TOO_LARGE', FORM]],
     ['1,000 deep', raw(presence({ p: 'RAW' }), DEEP(1_000)), [FINE, FORM, 'ERR_TOO_LARGE']],

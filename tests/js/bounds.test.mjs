@@ -44,7 +44,11 @@ describe('an op that a client merged while it was offline', () => {
       for (let at = 0; at < 5; at++) theirs.submitOp(type === TEXT ? ['b'] : [{ insert: 'b' }]);
       // The client merges both into one op, since neither has been sent.
       mine.submitOp(times(4_000, () => letter).flat());
-      mine.submitOp(type === TEXT ? times(3_000, () => [2, 'y']).flat() : times(3_000, () => [{ retain: 2 }, { insert: 'y' }]).flat());
+      mine.submitOp(
+        type === TEXT
+          ? times(3_000, () => [2, 'y']).flat()
+          : times(3_000, () => [{ retain: 2 }, { insert: 'y' }]).flat(),
+      );
       await stage.converged([mine, theirs]);
       const text = type === TEXT ? mine.data : mine.data.ops.map((op) => op.insert).join('');
       assert.equal(text.length, 8_000 + 5 + 4_000 + 3_000);
@@ -67,7 +71,11 @@ describe('inputs of other teams', () => {
   test('numbers and objects of two keys are embeds', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(RICH, [{ insert: 1 }, { insert: '\n' }], [ann, bob]);
-    await submit(mine, [{ retain: 1 }, { insert: { video: 'v', image: 'i' } }, { insert: 7, attributes: { image: 'x' } }]);
+    await submit(mine, [
+      { retain: 1 },
+      { insert: { video: 'v', image: 'i' } },
+      { insert: 7, attributes: { image: 'x' } },
+    ]);
     await stage.converged([mine, theirs]);
     assert.deepEqual(Object.keys(theirs.data.ops[1].insert), ['video', 'image']);
   });
@@ -83,9 +91,13 @@ describe('inputs of other teams', () => {
   test('of 1,200 documents in one request 1,000 are answered, and the others refused one by one', async () => {
     const ann = await stage.client();
     ann.connection.startBulk();
-    const codes = times(1_200, (at) => new Promise((resolve) => {
-      ann.doc(`bulk-${at}`).subscribe((error) => resolve(error?.code ?? 'fine'));
-    }));
+    const codes = times(
+      1_200,
+      (at) =>
+        new Promise((resolve) => {
+          ann.doc(`bulk-${at}`).subscribe((error) => resolve(error?.code ?? 'fine'));
+        }),
+    );
     ann.connection.endBulk();
     const said = await Promise.all(codes);
     const count = (code) => said.filter((it) => it === code).length;

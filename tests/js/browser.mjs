@@ -13,7 +13,12 @@ export class Browser {
   /** Somebody with an account of their own, signed in. */
   static async registered(server, login, invitation) {
     const browser = new Browser(server);
-    const answer = await browser.post('/api/register', { login, name: login, password: `password of ${login}`, invitation });
+    const answer = await browser.post('/api/register', {
+      login,
+      name: login,
+      password: `password of ${login}`,
+      invitation,
+    });
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
     return browser;
   }

@@ -1,7 +1,8 @@
 // The real ShareDB client over a real socket, watched: what it warns of, what it fetches to heal itself, what is acked.
-import sharedb from 'sharedb/lib/client/index.js';
-import richText from 'rich-text';
+
 import textUnicode from 'ot-text-unicode';
+import richText from 'rich-text';
+import sharedb from 'sharedb/lib/client/index.js';
 import WebSocket from 'ws';
 import { called, until } from './wait.mjs';
 

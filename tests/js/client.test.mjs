@@ -21,7 +21,11 @@ describe('documents', () => {
     [TEXT, 'héllo 😀', 'héllo 😀'],
     [TEXT, '', ''],
     [TEXT, undefined, ''],
-    [RICH, [{ insert: 'Hi 😀', attributes: { bold: true } }, { insert: { image: 'a.png' } }, { insert: '\n' }], undefined],
+    [
+      RICH,
+      [{ insert: 'Hi 😀', attributes: { bold: true } }, { insert: { image: 'a.png' } }, { insert: '\n' }],
+      undefined,
+    ],
     [RICH, { ops: [{ insert: 'as an object\n' }] }, undefined],
     [RICH, [], undefined],
   ]) {
@@ -57,7 +61,10 @@ describe('documents', () => {
     bob.keepsReceived = true;
     await submit(mine, [2, 'c']);
     await called((done) => bob.connection.ping() ?? bob.connection.once('pong', () => done()), 'ping');
-    assert.deepEqual(bob.received.filter((message) => message.a === 'op'), []);
+    assert.deepEqual(
+      bob.received.filter((message) => message.a === 'op'),
+      [],
+    );
     await called((done) => theirs.subscribe(done), 'subscribe again');
     assert.equal(theirs.data, 'abc');
   });
@@ -95,7 +102,10 @@ describe('documents', () => {
     const subscribed = theirs.map((doc) => called((done) => doc.subscribe(done), 'bulk subscribe'));
     bob.connection.endBulk();
     await Promise.all(subscribed);
-    assert.deepEqual(theirs.slice(0, 100).map((doc) => doc.data), mine.slice(0, 100).map((doc) => doc.data));
+    assert.deepEqual(
+      theirs.slice(0, 100).map((doc) => doc.data),
+      mine.slice(0, 100).map((doc) => doc.data),
+    );
     assert.ok(theirs.slice(100).every((doc) => doc.type === null && doc.version === 0));
 
     bob.cut();
@@ -104,7 +114,10 @@ describe('documents', () => {
     await bob.reconnect();
     await until(() => theirs.slice(0, 100).every((doc) => doc.version === 2), 'all have caught up');
     await until(() => theirs[100].data === 'late', 'the document made meanwhile is there');
-    assert.deepEqual(theirs.slice(0, 100).map((doc) => doc.data), mine.slice(0, 100).map((doc) => doc.data));
+    assert.deepEqual(
+      theirs.slice(0, 100).map((doc) => doc.data),
+      mine.slice(0, 100).map((doc) => doc.data),
+    );
 
     bob.connection.startBulk();
     const unsubscribed = theirs.map((doc) => called((done) => doc.unsubscribe(done), 'bulk unsubscribe'));
@@ -134,24 +147,39 @@ describe('edits at the same time', () => {
     { type: TEXT, data: 'a😀b', ann: [2, 'X'], bob: [1, { d: 1 }], then: 'aXb' },
     { type: TEXT, data: '😀😁', ann: [1, 'X'], bob: [1, 'Y'], then: '😀YX😁' },
     {
-      type: RICH, data: 'abc\n', then: [{ insert: 'aXYbc\n' }],
-      ann: new Delta().retain(1).insert('X'), bob: new Delta().retain(1).insert('Y'),
+      type: RICH,
+      data: 'abc\n',
+      then: [{ insert: 'aXYbc\n' }],
+      ann: new Delta().retain(1).insert('X'),
+      bob: new Delta().retain(1).insert('Y'),
     },
     {
-      type: RICH, data: 'abc\n', then: [{ insert: 'abc', attributes: { color: 'red', bold: true } }, { insert: '\n' }],
-      ann: new Delta().retain(3, { color: 'red', bold: true }), bob: new Delta().retain(3, { color: 'blue' }),
+      type: RICH,
+      data: 'abc\n',
+      then: [{ insert: 'abc', attributes: { color: 'red', bold: true } }, { insert: '\n' }],
+      ann: new Delta().retain(3, { color: 'red', bold: true }),
+      bob: new Delta().retain(3, { color: 'blue' }),
     },
     {
-      type: RICH, data: 'abc\n', then: [{ insert: 'abc\n' }],
-      ann: new Delta().retain(3, { bold: null }), bob: new Delta().retain(3, { bold: null }),
+      type: RICH,
+      data: 'abc\n',
+      then: [{ insert: 'abc\n' }],
+      ann: new Delta().retain(3, { bold: null }),
+      bob: new Delta().retain(3, { bold: null }),
     },
     {
-      type: RICH, data: 'a😀b\n', then: [{ insert: 'aXb\n' }],
-      ann: new Delta().retain(3).insert('X'), bob: new Delta().retain(1).delete(2),
+      type: RICH,
+      data: 'a😀b\n',
+      then: [{ insert: 'aXb\n' }],
+      ann: new Delta().retain(3).insert('X'),
+      bob: new Delta().retain(1).delete(2),
     },
     {
-      type: RICH, data: 'abcd\n', then: [{ insert: 'aYd\n' }],
-      ann: new Delta().retain(1).delete(2), bob: new Delta().retain(2).insert('Y'),
+      type: RICH,
+      data: 'abcd\n',
+      then: [{ insert: 'aYd\n' }],
+      ann: new Delta().retain(1).delete(2),
+      bob: new Delta().retain(2).insert('Y'),
     },
   ]) {
     test(`${type.name} ${data.trim()}: ${JSON.stringify(ann)} and ${JSON.stringify(bob)}`, async () => {
@@ -247,7 +275,10 @@ describe('refusals', () => {
     assert.equal(theirs.data, 'new');
   });
 
-  for (const [what, type] of [['json0', 'json0'], ['its URI', 'http://sharejs.org/types/JSONv0']]) {
+  for (const [what, type] of [
+    ['json0', 'json0'],
+    ['its URI', 'http://sharejs.org/types/JSONv0'],
+  ]) {
     test(`a type that is not served, by ${what}, harms nothing`, async () => {
       const ann = await stage.client();
       const id = stage.freshId();
@@ -338,9 +369,16 @@ describe('history', () => {
     await submit(doc, [3, ' two']);
     const at = (ts) => called((done) => ann.connection.fetchSnapshotByTimestamp('docs', doc.id, ts, done));
     const versions = await Promise.all([0, before - 1, between, Date.now() + 60_000, null].map(at));
-    assert.deepEqual(versions.map(({ v, data }) => [v, data]), [
-      [0, undefined], [0, undefined], [1, 'one'], [2, 'one two'], [2, 'one two'],
-    ]);
+    assert.deepEqual(
+      versions.map(({ v, data }) => [v, data]),
+      [
+        [0, undefined],
+        [0, undefined],
+        [1, 'one'],
+        [2, 'one two'],
+        [2, 'one two'],
+      ],
+    );
   });
 
   test('a document longer than a snapshot is far', async (t) => {

@@ -43,7 +43,10 @@ for (const type of [TEXT, RICH]) {
     for (let step = 0; step < STEPS; step++) {
       const doc = r.pick(clients).doc(r.pick(ids));
       edits += 1;
-      doc.submitOp(type === TEXT ? textEdit(r, doc.data) : richEdit(r, doc.data), (error) => error && errors.push(error));
+      doc.submitOp(
+        type === TEXT ? textEdit(r, doc.data) : richEdit(r, doc.data),
+        (error) => error && errors.push(error),
+      );
       if (r.chance(0.04)) {
         cuts += 1;
         const client = r.pick(clients);

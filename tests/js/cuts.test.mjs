@@ -103,24 +103,42 @@ class Typist {
 
 const textOf = ({ data }) => (typeof data === 'string' ? data : data.ops.map(({ insert }) => insert).join(''));
 
-test(`${CUTS} breaks at random bytes: every edit is committed once (SEED=${SEED})`, { timeout: 60_000 + CUTS * PATIENCE_MS_A_CUT }, async (t) => {
+test(`${CUTS} breaks at random bytes: every edit is committed once (SEED=${SEED})`, {
+  timeout: 60_000 + CUTS * PATIENCE_MS_A_CUT,
+}, async (t) => {
   const cutter = await Cutter.to(stage.server);
   t.after(() => cutter.close());
   cutter.isCutting = false;
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => stage.client({ url: cutter.ws })));
   const groups = [];
-  for (const [type, data] of [[TEXT, ''], [RICH, [{ insert: '\n' }]], [TEXT, ''], [RICH, [{ insert: '\n' }]]]) {
+  for (const [type, data] of [
+    [TEXT, ''],
+    [RICH, [{ insert: '\n' }]],
+    [TEXT, ''],
+    [RICH, [{ insert: '\n' }]],
+  ]) {
     groups.push(await stage.shared(type, data, clients));
   }
   cutter.isCutting = true;
-  const typists = clients.map((client, n) => new Typist(client, groups.map((docs) => docs[n]), n));
+  const typists = clients.map(
+    (client, n) =>
+      new Typist(
+        client,
+        groups.map((docs) => docs[n]),
+        n,
+      ),
+  );
   // The connections that are open were made before, and pass everything.
   for (const client of clients) client.cut();
   await until(() => cutter.cuts >= CUTS, `${CUTS} connections have broken`, 30_000 + CUTS * PATIENCE_MS_A_CUT, 10);
   cutter.isCutting = false;
   for (const typist of typists) typist.isTyping = false;
   // Those that are open may still break.
-  await until(() => clients.every(({ connection }) => connection.state === 'connected' && !connection.hasPending()), 'all is acknowledged', 60_000);
+  await until(
+    () => clients.every(({ connection }) => connection.state === 'connected' && !connection.hasPending()),
+    'all is acknowledged',
+    60_000,
+  );
   for (const docs of groups) {
     await stage.converged(docs);
     const words = typists.flatMap(({ typed }) => typed.filter(({ id }) => id === docs[0].id).map(({ word }) => word));
@@ -128,7 +146,9 @@ test(`${CUTS} breaks at random bytes: every edit is committed once (SEED=${SEED}
     for (const word of words) assert.equal(textOf(docs[0]).split(word).length, 2, `${word} is there once`);
   }
   const { server, client, handshake } = cutter.places;
-  t.diagnostic(`${cutter.cuts} breaks: ${server} on the way to the server, ${client} on the way back, ${handshake} before the socket was open`);
+  t.diagnostic(
+    `${cutter.cuts} breaks: ${server} on the way to the server, ${client} on the way back, ${handshake} before the socket was open`,
+  );
   t.diagnostic(`${typists.reduce((sum, { typed }) => sum + typed.length, 0)} edits`);
   assert.ok(server > CUTS / 10 && client > CUTS / 10, 'breaks in both directions');
 });

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Client, takeWarnings, TEXT } from './client.mjs';
+import { Client, TEXT, takeWarnings } from './client.mjs';
 import { Server } from './server.mjs';
 import { called, until } from './wait.mjs';
 

@@ -60,7 +60,12 @@ describe('a full disk', () => {
   let server;
   before(async () => {
     if (disk === undefined) return;
-    server = new FullServer(await freePort(), path.join(disk, 'data'), { COPYDESK__SERVER__STOP_PATIENCE_MS: '300' }, true);
+    server = new FullServer(
+      await freePort(),
+      path.join(disk, 'data'),
+      { COPYDESK__SERVER__STOP_PATIENCE_MS: '300' },
+      true,
+    );
     await server.boot();
   });
   after(async () => {

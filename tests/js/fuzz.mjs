@@ -1,7 +1,7 @@
 // What nobody would send: requests and messages that are right, but for a few changes that dice decide.
 import net from 'node:net';
 import { dice, someText } from './random.mjs';
-import { OPCODE, Wire, frame } from './wire.mjs';
+import { frame, OPCODE, Wire } from './wire.mjs';
 
 /** Requests, of which every part may be changed. */
 const REQUESTS = [
@@ -64,7 +64,15 @@ const MESSAGES = [
   { a: 'bs', c: 'docs', b: { plan: 1, other: null } },
   { a: 'bu', c: 'docs', b: ['plan'] },
   { a: 'op', c: 'docs', d: 'plan', v: 1, seq: 1, x: {}, op: [1, 'a', { d: 1 }] },
-  { a: 'op', c: 'docs', d: 'rich', v: 1, seq: 2, x: {}, op: [{ retain: 1, attributes: { bold: true } }, { insert: 'a' }, { delete: 1 }] },
+  {
+    a: 'op',
+    c: 'docs',
+    d: 'rich',
+    v: 1,
+    seq: 2,
+    x: {},
+    op: [{ retain: 1, attributes: { bold: true } }, { insert: 'a' }, { delete: 1 }],
+  },
   { a: 'op', c: 'docs', d: 'new', v: 0, seq: 3, x: {}, create },
   { a: 'op', c: 'docs', d: 'rich', v: 0, seq: 4, x: {}, create: { type: RICH, data: { ops: [{ insert: 'a\n' }] } } },
   { a: 'op', c: 'docs', d: 'new', v: 1, seq: 5, x: {}, del: true },
@@ -77,7 +85,26 @@ const MESSAGES = [
   { a: 'p', ch: 'docs.plan', id: 'eve', p: { index: 1 }, pv: 1, c: 'docs', d: 'plan', v: 1, t: create.type },
 ];
 
-const ODD = [null, true, 0, -1, 1.5, 1e308, 2 ** 53, '', '\0', 'x'.repeat(70_000), [], {}, [[]], { __proto__: null, constructor: 1 }, '\ud800', '../..', '%00', 'constructor'];
+const ODD = [
+  null,
+  true,
+  0,
+  -1,
+  1.5,
+  1e308,
+  2 ** 53,
+  '',
+  '\0',
+  'x'.repeat(70_000),
+  [],
+  {},
+  [[]],
+  { __proto__: null, constructor: 1 },
+  '\ud800',
+  '../..',
+  '%00',
+  'constructor',
+];
 
 /**
  * Sends such things to a server for a while, by several connections at once, as a stranger and, with `headers`, as
@@ -113,13 +140,20 @@ async function asksFor(server, r, headers, counts) {
 
 function request(server, r, headers) {
   const [method, path, body] = r.pick(REQUESTS);
-  const text = body === undefined ? '' : r.chance(0.5) ? JSON.stringify(changed(r, body)) : bent(r, JSON.stringify(body));
+  const text =
+    body === undefined ? '' : r.chance(0.5) ? JSON.stringify(changed(r, body)) : bent(r, JSON.stringify(body));
   const lines = [
     `${r.chance(0.9) ? method : r.pick(['OPTIONS', 'HEAD', 'TRACE', 'CONNECT', someText(r)])} ${r.chance(0.5) ? path : bent(r, path)} HTTP/1.${r.chance(0.95) ? 1 : 0}`,
     `Host: 127.0.0.1:${server.port}`,
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     ...HEADERS.filter(() => r.chance(0.3)).map(([name, value]) => `${name}: ${r.chance(0.7) ? value : bent(r, value)}`),
-    ...(text ? ['Content-Type: application/json', 'X-Copydesk: 1', `Content-Length: ${Buffer.byteLength(text) + (r.chance(0.9) ? 0 : r.from(-2, 1_000))}`] : []),
+    ...(text
+      ? [
+          'Content-Type: application/json',
+          'X-Copydesk: 1',
+          `Content-Length: ${Buffer.byteLength(text) + (r.chance(0.9) ? 0 : r.from(-2, 1_000))}`,
+        ]
+      : []),
   ];
   const whole = `${lines.join('\r\n')}\r\n\r\n${text}`;
   return r.chance(0.9) ? whole : bent(r, whole);
@@ -134,14 +168,20 @@ async function speaksTo(server, r, headers, counts) {
   for (let n = 0; n < total && !wire.isOver; n++) {
     counts.messages += 1;
     const message = r.pick(MESSAGES);
-    const text = r.chance(0.6) ? JSON.stringify(changed(r, message)) : r.chance(0.5) ? bent(r, JSON.stringify(message)) : JSON.stringify(message);
+    const text = r.chance(0.6)
+      ? JSON.stringify(changed(r, message))
+      : r.chance(0.5)
+        ? bent(r, JSON.stringify(message))
+        : JSON.stringify(message);
     if (r.chance(0.97)) {
       wire.write(frame(text));
       continue;
     }
     counts.frames += 1;
     const opcode = r.chance(0.5) ? OPCODE.text : r.below(16);
-    wire.write(bent(r, frame(text, { opcode, fin: r.chance(0.7), rsv: r.chance(0.8) ? 0 : r.below(8), masked: r.chance(0.8) })));
+    wire.write(
+      bent(r, frame(text, { opcode, fin: r.chance(0.7), rsv: r.chance(0.8) ? 0 : r.below(8), masked: r.chance(0.8) })),
+    );
   }
   await new Promise((resolve) => setTimeout(resolve, r.from(0, 50)));
   wire.end();
@@ -156,7 +196,10 @@ function changed(r, value) {
   }
   if (typeof value === 'object' && value !== null) {
     const entries = Object.entries(value).filter(() => r.chance(0.95));
-    const others = entries.map(([key, each]) => [r.chance(0.97) ? key : someText(r), r.chance(0.35) ? changed(r, each) : each]);
+    const others = entries.map(([key, each]) => [
+      r.chance(0.97) ? key : someText(r),
+      r.chance(0.35) ? changed(r, each) : each,
+    ]);
     return Object.fromEntries(others);
   }
   if (typeof value === 'number') return r.pick([value + 1, -value, value * 1e15, r.below(2 ** 31), value]);

@@ -24,7 +24,9 @@ before(async () => {
 });
 after(() => server?.stop());
 
-test(`${SECONDS} s of requests and messages that dice have bent (SEED=${SEED})`, { timeout: (SECONDS + 60) * 1_000 }, async (t) => {
+test(`${SECONDS} s of requests and messages that dice have bent (SEED=${SEED})`, {
+  timeout: (SECONDS + 60) * 1_000,
+}, async (t) => {
   const ann = await Browser.registered(server, 'ann');
   // Somebody who is signed in bends them too, and not the one who is watched.
   const { code } = (await ann.post('/api/invitations', { role: 'editor' })).body;
@@ -32,7 +34,9 @@ test(`${SECONDS} s of requests and messages that dice have bent (SEED=${SEED})`,
   // Renewed twice by the same token, her session would end, and she would be one more stranger.
   eve.cookies.delete('copydesk_refresh');
   const bystander = await Bystander.join(server, { headers: ann.headers });
-  const counts = await bystander.whileTyping(() => fuzz(server, { seconds: SECONDS, seed: SEED, headers: eve.headers }));
+  const counts = await bystander.whileTyping(() =>
+    fuzz(server, { seconds: SECONDS, seed: SEED, headers: eve.headers }),
+  );
   t.diagnostic(JSON.stringify({ ...counts, worstMs: Math.round(bystander.worstMs) }));
   await bystander.assertWell();
   bystander.leave();

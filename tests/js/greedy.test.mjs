@@ -50,14 +50,20 @@ describe('greedy clients', () => {
     const wire = await shaken();
     const answers = () => wire.messages.filter(({ a }) => a === 'bs');
     await bystander.whileTyping(async () => {
-      for (let n = 0; n < 30; n++) wire.say({ a: 'bs', c: 'storm', b: Array.from({ length: 500 }, (_, i) => `b${n}-${i}`) });
+      for (let n = 0; n < 30; n++)
+        wire.say({ a: 'bs', c: 'storm', b: Array.from({ length: 500 }, (_, i) => `b${n}-${i}`) });
       await until(() => wire.isGone || answers().length === 30, 'all are answered', 60_000);
     });
     assert.ok(!wire.isGone, 'the socket stays open');
     const taken = answers().filter(({ error }) => !error);
-    assert.ok([1, 2].includes(taken.length), `${taken.length} requests for 500 documents were served, with 1,000 allowed`);
+    assert.ok(
+      [1, 2].includes(taken.length),
+      `${taken.length} requests for 500 documents were served, with 1,000 allowed`,
+    );
     for (const { data } of taken) assert.equal(Object.keys(data).length, 500);
-    const codes = answers().map(({ error }) => error?.code).filter(Boolean);
+    const codes = answers()
+      .map(({ error }) => error?.code)
+      .filter(Boolean);
     assert.deepEqual(codes, Array(30 - taken.length).fill('ERR_TOO_MANY'));
     wire.end();
     await bystander.assertWell();
@@ -162,8 +168,14 @@ describe('greedy clients', () => {
     });
     assert.ok(!wire.isGone, 'the socket stays open');
     const expected = Array.from({ length: 1_000 }, (_, n) => n + 2);
-    assert.deepEqual(acks().map(({ seq, error }) => error ?? seq), expected);
-    assert.deepEqual((await logOf(server, 'rush')).map(({ seq }) => seq), [1, ...expected]);
+    assert.deepEqual(
+      acks().map(({ seq, error }) => error ?? seq),
+      expected,
+    );
+    assert.deepEqual(
+      (await logOf(server, 'rush')).map(({ seq }) => seq),
+      [1, ...expected],
+    );
     wire.end();
     await bystander.assertWell();
   });
@@ -179,10 +191,18 @@ describe('greedy clients', () => {
     });
     assert.equal(wire.closeCode, 1013);
     const committed = (await logOf(server, 'crawl')).map(({ seq }) => seq);
-    assert.deepEqual(committed, committed.map((_, at) => at + 1), 'each is there once, in order, and none in between is missing');
+    assert.deepEqual(
+      committed,
+      committed.map((_, at) => at + 1),
+      'each is there once, in order, and none in between is missing',
+    );
     const acked = wire.messages.filter(({ a, error }) => a === 'op' && !error).map(({ seq }) => seq);
     assert.ok(acked.length > 1, 'some were acknowledged');
-    assert.deepEqual(acked.filter((seq) => !committed.includes(seq)), [], 'what was acknowledged is in the log');
+    assert.deepEqual(
+      acked.filter((seq) => !committed.includes(seq)),
+      [],
+      'what was acknowledged is in the log',
+    );
     wire.end();
     await bystander.assertWell();
   });
@@ -195,12 +215,14 @@ test('more bytes of edits than may be without an answer: the rest is read when t
   for (const [side, wire] of wires.entries()) {
     await wire.handshake();
     const name = (n) => `room ${side} ${n % 10}`;
-    for (let n = 0; n < 10; n++) wire.say({ a: 'op', c: 'docs', d: name(n), v: null, seq: n + 1, x: {}, create: { type: TEXT.uri, data: '' } });
+    for (let n = 0; n < 10; n++)
+      wire.say({ a: 'op', c: 'docs', d: name(n), v: null, seq: n + 1, x: {}, create: { type: TEXT.uri, data: '' } });
     await until(() => wire.messages.filter(({ a }) => a === 'op').length === 10, 'all documents are there');
     // Without a subscription each ack comes with all commits since version 1, which may be more than wait to be written.
     for (let n = 0; n < 10; n++) wire.say({ a: 's', c: 'docs', d: name(n), v: 1 });
     await until(() => wire.messages.filter(({ a }) => a === 's').length === 10, 'all are subscribed to');
-    for (let n = 0; n < 200; n++) wire.say({ a: 'op', c: 'docs', d: name(n), v: 1, seq: n + 11, x: {}, op: ['x'.repeat(5_000)] });
+    for (let n = 0; n < 200; n++)
+      wire.say({ a: 'op', c: 'docs', d: name(n), v: 1, seq: n + 11, x: {}, op: ['x'.repeat(5_000)] });
   }
   for (const wire of wires) {
     const answered = () => new Set(wire.messages.filter(({ a }) => a === 'op').map(({ seq }) => seq)).size;

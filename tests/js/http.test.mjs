@@ -18,12 +18,22 @@ const CONNECTIONS = 60;
 function ask(server, method, path, { headers = {}, body } = {}) {
   return new Promise((resolve, reject) => {
     // Node announces no length of a DELETE's body by itself.
-    const length = body === undefined || 'transfer-encoding' in headers ? {} : { 'content-length': Buffer.byteLength(body) };
-    const options = { host: '127.0.0.1', port: server.port, method, path, agent: false, headers: { ...length, ...headers } };
+    const length =
+      body === undefined || 'transfer-encoding' in headers ? {} : { 'content-length': Buffer.byteLength(body) };
+    const options = {
+      host: '127.0.0.1',
+      port: server.port,
+      method,
+      path,
+      agent: false,
+      headers: { ...length, ...headers },
+    };
     const request = http.request(options, (response) => {
       const parts = [];
       response.on('data', (part) => parts.push(part));
-      response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, body: Buffer.concat(parts) }));
+      response.on('end', () =>
+        resolve({ status: response.statusCode, headers: response.headers, body: Buffer.concat(parts) }),
+      );
     });
     request.on('error', reject);
     request.end(body);
@@ -55,7 +65,18 @@ class Raw {
 /** Every route that the sources declare, with names in place of their parameters. */
 function routes() {
   const folder = new URL('../../src/gateway/', import.meta.url);
-  const found = new Set(['/', '/ws', '/ws/', '/healthz', '/readyz', '/favicon.svg', '/assets/gone.js', '/gone', '/api/gone', '/d/x']);
+  const found = new Set([
+    '/',
+    '/ws',
+    '/ws/',
+    '/healthz',
+    '/readyz',
+    '/favicon.svg',
+    '/assets/gone.js',
+    '/gone',
+    '/api/gone',
+    '/d/x',
+  ]);
   for (const file of readdirSync(folder).filter((name) => name.endsWith('.rs'))) {
     const source = readFileSync(new URL(file, folder), 'utf8');
     for (const [, path] of source.matchAll(/"(\{document\}\/[a-z{}/]+|\/api\/[^"]*)"/g)) {
@@ -68,8 +89,15 @@ function routes() {
 describe('requests of strangers', () => {
   let server;
   before(async () => {
-    const bounds = { REQUEST_TIMEOUT_MS: 1500, ANSWER_TIMEOUT_MS: 1000, ADDRESS_CONNECTIONS_MAX: CONNECTIONS, ADDRESS_REQUESTS_PER_SECOND: 100_000 };
-    const env = Object.fromEntries(Object.entries(bounds).map(([name, value]) => [`COPYDESK__GATEWAY__${name}`, String(value)]));
+    const bounds = {
+      REQUEST_TIMEOUT_MS: 1500,
+      ANSWER_TIMEOUT_MS: 1000,
+      ADDRESS_CONNECTIONS_MAX: CONNECTIONS,
+      ADDRESS_REQUESTS_PER_SECOND: 100_000,
+    };
+    const env = Object.fromEntries(
+      Object.entries(bounds).map(([name, value]) => [`COPYDESK__GATEWAY__${name}`, String(value)]),
+    );
     server = await Server.start({ open: false, env });
   });
   after(() => server?.stop());
@@ -85,7 +113,12 @@ describe('requests of strangers', () => {
     };
     // What is too large is refused as that.
     const bodies = Object.entries(bombs).map(([encoding, bomb]) => [encoding, bomb.subarray(0, 8_000)]);
-    bodies.push(['BR', bombs.br.subarray(0, 8_000)], ['zstd', Buffer.from('x')], ['gzip, br', Buffer.from('x')], ['x-gzip', Buffer.from('x')]);
+    bodies.push(
+      ['BR', bombs.br.subarray(0, 8_000)],
+      ['zstd', Buffer.from('x')],
+      ['gzip, br', Buffer.from('x')],
+      ['x-gzip', Buffer.from('x')],
+    );
     const rss = server.rssBytes();
     for (const path of routes()) {
       for (const method of ['POST', 'PUT', 'PATCH', 'DELETE']) {
@@ -96,10 +129,16 @@ describe('requests of strangers', () => {
       }
     }
     for (const [encoding, bomb] of bodies) {
-      const answer = await ask(server, 'POST', '/api/sign-in', { body: bomb, headers: { ...ours, 'content-encoding': encoding } });
+      const answer = await ask(server, 'POST', '/api/sign-in', {
+        body: bomb,
+        headers: { ...ours, 'content-encoding': encoding },
+      });
       assert.equal(answer.status, 415, encoding);
     }
-    const plain = await ask(server, 'POST', '/api/sign-in', { body: '{}', headers: { ...ours, 'content-encoding': 'identity' } });
+    const plain = await ask(server, 'POST', '/api/sign-in', {
+      body: '{}',
+      headers: { ...ours, 'content-encoding': 'identity' },
+    });
     assert.equal(plain.status, 400, 'a body that is not compressed is read');
     const grown = server.rssBytes() - rss;
     assert.ok(grown < 30 * MB, `${Math.round(grown / MB)} MiB were kept`);
@@ -115,21 +154,41 @@ describe('requests of strangers', () => {
       }
     }
     // Chunked, the size is not known before.
-    const chunked = await ask(server, 'POST', '/api/sign-in', { body: large, headers: { ...ours, 'transfer-encoding': 'chunked' } });
+    const chunked = await ask(server, 'POST', '/api/sign-in', {
+      body: large,
+      headers: { ...ours, 'transfer-encoding': 'chunked' },
+    });
     assert.equal(chunked.status, 413);
-    const multipart = await ask(server, 'POST', '/api/sign-in', { body: '--x--', headers: { ...ours, 'content-type': 'multipart/form-data; boundary=x' } });
+    const multipart = await ask(server, 'POST', '/api/sign-in', {
+      body: '--x--',
+      headers: { ...ours, 'content-type': 'multipart/form-data; boundary=x' },
+    });
     assert.equal(multipart.status, 415);
     assert.equal((await ask(server, 'GET', `/api/documents?q=${'x'.repeat(9_000)}`)).status, 414);
     assert.equal((await ask(server, 'GET', '/', { headers: { cookie: 'x'.repeat(40_000) } })).status, 431);
-    const announced = new Raw(server).send('POST /api/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Copydesk: 1\r\nContent-Length: 99999999999\r\n\r\n');
+    const announced = new Raw(server).send(
+      'POST /api/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Copydesk: 1\r\nContent-Length: 99999999999\r\n\r\n',
+    );
     await until(() => announced.isGone, 'the connection ends');
     assert.deepEqual(announced.statuses, [413]);
   });
 
   test('a body that no handler reads does not keep its connection', async () => {
     const body = 'Transfer-Encoding: chunked\r\n\r\n';
-    const heads = ['GET /healthz', 'GET /', 'POST /gone', 'GET /api/documents', 'DELETE /api/invitations/x', 'POST /api/sign-in', 'GET /ws'];
-    const wires = heads.map((head) => new Raw(server).send(`${head} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Copydesk: 1\r\nContent-Type: application/json\r\n${body}`));
+    const heads = [
+      'GET /healthz',
+      'GET /',
+      'POST /gone',
+      'GET /api/documents',
+      'DELETE /api/invitations/x',
+      'POST /api/sign-in',
+      'GET /ws',
+    ];
+    const wires = heads.map((head) =>
+      new Raw(server).send(
+        `${head} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Copydesk: 1\r\nContent-Type: application/json\r\n${body}`,
+      ),
+    );
     const trickle = setInterval(() => wires.forEach((wire) => wire.isGone || wire.send('1\r\nx\r\n')), 50);
     try {
       await until(() => wires.every(({ isGone }) => isGone), 'they are closed', 20_000);
@@ -167,10 +226,15 @@ describe('requests of strangers', () => {
     await until(() => openConnections(server.port) === wires.length, 'they are connected');
     try {
       // A paused socket does not notice its end: the server does not count what it has closed.
-      await until(async () => {
-        most = Math.max(most, server.rssBytes() - rss);
-        return openConnections(server.port) === 0;
-      }, 'they are closed', 30_000, 50);
+      await until(
+        async () => {
+          most = Math.max(most, server.rssBytes() - rss);
+          return openConnections(server.port) === 0;
+        },
+        'they are closed',
+        30_000,
+        50,
+      );
     } finally {
       wires.forEach(({ socket }) => socket.destroy());
     }
@@ -184,7 +248,7 @@ describe('requests of strangers', () => {
     idle.forEach(({ socket }) => socket.destroy());
   });
 
-  test('the page\'s files come as the build compressed them', async () => {
+  test("the page's files come as the build compressed them", async () => {
     const page = String((await ask(server, 'GET', '/')).body);
     const files = [...page.matchAll(/(?:src|href)="[./]*(assets\/[^"]+)"/g)].map(([, file]) => `/${file}`);
     assert.ok(files.length >= 2, page);
@@ -192,13 +256,19 @@ describe('requests of strangers', () => {
       const plain = await ask(server, 'GET', file);
       assert.equal(plain.headers['content-encoding'], undefined);
       assert.match(plain.headers['cache-control'], /immutable/);
-      for (const [accepted, encoding, unpack] of [['gzip, deflate, br, zstd', 'br', brotliDecompressSync], ['gzip', 'gzip', gunzipSync], ['br;q=0, gzip', 'gzip', gunzipSync]]) {
+      for (const [accepted, encoding, unpack] of [
+        ['gzip, deflate, br, zstd', 'br', brotliDecompressSync],
+        ['gzip', 'gzip', gunzipSync],
+        ['br;q=0, gzip', 'gzip', gunzipSync],
+      ]) {
         const answer = await ask(server, 'GET', file, { headers: { 'accept-encoding': accepted } });
         assert.equal(answer.headers['content-encoding'], encoding, accepted);
         assert.equal(answer.headers.vary, 'accept-encoding');
         assert.notEqual(answer.headers.etag, plain.headers.etag, 'each form has a tag of its own');
         assert.deepEqual(unpack(answer.body), plain.body);
-        const known = await ask(server, 'GET', file, { headers: { 'accept-encoding': accepted, 'if-none-match': `"x", ${answer.headers.etag}` } });
+        const known = await ask(server, 'GET', file, {
+          headers: { 'accept-encoding': accepted, 'if-none-match': `"x", ${answer.headers.etag}` },
+        });
         assert.equal(known.status, 304);
       }
     }
@@ -245,10 +315,12 @@ function openConnections(port) {
   const hex = port.toString(16).toUpperCase().padStart(4, '0');
   const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1);
   const ESTABLISHED = '01';
-  return lines.map((line) => line.trim().split(/\s+/)).filter(([, local, , state]) => local?.endsWith(`:${hex}`) && state === ESTABLISHED).length;
+  return lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local, , state]) => local?.endsWith(`:${hex}`) && state === ESTABLISHED).length;
 }
 
-describe('an address\'s pace', () => {
+describe("an address's pace", () => {
   let server;
   before(async () => {
     server = await Server.start({ open: false, env: { COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: '4' } });
@@ -256,17 +328,36 @@ describe('an address\'s pace', () => {
   after(() => server?.stop());
 
   test('no way to write an address passes by it', async () => {
-    const variants = ['/api/me', '/%61pi/me', '/%61%70%69/me', '//api/me', '/api;x/me', '/API/me', '/api/me/', '/%2e/api/me', '/./api/me', '/readyz', '/gone', '/d/x/y'];
+    const variants = [
+      '/api/me',
+      '/%61pi/me',
+      '/%61%70%69/me',
+      '//api/me',
+      '/api;x/me',
+      '/API/me',
+      '/api/me/',
+      '/%2e/api/me',
+      '/./api/me',
+      '/readyz',
+      '/gone',
+      '/d/x/y',
+    ];
     const check = async (path) => {
       const answers = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', path)));
-      assert.ok(answers.some(({ status }) => status === 429), `${path} is not paced`);
+      assert.ok(
+        answers.some(({ status }) => status === 429),
+        `${path} is not paced`,
+      );
     };
     // A refusal comes a second late: all at once.
     await Promise.all(variants.map(check));
     // The page itself is answered from memory.
     for (const path of ['/d/x', '/healthz']) {
       const pages = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', path)));
-      assert.ok(pages.every(({ status }) => status === 200), path);
+      assert.ok(
+        pages.every(({ status }) => status === 200),
+        path,
+      );
     }
   });
 });
@@ -274,21 +365,40 @@ describe('an address\'s pace', () => {
 describe('behind a proxy', () => {
   let server;
   before(async () => {
-    server = await Server.start({ open: false, env: { COPYDESK__AUTH__BEHIND_PROXY: 'true', COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: '4' } });
+    server = await Server.start({
+      open: false,
+      env: { COPYDESK__AUTH__BEHIND_PROXY: 'true', COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: '4' },
+    });
   });
   after(() => server?.stop());
 
   test('an address is the same with a port and in brackets', async () => {
-    for (const forms of [(n) => `192.0.2.7:${1000 + n}`, (n) => (n % 2 ? '[2001:db8::1]' : `[2001:db8::1]:${n + 1}`), (n) => `203.0.113.${n}, 192.0.2.8`]) {
-      const answers = await Promise.all(Array.from({ length: 20 }, (_, n) => ask(server, 'GET', '/api/documents', { headers: { 'x-forwarded-for': forms(n) } })));
-      assert.ok(answers.some(({ status }) => status === 429), forms(0));
+    for (const forms of [
+      (n) => `192.0.2.7:${1000 + n}`,
+      (n) => (n % 2 ? '[2001:db8::1]' : `[2001:db8::1]:${n + 1}`),
+      (n) => `203.0.113.${n}, 192.0.2.8`,
+    ]) {
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, (_, n) =>
+          ask(server, 'GET', '/api/documents', { headers: { 'x-forwarded-for': forms(n) } }),
+        ),
+      );
+      assert.ok(
+        answers.some(({ status }) => status === 429),
+        forms(0),
+      );
     }
     const other = await ask(server, 'GET', '/api/documents', { headers: { 'x-forwarded-for': '192.0.2.9:1' } });
     assert.equal(other.status, 401, 'others are not slowed by that');
   });
 
   test('a page is ours with the default port and in any case, and others are told of in the log', async () => {
-    const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
+    const upgrade = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+    };
     let n = 0;
     // 401: nobody is signed in. 403 is for pages of other origins.
     for (const [origin, host, status] of [
@@ -298,7 +408,13 @@ describe('behind a proxy', () => {
       ['https://desk.example.org', 'desk.example.org:8443', 403],
       ['https://elsewhere.example.org', 'desk.example.org', 403],
     ]) {
-      const headers = { ...upgrade, origin, host, 'x-forwarded-for': `198.51.100.${++n}`, 'x-forwarded-proto': origin.split(':')[0] };
+      const headers = {
+        ...upgrade,
+        origin,
+        host,
+        'x-forwarded-for': `198.51.100.${++n}`,
+        'x-forwarded-proto': origin.split(':')[0],
+      };
       assert.equal((await ask(server, 'GET', '/ws', { headers })).status, status, `${origin} at ${host}`);
     }
     await until(() => server.log.includes('a page of another origin was refused'), 'the log says so');
@@ -308,7 +424,12 @@ describe('behind a proxy', () => {
   test('a chain of proxies says whether the client speaks TLS', async () => {
     const invitation = /#invitation=([\w-]+)/.exec(server.log)?.[1];
     const account = JSON.stringify({ login: 'ann', name: 'Ann', password: 'four unusual words here', invitation });
-    const headers = { 'content-type': 'application/json', 'x-copydesk': '1', 'x-forwarded-proto': 'https, https', 'x-forwarded-for': '198.51.100.99' };
+    const headers = {
+      'content-type': 'application/json',
+      'x-copydesk': '1',
+      'x-forwarded-proto': 'https, https',
+      'x-forwarded-for': '198.51.100.99',
+    };
     const answer = await ask(server, 'POST', '/api/register', { headers, body: account });
     assert.equal(answer.status, 200, String(answer.body));
     for (const cookie of answer.headers['set-cookie']) assert.match(cookie, /^__Host-.*Secure/);
@@ -323,12 +444,26 @@ describe('paths of their own', () => {
         return (await fetch(`${this.http}/readyz`).catch(() => undefined))?.status === 200;
       }
     }
-    server = await Below.start({ env: { COPYDESK__SERVER__BASE_PATH: '/tools/desk', COPYDESK__SERVER__SOCKET_PATH: '/live/socket' } });
+    server = await Below.start({
+      env: { COPYDESK__SERVER__BASE_PATH: '/tools/desk', COPYDESK__SERVER__SOCKET_PATH: '/live/socket' },
+    });
   });
   after(() => server?.stop());
 
   test('everything is below the base path', async () => {
-    for (const [path, status] of [['/tools/desk/', 200], ['/tools/desk/d/x', 200], ['/tools/desk/favicon.svg', 200], ['/tools/desk/api/documents', 200], ['/tools/desk/readyz', 200], ['/healthz', 200], ['/', 404], ['/api/documents', 404], ['/d/x', 404], ['/tools/deskx/', 404], ['/tools', 404]]) {
+    for (const [path, status] of [
+      ['/tools/desk/', 200],
+      ['/tools/desk/d/x', 200],
+      ['/tools/desk/favicon.svg', 200],
+      ['/tools/desk/api/documents', 200],
+      ['/tools/desk/readyz', 200],
+      ['/healthz', 200],
+      ['/', 404],
+      ['/api/documents', 404],
+      ['/d/x', 404],
+      ['/tools/deskx/', 404],
+      ['/tools', 404],
+    ]) {
       assert.equal((await ask(server, 'GET', path)).status, status, path);
     }
     const moved = await ask(server, 'GET', '/tools/desk');
@@ -341,7 +476,12 @@ describe('paths of their own', () => {
   });
 
   test('sockets are at the path that is set, with and without a last slash', async () => {
-    const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
+    const upgrade = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+    };
     const statusOf = (path) =>
       new Promise((resolve, reject) => {
         const request = http.request({ host: '127.0.0.1', port: server.port, path, headers: upgrade });
@@ -350,7 +490,13 @@ describe('paths of their own', () => {
         request.on('error', reject);
         request.end();
       });
-    for (const [path, status] of [['/tools/desk/live/socket', 101], ['/tools/desk/live/socket/', 101], ['/tools/desk/ws', 404], ['/live/socket', 404], ['/ws', 404]]) {
+    for (const [path, status] of [
+      ['/tools/desk/live/socket', 101],
+      ['/tools/desk/live/socket/', 101],
+      ['/tools/desk/ws', 404],
+      ['/live/socket', 404],
+      ['/ws', 404],
+    ]) {
       assert.equal(await statusOf(path), status, path);
     }
   });

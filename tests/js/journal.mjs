@@ -13,7 +13,11 @@ export function plain(data) {
 function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
   if (value === null || typeof value !== 'object') return value;
-  return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
+  return Object.fromEntries(
+    Object.keys(value)
+      .sort()
+      .map((key) => [key, sorted(value[key])]),
+  );
 }
 
 /** Folds a log with the npm types. */
@@ -35,13 +39,20 @@ export function replay(log) {
 
 /** Versions without a gap from 0, each submit in it once and sent by one of `clients`, each ack where it said. */
 export function assertLog(log, clients, id, collection = 'docs') {
-  assert.deepEqual(log.map((entry) => entry.v), log.map((_, v) => v), 'the versions have no gap');
+  assert.deepEqual(
+    log.map((entry) => entry.v),
+    log.map((_, v) => v),
+    'the versions have no gap',
+  );
   const places = new Map();
   for (const { src, seq, v } of log) {
     const name = `${src}/${seq}`;
     assert.ok(!places.has(name), `${name} is in the log at ${places.get(name)} and at ${v}`);
     places.set(name, v);
-    assert.ok(clients.some((client) => client.sent.has(name)), `nobody sent ${name}, which is at ${v}`);
+    assert.ok(
+      clients.some((client) => client.sent.has(name)),
+      `nobody sent ${name}, which is at ${v}`,
+    );
   }
   for (const client of clients) {
     for (const { c, d, src, seq, v } of client.acks) {

@@ -56,7 +56,10 @@ for (const [before, between, submit, fate] of [
     assert.equal(answer.error?.code ?? answer.v, fate);
     // Whoever is acked was told first what it had not seen.
     if (!answer.error) {
-      const told = other.messages.slice(start).filter((message) => message.a === 'op').map((message) => message.v);
+      const told = other.messages
+        .slice(start)
+        .filter((message) => message.a === 'op')
+        .map((message) => message.v);
       assert.deepEqual(told, [...between.keys()].map((n) => before.length + n).concat(fate));
     }
     author.end();

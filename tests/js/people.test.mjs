@@ -69,7 +69,10 @@ describe('accounts', () => {
     for (const name of [login, 'nobody-at-all']) {
       answers.push(await stranger.post('/api/sign-in', { login: name, password: 'not this one' }));
     }
-    assert.deepEqual(answers.map(({ status }) => status), [403, 403]);
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [403, 403],
+    );
     assert.deepEqual(answers[0].body, answers[1].body);
     // Attempts at once are spaced out; those for which that would take too long are refused.
     const guesses = guessesAt(login, 60);
@@ -79,7 +82,10 @@ describe('accounts', () => {
     // Whoever is signed in is not touched by that, nor is another account.
     assert.equal((await ann.me()).user.login, login);
     const other = await newcomer();
-    const back = await new Browser(server).post('/api/sign-in', { login: await loginOf(other), password: `password of ${await loginOf(other)}` });
+    const back = await new Browser(server).post('/api/sign-in', {
+      login: await loginOf(other),
+      password: `password of ${await loginOf(other)}`,
+    });
     assert.equal(back.status, 200);
   });
 
@@ -92,7 +98,8 @@ describe('accounts', () => {
         headers: { 'content-type': 'application/json', 'x-copydesk': '1' },
         body: JSON.stringify({ login, password: password(n) }),
         signal: end.signal,
-      }));
+      }),
+    );
     const settled = Promise.allSettled(answers);
     const wants = (status) => async (answer) => {
       const it = await answer;
@@ -137,7 +144,12 @@ describe('accounts', () => {
 
   test("another site's page may neither open a socket nor change anything", async () => {
     const ann = await newcomer();
-    for (const origin of ['https://evil.example', 'null', `http://127.0.0.1:${server.port}0`, `http://127.0.0.1.evil.example:${server.port}`]) {
+    for (const origin of [
+      'https://evil.example',
+      'null',
+      `http://127.0.0.1:${server.port}0`,
+      `http://127.0.0.1.evil.example:${server.port}`,
+    ]) {
       const wire = await Wire.open(server, { headers: { Cookie: ann.cookie, Origin: origin } });
       assert.equal(wire.status, 403, origin);
       assert.equal((await ann.post('/api/sign-out-everywhere', {}, { origin })).status, 403);
@@ -182,7 +194,9 @@ describe('accounts', () => {
     const taken = await ask({ a: 'op', c: 'docs', d: id, v: null, seq: 2, x: {}, create });
     assert.equal(taken.error.code, 'ERR_FORBIDDEN');
     for (const what of ['', '/people', '/audit']) {
-      const [theirs, none] = await Promise.all([id, 'no-such-one'].map((d) => eve.get(`/api/documents/docs/${d}${what}`)));
+      const [theirs, none] = await Promise.all(
+        [id, 'no-such-one'].map((d) => eve.get(`/api/documents/docs/${d}${what}`)),
+      );
       assert.equal(theirs.status, 404);
       assert.deepEqual(theirs.body, none.body);
     }
@@ -214,7 +228,10 @@ describe('accounts', () => {
     await ann.gives(await loginOf(bob), 'editor', id);
     await until(async () => {
       if (copy.type === null) return false;
-      return called((done) => copy.submitOp(['Yes! '], done)).then(() => true, () => false);
+      return called((done) => copy.submitOp(['Yes! '], done)).then(
+        () => true,
+        () => false,
+      );
     }, 'the editor may edit');
     assert.equal((await refused((done) => copy.del(done), 'the end')).code, 'ERR_FORBIDDEN');
     await until(() => doc.data === 'Yes! Hello there', 'the owner sees it');
@@ -327,16 +344,23 @@ describe('accounts', () => {
       return wire.heard((message) => message.a === 'p' && (message.error || message.pv === pv), 'the answer', start);
     };
     assert.equal((await say(mine, 1, 1)).error, undefined);
-    for (const [value, version] of [[2, 2], [null, 3]]) {
+    for (const [value, version] of [
+      [2, 2],
+      [null, 3],
+    ]) {
       assert.equal((await say(hers, value, version)).error.code, 'ERR_FORBIDDEN');
     }
     assert.equal((await say(hers, 1, 4, 'another')).error, undefined);
     // The same user's next connection may, for it is the same user's cursor.
     const again = await ann.wire();
     assert.equal((await say(again, 3, 5)).error, undefined);
-    const heard = () => hers.messages.filter((message) => message.a === 'p' && message.id === 'cursor' && !message.error);
+    const heard = () =>
+      hers.messages.filter((message) => message.a === 'p' && message.id === 'cursor' && !message.error);
     await until(() => heard().length === 2, 'both are heard');
-    assert.deepEqual(heard().map(({ p }) => p), [1, 3]);
+    assert.deepEqual(
+      heard().map(({ p }) => p),
+      [1, 3],
+    );
     for (const wire of [mine, hers, again]) wire.end();
     client.close();
   });
@@ -430,9 +454,16 @@ describe('accounts', () => {
     for (let round = 0; round < 20; round++) {
       const other = ann.copy();
       const answers = await Promise.all([ann.post('/api/refresh'), other.post('/api/refresh')]);
-      assert.deepEqual(answers.map(({ status }) => status), [200, 200]);
+      assert.deepEqual(
+        answers.map(({ status }) => status),
+        [200, 200],
+      );
       // A browser has one jar: the newest refresh token is with whoever was given one.
-      if (other.cookies.get('copydesk_refresh') !== ann.cookies.get('copydesk_refresh') && answers[1].headers.getSetCookie().length === 2) ann.cookies = other.cookies;
+      if (
+        other.cookies.get('copydesk_refresh') !== ann.cookies.get('copydesk_refresh') &&
+        answers[1].headers.getSetCookie().length === 2
+      )
+        ann.cookies = other.cookies;
     }
     const thief = ann.copy();
     const wire = await ann.wire();
@@ -516,7 +547,10 @@ describe('accounts', () => {
     assert.equal((await ann.ask('DELETE', `${path}/${made.id}`)).status, 200);
     await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
     assert.equal(wire.closeCode, 4403);
-    assert.equal((await new Browser(server).post('/api/links', { secret: made.secret, password: 'open sesame' })).status, 403);
+    assert.equal(
+      (await new Browser(server).post('/api/links', { secret: made.secret, password: 'open sesame' })).status,
+      403,
+    );
     takeWarnings();
     client.close();
     theirs.close();
@@ -537,9 +571,15 @@ describe('accounts', () => {
     assert.equal((await ann.put(`${path}/owner`, { login: await loginOf(bob) })).status, 200);
     assert.equal((await ann.get(`${path}/people`)).status, 403);
     const { people } = (await bob.get(`${path}/people`)).body;
-    assert.deepEqual(people.map(({ role }) => role), ['owner', 'editor']);
+    assert.deepEqual(
+      people.map(({ role }) => role),
+      ['owner', 'editor'],
+    );
     const { deeds } = (await bob.get(`${path}/audit`)).body;
-    assert.deepEqual(deeds.map(({ deed }) => deed), ['transfer', 'set role', 'create']);
+    assert.deepEqual(
+      deeds.map(({ deed }) => deed),
+      ['transfer', 'set role', 'create'],
+    );
     client.close();
   });
 
@@ -666,7 +706,7 @@ describe('limits', () => {
   });
   after(() => server?.stop());
 
-  test("all sockets of a user share a pace: slowed first, then told", async () => {
+  test('all sockets of a user share a pace: slowed first, then told', async () => {
     const ann = await Browser.registered(server, 'ann');
     // Each socket has one message under way: it takes many for more than two seconds' worth of them to wait.
     const wires = await Promise.all(Array.from({ length: 40 }, () => ann.wire()));
@@ -693,7 +733,10 @@ describe('limits', () => {
     const statuses = (browser, count, names) =>
       Promise.all(
         Array.from({ length: count }, async () => {
-          const cookie = [...browser.cookies].filter(([name]) => names.test(name)).map((pair) => pair.join('=')).join('; ');
+          const cookie = [...browser.cookies]
+            .filter(([name]) => names.test(name))
+            .map((pair) => pair.join('='))
+            .join('; ');
           const wire = await Wire.open(server, { headers: { Cookie: cookie, Origin: server.http } });
           wire.end();
           return wire.status;
@@ -731,7 +774,8 @@ describe('the machine of whoever serves for themselves', () => {
     }
     const path = `${server.http}/api/documents/docs/x`;
     const body = JSON.stringify({ title: 'Mine' });
-    const rename = (headers) => fetch(path, { method: 'PATCH', body, headers: { 'content-type': 'application/json', ...headers } });
+    const rename = (headers) =>
+      fetch(path, { method: 'PATCH', body, headers: { 'content-type': 'application/json', ...headers } });
     assert.equal((await rename({ origin: 'https://evil.example' })).status, 403);
     assert.equal((await rename({})).status, 404);
     assert.equal((await rename({ origin: own })).status, 404);
@@ -747,8 +791,12 @@ describe('the machine of whoever serves for themselves', () => {
     };
     assert.equal(await answer(`evil.example:${server.port}`), 403);
     assert.equal(await answer(`127.0.0.1.evil.example:${server.port}`), 403);
-    const upgrade = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
-    assert.equal(await answer(`evil.example:${server.port}`, `Origin: http://evil.example:${server.port}\r\n${upgrade}`), 403);
+    const upgrade =
+      'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
+    assert.equal(
+      await answer(`evil.example:${server.port}`, `Origin: http://evil.example:${server.port}\r\n${upgrade}`),
+      403,
+    );
     for (const host of [`127.0.0.1:${server.port}`, `localhost:${server.port}`, `[::1]:${server.port}`]) {
       assert.equal(await answer(host), 200, host);
     }
@@ -761,7 +809,9 @@ describe('the machine of whoever serves for themselves', () => {
       const wire = await Wire.open(server, { upgrade: false });
       wires.push(wire);
       const method = path.endsWith('x') ? 'PATCH' : 'POST';
-      wire.write(`${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{`);
+      wire.write(
+        `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{`,
+      );
     }
     const trickle = setInterval(() => wires.forEach((wire) => wire.write(' ')), 200);
     try {
@@ -782,7 +832,14 @@ describe('a new server', () => {
   const register = async (host, lines = [], asked = account) => {
     const wire = await Wire.open(server, { upgrade: false });
     const body = JSON.stringify(asked);
-    const head = [`POST /api/register HTTP/1.1`, `Host: ${host}`, 'X-Copydesk: 1', 'Content-Type: application/json', `Content-Length: ${body.length}`, ...lines];
+    const head = [
+      `POST /api/register HTTP/1.1`,
+      `Host: ${host}`,
+      'X-Copydesk: 1',
+      'Content-Type: application/json',
+      `Content-Length: ${body.length}`,
+      ...lines,
+    ];
     wire.write(`${head.join('\r\n')}\r\n\r\n${body}`);
     await until(() => wire.status, 'an answer');
     wire.end();
@@ -841,7 +898,10 @@ describe('invitations', () => {
     const asked = { name: 'Eve', password: 'a long password', invitation: 'guess' };
     const answers = [];
     for (const login of ['ann', 'nobody']) answers.push(await stranger.post('/api/register', { ...asked, login }));
-    assert.deepEqual(answers.map(({ status }) => status), [403, 403]);
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [403, 403],
+    );
     assert.deepEqual(answers[0].body, answers[1].body);
   });
 
@@ -851,7 +911,12 @@ describe('invitations', () => {
     const make = async (browser) => (await browser.post('/api/invitations', { role: 'owner' })).body.code;
     const join = async (login, invitation) => {
       const browser = new Browser(server);
-      const { status } = await browser.post('/api/register', { login, name: login, password: `password of ${login}`, invitation });
+      const { status } = await browser.post('/api/register', {
+        login,
+        name: login,
+        password: `password of ${login}`,
+        invitation,
+      });
       return { browser, status };
     };
     const { browser: max, status } = await join('max', await make(ann));
@@ -909,7 +974,12 @@ describe('quotas', () => {
     const ann = new Browser(server);
     await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
     const invite = () => ann.post('/api/invitations', { role: null });
-    const [{ body: { code } }, { status }] = [await invite(), await invite()];
+    const [
+      {
+        body: { code },
+      },
+      { status },
+    ] = [await invite(), await invite()];
     assert.equal(status, 200);
     const full = await invite();
     assert.deepEqual([full.status, full.body.error.code], [429, 'quota']);
@@ -919,7 +989,10 @@ describe('quotas', () => {
     await Browser.registered(server, 'kim', again.body.code);
     const share = () => ann.post('/api/documents/docs/one/links', { role: 'viewer' });
     const links = [await share(), await share()];
-    assert.deepEqual(links.map((it) => it.status), [200, 200]);
+    assert.deepEqual(
+      links.map((it) => it.status),
+      [200, 200],
+    );
     assert.equal((await share()).body.error.code, 'quota');
     const ended = await ann.ask('DELETE', `/api/documents/docs/one/links/${links[0].body.id}`);
     assert.equal(ended.status, 200);
@@ -932,9 +1005,13 @@ describe('quotas', () => {
     assert.equal((await give('kim', 'viewer')).status, 200);
     // Who opens a link again and again hides nothing of what was done before.
     const guest = new Browser(server);
-    for (let n = 0; n < 50; n++) assert.equal((await guest.post('/api/links', { secret: links[1].body.secret })).status, 200);
+    for (let n = 0; n < 50; n++)
+      assert.equal((await guest.post('/api/links', { secret: links[1].body.secret })).status, 200);
     const { deeds } = (await ann.get('/api/documents/docs/one/audit')).body;
-    assert.deepEqual(deeds.filter(({ deed }) => deed === 'open link').map(({ times }) => times), [50]);
+    assert.deepEqual(
+      deeds.filter(({ deed }) => deed === 'open link').map(({ times }) => times),
+      [50],
+    );
     assert.equal(deeds.at(-1).deed, 'create');
     const older = (await ann.get('/api/documents/docs/one/audit?before=1')).body;
     assert.deepEqual(older, { deeds: [], next: null });
@@ -963,7 +1040,10 @@ describe('quotas', () => {
 describe('a session', () => {
   const ACCESS_SECONDS = 3;
   let server;
-  before(async () => (server = await Server.start({ open: false, env: { COPYDESK__AUTH__ACCESS_SECONDS: String(ACCESS_SECONDS) } })));
+  before(
+    async () =>
+      (server = await Server.start({ open: false, env: { COPYDESK__AUTH__ACCESS_SECONDS: String(ACCESS_SECONDS) } })),
+  );
   after(() => server?.stop());
 
   test('keeps its sockets while it is renewed, without a lost op, and closes them when it is not', async () => {
@@ -995,7 +1075,11 @@ describe("another application's tokens", () => {
   const SECRET = 'a secret that the application shares with us';
   let server;
   before(async () => {
-    const env = { COPYDESK__AUTH__MODE: 'tokens', COPYDESK__AUTH__TOKEN_SECRET: SECRET, COPYDESK__AUTH__TOKEN_AUDIENCE: 'desk' };
+    const env = {
+      COPYDESK__AUTH__MODE: 'tokens',
+      COPYDESK__AUTH__TOKEN_SECRET: SECRET,
+      COPYDESK__AUTH__TOKEN_AUDIENCE: 'desk',
+    };
     server = await Server.start({ open: false, env });
   });
   after(() => server?.stop());
@@ -1005,7 +1089,8 @@ describe("another application's tokens", () => {
     const text = `${part(JSON.stringify(header))}.${part(claims)}`;
     return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
   };
-  const sign = async (claims, ...rest) => signText(JSON.stringify({ aud: 'desk', exp: Math.floor(Date.now() / 1000) + 300, ...claims }), ...rest);
+  const sign = async (claims, ...rest) =>
+    signText(JSON.stringify({ aud: 'desk', exp: Math.floor(Date.now() / 1000) + 300, ...claims }), ...rest);
 
   test('a signed token opens a socket by header, by subprotocol and by cookie', async () => {
     const token = await sign({ sub: '7', name: 'Ann', tenant: 'acme' });
@@ -1064,15 +1149,21 @@ describe("another application's tokens", () => {
   });
 
   test('a token gives roles on documents, in its own tenant only', async () => {
-    const owner = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '1', tenant: 'globex' })}` } });
+    const owner = await Client.connect(server.ws, {
+      headers: { Authorization: `Bearer ${await sign({ sub: '1', tenant: 'globex' })}` },
+    });
     const doc = owner.doc('plan', 'globex:notes');
     await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
     const documents = { 'globex:notes/plan': 'viewer' };
-    const reader = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'globex', documents })}` } });
+    const reader = await Client.connect(server.ws, {
+      headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'globex', documents })}` },
+    });
     const copy = await reader.subscribed('plan', 'globex:notes');
     assert.equal(copy.data, 'Hello');
     assert.equal((await refused((done) => copy.submitOp(['No '], done), 'an edit')).code, 'ERR_FORBIDDEN');
-    const stranger = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'initech', documents, role: 'owner' })}` } });
+    const stranger = await Client.connect(server.ws, {
+      headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'initech', documents, role: 'owner' })}` },
+    });
     assert.equal((await stranger.subscribed('plan', 'globex:notes')).type, null);
     takeWarnings();
     for (const each of [owner, reader, stranger]) each.close();
@@ -1084,7 +1175,9 @@ describe("another application's tokens", () => {
     const client = await Client.connect(server.ws, { headers: { Authorization: headers.authorization } });
     const doc = client.doc('plan', 'hooli:notes');
     await called((done) => doc.create('Hello', TEXT.uri, done), 'create');
-    const bob = await Client.connect(server.ws, { headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'hooli' })}` } });
+    const bob = await Client.connect(server.ws, {
+      headers: { Authorization: `Bearer ${await sign({ sub: '2', tenant: 'hooli' })}` },
+    });
     const copy = await bob.subscribed('plan', 'hooli:notes');
     assert.equal(copy.type, null);
     const given = await owner.put('/api/documents/hooli:notes/plan/people', { id: '2', role: 'editor' }, headers);
@@ -1105,11 +1198,14 @@ describe("another application's tokens", () => {
     assert.deepEqual(server.panics, []);
   });
 
-  test("all tokens of a user are ended that were issued until then", async () => {
+  test('all tokens of a user are ended that were issued until then', async () => {
     const now = () => Math.floor(Date.now() / 1000);
     const bearer = (token) => ({ authorization: `Bearer ${token}` });
     const owner = bearer(await sign({ sub: '1', tenant: 'umbrella', role: 'owner' }));
-    const [old, undated] = [await sign({ sub: '2', tenant: 'umbrella', iat: now() - 5 }), await sign({ sub: '2', tenant: 'umbrella' })];
+    const [old, undated] = [
+      await sign({ sub: '2', tenant: 'umbrella', iat: now() - 5 }),
+      await sign({ sub: '2', tenant: 'umbrella' }),
+    ];
     const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${old}` } });
     const browser = new Browser(server);
     assert.equal((await browser.post('/api/people/sign-out', { login: '1' }, bearer(old))).status, 403);

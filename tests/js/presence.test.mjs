@@ -13,12 +13,16 @@ const publish = (local, value) => called((done) => local.submit(value, done), 'a
 
 /** Waits until `presence` shows `value` under `id`. */
 const shows = (presence, id, value) =>
-  until(() => {
-    const seen = presence.remotePresences[id];
-    return JSON.stringify(seen) === JSON.stringify(value);
-  }, `${id} is ${JSON.stringify(value)}; it is ${JSON.stringify(presence.remotePresences[id])}`);
+  until(
+    () => {
+      const seen = presence.remotePresences[id];
+      return JSON.stringify(seen) === JSON.stringify(value);
+    },
+    `${id} is ${JSON.stringify(value)}; it is ${JSON.stringify(presence.remotePresences[id])}`,
+  );
 
-const pinged = (client) => called((done) => client.connection.ping() ?? client.connection.once('pong', () => done()), 'ping');
+const pinged = (client) =>
+  called((done) => client.connection.ping() ?? client.connection.once('pong', () => done()), 'ping');
 
 async function onChannel(channel, options) {
   const client = await stage.client(options);
@@ -43,7 +47,10 @@ describe('a channel', () => {
     bob.client.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
     await pinged(bob.client);
-    assert.deepEqual(bob.client.received.filter((message) => message.a === 'p'), []);
+    assert.deepEqual(
+      bob.client.received.filter((message) => message.a === 'p'),
+      [],
+    );
   });
 
   test('null is gone', async () => {
@@ -61,7 +68,10 @@ describe('a channel', () => {
     bob.client.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
     await pinged(bob.client);
-    assert.deepEqual(bob.client.received.filter((message) => message.a === 'p'), []);
+    assert.deepEqual(
+      bob.client.received.filter((message) => message.a === 'p'),
+      [],
+    );
   });
 
   test('a subscription that was taken back before it stood does not stand', async () => {
@@ -72,7 +82,10 @@ describe('a channel', () => {
     bob.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
     await pinged(bob);
-    assert.deepEqual(bob.received.filter((message) => message.a === 'p'), []);
+    assert.deepEqual(
+      bob.received.filter((message) => message.a === 'p'),
+      [],
+    );
   });
 
   for (const [how, end] of [
@@ -100,7 +113,10 @@ describe('a channel', () => {
         await shows(bob.presence, 'one', undefined);
         await shows(bob.presence, 'two', undefined);
         const ends = bob.client.received.filter(({ a, p, id }) => a === 'p' && p === null && id !== 'gone');
-        assert.deepEqual(ends.map(({ id, pv }) => [id, pv]).sort(), [['one', 2], ['two', 1]]);
+        assert.deepEqual(ends.map(({ id, pv }) => [id, pv]).sort(), [
+          ['one', 2],
+          ['two', 1],
+        ]);
       });
     }
   }
@@ -209,7 +225,17 @@ describe('a position in a document', () => {
     const { docs, presences } = await cursors([{ insert: 'abc\n' }]);
     const wire = await Wire.open(stage.server);
     await wire.handshake();
-    wire.say({ a: 'p', ch: `docs.${docs[0].id}`, id: 'w', p: { index: 1, length: 0 }, pv: 0, c: 'docs', d: docs[0].id, v: 1, t: RICH.uri });
+    wire.say({
+      a: 'p',
+      ch: `docs.${docs[0].id}`,
+      id: 'w',
+      p: { index: 1, length: 0 },
+      pv: 0,
+      c: 'docs',
+      d: docs[0].id,
+      v: 1,
+      t: RICH.uri,
+    });
     await shows(presences[0], 'w', { index: 1, length: 0 });
     await submit(docs[1], new Delta().insert('x'));
     await shows(presences[0], 'w', { index: 2, length: 0 });
@@ -253,7 +279,17 @@ describe('a position in a document', () => {
       }
       await until(() => theirs.version === 2, 'the edit arrives');
       bob.keepsReceived = true;
-      wire.say({ a: 'p', ch: `docs.${theirs.id}`, id: 'w', p: position, pv: 0, c: 'docs', d: theirs.id, v: 1, t: RICH.uri });
+      wire.say({
+        a: 'p',
+        ch: `docs.${theirs.id}`,
+        id: 'w',
+        p: position,
+        pv: 0,
+        c: 'docs',
+        d: theirs.id,
+        v: 1,
+        t: RICH.uri,
+      });
       await shows(seen, 'w', moved ?? undefined);
       await until(() => bob.received.some((message) => message.a === 'p'), 'the position comes');
       const { v, p } = bob.received.find((message) => message.a === 'p');

@@ -6,7 +6,20 @@ export { dice } from './dice.mjs';
 /** The seed of this run: from the environment, or fresh. Say it when a test fails. */
 export const SEED = process.env.SEED ?? String(Date.now() % 1_000_000);
 
-const CHARS = [...'abcdefgh XYZ012.\n"\\\t', 'é', 'ß', '中', '\u0301', '\u200d', '\u2028', '\ufeff', '😀', '👩', '𝒳', '\u{10ffff}'];
+const CHARS = [
+  ...'abcdefgh XYZ012.\n"\\\t',
+  'é',
+  'ß',
+  '中',
+  '\u0301',
+  '\u200d',
+  '\u2028',
+  '\ufeff',
+  '😀',
+  '👩',
+  '𝒳',
+  '\u{10ffff}',
+];
 
 /** One to `max` characters, some of them beyond the first plane, some that combine. */
 export function someText(r, max = 4) {

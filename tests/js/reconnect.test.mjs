@@ -206,7 +206,10 @@ describe('who is who', () => {
 
     await submit(mine, ['b']);
     const log = await stage.converged([mine]);
-    assert.deepEqual(log.map((entry) => entry.op ?? 'create'), ['create', ['a'], ['b']]);
+    assert.deepEqual(
+      log.map((entry) => entry.op ?? 'create'),
+      ['create', ['a'], ['b']],
+    );
     wire.end();
   });
 

@@ -2,7 +2,7 @@
 // writes at wrong places into the log as it is now.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
@@ -81,7 +81,10 @@ for (const type of [TEXT, RICH]) {
           await ann.reconnect();
           await until(() => refused, 'the op that waited is refused');
           assert.equal(refused.code, CODE);
-          await until(() => errors.some(({ code }) => code === CODE) || doc.version === theirs.version, 'the subscription is refused, or begins anew');
+          await until(
+            () => errors.some(({ code }) => code === CODE) || doc.version === theirs.version,
+            'the subscription is refused, or begins anew',
+          );
           // Whatever the client does now, on this socket or the next, is refused or made on what the log holds.
           for (const again of [false, true]) {
             if (again) {
@@ -89,7 +92,9 @@ for (const type of [TEXT, RICH]) {
               await until(() => ann.connection.state === 'disconnected', 'the socket is cut');
               await ann.reconnect();
             }
-            const outcome = await new Promise((done) => doc.submitOp(insert(type, '!'), (error) => done(error ?? null)));
+            const outcome = await new Promise((done) =>
+              doc.submitOp(insert(type, '!'), (error) => done(error ?? null)),
+            );
             if (outcome === null) {
               await called((done) => theirs.fetch(done), 'fetch');
               assert.equal(textOf(doc), textOf(theirs), 'an op that is acknowledged was made on the log');
@@ -121,28 +126,32 @@ test('a client that loads its document anew goes on with it, and new documents a
   }));
 
 test('`copydesk restored` tells clients of before, and a restart does not', () =>
-  withLostRevisions(RICH, () => {}, async ({ server, ann, doc, errors }) => {
-    await ann.reconnect();
-    await submit(doc, insert(RICH, 'z'));
-    assert.deepEqual([doc.version, errors.length, /went back/.test(server.log)], [10, 0, false]);
-    const { id } = ann.connection;
-    const command = () => spawnSync(binary(), ['restored', '--data', server.data], { encoding: 'utf8' });
-    assert.match(command().stderr, /another process uses the data folder/, 'not while a server has the folder');
-    await server.kill('SIGTERM');
-    const { status, stdout } = command();
-    assert.equal(status, 0);
-    assert.match(stdout, /history {2}1: renewed/);
-    await server.boot();
-    await ann.reconnect();
-    const refused = await new Promise((done) => doc.submitOp(insert(RICH, '!'), done));
-    assert.equal(refused?.code, CODE);
-    // Our page's socket: closed before the page can send anything.
-    const page = new WebSocket(`${server.ws}?rights`);
-    page.on('open', () => page.send(JSON.stringify({ a: 'hs', id, protocol: 1, protocolMinor: 2 })));
-    const [code, reason] = await new Promise((done) => page.on('close', (...ended) => done(ended)));
-    assert.equal(code, CLOSED);
-    assert.match(String(reason), /load the document anew/);
-  }));
+  withLostRevisions(
+    RICH,
+    () => {},
+    async ({ server, ann, doc, errors }) => {
+      await ann.reconnect();
+      await submit(doc, insert(RICH, 'z'));
+      assert.deepEqual([doc.version, errors.length, /went back/.test(server.log)], [10, 0, false]);
+      const { id } = ann.connection;
+      const command = () => spawnSync(binary(), ['restored', '--data', server.data], { encoding: 'utf8' });
+      assert.match(command().stderr, /another process uses the data folder/, 'not while a server has the folder');
+      await server.kill('SIGTERM');
+      const { status, stdout } = command();
+      assert.equal(status, 0);
+      assert.match(stdout, /history {2}1: renewed/);
+      await server.boot();
+      await ann.reconnect();
+      const refused = await new Promise((done) => doc.submitOp(insert(RICH, '!'), done));
+      assert.equal(refused?.code, CODE);
+      // Our page's socket: closed before the page can send anything.
+      const page = new WebSocket(`${server.ws}?rights`);
+      page.on('open', () => page.send(JSON.stringify({ a: 'hs', id, protocol: 1, protocolMinor: 2 })));
+      const [code, reason] = await new Promise((done) => page.on('close', (...ended) => done(ended)));
+      assert.equal(code, CLOSED);
+      assert.match(String(reason), /load the document anew/);
+    },
+  ));
 
 test('a command for operators makes no database where there is none', () => {
   const empty = mkdtempSync(path.join(tmpdir(), 'copydesk-empty-'));

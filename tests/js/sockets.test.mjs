@@ -61,7 +61,10 @@ describe('large answers', () => {
     for (const d of names) reader.say({ a: 's', c: 'docs', d, v: null });
     const answers = () => reader.messages.filter(({ a }) => a === 's');
     await until(() => answers().length === DOCS || reader.isOver, 'all are shown', 60_000);
-    assert.deepEqual([reader.isOver, answers().filter(({ data }) => data?.data.length === BYTES).length], [false, DOCS]);
+    assert.deepEqual(
+      [reader.isOver, answers().filter(({ data }) => data?.data.length === BYTES).length],
+      [false, DOCS],
+    );
     reader.end();
   });
 });
@@ -133,7 +136,10 @@ describe('a socket that wants too much', () => {
     await edit;
     await until(() => doc.data === 'a', 'the paste is rolled back');
     await called((done) => doc.submitOp(['b'], done), 'the next edit');
-    const tooLarge = await refused((done) => client.doc('large').create('x'.repeat(3 * MB), TEXT.uri, done), 'a create');
+    const tooLarge = await refused(
+      (done) => client.doc('large').create('x'.repeat(3 * MB), TEXT.uri, done),
+      'a create',
+    );
     assert.equal(tooLarge.code, 'ERR_TOO_LARGE');
     assert.deepEqual([doc.data, other.data, states], ['ba', 'still here', []]);
     client.close();
@@ -161,9 +167,18 @@ describe('a socket that wants too much', () => {
     wire.say({ a: 'op', c: 'docs', d: 'burst', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
     // Each is answered with all that was committed since its version: 2 MB of them, which an outbox takes at once.
     const BURST = 200;
-    const edits = Array.from({ length: BURST }, (_, n) => ({ a: 'op', c: 'docs', d: 'burst', v: 1, seq: n + 2, x: {}, op: ['x'] }));
+    const edits = Array.from({ length: BURST }, (_, n) => ({
+      a: 'op',
+      c: 'docs',
+      d: 'burst',
+      v: 1,
+      seq: n + 2,
+      x: {},
+      op: ['x'],
+    }));
     wire.write(Buffer.concat(edits.map((edit) => frame(JSON.stringify(edit)))));
-    const acked = () => new Set(wire.messages.filter(({ a, error }) => a === 'op' && !error).map(({ seq }) => seq)).size;
+    const acked = () =>
+      new Set(wire.messages.filter(({ a, error }) => a === 'op' && !error).map(({ seq }) => seq)).size;
     await until(() => wire.isOver || acked() === BURST + 1, 'all are acknowledged', 60_000);
     assert.deepEqual([wire.closeCode, wire.messages.filter(({ error }) => error)], [null, []]);
     assert.equal((await logOf(server, 'burst')).length, BURST + 1);
@@ -203,7 +218,8 @@ describe('a socket that wants too much', () => {
     const wire = await shaken(server);
     const BULKS = 3;
     const PER_BULK = 1_000;
-    for (let n = 0; n < BULKS; n++) wire.say({ a: 'bf', c: 'docs', b: Array.from({ length: PER_BULK }, (_, d) => `none ${n} ${d}`) });
+    for (let n = 0; n < BULKS; n++)
+      wire.say({ a: 'bf', c: 'docs', b: Array.from({ length: PER_BULK }, (_, d) => `none ${n} ${d}`) });
     const answers = () => wire.messages.filter(({ a }) => a === 'bf');
     await until(() => wire.isOver || answers().length === BULKS, 'all are answered', 60_000);
     const shown = answers().flatMap(({ data }) => Object.values(data));
@@ -215,7 +231,9 @@ describe('a socket that wants too much', () => {
   test('messages in pieces of one byte', async () => {
     const text = JSON.stringify({ a: 'pp', x: 'x'.repeat(900) });
     const last = text.length - 1;
-    const pieces = [...text].map((byte, n) => frame(byte, { opcode: n ? OPCODE.continuation : OPCODE.text, fin: n === last }));
+    const pieces = [...text].map((byte, n) =>
+      frame(byte, { opcode: n ? OPCODE.continuation : OPCODE.text, fin: n === last }),
+    );
     const flood = Buffer.concat(pieces);
     const wires = await Promise.all(Array.from({ length: 4 }, () => shaken(server)));
     const MESSAGES = 15;
@@ -275,7 +293,10 @@ describe('a socket that wants too much', () => {
     }
     const answers = () => eve.messages.filter(({ a }) => a === 'op');
     await until(() => answers().length === 2, 'both are answered');
-    assert.deepEqual(answers().map(({ error }) => error?.code), ['ERR_FORBIDDEN', 'ERR_FORBIDDEN']);
+    assert.deepEqual(
+      answers().map(({ error }) => error?.code),
+      ['ERR_FORBIDDEN', 'ERR_FORBIDDEN'],
+    );
     eve.end();
     ann.close();
   });

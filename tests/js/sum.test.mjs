@@ -21,7 +21,8 @@ function sum(t, suites) {
   return { lines: stdout.trim().split('\n'), last: stdout.trim().split('\n').at(-1), status };
 }
 
-const spec = (pass, fail, skipped) => `ℹ tests ${pass + fail + skipped}\nℹ suites 1\nℹ pass ${pass}\nℹ fail ${fail}\nℹ cancelled 0\nℹ skipped ${skipped}\nℹ todo 0\n`;
+const spec = (pass, fail, skipped) =>
+  `ℹ tests ${pass + fail + skipped}\nℹ suites 1\nℹ pass ${pass}\nℹ fail ${fail}\nℹ cancelled 0\nℹ skipped ${skipped}\nℹ todo 0\n`;
 
 test('counts of all runners are added up', (t) => {
   const { last, status } = sum(t, {
@@ -34,7 +35,8 @@ test('counts of all runners are added up', (t) => {
 });
 
 test('Rust tests that returned early are skipped and not passed, each once', (t) => {
-  const skips = 'SKIPPED: a::one: Postgres is not installed\nSKIPPED: a::one: Postgres is not installed\nSKIPPED: a::two: no disk\n';
+  const skips =
+    'SKIPPED: a::one: Postgres is not installed\nSKIPPED: a::one: Postgres is not installed\nSKIPPED: a::two: no disk\n';
   const { last, lines } = sum(t, { rust: { log: 'Summary [ 1s] 10 tests run: 10 passed, 0 skipped\n', skips } });
   assert.equal(last, '8 passed, 0 failed, 2 skipped, 0 ignored');
   assert.ok(lines.includes('skipped in rust: SKIPPED: a::two: no disk'));
@@ -47,7 +49,11 @@ test('a suite that skipped everything has passed nothing, and is named', (t) => 
 });
 
 for (const [what, suites, failed] of [
-  ['a failed test', { rust: { status: 1, log: 'Summary [ 1s] 10 tests run: 8 passed, 1 failed, 1 timed out, 0 skipped\n' } }, 2],
+  [
+    'a failed test',
+    { rust: { status: 1, log: 'Summary [ 1s] 10 tests run: 8 passed, 1 failed, 1 timed out, 0 skipped\n' } },
+    2,
+  ],
   ['a suite that ended before it counted', { cluster: { status: 1, log: 'out of memory\n' } }, 1],
   ['a runner that failed although no test did', { clients: { status: 1, log: spec(3, 0, 0) } }, 1],
   ['a suite without its status', { clients: { status: '', log: spec(3, 0, 0) } }, 1],

@@ -6,8 +6,8 @@ import https from 'node:https';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import tls from 'node:tls';
 import { after, before, describe, test } from 'node:test';
+import tls from 'node:tls';
 import WebSocket from 'ws';
 import { Server } from './server.mjs';
 import { until } from './wait.mjs';
@@ -21,7 +21,14 @@ class SecureServer extends Server {
 
 function ask(server, method, where, body, headers = {}) {
   return new Promise((resolve, reject) => {
-    const options = { host: '127.0.0.1', port: server.port, method, path: where, rejectUnauthorized: false, headers: { 'content-type': 'application/json', 'x-copydesk': '1', ...headers } };
+    const options = {
+      host: '127.0.0.1',
+      port: server.port,
+      method,
+      path: where,
+      rejectUnauthorized: false,
+      headers: { 'content-type': 'application/json', 'x-copydesk': '1', ...headers },
+    };
     const request = https.request(options, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (part) => (text += part));
@@ -47,15 +54,33 @@ describe('TLS', () => {
   let folder;
   let server;
   const certify = (name) => {
-    const args = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', `/CN=${name}`];
-    execFileSync('openssl', [...args, '-keyout', path.join(folder, 'key.pem'), '-out', path.join(folder, 'cert.pem')], { stdio: 'ignore' });
+    const args = [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:prime256v1',
+      '-nodes',
+      '-days',
+      '2',
+      '-subj',
+      `/CN=${name}`,
+    ];
+    execFileSync('openssl', [...args, '-keyout', path.join(folder, 'key.pem'), '-out', path.join(folder, 'cert.pem')], {
+      stdio: 'ignore',
+    });
   };
   before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), 'copydesk-tls-'));
     certify('first');
     server = await SecureServer.start({
       open: false,
-      env: { COPYDESK__GATEWAY__ADDRESS_CONNECTIONS_MAX: '100', COPYDESK__TLS__CERT: path.join(folder, 'cert.pem'), COPYDESK__TLS__KEY: path.join(folder, 'key.pem') },
+      env: {
+        COPYDESK__GATEWAY__ADDRESS_CONNECTIONS_MAX: '100',
+        COPYDESK__TLS__CERT: path.join(folder, 'cert.pem'),
+        COPYDESK__TLS__KEY: path.join(folder, 'key.pem'),
+      },
     });
   });
   after(async () => {
@@ -63,11 +88,12 @@ describe('TLS', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  test('cookies are this server\'s own, and browsers are told to come back by TLS', async () => {
+  test("cookies are this server's own, and browsers are told to come back by TLS", async () => {
     const account = { login: 'ann', name: 'Ann', password: 'a long password' };
     const answer = await ask(server, 'POST', '/api/register', account);
     assert.equal(answer.status, 200, answer.text);
-    for (const line of answer.headers['set-cookie']) assert.match(line, /^__Host-copydesk_(access|refresh|device)=.*; HttpOnly; SameSite=Strict; Secure; Path=\//);
+    for (const line of answer.headers['set-cookie'])
+      assert.match(line, /^__Host-copydesk_(access|refresh|device)=.*; HttpOnly; SameSite=Strict; Secure; Path=\//);
     assert.match(answer.headers['strict-transport-security'], /max-age=/);
     const cookie = answer.headers['set-cookie'].map((line) => line.split(';')[0]).join('; ');
     // A name that a page without TLS could have set is not believed.
@@ -78,7 +104,10 @@ describe('TLS', () => {
     // A page of the same host without TLS may have been written by anybody on the way.
     const origins = { [`https://127.0.0.1:${server.port}`]: true, [`http://127.0.0.1:${server.port}`]: false };
     for (const [origin, opens] of Object.entries(origins)) {
-      const socket = new WebSocket(`wss://127.0.0.1:${server.port}/ws`, { rejectUnauthorized: false, headers: { Cookie: cookie, Origin: origin } });
+      const socket = new WebSocket(`wss://127.0.0.1:${server.port}/ws`, {
+        rejectUnauthorized: false,
+        headers: { Cookie: cookie, Origin: origin },
+      });
       const fate = await new Promise((resolve) => {
         socket.on('message', () => resolve(true)).on('error', () => resolve(false));
       });

@@ -33,8 +33,29 @@ const put = (path, text) => {
 };
 
 /// What the pure modules stand on: the rest of the house takes minutes to build.
-const DEPENDENCIES = ['bytes', 'futures-util', 'getrandom', 'operational-transform', 'ropey', 'serde', 'serde_json', 'smallvec', 'thiserror', 'xxhash-rust'];
-const MODULES = ['client.rs', 'id.rs', 'log.rs', 'ot', 'protocol', 'cluster/membership.rs', 'cluster/ring.rs', 'store/memory.rs', 'store/store.rs'];
+const DEPENDENCIES = [
+  'bytes',
+  'futures-util',
+  'getrandom',
+  'operational-transform',
+  'ropey',
+  'serde',
+  'serde_json',
+  'smallvec',
+  'thiserror',
+  'xxhash-rust',
+];
+const MODULES = [
+  'client.rs',
+  'id.rs',
+  'log.rs',
+  'ot',
+  'protocol',
+  'cluster/membership.rs',
+  'cluster/ring.rs',
+  'store/memory.rs',
+  'store/store.rs',
+];
 const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'store'];
 
 const manifest = read('Cargo.toml').split('\n');
@@ -44,7 +65,8 @@ const head = (name) => `[package]\nname = "${name}"\nversion = "0.0.0"\n${editio
 
 /// The crate `ground`, on which each job's crate stands: it keeps its times, so that it is built once.
 function makeGround() {
-  for (const module of MODULES) cpSync(join(root, 'src', module), join(copy, 'ground/src', module), { recursive: true, preserveTimestamps: true });
+  for (const module of MODULES)
+    cpSync(join(root, 'src', module), join(copy, 'ground/src', module), { recursive: true, preserveTimestamps: true });
   put('ground/src/lib.rs', ROOMS.map((room) => `pub mod ${room};\n`).join(''));
   put('ground/src/cluster/mod.rs', 'mod membership;\nmod ring;\npub use membership::*;\npub use ring::*;\n');
   put('ground/src/store/mod.rs', 'mod memory;\nmod store;\npub use memory::*;\npub use store::*;\n');
@@ -56,7 +78,9 @@ function makeJob(job) {
   cpSync(join(root, 'src/doc'), join(copy, job, 'src/doc'), { recursive: true });
   put(`${job}/src/lib.rs`, `pub mod doc;\npub use ground::{${ROOMS.join(', ')}};\n`);
   // Most stories that are told end soon: what counts is how long a mutant takes to build.
-  put(`${job}/Cargo.toml`, `${head('copydesk')}[workspace]
+  put(
+    `${job}/Cargo.toml`,
+    `${head('copydesk')}[workspace]
 
 [dependencies]
 ground = { path = "../ground" }
@@ -71,13 +95,20 @@ debug = false
 
 [profile.dev.package."*"]
 opt-level = 1
-`);
+`,
+  );
   put(`${job}/Cargo.lock`, read('Cargo.lock'));
 }
 
 /// Runs `cargo test` in the folder of a job: what it printed, whether it failed, whether it was ended for taking too long.
 async function test(job, target, args) {
-  const env = { ...process.env, CARGO_TARGET_DIR: target, SIM_SEEDS: seeds, RUSTFLAGS: '-Awarnings', RUST_BACKTRACE: '0' };
+  const env = {
+    ...process.env,
+    CARGO_TARGET_DIR: target,
+    SIM_SEEDS: seeds,
+    RUSTFLAGS: '-Awarnings',
+    RUST_BACKTRACE: '0',
+  };
   // The whole crate is built with the flags of the builds around it, so that what it depends on is not built anew.
   if (job === SHELL) delete env.RUSTFLAGS;
   const options = { cwd: join(copy, job), env, encoding: 'utf8', timeout: PATIENCE_MS, maxBuffer: 1 << 28 };
@@ -89,7 +120,8 @@ async function test(job, target, args) {
 }
 
 /// The names of the unit tests that failed, without their modules.
-const failedIn = (output) => new Set([...output.matchAll(/^test (?:\w+::)*(\w+) ... FAILED$/gm)].map(([, name]) => name));
+const failedIn = (output) =>
+  new Set([...output.matchAll(/^test (?:\w+::)*(\w+) ... FAILED$/gm)].map(([, name]) => name));
 
 /// Builds a job's crate, broken or whole, and runs the unit tests and the simulation: what cannot be built, or which unit
 /// tests failed and the first seed of each shape that ended badly.
@@ -102,7 +134,9 @@ async function look(job) {
   if (sim.output.includes('could not compile')) return { broken: sim.output };
   const failed = failedIn(units.output);
   if (sim.isEndless) return { failed, found: 'it does not end' };
-  const seen = [...sim.output.matchAll(/SIM_SEED=(\d+) cargo test --test sim (\w+)/g)].map(([, seed, shape]) => `${shape} ${seed}`);
+  const seen = [...sim.output.matchAll(/SIM_SEED=(\d+) cargo test --test sim (\w+)/g)].map(
+    ([, seed, shape]) => `${shape} ${seed}`,
+  );
   return { failed, found: sim.isFailed ? [...new Set(seen)].sort().join(', ') || sim.output : '' };
 }
 
@@ -114,7 +148,9 @@ async function lookShell(name) {
   // By itself: cargo might wait for another build in the same folder.
   const options = { cwd: join(copy, SHELL), encoding: 'utf8', timeout: UNITS_PATIENCE_MS, maxBuffer: 1 << 28 };
   const { error, output } = await new Promise((resolve) => {
-    execFile(resolvePath(join(copy, SHELL), program), [name], options, (error, stdout, stderr) => resolve({ error, output: stdout + stderr }));
+    execFile(resolvePath(join(copy, SHELL), program), [name], options, (error, stdout, stderr) =>
+      resolve({ error, output: stdout + stderr }),
+    );
   });
   if (error?.killed) return { failed: new Set([name]), found: 'it does not end' };
   const failed = failedIn(output);
@@ -126,7 +162,10 @@ async function lookShell(name) {
 async function mutate(job, { file, from, to, table }) {
   const whole = sources.get(file);
   if (whole.split(from).length !== 2) return { broken: `${JSON.stringify(from)} is not there once` };
-  put(`${job}/${file}`, whole.replace(from, () => to));
+  put(
+    `${job}/${file}`,
+    whole.replace(from, () => to),
+  );
   const result = await (job === SHELL ? lookShell(table) : look(job));
   put(`${job}/${file}`, whole);
   return result;
@@ -145,7 +184,16 @@ function missing({ broken, table, found, unseen, failed, part }) {
 function section(part, rows) {
   if (part === SHELL) {
     const lines = rows.map(({ rule, table }) => `| ${rule} | \`${table}\` |`);
-    return ['## The shell', '', 'The simulation drives the machines, not the shell.', '', '| taken away | unit test |', '|---|---|', ...lines, ''];
+    return [
+      '## The shell',
+      '',
+      'The simulation drives the machines, not the shell.',
+      '',
+      '| taken away | unit test |',
+      '|---|---|',
+      ...lines,
+      '',
+    ];
   }
   const lines = rows.map(({ rule, table, failed, found, unseen }) => {
     const unit = table ?? [...failed].sort()[0];
@@ -156,25 +204,38 @@ function section(part, rows) {
 
 function report(rows) {
   const lines = [];
-  for (const part of new Set(rows.map((row) => row.part))) lines.push(...section(part, rows.filter((row) => row.part === part)));
+  for (const part of new Set(rows.map((row) => row.part)))
+    lines.push(
+      ...section(
+        part,
+        rows.filter((row) => row.part === part),
+      ),
+    );
   const page = read('tests/sim/MUTATIONS.md');
   const [begin, end] = ['<!-- make mutants: from here -->\n', '<!-- make mutants: to here -->'];
   const [before, rest] = page.split(begin);
   const bySim = rows.filter((row) => row.found).length;
   const byUnit = rows.filter((row) => row.failed.size).length;
   const sum = `Of ${rows.length} rules the unit tests find ${byUnit} missing; the simulation, in ${seeds} stories of each shape, finds ${bySim}.\n`;
-  writeFileSync(join(here, 'MUTATIONS.md'), `${before}${begin}\n${sum}\n${lines.join('\n')}\n${end}${rest.split(end)[1]}`);
+  writeFileSync(
+    join(here, 'MUTATIONS.md'),
+    `${before}${begin}\n${sum}\n${lines.join('\n')}\n${end}${rest.split(end)[1]}`,
+  );
 }
 
 /// The copy of the whole crate, with which the copies of the pure modules have nothing to do.
 function makeShell() {
   rmSync(join(copy, SHELL), { recursive: true, force: true });
   for (const path of ['src', 'sql', 'static/dist', 'Cargo.lock', 'config.toml', 'README.md']) {
-    if (existsSync(join(root, path))) cpSync(join(root, path), join(copy, SHELL, path), { recursive: true, preserveTimestamps: true });
+    if (existsSync(join(root, path)))
+      cpSync(join(root, path), join(copy, SHELL, path), { recursive: true, preserveTimestamps: true });
   }
   // Real servers that unit tests start.
   cpSync(join(root, 'tests/servers'), join(copy, SHELL, 'tests/servers'), { recursive: true });
-  cpSync(join(root, 'loadtest'), join(copy, SHELL, 'loadtest'), { recursive: true, filter: (path) => !path.includes('node_modules') });
+  cpSync(join(root, 'loadtest'), join(copy, SHELL, 'loadtest'), {
+    recursive: true,
+    filter: (path) => !path.includes('node_modules'),
+  });
   put(`${SHELL}/Cargo.toml`, read('Cargo.toml').replace(/\[\[example\]\][\s\S]*?\n\n/, ''));
 }
 
@@ -194,7 +255,9 @@ async function work(job, places) {
     const row = { ...mutant, ...(await mutate(job, mutant)) };
     rows[place] = row;
     const units = [...(row.failed ?? [])].sort().join(', ') || 'no unit test';
-    console.log(`${mutant.part}: ${mutant.rule}: ${missing(row) ?? 'found'} (unit tests: ${units}; simulation: ${row.found || 'not found'})`);
+    console.log(
+      `${mutant.part}: ${mutant.rule}: ${missing(row) ?? 'found'} (unit tests: ${units}; simulation: ${row.found || 'not found'})`,
+    );
     if (row.broken) console.error(row.broken);
   }
 }
@@ -220,7 +283,9 @@ if (shell.length) {
 }
 const missed = rows.filter(missing);
 const found = rows.filter((row) => !missing(row)).length;
-console.log(`${found} of ${rows.length} found; ${rows.filter((row) => row.found).length} by the simulation; ${missed.length} missed`);
+console.log(
+  `${found} of ${rows.length} found; ${rows.filter((row) => row.found).length} by the simulation; ${missed.length} missed`,
+);
 for (const row of missed) console.log(`MISSED: ${row.part}: ${row.rule}: ${missing(row)}`);
 if (!only && !part && missed.length === 0) report(rows);
 process.exit(missed.length === 0 ? 0 : 1);

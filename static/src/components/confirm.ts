@@ -1,7 +1,7 @@
 /** Asks before an action that cannot be taken back. */
 
-import { h } from "../lib/dom";
-import { randomId } from "../lib/ids";
+import { h } from '../lib/dom';
+import { randomId } from '../lib/ids';
 
 export interface Question {
   title: string;
@@ -17,26 +17,30 @@ export interface Question {
  */
 export function confirmed(host: HTMLElement, { title, words, action }: Question): Promise<boolean> {
   const id = randomId(8);
-  const cancel = h("button", { type: "button", class: "quiet", autofocus: true, onclick: () => dialog.close() }, "Cancel");
-  const go = h("button", { type: "button", class: "danger", onclick: () => dialog.close("yes") }, action);
+  const cancel = h(
+    'button',
+    { type: 'button', class: 'quiet', autofocus: true, onclick: () => dialog.close() },
+    'Cancel',
+  );
+  const go = h('button', { type: 'button', class: 'danger', onclick: () => dialog.close('yes') }, action);
   const dialog = h(
-    "dialog",
-    { class: "confirm", role: "alertdialog", "aria-labelledby": `${id}-title`, "aria-describedby": `${id}-words` },
-    h("h2", { id: `${id}-title` }, title),
-    h("p", { id: `${id}-words` }, words),
-    h("div", { class: "form-actions" }, cancel, go),
+    'dialog',
+    { class: 'confirm', role: 'alertdialog', 'aria-labelledby': `${id}-title`, 'aria-describedby': `${id}-words` },
+    h('h2', { id: `${id}-title` }, title),
+    h('p', { id: `${id}-words` }, words),
+    h('div', { class: 'form-actions' }, cancel, go),
   );
   host.append(dialog);
   dialog.showModal();
   // When the host closes, the question goes with it: a modal dialog that is not drawn would block the page.
   const withdraw = (event: Event): void => {
-    if ((event as ToggleEvent).newState === "closed") dialog.close();
+    if ((event as ToggleEvent).newState === 'closed') dialog.close();
   };
-  host.addEventListener("beforetoggle", withdraw);
+  host.addEventListener('beforetoggle', withdraw);
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      host.removeEventListener("beforetoggle", withdraw);
-      resolve(dialog.returnValue === "yes");
+    dialog.addEventListener('close', () => {
+      host.removeEventListener('beforetoggle', withdraw);
+      resolve(dialog.returnValue === 'yes');
       dialog.remove();
     });
   });

@@ -1,16 +1,20 @@
 /** Shows where the link under the cursor leads, with a way to go there: a click in an editor only sets the cursor. */
 
-import type Quill from "quill/core";
-import { h } from "../lib/dom";
-import { safeLink } from "../editor/sanitise";
-import { stretchAt } from "../editor/ranges";
-import { icon } from "./icons";
-import { boundsOf } from "./link-form";
+import type Quill from 'quill/core';
+import { stretchAt } from '../editor/ranges';
+import { safeLink } from '../editor/sanitise';
+import { h } from '../lib/dom';
+import { icon } from './icons';
+import { boundsOf } from './link-form';
 
 export function linkBubble(quill: Quill, edit: () => void): HTMLElement {
-  const anchor = h("a", { target: "_blank", rel: "noopener noreferrer" });
-  const change = h("button", { type: "button", class: "icon-button", "aria-label": "Edit link", title: "Edit link", onclick: edit }, icon("pencil"));
-  const bubble = h("div", { class: "bubble", hidden: true }, anchor, change);
+  const anchor = h('a', { target: '_blank', rel: 'noopener noreferrer' });
+  const change = h(
+    'button',
+    { type: 'button', class: 'icon-button', 'aria-label': 'Edit link', title: 'Edit link', onclick: edit },
+    icon('pencil'),
+  );
+  const bubble = h('div', { class: 'bubble', hidden: true }, anchor, change);
 
   const draw = (): void => {
     const range = quill.hasFocus() ? quill.getSelection() : null;
@@ -19,13 +23,13 @@ export function linkBubble(quill: Quill, edit: () => void): HTMLElement {
     if (bubble.hidden) return;
     change.hidden = !quill.isEnabled();
     anchor.href = link!;
-    anchor.replaceChildren(icon("external"), link!.replace(/^(https?:\/\/|mailto:)/, ""));
-    const bounds = boundsOf(quill, stretchAt(quill, range!.index, "link"));
+    anchor.replaceChildren(icon('external'), link!.replace(/^(https?:\/\/|mailto:)/, ''));
+    const bounds = boundsOf(quill, stretchAt(quill, range!.index, 'link'));
     const page = bubble.offsetParent?.getBoundingClientRect() ?? new DOMRect();
     const left = Math.min(bounds.left, document.documentElement.clientWidth - bubble.offsetWidth - 8);
     bubble.style.left = `${Math.max(8, left) - page.left}px`;
     bubble.style.top = `${bounds.bottom + 6 - page.top}px`;
   };
-  quill.on("editor-change", () => requestAnimationFrame(draw));
+  quill.on('editor-change', () => requestAnimationFrame(draw));
   return bubble;
 }

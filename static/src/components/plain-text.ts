@@ -1,9 +1,9 @@
 /** The text area that shows a plain-text document. */
 
-import { h } from "../lib/dom";
-import type { Doc } from "sharedb/lib/client/index.js";
-import { PlainBinding, type PlainBindingEvents } from "../sync/plain";
-import type { Peer } from "../sync/presence";
+import type { Doc } from 'sharedb/lib/client/index.js';
+import { h } from '../lib/dom';
+import { PlainBinding, type PlainBindingEvents } from '../sync/plain';
+import type { Peer } from '../sync/presence';
 
 export interface PlainText {
   element: HTMLTextAreaElement;
@@ -14,19 +14,23 @@ export interface PlainText {
 }
 
 /** `onSelect` is called with the selection, in code points, whenever it has moved. */
-export function plainText(doc: Doc, events: PlainBindingEvents, onSelect: (range: { index: number; length: number }) => void): PlainText {
-  const element = h("textarea", {
-    class: "plain-text",
-    "aria-label": "Document text",
-    placeholder: "Start writing…",
-    autocomplete: "off",
-    autocapitalize: "sentences",
-    dir: "auto",
+export function plainText(
+  doc: Doc,
+  events: PlainBindingEvents,
+  onSelect: (range: { index: number; length: number }) => void,
+): PlainText {
+  const element = h('textarea', {
+    class: 'plain-text',
+    'aria-label': 'Document text',
+    placeholder: 'Start writing…',
+    autocomplete: 'off',
+    autocapitalize: 'sentences',
+    dir: 'auto',
     readonly: true,
   });
   const binding = new PlainBinding(doc, element, events);
   let frame = 0;
-  document.addEventListener("selectionchange", () => {
+  document.addEventListener('selectionchange', () => {
     if (document.activeElement !== element) return;
     frame ||= requestAnimationFrame(() => {
       frame = 0;

@@ -3,7 +3,7 @@
  * window: what does not fit is scrolled to.
  */
 
-import { h } from "../lib/dom";
+import { h } from '../lib/dom';
 
 export interface Popover {
   element: HTMLElement;
@@ -14,22 +14,22 @@ export interface Popover {
 
 /** `onClose` is called after the dialog has closed, with whether the focus was in it or nowhere: then it needs a new place. */
 export function popover(label: string, content: Node[], onClose: (hadFocus: boolean) => void = () => {}): Popover {
-  const element = h("div", { class: "popover", role: "dialog", "aria-label": label, popover: "auto" }, ...content);
+  const element = h('div', { class: 'popover', role: 'dialog', 'aria-label': label, popover: 'auto' }, ...content);
   let isOpen = false;
   let hadFocus = false;
-  element.addEventListener("beforetoggle", () => {
+  element.addEventListener('beforetoggle', () => {
     const focused = document.activeElement;
     hadFocus = focused === null || focused === document.body || element.contains(focused);
   });
-  element.addEventListener("toggle", (event) => {
-    isOpen = (event as ToggleEvent).newState === "open";
+  element.addEventListener('toggle', (event) => {
+    isOpen = (event as ToggleEvent).newState === 'open';
     if (!isOpen) onClose(hadFocus);
   });
   document.body.append(element);
   // What it holds may grow while it is open, and the window may change.
   let place = (): void => {};
   new ResizeObserver(() => isOpen && place()).observe(element);
-  addEventListener("resize", () => isOpen && place());
+  addEventListener('resize', () => isOpen && place());
   return {
     element,
     get isOpen() {
@@ -41,7 +41,7 @@ export function popover(label: string, content: Node[], onClose: (hadFocus: bool
       place();
     },
     close() {
-      if (element.matches(":popover-open")) element.hidePopover();
+      if (element.matches(':popover-open')) element.hidePopover();
     },
   };
 }

@@ -1,9 +1,9 @@
 /** A popover about a place in the text, which gives the selection back when it closes. */
 
-import type Quill from "quill/core";
-import type { Range } from "quill/core";
-import { TrackedRange } from "../editor/tracked-range";
-import { popover } from "./popover";
+import type Quill from 'quill/core';
+import type { Range } from 'quill/core';
+import { TrackedRange } from '../editor/tracked-range';
+import { popover } from './popover';
 
 export interface TextPopover {
   element: HTMLElement;
@@ -29,7 +29,7 @@ export function textPopover(quill: Quill, label: string, content: Node[]): TextP
   };
   const restore = (): void => {
     const range = release();
-    if (range) quill.setSelection(range.index, range.length, "user");
+    if (range) quill.setSelection(range.index, range.length, 'user');
   };
   const panel = popover(label, content, (hadFocus) => (hadFocus ? restore() : void release()));
   const close = (): Range => {
@@ -37,8 +37,8 @@ export function textPopover(quill: Quill, label: string, content: Node[]): TextP
     restore();
     return target!.current;
   };
-  panel.element.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
+  panel.element.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape') return;
     // The browser's own Escape tells of it too late: the next key would arrive before the selection is back.
     event.preventDefault();
     close();

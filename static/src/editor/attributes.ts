@@ -7,10 +7,10 @@
  * translate in the two directions.
  */
 
-import type { AttributeMap } from "quill-delta";
+import type { AttributeMap } from 'quill-delta';
 
 /** What carries the attributes: Quill draws an attribute either on text and embeds, or on the newline that ends a line. */
-export type Place = "text" | "line" | "image" | "embed";
+export type Place = 'text' | 'line' | 'image' | 'embed';
 
 interface Known {
   places: readonly Place[];
@@ -18,35 +18,38 @@ interface Known {
   draw(value: unknown): unknown;
 }
 
-const INLINE: Place[] = ["text", "image", "embed"];
-const LINE: Place[] = ["line"];
-const IMAGE: Place[] = ["image"];
+const INLINE: Place[] = ['text', 'image', 'embed'];
+const LINE: Place[] = ['line'];
+const IMAGE: Place[] = ['image'];
 
-const oneOf = (...allowed: unknown[]) => (value: unknown) => (allowed.includes(value) ? value : undefined);
+const oneOf =
+  (...allowed: unknown[]) =>
+  (value: unknown) =>
+    allowed.includes(value) ? value : undefined;
 
 const KNOWN = new Map<string, Known>([
-  ["bold", { places: INLINE, draw: oneOf(true) }],
-  ["italic", { places: INLINE, draw: oneOf(true) }],
-  ["underline", { places: INLINE, draw: oneOf(true) }],
-  ["strike", { places: INLINE, draw: oneOf(true) }],
-  ["code", { places: INLINE, draw: oneOf(true) }],
-  ["script", { places: INLINE, draw: oneOf("sub", "super") }],
-  ["size", { places: INLINE, draw: oneOf("small", "large", "huge") }],
-  ["font", { places: INLINE, draw: oneOf("serif", "monospace") }],
-  ["color", { places: INLINE, draw: drawColor }],
-  ["background", { places: INLINE, draw: drawColor }],
-  ["link", { places: INLINE, draw: (value) => safeLink(value) ?? undefined }],
-  ["blockquote", { places: LINE, draw: oneOf(true) }],
-  ["header", { places: LINE, draw: oneOf(1, 2, 3, 4, 5, 6) }],
-  ["list", { places: LINE, draw: oneOf("ordered", "bullet", "checked", "unchecked") }],
-  ["indent", { places: LINE, draw: oneOf(1, 2, 3, 4, 5, 6, 7, 8) }],
-  ["align", { places: LINE, draw: oneOf("center", "right", "justify") }],
-  ["direction", { places: LINE, draw: oneOf("rtl") }],
+  ['bold', { places: INLINE, draw: oneOf(true) }],
+  ['italic', { places: INLINE, draw: oneOf(true) }],
+  ['underline', { places: INLINE, draw: oneOf(true) }],
+  ['strike', { places: INLINE, draw: oneOf(true) }],
+  ['code', { places: INLINE, draw: oneOf(true) }],
+  ['script', { places: INLINE, draw: oneOf('sub', 'super') }],
+  ['size', { places: INLINE, draw: oneOf('small', 'large', 'huge') }],
+  ['font', { places: INLINE, draw: oneOf('serif', 'monospace') }],
+  ['color', { places: INLINE, draw: drawColor }],
+  ['background', { places: INLINE, draw: drawColor }],
+  ['link', { places: INLINE, draw: (value) => safeLink(value) ?? undefined }],
+  ['blockquote', { places: LINE, draw: oneOf(true) }],
+  ['header', { places: LINE, draw: oneOf(1, 2, 3, 4, 5, 6) }],
+  ['list', { places: LINE, draw: oneOf('ordered', 'bullet', 'checked', 'unchecked') }],
+  ['indent', { places: LINE, draw: oneOf(1, 2, 3, 4, 5, 6, 7, 8) }],
+  ['align', { places: LINE, draw: oneOf('center', 'right', 'justify') }],
+  ['direction', { places: LINE, draw: oneOf('rtl') }],
   // The language of a code block is kept and not drawn.
-  ["code-block", { places: LINE, draw: (value) => (value === true || isShort(value, 40) ? true : undefined) }],
-  ["alt", { places: IMAGE, draw: (value) => (isShort(value, 1000) ? value : undefined) }],
-  ["width", { places: IMAGE, draw: drawPixels }],
-  ["height", { places: IMAGE, draw: drawPixels }],
+  ['code-block', { places: LINE, draw: (value) => (value === true || isShort(value, 40) ? true : undefined) }],
+  ['alt', { places: IMAGE, draw: (value) => (isShort(value, 1000) ? value : undefined) }],
+  ['width', { places: IMAGE, draw: drawPixels }],
+  ['height', { places: IMAGE, draw: drawPixels }],
 ]);
 
 /** The names that Quill has a format for. */
@@ -58,17 +61,17 @@ export function formatsAt(place: Place): string[] {
 }
 
 /** Line formats that exclude each other. Of several, a line has the first in this list. */
-export const LINE_KINDS = ["code-block", "list", "header", "blockquote"];
+export const LINE_KINDS = ['code-block', 'list', 'header', 'blockquote'];
 
 export function isImageFormat(name: string): boolean {
   return KNOWN.get(name)?.places === IMAGE;
 }
 
-const FOREIGN_TEXT = "foreign:";
-const FOREIGN_LINE = "foreign-line:";
+const FOREIGN_TEXT = 'foreign:';
+const FOREIGN_LINE = 'foreign-line:';
 
 export function foreignName(name: string, place: Place): string {
-  return (place === "line" ? FOREIGN_LINE : FOREIGN_TEXT) + name;
+  return (place === 'line' ? FOREIGN_LINE : FOREIGN_TEXT) + name;
 }
 
 /** The document's name of a foreign attribute of the editor; null if the name is no foreign one. */
@@ -84,7 +87,7 @@ export function isLineName(name: string): boolean {
 /** Attributes of the document at one place as the editor carries them. */
 export function veilAttributes(attributes: unknown, place: Place): AttributeMap {
   const veiled: AttributeMap = {};
-  if (typeof attributes !== "object" || attributes === null) return veiled;
+  if (typeof attributes !== 'object' || attributes === null) return veiled;
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined) continue;
     const known = KNOWN.get(name);
@@ -103,10 +106,11 @@ export function unveilAttributes(attributes: AttributeMap): AttributeMap {
   for (const [foreign, json] of Object.entries(attributes)) {
     const name = documentName(foreign);
     if (name === null) continue;
-    const value = typeof json === "string" ? (JSON.parse(json) as unknown) : null;
+    const value = typeof json === 'string' ? (JSON.parse(json) as unknown) : null;
     const drawn = document[name];
     // A drawn value that is not the form of the kept one was set after it.
-    const isSetAnew = drawn !== undefined && drawn !== null && (value === null || KNOWN.get(name)?.draw(value) !== drawn);
+    const isSetAnew =
+      drawn !== undefined && drawn !== null && (value === null || KNOWN.get(name)?.draw(value) !== drawn);
     if (!isSetAnew) document[name] = value;
   }
   return document;
@@ -114,11 +118,11 @@ export function unveilAttributes(attributes: AttributeMap): AttributeMap {
 
 /** The address if it may be a link here, else null. */
 export function safeLink(value: unknown): string | null {
-  return checkedUrl(value, ["http:", "https:", "mailto:"]);
+  return checkedUrl(value, ['http:', 'https:', 'mailto:']);
 }
 
 export function checkedUrl(value: unknown, protocols: string[]): string | null {
-  if (typeof value !== "string" || value.length > 4000) return null;
+  if (typeof value !== 'string' || value.length > 4000) return null;
   try {
     return protocols.includes(new URL(value).protocol) ? value : null;
   } catch {
@@ -127,7 +131,7 @@ export function checkedUrl(value: unknown, protocols: string[]): string | null {
 }
 
 function isShort(value: unknown, lengthMax: number): boolean {
-  return typeof value === "string" && value !== "" && value.length <= lengthMax;
+  return typeof value === 'string' && value !== '' && value.length <= lengthMax;
 }
 
 function drawPixels(value: unknown): string | undefined {
@@ -137,23 +141,28 @@ function drawPixels(value: unknown): string | undefined {
 const COLOR = /^(#[0-9a-f]{3,8}|[a-z]{3,24}|(rgb|hsl)a?\([0-9.,%\s/]{1,40}\))$/i;
 const COLORS_MAX = 1000;
 const drawnColors = new Map<string, string>();
-const probe = document.createElement("span");
+const probe = document.createElement('span');
 
 /** The browser writes colours in a form of its own, and Quill turns its rgb into hex. */
 function drawColor(value: unknown): string | undefined {
-  if (typeof value !== "string" || !COLOR.test(value)) return undefined;
+  if (typeof value !== 'string' || !COLOR.test(value)) return undefined;
   let drawn = drawnColors.get(value);
   if (drawn === undefined) {
-    probe.style.color = "";
+    probe.style.color = '';
     probe.style.color = value;
     drawn = hexOf(probe.style.color);
     if (drawnColors.size >= COLORS_MAX) drawnColors.clear();
     drawnColors.set(value, drawn);
   }
-  return drawn === "" ? undefined : drawn;
+  return drawn === '' ? undefined : drawn;
 }
 
 function hexOf(color: string): string {
   const parts = /^rgb\((\d+), (\d+), (\d+)\)$/.exec(color);
-  return parts === null ? color : `#${parts.slice(1).map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
+  return parts === null
+    ? color
+    : `#${parts
+        .slice(1)
+        .map((part) => Number(part).toString(16).padStart(2, '0'))
+        .join('')}`;
 }

@@ -4,11 +4,11 @@
  * other way round: a fault of this page, of Quill or of a browser extension.
  */
 
-import Delta, { type Op } from "quill-delta";
-import { Parchment } from "quill/core";
-import type Quill from "quill/core";
-import { blockDelta } from "quill/blots/block";
-import { canonicalLines, insertsOf, isSame } from "./canonical";
+import { blockDelta } from 'quill/blots/block';
+import type Quill from 'quill/core';
+import { Parchment } from 'quill/core';
+import Delta, { type Op } from 'quill-delta';
+import { canonicalLines, insertsOf, isSame } from './canonical';
 
 /** How long nothing must change before the page compares itself, and how long a slice of work may take. */
 const QUIET_MS = 1_000;
@@ -70,19 +70,19 @@ export class Auditor {
 /** Compares a line in each step; returns what differs, or null. */
 function* comparison(quill: Quill, stored: unknown): Generator<void, string | null> {
   const { scroll, editor } = quill;
-  if (!isWhole(scroll, false)) return "elements without a part of the text";
+  if (!isWhole(scroll, false)) return 'elements without a part of the text';
   const shown = scroll.lines() as unknown as Line[];
   const believed = new LineReader(editor.delta.ops);
   let count = 0;
   for (const line of canonicalLines(insertsOf(stored))) {
     const block = shown[count++];
-    if (!block) return "lines are missing";
-    if (!isWhole(block, true)) return "elements that are not part of the text";
-    if (!isSame(blockDelta(block as never).ops, line.ops)) return "a line shows something else";
-    if (!isSame(believed.next(), line.ops)) return "a line is believed to be something else";
+    if (!block) return 'lines are missing';
+    if (!isWhole(block, true)) return 'elements that are not part of the text';
+    if (!isSame(blockDelta(block as never).ops, line.ops)) return 'a line shows something else';
+    if (!isSame(believed.next(), line.ops)) return 'a line is believed to be something else';
     yield;
   }
-  return count === shown.length ? null : "lines that are not in the document";
+  return count === shown.length ? null : 'lines that are not in the document';
 }
 
 interface Line {
@@ -97,7 +97,8 @@ function isWhole(blot: object, isDeep: boolean): boolean {
   let node = blot.domNode.firstChild;
   for (let child = blot.children.head; child; child = child.next) {
     if (node !== null && node === blot.uiNode) node = node.nextSibling;
-    if (child.domNode !== node || child.parent !== blot || (child.next !== null && child.next.prev !== child)) return false;
+    if (child.domNode !== node || child.parent !== blot || (child.next !== null && child.next.prev !== child))
+      return false;
     if (isDeep || !isBlock(child)) children.push(child);
     node = node.nextSibling;
   }
@@ -121,11 +122,11 @@ class LineReader {
     const line = new Delta();
     for (; this.#op < this.ops.length; this.#op += 1, this.#at = 0) {
       const { insert, attributes } = this.ops[this.#op]!;
-      if (typeof insert !== "string") {
+      if (typeof insert !== 'string') {
         line.insert(insert!, attributes);
         continue;
       }
-      const newline = insert.indexOf("\n", this.#at);
+      const newline = insert.indexOf('\n', this.#at);
       if (newline < 0) {
         line.insert(insert.slice(this.#at), attributes);
         continue;
@@ -141,13 +142,13 @@ class LineReader {
 /** The text as its elements show it, one line each. Quill's model may be what is wrong, so it is not asked. */
 export function textShown(quill: Quill): Delta {
   const shown = new Delta();
-  for (const block of quill.root.querySelectorAll("p, h1, h2, h3, h4, h5, h6, blockquote, li, .ql-code-block")) {
+  for (const block of quill.root.querySelectorAll('p, h1, h2, h3, h4, h5, h6, blockquote, li, .ql-code-block')) {
     const walker = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) {
       const text = walker.currentNode as Text;
-      if (!text.parentElement?.closest(".ql-ui, .ql-cursor, .opaque")) shown.insert(text.data);
+      if (!text.parentElement?.closest('.ql-ui, .ql-cursor, .opaque')) shown.insert(text.data);
     }
-    shown.insert("\n");
+    shown.insert('\n');
   }
   return shown;
 }
@@ -160,9 +161,9 @@ export function redraw(quill: Quill, contents: Delta): void {
   quill.scroll.build();
   quill.scroll.optimize();
   quill.editor.delta = quill.editor.getDelta();
-  quill.setContents(contents, "api");
+  quill.setContents(contents, 'api');
   quill.history.clear();
-  if (selection) quill.setSelection(Math.min(selection.index, quill.getLength() - 1), 0, "api");
+  if (selection) quill.setSelection(Math.min(selection.index, quill.getLength() - 1), 0, 'api');
 }
 
 /** Quill finds positions through its model, which may be what is wrong. */

@@ -3,9 +3,9 @@
  * time: to make a list of 5,000 lines and to undo it took it more than a minute. Here the lines are drawn anew instead.
  */
 
-import Delta, { Op } from "quill-delta";
-import type Quill from "quill/core";
-import { LINE_KINDS } from "./attributes";
+import type Quill from 'quill/core';
+import Delta, { Op } from 'quill-delta';
+import { LINE_KINDS } from './attributes';
 
 /** Changes of fewer lines are left to Quill, which keeps their elements. */
 const LINES_MIN = 100;
@@ -31,41 +31,46 @@ export function hastenFormats({ editor }: Quill): void {
   editor.formatText = (index, length, formats = {}) => {
     const change = new Delta().retain(index).retain(length, nullsOf(formats));
     if (linesIn(editor.delta, index, index + length) < LINES_MIN) return formatText(index, length, formats);
-    return redraw(placed(change, editor.delta, "text"));
+    return redraw(placed(change, editor.delta, 'text'));
   };
   editor.formatLine = (index, length, formats = {}) => {
     // A step of indentation is relative to each line, and cheap.
-    if ("indent" in formats || linesIn(editor.delta, index, index + length) < LINES_MIN) return formatLine(index, length, formats);
+    if ('indent' in formats || linesIn(editor.delta, index, index + length) < LINES_MIN)
+      return formatLine(index, length, formats);
     const last = editor.scroll.line(index + length);
     const lineEnd = last[0] ? index + length - last[1] + last[0].length() : index + length;
     const kind = LINE_KINDS.find((each) => formats[each]);
-    const others = kind ? Object.fromEntries(LINE_KINDS.filter((each) => each !== kind).map((each) => [each, null])) : {};
+    const others = kind
+      ? Object.fromEntries(LINE_KINDS.filter((each) => each !== kind).map((each) => [each, null]))
+      : {};
     const change = new Delta().retain(index).retain(lineEnd - index, { ...others, ...nullsOf(formats) });
-    return redraw(placed(change, editor.delta, "line"));
+    return redraw(placed(change, editor.delta, 'line'));
   };
 }
 
 /** Quill takes a format away by `false` as well as by null. */
 function nullsOf(formats: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(formats).map(([name, value]) => [name, value === false || value === "" ? null : value]));
+  return Object.fromEntries(
+    Object.entries(formats).map(([name, value]) => [name, value === false || value === '' ? null : value]),
+  );
 }
 
 /** The change on what its formats belong to: on the ends of lines, or on all else. */
-function placed(change: Delta, base: Delta, place: "text" | "line"): Delta {
+function placed(change: Delta, base: Delta, place: 'text' | 'line'): Delta {
   const [lead, format] = change.ops.length > 1 ? [change.ops[0]!, change.ops[1]!] : [{ retain: 0 }, change.ops[0]!];
   const index = Op.length(lead);
   const exact = new Delta().retain(index);
   for (const op of base.slice(index, index + Op.length(format)).ops) {
-    for (const part of typeof op.insert === "string" ? (op.insert.match(/\n+|[^\n]+/g) ?? []) : [null]) {
-      const isLine = part?.startsWith("\n") ?? false;
-      exact.retain(part?.length ?? 1, isLine === (place === "line") ? format.attributes : undefined);
+    for (const part of typeof op.insert === 'string' ? (op.insert.match(/\n+|[^\n]+/g) ?? []) : [null]) {
+      const isLine = part?.startsWith('\n') ?? false;
+      exact.retain(part?.length ?? 1, isLine === (place === 'line') ? format.attributes : undefined);
     }
   }
   return exact.chop();
 }
 
 function isBulkFormat(change: Delta, base: Delta): boolean {
-  if (change.ops.some((op) => typeof op.retain !== "number")) return false;
+  if (change.ops.some((op) => typeof op.retain !== 'number')) return false;
   const first = change.ops.findIndex(({ attributes }) => attributes);
   if (first < 0) return false;
   const start = change.ops.slice(0, first).reduce((sum, op) => sum + Op.length(op), 0);
@@ -98,8 +103,8 @@ function eachNewline(base: Delta, tell: (index: number, isLast: boolean) => void
   const length = base.length();
   let at = 0;
   for (const op of base.ops) {
-    if (typeof op.insert === "string") {
-      for (let newline = op.insert.indexOf("\n"); newline >= 0; newline = op.insert.indexOf("\n", newline + 1)) {
+    if (typeof op.insert === 'string') {
+      for (let newline = op.insert.indexOf('\n'); newline >= 0; newline = op.insert.indexOf('\n', newline + 1)) {
         tell(at + newline, at + newline === length - 1);
       }
     }

@@ -3,9 +3,9 @@
  * for each line that it adds to a list it searches that list for the line first: 10,000 lines take minutes.
  */
 
-import Delta from "quill-delta";
-import type Quill from "quill/core";
-import { Parchment } from "quill/core";
+import type Quill from 'quill/core';
+import { Parchment } from 'quill/core';
+import Delta from 'quill-delta';
 
 const LINES_MIN = 100;
 
@@ -24,7 +24,7 @@ export function hastenBulk({ editor }: Quill): void {
 }
 
 /** All lines as one Delta. Quill copies what it has so far for each line, which is quadratic. */
-function contentsOf(scroll: Quill["scroll"]): Delta {
+function contentsOf(scroll: Quill['scroll']): Delta {
   const contents = new Delta();
   for (const line of scroll.lines()) {
     const [first, ...rest] = line.delta().ops;
@@ -46,7 +46,7 @@ interface List {
  * Must run before the first editor is made, so that no node is without a record.
  */
 export function hastenLists(): void {
-  const empty = new Parchment.ParentBlot(null as never, document.createElement("div"));
+  const empty = new Parchment.ParentBlot(null as never, document.createElement('div'));
   const lists = Object.getPrototypeOf(empty.children) as List;
   const { insertBefore, remove } = lists;
   const holders = new WeakMap<object, List>();
@@ -70,13 +70,17 @@ function bulkOf(delta: Delta): { index: number; deleted: number; inserted: Delta
   const inserted = new Delta();
   for (const op of delta.ops) {
     if (op.insert !== undefined) inserted.push(op);
-    else if (typeof op.delete === "number") deleted += op.delete;
-    else if (typeof op.retain === "number" && !op.attributes && deleted === 0 && inserted.ops.length === 0) index += op.retain;
+    else if (typeof op.delete === 'number') deleted += op.delete;
+    else if (typeof op.retain === 'number' && !op.attributes && deleted === 0 && inserted.ops.length === 0)
+      index += op.retain;
     else return null;
   }
   return linesOf(inserted) >= LINES_MIN ? { index, deleted, inserted } : null;
 }
 
 function linesOf(inserted: Delta): number {
-  return inserted.ops.reduce((lines, { insert }) => lines + (typeof insert === "string" ? insert.split("\n").length - 1 : 0), 0);
+  return inserted.ops.reduce(
+    (lines, { insert }) => lines + (typeof insert === 'string' ? insert.split('\n').length - 1 : 0),
+    0,
+  );
 }

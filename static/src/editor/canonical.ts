@@ -7,9 +7,9 @@
  * it came about. Lengths stay the same, so positions mean the same on both sides.
  */
 
-import Delta, { AttributeMap, type Op, OpIterator } from "quill-delta";
-import { LINE_KINDS, documentName, foreignName, isImageFormat, veilAttributes, type Place } from "./attributes";
-import { veilInsert } from "./sanitise";
+import Delta, { AttributeMap, type Op, OpIterator } from 'quill-delta';
+import { documentName, foreignName, isImageFormat, LINE_KINDS, type Place, veilAttributes } from './attributes';
+import { veilInsert } from './sanitise';
 
 /** A stored document as Quill shows it, with the final newline that Quill always has. */
 export function canonicalDocument(data: unknown): Delta {
@@ -29,14 +29,14 @@ export function* canonicalLines(inserts: readonly Op[]): Generator<Delta> {
   let line: Op[] = [];
   let isOpen = true;
   for (const op of inserts) {
-    const parts = typeof op.insert === "string" ? op.insert.split("\n") : [null];
+    const parts = typeof op.insert === 'string' ? op.insert.split('\n') : [null];
     for (const [index, part] of parts.entries()) {
       if (index > 0) {
         yield lineOf(line, op.attributes);
         line = [];
         isOpen = false;
       }
-      if (part === "") continue;
+      if (part === '') continue;
       line.push(part === null ? op : { ...op, insert: part });
       isOpen = true;
     }
@@ -77,8 +77,9 @@ export function mayReveal(change: Delta, before: Delta): boolean {
   let at = 0;
   for (const { delete: deleted, insert, retain, attributes } of change.ops) {
     if (retain !== undefined && attributes && LINE_KINDS.some((name) => name in attributes)) return true;
-    if (deleted !== undefined && before.slice(at, at + deleted).ops.some((op) => String(op.insert).includes("\n"))) return true;
-    if (insert === undefined) at += deleted ?? (typeof retain === "number" ? retain : 1);
+    if (deleted !== undefined && before.slice(at, at + deleted).ops.some((op) => String(op.insert).includes('\n')))
+      return true;
+    if (insert === undefined) at += deleted ?? (typeof retain === 'number' ? retain : 1);
   }
   return false;
 }
@@ -102,22 +103,23 @@ export function isSame(left: readonly Op[], right: readonly Op[]): boolean {
 
 /** What a stored document consists of. A stray retain, which old clients could leave behind its end, is no content. */
 export function insertsOf(data: unknown): Op[] {
-  return new Delta(data as Op[]).ops.filter(({ insert }) => insert !== undefined && insert !== "");
+  return new Delta(data as Op[]).ops.filter(({ insert }) => insert !== undefined && insert !== '');
 }
 
 function lineOf(parts: Op[], newline: AttributeMap | undefined): Delta {
-  const formats = veilAttributes(newline, "line");
+  const formats = veilAttributes(newline, 'line');
   const kind = LINE_KINDS.find((name) => formats[name] !== undefined);
   const isShown = (name: string): boolean => name === kind || !LINE_KINDS.includes(name);
   const line = new Delta();
-  for (const part of parts.flatMap(veilInsert)) line.insert(part.insert!, kind === "code-block" ? partInCode(part) : part.attributes);
-  return line.insert("\n", carried(formats, "line", isShown));
+  for (const part of parts.flatMap(veilInsert))
+    line.insert(part.insert!, kind === 'code-block' ? partInCode(part) : part.attributes);
+  return line.insert('\n', carried(formats, 'line', isShown));
 }
 
 /** Code shows no formats of text. */
 function partInCode({ insert, attributes = {} }: Op): AttributeMap {
-  const isImage = typeof insert === "object" && "image" in insert;
-  return carried(attributes, "text", (name) => isImage && isImageFormat(name));
+  const isImage = typeof insert === 'object' && 'image' in insert;
+  return carried(attributes, 'text', (name) => isImage && isImageFormat(name));
 }
 
 /** Formats of the editor, of which those that are not shown are made foreign attributes. */
@@ -135,8 +137,8 @@ function carried(formats: AttributeMap, place: Place, isShown: (name: string) =>
 function structureOf(change: Delta): Delta {
   const structure = new Delta();
   for (const op of change.ops) {
-    if (typeof op.delete === "number") structure.delete(op.delete);
-    else if (typeof op.retain === "number") structure.retain(op.retain);
+    if (typeof op.delete === 'number') structure.delete(op.delete);
+    else if (typeof op.retain === 'number') structure.retain(op.retain);
     // A change inside an embed: one character long.
     else if (op.retain !== undefined) structure.retain(1);
     else for (const { insert } of veilInsert(op)) structure.insert(insert!);
@@ -170,8 +172,15 @@ function touchesOf(change: Delta, length: number): [number, number][] {
   const last = Math.max(0, length - 1);
   let at = 0;
   for (const op of change.ops) {
-    const size = op.delete !== undefined ? 0 : typeof op.retain === "number" ? op.retain : typeof op.insert === "string" ? op.insert.length : 1;
-    if (typeof op.retain !== "number" || op.attributes) touches.push([Math.min(at, last), at + size]);
+    const size =
+      op.delete !== undefined
+        ? 0
+        : typeof op.retain === 'number'
+          ? op.retain
+          : typeof op.insert === 'string'
+            ? op.insert.length
+            : 1;
+    if (typeof op.retain !== 'number' || op.attributes) touches.push([Math.min(at, last), at + size]);
     at += size;
   }
   return touches;
@@ -181,20 +190,21 @@ function* lineEnds(inserts: readonly Op[], length: number): Generator<number> {
   let at = 0;
   let end = 0;
   for (const { insert } of inserts) {
-    const text = typeof insert === "string" ? insert : "\ufffc";
-    for (let newline = text.indexOf("\n"); newline >= 0; newline = text.indexOf("\n", newline + 1)) yield (end = at + newline + 1);
+    const text = typeof insert === 'string' ? insert : '\ufffc';
+    for (let newline = text.indexOf('\n'); newline >= 0; newline = text.indexOf('\n', newline + 1))
+      yield (end = at + newline + 1);
     at += text.length;
   }
   if (end < length || length === 0) yield length;
 }
 
 function lengthOf(inserts: readonly Op[]): number {
-  return inserts.reduce((length, { insert }) => length + (typeof insert === "string" ? insert.length : 1), 0);
+  return inserts.reduce((length, { insert }) => length + (typeof insert === 'string' ? insert.length : 1), 0);
 }
 
 function endsWithNewline(inserts: readonly Op[]): boolean {
   const last = inserts.at(-1)?.insert;
-  return typeof last === "string" && last.endsWith("\n");
+  return typeof last === 'string' && last.endsWith('\n');
 }
 
 function take(from: OpIterator, length: number): Op[] {
@@ -214,7 +224,8 @@ function attributesBetween(current: Op[], target: Op[]): Delta {
   while (from.hasNext() && to.hasNext()) {
     const length = Math.min(from.peekLength(), to.peekLength());
     const [before, after] = [from.next(length), to.next(length)];
-    if (isSameOp({ insert: before.insert! }, { insert: after.insert! })) change.retain(length, AttributeMap.diff(before.attributes, after.attributes));
+    if (isSameOp({ insert: before.insert! }, { insert: after.insert! }))
+      change.retain(length, AttributeMap.diff(before.attributes, after.attributes));
     else change.push(after).delete(length);
   }
   while (to.hasNext()) change.push(to.next());
@@ -226,8 +237,10 @@ function attributesBetween(current: Op[], target: Op[]): Delta {
 }
 
 function isSameOp(left: Op, right: Op): boolean {
-  const isText = typeof left.insert === "string";
-  const isInsertSame = isText ? left.insert === right.insert : JSON.stringify(left.insert) === JSON.stringify(right.insert);
+  const isText = typeof left.insert === 'string';
+  const isInsertSame = isText
+    ? left.insert === right.insert
+    : JSON.stringify(left.insert) === JSON.stringify(right.insert);
   return isInsertSame && AttributeMap.diff(left.attributes, right.attributes) === undefined;
 }
 
@@ -239,7 +252,11 @@ function excludingOthers(op: Op): Op {
 }
 
 function consumedBy(op: Delta): number {
-  return op.ops.reduce((length, { delete: deleted, retain }) => length + (deleted ?? (typeof retain === "number" ? retain : retain ? 1 : 0)), 0);
+  return op.ops.reduce(
+    (length, { delete: deleted, retain }) =>
+      length + (deleted ?? (typeof retain === 'number' ? retain : retain ? 1 : 0)),
+    0,
+  );
 }
 
 /** The op without what it does behind the end of the document, where Quill has a newline and the document has none. */
@@ -249,7 +266,7 @@ function withinDocument(op: Delta, length: number, endsWithNewline: boolean): De
   let left = length;
   let isNewlineDue = !endsWithNewline;
   while (ops.hasNext()) {
-    const isInsert = ops.peekType() === "insert";
+    const isInsert = ops.peekType() === 'insert';
     const size = isInsert || left === 0 ? ops.peekLength() : Math.min(ops.peekLength(), left);
     const part = ops.next(size);
     if (isInsert || left > 0) {
@@ -257,7 +274,7 @@ function withinDocument(op: Delta, length: number, endsWithNewline: boolean): De
       if (!isInsert) left -= size;
     } else if (part.retain !== undefined && isNewlineDue && (part.attributes || ops.hasNext())) {
       const formats = Object.fromEntries(Object.entries(part.attributes ?? {}).filter(([, value]) => value !== null));
-      within.insert("\n", formats);
+      within.insert('\n', formats);
       isNewlineDue = false;
     }
   }

@@ -1,8 +1,8 @@
 /** Content of a document on the clipboard, in a format of this editor. Any page may have written what is read here. */
 
-import Delta, { type AttributeMap, type Op } from "quill-delta";
+import Delta, { type AttributeMap, type Op } from 'quill-delta';
 
-export const DELTA_TYPE = "application/vnd.copydesk.delta+json";
+export const DELTA_TYPE = 'application/vnd.copydesk.delta+json';
 
 /** Longer content is pasted as html: in UTF-16 units of JSON. */
 const JSON_LENGTH_MAX = 32 * 1024 * 1024;
@@ -32,10 +32,11 @@ export function readDelta(json: string | undefined): Copied | null {
 
 function isInsert(op: unknown): op is Op {
   if (!isObject(op) || op.retain !== undefined || op.delete !== undefined) return false;
-  const isContent = (typeof op.insert === "string" && op.insert !== "") || isObject(op.insert) || typeof op.insert === "number";
+  const isContent =
+    (typeof op.insert === 'string' && op.insert !== '') || isObject(op.insert) || typeof op.insert === 'number';
   return isContent && (op.attributes === undefined || isObject(op.attributes));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -4,16 +4,16 @@
  * exporter, because Quill 2.0.3 writes embeds into it unescaped (CVE-2025-15056).
  */
 
-import Delta, { AttributeMap } from "quill-delta";
-import Clipboard from "quill/modules/clipboard";
-import type { Range } from "quill/core";
-import { unveilAttributes, veilAttributes } from "./attributes";
-import { canonicalContent } from "./canonical";
-import { DELTA_TYPE, readDelta, writeDelta, type Copied } from "./clipboard-delta";
-import { toHtml } from "./html";
-import { linkAddresses, soleAddress } from "./links";
-import { LIST_MATCHERS, flattenTables } from "./pasted-html";
-import { cleanPaste, isTooLarge, unveil } from "./sanitise";
+import type { Range } from 'quill/core';
+import Clipboard from 'quill/modules/clipboard';
+import Delta, { AttributeMap } from 'quill-delta';
+import { unveilAttributes, veilAttributes } from './attributes';
+import { canonicalContent } from './canonical';
+import { type Copied, DELTA_TYPE, readDelta, writeDelta } from './clipboard-delta';
+import { toHtml } from './html';
+import { linkAddresses, soleAddress } from './links';
+import { flattenTables, LIST_MATCHERS } from './pasted-html';
+import { cleanPaste, isTooLarge, unveil } from './sanitise';
 
 /** What the clipboard tells the page about. */
 export interface ClipboardOptions {
@@ -24,13 +24,13 @@ export interface ClipboardOptions {
 export class CleanClipboard extends Clipboard {
   #copied: Copied | null = null;
 
-  constructor(quill: Clipboard["quill"], options: Clipboard["options"]) {
+  constructor(quill: Clipboard['quill'], options: Clipboard['options']) {
     super(quill, options);
     for (const [selector, matcher] of LIST_MATCHERS) this.addMatcher(selector, matcher);
   }
 
   override convert(content: { html?: string; text?: string }, formats: Record<string, unknown> = {}): Delta {
-    const text = content.text?.replace(/\r\n?/g, "\n");
+    const text = content.text?.replace(/\r\n?/g, '\n');
     const pasted = super.convert({ ...content, ...(text !== undefined && { text }) }, formats);
     const clean = cleanPaste(pasted);
     if (pasted.ops.some(isTooLarge)) this.#events.onTooLarge();
@@ -53,7 +53,7 @@ export class CleanClipboard extends Clipboard {
     this.#copied = { content: unveil(content), line: line && unveilAttributes(line) };
     return {
       text: this.quill.getText(range.index, range.length),
-      html: toHtml(line ? content.concat(new Delta().insert("\n", line)) : content),
+      html: toHtml(line ? content.concat(new Delta().insert('\n', line)) : content),
     };
   }
 
@@ -61,7 +61,7 @@ export class CleanClipboard extends Clipboard {
     if (event.defaultPrevented || !this.quill.isEnabled()) return;
     const range = this.quill.getSelection(true);
     const formats = this.quill.getFormat(range);
-    const copied = formats["code-block"] || formats.code ? null : readDelta(event.clipboardData?.getData(DELTA_TYPE));
+    const copied = formats['code-block'] || formats.code ? null : readDelta(event.clipboardData?.getData(DELTA_TYPE));
     this.quill.history.cutoff();
     if (copied) {
       event.preventDefault();
@@ -74,10 +74,11 @@ export class CleanClipboard extends Clipboard {
 
   override onPaste(range: Range, content: { text?: string; html?: string }): void {
     const address = range.length > 0 ? soleAddress(content) : null;
-    const isCode = Boolean(this.quill.getFormat(range)["code-block"]);
-    if (address === null || isCode || this.quill.getText(range.index, range.length).trim() === "") return super.onPaste(range, content);
-    this.quill.formatText(range.index, range.length, "link", address, "user");
-    this.quill.setSelection(range.index + range.length, 0, "silent");
+    const isCode = Boolean(this.quill.getFormat(range)['code-block']);
+    if (address === null || isCode || this.quill.getText(range.index, range.length).trim() === '')
+      return super.onPaste(range, content);
+    this.quill.formatText(range.index, range.length, 'link', address, 'user');
+    this.quill.setSelection(range.index + range.length, 0, 'silent');
   }
 
   override normalizeHTML(page: Document): void {
@@ -105,14 +106,14 @@ export class CleanClipboard extends Clipboard {
     // The line that the content ends in takes its formats where nothing else is in it.
     const isWhole = hasNewline(shown) || (start === 0 && Object.keys(line ?? {}).length > 0);
     if (line && last && end === last.length() - 1 && isWhole) {
-      change.retain(1, AttributeMap.diff(last.formats(), veilAttributes(line, "line")));
+      change.retain(1, AttributeMap.diff(last.formats(), veilAttributes(line, 'line')));
     }
-    this.quill.updateContents(change, "user");
-    this.quill.setSelection(range.index + shown.length(), 0, "silent");
+    this.quill.updateContents(change, 'user');
+    this.quill.setSelection(range.index + shown.length(), 0, 'silent');
     this.quill.scrollSelectionIntoView();
   }
 }
 
 function hasNewline(content: Delta): boolean {
-  return content.ops.some(({ insert }) => typeof insert === "string" && insert.includes("\n"));
+  return content.ops.some(({ insert }) => typeof insert === 'string' && insert.includes('\n'));
 }

@@ -5,8 +5,8 @@
  * readings come before all changes. Selections are painted by the CSS Custom Highlight API, which changes no layout.
  */
 
-import type Quill from "quill/core";
-import { h } from "../lib/dom";
+import type Quill from 'quill/core';
+import { h } from '../lib/dom';
 
 export interface DrawnCursor {
   id: string;
@@ -47,8 +47,8 @@ export class CursorLayer {
   #highlights = new Map<string, Highlight>();
 
   constructor(private readonly quill: Quill) {
-    this.#container = quill.addContainer("ql-cursors");
-    quill.container.addEventListener("pointermove", (event) => this.#pointed(event), { passive: true });
+    this.#container = quill.addContainer('ql-cursors');
+    quill.container.addEventListener('pointermove', (event) => this.#pointed(event), { passive: true });
   }
 
   draw(cursors: DrawnCursor[]): void {
@@ -108,9 +108,9 @@ export class CursorLayer {
     const { left, top, height } = caret!;
     const shown = this.#shown.get(cursor.id) ?? this.#add(cursor);
     const { element } = shown;
-    element.classList.toggle("named", cursor.isNamed);
+    element.classList.toggle('named', cursor.isNamed);
     // A name is on the side that has more room.
-    element.classList.toggle("flipped", left > width / 2);
+    element.classList.toggle('flipped', left > width / 2);
     if (shown.left === left && shown.top === top && shown.height === height) return;
     Object.assign(shown, { left, top, height });
     element.style.transform = `translate(${left}px, ${top}px)`;
@@ -118,9 +118,9 @@ export class CursorLayer {
   }
 
   #add({ id, name, color }: DrawnCursor): Shown {
-    const flag = h("span", { class: "ql-cursor-flag" }, h("span", { class: "ql-cursor-name" }, name));
-    const element = h("span", { class: "ql-cursor" }, h("span", { class: "ql-cursor-caret" }), flag);
-    element.style.setProperty("--color", color);
+    const flag = h('span', { class: 'ql-cursor-flag' }, h('span', { class: 'ql-cursor-name' }, name));
+    const element = h('span', { class: 'ql-cursor' }, h('span', { class: 'ql-cursor-caret' }), flag);
+    element.style.setProperty('--color', color);
     this.#container.append(element);
     const shown = { element, left: NaN, top: NaN, height: NaN };
     this.#shown.set(id, shown);
@@ -138,7 +138,7 @@ export class CursorLayer {
   }
 
   #highlight(placed: Placed[]): void {
-    if (typeof Highlight !== "function" || !("highlights" in CSS)) return;
+    if (typeof Highlight !== 'function' || !('highlights' in CSS)) return;
     for (const highlight of this.#highlights.values()) if (highlight.size > 0) highlight.clear();
     for (const { cursor, selection } of placed) if (selection) this.#highlightOf(cursor.color).add(selection);
   }
@@ -159,7 +159,7 @@ export class CursorLayer {
     const origin = this.quill.container.getBoundingClientRect();
     const [x, y] = [clientX - origin.left, clientY - origin.top];
     for (const { element, left, top, height } of this.#shown.values()) {
-      element.classList.toggle("pointed", Math.abs(x - left) <= NEAR_PX && y >= top && y <= top + height);
+      element.classList.toggle('pointed', Math.abs(x - left) <= NEAR_PX && y >= top && y <= top + height);
     }
   }
 }
@@ -174,5 +174,5 @@ function lineAt(parent: Element, isThere: (rect: DOMRect) => boolean): Element |
     else low = middle + 1;
   }
   const found = children[low] ?? null;
-  return found?.matches("ol, ul, .ql-code-block-container") ? (lineAt(found, isThere) ?? found) : found;
+  return found?.matches('ol, ul, .ql-code-block-container') ? (lineAt(found, isThere) ?? found) : found;
 }

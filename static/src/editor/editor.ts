@@ -1,33 +1,36 @@
 /** The Quill editor as this page configures it. */
 
-import Quill, { type Range } from "quill/core";
-import { formatAsTyped } from "./autoformat";
-import { hastenBulk, hastenLists } from "./bulk";
-import { hastenFormats } from "./bulk-format";
-import { deleteThroughQuill } from "./deletion";
-import { acceptForeign } from "./foreign";
-import { registerFormats } from "./formats";
-import { diffWholeCharacters } from "./pairs";
-import { StepHistory } from "./history";
-import { FORMATS, IMAGE_BYTES_MAX } from "./sanitise";
-import { trackSavedSelection } from "./tracked-range";
+import Quill, { type Range } from 'quill/core';
+import { formatAsTyped } from './autoformat';
+import { hastenBulk, hastenLists } from './bulk';
+import { hastenFormats } from './bulk-format';
+import { deleteThroughQuill } from './deletion';
+import { acceptForeign } from './foreign';
+import { registerFormats } from './formats';
+import { StepHistory } from './history';
+import { diffWholeCharacters } from './pairs';
+import { FORMATS, IMAGE_BYTES_MAX } from './sanitise';
+import { trackSavedSelection } from './tracked-range';
 
 hastenLists();
 diffWholeCharacters();
 registerFormats();
-Quill.register("modules/history", StepHistory, true);
+Quill.register('modules/history', StepHistory, true);
 
-const TABLE = "Tables are not part of documents yet. What you pasted is kept as text, with a tab between the cells.";
-const TOO_LARGE = "Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.";
+const TABLE = 'Tables are not part of documents yet. What you pasted is kept as text, with a tab between the cells.';
+const TOO_LARGE = 'Pictures over 256 kB are not kept in the text. Put them on the web and insert their address.';
 
 export function createEditor(container: HTMLElement, onNotice: (message: string) => void): Quill {
   const quill = new Quill(container, {
     formats: FORMATS,
-    placeholder: "Start writing…",
+    placeholder: 'Start writing…',
     modules: {
       history: { userOnly: true, delay: 800, maxStack: 500 },
       clipboard: { onTooLarge: () => onNotice(TOO_LARGE), onTable: () => onNotice(TABLE) },
-      uploader: { mimetypes: ["image/png", "image/jpeg", "image/gif", "image/webp"], handler: insertFiles(() => onNotice(TOO_LARGE)) },
+      uploader: {
+        mimetypes: ['image/png', 'image/jpeg', 'image/gif', 'image/webp'],
+        handler: insertFiles(() => onNotice(TOO_LARGE)),
+      },
     },
   });
   hastenBulk(quill);
@@ -36,10 +39,10 @@ export function createEditor(container: HTMLElement, onNotice: (message: string)
   acceptForeign(quill);
   formatAsTyped(quill);
   trackSavedSelection(quill);
-  quill.root.setAttribute("role", "textbox");
-  quill.root.setAttribute("aria-multiline", "true");
-  quill.root.setAttribute("aria-label", "Document text");
-  quill.root.setAttribute("aria-describedby", "editor-keys");
+  quill.root.setAttribute('role', 'textbox');
+  quill.root.setAttribute('aria-multiline', 'true');
+  quill.root.setAttribute('aria-label', 'Document text');
+  quill.root.setAttribute('aria-describedby', 'editor-keys');
   quill.root.spellcheck = true;
   return quill;
 }
@@ -50,8 +53,8 @@ function insertFiles(onTooLarge: () => void) {
     if (small.length < files.length) onTooLarge();
     void Promise.all(small.map(readAsDataUrl)).then((images) => {
       let at = range.index;
-      for (const image of images) this.quill.insertEmbed(at++, "image", image, "user");
-      this.quill.setSelection(at, 0, "silent");
+      for (const image of images) this.quill.insertEmbed(at++, 'image', image, 'user');
+      this.quill.setSelection(at, 0, 'silent');
     });
   };
 }

@@ -1,9 +1,9 @@
 /** Lets Quill carry attributes that it does not draw, see `attributes.ts`. */
 
-import type Quill from "quill/core";
-import { Parchment } from "quill/core";
-import Inline from "quill/blots/inline";
-import { LINE_KINDS, documentName, isLineName } from "./attributes";
+import Inline from 'quill/blots/inline';
+import type Quill from 'quill/core';
+import { Parchment } from 'quill/core';
+import { documentName, isLineName, LINE_KINDS } from './attributes';
 
 const { Scope } = Parchment;
 
@@ -13,7 +13,7 @@ export function acceptForeign(quill: Quill): void {
   const query = registry.query.bind(registry);
   registry.query = (what, scope) => {
     const found = query(what, scope);
-    if (found !== null || typeof what !== "string" || documentName(what) === null || query(what) !== null) return found;
+    if (found !== null || typeof what !== 'string' || documentName(what) === null || query(what) !== null) return found;
     const level = isLineName(what) ? Scope.BLOCK_ATTRIBUTE : Scope.INLINE_ATTRIBUTE;
     registry.register(new Parchment.Attributor(what, `data-foreign-${hex(what)}`, { scope: level }));
     return query(what, scope);
@@ -62,5 +62,5 @@ export class ForeignInCode {
 
 /** Attribute names of the DOM have no case and few letters. */
 function hex(name: string): string {
-  return [...name].map((char) => char.codePointAt(0)!.toString(16)).join("-");
+  return [...name].map((char) => char.codePointAt(0)!.toString(16)).join('-');
 }

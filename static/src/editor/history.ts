@@ -4,9 +4,9 @@
  * Quill ends a step after a fixed time, which cuts words, and counts one gesture that makes two changes as two.
  */
 
-import Delta, { AttributeMap, Op, OpIterator } from "quill-delta";
-import { Range } from "quill/core";
-import History, { type StackItem } from "quill/modules/history";
+import { Range } from 'quill/core';
+import History, { type StackItem } from 'quill/modules/history';
+import Delta, { AttributeMap, Op, OpIterator } from 'quill-delta';
 
 /** Steps that are kept if the options do not say. */
 const STEPS_MAX = 500;
@@ -26,7 +26,7 @@ interface Splice {
 
 /** The typing or deleting that the newest step consists of. */
 interface Run {
-  kind: "typing" | "deleting";
+  kind: 'typing' | 'deleting';
   /** Where the next splice has to be to continue the run. */
   end: number;
   text: string;
@@ -57,14 +57,14 @@ export class StepHistory extends History {
     if (this.#run) this.#run.end = change.transformPosition(this.#run.end, true);
   }
 
-  override change(source: "undo" | "redo", dest: "redo" | "undo"): void {
+  override change(source: 'undo' | 'redo', dest: 'redo' | 'undo'): void {
     const item = this.stack[source].pop();
     if (!item) return;
     this.cutoff();
     const inverse = inverted(item.delta, this.quill.getContents());
     this.stack[dest].push({ delta: inverse, range: item.range && movedBy(item.range, inverse) });
     this.ignoreChange = true;
-    this.quill.updateContents(item.delta, "user");
+    this.quill.updateContents(item.delta, 'user');
     this.ignoreChange = false;
     this.restoreSelection(item);
   }
@@ -84,8 +84,8 @@ export class StepHistory extends History {
   #continues({ at, deleted, inserted }: Splice): boolean {
     const run = this.#run;
     if (run === null) return false;
-    if (inserted === "") return run.kind === "deleting" && deleted <= 2 && (at === run.end || at + deleted === run.end);
-    if (run.kind !== "typing" || deleted > 0 || at !== run.end || inserted.length > TYPED_LENGTH_MAX) return false;
+    if (inserted === '') return run.kind === 'deleting' && deleted <= 2 && (at === run.end || at + deleted === run.end);
+    if (run.kind !== 'typing' || deleted > 0 || at !== run.end || inserted.length > TYPED_LENGTH_MAX) return false;
     const beginsWord = /\s$/u.test(run.text) && !/^\s/u.test(inserted);
     // Languages without spaces: a sentence ends with its mark.
     const beginsSentence = (beginsWord && /[.!?…:]["'”’»)]*\s+$/u.test(run.text)) || /[\n。！？]$/u.test(run.text);
@@ -95,10 +95,15 @@ export class StepHistory extends History {
 
   #runOf({ at, deleted, inserted }: Splice, continues: boolean): Run | null {
     // Of what was pasted, or of a deleted selection, nothing continues.
-    if (inserted.length > TYPED_LENGTH_MAX || (inserted === "" && deleted > 2)) return null;
-    const before = continues && this.#run ? this.#run.text : "";
-    const kind = inserted === "" ? "deleting" : "typing";
-    return { kind, end: at + inserted.length, text: (before + inserted).slice(-2 * RUN_LENGTH_MAX), lastAt: Date.now() };
+    if (inserted.length > TYPED_LENGTH_MAX || (inserted === '' && deleted > 2)) return null;
+    const before = continues && this.#run ? this.#run.text : '';
+    const kind = inserted === '' ? 'deleting' : 'typing';
+    return {
+      kind,
+      end: at + inserted.length,
+      text: (before + inserted).slice(-2 * RUN_LENGTH_MAX),
+      lastAt: Date.now(),
+    };
   }
 
   /** The changes of one gesture come without a pause; promises of the same gesture are run after them. */
@@ -109,11 +114,11 @@ export class StepHistory extends History {
 }
 
 function spliceOf(change: Delta): Splice | null {
-  const splice: Splice = { at: 0, deleted: 0, inserted: "" };
+  const splice: Splice = { at: 0, deleted: 0, inserted: '' };
   let isAtPlace = false;
   for (const op of change.ops) {
-    if (typeof op.insert === "string") splice.inserted += op.insert;
-    else if (typeof op.delete === "number") splice.deleted += op.delete;
+    if (typeof op.insert === 'string') splice.inserted += op.insert;
+    else if (typeof op.delete === 'number') splice.deleted += op.delete;
     else if (op.insert !== undefined || op.attributes || isAtPlace) return null;
     else splice.at += Op.length(op);
     isAtPlace = op.retain === undefined;
@@ -139,7 +144,8 @@ function inverted(change: Delta, base: Delta): Delta {
       const piece = content.next(rest);
       const length = piece.insert === undefined ? rest : Op.length(piece);
       rest -= length;
-      if (op.delete === undefined) inverse.retain(length, op.attributes && AttributeMap.invert(op.attributes, piece.attributes));
+      if (op.delete === undefined)
+        inverse.retain(length, op.attributes && AttributeMap.invert(op.attributes, piece.attributes));
       else if (piece.insert !== undefined) inverse.push(piece);
     }
   }

@@ -3,7 +3,7 @@
  * that keeps the shared unit and replaces the other cuts the character, and the server refuses such an op.
  */
 
-import Delta, { AttributeMap, OpIterator } from "quill-delta";
+import Delta, { AttributeMap, OpIterator } from 'quill-delta';
 
 /** A stretch that a diff replaces: positions before and after. */
 interface Edit {
@@ -36,7 +36,11 @@ function spliceBetween(before: Delta, after: Delta): Delta {
   let same = 0;
   while (same < shorter - start && from[from.length - 1 - same] === to[to.length - 1 - same]) same += 1;
   const edit = { start, end: from.length - same, newStart: start, newEnd: to.length - same };
-  return changeOf(before, after, [edit].map((each) => widened(each, from)));
+  return changeOf(
+    before,
+    after,
+    [edit].map((each) => widened(each, from)),
+  );
 }
 
 /** The change itself, or one that replaces each character as a whole that the change would cut. */
@@ -70,16 +74,17 @@ function editsOf(change: Delta): Edit[] {
   const edits: Edit[] = [];
   let [at, newAt] = [0, 0];
   for (const op of change.ops) {
-    if (typeof op.retain === "number") {
+    if (typeof op.retain === 'number') {
       at += op.retain;
       newAt += op.retain;
       continue;
     }
     const last = edits.at(-1);
-    const edit = last && last.end === at && last.newEnd === newAt ? last : { start: at, end: at, newStart: newAt, newEnd: newAt };
+    const edit =
+      last && last.end === at && last.newEnd === newAt ? last : { start: at, end: at, newStart: newAt, newEnd: newAt };
     if (edit !== last) edits.push(edit);
     if (op.delete !== undefined) edit.end = at += op.delete;
-    else edit.newEnd = newAt += typeof op.insert === "string" ? op.insert.length : 1;
+    else edit.newEnd = newAt += typeof op.insert === 'string' ? op.insert.length : 1;
   }
   return edits;
 }
@@ -91,13 +96,13 @@ function changeOf(before: Delta, after: Delta, edits: Edit[]): Delta {
     for (let left = length; left > 0 && from.hasNext(); ) {
       const size = Math.min(left, from.peekLength(), to.peekLength());
       const [kept, wanted] = [from.next(size), to.next(size)];
-      const isSame = typeof kept.insert === "string" || JSON.stringify(kept.insert) === JSON.stringify(wanted.insert);
+      const isSame = typeof kept.insert === 'string' || JSON.stringify(kept.insert) === JSON.stringify(wanted.insert);
       if (isSame) change.retain(size, AttributeMap.diff(kept.attributes, wanted.attributes));
       else change.push(wanted).delete(size);
       left -= size;
     }
   };
-  const skip = (iterator: OpIterator, length: number, each: (op: ReturnType<OpIterator["next"]>) => void): void => {
+  const skip = (iterator: OpIterator, length: number, each: (op: ReturnType<OpIterator['next']>) => void): void => {
     for (let left = length; left > 0; ) {
       const size = Math.min(left, iterator.peekLength());
       each(iterator.next(size));
@@ -118,5 +123,5 @@ function changeOf(before: Delta, after: Delta, edits: Edit[]): Delta {
 
 /** One UTF-16 unit for each position. */
 function textOf(document: Delta): string {
-  return document.ops.map(({ insert }) => (typeof insert === "string" ? insert : "\ufffc")).join("");
+  return document.ops.map(({ insert }) => (typeof insert === 'string' ? insert : '\ufffc')).join('');
 }

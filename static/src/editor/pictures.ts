@@ -7,15 +7,15 @@
 const HOSTS_MAX = 100;
 /** Placeholders that are looked at to find out which servers wait, at most. */
 const WITHHELD_MAX = 1_000;
-const WITHHELD = "withheld";
+const WITHHELD = 'withheld';
 /** Nothing, in the smallest picture that there is. */
-const EMPTY = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+const EMPTY = 'data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==';
 
 class RemotePictures {
   #allowed: Set<string>;
   #watchers: (() => void)[] = [];
   #isTelling = false;
-  readonly #key = `copydesk.pictures.${location.pathname}${new URLSearchParams(location.search).get("in") ?? ""}`;
+  readonly #key = `copydesk.pictures.${location.pathname}${new URLSearchParams(location.search).get('in') ?? ''}`;
 
   constructor() {
     this.#allowed = new Set(readHosts(this.#key));
@@ -25,19 +25,19 @@ class RemotePictures {
   draw(image: HTMLElement, address: string): void {
     const host = remoteHost(address);
     if (host === null || this.#allowed.has(host)) {
-      image.setAttribute("src", address);
+      image.setAttribute('src', address);
       return;
     }
     image.dataset.address = address;
     image.classList.add(WITHHELD);
-    image.setAttribute("src", EMPTY);
+    image.setAttribute('src', EMPTY);
     image.title = `A picture from ${host}. It is not loaded: ${host} would learn that you read this document, and when.`;
     this.changed();
   }
 
   /** The address of a picture, whether it is loaded or not. */
   addressOf(image: HTMLElement): string | null {
-    return image.dataset.address ?? image.getAttribute("src");
+    return image.dataset.address ?? image.getAttribute('src');
   }
 
   /** Loads pictures from these servers in this document, from now on. */
@@ -45,11 +45,11 @@ class RemotePictures {
     for (const host of hosts) if (this.#allowed.size < HOSTS_MAX) this.#allowed.add(host);
     keepHosts(this.#key, [...this.#allowed]);
     for (const image of withheld()) {
-      const address = image.dataset.address ?? "";
-      if (!this.#allowed.has(remoteHost(address) ?? "")) continue;
-      image.setAttribute("src", address);
+      const address = image.dataset.address ?? '';
+      if (!this.#allowed.has(remoteHost(address) ?? '')) continue;
+      image.setAttribute('src', address);
       image.classList.remove(WITHHELD);
-      image.removeAttribute("title");
+      image.removeAttribute('title');
       delete image.dataset.address;
     }
     this.changed();
@@ -57,7 +57,9 @@ class RemotePictures {
 
   /** The servers whose pictures are not loaded. */
   get waiting(): string[] {
-    return [...new Set(withheld().map((image) => remoteHost(image.dataset.address ?? "") ?? ""))].filter((host) => host !== "");
+    return [...new Set(withheld().map((image) => remoteHost(image.dataset.address ?? '') ?? ''))].filter(
+      (host) => host !== '',
+    );
   }
 
   watch(watcher: () => void): void {
@@ -79,7 +81,7 @@ class RemotePictures {
 export function remoteHost(address: string): string | null {
   try {
     const { protocol, origin, host } = new URL(address);
-    return protocol === "https:" && origin !== location.origin ? host : null;
+    return protocol === 'https:' && origin !== location.origin ? host : null;
   } catch {
     return null;
   }
@@ -93,8 +95,8 @@ function withheld(): HTMLElement[] {
 
 function readHosts(key: string): string[] {
   try {
-    const hosts = JSON.parse(localStorage.getItem(key) ?? "[]") as unknown;
-    return Array.isArray(hosts) ? hosts.filter((host) => typeof host === "string").slice(0, HOSTS_MAX) : [];
+    const hosts = JSON.parse(localStorage.getItem(key) ?? '[]') as unknown;
+    return Array.isArray(hosts) ? hosts.filter((host) => typeof host === 'string').slice(0, HOSTS_MAX) : [];
   } catch {
     return [];
   }

@@ -1,5 +1,5 @@
-import type Quill from "quill/core";
-import type { Range } from "quill/core";
+import type Quill from 'quill/core';
+import type { Range } from 'quill/core';
 
 /** The stretch around `index` that carries one value of `format`; empty if it carries none. */
 export function stretchAt(quill: Quill, index: number, format: string): Range {
@@ -9,7 +9,7 @@ export function stretchAt(quill: Quill, index: number, format: string): Range {
   let stretch = none;
   let at = 0;
   for (const op of quill.getContents().ops) {
-    const length = typeof op.insert === "string" ? op.insert.length : 1;
+    const length = typeof op.insert === 'string' ? op.insert.length : 1;
     if (op.attributes?.[format] === value) {
       const goesOn = stretch.length > 0 && stretch.index + stretch.length === at;
       stretch = (goesOn ? { ...stretch, length: stretch.length + length } : { index: at, length }) as Range;

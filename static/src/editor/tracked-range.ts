@@ -1,8 +1,8 @@
 /** Ranges of the text that stay at their content while the text changes. */
 
-import type Quill from "quill/core";
-import { Range } from "quill/core";
-import type Delta from "quill-delta";
+import type Quill from 'quill/core';
+import { Range } from 'quill/core';
+import type Delta from 'quill-delta';
 
 /** A range that moves with each edit made after it was taken, until it is released. */
 export class TrackedRange {
@@ -13,7 +13,7 @@ export class TrackedRange {
     { index, length }: Range,
   ) {
     this.#range = new Range(index, length);
-    quill.on("text-change", this.#follow);
+    quill.on('text-change', this.#follow);
   }
 
   get current(): Range {
@@ -22,7 +22,7 @@ export class TrackedRange {
 
   /** Stops to follow edits and returns the range as it is now. */
   release(): Range {
-    this.quill.off("text-change", this.#follow);
+    this.quill.off('text-change', this.#follow);
     return this.#range;
   }
 
@@ -36,7 +36,7 @@ export class TrackedRange {
  * Quill itself moves only a selection that has the focus.
  */
 export function trackSavedSelection(quill: Quill): void {
-  quill.on("text-change", (change, _before, source) => {
+  quill.on('text-change', (change, _before, source) => {
     if (quill.hasFocus()) return;
     quill.selection.savedRange = moved(quill.selection.savedRange, change, source);
   });
@@ -44,7 +44,7 @@ export function trackSavedSelection(quill: Quill): void {
 
 /** As Quill moves its own selection: text that another user inserts at the cursor is placed after the cursor. */
 function moved({ index, length }: Range, change: Delta, source: string): Range {
-  const isOthers = source !== "user";
+  const isOthers = source !== 'user';
   const start = change.transformPosition(index, isOthers);
   return new Range(start, change.transformPosition(index + length, isOthers) - start);
 }

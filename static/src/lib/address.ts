@@ -10,26 +10,28 @@ export function below(path: string): string {
 
 /** The list of documents. */
 export function homeAddress(): string {
-  return below(".");
+  return below('.');
 }
 
 /** The page of a document. `home` is the collection that needs no mention in the address. */
 export function pageAddress(collection: string, id: string, home: string, isNew = false): string {
-  const query = [isNew && "new", collection !== home && `in=${encodeURIComponent(collection)}`].filter(Boolean).join("&");
+  const query = [isNew && 'new', collection !== home && `in=${encodeURIComponent(collection)}`]
+    .filter(Boolean)
+    .join('&');
   return below(`d/${segmentOf(id)}${query && `?${query}`}`);
 }
 
 /** The WebSocket that carries documents, with messages about the user's roles. The server writes its path beside the base. */
 export function socketAddress(): string {
-  const path = document.querySelector("base")?.dataset.socket ?? "ws";
+  const path = document.querySelector('base')?.dataset.socket ?? 'ws';
   const url = new URL(`${path}?rights`, document.baseURI);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
 }
 
 /** The id of the document whose page an address is; undefined if it is another page. */
 export function documentIn(pathname: string): string | undefined {
-  const base = new URL(".", document.baseURI).pathname;
+  const base = new URL('.', document.baseURI).pathname;
   if (!pathname.startsWith(base)) return undefined;
   const segment = /^d\/([^/]+)\/?$/.exec(pathname.slice(base.length))?.[1];
   return segment === undefined ? undefined : nameIn(segment);
@@ -59,6 +61,9 @@ function decoded(segment: string): string {
 
 /** The query of an address without one of its parameters. The rest keeps its exact spelling. */
 export function queryWithout(search: string, name: string): string {
-  const kept = search.slice(1).split("&").filter((part) => part !== "" && part !== name && !part.startsWith(`${name}=`));
-  return kept.length === 0 ? "" : `?${kept.join("&")}`;
+  const kept = search
+    .slice(1)
+    .split('&')
+    .filter((part) => part !== '' && part !== name && !part.startsWith(`${name}=`));
+  return kept.length === 0 ? '' : `?${kept.join('&')}`;
 }

@@ -1,6 +1,6 @@
 /** The server's REST interface: names of documents and the list of them. Text travels over the socket only. */
 
-import { below, segmentOf } from "./address";
+import { below, segmentOf } from './address';
 
 export interface DocumentSummary {
   collection: string;
@@ -13,7 +13,7 @@ export interface DocumentSummary {
   role?: Role;
 }
 
-export type Role = "viewer" | "commenter" | "editor" | "owner";
+export type Role = 'viewer' | 'commenter' | 'editor' | 'owner';
 
 export interface DocumentPage {
   documents: DocumentSummary[];
@@ -34,14 +34,14 @@ export class ApiError extends Error {
 
 /** Who the server takes us for. */
 export interface Me {
-  mode: "open" | "accounts" | "tokens";
+  mode: 'open' | 'accounts' | 'tokens';
   user: { id: string; login: string; name: string; role: Role | null; may_sign_out: boolean } | null;
   /** Nobody we know, with a share link. */
   is_guest: boolean;
   needs_setup: boolean;
   /** The first account can only be made with the code that the server's log shows. */
   needs_setup_code?: boolean;
-  registration: "open" | "invite";
+  registration: 'open' | 'invite';
   /** Where our documents are. */
   collection: string;
   password_chars_min: number;
@@ -82,10 +82,10 @@ export interface Sharing {
 }
 
 /** Every request that changes something says that it is ours: another site's page cannot. */
-const OURS = { "x-copydesk": "1" };
+const OURS = { 'x-copydesk': '1' };
 
-let collection = "documents";
-let home = "documents";
+let collection = 'documents';
+let home = 'documents';
 
 /** The collection of this page's documents: who we are decides it, or the address of a document elsewhere. */
 export function ourCollection(): string {
@@ -102,12 +102,12 @@ export function openCollection(name: string): void {
 }
 
 export const TITLE_LENGTH_MAX = 200;
-export const UNTITLED = "Untitled document";
+export const UNTITLED = 'Untitled document';
 
 export function listDocuments(query: { q?: string; after?: string; limit?: number }): Promise<DocumentPage> {
   const params = new URLSearchParams({ limit: String(query.limit ?? 50), collection });
-  if (query.q) params.set("q", query.q);
-  if (query.after) params.set("after", query.after);
+  if (query.q) params.set('q', query.q);
+  if (query.after) params.set('after', query.after);
   return request(`api/documents?${params}`);
 }
 
@@ -117,34 +117,39 @@ export function readDocument(id: string): Promise<DocumentSummary> {
 
 export function renameDocument(id: string, title: string): Promise<DocumentSummary> {
   return request(addressOf(id), {
-    ...body("PATCH", { title }),
+    ...body('PATCH', { title }),
   });
 }
 
 export async function readMe(): Promise<Me> {
-  const me = await request<Me>("api/me");
+  const me = await request<Me>('api/me');
   collection = home = me.collection;
   return me;
 }
 
-export function register(account: { login: string; name: string; password: string; invitation?: string }): Promise<void> {
-  return request("api/register", body("POST", account));
+export function register(account: {
+  login: string;
+  name: string;
+  password: string;
+  invitation?: string;
+}): Promise<void> {
+  return request('api/register', body('POST', account));
 }
 
 export function signIn(login: string, password: string): Promise<void> {
-  return request("api/sign-in", body("POST", { login, password }));
+  return request('api/sign-in', body('POST', { login, password }));
 }
 
 export function signOut(everywhere: boolean): Promise<void> {
-  return request(everywhere ? "api/sign-out-everywhere" : "api/sign-out", body("POST", {}));
+  return request(everywhere ? 'api/sign-out-everywhere' : 'api/sign-out', body('POST', {}));
 }
 
 export function changePassword(present: string, next: string): Promise<void> {
-  return request("api/password", body("POST", { present, next }));
+  return request('api/password', body('POST', { present, next }));
 }
 
 export function renewSession(): Promise<void> {
-  return request("api/refresh", body("POST", {}));
+  return request('api/refresh', body('POST', {}));
 }
 
 /**
@@ -152,40 +157,40 @@ export function renewSession(): Promise<void> {
  * refuses with `other_session` if the browser is signed in as another user.
  */
 export function bringToken(token: string, replaces = false): Promise<void> {
-  const { headers, ...rest } = body("POST", { replace: replaces });
-  return request("api/session", { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
+  const { headers, ...rest } = body('POST', { replace: replaces });
+  return request('api/session', { ...rest, headers: { ...headers, authorization: `Bearer ${token}` } });
 }
 
 export function resetPassword(code: string, password: string): Promise<void> {
-  return request("api/password-reset", body("POST", { code, password }));
+  return request('api/password-reset', body('POST', { code, password }));
 }
 
 export function listAccounts(): Promise<{ people: Account[] }> {
-  return request("api/people");
+  return request('api/people');
 }
 
 export function setDisabled(login: string, disabled: boolean): Promise<void> {
-  return request("api/people/disabled", body("PUT", { login, disabled }));
+  return request('api/people/disabled', body('PUT', { login, disabled }));
 }
 
 export function allowReset(login: string): Promise<{ code: string }> {
-  return request("api/people/reset", body("POST", { login }));
+  return request('api/people/reset', body('POST', { login }));
 }
 
 export function listInvitations(): Promise<{ invitations: Invitation[] }> {
-  return request("api/invitations");
+  return request('api/invitations');
 }
 
 export function endInvitation(id: string): Promise<void> {
-  return request(`api/invitations/${encodeURIComponent(id)}`, { method: "DELETE", headers: OURS });
+  return request(`api/invitations/${encodeURIComponent(id)}`, { method: 'DELETE', headers: OURS });
 }
 
 export function invite(): Promise<{ code: string }> {
-  return request("api/invitations", body("POST", { role: null }));
+  return request('api/invitations', body('POST', { role: null }));
 }
 
 export function openLink(secret: string, password?: string): Promise<{ collection: string; id: string; role: Role }> {
-  return request("api/links", body("POST", { secret, password }));
+  return request('api/links', body('POST', { secret, password }));
 }
 
 export function readSharing(id: string): Promise<Sharing> {
@@ -193,28 +198,31 @@ export function readSharing(id: string): Promise<Sharing> {
 }
 
 export function setRole(id: string, whom: { login: string } | { id: string }, role: Role | null): Promise<Sharing> {
-  return request(`${addressOf(id)}/people`, body("PUT", { ...whom, role }));
+  return request(`${addressOf(id)}/people`, body('PUT', { ...whom, role }));
 }
 
 export function transfer(id: string, to: string): Promise<void> {
-  return request(`${addressOf(id)}/owner`, body("PUT", { id: to }));
+  return request(`${addressOf(id)}/owner`, body('PUT', { id: to }));
 }
 
-export function addLink(id: string, link: { role: Role; days?: number; password?: string }): Promise<{ id: string; secret: string }> {
-  return request(`${addressOf(id)}/links`, body("POST", link));
+export function addLink(
+  id: string,
+  link: { role: Role; days?: number; password?: string },
+): Promise<{ id: string; secret: string }> {
+  return request(`${addressOf(id)}/links`, body('POST', link));
 }
 
 export function endLink(id: string, link: string): Promise<void> {
-  return request(`${addressOf(id)}/links/${encodeURIComponent(link)}`, { method: "DELETE", headers: OURS });
+  return request(`${addressOf(id)}/links/${encodeURIComponent(link)}`, { method: 'DELETE', headers: OURS });
 }
 
 function body(method: string, content: unknown): RequestInit & { headers: Record<string, string> } {
-  return { method, headers: { ...OURS, "content-type": "application/json" }, body: JSON.stringify(content) };
+  return { method, headers: { ...OURS, 'content-type': 'application/json' }, body: JSON.stringify(content) };
 }
 
 /** A title as the server takes it: one line. */
 export function cleanTitle(title: string): string {
-  return title.replace(/[\p{Cc}\s]+/gu, " ").trim();
+  return title.replace(/[\p{Cc}\s]+/gu, ' ').trim();
 }
 
 function addressOf(id: string): string {
@@ -226,7 +234,7 @@ async function request<T>(url: string, init?: RequestInit): Promise<T> {
   try {
     response = await fetch(below(url), { ...init, signal: AbortSignal.timeout(10_000) });
   } catch {
-    throw new ApiError(0, "unreachable", "The server cannot be reached.");
+    throw new ApiError(0, 'unreachable', 'The server cannot be reached.');
   }
   const body: unknown = await response.json().catch(() => null);
   if (response.ok && body !== null) return body as T;
@@ -234,7 +242,7 @@ async function request<T>(url: string, init?: RequestInit): Promise<T> {
   const error = answer.error as { code?: string; message?: string } | undefined;
   throw new ApiError(
     response.status,
-    error?.code ?? "unknown",
+    error?.code ?? 'unknown',
     error?.message ?? `The server answered with status ${response.status}.`,
     answer,
   );

@@ -13,8 +13,8 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
-    if (typeof value === "function") element.addEventListener(key.slice(2), value as EventListener);
-    else element.setAttribute(key, value === true ? "" : String(value));
+    if (typeof value === 'function') element.addEventListener(key.slice(2), value as EventListener);
+    else element.setAttribute(key, value === true ? '' : String(value));
   }
   fill(element, ...children);
   return element;

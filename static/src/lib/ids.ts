@@ -1,8 +1,8 @@
-const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
 /** 22 characters of base62, 131 bits: an address that nobody guesses and that never occurs twice. */
 export function randomId(length = 22): string {
-  let id = "";
+  let id = '';
   while (id.length < length) {
     // 248 = 4 * 62: bytes above it would favour the first letters.
     for (const byte of crypto.getRandomValues(new Uint8Array(32))) {

@@ -6,7 +6,7 @@ export interface Person {
 }
 
 export const NAME_LENGTH_MAX = 40;
-const KEY = "copydesk.name";
+const KEY = 'copydesk.name';
 
 export function loadPerson(): Person {
   const name = cleanName(read()) || friendlyName();
@@ -15,7 +15,7 @@ export function loadPerson(): Person {
 
 /** Who has an account is called as the account is. */
 export function personOf(accountName: string): Person {
-  return personNamed(cleanName(accountName) || "Somebody");
+  return personNamed(cleanName(accountName) || 'Somebody');
 }
 
 export function keepName(name: string): Person {
@@ -30,21 +30,32 @@ export function keepName(name: string): Person {
 
 /** A name as others may see it: one line, no control characters, not too long. */
 export function cleanName(name: unknown): string {
-  if (typeof name !== "string") return "";
-  return [...name.replace(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim()].slice(0, NAME_LENGTH_MAX).join("");
+  if (typeof name !== 'string') return '';
+  return [...name.replace(/[\p{Cc}\p{Cf}\s]+/gu, ' ').trim()].slice(0, NAME_LENGTH_MAX).join('');
 }
 
 /** Behind the name of a guest, so that a guest cannot pass for a user of that name. */
-export const GUEST = " (guest)";
+export const GUEST = ' (guest)';
 
 export function initials(name: string): string {
-  const words = name.replace(GUEST, "").split(/\s+/).filter(Boolean);
+  const words = name.replace(GUEST, '').split(/\s+/).filter(Boolean);
   const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]];
-  return letters.map((word) => [...(word ?? "?")][0]?.toUpperCase()).join("");
+  return letters.map((word) => [...(word ?? '?')][0]?.toUpperCase()).join('');
 }
 
 /** All of them are dark enough for white text (contrast of 4.5 and more). */
-const COLORS = ["#b3261e", "#a34700", "#7a6000", "#2e7032", "#00796b", "#0b6bcb", "#4353d6", "#7b3fb8", "#ad1a72", "#5d4a42"];
+const COLORS = [
+  '#b3261e',
+  '#a34700',
+  '#7a6000',
+  '#2e7032',
+  '#00796b',
+  '#0b6bcb',
+  '#4353d6',
+  '#7b3fb8',
+  '#ad1a72',
+  '#5d4a42',
+];
 
 export function colorOf(text: string): string {
   let hash = 0;
@@ -53,7 +64,7 @@ export function colorOf(text: string): string {
 }
 
 export function cleanColor(color: unknown, fallbackFor: string): string {
-  return typeof color === "string" && COLORS.includes(color) ? color : colorOf(fallbackFor);
+  return typeof color === 'string' && COLORS.includes(color) ? color : colorOf(fallbackFor);
 }
 
 function personNamed(name: string): Person {
@@ -68,8 +79,21 @@ function read(): string | null {
   }
 }
 
-const ADJECTIVES = ["Quiet", "Brave", "Clever", "Gentle", "Sunny", "Swift", "Merry", "Patient", "Bright", "Calm", "Curious", "Kind"];
-const ANIMALS = ["Otter", "Heron", "Badger", "Robin", "Fox", "Hare", "Owl", "Lynx", "Wren", "Seal", "Finch", "Marten"];
+const ADJECTIVES = [
+  'Quiet',
+  'Brave',
+  'Clever',
+  'Gentle',
+  'Sunny',
+  'Swift',
+  'Merry',
+  'Patient',
+  'Bright',
+  'Calm',
+  'Curious',
+  'Kind',
+];
+const ANIMALS = ['Otter', 'Heron', 'Badger', 'Robin', 'Fox', 'Hare', 'Owl', 'Lynx', 'Wren', 'Seal', 'Finch', 'Marten'];
 
 function friendlyName(): string {
   const [a = 0, b = 0] = crypto.getRandomValues(new Uint32Array(2));

@@ -1,9 +1,9 @@
 /** Keeps the user signed in while a page is open. What it takes for that is in cookies, out of our reach. */
 
-import { ApiError, openCollection, ourCollection, readMe, renewSession, type Me } from "./api";
+import { ApiError, type Me, openCollection, ourCollection, readMe, renewSession } from './api';
 
 /** Pages of one browser take turns: each renewal is good once. */
-const LOCK = "copydesk.session";
+const LOCK = 'copydesk.session';
 const RETRY_MS = 15_000;
 /** How often somebody whose session is over asks whether they are let in again: in another tab, perhaps. */
 const OVER_PAUSE_MS = 5_000;
@@ -20,7 +20,7 @@ export class Session {
   ) {
     this.#wait(renewAfterMs);
     // Timers rest in hidden pages and in sleeping machines.
-    document.addEventListener("visibilitychange", () => {
+    document.addEventListener('visibilitychange', () => {
       if (!document.hidden) void this.fresh();
     });
   }
@@ -28,7 +28,7 @@ export class Session {
   /** None where there is nothing that could end. What another application has signed ends, and only that can renew it. */
   static of(me: Me, onOver: () => void): Session | null {
     if (me.user?.may_sign_out) return new Session(renewSession, me.renew_after_ms, onOver);
-    return me.mode === "tokens" && me.user ? new Session(stillKnown, Infinity, onOver) : null;
+    return me.mode === 'tokens' && me.user ? new Session(stillKnown, Infinity, onOver) : null;
   }
 
   /** Resolves when the session is good for a while, or cannot be made so just now. */
@@ -65,5 +65,5 @@ async function stillKnown(): Promise<void> {
   const collection = ourCollection();
   const me = await readMe();
   openCollection(collection);
-  if (!me.user) throw new ApiError(401, "unauthorized", "Come in again.");
+  if (!me.user) throw new ApiError(401, 'unauthorized', 'Come in again.');
 }

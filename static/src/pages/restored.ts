@@ -6,19 +6,19 @@
  * copying.
  */
 
-import type { Doc } from "sharedb/lib/client/index.js";
-import type { Store } from "../lib/store";
-import { textOf } from "../sync/refused-ops";
-import { mergedRefusal, type EditorState } from "./state";
+import type { Doc } from 'sharedb/lib/client/index.js';
+import type { Store } from '../lib/store';
+import { textOf } from '../sync/refused-ops';
+import { type EditorState, mergedRefusal } from './state';
 
 /** All pages of a server are told at once: they load anew within this time. */
 const SPREAD_MS = 2_000;
 
-const FLAG = "copydesk.restored";
+const FLAG = 'copydesk.restored';
 
-const RELOADING = "The server was restored to an earlier state. This page loads again.";
-const RELOADED = "The server was restored to an earlier state: the newest changes may be missing.";
-const BY_HAND = "The server was restored to an earlier state. Copy your text, then load this page again.";
+const RELOADING = 'The server was restored to an earlier state. This page loads again.';
+const RELOADED = 'The server was restored to an earlier state: the newest changes may be missing.';
+const BY_HAND = 'The server was restored to an earlier state. Copy your text, then load this page again.';
 
 export class RestoredServer {
   /** True while the page may be left without a question. */
@@ -41,14 +41,14 @@ export class RestoredServer {
   reload(doc: Doc): void {
     if (doc.hasWritePending() && !this.#areEditsKept) {
       const ops = doc.inflightOp ? [doc.inflightOp, ...doc.pendingOps] : doc.pendingOps;
-      const lost = ops.map(({ op, create }) => textOf(op ?? create?.data)).join("");
+      const lost = ops.map(({ op, create }) => textOf(op ?? create?.data)).join('');
       this.store.set({ refusal: mergedRefusal(this.store.state.refusal, { reason: BY_HAND, lost, isAlone: false }) });
       return;
     }
     this.store.set({ notice: RELOADING });
     setTimeout(() => {
       this.isReloading = true;
-      sessionStorage.setItem(FLAG, "1");
+      sessionStorage.setItem(FLAG, '1');
       location.reload();
     }, Math.random() * SPREAD_MS);
   }

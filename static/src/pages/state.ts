@@ -1,16 +1,16 @@
 /** Everything the editor's page shows, in one place. */
 
-import type { Formats } from "../editor/commands";
-import type { Role } from "../lib/api";
-import type { Person } from "../lib/person";
-import type { Refusal } from "../sync/binding";
-import type { Link } from "../sync/connection";
-import type { Peer } from "../sync/presence";
+import type { Formats } from '../editor/commands';
+import type { Role } from '../lib/api';
+import type { Person } from '../lib/person';
+import type { Refusal } from '../sync/binding';
+import type { Link } from '../sync/connection';
+import type { Peer } from '../sync/presence';
 
 export interface EditorState {
   /** Which editor the document is shown in. */
-  kind: "rich" | "plain";
-  document: "loading" | "ready" | "missing" | "deleted" | "failed";
+  kind: 'rich' | 'plain';
+  document: 'loading' | 'ready' | 'missing' | 'deleted' | 'failed';
   link: Link;
   wasOnline: boolean;
   /** Changes of this user that the server has not acknowledged. */
@@ -27,7 +27,7 @@ export interface EditorState {
    */
   isCreating: boolean;
   /** We had a document and have lost it; or could write to it and no longer may. */
-  taken: "document" | "pen" | null;
+  taken: 'document' | 'pen' | null;
   /** Why nobody can change the document: its stored history is damaged. Null if it is sound. */
   damage: string | null;
   /** The session is over, and cannot be renewed. */
@@ -46,22 +46,24 @@ export interface EditorState {
   notice: string | null;
 }
 
-export type Status = "connecting" | "loading" | "saved" | "saving" | "stuck" | "offline" | "failed";
+export type Status = 'connecting' | 'loading' | 'saved' | 'saving' | 'stuck' | 'offline' | 'failed';
 
 /** Null where there is nothing to be saved: no document, or none that the user may open any more. */
 export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } | null {
   const { document, link, wasOnline, waiting, isStuck, isSlowed, taken, wantedTitle } = state;
-  if (taken === "document" || document === "missing" || document === "deleted") return null;
-  const changes = waiting === 1 ? "1 change waiting" : `${waiting} changes waiting`;
-  if (document === "failed") return { status: "failed", text: "Not loaded" };
-  if (link !== "online") {
-    if (link === "connecting" && !wasOnline) return { status: "connecting", text: "Connecting…" };
-    return { status: "offline", text: waiting > 0 ? `Offline: ${changes}` : "Offline" };
+  if (taken === 'document' || document === 'missing' || document === 'deleted') return null;
+  const changes = waiting === 1 ? '1 change waiting' : `${waiting} changes waiting`;
+  if (document === 'failed') return { status: 'failed', text: 'Not loaded' };
+  if (link !== 'online') {
+    if (link === 'connecting' && !wasOnline) return { status: 'connecting', text: 'Connecting…' };
+    return { status: 'offline', text: waiting > 0 ? `Offline: ${changes}` : 'Offline' };
   }
-  if (document === "loading") return { status: "loading", text: "Loading…" };
-  if (waiting > 0 && isSlowed) return { status: "saving", text: "Saving slowly: the server is busy" };
-  if (waiting > 0 && isStuck) return { status: "stuck", text: `Not saving: ${changes}` };
-  return waiting > 0 || wantedTitle !== null ? { status: "saving", text: "Saving…" } : { status: "saved", text: "Saved" };
+  if (document === 'loading') return { status: 'loading', text: 'Loading…' };
+  if (waiting > 0 && isSlowed) return { status: 'saving', text: 'Saving slowly: the server is busy' };
+  if (waiting > 0 && isStuck) return { status: 'stuck', text: `Not saving: ${changes}` };
+  return waiting > 0 || wantedTitle !== null
+    ? { status: 'saving', text: 'Saving…' }
+    : { status: 'saved', text: 'Saved' };
 }
 
 /**
@@ -70,11 +72,15 @@ export function statusOf(state: Readonly<EditorState>): { status: Status; text: 
  */
 export function mayWrite({ role, isCreating, damage }: Readonly<EditorState>): boolean {
   if (damage !== null) return false;
-  return role === undefined || role === "editor" || role === "owner" || (role === null && isCreating);
+  return role === undefined || role === 'editor' || role === 'owner' || (role === null && isCreating);
 }
 
 /** Refusals that the user has not dismissed are shown as one. */
 export function mergedRefusal(before: Refusal | null, next: Refusal): Refusal {
   if (before === null) return next;
-  return { reason: next.reason || before.reason, lost: before.lost + next.lost, isAlone: before.isAlone && next.isAlone };
+  return {
+    reason: next.reason || before.reason,
+    lost: before.lost + next.lost,
+    isAlone: before.isAlone && next.isAlone,
+  };
 }

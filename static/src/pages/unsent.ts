@@ -1,19 +1,19 @@
 /** Edits that outlive their page: keeps those of the document that is shown, and sends those of its earlier pages. */
 
-import type { Doc } from "sharedb/lib/client/index.js";
-import type { Me } from "../lib/api";
-import type { Store } from "../lib/store";
-import type { LineHooks } from "../sync/connection";
-import { UnsentStore, type UnsentTarget } from "../sync/unsent";
-import { deliverUnsent } from "../sync/unsent-delivery";
-import { UnsentKeeper } from "../sync/unsent-keeper";
-import { mergedRefusal, type EditorState } from "./state";
+import type { Doc } from 'sharedb/lib/client/index.js';
+import type { Me } from '../lib/api';
+import type { Store } from '../lib/store';
+import type { LineHooks } from '../sync/connection';
+import { UnsentStore, type UnsentTarget } from '../sync/unsent';
+import { deliverUnsent } from '../sync/unsent-delivery';
+import { UnsentKeeper } from '../sync/unsent-keeper';
+import { type EditorState, mergedRefusal } from './state';
 
 /** A document is not shown before its unsent edits are sent; but it does not wait longer than this. */
 const WAIT_MS = 5_000;
 
 export interface UnsentHooks {
-  fresh: LineHooks["fresh"];
+  fresh: LineHooks['fresh'];
   /** Counts an edit that waits for the server, until the returned function is called. */
   pending(): () => void;
   titled(title: string): void;
@@ -22,17 +22,22 @@ export interface UnsentHooks {
 }
 
 /** Resolves when the document may be subscribed to. */
-export async function resumeUnsent(account: Me, doc: Doc, store: Store<EditorState>, hooks: UnsentHooks): Promise<void> {
+export async function resumeUnsent(
+  account: Me,
+  doc: Doc,
+  store: Store<EditorState>,
+  hooks: UnsentHooks,
+): Promise<void> {
   // A browser that does not answer must not keep the document from being shown.
   const unsent = await Promise.race([UnsentStore.open(), pause()]);
   if (!unsent) return;
   const target: UnsentTarget = { user: account.user?.id ?? account.mode, collection: doc.collection, document: doc.id };
   const keeper = new UnsentKeeper(unsent, target, doc, () => store.state.wantedTitle);
-  store.watch(["waiting", "wantedTitle"], () => keeper.changed());
+  store.watch(['waiting', 'wantedTitle'], () => keeper.changed());
   hooks.kept();
 
   const forgetters: (() => void)[] = [];
-  store.watch(["refusal"], ({ refusal }) => {
+  store.watch(['refusal'], ({ refusal }) => {
     if (refusal === null) for (const forget of forgetters.splice(0)) forget();
   });
   const isDelivered = hooks.pending();
@@ -44,7 +49,7 @@ export async function resumeUnsent(account: Me, doc: Doc, store: Store<EditorSta
       store.set({ refusal: mergedRefusal(store.state.refusal, refusal) });
     },
   })
-    .catch((error: unknown) => console.error("unsent edits were not sent:", error))
+    .catch((error: unknown) => console.error('unsent edits were not sent:', error))
     .finally(isDelivered);
   await Promise.race([delivery, pause()]);
 }

@@ -6,15 +6,15 @@
  * moved past them on its way into the document, and they are moved past it on their way into the editor.
  */
 
-import Delta, { type Op } from "quill-delta";
-import type Quill from "quill/core";
-import type { Doc, ShareDBError } from "sharedb/lib/client/index.js";
-import { Auditor, redraw, textShown } from "../editor/audit";
-import { canonicalChange, canonicalDocument, exclusiveChange, mayReveal, storableOp } from "../editor/canonical";
-import { unveil } from "../editor/sanitise";
-import { isPlainText } from "./plain";
-import { MergeLimit, piecesOf } from "./pieces";
-import { RefusedOps } from "./refused-ops";
+import type Quill from 'quill/core';
+import Delta, { type Op } from 'quill-delta';
+import type { Doc, ShareDBError } from 'sharedb/lib/client/index.js';
+import { Auditor, redraw, textShown } from '../editor/audit';
+import { canonicalChange, canonicalDocument, exclusiveChange, mayReveal, storableOp } from '../editor/canonical';
+import { unveil } from '../editor/sanitise';
+import { MergeLimit, piecesOf } from './pieces';
+import { isPlainText } from './plain';
+import { RefusedOps } from './refused-ops';
 
 /** Edits that the server did not accept. */
 export interface Refusal {
@@ -53,24 +53,28 @@ export class Binding {
     private readonly quill: Quill,
     private readonly events: BindingEvents,
   ) {
-    this.#auditor = new Auditor(quill, () => (this.#isLevel() ? doc.data : null), (fault) => this.#repair(fault));
-    quill.on("text-change", (delta, before, source) => {
+    this.#auditor = new Auditor(
+      quill,
+      () => (this.#isLevel() ? doc.data : null),
+      (fault) => this.#repair(fault),
+    );
+    quill.on('text-change', (delta, before, source) => {
       this.#auditor.restart();
-      if (source === "api") return;
+      if (source === 'api') return;
       this.#edited(delta, before);
-      this.#auditor.glance(typeof delta.ops[0]?.retain === "number" ? delta.ops[0].retain : 0);
+      this.#auditor.glance(typeof delta.ops[0]?.retain === 'number' ? delta.ops[0].retain : 0);
     });
-    quill.root.addEventListener("compositionend", () => this.#schedule());
-    doc.on("op", (op, source) => {
+    quill.root.addEventListener('compositionend', () => this.#schedule());
+    doc.on('op', (op, source) => {
       if (source === this || isPlainText(doc)) return;
       this.#undrawn = this.#undrawn.compose(new Delta(op as Op[]));
       this.#touched = this.#touched.compose(new Delta(op as Op[]));
       this.#schedule();
     });
-    doc.on("load", () => this.#loaded());
-    doc.on("create", () => this.#loaded());
-    doc.on("del", () => events.deleted());
-    doc.on("error", (error) => this.#refused(error));
+    doc.on('load', () => this.#loaded());
+    doc.on('create', () => this.#loaded());
+    doc.on('del', () => events.deleted());
+    doc.on('error', (error) => this.#refused(error));
     this.#refusedOps = new RefusedOps(doc, (refusal) => events.refused(refusal));
     if (doc.type) this.#loaded();
   }
@@ -97,7 +101,7 @@ export class Binding {
     this.#touched = new Delta();
     if (undrawn.ops.length + touched.ops.length > 0) {
       const change = canonicalChange(this.quill.getContents(), undrawn, touched, this.doc.data);
-      if (change.ops.length > 0) this.quill.updateContents(change, "api");
+      if (change.ops.length > 0) this.quill.updateContents(change, 'api');
     }
     this.#auditor.restart();
     this.events.drawn();
@@ -105,7 +109,12 @@ export class Binding {
 
   /** Whether the editor must show exactly what the document holds. */
   #isLevel(): boolean {
-    return this.#bound && Boolean(this.doc.type) && this.#undrawn.ops.length + this.#touched.ops.length === 0 && !this.quill.composition.isComposing;
+    return (
+      this.#bound &&
+      Boolean(this.doc.type) &&
+      this.#undrawn.ops.length + this.#touched.ops.length === 0 &&
+      !this.quill.composition.isComposing
+    );
   }
 
   /** Draws the document anew: it is what others have. Text that only this page showed is handed back to the user. */
@@ -114,7 +123,7 @@ export class Binding {
     console.error(`the page differs from the document (${fault}): it is drawn anew`);
     const lost = onlyIn(textShown(this.quill), next);
     redraw(this.quill, next);
-    if (lost.trim() !== "") this.events.repaired(lost);
+    if (lost.trim() !== '') this.events.repaired(lost);
     this.events.drawn();
   }
 
@@ -149,11 +158,11 @@ export class Binding {
       this.quill.update();
       const before = this.quill.getContents();
       const lost = onlyIn(before, next);
-      this.quill.updateContents(before.diff(next), "api");
-      if (lost.trim() !== "") this.events.refused({ reason: "", lost, isAlone: false });
+      this.quill.updateContents(before.diff(next), 'api');
+      if (lost.trim() !== '') this.events.refused({ reason: '', lost, isAlone: false });
     } else {
       this.#bound = true;
-      this.quill.setContents(next, "api");
+      this.quill.setContents(next, 'api');
     }
     this.quill.history.clear();
     this.#auditor.restart();
@@ -162,9 +171,9 @@ export class Binding {
 
   #refused(error: ShareDBError): void {
     // Two have begun the document at the same time: now it is there, and that was all they wanted.
-    if (error.code === "ERR_DOC_ALREADY_CREATED") return;
-    console.error("refused:", error.code ?? "", error.message);
-    this.events.refused({ reason: error.message, lost: "", isAlone: this.#refusedOps.isUndoing });
+    if (error.code === 'ERR_DOC_ALREADY_CREATED') return;
+    console.error('refused:', error.code ?? '', error.message);
+    this.events.refused({ reason: error.message, lost: '', isAlone: this.#refusedOps.isUndoing });
   }
 
   #schedule(): void {
@@ -178,5 +187,8 @@ export class Binding {
 
 /** The text that the first document has and the second one has not. */
 function onlyIn(first: Delta, second: Delta): string {
-  return second.diff(first).ops.map(({ insert }) => (typeof insert === "string" ? insert : "")).join("");
+  return second
+    .diff(first)
+    .ops.map(({ insert }) => (typeof insert === 'string' ? insert : ''))
+    .join('');
 }

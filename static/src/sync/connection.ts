@@ -6,17 +6,17 @@
  * answer would be a refusal like any other, and it would take the user's work back.
  */
 
-import ReconnectingWebSocket from "partysocket/ws";
-import richText from "rich-text";
-import { socketAddress } from "../lib/address";
-import type { Role } from "../lib/api";
-import { textTypeWithPresence } from "./plain-type";
-import ShareDB, { type Connection } from "sharedb/lib/client/index.js";
+import ReconnectingWebSocket from 'partysocket/ws';
+import richText from 'rich-text';
+import ShareDB, { type Connection } from 'sharedb/lib/client/index.js';
+import { socketAddress } from '../lib/address';
+import type { Role } from '../lib/api';
+import { textTypeWithPresence } from './plain-type';
 
 ShareDB.types.register(richText.type);
 ShareDB.types.register(textTypeWithPresence);
 
-export type Link = "connecting" | "online" | "offline";
+export type Link = 'connecting' | 'online' | 'offline';
 
 /** What a document's user may do with it, from now on. */
 export interface Rights {
@@ -55,7 +55,7 @@ const HISTORY_CHANGED = 4409;
 
 const HEARTBEAT_MS = 10_000;
 const UNANSWERED_MAX = 2;
-const NOT_NOW = ["ERR_BUSY", "ERR_STORE_UNAVAILABLE"];
+const NOT_NOW = ['ERR_BUSY', 'ERR_STORE_UNAVAILABLE'];
 const NOT_NOW_PAUSE_MS = 1_000;
 /** The longest pause that a server can ask for. */
 const RETRY_AFTER_MS_MAX = 60_000;
@@ -82,13 +82,13 @@ export class Line {
     this.#socket = this.#open();
     this.connection = new ShareDB.Connection(this.#socket);
     this.connection.id = id;
-    this.connection.on("state", () => {
+    this.connection.on('state', () => {
       this.#unanswered = 0;
       clearTimeout(this.#pause);
-      if (this.connection.state === "connected") this.#wasOnline = true;
+      if (this.connection.state === 'connected') this.#wasOnline = true;
       onChange(this.link);
     });
-    this.connection.on("receive", (request) => {
+    this.connection.on('receive', (request) => {
       this.#unanswered = 0;
       const rights = rightsIn(request.data);
       if (rights) {
@@ -109,14 +109,14 @@ export class Line {
       clearTimeout(this.#pause);
       this.#pause = window.setTimeout(() => this.#again(busy), pauseMsOf(busy) * (1 + Math.random()));
     });
-    this.connection.on("error", (error) => console.error("connection:", error.message));
+    this.connection.on('error', (error) => console.error('connection:', error.message));
 
     const { signal } = this.#closed;
     const beats = setInterval(() => this.#beat(), HEARTBEAT_MS);
-    signal.addEventListener("abort", () => clearInterval(beats));
-    addEventListener("online", () => this.#wake(), { signal });
-    addEventListener("offline", () => this.#restart(), { signal });
-    document.addEventListener("visibilitychange", () => document.hidden || this.#wake(), { signal });
+    signal.addEventListener('abort', () => clearInterval(beats));
+    addEventListener('online', () => this.#wake(), { signal });
+    addEventListener('offline', () => this.#restart(), { signal });
+    document.addEventListener('visibilitychange', () => document.hidden || this.#wake(), { signal });
   }
 
   /** Closes the connection for good. */
@@ -128,19 +128,19 @@ export class Line {
 
   get link(): Link {
     switch (this.connection.state) {
-      case "connected":
-        return "online";
-      case "connecting":
-        return "connecting";
+      case 'connected':
+        return 'online';
+      case 'connecting':
+        return 'connecting';
       default:
         // Until the first handshake nobody has lost anything yet.
-        return this.#wasOnline || !navigator.onLine ? "offline" : "connecting";
+        return this.#wasOnline || !navigator.onLine ? 'offline' : 'connecting';
     }
   }
 
   /** A half-open socket says nothing for ever; a handshake may hang as well. Both end here. */
   #beat(): void {
-    if (this.connection.state !== "connected" && this.connection.state !== "connecting") return;
+    if (this.connection.state !== 'connected' && this.connection.state !== 'connecting') return;
     if (Date.now() < this.#quietUntilMs) return;
     if (this.#unanswered >= UNANSWERED_MAX) return this.#restart();
     this.#unanswered += 1;
@@ -149,7 +149,7 @@ export class Line {
 
   /** An op goes again over this socket after the pause that the server asked for. Anything else needs a new one. */
   #again({ c, d, a, error }: Busy): void {
-    const doc = a === "op" && error.retryAfterMs !== undefined ? this.connection.getExisting(c, d) : undefined;
+    const doc = a === 'op' && error.retryAfterMs !== undefined ? this.connection.getExisting(c, d) : undefined;
     if (doc?.inflightOp && this.connection.canSend) this.connection.sendOp(doc, doc.inflightOp);
     else this.#restart();
   }
@@ -167,7 +167,7 @@ export class Line {
 
   #open(): ReconnectingWebSocket {
     const socket = openSocket(() => this.hooks.fresh(this.#isDoubtful));
-    socket.addEventListener("close", ({ code }) => {
+    socket.addEventListener('close', ({ code }) => {
       this.#isDoubtful = code === SIGNED_OUT || code === REFUSED;
       if (code !== HISTORY_CHANGED || this.#closed.signal.aborted) return;
       this.close();
@@ -178,7 +178,7 @@ export class Line {
 
   /** The library cannot be talked out of a long pause, so the pause is left behind with its socket. */
   #wake(): void {
-    if (this.connection.state !== "disconnected") return;
+    if (this.connection.state !== 'disconnected') return;
     this.#socket = this.#open();
     this.connection.bindToSocket(this.#socket);
   }
@@ -186,11 +186,11 @@ export class Line {
 
 function rightsIn(message: unknown): Rights | null {
   const rights = (message ?? {}) as Rights & { a?: unknown };
-  return rights.a === "rights" ? rights : null;
+  return rights.a === 'rights' ? rights : null;
 }
 
 /** Codes of documents that can be read in part, and not changed. */
-const UNWRITABLE = ["ERR_DOC_DAMAGED", "ERR_DOC_OVERSIZED"];
+const UNWRITABLE = ['ERR_DOC_DAMAGED', 'ERR_DOC_OVERSIZED'];
 
 export function isUnwritable(code: string): boolean {
   return UNWRITABLE.includes(code);
@@ -201,7 +201,8 @@ function limitedIn(message: unknown): Limited | null {
   const { c, d, data, error } = (message ?? {}) as { c?: unknown; d?: unknown; data?: unknown; error?: unknown };
   const notice = (data as { notice?: unknown } | null | undefined)?.notice;
   const { code, message: text } = (notice ?? error ?? {}) as { code?: unknown; message?: unknown };
-  if (typeof c !== "string" || typeof d !== "string" || typeof code !== "string" || typeof text !== "string") return null;
+  if (typeof c !== 'string' || typeof d !== 'string' || typeof code !== 'string' || typeof text !== 'string')
+    return null;
   return notice || isUnwritable(code) ? { c, d, code, message: text } : null;
 }
 
@@ -215,7 +216,7 @@ interface Busy {
 
 function busyIn(message: unknown): Busy | null {
   const busy = (message ?? {}) as Partial<Busy>;
-  const isBusy = ["op", "s", "f"].includes(String(busy.a)) && NOT_NOW.includes(String(busy.error?.code));
+  const isBusy = ['op', 's', 'f'].includes(String(busy.a)) && NOT_NOW.includes(String(busy.error?.code));
   return isBusy ? (busy as Busy) : null;
 }
 
@@ -226,11 +227,11 @@ function pauseMsOf({ error }: Busy): number {
 /** For how long the server reads no more, where the message says that. */
 function slowedMsIn(message: unknown): number | null {
   const { a, retryAfterMs } = (message ?? {}) as { a?: unknown; retryAfterMs?: unknown };
-  return a === "slowed" ? (boundedMs(retryAfterMs) ?? NOT_NOW_PAUSE_MS) : null;
+  return a === 'slowed' ? (boundedMs(retryAfterMs) ?? NOT_NOW_PAUSE_MS) : null;
 }
 
 function boundedMs(ms: unknown): number | null {
-  return typeof ms === "number" && ms >= 0 ? Math.min(ms, RETRY_AFTER_MS_MAX) : null;
+  return typeof ms === 'number' && ms >= 0 ? Math.min(ms, RETRY_AFTER_MS_MAX) : null;
 }
 
 /** Pauses grow from under a second to about ten, each browser's by its own measure, so that a restart is no stampede. */

@@ -1,8 +1,8 @@
 /** Shows where others write: their cursors, and for a moment the name of each cursor that moves. */
 
-import type Quill from "quill/core";
-import { CursorLayer } from "../editor/cursor-layer";
-import type { Peer } from "./presence";
+import type Quill from 'quill/core';
+import { CursorLayer } from '../editor/cursor-layer';
+import type { Peer } from './presence';
 
 const NAME_SHOWN_MS = 3_000;
 
@@ -19,8 +19,8 @@ export class Cursors {
     const draw = (): void => this.draw();
     new ResizeObserver(draw).observe(quill.root);
     // Pictures and the like inside the text change places without a change of its size.
-    addEventListener("scroll", draw, { passive: true });
-    addEventListener("resize", draw);
+    addEventListener('scroll', draw, { passive: true });
+    addEventListener('resize', draw);
   }
 
   show(peers: Peer[]): void {
@@ -35,7 +35,7 @@ export class Cursors {
     const bounds = this.quill.getBounds(peer.range.index, 0);
     if (!bounds) return;
     const top = this.quill.container.getBoundingClientRect().top + bounds.top + scrollY - innerHeight / 3;
-    scrollTo({ top, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    scrollTo({ top, behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
     this.#shown.set(peer.id, { peer, namedUntilMs: Date.now() + NAME_SHOWN_MS });
     this.draw();
   }

@@ -4,7 +4,7 @@
  * version, as after a restore, it refuses the request, and the page opens the document as it is.
  */
 
-import type { Doc } from "sharedb/lib/client/index.js";
+import type { Doc } from 'sharedb/lib/client/index.js';
 
 interface Request {
   a?: unknown;
@@ -14,21 +14,21 @@ interface Request {
   min?: number;
 }
 
-const NEWER_THAN_LOG = "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT";
+const NEWER_THAN_LOG = 'ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT';
 
 /** Names the version, in the first request only. */
 export function nameKnownVersion(doc: Doc): KnownVersion {
   const key = `copydesk-version:${doc.collection}/${doc.id}`;
   let known = take(key);
   let isNamed = known !== null;
-  doc.connection.on("send", (message) => {
+  doc.connection.on('send', (message) => {
     const request = message as Request;
-    const opens = (request.a === "f" || request.a === "s") && request.c === doc.collection && request.d === doc.id;
+    const opens = (request.a === 'f' || request.a === 's') && request.c === doc.collection && request.d === doc.id;
     if (!opens) return;
     if (request.v == null && known !== null) request.min = known;
     known = null;
   });
-  addEventListener("pagehide", () => {
+  addEventListener('pagehide', () => {
     if (doc.version) keep(key, doc.version);
   });
   return {

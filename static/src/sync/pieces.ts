@@ -3,7 +3,7 @@
  * that the server refuses for its size would be lost.
  */
 
-import Delta, { Op } from "quill-delta";
+import Delta, { Op } from 'quill-delta';
 
 /** In UTF-16 units of text. A unit takes at most 6 bytes in a message, and the server takes messages of 2 MiB. */
 export const PIECE_SIZE_MAX = 256 * 1024;
@@ -77,7 +77,7 @@ function extentOf(change: Delta): Extent {
 const OP_FRAME_SIZE = 24;
 
 function extentOfOp({ insert, attributes }: Op): Extent {
-  const content = typeof insert === "string" ? insert.length : insert === undefined ? 0 : JSON.stringify(insert).length;
+  const content = typeof insert === 'string' ? insert.length : insert === undefined ? 0 : JSON.stringify(insert).length;
   const size = OP_FRAME_SIZE + content + (attributes ? JSON.stringify(attributes).length : 0);
   return { size, components: 1 };
 }
@@ -85,7 +85,7 @@ function extentOfOp({ insert, attributes }: Op): Extent {
 /** Only text can be cut. An embed has come in one message, so it fits into one. */
 function cut(op: Op): Op[] {
   const { insert, ...rest } = op;
-  if (typeof insert !== "string" || insert.length <= PIECE_SIZE_MAX) return [op];
+  if (typeof insert !== 'string' || insert.length <= PIECE_SIZE_MAX) return [op];
   const parts: Op[] = [];
   for (let at = 0; at < insert.length; ) {
     let end = Math.min(insert.length, at + PIECE_SIZE_MAX / 2);

@@ -3,9 +3,9 @@
  * put text back at places that have moved.
  */
 
-import { strPosToUni } from "unicount";
-import { endOfChange } from "./plain-ops";
-import { textType, type TextOp } from "./plain-type";
+import { strPosToUni } from 'unicount';
+import { endOfChange } from './plain-ops';
+import { type TextOp, textType } from './plain-type';
 
 /** How long a pause in typing ends a step. */
 const STEP_PAUSE_MS = 800;
@@ -32,8 +32,8 @@ export class PlainHistory {
   }
 
   /** The op that takes back the last step, or that takes back the last undo; null if there is none. */
-  step(direction: "undo" | "redo", text: string): TextOp | null {
-    const [from, to] = direction === "undo" ? [this.#undo, this.#redo] : [this.#redo, this.#undo];
+  step(direction: 'undo' | 'redo', text: string): TextOp | null {
+    const [from, to] = direction === 'undo' ? [this.#undo, this.#redo] : [this.#redo, this.#undo];
     const op = from.pop();
     if (!op) return null;
     to.push(backOf(op, text));
@@ -56,13 +56,13 @@ export class PlainHistory {
 
 /** Whether an edit of one place begins or ends there, as the next letter does, or the next Backspace. */
 function touches([first, ...rest]: TextOp, place: number): boolean {
-  const start = typeof first === "number" ? first : 0;
-  const deleted = [first, ...rest].find((component) => typeof component === "object");
+  const start = typeof first === 'number' ? first : 0;
+  const deleted = [first, ...rest].find((component) => typeof component === 'object');
   return start === place || (deleted !== undefined && start + lengthOf(deleted.d) === place);
 }
 
 function lengthOf(deleted: string | number): number {
-  return typeof deleted === "string" ? strPosToUni(deleted) : deleted;
+  return typeof deleted === 'string' ? strPosToUni(deleted) : deleted;
 }
 
 function backOf(op: TextOp, text: string): TextOp {
@@ -74,8 +74,8 @@ function moved(steps: TextOp[], op: TextOp): TextOp[] {
   const result: TextOp[] = [];
   let other = op;
   for (const step of [...steps].reverse()) {
-    const next = textType.transform(step, other, "left");
-    other = textType.transform(other, step, "right");
+    const next = textType.transform(step, other, 'left');
+    other = textType.transform(other, step, 'right');
     if (next.length > 0) result.push(next);
   }
   return result.reverse();

@@ -5,8 +5,8 @@
  * ops count code points.
  */
 
-import { strPosToUni, uniToStrPos } from "unicount";
-import { textType, type TextOp } from "./plain-type";
+import { strPosToUni, uniToStrPos } from 'unicount';
+import { type TextOp, textType } from './plain-type';
 
 /** Text that takes the place of the units from `start` to `end`. */
 export interface Replacement {
@@ -17,20 +17,20 @@ export interface Replacement {
 
 /** A document's text as a text area shows it. */
 export function shownOf(text: string): string {
-  return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
+  return text.includes('\r') ? text.replace(/\r\n?/g, '\n') : text;
 }
 
 /** Where a place of the shown text is in the document's text. */
 export function placeInText(text: string, shownPlace: number): number {
   let place = shownPlace;
-  for (let at = text.indexOf("\r\n"); at !== -1 && at < place; at = text.indexOf("\r\n", at + 2)) place += 1;
+  for (let at = text.indexOf('\r\n'); at !== -1 && at < place; at = text.indexOf('\r\n', at + 2)) place += 1;
   return place;
 }
 
 /** Where a place of the document's text is in the shown text. */
 export function placeInShown(text: string, place: number): number {
   let removed = 0;
-  for (let at = text.indexOf("\r\n"); at !== -1 && at + 1 < place; at = text.indexOf("\r\n", at + 2)) removed += 1;
+  for (let at = text.indexOf('\r\n'); at !== -1 && at + 1 < place; at = text.indexOf('\r\n', at + 2)) removed += 1;
   return place - removed;
 }
 
@@ -63,7 +63,7 @@ function cutsPair(text: string, place: number): boolean {
  */
 export function inText(text: string, { start, end, text: inserted }: Replacement): Replacement {
   const [from, to] = [placeInText(text, start), placeInText(text, end)];
-  const isJoined = text[from - 1] === "\r" && (inserted[0] ?? text[to]) === "\n";
+  const isJoined = text[from - 1] === '\r' && (inserted[0] ?? text[to]) === '\n';
   return { start: from, end: to, text: isJoined ? `\n${inserted}` : inserted };
 }
 
@@ -74,9 +74,9 @@ const DELETED_TEXT_MAX = 64 * 1024;
 export function opOf(text: string, { start, end, text: inserted }: Replacement): TextOp {
   const op: TextOp = [];
   if (start > 0) op.push(strPosToUni(text, start));
-  if (inserted !== "") op.push(inserted.replace(LONE_SURROGATES, "\uFFFD"));
+  if (inserted !== '') op.push(inserted.replace(LONE_SURROGATES, '\uFFFD'));
   const deleted = text.slice(start, end);
-  if (deleted !== "") op.push({ d: deleted.length > DELETED_TEXT_MAX ? strPosToUni(deleted) : deleted });
+  if (deleted !== '') op.push({ d: deleted.length > DELETED_TEXT_MAX ? strPosToUni(deleted) : deleted });
   return op;
 }
 
@@ -84,7 +84,7 @@ const LONE_SURROGATES = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])
 
 /** The replacements that bring a text area from the shown `before` to the shown `after`, one after the other. */
 export function replacementsOf(op: TextOp, before: string, after: string): Replacement[] {
-  if (before.includes("\r") || after.includes("\r")) {
+  if (before.includes('\r') || after.includes('\r')) {
     const whole = replacementBetween(shownOf(before), shownOf(after));
     return whole ? [whole] : [];
   }
@@ -93,13 +93,13 @@ export function replacementsOf(op: TextOp, before: string, after: string): Repla
   let at = 0;
   let ahead = 0;
   for (const component of op) {
-    if (typeof component === "number") at += uniToStrPos(before.slice(at), component);
-    else if (typeof component === "string") {
+    if (typeof component === 'number') at += uniToStrPos(before.slice(at), component);
+    else if (typeof component === 'string') {
       replacements.push({ start: at + ahead, end: at + ahead, text: component });
       ahead += component.length;
     } else {
-      const units = typeof component.d === "string" ? component.d.length : uniToStrPos(before.slice(at), component.d);
-      replacements.push({ start: at + ahead, end: at + ahead + units, text: "" });
+      const units = typeof component.d === 'string' ? component.d.length : uniToStrPos(before.slice(at), component.d);
+      replacements.push({ start: at + ahead, end: at + ahead + units, text: '' });
       at += units;
       ahead -= units;
     }
@@ -112,8 +112,8 @@ export function endOfChange(op: TextOp): number {
   let at = 0;
   let end = 0;
   for (const component of op) {
-    if (typeof component === "number") at += component;
-    else end = at += typeof component === "string" ? strPosToUni(component) : 0;
+    if (typeof component === 'number') at += component;
+    else end = at += typeof component === 'string' ? strPosToUni(component) : 0;
   }
   return end;
 }
@@ -129,8 +129,8 @@ export function sizeOf(op: TextOp): number {
 }
 
 function sizeOfComponent(component: TextOp[number]): number {
-  const text = typeof component === "object" ? component.d : component;
-  return COMPONENT_SIZE + (typeof text === "string" ? text.length : 0);
+  const text = typeof component === 'object' ? component.d : component;
+  return COMPONENT_SIZE + (typeof text === 'string' ? text.length : 0);
 }
 
 /** Cuts an op into ops that each fit into a message. Each stands on those before it; composed they are the op. */
@@ -150,14 +150,14 @@ export function piecesOf(op: TextOp): TextOp[] {
     }
     piece.push(component);
     size += more;
-    if (typeof component !== "object") done += typeof component === "number" ? component : strPosToUni(component);
+    if (typeof component !== 'object') done += typeof component === 'number' ? component : strPosToUni(component);
   }
   return [...pieces, piece].map((each) => textType.normalize(each)).filter((each) => each.length > 0);
 }
 
 /** Only inserted text can be too large for a piece. */
 function cut(component: TextOp[number]): TextOp {
-  if (typeof component !== "string" || component.length <= PIECE_SIZE_MAX / 2) return [component];
+  if (typeof component !== 'string' || component.length <= PIECE_SIZE_MAX / 2) return [component];
   const parts: string[] = [];
   for (let at = 0; at < component.length; ) {
     let end = Math.min(component.length, at + PIECE_SIZE_MAX / 2);

@@ -1,6 +1,6 @@
 /** The type of plain-text documents, `text-unicode`. Its positions are code points. */
 
-import { type as textUnicode, type TextOp, type TextType } from "ot-text-unicode";
+import { type TextOp, type TextType, type as textUnicode } from 'ot-text-unicode';
 
 export type { TextOp };
 

@@ -6,11 +6,23 @@
  * on its way into the document, and they are moved past it.
  */
 
-import type { Callback, Doc } from "sharedb/lib/client/index.js";
-import { strPosToUni, uniToStrPos } from "unicount";
-import { PlainHistory } from "./plain-history";
-import { endOfChange, inText, opOf, PIECE_SIZE_MAX, piecesOf, placeInShown, placeInText, replacementBetween, replacementsOf, shownOf, sizeOf } from "./plain-ops";
-import { textType, type TextOp } from "./plain-type";
+import type { Callback, Doc } from 'sharedb/lib/client/index.js';
+import { strPosToUni, uniToStrPos } from 'unicount';
+import { PlainHistory } from './plain-history';
+import {
+  endOfChange,
+  inText,
+  opOf,
+  PIECE_SIZE_MAX,
+  piecesOf,
+  placeInShown,
+  placeInText,
+  replacementBetween,
+  replacementsOf,
+  shownOf,
+  sizeOf,
+} from './plain-ops';
+import { type TextOp, textType } from './plain-type';
 
 export interface PlainBindingEvents {
   /** Counts a change until the returned function is called with its outcome. */
@@ -30,7 +42,7 @@ export function isPlainText(doc: Doc): boolean {
 
 export class PlainBinding {
   /** The document's text without `#undrawn`: what the text area shows. */
-  #text = "";
+  #text = '';
   /** Ops of others that are in the document but not in the text area. */
   #undrawn: TextOp = [];
   #history = new PlainHistory();
@@ -45,24 +57,24 @@ export class PlainBinding {
     private readonly area: HTMLTextAreaElement,
     private readonly events: PlainBindingEvents,
   ) {
-    area.addEventListener("input", () => this.#read());
-    area.addEventListener("compositionstart", () => (this.#isComposing = true));
-    area.addEventListener("compositionend", () => {
+    area.addEventListener('input', () => this.#read());
+    area.addEventListener('compositionstart', () => (this.#isComposing = true));
+    area.addEventListener('compositionend', () => {
       this.#isComposing = false;
       this.#read();
       this.#schedule();
     });
-    area.addEventListener("beforeinput", (event) => this.#intercept(event));
-    area.addEventListener("keydown", (event) => this.#key(event));
-    area.addEventListener("paste", (event) => this.#paste(event));
-    doc.on("op", (op, source) => {
+    area.addEventListener('beforeinput', (event) => this.#intercept(event));
+    area.addEventListener('keydown', (event) => this.#key(event));
+    area.addEventListener('paste', (event) => this.#paste(event));
+    doc.on('op', (op, source) => {
       if (source === this || !this.#isBound || !isPlainText(doc)) return;
       this.#undrawn = textType.compose(this.#undrawn, op as TextOp);
       this.#schedule();
     });
-    doc.on("load", () => this.#loaded());
-    doc.on("create", () => this.#loaded());
-    doc.on("nothing pending", () => (this.#unsent = 0));
+    doc.on('load', () => this.#loaded());
+    doc.on('create', () => this.#loaded());
+    doc.on('nothing pending', () => (this.#unsent = 0));
   }
 
   /** The selection in code points of the document. */
@@ -73,12 +85,14 @@ export class PlainBinding {
 
   #codePoints(shownPlace: number): number {
     const place = placeInText(this.#text, shownPlace);
-    return strPosToUni(this.#text.slice(0, place).replace(/[\uD800-\uDBFF]$/, ""));
+    return strPosToUni(this.#text.slice(0, place).replace(/[\uD800-\uDBFF]$/, ''));
   }
 
   /** How far into the text a position of the document is, from 0 to 1. */
   depthOf(index: number): number {
-    return this.#text === "" ? 0 : Math.min(1, uniToStrPos(this.#text, Math.min(index, this.#text.length)) / this.#text.length);
+    return this.#text === ''
+      ? 0
+      : Math.min(1, uniToStrPos(this.#text, Math.min(index, this.#text.length)) / this.#text.length);
   }
 
   /** A snapshot: the first one, or the one after a refusal, when the client starts over. */
@@ -91,7 +105,7 @@ export class PlainBinding {
     this.#undrawn = [];
     this.#history.clear();
     this.#show([]);
-    if (lost && lost.text.trim() !== "") this.events.lost(lost.text);
+    if (lost && lost.text.trim() !== '') this.events.lost(lost.text);
     this.events.drawn();
   }
 
@@ -107,8 +121,8 @@ export class PlainBinding {
 
   #submit(op: TextOp): void {
     this.#text = textType.apply(this.#text, op);
-    const moved = textType.transform(op, this.#undrawn, "right");
-    this.#undrawn = textType.transform(this.#undrawn, op, "left");
+    const moved = textType.transform(op, this.#undrawn, 'right');
+    this.#undrawn = textType.transform(this.#undrawn, op, 'left');
     for (const piece of piecesOf(moved)) {
       const size = sizeOf(piece);
       // The client merges what waits into one op, which would grow past any message on a line that is long down.
@@ -140,15 +154,15 @@ export class PlainBinding {
 
   /** Brings the text area to the text. The replacements keep the selection at its place. */
   #show(replacements: ReturnType<typeof replacementsOf>): void {
-    for (const { start, end, text } of replacements) this.area.setRangeText(text, start, end, "preserve");
+    for (const { start, end, text } of replacements) this.area.setRangeText(text, start, end, 'preserve');
     const shown = shownOf(this.#text);
     if (this.area.value === shown) return;
     const rest = replacementBetween(this.area.value, shown);
-    if (rest) this.area.setRangeText(rest.text, rest.start, rest.end, "preserve");
+    if (rest) this.area.setRangeText(rest.text, rest.start, rest.end, 'preserve');
   }
 
   #intercept(event: InputEvent): void {
-    const direction = { historyUndo: "undo", historyRedo: "redo" }[event.inputType] as "undo" | "redo" | undefined;
+    const direction = { historyUndo: 'undo', historyRedo: 'redo' }[event.inputType] as 'undo' | 'redo' | undefined;
     if (!direction) return;
     event.preventDefault();
     this.#step(direction);
@@ -157,21 +171,21 @@ export class PlainBinding {
   #key(event: KeyboardEvent): void {
     if (event.isComposing || event.altKey || !(event.ctrlKey || event.metaKey)) return;
     const key = event.key.toLowerCase();
-    if (key !== "z" && (key !== "y" || event.metaKey)) return;
+    if (key !== 'z' && (key !== 'y' || event.metaKey)) return;
     event.preventDefault();
-    this.#step(key === "y" || event.shiftKey ? "redo" : "undo");
+    this.#step(key === 'y' || event.shiftKey ? 'redo' : 'undo');
   }
 
   /** A browser inserts many lines one by one, which takes it seconds for some thousands: here they go in as one. */
   #paste(event: ClipboardEvent): void {
-    const text = event.clipboardData?.getData("text/plain") ?? "";
+    const text = event.clipboardData?.getData('text/plain') ?? '';
     if (text.length < LONG_PASTE || this.area.readOnly || this.#isComposing) return;
     event.preventDefault();
-    this.area.setRangeText(text, this.area.selectionStart, this.area.selectionEnd, "end");
+    this.area.setRangeText(text, this.area.selectionStart, this.area.selectionEnd, 'end');
     this.#read();
   }
 
-  #step(direction: "undo" | "redo"): void {
+  #step(direction: 'undo' | 'redo'): void {
     if (this.area.readOnly || this.#isComposing) return;
     const before = this.#text;
     const op = this.#history.step(direction, before);

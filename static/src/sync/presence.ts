@@ -5,9 +5,9 @@
  * was down, so after each reconnection only peers that were heard of again count.
  */
 
-import type { Connection, Doc, DocPresence, LocalPresence } from "sharedb/lib/client/index.js";
-import { cleanColor, cleanName, GUEST, type Person } from "../lib/person";
-import { randomId } from "../lib/ids";
+import type { Connection, Doc, DocPresence, LocalPresence } from 'sharedb/lib/client/index.js';
+import { randomId } from '../lib/ids';
+import { cleanColor, cleanName, GUEST, type Person } from '../lib/person';
 
 export interface Peer extends Person {
   id: string;
@@ -55,37 +55,36 @@ export class Presence {
   ) {
     this.#presence = connection.getDocPresence(doc.collection, doc.id);
     this.#local = this.#presence.create(randomId());
-    this.#local.on("error", (error) => console.warn("presence:", error.message));
-    this.#presence.on("error", (error) => console.warn("presence:", error.message));
+    this.#local.on('error', (error) => console.warn('presence:', error.message));
+    this.#presence.on('error', (error) => console.warn('presence:', error.message));
 
-    connection.on("receive", ({ data }) => this.#received(data));
-    connection.on("state", (state) => {
-      if (state === "disconnected") {
+    connection.on('receive', ({ data }) => this.#received(data));
+    connection.on('state', (state) => {
+      if (state === 'disconnected') {
         this.#heard.clear();
         onPeers([]);
       }
-      if (state === "connected") {
+      if (state === 'connected') {
         this.#underway = false;
         this.publish();
       }
     });
-    this.#presence.on("receive", (id, value) => {
+    this.#presence.on('receive', (id, value) => {
       if (value === null) {
         this.#heard.delete(id);
         this.#titleRevisions.delete(id);
-      }
-      else if (this.#isRenamed(id, value)) onRenamed();
+      } else if (this.#isRenamed(id, value)) onRenamed();
       this.#changed();
     });
     // A snapshot wipes every presence the client knows, in its own listeners to these events: go after them.
-    doc.on("load", () => queueMicrotask(() => this.#join()));
-    doc.on("create", () => queueMicrotask(() => this.#join()));
+    doc.on('load', () => queueMicrotask(() => this.#join()));
+    doc.on('create', () => queueMicrotask(() => this.#join()));
   }
 
   /** Enters the document's channel anew, so that everybody there says again where they are. */
   #join(): void {
     const report = (error?: Error): void => {
-      if (error) console.warn("presence:", error.message);
+      if (error) console.warn('presence:', error.message);
     };
     this.#presence.unsubscribe(report);
     this.#presence.subscribe(report);
@@ -103,7 +102,13 @@ export class Presence {
     this.#underway = true;
     this.#stale = false;
     const { person, range, titleRevision } = this.own();
-    const value = { index: range?.index ?? 0, length: range?.length ?? 0, active: range !== null, titleRevision, ...person };
+    const value = {
+      index: range?.index ?? 0,
+      length: range?.length ?? 0,
+      active: range !== null,
+      titleRevision,
+      ...person,
+    };
     this.#local.submit(value, () => {
       this.#underway = false;
       if (this.#stale) this.publish();
@@ -112,7 +117,7 @@ export class Presence {
 
   #received(message: unknown): void {
     const { a, ch, id, p } = (message ?? {}) as { a?: unknown; ch?: unknown; id?: unknown; p?: unknown };
-    if (a === "p" && ch === this.#presence.channel && typeof id === "string" && p) {
+    if (a === 'p' && ch === this.#presence.channel && typeof id === 'string' && p) {
       const text = JSON.stringify(p);
       if (this.#heard.get(id)?.text !== text) this.#heard.set(id, { text, at: Date.now() });
     }
@@ -140,7 +145,7 @@ export class Presence {
 
   #peers(): Peer[] {
     return Object.entries(this.#presence.remotePresences)
-      .filter(([id, value]) => this.#heard.has(id) && typeof value === "object" && value !== null)
+      .filter(([id, value]) => this.#heard.has(id) && typeof value === 'object' && value !== null)
       .map(([id, value]) => peerFrom(id, value as Record<string, unknown>, this.#heard.get(id)!))
       .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.id < b.id ? -1 : 1));
   }
@@ -165,6 +170,6 @@ function peerFrom(id: string, value: Record<string, unknown>, heard: Heard): Pee
 
 function personFrom(value: Record<string, unknown>): Person {
   // The server writes the account's name over that of a user, and marks guests, who choose theirs.
-  const name = `${cleanName(value.name) || "Somebody"}${value.guest === true ? GUEST : ""}`;
+  const name = `${cleanName(value.name) || 'Somebody'}${value.guest === true ? GUEST : ''}`;
   return { name, color: cleanColor(value.color, name) };
 }

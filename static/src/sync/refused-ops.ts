@@ -7,16 +7,16 @@
  * the inverse, and the client transforms it over the edits that wait, which stay.
  */
 
-import Delta, { type Op } from "quill-delta";
-import type { Connection, Doc, Snapshot } from "sharedb/lib/client/index.js";
-import type { Refusal } from "./binding";
-import { isPlainText } from "./plain";
+import Delta, { type Op } from 'quill-delta';
+import type { Connection, Doc, Snapshot } from 'sharedb/lib/client/index.js';
+import type { Refusal } from './binding';
+import { isPlainText } from './plain';
 
 /** The number of messages that are held for one refusal. With more, the client drops all edits, as without this class. */
 const HELD_MAX = 10_000;
 
 /** Not a refusal: the op had no effect, and the client knows what to do. */
-const NO_OP = "ERR_NO_OP";
+const NO_OP = 'ERR_NO_OP';
 
 interface Message {
   a?: unknown;
@@ -39,11 +39,11 @@ export class RefusedOps {
     private readonly onLost: (refusal: Refusal) => void,
   ) {
     this.#connection = doc.connection;
-    this.#connection.on("receive", (request) => {
+    this.#connection.on('receive', (request) => {
       if (this.#holds((request.data ?? {}) as Message)) request.data = null;
     });
     // On a new socket the op is sent again, and refused again.
-    this.#connection.on("state", () => (this.#held = null));
+    this.#connection.on('state', () => (this.#held = null));
   }
 
   /** Takes the message if it is a refusal of this document's op in flight, or comes behind one. */
@@ -57,11 +57,13 @@ export class RefusedOps {
     this.#reportDeletion(message);
     // The ops of a plain text can be inverted by themselves, which the client does.
     if (isPlainText(this.doc)) return false;
-    const isRefusal = message.a === "op" && message.error && message.error.code !== NO_OP;
+    const isRefusal = message.a === 'op' && message.error && message.error.code !== NO_OP;
     if (!isRefusal || !this.doc.inflightOp?.op) return false;
     const held = [message];
     this.#held = held;
-    this.#connection.fetchSnapshot(this.doc.collection, this.doc.id, this.doc.version, (_error, base) => this.#release(held, base));
+    this.#connection.fetchSnapshot(this.doc.collection, this.doc.id, this.doc.version, (_error, base) =>
+      this.#release(held, base),
+    );
     return true;
   }
 
@@ -72,9 +74,9 @@ export class RefusedOps {
     const [refusal, ...behind] = held;
     if (!base) {
       // Not even the document can be had: the client drops all edits.
-      this.onLost({ reason: String(refusal?.error?.message ?? ""), lost: this.#pendingText(), isAlone: false });
+      this.onLost({ reason: String(refusal?.error?.message ?? ''), lost: this.#pendingText(), isAlone: false });
     } else if (lost !== null) {
-      this.onLost({ reason: String(refusal?.error?.message ?? ""), lost, isAlone: true });
+      this.onLost({ reason: String(refusal?.error?.message ?? ''), lost, isAlone: true });
       this.isUndoing = true;
     }
     try {
@@ -90,15 +92,17 @@ export class RefusedOps {
 
   /** When another client deletes the document, the client drops all edits. */
   #reportDeletion({ a, del, src, error }: Message): void {
-    if (a !== "op" || !del || error || src === this.#connection.id) return;
+    if (a !== 'op' || !del || error || src === this.#connection.id) return;
     const lost = this.#pendingText();
-    if (lost.trim() !== "") this.onLost({ reason: "The document was deleted.", lost, isAlone: false });
+    if (lost.trim() !== '') this.onLost({ reason: 'The document was deleted.', lost, isAlone: false });
   }
 
   /** The text that all unacknowledged edits insert. */
   #pendingText(): string {
     const { inflightOp, pendingOps } = this.doc;
-    return [...(inflightOp ? [inflightOp] : []), ...pendingOps].map(({ op, create }) => textOf(op ?? create?.data)).join("");
+    return [...(inflightOp ? [inflightOp] : []), ...pendingOps]
+      .map(({ op, create }) => textOf(op ?? create?.data))
+      .join('');
   }
 
   /** Returns the text that the op in flight inserts, or null if it has no inverse on this document. */
@@ -115,10 +119,10 @@ export class RefusedOps {
 
 /** The text that an op inserts, in any form that the client has it in. In plain text a string is an insert. */
 export function textOf(op: unknown): string {
-  if (typeof op === "string") return op;
+  if (typeof op === 'string') return op;
   const components: (Op | string | number)[] = new Delta(op as Op[] | undefined).ops;
-  const inserts = components.map((component) => (typeof component === "object" ? component.insert : component));
-  return inserts.filter((insert) => typeof insert === "string").join("");
+  const inserts = components.map((component) => (typeof component === 'object' ? component.insert : component));
+  return inserts.filter((insert) => typeof insert === 'string').join('');
 }
 
 /** Null where the op runs past the document's end: then it cannot be undone in the client's copy. */
@@ -128,7 +132,7 @@ function inverseOf(op: Delta, base: Delta): Delta | null {
     return base.compose(op).compose(inverse).diff(base).ops.length === 0 ? inverse : null;
   } catch (error) {
     // Delta throws where a document is not made of inserts.
-    console.warn("a refused op has no inverse:", error);
+    console.warn('a refused op has no inverse:', error);
     return null;
   }
 }

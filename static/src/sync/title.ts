@@ -5,9 +5,9 @@
  * be sent now, because the line is down or the document itself is still on its way, is sent later.
  */
 
-import { ApiError, type DocumentSummary } from "../lib/api";
-import type { Store } from "../lib/store";
-import type { EditorState } from "../pages/state";
+import { ApiError, type DocumentSummary } from '../lib/api';
+import type { Store } from '../lib/store';
+import type { EditorState } from '../pages/state';
 
 export interface TitleApi {
   read(id: string): Promise<DocumentSummary>;
@@ -55,19 +55,22 @@ export class TitleKeeper {
     if (this.#announced) return;
     const quietMs = performance.now() - this.#announcedAt;
     if (quietMs > ANNOUNCED_PAUSE_MS[1]) this.#pauseMs = ANNOUNCED_PAUSE_MS[0];
-    this.#announced = window.setTimeout(() => {
-      this.#announced = 0;
-      this.#announcedAt = performance.now();
-      // Until the answer shows another title, this announcement was none.
-      this.#pauseMs = Math.min(2 * this.#pauseMs, ANNOUNCED_PAUSE_MS[1]);
-      this.refresh();
-    }, Math.max(0, this.#pauseMs - quietMs));
+    this.#announced = window.setTimeout(
+      () => {
+        this.#announced = 0;
+        this.#announcedAt = performance.now();
+        // Until the answer shows another title, this announcement was none.
+        this.#pauseMs = Math.min(2 * this.#pauseMs, ANNOUNCED_PAUSE_MS[1]);
+        this.refresh();
+      },
+      Math.max(0, this.#pauseMs - quietMs),
+    );
   }
 
   /** Sends what is wanted, or reads what there is. */
   refresh(): void {
     const { document, link, waiting } = this.store.state;
-    if (document !== "ready" || link !== "online") return;
+    if (document !== 'ready' || link !== 'online') return;
     // A document whose creation is still under way has no title to read or to change.
     if (waiting > 0 && !this.#isKnown) return;
     if (this.#busy) {

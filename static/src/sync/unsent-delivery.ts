@@ -5,14 +5,14 @@
  * edits had there: an edit that the server has committed already is acknowledged again and not committed twice.
  */
 
-import type { Callback, Connection, Doc, PendingOp, ShareDBError, Snapshot } from "sharedb/lib/client/index.js";
-import type { Refusal } from "./binding";
-import { Line, type LineHooks } from "./connection";
-import { RefusedOps, textOf } from "./refused-ops";
-import { ifClosed, type UnsentRecord, type UnsentStore, type UnsentTarget } from "./unsent";
+import type { Callback, Connection, Doc, PendingOp, ShareDBError, Snapshot } from 'sharedb/lib/client/index.js';
+import type { Refusal } from './binding';
+import { Line, type LineHooks } from './connection';
+import { RefusedOps, textOf } from './refused-ops';
+import { ifClosed, type UnsentRecord, type UnsentStore, type UnsentTarget } from './unsent';
 
 export interface DeliveryHooks {
-  fresh: LineHooks["fresh"];
+  fresh: LineHooks['fresh'];
   /** An edit was refused. Its record is deleted when `forget` is called: until then the text is told at each opening. */
   refused(refusal: Refusal, forget: () => void): void;
   /** A closed page wanted this title. */
@@ -52,7 +52,7 @@ async function send(record: UnsentRecord, hooks: DeliveryHooks): Promise<Refusal
   }
 }
 
-const RESTORED = "The server was restored to an earlier state.";
+const RESTORED = 'The server was restored to an earlier state.';
 
 function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
   let resolve!: (value: T) => void;
@@ -65,7 +65,7 @@ async function sendOver(connection: Connection, record: UnsentRecord): Promise<R
   if (record.version !== null) {
     const base = await snapshotAt(connection, record).catch((error: Error) => error);
     if (base instanceof Error) return lossOf(record, base.message);
-    if (base.type === null && !record.edits[0]?.create) return lossOf(record, "The document does not exist any more.");
+    if (base.type === null && !record.edits[0]?.create) return lossOf(record, 'The document does not exist any more.');
     doc.ingestSnapshot(base, () => {});
   }
   const refusals: Refusal[] = [];
@@ -75,9 +75,9 @@ async function sendOver(connection: Connection, record: UnsentRecord): Promise<R
   if (error) {
     const loss = lossOf(record, error.message);
     // An empty document that another page has created meanwhile is what was wanted.
-    return error.code === "ERR_DOC_ALREADY_CREATED" && loss.lost.trim() === "" ? null : loss;
+    return error.code === 'ERR_DOC_ALREADY_CREATED' && loss.lost.trim() === '' ? null : loss;
   }
-  return refusals.reduce<Refusal | null>((all, next) => ({ ...next, lost: (all?.lost ?? "") + next.lost }), null);
+  return refusals.reduce<Refusal | null>((all, next) => ({ ...next, lost: (all?.lost ?? '') + next.lost }), null);
 }
 
 /** Resolves to the errors of the edits that were not undone alone. */
@@ -108,12 +108,12 @@ function snapshotAt(connection: Connection, { collection, document, version }: U
   return new Promise((resolve, reject) => {
     connection.fetchSnapshot(collection, document, version, (error, snapshot) => {
       if (snapshot) resolve(snapshot);
-      else reject(error ?? new Error("The version is not known."));
+      else reject(error ?? new Error('The version is not known.'));
     });
   });
 }
 
 /** All text of the record, where nothing is known of what the server has of it. */
 function lossOf({ edits }: UnsentRecord, reason: string): Refusal {
-  return { reason, lost: edits.map(({ op, create }) => textOf(op ?? create?.data)).join(""), isAlone: false };
+  return { reason, lost: edits.map(({ op, create }) => textOf(op ?? create?.data)).join(''), isAlone: false };
 }

@@ -1,8 +1,8 @@
 /** Keeps the unacknowledged edits of this page's document in IndexedDB, for as long as there are any. */
 
-import type { Doc, PendingOp } from "sharedb/lib/client/index.js";
-import { randomId } from "../lib/ids";
-import { holdLock, LEASE_MS, type UnsentEdit, type UnsentRecord, type UnsentStore, type UnsentTarget } from "./unsent";
+import type { Doc, PendingOp } from 'sharedb/lib/client/index.js';
+import { randomId } from '../lib/ids';
+import { holdLock, LEASE_MS, type UnsentEdit, type UnsentRecord, type UnsentStore, type UnsentTarget } from './unsent';
 
 /** Edits that are acknowledged within this time are never written. */
 const WRITE_DELAY_MS = 300;
@@ -19,12 +19,12 @@ export class UnsentKeeper {
     private readonly title: () => string | null,
   ) {
     holdLock(this.#key);
-    addEventListener("pagehide", () => {
+    addEventListener('pagehide', () => {
       if (this.#isEmpty) return;
       this.#isWritten = true;
       this.store.park(this.#record());
     });
-    document.addEventListener("visibilitychange", () => {
+    document.addEventListener('visibilitychange', () => {
       if (document.hidden) this.#write();
     });
     if (!navigator.locks) setInterval(() => this.#write(), LEASE_MS / 3);
@@ -50,7 +50,7 @@ export class UnsentKeeper {
     if (this.#isEmpty && !this.#isWritten) return;
     this.#isWritten = !this.#isEmpty;
     const done = this.#isWritten ? this.store.write(this.#record()) : this.store.delete(this.#key);
-    done.catch((error: unknown) => console.warn("unsent edits are not kept:", error));
+    done.catch((error: unknown) => console.warn('unsent edits are not kept:', error));
   }
 
   #record(): UnsentRecord {

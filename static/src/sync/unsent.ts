@@ -7,7 +7,7 @@
  * may be older than what its page has sent since: the ops are the same under the same numbers.
  */
 
-import { openDB, type DBSchema, type IDBPDatabase } from "idb";
+import { type DBSchema, type IDBPDatabase, openDB } from 'idb';
 
 /** An edit as the ShareDB client keeps it. */
 export interface UnsentEdit {
@@ -50,14 +50,16 @@ export class UnsentStore {
   /** Null if the browser has no IndexedDB, or does not permit its use: then edits are kept in the page alone. */
   static async open(): Promise<UnsentStore | null> {
     try {
-      const db = await openDB<Schema>("copydesk", 1, {
+      const db = await openDB<Schema>('copydesk', 1, {
         upgrade(created) {
-          created.createObjectStore("unsent", { keyPath: "key" }).createIndex("target", ["user", "collection", "document"]);
+          created
+            .createObjectStore('unsent', { keyPath: 'key' })
+            .createIndex('target', ['user', 'collection', 'document']);
         },
       });
       return new UnsentStore(db);
     } catch (error) {
-      console.warn("unsent edits are not kept:", error);
+      console.warn('unsent edits are not kept:', error);
       return null;
     }
   }
@@ -65,16 +67,16 @@ export class UnsentStore {
   /** Oldest first. */
   async of({ user, collection, document }: UnsentTarget): Promise<UnsentRecord[]> {
     await this.#takeParked();
-    const records = await this.db.getAllFromIndex("unsent", "target", [user, collection, document]);
+    const records = await this.db.getAllFromIndex('unsent', 'target', [user, collection, document]);
     return records.sort((a, b) => a.savedAtMs - b.savedAtMs);
   }
 
   read(key: string): Promise<UnsentRecord | undefined> {
-    return this.db.get("unsent", key);
+    return this.db.get('unsent', key);
   }
 
   async write(record: UnsentRecord): Promise<void> {
-    await this.db.put("unsent", record);
+    await this.db.put('unsent', record);
   }
 
   /** Writes at once, for a page that is being closed: the browser may abort what it has begun in IndexedDB. */
@@ -83,13 +85,13 @@ export class UnsentStore {
       localStorage.setItem(PARKED + record.key, JSON.stringify(record));
     } catch (error) {
       // Over the browser's quota of some 5 MB: the last write to IndexedDB remains.
-      console.warn("the last unsent edits may not be kept:", error);
+      console.warn('the last unsent edits may not be kept:', error);
     }
   }
 
   async delete(key: string): Promise<void> {
     localStorage.removeItem(PARKED + key);
-    await this.db.delete("unsent", key);
+    await this.db.delete('unsent', key);
   }
 
   /** Moves to IndexedDB what closed pages have written in their last moment. */
@@ -103,11 +105,11 @@ export class UnsentStore {
   }
 }
 
-const PARKED = "copydesk.unsent.";
+const PARKED = 'copydesk.unsent.';
 
 function parsed(json: string | null): UnsentRecord | null {
   try {
-    return JSON.parse(json ?? "null") as UnsentRecord | null;
+    return JSON.parse(json ?? 'null') as UnsentRecord | null;
   } catch {
     return null;
   }

@@ -1,6 +1,6 @@
 // The part of the ShareDB client that this page uses. The package ships no types of its own.
 
-declare module "sharedb/lib/client/index.js" {
+declare module 'sharedb/lib/client/index.js' {
   export type Callback = (error?: ShareDBError) => void;
 
   export interface ShareDBError extends Error {
@@ -17,7 +17,7 @@ declare module "sharedb/lib/client/index.js" {
     onerror: ((event: ErrorEvent) => void) | null;
   }
 
-  export type ConnectionState = "connecting" | "connected" | "disconnected" | "closed" | "stopped";
+  export type ConnectionState = 'connecting' | 'connected' | 'disconnected' | 'closed' | 'stopped';
 
   export class Connection {
     constructor(socket: unknown);
@@ -35,14 +35,19 @@ declare module "sharedb/lib/client/index.js" {
     handleMessage(message: unknown): void;
     /** Sends an op, as the first time or again. */
     sendOp(doc: Doc, op: PendingOp): void;
-    fetchSnapshot(collection: string, id: string, version: number | null, callback: (error: ShareDBError | null, snapshot?: Snapshot) => void): void;
+    fetchSnapshot(
+      collection: string,
+      id: string,
+      version: number | null,
+      callback: (error: ShareDBError | null, snapshot?: Snapshot) => void,
+    ): void;
     getDocPresence(collection: string, id: string): DocPresence;
-    on(event: "state", listener: (state: ConnectionState) => void): this;
-    on(event: "error", listener: (error: ShareDBError) => void): this;
-    on(event: "pong", listener: () => void): this;
+    on(event: 'state', listener: (state: ConnectionState) => void): this;
+    on(event: 'error', listener: (error: ShareDBError) => void): this;
+    on(event: 'pong', listener: () => void): this;
     /** Before a message is written: it may be changed. */
-    on(event: "send", listener: (message: unknown) => void): this;
-    on(event: "receive", listener: (request: { data: unknown }) => void): this;
+    on(event: 'send', listener: (message: unknown) => void): this;
+    on(event: 'receive', listener: (request: { data: unknown }) => void): this;
     on(event: ConnectionState, listener: () => void): this;
     removeAllListeners(event?: string): this;
   }
@@ -93,9 +98,9 @@ declare module "sharedb/lib/client/index.js" {
     ingestSnapshot(snapshot: { v: number; type: string | null; data?: unknown }, callback: Callback): void;
     destroy(callback?: Callback): void;
     setMaxListeners(most: number): this;
-    on(event: "op", listener: (op: unknown, source: Source) => void): this;
-    on(event: "load" | "create" | "del" | "nothing pending", listener: () => void): this;
-    on(event: "error", listener: (error: ShareDBError) => void): this;
+    on(event: 'op', listener: (op: unknown, source: Source) => void): this;
+    on(event: 'load' | 'create' | 'del' | 'nothing pending', listener: () => void): this;
+    on(event: 'error', listener: (error: ShareDBError) => void): this;
     removeAllListeners(event?: string): this;
   }
 
@@ -103,7 +108,7 @@ declare module "sharedb/lib/client/index.js" {
     value: unknown;
     submit(value: unknown, callback?: Callback): void;
     destroy(callback?: Callback): void;
-    on(event: "error", listener: (error: ShareDBError) => void): this;
+    on(event: 'error', listener: (error: ShareDBError) => void): this;
   }
 
   export class DocPresence {
@@ -113,8 +118,8 @@ declare module "sharedb/lib/client/index.js" {
     unsubscribe(callback?: Callback): void;
     create(id?: string): LocalPresence;
     destroy(callback?: Callback): void;
-    on(event: "receive", listener: (id: string, value: unknown) => void): this;
-    on(event: "error", listener: (error: ShareDBError) => void): this;
+    on(event: 'receive', listener: (id: string, value: unknown) => void): this;
+    on(event: 'error', listener: (error: ShareDBError) => void): this;
     removeAllListeners(event?: string): this;
   }
 
@@ -126,7 +131,7 @@ declare module "sharedb/lib/client/index.js" {
   export default client;
 }
 
-declare module "rich-text" {
-  const richText: { type: import("sharedb/lib/client/index.js").OtType };
+declare module 'rich-text' {
+  const richText: { type: import('sharedb/lib/client/index.js').OtType };
   export default richText;
 }

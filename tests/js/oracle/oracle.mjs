@@ -5,17 +5,18 @@
 //   out  [answer, ..]   answer = the verbs below by name; {"error": message} where the package threw
 //
 // rich-text runs on quill-delta 4; Quill itself on 5. The answer says whether both agree.
-import {createInterface} from 'node:readline';
-import {createRequire} from 'node:module';
+
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
 
 const require = createRequire(import.meta.url);
 const text = require('ot-text-unicode').type;
-const {type: rich} = require('rich-text');
+const { type: rich } = require('rich-text');
 const Delta5 = require('quill-delta');
 
 const copy = (value) => structuredClone(value);
 
-function textAnswer({doc, a, b, c, at}) {
+function textAnswer({ doc, a, b, c, at }) {
   const [next, other, then] = [a, b, c].map((op) => text.normalize(copy(op)));
   const [left, right] = ['left', 'right'].map((side) => text.transform(copy(a), copy(b), side));
   const [after, inverse] = [text.apply(text.create(doc), copy(a)), text.invertWithDoc(copy(a), doc)];
@@ -38,35 +39,46 @@ function textAnswer({doc, a, b, c, at}) {
 }
 
 // Equal texts for equal values, whatever the order of their keys.
-const canonical = (value) => JSON.stringify(value, (_, part) => (
-  part && typeof part === 'object' && !Array.isArray(part)
-    ? Object.fromEntries(Object.keys(part).sort().map((key) => [key, part[key]]))
-    : part
-));
+const canonical = (value) =>
+  JSON.stringify(value, (_, part) =>
+    part && typeof part === 'object' && !Array.isArray(part)
+      ? Object.fromEntries(
+          Object.keys(part)
+            .sort()
+            .map((key) => [key, part[key]]),
+        )
+      : part,
+  );
 
 // The form that the server gives to what it was sent: neighbours that could be one are one, no attributes are empty, no
 // plain retain ends it. Written anew here, so that whatever else the server alters is a difference.
 function normal(delta) {
   const out = [];
-  for (const {attributes, ...component} of delta.ops ?? delta) {
+  for (const { attributes, ...component } of delta.ops ?? delta) {
     if (attributes && Object.keys(attributes).length > 0) component.attributes = attributes;
     const last = out.at(-1);
     const like = (kind, type) => typeof component[kind] === type && typeof last?.[kind] === type;
-    const one = last && canonical(last.attributes) === canonical(component.attributes) && (
-      like('insert', 'string') ? 'insert' : like('retain', 'number') ? 'retain' : like('delete', 'number') && 'delete'
-    );
-    if (one) last[one] += component[one]; else out.push(component);
+    const one =
+      last &&
+      canonical(last.attributes) === canonical(component.attributes) &&
+      (like('insert', 'string')
+        ? 'insert'
+        : like('retain', 'number')
+          ? 'retain'
+          : like('delete', 'number') && 'delete');
+    if (one) last[one] += component[one];
+    else out.push(component);
   }
   if (out.at(-1)?.retain && !out.at(-1).attributes) out.pop();
   return out;
 }
 
-function richAnswer({doc, a, b, c, at, length}) {
+function richAnswer({ doc, a, b, c, at, length }) {
   const Delta4 = rich.create().constructor;
   const [left, right] = ['left', 'right'].map((side) => rich.transform(copy(a), copy(b), side));
   const after = rich.apply(rich.create(copy(doc)), copy(a));
   const inverse = new Delta4(copy(a)).invert(new Delta4(copy(doc)));
-  const range = {index: at, length, by: 'x'};
+  const range = { index: at, length, by: 'x' };
   const answer = {
     create: rich.create(copy(doc)),
     a,
@@ -94,8 +106,10 @@ function richAnswer({doc, a, b, c, at, length}) {
     own: rich.transformCursor(at, new Delta4(copy(a)), true),
     other: rich.transformCursor(at, new Delta4(copy(a)), false),
   };
-  const quill5 = Object.keys(five).every((verb) => JSON.stringify(five[verb]) === JSON.stringify(answer[verb]))
-    && positions.own === x.transformPosition(at, false) && positions.other === x.transformPosition(at, true);
+  const quill5 =
+    Object.keys(five).every((verb) => JSON.stringify(five[verb]) === JSON.stringify(answer[verb])) &&
+    positions.own === x.transformPosition(at, false) &&
+    positions.other === x.transformPosition(at, true);
   for (const verb of Object.keys(answer)) answer[verb] = normal(answer[verb]);
   return {
     ...answer,
@@ -110,17 +124,17 @@ const verbs = {
   'text-unicode': textAnswer,
   'rich-text': richAnswer,
   // A value as JavaScript writes it after having read it.
-  json: ({value}) => value,
+  json: ({ value }) => value,
 };
 
 function answer(question) {
   try {
     return verbs[question.kind](question);
   } catch (error) {
-    return {error: String(error?.message)};
+    return { error: String(error?.message) };
   }
 }
 
-for await (const line of createInterface({input: process.stdin, crlfDelay: Infinity})) {
+for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
   process.stdout.write(`${JSON.stringify(JSON.parse(line).map(answer))}\n`);
 }
