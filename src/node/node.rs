@@ -11,22 +11,22 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
-use super::damage::DamageReports;
-use super::history::{Known, LogHistory};
-use super::outbox::Outbox;
-use super::outbox_budget::OutboxBudget;
-use super::peers::Peers;
-use super::presence::{Heard, Hub};
-use super::readiness::SaveChecks;
-use super::reply::ReplyTo;
-use super::room::Room;
-use super::slice::{Slice, slices_at_once};
-use super::snapshot_budget::SnapshotBudget;
-use super::store_clock::StoreClock;
-use super::store_status::StoreStatus;
-use super::task::{Post, Task};
-use super::wire::Message;
-use super::wire_version;
+use super::cluster::codec::Message;
+use super::cluster::history::{Known, LogHistory};
+use super::cluster::peers::Peers;
+use super::cluster::readiness::SaveChecks;
+use super::cluster::store_clock::StoreClock;
+use super::cluster::store_status::StoreStatus;
+use super::cluster::wire_version;
+use super::delivery::byte_budget::Room;
+use super::delivery::outbox::Outbox;
+use super::delivery::outbox_budget::OutboxBudget;
+use super::delivery::reply::ReplyTo;
+use super::delivery::snapshot_budget::SnapshotBudget;
+use super::document::damage::DamageReports;
+use super::document::slices::{Slice, slices_at_once};
+use super::document::task::{Post, Task};
+use super::presence::registry::{Heard, Hub};
 use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
@@ -69,15 +69,15 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
-    pub(super) fn idle_close(&self) -> Duration {
+    pub(in crate::node) fn idle_close(&self) -> Duration {
         Duration::from_millis(self.idle_close_ms)
     }
 
-    pub(super) fn heartbeat(&self) -> Duration {
+    pub(in crate::node) fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms)
     }
 
-    pub(super) fn dead_after(&self) -> Duration {
+    pub(in crate::node) fn dead_after(&self) -> Duration {
         Duration::from_millis(self.dead_after_ms)
     }
 }
@@ -164,7 +164,7 @@ struct Mailbox {
 
 /// What a document's task tells the node of its machine.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(in crate::node) struct Standing {
     /// The epoch under which it is owned; 0: it is not.
     owned: AtomicU64,
     /// One more than the revision that it is followed at; 0: it is not.
@@ -178,30 +178,30 @@ pub(super) struct Standing {
 
 /// What a node has of an open document.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OpenDocument {
+pub(in crate::node) struct OpenDocument {
     /// The epoch under which the node owns it.
-    pub(super) owned: Option<Epoch>,
+    pub(in crate::node) owned: Option<Epoch>,
     /// The revision at which the node follows it, without owning it.
-    pub(super) followed: Option<Revision>,
+    pub(in crate::node) followed: Option<Revision>,
     /// Whether the node is about to own it.
-    pub(super) is_claiming: bool,
+    pub(in crate::node) is_claiming: bool,
 }
 
 impl Standing {
     /// The newest commit is this one.
-    pub(super) fn set_known(&self, known: Known) {
+    pub(in crate::node) fn set_known(&self, known: Known) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
     /// The newest commit.
-    pub(super) fn known(&self) -> Option<Known> {
+    pub(in crate::node) fn known(&self) -> Option<Known> {
         self.known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    pub(super) fn set(&self, document: OpenDocument) {
+    pub(in crate::node) fn set(&self, document: OpenDocument) {
         let owned = document.owned.map_or(0, |epoch| epoch.0);
         self.owned.store(owned, Ordering::Relaxed);
         let followed = document.followed.map_or(0, |head| head.0 + 1);
@@ -315,7 +315,7 @@ impl Node {
     }
 
     /// Whether the store answers this node.
-    pub(super) fn store_status(&self) -> &StoreStatus {
+    pub(in crate::node) fn store_status(&self) -> &StoreStatus {
         &self.store_status
     }
 
@@ -341,7 +341,7 @@ impl Node {
     }
 
     /// Which damaged documents were reported in the log.
-    pub(super) fn damage_reports(&self) -> &DamageReports {
+    pub(in crate::node) fn damage_reports(&self) -> &DamageReports {
         &self.damage_reports
     }
 
@@ -418,7 +418,7 @@ impl Node {
     /// Tells this node's subscribers of presences. Those with a position go by way of their document, behind the commits that
     /// are on their way to the same sockets: to a client whose document is further than a position, that is no position
     /// yet, and one that is gone would stay for ever.
-    pub(super) fn pass_on(&self, heard: impl IntoIterator<Item = Heard>) {
+    pub(in crate::node) fn pass_on(&self, heard: impl IntoIterator<Item = Heard>) {
         for heard in heard {
             let position = heard.presence.position.as_ref();
             let mailbox = position.and_then(|position| self.lock().get(&position.doc).cloned());
@@ -437,7 +437,7 @@ impl Node {
 
     /// Something that another node says about a document. A submit or a subscription opens it; the rest is of interest only
     /// where it is open. Never waits: what finds the mailbox full is lost, and said again.
-    pub(super) fn linked(self: &Arc<Self>, from: NodeId, doc: &DocId, link: Link) {
+    pub(in crate::node) fn linked(self: &Arc<Self>, from: NodeId, doc: &DocId, link: Link) {
         let opens = matches!(link, Link::Submit(_) | Link::Subscribe { .. });
         let mailbox = if opens {
             self.open(doc).ok()
@@ -450,7 +450,7 @@ impl Node {
     }
 
     /// Something that the store says about an open document; said again with the next heartbeat.
-    pub(super) fn told(&self, doc: &DocId, event: Event) {
+    pub(in crate::node) fn told(&self, doc: &DocId, event: Event) {
         let mailbox = self.lock().get(doc).cloned();
         if let Some(mailbox) = mailbox {
             let _ = mailbox.sender.try_send(Post::Told(event));
@@ -458,7 +458,7 @@ impl Node {
     }
 
     /// What the next heartbeat says.
-    pub(super) fn next_beat(&self) -> Beat {
+    pub(in crate::node) fn next_beat(&self) -> Beat {
         Beat {
             me: self.id,
             name: self.name.clone(),
@@ -470,7 +470,7 @@ impl Node {
 
     /// Calls `visit` with each of these documents that is open, what the caller has about it, and what the node has of it.
     /// Locks the documents for the whole walk.
-    pub(super) fn visit_open<'a, T>(
+    pub(in crate::node) fn visit_open<'a, T>(
         &self,
         docs: impl IntoIterator<Item = (&'a DocId, T)>,
         mut visit: impl FnMut(&'a DocId, T, OpenDocument),
@@ -484,7 +484,7 @@ impl Node {
     }
 
     /// The open documents that the store may know more of.
-    pub(super) fn open_documents(&self) -> Open {
+    pub(in crate::node) fn open_documents(&self) -> Open {
         let mut open = Open::default();
         for (doc, mailbox) in &*self.lock() {
             let (owned, followed) = (mailbox.standing.owned(), mailbox.standing.followed());
@@ -496,7 +496,7 @@ impl Node {
     }
 
     /// The newest commits that this node knows of its open documents.
-    pub(super) fn known_commits(&self) -> Vec<(DocId, Known)> {
+    pub(in crate::node) fn known_commits(&self) -> Vec<(DocId, Known)> {
         let documents = self.lock();
         let known = |(doc, mailbox): (&DocId, &Arc<Mailbox>)| {
             Some((doc.clone(), mailbox.standing.known()?))
@@ -505,7 +505,7 @@ impl Node {
     }
 
     /// Gives up all documents that this node owns, whatever is under way. What is unanswered is said again, to others.
-    pub(super) fn resign(&self) {
+    pub(in crate::node) fn resign(&self) {
         for (doc, epoch) in self.open_documents().owned {
             self.told(&doc, Event::Deposed(epoch));
         }
@@ -556,23 +556,23 @@ impl Node {
     }
 
     /// Waits for the right to beat: one heartbeat at a time.
-    pub(super) async fn may_beat(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::node) async fn may_beat(&self) -> Option<SemaphorePermit<'_>> {
         self.beating.acquire().await.ok()
     }
 
     /// Waits for the right to read a page of the log for a client that is behind.
-    pub(super) async fn catch_up_turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::node) async fn catch_up_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.catch_ups.acquire().await.ok()
     }
 
     /// Waits for a slice of long work: so many at once on the whole node, first come, first served.
-    pub(super) async fn slice(&self) -> Option<Slice> {
+    pub(in crate::node) async fn slice(&self) -> Option<Slice> {
         let permit = self.slices.clone().acquire_owned().await.ok()?;
         Some(Slice::begin(permit))
     }
 
     /// Waits for the right to claim: so many claims at once, and no more.
-    pub(super) async fn may_claim(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::node) async fn may_claim(&self) -> Option<SemaphorePermit<'_>> {
         self.claims.acquire().await.ok()
     }
 
@@ -632,7 +632,7 @@ impl Node {
 
     /// Closes the documents that no session needs, which else would stay for a while, and frees the snapshots that
     /// documents keep for their next reader.
-    pub(super) fn make_room(&self) {
+    pub(in crate::node) fn make_room(&self) {
         let mut last = self
             .crowded_at
             .lock()
@@ -644,13 +644,13 @@ impl Node {
     }
 
     /// Told when documents that nobody needs are to close at once.
-    pub(super) fn watch_crowd(&self) -> watch::Receiver<()> {
+    pub(in crate::node) fn watch_crowd(&self) -> watch::Receiver<()> {
         self.crowded.subscribe()
     }
 
     /// Closes a document, unless somebody is about to ask it something or its mailbox is not empty. The mailbox is
     /// looked at last, when nobody can post any more.
-    pub(super) fn close_unless_wanted(
+    pub(in crate::node) fn close_unless_wanted(
         &self,
         doc: &DocId,
         incarnation: u64,
@@ -669,7 +669,7 @@ impl Node {
     }
 
     /// Forgets a document whose task ends, unless another was opened since.
-    pub(super) fn forget(&self, doc: &DocId, incarnation: u64) {
+    pub(in crate::node) fn forget(&self, doc: &DocId, incarnation: u64) {
         let mut documents = self.lock();
         if documents
             .get(doc)
@@ -679,11 +679,11 @@ impl Node {
         }
     }
 
-    pub(super) fn histories(&self) -> &LogHistory {
+    pub(in crate::node) fn histories(&self) -> &LogHistory {
         &self.histories
     }
 
-    pub(super) fn saves(&self) -> &SaveChecks {
+    pub(in crate::node) fn saves(&self) -> &SaveChecks {
         &self.saves
     }
 
@@ -693,19 +693,19 @@ impl Node {
         self.id
     }
 
-    pub(super) fn peers(&self) -> &Peers {
+    pub(in crate::node) fn peers(&self) -> &Peers {
         &self.peers
     }
 
-    pub(super) fn runtime(&self) -> &Handle {
+    pub(in crate::node) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    pub(super) fn settings(&self) -> &NodeSettings {
+    pub(in crate::node) fn settings(&self) -> &NodeSettings {
         &self.settings
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in crate::node) fn now(&self) -> Now {
         let clock = self.started.elapsed();
         Now {
             clock,
@@ -733,7 +733,7 @@ impl Node {
     }
 
     /// The store answered with its time: a heartbeat that was sent `asked` after the node started.
-    pub(super) fn learn_time(&self, store_ms: u64, asked: Duration) {
+    pub(in crate::node) fn learn_time(&self, store_ms: u64, asked: Duration) {
         let (answered, own_ms) = (self.started.elapsed(), self.own_time_ms());
         let difference = {
             let mut clock = self.store_clock();
@@ -754,7 +754,7 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn instant(&self, clock: Duration) -> Instant {
+    pub(in crate::node) fn instant(&self, clock: Duration) -> Instant {
         self.started + clock
     }
 

@@ -187,14 +187,14 @@ export const MUTANTS = [
   document('what waits for a claim waits in few bytes', '&& self.waiting.iter().map(bytes).sum::<usize>() < self.settings.staged_bytes_max;', '&& self.waiting.iter().map(bytes).sum::<usize>() < usize::MAX;',
     { table: 'what_waits_for_a_claim_waits_in_few_bytes', unseen: 'its edits are small' }),
 
-  shell('commits stay behind the first bulk answer that holds them', 'src/node/task.rs',
+  shell('commits stay behind the first bulk answer that holds them', 'src/node/document/task.rs',
     'if member.hold.as_ref().is_none_or(|hold| !hold.holds()) {', 'if true {', 'all_of_a_document_stays_behind_the_answer_that_holds_it'),
-  shell('no more is held back than a reader may have waiting', 'src/node/reply.rs', 'outbox.bear(parts.held_bytes);', '',
+  shell('no more is held back than a reader may have waiting', 'src/node/delivery/reply.rs', 'outbox.bear(parts.held_bytes);', '',
     'no_more_is_held_back_than_a_reader_may_have_waiting'),
-  shell('a client that had just asked a document that ends is told', 'src/node/task.rs',
+  shell('a client that had just asked a document that ends is told', 'src/node/document/task.rs',
     '            if let Post::Asked { outbox, .. } = post {\n                outbox.close', '            if let (Post::Asked { outbox, .. }, false) = (post, true) {\n                outbox.close',
     'who_had_just_asked_a_document_that_ends_is_told_to_come_back'),
-  shell('a position that comes after its session left is not kept', 'src/node/presence.rs', `        if outbox.is_closed() {
+  shell('a position that comes after its session left is not kept', 'src/node/presence/registry.rs', `        if outbox.is_closed() {
             return;
         }
         let channel = channels.entry`, '        let channel = channels.entry', 'what_comes_after_its_session_left_leaves_no_ghost'),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::wire::{self, BadMessage, Message};
+use super::codec::{self, BadMessage, Message};
 use crate::version::{Capabilities, NodeVersion, WireRange};
 
 /// The version of the notice.
@@ -17,11 +17,11 @@ const NOTICE: u8 = 0;
 const PROGRAM_BYTES_MAX: usize = 64;
 
 /// The wire versions that this program understands, and what else it can do.
-pub(super) fn of_this_program() -> NodeVersion {
+pub(in crate::node) fn of_this_program() -> NodeVersion {
     NodeVersion {
         wire: WireRange {
-            oldest: wire::VERSION,
-            newest: wire::VERSION,
+            oldest: codec::VERSION,
+            newest: codec::VERSION,
         },
         capabilities: Capabilities::ALL,
         program: env!("CARGO_PKG_VERSION").into(),
@@ -30,7 +30,7 @@ pub(super) fn of_this_program() -> NodeVersion {
 
 /// What another node sent.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(in crate::node) enum Received {
     /// A message.
     Message(Message),
     /// The versions that its sender understands: it could not decode something of this node's.
@@ -38,7 +38,7 @@ pub(super) enum Received {
 }
 
 /// Encodes a message in a version that its receiver understands.
-pub(super) fn encode(message: &Message, version: u8) -> Bytes {
+pub(in crate::node) fn encode(message: &Message, version: u8) -> Bytes {
     match version {
         #[cfg(debug_assertions)]
         next::VERSION => next::encode(message),
@@ -50,7 +50,7 @@ pub(super) fn encode(message: &Message, version: u8) -> Bytes {
 ///
 /// # Errors
 /// If the version is not understood, or the bytes are not a message of that version.
-pub(super) fn decode(bytes: &[u8], understood: WireRange) -> Result<Received, BadMessage> {
+pub(in crate::node) fn decode(bytes: &[u8], understood: WireRange) -> Result<Received, BadMessage> {
     match bytes.first() {
         Some(&NOTICE) => read_notice(bytes).map(Received::Notice),
         Some(&version) if !understood.contains(version) => Err(BadMessage::Version(Some(version))),
@@ -62,7 +62,7 @@ pub(super) fn decode(bytes: &[u8], understood: WireRange) -> Result<Received, Ba
 
 /// The notice of these versions: 0, the oldest and the newest wire version, the capabilities in 8 bytes, the length of the
 /// program's version and the version. What follows is for later.
-pub(super) fn notice(version: &NodeVersion) -> Bytes {
+pub(in crate::node) fn notice(version: &NodeVersion) -> Bytes {
     let program = version.program.as_bytes();
     let program = &program[..program.len().min(PROGRAM_BYTES_MAX)];
     let mut bytes = BytesMut::with_capacity(12 + program.len());
@@ -93,21 +93,21 @@ fn read_notice(bytes: &[u8]) -> Result<NodeVersion, BadMessage> {
 
 /// A next wire version for the tests of two versions side by side. It exists in debug builds only.
 #[cfg(debug_assertions)]
-pub(super) mod next {
+pub(in crate::node) mod next {
     use super::{BadMessage, Bytes, Message};
     use xxhash_rust::xxh3::xxh3_64;
 
-    pub(in super::super) const VERSION: u8 = super::wire::VERSION + 1;
+    pub(in crate::node) const VERSION: u8 = super::codec::VERSION + 1;
 
     /// A checksum, and the bytes of the version before in reverse: nothing of it can be read as that version.
-    pub(super) fn encode(message: &Message) -> Bytes {
+    pub(in crate::node) fn encode(message: &Message) -> Bytes {
         let mut body = message.encode().to_vec();
         body.reverse();
         let checksum = xxh3_64(&body).to_le_bytes();
         [&[VERSION][..], &checksum, &body].concat().into()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Message, BadMessage> {
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Message, BadMessage> {
         let broken = || BadMessage::Part("a checksum that does not match".to_owned());
         let body = bytes.get(9..).ok_or_else(broken)?;
         if bytes[1..9] != xxh3_64(body).to_le_bytes() {

@@ -9,13 +9,13 @@ use thiserror::Error;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::change_follower::ChangeFollower;
-use super::node::Node;
+use super::codec::Message;
 use super::peers::{LOOK_EVERY, names};
-use super::rumours::REFRESH_EVERY;
 use super::store_status::SILENT_AFTER;
-use super::wire::Message;
 use crate::cluster::{Delivery, Inbox};
 use crate::id::NodeId;
+use crate::node::Node;
+use crate::node::presence::sync::REFRESH_EVERY;
 use crate::outage::Outage;
 use crate::store::{Beat, Pulse, StoreError};
 use crate::version::WireRange;
@@ -268,7 +268,7 @@ impl Node {
     }
 
     /// Says that this node lives, and passes on what it learns.
-    pub(super) async fn beat(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub(in crate::node) async fn beat(self: &Arc<Self>) -> Result<(), StoreError> {
         let _turn = self.may_beat().await;
         let pulse = self.pulse().await;
         self.peers().note_store(pulse.is_ok());

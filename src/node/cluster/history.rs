@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use super::node::Node;
 use crate::id::DocId;
 use crate::log::Revision;
+use crate::node::Node;
 use crate::store::{History, Pulse, StoreError};
 
 /// The status that a socket is closed with if the history of the log has changed: its client must load its documents anew.
@@ -26,10 +26,10 @@ pub const HISTORY_CHANGED_REASON: &str =
 
 /// The newest commit that a node knows of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) revision: Revision,
+pub(in crate::node) struct Known {
+    pub(in crate::node) revision: Revision,
     /// The entry's fingerprint; `None` if the node has only a snapshot of that revision.
-    pub(super) fingerprint: Option<u64>,
+    pub(in crate::node) fingerprint: Option<u64>,
 }
 
 impl Known {
@@ -58,7 +58,7 @@ const LOGGED_MAX: usize = 10;
 
 /// What a node knows of the log's history.
 #[derive(Debug)]
-pub(super) struct LogHistory {
+pub(in crate::node) struct LogHistory {
     history: watch::Sender<History>,
     /// What answered the last heartbeat that was compared; `None` before the first.
     place: Mutex<Option<Arc<str>>>,
@@ -83,12 +83,12 @@ impl Default for LogHistory {
 }
 
 impl LogHistory {
-    pub(super) fn get(&self) -> History {
+    pub(in crate::node) fn get(&self) -> History {
         *self.history.borrow()
     }
 
     /// A document was closed, of which this was the newest commit.
-    pub(super) fn closed(&self, doc: DocId, known: Known) {
+    pub(in crate::node) fn closed(&self, doc: DocId, known: Known) {
         let mut closed = lock(&self.closed);
         if closed.len() >= CLOSED_MAX {
             closed.pop_front();
@@ -97,13 +97,13 @@ impl LogHistory {
     }
 
     /// Has the log compared with what the node holds, at once.
-    pub(super) fn suspect(&self) {
+    pub(in crate::node) fn suspect(&self) {
         self.is_suspect.store(true, Ordering::SeqCst);
         self.suspicion.notify_one();
     }
 
     /// Waits until the log is to be compared.
-    pub(super) async fn suspected(&self) {
+    pub(in crate::node) async fn suspected(&self) {
         self.suspicion.notified().await;
     }
 }
@@ -131,7 +131,7 @@ impl Node {
     ///
     /// # Errors
     /// If the store does not answer; the next heartbeat compares again.
-    pub(super) async fn compare_history(&self, pulse: &Pulse) -> Result<(), StoreError> {
+    pub(in crate::node) async fn compare_history(&self, pulse: &Pulse) -> Result<(), StoreError> {
         let (histories, known) = (self.histories(), self.log_history());
         let place = lock(&histories.place).clone();
         let Some(place) = place else {

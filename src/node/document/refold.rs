@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::node::Node;
 use super::task::off_path;
 use crate::log::{Entry, Snapshot};
+use crate::node::Node;
 use crate::ot::Content;
 use crate::protocol::{Refusal, Shown};
 
 impl Node {
     /// Folds `entries` into `shown`, with a notice that the store is away and this may not be the newest state. `None` if they
     /// do not fit, or there is no room for it.
-    pub(super) async fn refold(
+    pub(in crate::node) async fn refold(
         &self,
         shown: Arc<Shown>,
         entries: Vec<Arc<Entry>>,

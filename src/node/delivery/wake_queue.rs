@@ -37,11 +37,11 @@ impl Ringing {
 
 /// The wakers that one delivery has gathered, by bell: a few bells, many wakers.
 #[derive(Debug, Default)]
-pub(super) struct Round(Vec<(Bell, Vec<Waker>)>);
+pub(in crate::node) struct Round(Vec<(Bell, Vec<Waker>)>);
 
 impl Round {
     /// Adds a waker, to be woken with the others of its thread.
-    pub(super) fn add(&mut self, bell: &Bell, waker: Waker) {
+    pub(in crate::node) fn add(&mut self, bell: &Bell, waker: Waker) {
         match self
             .0
             .iter_mut()
@@ -53,7 +53,7 @@ impl Round {
     }
 
     /// Rings all bells; the round begins anew.
-    pub(super) fn ring(&mut self) {
+    pub(in crate::node) fn ring(&mut self) {
         for (bell, wakers) in self.0.drain(..) {
             if let Err(unsent) = bell.0.send(wakers) {
                 // The thread is on its way down; its sockets are woken all the same.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 /// The right to work long on one document. When it is dropped it is not free at once, but after as long as it was used: a
 /// quarter of the processors, at most half of the time, does long work.
 #[derive(Debug)]
-pub(super) struct Slice {
+pub(in crate::node) struct Slice {
     begun: Instant,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -18,13 +18,13 @@ pub(super) struct Slice {
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// How many slices are worked on at once.
-pub(super) fn slices_at_once() -> usize {
+pub(in crate::node) fn slices_at_once() -> usize {
     available_parallelism().map_or(1, |processors| processors.get().div_ceil(4))
 }
 
 impl Slice {
     /// A slice that begins now.
-    pub(super) fn begin(permit: OwnedSemaphorePermit) -> Self {
+    pub(in crate::node) fn begin(permit: OwnedSemaphorePermit) -> Self {
         Self {
             begun: Instant::now(),
             permit: Some(permit),

@@ -6,15 +6,15 @@
 use std::collections::HashMap;
 use std::mem;
 
-use super::node::{Node, OpenDocument};
 use crate::doc::Event;
 use crate::id::DocId;
 use crate::log::{Epoch, Revision};
+use crate::node::node::{Node, OpenDocument};
 use crate::store::{ChangeCursor, Changes, Continuity, StoreError};
 
 /// The position in the feed, and what open documents may have to be told.
 #[derive(Debug, Default)]
-pub(super) struct ChangeFollower {
+pub(in crate::node) struct ChangeFollower {
     cursor: Option<ChangeCursor>,
     /// At most one entry for each open document. An entry stays until the document has heard of its change or is closed:
     /// while a document is loaded or claimed it is not known yet what it lacks, and its mailbox may be full.
@@ -43,7 +43,7 @@ enum Claim {
 
 impl ChangeFollower {
     /// Reads what changed, and tells the open documents. On an error the next call reads the same again.
-    pub(super) async fn follow(&mut self, node: &Node) -> Result<(), StoreError> {
+    pub(in crate::node) async fn follow(&mut self, node: &Node) -> Result<(), StoreError> {
         self.tell(node);
         for pending in self.pending.values_mut() {
             pending.is_overdue = true;

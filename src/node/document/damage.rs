@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::node::Node;
 use super::task::{Folded, ReadablePart, fold};
 use crate::doc::ReadOnlyCause;
 use crate::id::DocId;
 use crate::log::Revision;
+use crate::node::Node;
 use crate::store::{Reach, StoreError, StoreErrorKind};
 
 /// How long after one report of a document's damage it is not reported again.
@@ -19,7 +19,7 @@ const REPORTED_MAX: usize = 1_024;
 
 /// Which damaged documents were reported, and when.
 #[derive(Debug, Default)]
-pub(super) struct DamageReports(Mutex<BTreeMap<DocId, Instant>>);
+pub(in crate::node) struct DamageReports(Mutex<BTreeMap<DocId, Instant>>);
 
 impl DamageReports {
     /// Returns true if the damage of `doc` is to be reported now.
@@ -45,7 +45,7 @@ impl Node {
     ///
     /// # Errors
     /// If the store does not answer.
-    pub(super) async fn load_folded(&self, doc: &DocId) -> Result<Folded, StoreError> {
+    pub(in crate::node) async fn load_folded(&self, doc: &DocId) -> Result<Folded, StoreError> {
         match self.store().load(doc, Reach::Head).await {
             Ok(loaded) => return Ok(fold(loaded).await),
             Err(error) if !is_damage(&error) => return Err(error),
@@ -75,7 +75,7 @@ impl Node {
     }
 
     /// Writes the log line about a damaged document, unless that was done a short time ago.
-    pub(super) fn report_damage(
+    pub(in crate::node) fn report_damage(
         &self,
         doc: &DocId,
         entry: Option<Revision>,

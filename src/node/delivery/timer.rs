@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 /// next of them is woken to be told. Somebody busy waits a thousand times a second, nearly always for something sooner
 /// than the time.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(in crate::node) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it rings; none: it is not set.
     rings: Option<Instant>,
@@ -19,7 +19,7 @@ pub(super) struct Alarm {
 
 impl Alarm {
     /// Has it ring at `due`, or earlier. To be called on the runtime that it is waited for on.
-    pub(super) fn set(&mut self, due: Instant) {
+    pub(in crate::node) fn set(&mut self, due: Instant) {
         if self.rings.is_some_and(|rings| rings <= due) {
             return;
         }
@@ -31,7 +31,7 @@ impl Alarm {
     }
 
     /// Waits until it rings; for ever, where it is not set. Cancel-safe.
-    pub(super) async fn ring(&mut self) {
+    pub(in crate::node) async fn ring(&mut self) {
         match &mut self.sleep {
             Some(sleep) if self.rings.is_some() => sleep.as_mut().await,
             _ => std::future::pending().await,

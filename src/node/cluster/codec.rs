@@ -16,7 +16,7 @@ use crate::store::HistoryMark;
 
 /// One message from node to node.
 #[derive(Debug, Clone)]
-pub(super) enum Message {
+pub(in crate::node) enum Message {
     /// About a document, in the history with this mark. Messages of another history are dropped: the log has other
     /// entries at their revisions.
     Link(DocId, Link, Option<HistoryMark>),
@@ -40,7 +40,7 @@ pub(super) enum Message {
 
 /// What nodes say about presence channels, by way of each channel's home.
 #[derive(Debug, Clone)]
-pub(super) enum Rumour {
+pub(in crate::node) enum Rumour {
     /// To the home: I have subscribers of these channels, and these values are mine.
     Present {
         /// The channels that are listened to.
@@ -58,14 +58,14 @@ pub(super) enum Rumour {
 
 /// The presences of one node in a channel, each with the version of its newest value.
 #[derive(Debug, Clone)]
-pub(super) struct Roster {
-    pub(super) channel: Name,
-    pub(super) values: Vec<(ClientId, Name, u64)>,
+pub(in crate::node) struct Roster {
+    pub(in crate::node) channel: Name,
+    pub(in crate::node) values: Vec<(ClientId, Name, u64)>,
 }
 
 /// Why bytes are no message.
 #[derive(Debug, Error)]
-pub(super) enum BadMessage {
+pub(in crate::node) enum BadMessage {
     #[error("version {0:?}")]
     Version(Option<u8>),
     #[error("{0}")]
@@ -75,11 +75,11 @@ pub(super) enum BadMessage {
 }
 
 /// The version of these messages.
-pub(super) const VERSION: u8 = 1;
+pub(in crate::node) const VERSION: u8 = 1;
 
 impl Message {
     /// The bytes that say it.
-    pub(super) fn encode(&self) -> Bytes {
+    pub(in crate::node) fn encode(&self) -> Bytes {
         let mut changes = Vec::new();
         let wire = Wire::of(self, &mut changes);
         let bytes = postcard::to_extend(&wire, vec![VERSION]);
@@ -87,7 +87,7 @@ impl Message {
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => postcard::from_bytes::<Wire<'_>>(rest)?.read(),
             other => Err(BadMessage::Version(other.map(|(version, _)| *version))),

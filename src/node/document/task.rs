@@ -15,21 +15,21 @@ use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
-use super::alarm::Alarm;
-use super::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
-use super::node::{Node, OpenDocument, Standing};
-use super::outbox::{Outbox, Slow};
-use super::pace::Pace;
-use super::peers;
-use super::presence::Heard;
-use super::reply::{AnswerFrames, Bulk, ReplyTo};
-use super::slice::Slice;
-use super::wire::Message;
+use super::slices::Slice;
 use crate::doc::{
     Action, Answer, Ask, Asker, Document, Event, Link, ReadOnly, ReadOnlyCause, Ticket,
 };
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
+use crate::node::cluster::codec::Message;
+use crate::node::cluster::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
+use crate::node::cluster::peers;
+use crate::node::delivery::outbox::{Outbox, Slow};
+use crate::node::delivery::reply::{AnswerFrames, Bulk, ReplyTo};
+use crate::node::delivery::throttle::Pace;
+use crate::node::delivery::timer::Alarm;
+use crate::node::node::{Node, OpenDocument, Standing};
+use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
@@ -37,7 +37,7 @@ use crate::store::{Batch, History, Loaded, Reach, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
 #[derive(Debug)]
-pub(super) enum Post {
+pub(in crate::node) enum Post {
     /// A session asks.
     Asked {
         session: SessionId,
@@ -118,7 +118,7 @@ impl Member {
 }
 
 /// One document's task.
-pub(super) struct Task {
+pub(in crate::node) struct Task {
     doc: DocId,
     /// Which of the document's tasks this is: a later one may have been opened since.
     incarnation: u64,
@@ -197,7 +197,7 @@ enum End {
 }
 
 impl Task {
-    pub(super) fn new(
+    pub(in crate::node) fn new(
         doc: DocId,
         (incarnation, history): (u64, History),
         node: Arc<Node>,
@@ -246,7 +246,7 @@ impl Task {
     }
 
     /// Runs the document until nobody needs it.
-    pub(super) async fn run(mut self) {
+    pub(in crate::node) async fn run(mut self) {
         loop {
             if let Some(end) = self.turn().await {
                 return tracing::debug!(doc = %self.doc, ?end, "document closed");
@@ -832,7 +832,7 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-pub(super) async fn off_path<T: Send + 'static>(
+pub(in crate::node) async fn off_path<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -907,7 +907,7 @@ impl Node {
     }
 
     /// Waits for the right to load and encode a snapshot.
-    pub(super) async fn snapshot_turn(
+    pub(in crate::node) async fn snapshot_turn(
         &self,
         verb: &'static str,
     ) -> Result<SemaphorePermit<'_>, StoreError> {
@@ -1011,7 +1011,7 @@ async fn in_time<T>(
 
 /// What a document is that was loaded.
 #[derive(Debug)]
-pub(super) enum Folded {
+pub(in crate::node) enum Folded {
     /// The document, and the entries that were loaded with it.
     Whole(Snapshot, Vec<Arc<Entry>>),
     /// Only a part of its log can be folded.
@@ -1020,17 +1020,17 @@ pub(super) enum Folded {
 
 /// What can be shown of a document that cannot be changed.
 #[derive(Debug)]
-pub(super) struct ReadablePart {
+pub(in crate::node) struct ReadablePart {
     /// The newest state that can be held and read; `None` if that is before the document was created.
-    pub(super) readable: Option<Snapshot>,
+    pub(in crate::node) readable: Option<Snapshot>,
     /// How many entries the log holds.
-    pub(super) head: Revision,
+    pub(in crate::node) head: Revision,
     /// What stands behind it.
-    pub(super) cause: ReadOnlyCause,
+    pub(in crate::node) cause: ReadOnlyCause,
 }
 
 /// Folds what was loaded.
-pub(super) async fn fold(loaded: Loaded) -> Folded {
+pub(in crate::node) async fn fold(loaded: Loaded) -> Folded {
     let Loaded {
         mut snapshot,
         entries,
@@ -1051,7 +1051,7 @@ pub(super) async fn fold(loaded: Loaded) -> Folded {
 
 impl Folded {
     /// The document stands at `snapshot`, and the entry after it cannot be read.
-    pub(super) fn damaged(snapshot: Snapshot, head: Revision) -> Self {
+    pub(in crate::node) fn damaged(snapshot: Snapshot, head: Revision) -> Self {
         // A snapshot beyond the head proves that the entries after the head are missing.
         let entry = Some(snapshot.revision.min(head).next());
         Self::ReadOnly(ReadablePart {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::codec::{BadMessage, Message};
 use super::peer_versions::PeerVersions;
-use super::wire::{BadMessage, Message};
 use super::wire_version::{self, Received};
 use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
 use crate::doc::Link;
@@ -18,7 +18,7 @@ use crate::version::{Capabilities, NodeVersion};
 
 /// The other nodes. A node that is alone owns everything, and has nobody to say anything to.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(in crate::node) struct Peers {
     me: NodeId,
     /// The versions that this node understands.
     version: NodeVersion,
@@ -55,7 +55,7 @@ pub(super) struct Peers {
 
 /// What the store said last of the other nodes that live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Others {
+pub(in crate::node) struct Others {
     /// Whether the store has ever said so.
     are_known: bool,
     /// How many live.
@@ -66,7 +66,7 @@ pub(super) struct Others {
 
 impl Peers {
     /// Whoever says nothing to the store for `dead_after` is taken for dead.
-    pub(super) fn new(
+    pub(in crate::node) fn new(
         (me, version): (NodeId, NodeVersion),
         transport: Option<Arc<dyn Transport>>,
         dead_after: Duration,
@@ -94,43 +94,43 @@ impl Peers {
         }
     }
 
-    pub(super) fn me(&self) -> NodeId {
+    pub(in crate::node) fn me(&self) -> NodeId {
         self.me
     }
 
     /// The versions that this node understands.
-    pub(super) fn version(&self) -> &NodeVersion {
+    pub(in crate::node) fn version(&self) -> &NodeVersion {
         &self.version
     }
 
     /// What this node and all other live nodes can do.
-    pub(super) fn common_capabilities(&self) -> Capabilities {
+    pub(in crate::node) fn common_capabilities(&self) -> Capabilities {
         self.versions().common_capabilities()
     }
 
     /// How many messages of other nodes could not be decoded since the start.
     #[cfg(test)]
-    pub(super) fn undecoded_total(&self) -> u64 {
+    pub(in crate::node) fn undecoded_total(&self) -> u64 {
         self.versions().undecoded_total()
     }
 
     /// The live nodes that share no wire version with this one.
-    pub(super) fn not_understood(&self) -> Vec<LiveNode> {
+    pub(in crate::node) fn not_understood(&self) -> Vec<LiveNode> {
         self.versions().not_understood()
     }
 
     /// Whether this node stands back because other nodes do not understand it.
-    pub(super) fn is_incompatible(&self) -> bool {
+    pub(in crate::node) fn is_incompatible(&self) -> bool {
         *lock(&self.incompatible)
     }
 
     /// Who should own the document. Where the ring is empty, whoever is asked.
-    pub(super) fn owner(&self, doc: &DocId) -> NodeId {
+    pub(in crate::node) fn owner(&self, doc: &DocId) -> NodeId {
         owner(&self.ring.borrow(), doc, self.me)
     }
 
     /// The node by way of which a presence channel's subscribers hear of each other.
-    pub(super) fn home(&self, channel: &Name) -> NodeId {
+    pub(in crate::node) fn home(&self, channel: &Name) -> NodeId {
         let doc = DocId {
             collection: channel.clone(),
             id: channel.clone(),
@@ -138,12 +138,12 @@ impl Peers {
         self.owner(&doc)
     }
 
-    pub(super) fn watch_ring(&self) -> watch::Receiver<Ring> {
+    pub(in crate::node) fn watch_ring(&self) -> watch::Receiver<Ring> {
         self.ring.subscribe()
     }
 
     /// Whether messages pass; a node that is alone needs none.
-    pub(super) fn health(&self) -> Health {
+    pub(in crate::node) fn health(&self) -> Health {
         match &self.transport {
             Some(transport) => transport.health().borrow().clone(),
             None => Health::Good,
@@ -151,7 +151,7 @@ impl Peers {
     }
 
     /// Whether other nodes hear this one, or there are none: the store named nobody else who lives.
-    pub(super) fn is_heard(&self) -> bool {
+    pub(in crate::node) fn is_heard(&self) -> bool {
         let others = self.others();
         let is_alone = others.are_known && others.living == 0;
         is_alone || self.health().is_good()
@@ -159,7 +159,7 @@ impl Peers {
 
     /// Whether other nodes hear each other although this one has heard none for long: as long as it takes until all nodes
     /// have told the store that they hear nobody, if that is so.
-    pub(super) fn others_are_heard(&self) -> bool {
+    pub(in crate::node) fn others_are_heard(&self) -> bool {
         let unheard_since = *self
             .unheard_since
             .lock()
@@ -173,46 +173,46 @@ impl Peers {
     }
 
     /// Told to all documents when messages or the store are back.
-    pub(super) fn watch_reopened(&self) -> watch::Receiver<u64> {
+    pub(in crate::node) fn watch_reopened(&self) -> watch::Receiver<u64> {
         self.reopened.subscribe()
     }
 
     /// When messages pass again or go another way, as the transport says.
-    pub(super) fn transport_reopened(&self) -> Option<watch::Receiver<u64>> {
+    pub(in crate::node) fn transport_reopened(&self) -> Option<watch::Receiver<u64>> {
         Some(self.transport.as_ref()?.reopened())
     }
 
     /// Has every document ask again for what it waits for.
-    pub(super) fn reopen(&self) {
+    pub(in crate::node) fn reopen(&self) {
         self.reopened.send_modify(|count| *count += 1);
     }
 
     /// The store answered a heartbeat, or did not.
-    pub(super) fn note_store(&self, answered: bool) {
+    pub(in crate::node) fn note_store(&self, answered: bool) {
         if self.store_failed.swap(!answered, Ordering::SeqCst) && answered {
             self.reopen();
         }
     }
 
     /// The address at which other nodes reach this one directly.
-    pub(super) fn address(&self) -> Option<Arc<str>> {
+    pub(in crate::node) fn address(&self) -> Option<Arc<str>> {
         self.transport.as_ref()?.address()
     }
 
     /// The other nodes that live, and their addresses.
-    pub(super) fn learn(&self, addresses: &[(NodeId, Arc<str>)]) {
+    pub(in crate::node) fn learn(&self, addresses: &[(NodeId, Arc<str>)]) {
         if let Some(transport) = &self.transport {
             transport.learn(addresses);
         }
     }
 
     /// Another node has just found that it can save edits.
-    pub(super) fn note_saves(&self) {
+    pub(in crate::node) fn note_saves(&self) {
         self.saves.send_replace(Some(Instant::now()));
     }
 
     /// Asks the other nodes whether they can save edits; `false` if none confirms it in time.
-    pub(super) async fn others_save(&self, patience: Duration) -> bool {
+    pub(in crate::node) async fn others_save(&self, patience: Duration) -> bool {
         let asked = Instant::now();
         let mut saves = self.saves.subscribe();
         if !self.send_all(&Message::SaveProbe) {
@@ -223,12 +223,12 @@ impl Peers {
     }
 
     /// Whether this node takes no more documents.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(in crate::node) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::SeqCst)
     }
 
     /// Waits until messages pass, within a limit.
-    pub(super) async fn come_up(&self, patience: Duration) {
+    pub(in crate::node) async fn come_up(&self, patience: Duration) {
         if let Some(transport) = &self.transport {
             let mut health = transport.health();
             let good = health.wait_for(Health::is_good);
@@ -238,12 +238,12 @@ impl Peers {
         }
     }
 
-    pub(super) fn has_transport(&self) -> bool {
+    pub(in crate::node) fn has_transport(&self) -> bool {
         self.transport.is_some()
     }
 
     /// Says something to a node. Never waits, and may be lost.
-    pub(super) fn send(&self, to: NodeId, message: &Message) {
+    pub(in crate::node) fn send(&self, to: NodeId, message: &Message) {
         let Some(transport) = &self.transport else {
             return;
         };
@@ -261,14 +261,14 @@ impl Peers {
     }
 
     /// Says something to a node by every way that there is.
-    pub(super) fn send_every_way(&self, to: NodeId, message: &Message) {
+    pub(in crate::node) fn send_every_way(&self, to: NodeId, message: &Message) {
         if let (Some(transport), Some(version)) = (&self.transport, self.versions().for_node(to)) {
             transport.send_every_way(to, wire_version::encode(message, version));
         }
     }
 
     /// Says something to all others; `false`: there are none.
-    pub(super) fn send_all(&self, message: &Message) -> bool {
+    pub(in crate::node) fn send_all(&self, message: &Message) -> bool {
         let others: Vec<_> = self.membership().others().collect();
         for node in &others {
             self.send(*node, message);
@@ -277,7 +277,7 @@ impl Peers {
     }
 
     /// Something came from a node. If the store has not named the node yet, the next heartbeat is made at once.
-    pub(super) fn received_from(&self, node: NodeId) {
+    pub(in crate::node) fn received_from(&self, node: NodeId) {
         if self.membership().is_strange(node, self.started.elapsed()) {
             self.stranger.notify_one();
         }
@@ -285,7 +285,7 @@ impl Peers {
 
     /// Decodes what came from a node. What cannot be decoded is logged, and answered with the versions of this node; the
     /// node does not count as heard.
-    pub(super) fn decode(&self, from: NodeId, bytes: &[u8]) -> Option<Message> {
+    pub(in crate::node) fn decode(&self, from: NodeId, bytes: &[u8]) -> Option<Message> {
         match wire_version::decode(bytes, self.version.wire) {
             Ok(Received::Message(message)) => Some(message),
             Ok(Received::Notice(version)) => {
@@ -335,7 +335,7 @@ impl Peers {
     }
 
     /// A message of a node was decoded.
-    pub(super) fn heard(&self, node: NodeId) {
+    pub(in crate::node) fn heard(&self, node: NodeId) {
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         if membership.heard(node, now) {
             tracing::info!(peer = %node, "heard again: it has its documents back");
@@ -344,12 +344,12 @@ impl Peers {
     }
 
     /// Waits until somebody is heard whom the store has not named yet: the ring is about to change.
-    pub(super) async fn stranger(&self) {
+    pub(in crate::node) async fn stranger(&self) {
         self.stranger.notified().await;
     }
 
     /// A node takes no more documents, perhaps this one.
-    pub(super) fn leaves(&self, node: NodeId) {
+    pub(in crate::node) fn leaves(&self, node: NodeId) {
         if node == self.me {
             self.leaving.store(true, Ordering::SeqCst);
         }
@@ -361,14 +361,14 @@ impl Peers {
     }
 
     /// Whether this node takes documents: the others hear it, and it does not leave.
-    pub(super) fn take_part(&self) -> bool {
+    pub(in crate::node) fn take_part(&self) -> bool {
         self.transport.is_some() && self.is_heard() && !self.is_leaving()
     }
 
     /// The store answers a heartbeat: it names the live nodes and those that take documents. A node that hears nobody
     /// believes that it is cut off, and keeps the ring that it knows. A node without a transport is alone in its ring,
     /// however many others live. Returns true if this node must give up its documents: other nodes do not understand it.
-    pub(super) fn named(&self, pulse: &Pulse) -> bool {
+    pub(in crate::node) fn named(&self, pulse: &Pulse) -> bool {
         let others = pulse.others.len();
         if self.transport.is_none() {
             self.share_the_store(others);
@@ -439,7 +439,7 @@ impl Peers {
     }
 
     /// Looks which nodes owe an answer, and asks whether they are there. Returns those that are passed over from now on.
-    pub(super) fn look(&self) -> Vec<NodeId> {
+    pub(in crate::node) fn look(&self) -> Vec<NodeId> {
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         self.note_heard(is_heard, now);
@@ -474,24 +474,24 @@ impl Peers {
     }
 
     /// Another node is not answered by the store, and asks whether this one is. Silence means no.
-    pub(super) fn asked_for_store(&self, from: NodeId) {
+    pub(in crate::node) fn asked_for_store(&self, from: NodeId) {
         if self.has_store() {
             self.send(from, &Message::StoreAnswers);
         }
     }
 
     /// Whether the store answers this node, as far as it knows.
-    pub(super) fn has_store(&self) -> bool {
+    pub(in crate::node) fn has_store(&self) -> bool {
         self.membership().has_store(self.started.elapsed())
     }
 
     /// Whether the store is known to be away: it does not answer this node's heartbeats any more.
-    pub(super) fn is_store_away(&self) -> bool {
+    pub(in crate::node) fn is_store_away(&self) -> bool {
         self.membership().is_store_away(self.started.elapsed())
     }
 
     /// The store answers another node; says whether that shows that this one is stranded.
-    pub(super) fn stands(&self, node: NodeId) -> bool {
+    pub(in crate::node) fn stands(&self, node: NodeId) -> bool {
         let mut membership = self.membership();
         if !membership.stands(node, self.started.elapsed()) {
             return false;
@@ -503,12 +503,12 @@ impl Peers {
         true
     }
 
-    pub(super) fn watch_stranded(&self) -> watch::Receiver<bool> {
+    pub(in crate::node) fn watch_stranded(&self) -> watch::Receiver<bool> {
         self.stranded.subscribe()
     }
 
     /// Sends what is queued, within a limit, and gives the inbox up.
-    pub(super) async fn close(&self) {
+    pub(in crate::node) async fn close(&self) {
         if let Some(transport) = &self.transport {
             transport.close().await;
         }
@@ -531,7 +531,7 @@ impl Peers {
 }
 
 /// The names and wire versions of nodes, for logs.
-pub(super) fn names(nodes: &[LiveNode]) -> String {
+pub(in crate::node) fn names(nodes: &[LiveNode]) -> String {
     let name = |node: &LiveNode| format!("{} (wire {})", node.name, node.version.wire);
     nodes.iter().map(name).collect::<Vec<_>>().join(", ")
 }
@@ -541,9 +541,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Who should own the document by this ring; where it is empty, this node.
-pub(super) fn owner(ring: &Ring, doc: &DocId, me: NodeId) -> NodeId {
+pub(in crate::node) fn owner(ring: &Ring, doc: &DocId, me: NodeId) -> NodeId {
     ring.owner(doc).unwrap_or(me)
 }
 
 /// How often it is looked at who owes an answer.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(in crate::node) const LOOK_EVERY: Duration = Duration::from_millis(50);

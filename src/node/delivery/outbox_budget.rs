@@ -21,7 +21,7 @@ impl OutboxBudget {
     }
 
     /// Replaces what one outbox used by what it uses now; returns whether all together are within the budget.
-    pub(super) fn change(&self, before: usize, now: usize) -> bool {
+    pub(in crate::node) fn change(&self, before: usize, now: usize) -> bool {
         if before == now {
             return self.used() <= self.bytes_max;
         }

@@ -13,7 +13,7 @@ const DIFFERENCE_MAX_MS: u64 = 2_000;
 /// to the nearer bound. Between heartbeats the estimate advances with the node's monotonic clock. So it is ahead of the
 /// store's clock by at most a round trip, and follows a store that was replaced by one with another clock.
 #[derive(Debug, Default)]
-pub(super) struct StoreClock {
+pub(in crate::node) struct StoreClock {
     /// The store's time minus the node's monotonic time, in milliseconds; `None` before the first answer.
     offset_ms: Option<i64>,
     /// Whether the difference to this node's clock was logged.
@@ -22,13 +22,13 @@ pub(super) struct StoreClock {
 
 impl StoreClock {
     /// The store's time in milliseconds since 1970; `None` before the first answer.
-    pub(super) fn now_ms(&self, monotonic: Duration) -> Option<u64> {
+    pub(in crate::node) fn now_ms(&self, monotonic: Duration) -> Option<u64> {
         let now_ms = self.offset_ms?.saturating_add(ms(monotonic));
         Some(now_ms.max(0).cast_unsigned())
     }
 
     /// A heartbeat that was sent at `asked` and answered at `answered` carries the store's time.
-    pub(super) fn learn(&mut self, store_ms: u64, asked: Duration, answered: Duration) {
+    pub(in crate::node) fn learn(&mut self, store_ms: u64, asked: Duration, answered: Duration) {
         let earliest = i64::try_from(store_ms).unwrap_or(i64::MAX);
         let latest = earliest.saturating_add(ms(answered.saturating_sub(asked)));
         let estimate = self
@@ -39,7 +39,11 @@ impl StoreClock {
     }
 
     /// How many milliseconds this node's own clock is ahead of the store's, if that is much and was not returned before.
-    pub(super) fn new_difference(&mut self, own_ms: u64, monotonic: Duration) -> Option<i64> {
+    pub(in crate::node) fn new_difference(
+        &mut self,
+        own_ms: u64,
+        monotonic: Duration,
+    ) -> Option<i64> {
         let store_ms = self.now_ms(monotonic)?;
         let is_much = own_ms.abs_diff(store_ms) > DIFFERENCE_MAX_MS;
         let is_new = is_much && !self.logged;

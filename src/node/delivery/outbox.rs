@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use super::bell::{Bell, Round};
 use super::outbox_budget::OutboxBudget;
+use super::wake_queue::{Bell, Round};
 use crate::id::{ClientId, Name};
 use crate::protocol::close_frame;
 use crate::store::History;
@@ -71,7 +71,7 @@ enum Kind {
 }
 
 /// Names a presence: its channel, the client that publishes it, its id.
-pub(super) type PresenceKey = (Name, ClientId, Name);
+pub(in crate::node) type PresenceKey = (Name, ClientId, Name);
 
 /// The newest value of each presence that is not queued yet, oldest key first.
 #[derive(Debug, Default)]
@@ -181,7 +181,7 @@ impl Outbox {
 
     /// Queues a presence value. While a reader is behind, a newer value takes the place of an older one of the same
     /// presence; with more than a quarter of the outbox's bound of them waiting, values of further presences are dropped.
-    pub(super) fn presence(&self, key: &PresenceKey, frame: &Bytes) {
+    pub(in crate::node) fn presence(&self, key: &PresenceKey, frame: &Bytes) {
         let mut inner = self.lock();
         if inner.state != State::Open {
             return;
@@ -205,7 +205,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When it was full; it is closed then.
-    pub(super) fn leave(&self, frames: Bytes) -> Result<bool, Slow> {
+    pub(in crate::node) fn leave(&self, frames: Bytes) -> Result<bool, Slow> {
         let mut inner = self.queue(frames)?;
         let fills = inner.held.all() >= WRITE_BYTES;
         let drainer = inner.drainer.take_if(|_| fills);
@@ -216,7 +216,7 @@ impl Outbox {
     }
 
     /// Wakes the drainer, if it sleeps, when the round is rung.
-    pub(super) fn wake_in(&self, round: &mut Round) {
+    pub(in crate::node) fn wake_in(&self, round: &mut Round) {
         let drainer = self.lock().drainer.take();
         match (drainer, &self.bell) {
             (Some(drainer), Some(bell)) => round.add(bell, drainer),
@@ -277,7 +277,7 @@ impl Outbox {
     }
 
     /// Closes if what waits elsewhere to be pushed is more than it takes at once.
-    pub(super) fn bear(&self, bytes: usize) {
+    pub(in crate::node) fn bear(&self, bytes: usize) {
         let inner = self.lock();
         if inner.state == State::Open && bytes > self.bytes_max {
             self.give_up(inner);

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::presence::{Heard, Hub, Remote};
-use super::wire::{Message, Roster, Rumour};
+use super::registry::{Heard, Hub, Remote};
 use crate::id::{ClientId, Name, NodeId};
+use crate::node::cluster::codec::{Message, Roster, Rumour};
 use crate::protocol::Presence;
 
 /// How often a node says what is published on it and what it listens to.
-pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(2);
+pub(in crate::node) const REFRESH_EVERY: Duration = Duration::from_secs(2);
 
 /// How long others believe it.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ const CHANNELS_PER_MESSAGE: usize = 500;
 
 impl Hub {
     /// Somebody here listens to a channel now.
-    pub(super) fn listen(&self, channel: &Name) {
+    pub(in crate::node) fn listen(&self, channel: &Name) {
         let home = self.peers.home(channel);
         if home != self.peers.me() {
             let listened = vec![channel.clone()];
@@ -32,13 +32,13 @@ impl Hub {
     }
 
     /// Somebody here wants the channel's values to be said again.
-    pub(super) fn ask_elsewhere(&self, channel: &Name) {
+    pub(in crate::node) fn ask_elsewhere(&self, channel: &Name) {
         let me = self.peers.me();
         self.pass(me, channel, &Rumour::Asked(me, channel.clone()));
     }
 
     /// A client here says a value.
-    pub(super) fn say_elsewhere(&self, client: &ClientId, presence: &Presence) {
+    pub(in crate::node) fn say_elsewhere(&self, client: &ClientId, presence: &Presence) {
         let me = self.peers.me();
         if self.peers.has_transport() {
             let rumour = Rumour::Value(me, client.clone(), presence.clone());
@@ -47,7 +47,7 @@ impl Hub {
     }
 
     /// Another node says something: as the channel's home, or to it. Returns what this node's subscribers are to be told.
-    pub(super) fn hear(&self, from: NodeId, rumour: Rumour) -> Vec<Heard> {
+    pub(in crate::node) fn hear(&self, from: NodeId, rumour: Rumour) -> Vec<Heard> {
         let mut heard = Vec::new();
         match rumour {
             Rumour::Present { listened, rosters } => {
@@ -83,7 +83,7 @@ impl Hub {
 
     /// Says again what is here, to each channel's home; and forgets what others have not said again, of which this node's
     /// subscribers are to be told.
-    pub(super) fn refresh(&self) -> Vec<Heard> {
+    pub(in crate::node) fn refresh(&self) -> Vec<Heard> {
         let mut heard = Vec::new();
         let (mut listened, mut rosters) = (BTreeMap::new(), BTreeMap::new());
         let mut channels = self.lock();
@@ -229,7 +229,7 @@ impl Hub {
     }
 }
 
-impl super::presence::Channel {
+impl super::registry::Channel {
     /// Lets values of other nodes go: that they are gone is to be told.
     fn drop_remote(&mut self, mut gone: impl FnMut(&Remote) -> bool) -> Vec<Heard> {
         let gone = self.remote.extract_if(.., |_, remote| gone(remote));

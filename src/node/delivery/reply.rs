@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::byte_budget::Taken;
 use super::outbox::{Outbox, TRY_AGAIN_LATER};
-use super::room::Taken;
 use crate::doc::Answer;
 use crate::id::Name;
 use crate::protocol::{self, Code, Echo, Refusal, Shown};
@@ -45,7 +45,7 @@ pub enum ReplyTo {
 
 /// An answer's frames.
 #[derive(Debug)]
-pub(super) enum AnswerFrames {
+pub(in crate::node) enum AnswerFrames {
     /// Nothing is to be said, or the answer is part of another.
     None,
     /// One frame.
@@ -57,7 +57,7 @@ pub(super) enum AnswerFrames {
 
 impl ReplyTo {
     /// The frames that say the answer.
-    pub(super) fn answer(self, outbox: &Outbox, answer: Answer) -> AnswerFrames {
+    pub(in crate::node) fn answer(self, outbox: &Outbox, answer: Answer) -> AnswerFrames {
         let will_close = match (&self, &answer) {
             (Self::Nobody, Answer::Refused(_)) => true,
             (Self::Submit(..), Answer::Refused(refusal)) => refusal.will_pass(),
@@ -86,7 +86,7 @@ impl ReplyTo {
     }
 
     /// What holds this document's commits back until the answer is complete.
-    pub(super) fn hold(&self) -> Option<Arc<Bulk>> {
+    pub(in crate::node) fn hold(&self) -> Option<Arc<Bulk>> {
         match self {
             Self::Socket(_) | Self::Read(..) | Self::Submit(..) | Self::Nobody => None,
             Self::Bulk(bulk, ..) => bulk.shows.then(|| bulk.clone()),
@@ -163,14 +163,14 @@ impl Bulk {
     }
 
     /// Whether the answer is not complete.
-    pub(super) fn holds(&self) -> bool {
+    pub(in crate::node) fn holds(&self) -> bool {
         let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         parts.missing > 0
     }
 
     /// Holds the pieces of a frame back, no more of them than the outbox takes; `false`: the answer is complete, and they
     /// may go.
-    pub(super) fn hold(&self, outbox: &Outbox, pieces: &[Bytes]) -> bool {
+    pub(in crate::node) fn hold(&self, outbox: &Outbox, pieces: &[Bytes]) -> bool {
         let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = parts.missing > 0;
         if holds {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// How long a heartbeat may take until the store counts as away.
-pub(super) const SILENT_AFTER: Duration = Duration::from_secs(2);
+pub(in crate::node) const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a read may take while the store is away. The store may be back before a heartbeat shows it.
 const AWAY_PATIENCE: Duration = Duration::from_millis(500);
@@ -15,7 +15,7 @@ const AWAY_PATIENCE: Duration = Duration::from_millis(500);
 /// Whether the store answers this node: it is away from a heartbeat that failed, or took [`SILENT_AFTER`], to the next that
 /// is answered.
 #[derive(Debug)]
-pub(super) struct StoreStatus {
+pub(in crate::node) struct StoreStatus {
     is_away: watch::Sender<bool>,
 }
 
@@ -29,18 +29,18 @@ impl Default for StoreStatus {
 
 impl StoreStatus {
     /// Records whether the store answers. Wakes those who wait for a change.
-    pub(super) fn set_away(&self, is_away: bool) {
+    pub(in crate::node) fn set_away(&self, is_away: bool) {
         self.is_away
             .send_if_modified(|known| std::mem::replace(known, is_away) != is_away);
     }
 
     /// Changes of whether the store is away.
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+    pub(in crate::node) fn watch(&self) -> watch::Receiver<bool> {
         self.is_away.subscribe()
     }
 
     /// Resolves when the store has been away for [`AWAY_PATIENCE`] since the call, without a break.
-    pub(super) async fn away(&self) {
+    pub(in crate::node) async fn away(&self) {
         let mut is_away = self.is_away.subscribe();
         loop {
             if is_away.wait_for(|is_away| *is_away).await.is_err() {

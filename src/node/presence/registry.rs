@@ -4,29 +4,29 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::outbox::Outbox;
-use super::peers::Peers;
 use crate::id::{ClientId, Name, NodeId, SessionId};
+use crate::node::cluster::peers::Peers;
+use crate::node::delivery::outbox::Outbox;
 use crate::protocol::{self, Presence};
 
 /// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`. Clones are the
 /// same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    pub(super) peers: Arc<Peers>,
-    pub(super) channels: Arc<Mutex<HashMap<Name, Channel>>>,
+    pub(in crate::node) peers: Arc<Peers>,
+    pub(in crate::node) channels: Arc<Mutex<HashMap<Name, Channel>>>,
     /// For the channels whose home this node is: the nodes that listen, and when they said so last.
-    pub(super) listening: Arc<Mutex<HashMap<Name, BTreeMap<NodeId, Instant>>>>,
+    pub(in crate::node) listening: Arc<Mutex<HashMap<Name, BTreeMap<NodeId, Instant>>>>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Channel {
-    pub(super) subscribers: BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
+pub(in crate::node) struct Channel {
+    pub(in crate::node) subscribers: BTreeMap<SessionId, (ClientId, Arc<Outbox>)>,
     /// The values that are not gone, each with the session that said it last. A client that came back over a new socket
     /// takes its values along: the end of its old socket does not end them.
-    pub(super) published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
+    pub(in crate::node) published: BTreeMap<(ClientId, Name), (SessionId, Presence)>,
     /// The values of clients on other nodes, while somebody here listens.
-    pub(super) remote: BTreeMap<(ClientId, Name), Remote>,
+    pub(in crate::node) remote: BTreeMap<(ClientId, Name), Remote>,
     /// When the subscribers were asked last to repeat their values.
     asked: Option<tokio::time::Instant>,
     /// Whether they will be asked again soon.
@@ -48,23 +48,23 @@ pub enum Asker {
 
 /// A value of a client on another node.
 #[derive(Debug)]
-pub(super) struct Remote {
-    pub(super) node: NodeId,
-    pub(super) presence: Presence,
+pub(in crate::node) struct Remote {
+    pub(in crate::node) node: NodeId,
+    pub(in crate::node) presence: Presence,
     /// When its node said last that it is there.
-    pub(super) heard: Instant,
+    pub(in crate::node) heard: Instant,
 }
 
 /// A value that this node's subscribers are to be told, and that its own session does not say: it ended, or it is on
 /// another node.
 #[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) client: ClientId,
-    pub(super) presence: Presence,
+pub(in crate::node) struct Heard {
+    pub(in crate::node) client: ClientId,
+    pub(in crate::node) presence: Presence,
 }
 
 impl Hub {
-    pub(super) fn new(peers: Arc<Peers>) -> Self {
+    pub(in crate::node) fn new(peers: Arc<Peers>) -> Self {
         Self {
             peers,
             channels: Arc::default(),
@@ -110,7 +110,7 @@ impl Hub {
 
     /// Asks the channel's subscribers on this node to repeat their values, now or as soon as they may be asked again;
     /// true: they were asked now.
-    pub(super) fn ask_here(&self, name: &Name, except: Option<SessionId>) -> bool {
+    pub(in crate::node) fn ask_here(&self, name: &Name, except: Option<SessionId>) -> bool {
         let now = tokio::time::Instant::now();
         let mut channels = self.lock();
         let Some(channel) = channels.get_mut(name) else {
@@ -214,7 +214,7 @@ impl Hub {
 
     /// A session ended, and its outbox is closed: it listens no more on `channels`, and what it said there last is gone.
     /// Returns what the others are to be told.
-    pub(super) fn left<'a>(
+    pub(in crate::node) fn left<'a>(
         &self,
         session: SessionId,
         channels: impl Iterator<Item = &'a Name>,
@@ -243,7 +243,7 @@ impl Hub {
     }
 
     /// Tells this node's subscribers, unless something newer was said meanwhile.
-    pub(super) fn tell(&self, heard: &Heard) {
+    pub(in crate::node) fn tell(&self, heard: &Heard) {
         let Heard { client, presence } = heard;
         let channels = self.lock();
         let Some(channel) = channels.get(&presence.channel) else {
@@ -260,7 +260,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
+    pub(in crate::node) fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -278,7 +278,12 @@ impl Channel {
     }
 
     /// Tells all but the client itself. A reader that is behind is sent the newest value only.
-    pub(super) fn tell(&self, client: &ClientId, presence: &Presence, frame: &bytes::Bytes) {
+    pub(in crate::node) fn tell(
+        &self,
+        client: &ClientId,
+        presence: &Presence,
+        frame: &bytes::Bytes,
+    ) {
         let (channel, id) = (presence.channel.clone(), presence.id.clone());
         let key = (channel, client.clone(), id);
         for (other, outbox) in self.subscribers.values() {

@@ -11,7 +11,7 @@ use crate::cluster::Exchange;
 use crate::doc::{Ask, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
-use crate::node::wire_version;
+use crate::node::cluster::wire_version;
 use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::protocol::Proposal;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::node::Node;
-use super::wire::Message;
+use super::codec::Message;
 use crate::id::NodeId;
+use crate::node::Node;
 use crate::store::StoreError;
 
 /// Whether a node should be sent clients. The reasons are fixed words: anyone may ask. Details are logged.
@@ -46,7 +46,7 @@ const PROBES_MAX: usize = 16;
 
 /// What the store said last of whether edits can be saved.
 #[derive(Debug)]
-pub(super) struct SaveChecks {
+pub(in crate::node) struct SaveChecks {
     /// Locked while the store is asked: checks that come meanwhile take the same answer. When the store was asked, when it
     /// answered, and what.
     known: Mutex<Option<Known>>,
@@ -138,7 +138,7 @@ impl Node {
     }
 
     /// Another node cannot save edits, and asks whether this one can. Silence means no.
-    pub(super) fn probed(self: &Arc<Self>, from: NodeId) {
+    pub(in crate::node) fn probed(self: &Arc<Self>, from: NodeId) {
         let (node, came) = (Arc::clone(self), Instant::now());
         self.runtime().spawn(async move {
             let Ok(_permit) = node.saves().probes.try_acquire() else {

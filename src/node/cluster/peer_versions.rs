@@ -19,7 +19,7 @@ const UNNAMED_MAX: usize = 256;
 
 /// The versions of the other nodes. Time comes in as an argument.
 #[derive(Debug)]
-pub(super) struct PeerVersions {
+pub(in crate::node) struct PeerVersions {
     /// This node's own.
     mine: NodeVersion,
     /// Of the live nodes, as their newest heartbeats state it.
@@ -44,15 +44,15 @@ struct Undecoded {
 
 /// What to do about a message that cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reaction {
+pub(in crate::node) struct Reaction {
     /// Whether to send a notice.
-    pub(super) answer: bool,
+    pub(in crate::node) answer: bool,
     /// How many messages of the node were not decoded since it was last logged, if it is to be logged now.
-    pub(super) warn: Option<u64>,
+    pub(in crate::node) warn: Option<u64>,
 }
 
 impl PeerVersions {
-    pub(super) fn new(mine: NodeVersion) -> Self {
+    pub(in crate::node) fn new(mine: NodeVersion) -> Self {
         Self {
             mine,
             named: BTreeMap::new(),
@@ -63,14 +63,14 @@ impl PeerVersions {
     }
 
     /// The store names the other live nodes.
-    pub(super) fn named(&mut self, others: &[LiveNode]) {
+    pub(in crate::node) fn named(&mut self, others: &[LiveNode]) {
         self.named = others.iter().map(|node| (node.id, node.clone())).collect();
         self.noticed
             .retain(|node, _| !self.named.contains_key(node));
     }
 
     /// A node states its versions because it could not decode a message.
-    pub(super) fn noticed(&mut self, node: NodeId, version: NodeVersion) {
+    pub(in crate::node) fn noticed(&mut self, node: NodeId, version: NodeVersion) {
         let has_room = self.noticed.len() < UNNAMED_MAX || self.noticed.contains_key(&node);
         if has_room && !self.named.contains_key(&node) {
             self.noticed.insert(node, version);
@@ -79,7 +79,7 @@ impl PeerVersions {
 
     /// The wire version for a message to a node: the newest that both understand, `None` if there is none. A node that has
     /// stated nothing yet is sent the oldest.
-    pub(super) fn for_node(&self, node: NodeId) -> Option<u8> {
+    pub(in crate::node) fn for_node(&self, node: NodeId) -> Option<u8> {
         match self.version_of(node) {
             Some(version) => self.mine.wire.common(version.wire),
             None => Some(self.mine.wire.oldest),
@@ -87,7 +87,7 @@ impl PeerVersions {
     }
 
     /// The node's name and versions, as far as they are known.
-    pub(super) fn describe(&self, node: NodeId) -> (Arc<str>, Option<NodeVersion>) {
+    pub(in crate::node) fn describe(&self, node: NodeId) -> (Arc<str>, Option<NodeVersion>) {
         let name = self.named.get(&node).map(|node| node.name.clone());
         (
             name.unwrap_or_else(|| "".into()),
@@ -96,20 +96,20 @@ impl PeerVersions {
     }
 
     /// What this node and all other live nodes can do.
-    pub(super) fn common_capabilities(&self) -> Capabilities {
+    pub(in crate::node) fn common_capabilities(&self) -> Capabilities {
         let others = self.named.values().map(|node| node.version.capabilities);
         others.fold(self.mine.capabilities, Capabilities::and)
     }
 
     /// The live nodes that share no wire version with this one.
-    pub(super) fn not_understood(&self) -> Vec<LiveNode> {
+    pub(in crate::node) fn not_understood(&self) -> Vec<LiveNode> {
         let others = self.named.values();
         let strange = others.filter(|node| self.mine.wire.common(node.version.wire).is_none());
         strange.cloned().collect()
     }
 
     /// A message of a node could not be decoded.
-    pub(super) fn undecodable(&mut self, node: NodeId, now: Duration) -> Reaction {
+    pub(in crate::node) fn undecodable(&mut self, node: NodeId, now: Duration) -> Reaction {
         self.undecoded_total += 1;
         let is_recent = |at: Option<Duration>| at.is_some_and(|at| now < at + WARN_EVERY);
         if !self.undecoded.contains_key(&node) {
@@ -135,7 +135,7 @@ impl PeerVersions {
     }
 
     /// How many messages of other nodes could not be decoded since the start.
-    pub(super) fn undecoded_total(&self) -> u64 {
+    pub(in crate::node) fn undecoded_total(&self) -> u64 {
         self.undecoded_total
     }
 

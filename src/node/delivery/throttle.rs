@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::bell::Round;
 use super::outbox::{Outbox, Slow};
+use super::wake_queue::Round;
 
 /// How long a document lets its readers be when it has woken them.
 const REST: Duration = Duration::from_millis(2);
@@ -21,7 +21,7 @@ const CROWD: usize = 256;
 
 /// Who of a document's readers is woken, and when.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(in crate::node) struct Pace {
     /// The outboxes that hold something for a socket that sleeps.
     asleep: Vec<Arc<Outbox>>,
     /// Whom the next [`ring`](Self::ring) wakes in any case.
@@ -35,7 +35,11 @@ impl Pace {
     ///
     /// # Errors
     /// When its outbox was full; it is closed then.
-    pub(super) fn leave(&mut self, outbox: &Arc<Outbox>, frames: Bytes) -> Result<(), Slow> {
+    pub(in crate::node) fn leave(
+        &mut self,
+        outbox: &Arc<Outbox>,
+        frames: Bytes,
+    ) -> Result<(), Slow> {
         if outbox.leave(frames)? {
             self.asleep.push(outbox.clone());
         }
@@ -43,17 +47,17 @@ impl Pace {
     }
 
     /// Has a socket woken by the next [`ring`](Self::ring).
-    pub(super) fn hurry(&mut self, outbox: &Outbox) {
+    pub(in crate::node) fn hurry(&mut self, outbox: &Outbox) {
         outbox.wake_in(&mut self.round);
     }
 
     /// When to [`ring`](Self::ring) again, if anybody sleeps that the last one left asleep.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(in crate::node) fn due(&self) -> Option<Instant> {
         self.rested.filter(|_| !self.asleep.is_empty())
     }
 
     /// Wakes who is in a hurry and, when the document has rested, everybody.
-    pub(super) fn ring(&mut self, now: Instant) {
+    pub(in crate::node) fn ring(&mut self, now: Instant) {
         if !self.asleep.is_empty() && self.rested.is_none_or(|rested| now >= rested) {
             let is_crowd = self.asleep.len() > CROWD;
             self.rested = Some(now + if is_crowd { CROWD_REST } else { REST });
