@@ -29,9 +29,9 @@ use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
 use copydesk::ot::{Content, Kind, Op};
 use copydesk::store::{
-    Batch, Beat, ChangeCursor, Continuity, History, Lease, ListQuery, Listed, Loaded, MemoryStore,
-    News, Open, PAGE_ENTRIES, PostgresSettings, PostgresStore, Reach, Refused, SqliteSettings,
-    SqliteStore, Store,
+    AppendError, Batch, ChangeCursor, Continuity, DocumentChanges, Heartbeat, History, Lease,
+    ListQuery, ListedDocument, LoadRange, Loaded, MemoryStore, OpenDocuments, PAGE_ENTRIES,
+    PostgresSettings, PostgresStore, SqliteSettings, SqliteStore, Store,
 };
 use copydesk::version::NodeVersion;
 use futures_util::future::join_all;
@@ -234,7 +234,7 @@ async fn restart_keeps_everything(mut factory: impl Factory) {
     let after = head(factory.store(), "a").await;
     assert_eq!(after.entries, before.entries);
     assert_eq!((after.snapshot, after.head), (snapshot, before.head));
-    let listed = Listed {
+    let listed = ListedDocument {
         updated_at_ms: 2_002,
         ..listed.unwrap()
     };
@@ -245,10 +245,10 @@ async fn restart_keeps_everything(mut factory: impl Factory) {
 async fn unknown_document_is_empty(factory: impl Factory) {
     let store = factory.store();
     for reach in [
-        Reach::Head,
-        Reach::Since(Revision(3)),
-        Reach::At(Revision(3)),
-        Reach::AtTime(3),
+        LoadRange::Head,
+        LoadRange::Since(Revision(3)),
+        LoadRange::At(Revision(3)),
+        LoadRange::AtTime(3),
     ] {
         let loaded = store.load(&doc("a"), reach).await.unwrap();
         assert_eq!(
@@ -263,7 +263,10 @@ async fn unknown_document_is_empty(factory: impl Factory) {
         token: 0,
     };
     let append = vec![batch("a", forged, vec![entry(1, 1, create(""))])];
-    assert_eq!(store.append(append).await.unwrap(), [Err(Refused::Fenced)]);
+    assert_eq!(
+        store.append(append).await.unwrap(),
+        [Err(AppendError::Fenced)]
+    );
     assert_eq!(store.append(Vec::new()).await.unwrap(), []);
     let lease = claim(store, "a").await;
     assert_eq!((lease.fence.epoch, lease.head), (Epoch(1), Revision::ZERO));
@@ -276,7 +279,7 @@ async fn old_epoch_is_fenced(factory: impl Factory) {
     ann.write(create("")).await;
     let mut ben = Writer::claim(factory.store(), "a").await;
     let late = ann.entry(insert("ann"));
-    assert_eq!(ann.append(&[late]).await, Err(Refused::Fenced));
+    assert_eq!(ann.append(&[late]).await, Err(AppendError::Fenced));
     ben.write(insert("ben")).await;
     assert_eq!(head(factory.store(), "a").await.head, Revision(2));
 }
@@ -287,13 +290,13 @@ async fn same_epoch_with_another_token_is_fenced(factory: impl Factory) {
     ann.fence.token ^= 1;
     assert_eq!(
         ann.append(&[Arc::clone(&first)]).await,
-        Err(Refused::Fenced)
+        Err(AppendError::Fenced)
     );
     ann.fence.token ^= 1;
     ann.fence.epoch.0 += 1;
     assert_eq!(
         ann.append(&[Arc::clone(&first)]).await,
-        Err(Refused::Fenced)
+        Err(AppendError::Fenced)
     );
     ann.fence.epoch.0 -= 1;
     assert_eq!(ann.append(&[first]).await, Ok(()));
@@ -321,12 +324,12 @@ async fn gap_is_refused_whole(factory: impl Factory) {
     for wrong in [&[0][..], &[2], &[1, 3], &[1, 2, 2], &[2, 1], &[u64::MAX]] {
         assert_eq!(
             ann.append(&entries(wrong)).await,
-            Err(Refused::Gap),
+            Err(AppendError::Gap),
             "{wrong:?}"
         );
     }
     assert_eq!(ann.append(&entries(&[1, 2])).await, Ok(()));
-    assert_eq!(ann.append(&entries(&[2, 3])).await, Err(Refused::Gap));
+    assert_eq!(ann.append(&entries(&[2, 3])).await, Err(AppendError::Gap));
     assert_eq!(head(factory.store(), "a").await.head, Revision(2));
 }
 
@@ -341,11 +344,11 @@ async fn refused_batches_do_not_disturb_the_others(factory: impl Factory) {
         expected.push(match at % 4 {
             1 => {
                 fence.token += 1;
-                Err(Refused::Fenced)
+                Err(AppendError::Fenced)
             }
             2 => {
                 revision = 2;
-                Err(Refused::Gap)
+                Err(AppendError::Gap)
             }
             _ => Ok(()),
         });
@@ -366,7 +369,7 @@ async fn one_document_twice_in_one_append(factory: impl Factory) {
         batch("a", fence, vec![entry(2, 3, insert("y"))]),
     ];
     let answer = factory.store().append(batches).await.unwrap();
-    assert_eq!(answer, [Ok(()), Ok(()), Err(Refused::Gap)]);
+    assert_eq!(answer, [Ok(()), Ok(()), Err(AppendError::Gap)]);
 }
 
 async fn since_is_read_page_by_page(factory: impl Factory) {
@@ -382,7 +385,7 @@ async fn since_is_read_page_by_page(factory: impl Factory) {
     ann.append(&large).await.unwrap();
     let (mut at, mut pages) = (Revision::ZERO, Vec::new());
     loop {
-        let page = store.load(&doc("a"), Reach::Since(at)).await.unwrap();
+        let page = store.load(&doc("a"), LoadRange::Since(at)).await.unwrap();
         assert_eq!(
             (page.head.0, &page.snapshot),
             (count + 3, &Snapshot::default())
@@ -396,7 +399,7 @@ async fn since_is_read_page_by_page(factory: impl Factory) {
     }
     assert_eq!(pages, [PAGE_ENTRIES, 12, 1]);
     let beyond = store
-        .load(&doc("a"), Reach::Since(Revision(u64::MAX)))
+        .load(&doc("a"), LoadRange::Since(Revision(u64::MAX)))
         .await
         .unwrap();
     assert_eq!((beyond.entries, beyond.head.0), (vec![], count + 3));
@@ -417,20 +420,23 @@ async fn document_is_read_as_it_was(factory: impl Factory) {
     }
     for revision in 0..=40 {
         let at = store
-            .load(&doc("a"), Reach::At(Revision(revision)))
+            .load(&doc("a"), LoadRange::At(Revision(revision)))
             .await
             .unwrap();
         let expected = &texts[31.min(revision as usize)];
         assert_eq!(&text(&fold(&at)), expected, "at {revision}");
         // An entry's time is 2,000 and its revision.
         let then = store
-            .load(&doc("a"), Reach::AtTime(2_000 + revision))
+            .load(&doc("a"), LoadRange::AtTime(2_000 + revision))
             .await
             .unwrap();
         assert_eq!(&text(&fold(&then)), expected, "at time {revision}");
     }
     for (at_ms, revision) in [(0, 0), (2_000, 0), (u64::MAX, 31)] {
-        let then = store.load(&doc("a"), Reach::AtTime(at_ms)).await.unwrap();
+        let then = store
+            .load(&doc("a"), LoadRange::AtTime(at_ms))
+            .await
+            .unwrap();
         assert_eq!(fold(&then).revision, Revision(revision));
     }
 }
@@ -489,7 +495,7 @@ async fn snapshot_ahead_of_the_log_is_refused(factory: impl Factory) {
 async fn list_shows_what_exists(mut factory: impl Factory) {
     let mut ann = Writer::claim(factory.store(), "a").await;
     ann.write(create("")).await;
-    let created = Listed {
+    let created = ListedDocument {
         doc: doc("a"),
         title: String::new(),
         created_at_ms: 2_001,
@@ -519,7 +525,7 @@ async fn list_shows_what_exists(mut factory: impl Factory) {
     ann.write(insert("x")).await;
     drop(ann);
     factory.reopen().await;
-    let again = Listed {
+    let again = ListedDocument {
         updated_at_ms: 2_004,
         revision: Revision(4),
         ..created
@@ -662,8 +668,8 @@ async fn fingerprints_tell_entries_apart(factory: impl Factory) {
     assert_ne!(a, b);
 }
 
-fn beat() -> Beat {
-    Beat {
+fn beat() -> Heartbeat {
+    Heartbeat {
         me: ME,
         name: "here".into(),
         takes_part: true,
@@ -674,15 +680,18 @@ fn beat() -> Beat {
 
 async fn store_tells_what_was_lost(factory: impl Factory) {
     let store = factory.store();
-    let mut open = Open::default();
+    let mut open = OpenDocuments::default();
     for id in ["a", "b", "c"] {
         open.owned
             .push((doc(id), claim(store, id).await.fence.epoch));
     }
-    assert_eq!(store.news(&open).await.unwrap(), News::default());
+    assert_eq!(
+        store.compare_open(&open).await.unwrap(),
+        DocumentChanges::default()
+    );
     claim(store, "b").await;
     open.owned.push((doc("unknown"), Epoch(1)));
-    let news = store.news(&open).await.unwrap();
+    let news = store.compare_open(&open).await.unwrap();
     assert_eq!(news.lost, [doc("b"), doc("unknown")]);
 }
 
@@ -692,15 +701,15 @@ async fn store_tells_what_is_newer(factory: impl Factory) {
     for _ in 0..3 {
         ann.write(Change::Nothing).await;
     }
-    let open = Open {
+    let open = OpenDocuments {
         followed: vec![(doc("a"), Revision(3)), (doc("unknown"), Revision(0))],
-        ..Open::default()
+        ..OpenDocuments::default()
     };
-    assert_eq!(store.news(&open).await.unwrap().newer, []);
+    assert_eq!(store.compare_open(&open).await.unwrap().newer, []);
     for _ in 0..2 {
         ann.write(Change::Nothing).await;
     }
-    let newer = store.news(&open).await.unwrap().newer;
+    let newer = store.compare_open(&open).await.unwrap().newer;
     assert_eq!(newer, [(doc("a"), Revision(5))]);
 }
 
@@ -732,7 +741,7 @@ async fn feed_tells_each_change_once(factory: impl Factory) {
     let found = changes(Some(&start.cursor)).await;
     // What is refused changes nothing.
     let fenced = ann.entry(Change::Nothing);
-    assert_eq!(ann.append(&[fenced]).await, Err(Refused::Fenced));
+    assert_eq!(ann.append(&[fenced]).await, Err(AppendError::Fenced));
     let nothing = changes(Some(&found.cursor)).await;
     assert_eq!(nothing.continuity, Continuity::Complete);
     assert_eq!((nothing.claimed, nothing.appended), (vec![], vec![]));
@@ -799,7 +808,7 @@ async fn odd_values_survive(factory: impl Factory) {
     };
     assert_eq!(store.append(vec![batch]).await.unwrap(), [Ok(())]);
     assert_eq!(
-        store.load(&odd, Reach::Head).await.unwrap().entries,
+        store.load(&odd, LoadRange::Head).await.unwrap().entries,
         [entry]
     );
 }
@@ -933,17 +942,17 @@ impl Step {
             Self::Load(doc, reach, at) => {
                 let at = u64::from(*at);
                 let reach = match reach {
-                    0 => Reach::Head,
-                    1 => Reach::Since(Revision(at)),
-                    2 => Reach::At(Revision(at)),
-                    _ => Reach::AtTime(2_000 + at),
+                    0 => LoadRange::Head,
+                    1 => LoadRange::Since(Revision(at)),
+                    2 => LoadRange::At(Revision(at)),
+                    _ => LoadRange::AtTime(2_000 + at),
                 };
                 let loaded = store
                     .load(&self::doc(&format!("d{doc}")), reach)
                     .await
                     .unwrap();
                 match reach {
-                    Reach::Since(_) => format!("{:?} {}", loaded.entries, loaded.head),
+                    LoadRange::Since(_) => format!("{:?} {}", loaded.entries, loaded.head),
                     _ => format!("{:?} {}", fold(&loaded), loaded.head),
                 }
             }
@@ -1004,7 +1013,7 @@ async fn two_good_snapshots_are_kept_beside_damaged_ones() {
     }
     // 40 was damaged.
     for revision in [41, 39] {
-        let at = Reach::At(Revision(revision));
+        let at = LoadRange::At(Revision(revision));
         let loaded = factory.store.load(&doc("a"), at).await.unwrap();
         assert_eq!(loaded.snapshot.revision, Revision(revision));
     }
@@ -1033,9 +1042,9 @@ async fn damaged_log_is_an_error_and_never_another_text() {
         ann.write(insert("x")).await;
         assert!(factory.stranger().execute(harm, []).unwrap() > 0, "{harm}");
         for reach in [
-            Reach::Head,
-            Reach::Since(Revision::ZERO),
-            Reach::At(Revision(3)),
+            LoadRange::Head,
+            LoadRange::Since(Revision::ZERO),
+            LoadRange::At(Revision(3)),
         ] {
             let error = factory.store.load(&doc("a"), reach).await.unwrap_err();
             assert!(
@@ -1059,7 +1068,7 @@ async fn log_that_lost_its_end_is_an_error() {
         .unwrap();
     let error = factory
         .store
-        .load(&doc("a"), Reach::Head)
+        .load(&doc("a"), LoadRange::Head)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("the log is damaged"), "{error}");
@@ -1131,7 +1140,7 @@ async fn full_disk_acknowledges_nothing_and_recovers() {
     // Everything can be read, and nothing of what was refused.
     let loaded = factory
         .store
-        .load(&doc("a"), Reach::Since(Revision::ZERO))
+        .load(&doc("a"), LoadRange::Since(Revision::ZERO))
         .await
         .unwrap();
     assert_eq!(loaded.entries.len() as u64, written);
@@ -1179,7 +1188,7 @@ async fn closed_store_says_so() {
     assert_eq!(error.to_string(), "append: the store is closed");
     let error = factory
         .store
-        .load(&doc("a"), Reach::Head)
+        .load(&doc("a"), LoadRange::Head)
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), "load: the store is closed");
@@ -1539,7 +1548,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), Refused> {
+    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), AppendError> {
         let batch = batch(self.doc.id.as_str(), self.fence, entries.to_vec());
         self.store.append(vec![batch]).await.unwrap()[0]
     }
@@ -1632,14 +1641,14 @@ async fn claim(store: &dyn Store, id: &str) -> Lease {
 }
 
 async fn head(store: &dyn Store, id: &str) -> Loaded {
-    store.load(&doc(id), Reach::Head).await.unwrap()
+    store.load(&doc(id), LoadRange::Head).await.unwrap()
 }
 
-async fn described(store: &dyn Store, id: &str) -> Option<Listed> {
+async fn described(store: &dyn Store, id: &str) -> Option<ListedDocument> {
     store.describe(&doc(id)).await.unwrap()
 }
 
-async fn list(store: &dyn Store, query: ListQuery) -> Vec<Listed> {
+async fn list(store: &dyn Store, query: ListQuery) -> Vec<ListedDocument> {
     store.list(query).await.unwrap().documents
 }
 

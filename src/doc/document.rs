@@ -13,7 +13,7 @@ use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use crate::protocol::{Presence, Refusal};
-use crate::store::{Refused, StoreError, StoreErrorKind};
+use crate::store::{AppendError, StoreError, StoreErrorKind};
 
 /// One document on one node.
 ///
@@ -578,7 +578,7 @@ impl Document {
     fn appended(
         &mut self,
         asked: Fence,
-        result: &Result<Result<(), Refused>, StoreError>,
+        result: &Result<Result<(), AppendError>, StoreError>,
         now: Now,
     ) {
         let Role::Owning(sequencer) = &mut self.role else {
@@ -591,8 +591,8 @@ impl Document {
             Ok(Ok(())) => sequencer.appended(&mut self.out),
             // Fenced, wrong about the log, or nobody knows: this sequencer's time is over. The truth is read by the
             // next claim, and what had been staged is said again by those who still wait for it.
-            Ok(Err(Refused::Fenced)) => self.resign(now),
-            Ok(Err(Refused::Gap)) => {
+            Ok(Err(AppendError::Fenced)) => self.resign(now),
+            Ok(Err(AppendError::Gap)) => {
                 self.singly = sequencer.refused(&mut self.out);
                 self.resign(now);
             }

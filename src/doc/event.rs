@@ -7,7 +7,7 @@ use super::link::{Link, Submit};
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
 use crate::protocol::{Presence, Refusal, Shown};
-use crate::store::{Refused, StoreError};
+use crate::store::{AppendError, StoreError};
 
 /// The time, as the shell tells it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,7 +119,7 @@ pub enum Event {
         /// The right under which it was asked.
         fence: Fence,
         /// What came of it; the outer error: nobody knows.
-        result: Result<Result<(), Refused>, StoreError>,
+        result: Result<Result<(), AppendError>, StoreError>,
     },
     /// The answer to [`Action::NextSlice`]: the sequencer of this epoch may work on.
     NextSlice(Epoch),

@@ -13,7 +13,7 @@ use super::gateway::Gateway;
 use super::people::{permitted, person};
 use super::store_watch::while_it_answers;
 use crate::id::Name;
-use crate::store::{ListQuery, Listed, Role};
+use crate::store::{ListQuery, ListedDocument, Role};
 
 /// Adds the routes of documents.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -124,7 +124,7 @@ fn parse_cursor(text: &str) -> Option<(u64, String)> {
 }
 
 /// `now_ms` bounds the times: those of a log may lie in the future if a clock was wrong.
-fn listed(listed: &Listed, now_ms: u64) -> serde_json::Value {
+fn listed(listed: &ListedDocument, now_ms: u64) -> serde_json::Value {
     json!({
         "collection": listed.doc.collection.as_str(),
         "id": listed.doc.id.as_str(),

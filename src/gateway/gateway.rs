@@ -13,7 +13,7 @@ use crate::auth::{Door, Mint};
 use crate::id::DocId;
 use crate::node::Node;
 use crate::protocol::{Refusal, Shown};
-use crate::store::Reach;
+use crate::store::LoadRange;
 
 /// How far the server is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,11 @@ impl Gateway {
     }
 
     /// A document as it was once. A few are looked at a time: that takes the store long, and others read from it too.
-    pub(super) async fn history(&self, doc: &DocId, reach: Reach) -> Result<Arc<Shown>, Refusal> {
+    pub(super) async fn history(
+        &self,
+        doc: &DocId,
+        reach: LoadRange,
+    ) -> Result<Arc<Shown>, Refusal> {
         let turn = self.histories.acquire().await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         self.node.history(doc, reach).await

@@ -29,7 +29,7 @@ use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
 };
-use crate::store::{HOME, Reach, Role, tenant_of};
+use crate::store::{HOME, LoadRange, Role, tenant_of};
 
 /// One socket's life.
 #[derive(Debug)]
@@ -545,11 +545,11 @@ impl Session {
             ClientMessage::BulkUnsubscribe(bulk) => Ok(self.bulk_unsubscribe(&bulk, echo).await?),
             ClientMessage::Submit { doc, submit } => self.submit(doc, submit, echo).await,
             ClientMessage::HistoryAt { doc, revision } => {
-                let reach = revision.map_or(Reach::Head, Reach::At);
+                let reach = revision.map_or(LoadRange::Head, LoadRange::At);
                 Ok(self.history(&doc, reach, echo).await?)
             }
             ClientMessage::HistoryAtTime { doc, at_ms } => {
-                let reach = at_ms.map_or(Reach::Head, Reach::AtTime);
+                let reach = at_ms.map_or(LoadRange::Head, LoadRange::AtTime);
                 Ok(self.history(&doc, reach, echo).await?)
             }
             ClientMessage::Presence(presence) => Ok(self.presence(presence, echo).await?),
@@ -1044,7 +1044,7 @@ impl Session {
         Ok(())
     }
 
-    async fn history(&mut self, doc: &DocId, reach: Reach, echo: &Echo) -> Result<(), Refusal> {
+    async fn history(&mut self, doc: &DocId, reach: LoadRange, echo: &Echo) -> Result<(), Refusal> {
         self.rights.demand(doc, Role::Viewer).await?;
         let shown = {
             let history = self.gateway.history(doc, reach);

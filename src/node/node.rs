@@ -31,7 +31,7 @@ use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
-use crate::store::{Beat, History, Open, Store, StoreError};
+use crate::store::{Heartbeat, History, OpenDocuments, Store, StoreError};
 use crate::version::{Capabilities, NodeVersion};
 
 /// What bounds a node.
@@ -458,8 +458,8 @@ impl Node {
     }
 
     /// What the next heartbeat says.
-    pub(in crate::node) fn next_beat(&self) -> Beat {
-        Beat {
+    pub(in crate::node) fn next_beat(&self) -> Heartbeat {
+        Heartbeat {
             me: self.id,
             name: self.name.clone(),
             takes_part: self.peers.take_part(),
@@ -484,8 +484,8 @@ impl Node {
     }
 
     /// The open documents that the store may know more of.
-    pub(in crate::node) fn open_documents(&self) -> Open {
-        let mut open = Open::default();
+    pub(in crate::node) fn open_documents(&self) -> OpenDocuments {
+        let mut open = OpenDocuments::default();
         for (doc, mailbox) in &*self.lock() {
             let (owned, followed) = (mailbox.standing.owned(), mailbox.standing.followed());
             open.owned.extend(owned.map(|epoch| (doc.clone(), epoch)));

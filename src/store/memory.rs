@@ -10,8 +10,9 @@ use futures_util::future::{BoxFuture, ready};
 use super::feed::{self, Feed};
 use super::store::last_at;
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, LiveNode,
-    Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
+    AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
+    Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange, Loaded, OpenDocuments,
+    PAGE_BYTES, PAGE_ENTRIES, Store, StoreError,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
@@ -27,7 +28,7 @@ struct State {
     documents: BTreeMap<DocId, Document>,
     feed: Arc<Feed>,
     /// The newest heartbeat of each node. No node is removed for its silence: the store has no clock.
-    nodes: BTreeMap<NodeId, Beat>,
+    nodes: BTreeMap<NodeId, Heartbeat>,
     /// The newest token.
     token: u128,
     secret: Option<[u8; 32]>,
@@ -82,7 +83,7 @@ impl Store for MemoryStore {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: Reach,
+        reach: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let state = self.state();
         let loaded = state
@@ -110,11 +111,11 @@ impl Store for MemoryStore {
     fn append(
         &self,
         batches: Vec<Batch>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>> {
         let mut state = self.state();
         let append = |batch: Batch| {
             let doc = batch.doc.clone();
-            let document = state.documents.get_mut(&doc).ok_or(Refused::Fenced)?;
+            let document = state.documents.get_mut(&doc).ok_or(AppendError::Fenced)?;
             document.append(batch)?;
             let head = document.head();
             state.feed.note([(doc, feed::Change::Appended(head))]);
@@ -138,14 +139,17 @@ impl Store for MemoryStore {
         ready(kept).boxed()
     }
 
-    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+    fn heartbeat<'a>(
+        &'a self,
+        beat: &'a Heartbeat,
+    ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
         let mut state = self.state();
         state.nodes.insert(beat.me, beat.clone());
         let nodes = state.nodes.values().filter(|node| node.takes_part);
         let others = state.nodes.values().filter(|node| node.me != beat.me);
-        let address = |node: &Beat| Some((node.me, node.address.clone()?));
+        let address = |node: &Heartbeat| Some((node.me, node.address.clone()?));
         let addresses = others.clone().filter_map(address).collect();
-        ready(Ok(Pulse {
+        ready(Ok(HeartbeatReply {
             nodes: nodes.map(|node| node.me).collect(),
             others: others.map(LiveNode::from).collect(),
             store_ms: None,
@@ -163,7 +167,10 @@ impl Store for MemoryStore {
         ready(Ok(self.state().feed.since(since))).boxed()
     }
 
-    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+    fn compare_open<'a>(
+        &'a self,
+        open: &'a OpenDocuments,
+    ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
         let state = self.state();
         let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
         let lost = open
@@ -174,7 +181,7 @@ impl Store for MemoryStore {
             let head = state.documents.get(doc)?.head();
             (head > *known).then(|| (doc.clone(), head))
         });
-        ready(Ok(News {
+        ready(Ok(DocumentChanges {
             lost: lost.map(|(doc, _)| doc.clone()).collect(),
             newer: newer.collect(),
         }))
@@ -183,7 +190,7 @@ impl Store for MemoryStore {
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         let state = self.state();
-        let mut list: Vec<Listed> = state
+        let mut list: Vec<ListedDocument> = state
             .documents
             .iter()
             .filter(|(doc, _)| doc.collection == query.collection)
@@ -194,13 +201,16 @@ impl Store for MemoryStore {
         list.truncate(query.limit);
         let last = list.last().filter(|_| list.len() >= query.limit);
         ready(Ok(ListPage {
-            next: last.map(Listed::place),
+            next: last.map(ListedDocument::place),
             documents: list,
         }))
         .boxed()
     }
 
-    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+    fn describe<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let state = self.state();
         let listed = state
             .documents
@@ -269,15 +279,15 @@ impl Store for MemoryStore {
 }
 
 impl Document {
-    fn append(&mut self, batch: Batch) -> Result<(), Refused> {
+    fn append(&mut self, batch: Batch) -> Result<(), AppendError> {
         if self.fence != Some(batch.fence) {
-            return Err(Refused::Fenced);
+            return Err(AppendError::Fenced);
         }
         let revisions = batch.entries.iter().map(|entry| entry.revision.0);
         let follows = revisions.eq((self.head().0 + 1..).take(batch.entries.len()));
         let submits: BTreeSet<_> = batch.entries.iter().map(|entry| entry.id.clone()).collect();
         if !follows || submits.len() < batch.entries.len() || !submits.is_disjoint(&self.submits) {
-            return Err(Refused::Gap);
+            return Err(AppendError::Gap);
         }
         self.submits.extend(submits);
         for entry in batch.entries {
@@ -307,13 +317,13 @@ impl Document {
         Ok(())
     }
 
-    fn load(&self, reach: Reach) -> Loaded {
+    fn load(&self, reach: LoadRange) -> Loaded {
         let until = match reach {
-            Reach::Since(revision) => return self.page(revision),
+            LoadRange::Since(revision) => return self.page(revision),
             // What is in memory is not damaged.
-            Reach::Head | Reach::BeforeDamage => self.head(),
-            Reach::At(revision) => revision.min(self.head()),
-            Reach::AtTime(at_ms) => {
+            LoadRange::Head | LoadRange::BeforeDamage => self.head(),
+            LoadRange::At(revision) => revision.min(self.head()),
+            LoadRange::AtTime(at_ms) => {
                 let at =
                     |revision: Revision| Ok::<_, ()>(self.log[revision.before().0 as usize].at_ms);
                 last_at(self.head(), at_ms, at).unwrap_or_default()
@@ -347,8 +357,8 @@ impl Document {
         }
     }
 
-    fn listed(&self, doc: &DocId) -> Option<Listed> {
-        self.live.then(|| Listed {
+    fn listed(&self, doc: &DocId) -> Option<ListedDocument> {
+        self.live.then(|| ListedDocument {
             doc: doc.clone(),
             title: self.title.clone(),
             created_at_ms: self.created_at_ms.unwrap_or_default(),
@@ -367,7 +377,7 @@ impl Document {
 }
 
 impl ListQuery {
-    fn admits(&self, listed: &Listed) -> bool {
+    fn admits(&self, listed: &ListedDocument) -> bool {
         let before = self
             .after
             .as_ref()

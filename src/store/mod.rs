@@ -28,10 +28,10 @@ pub use history::{History, HistoryMark};
 pub use memory::MemoryStore;
 pub use migration::{MigrationPhase, MigrationStatus};
 pub use postgres::{PostgresSettings, PostgresStore};
-pub use sqlite::{Counts, SqliteSettings, SqliteStore};
+pub use sqlite::{SqliteSettings, SqliteStore, WriterCounts};
 pub use store::{
-    Batch, Beat, ChangeCursor, Changes, Continuity, Lease, ListPage, ListQuery, Listed, LiveNode,
-    Loaded, News, Open, PAGE_BYTES, PAGE_ENTRIES, Pulse, Reach, Refused, Store, StoreError,
-    StoreErrorKind, Whereabouts,
+    AppendError, Batch, ChangeCursor, Changes, Continuity, DocumentChanges, DocumentLocation,
+    Heartbeat, HeartbeatReply, Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange,
+    Loaded, OpenDocuments, PAGE_BYTES, PAGE_ENTRIES, Store, StoreError, StoreErrorKind,
 };
-pub use verify::{Damage, VerifyEvent, VerifyRange, VerifyTotals};
+pub use verify::{DamageReport, VerifyEvent, VerifyRange, VerifyTotals};

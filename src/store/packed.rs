@@ -35,7 +35,7 @@ pub(super) enum Packing {
 
 /// Why a packed snapshot was refused.
 #[derive(Debug, Error)]
-pub(super) enum Damage {
+pub(super) enum UnpackError {
     #[error("format {0:?} is unknown")]
     Format(Option<u8>),
     #[error("the checksum does not match")]
@@ -79,28 +79,28 @@ fn compress_zstd(encoded: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Whether the packed snapshot at `revision` is what [`pack`] wrote; if so, its compressed body.
-pub(super) fn verify(revision: Revision, packed: &[u8]) -> Result<&[u8], Damage> {
+pub(super) fn verify(revision: Revision, packed: &[u8]) -> Result<&[u8], UnpackError> {
     let Some((&(FORMAT_LZ4 | FORMAT_ZSTD), rest)) = packed.split_first() else {
-        return Err(Damage::Format(packed.first().copied()));
+        return Err(UnpackError::Format(packed.first().copied()));
     };
     let (expected, body) = rest
         .split_at_checked(CHECKSUM_BYTES)
-        .ok_or(Damage::Checksum)?;
+        .ok_or(UnpackError::Checksum)?;
     if expected != checksum(revision, body) {
-        return Err(Damage::Checksum);
+        return Err(UnpackError::Checksum);
     }
     Ok(body)
 }
 
 /// Reads the packed snapshot at `revision`, after verifying it.
-pub(super) fn unpack(revision: Revision, packed: &[u8]) -> Result<Snapshot, Damage> {
+pub(super) fn unpack(revision: Revision, packed: &[u8]) -> Result<Snapshot, UnpackError> {
     let body = verify(revision, packed)?;
     let (size, compressed) = body
         .split_first_chunk::<SIZE_BYTES>()
-        .ok_or(Damage::Checksum)?;
+        .ok_or(UnpackError::Checksum)?;
     let size = u32::from_le_bytes(*size) as usize;
     if size > UNPACKED_BYTES_MAX {
-        return Err(Damage::TooLarge);
+        return Err(UnpackError::TooLarge);
     }
     let bytes = match packed.first() {
         Some(&FORMAT_ZSTD) => zstd::bulk::decompress(compressed, size)?,
@@ -141,7 +141,7 @@ mod tests {
         packed.extend_from_slice(&checksum(Revision(7), &body));
         packed.extend_from_slice(&body);
         let refused = unpack(Revision(7), &packed);
-        assert!(matches!(refused, Err(Damage::TooLarge)), "{refused:?}");
+        assert!(matches!(refused, Err(UnpackError::TooLarge)), "{refused:?}");
     }
 
     /// What versions before zstd wrote: the plain text "abc" at revision 7.
@@ -205,7 +205,7 @@ mod tests {
         packed.extend_from_slice(&checksum(Revision(7), &body));
         packed.extend_from_slice(&body);
         let refused = unpack(Revision(7), &packed);
-        assert!(matches!(refused, Err(Damage::Zstd(_))), "{refused:?}");
+        assert!(matches!(refused, Err(UnpackError::Zstd(_))), "{refused:?}");
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(unpack(Revision(7), &packed).unwrap(), *snapshot);
         assert!(matches!(
             unpack(Revision(8), &packed),
-            Err(Damage::Checksum)
+            Err(UnpackError::Checksum)
         ));
         for at in 0..packed.len() * 8 {
             let mut flipped = packed.clone();

@@ -55,9 +55,10 @@ use self::verify::PostgresRows;
 use super::packed::Packing;
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, LiveNode,
-    Loaded, MigrationPhase, MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError,
-    VerifyEvent, VerifyRange, VerifyTotals, Whereabouts,
+    AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
+    HeartbeatReply, History, Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange,
+    Loaded, MigrationPhase, MigrationStatus, OpenDocuments, Store, StoreError, VerifyEvent,
+    VerifyRange, VerifyTotals,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -281,7 +282,7 @@ impl PostgresStore {
     pub async fn locate(
         settings: &PostgresSettings,
         doc: &DocId,
-    ) -> Result<Option<Whereabouts>, StoreError> {
+    ) -> Result<Option<DocumentLocation>, StoreError> {
         let nobody = (NodeId(0), "where");
         let connector = Connector::new(&settings.url, settings, nobody, Purpose::Read)?;
         let dead_after = Duration::from_millis(settings.node_dead_after_ms);
@@ -383,7 +384,7 @@ impl Store for PostgresStore {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: Reach,
+        reach: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let loaded = self.reader.load(doc, reach);
         loaded
@@ -398,7 +399,7 @@ impl Store for PostgresStore {
     fn append(
         &self,
         batches: Vec<Batch>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>> {
         async move {
             let mut answers = Vec::with_capacity(batches.len());
             let mut asked: Vec<_> = self.lanes.iter().map(|_| Vec::new()).collect();
@@ -456,7 +457,10 @@ impl Store for PostgresStore {
             .boxed()
     }
 
-    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+    fn heartbeat<'a>(
+        &'a self,
+        beat: &'a Heartbeat,
+    ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
         async move {
             let pulse = beat::beat(&self.urgent, beat, self.node_dead_after).await;
             let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
@@ -488,7 +492,10 @@ impl Store for PostgresStore {
             .boxed()
     }
 
-    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+    fn compare_open<'a>(
+        &'a self,
+        open: &'a OpenDocuments,
+    ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
         let news = beat::news(&self.urgent, &self.numbers, open);
         news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
@@ -501,7 +508,10 @@ impl Store for PostgresStore {
         .boxed()
     }
 
-    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+    fn describe<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let listed = list::describe(&self.reads, doc);
         listed
             .map(|it| it.map_err(|fault| fault.of("describe")))

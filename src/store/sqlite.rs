@@ -28,15 +28,15 @@ use self::ledger::Ledger;
 use self::read::{Fault, Reported};
 use self::verify::SqliteRows;
 use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
-pub use self::writer::Counts;
 use self::writer::Writer;
+pub use self::writer::WriterCounts;
 use super::feed::Feed;
 use super::packed::{Packing, pack};
 use super::verify::{verify, verify_document};
 use super::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
-    MigrationStatus, News, Open, Pulse, Reach, Refused, Store, StoreError, VerifyEvent,
-    VerifyRange, VerifyTotals, Whereabouts,
+    AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
+    HeartbeatReply, History, Lease, ListPage, ListQuery, ListedDocument, LoadRange, Loaded,
+    MigrationStatus, OpenDocuments, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -118,7 +118,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When there is no database, or it cannot be read.
-    pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<Whereabouts>, StoreError> {
+    pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<DocumentLocation>, StoreError> {
         let db = Folder::look_into(folder)?;
         read::locate(&db, doc).map_err(|fault| fault.of("locate"))
     }
@@ -155,7 +155,7 @@ impl SqliteStore {
 
     /// What was written so far, for metrics.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> WriterCounts {
         self.writer.counts()
     }
 
@@ -183,7 +183,7 @@ impl Store for SqliteStore {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: Reach,
+        reach: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let (doc, reported) = (doc.clone(), Arc::clone(&self.reported));
         self.readers
@@ -207,7 +207,7 @@ impl Store for SqliteStore {
     fn append(
         &self,
         batches: Vec<Batch>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>> {
         async { self.writer.ask(Append::new(batches)).await }.boxed()
     }
 
@@ -238,11 +238,14 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+    fn heartbeat<'a>(
+        &'a self,
+        beat: &'a Heartbeat,
+    ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
         // The folder's lock says that there is no other node.
         let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
         async {
-            Ok(Pulse {
+            Ok(HeartbeatReply {
                 nodes,
                 others: Vec::new(),
                 store_ms: None,
@@ -262,11 +265,14 @@ impl Store for SqliteStore {
         async move { Ok(self.feed.since(since)) }.boxed()
     }
 
-    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
-        let Open { owned, followed } = open.clone();
+    fn compare_open<'a>(
+        &'a self,
+        open: &'a OpenDocuments,
+    ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
+        let OpenDocuments { owned, followed } = open.clone();
         let news = move |db: &Connection| {
             let (lost, newer) = (read::lost(db, &owned)?, read::newer(db, &followed)?);
-            Ok(News { lost, newer })
+            Ok(DocumentChanges { lost, newer })
         };
         self.readers.read("news", news).boxed()
     }
@@ -277,7 +283,10 @@ impl Store for SqliteStore {
             .boxed()
     }
 
-    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>> {
+    fn describe<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let doc = doc.clone();
         self.readers
             .read("describe", move |db| read::describe(db, &doc))

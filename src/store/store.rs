@@ -15,7 +15,7 @@ use crate::version::NodeVersion;
 /// Where the truth is kept. All verbs may be called at once from any thread; when a call itself fails, its fate is
 /// unknown. Nothing is tried again in here: whoever asked knows what to do.
 pub trait Store: Debug + Send + Sync {
-    /// Reads a document: what [`Reach`] names.
+    /// Reads a document: what [`LoadRange`] names.
     ///
     /// A snapshot that does not verify is passed over for the one before it, down to the empty log.
     ///
@@ -24,7 +24,7 @@ pub trait Store: Debug + Send + Sync {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: Reach,
+        reach: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>>;
 
     /// Takes the right to append: epoch + 1 and a new token. Every older fence is void from then on, and the head that
@@ -44,7 +44,7 @@ pub trait Store: Debug + Send + Sync {
     fn append(
         &self,
         batches: Vec<Batch>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Refused>>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>>;
 
     /// Keeps a snapshot, unless the fence is void; the two newest good ones are kept, older ones may go.
     ///
@@ -61,7 +61,10 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>>;
+    fn heartbeat<'a>(
+        &'a self,
+        beat: &'a Heartbeat,
+    ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>>;
 
     /// Says how many sockets a node has, and learns how many each other live node has that takes documents. A store that no
     /// nodes share names none.
@@ -101,7 +104,10 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// If the store does not answer.
-    fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>>;
+    fn compare_open<'a>(
+        &'a self,
+        open: &'a OpenDocuments,
+    ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>>;
 
     /// Returns a page of a collection's documents that exist, newest edit first. It reads a bounded number of rows, so a
     /// page of a search may be short, or empty, although there is more: see [`ListPage::next`].
@@ -114,7 +120,10 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn describe<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<Option<Listed>, StoreError>>;
+    fn describe<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>>;
 
     /// Gives a document a title; `false` when it does not exist.
     ///
@@ -170,7 +179,7 @@ pub trait Store: Debug + Send + Sync {
 
 /// How much of a document to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum LoadRange {
     /// The newest good snapshot and every entry after it.
     Head,
     /// The entries after a revision, oldest first, at most [`PAGE_ENTRIES`] and about [`PAGE_BYTES`]; no snapshot.
@@ -223,7 +232,7 @@ pub struct Batch {
 
 /// Why a batch was surely not appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refused {
+pub enum AppendError {
     /// Another claim was made since.
     #[error("fenced: the document was claimed since")]
     Fenced,
@@ -293,7 +302,7 @@ impl StoreError {
 
 /// What a heartbeat says.
 #[derive(Debug, Clone)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Who says it: drawn anew at every start.
     pub me: NodeId,
     /// What people call the node.
@@ -319,8 +328,8 @@ pub struct LiveNode {
     pub version: NodeVersion,
 }
 
-impl From<&Beat> for LiveNode {
-    fn from(beat: &Beat) -> Self {
+impl From<&Heartbeat> for LiveNode {
+    fn from(beat: &Heartbeat) -> Self {
         Self {
             id: beat.me,
             name: beat.name.clone(),
@@ -332,7 +341,7 @@ impl From<&Beat> for LiveNode {
 
 /// The documents that a node has open.
 #[derive(Debug, Clone, Default)]
-pub struct Open {
+pub struct OpenDocuments {
     /// The documents that it owns, for all it knows.
     pub owned: Vec<(DocId, Epoch)>,
     /// The documents that it has readers of and does not own, with the newest revision that it knows of each.
@@ -341,7 +350,7 @@ pub struct Open {
 
 /// What a heartbeat learns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct HeartbeatReply {
     /// The nodes that live and take documents, sorted. Who lives is told by the store's clock.
     pub nodes: Vec<NodeId>,
     /// The other live nodes, whether they take documents or not, sorted by id.
@@ -353,13 +362,13 @@ pub struct Pulse {
     /// Which server, database and tables answered. If it changes, the store may have gone back in time: it was restored,
     /// or another server was promoted.
     pub place: Arc<str>,
-    /// The other nodes that live and have an address, and the address, as in [`Beat::address`].
+    /// The other nodes that live and have an address, and the address, as in [`Heartbeat::address`].
     pub addresses: Vec<(NodeId, Arc<str>)>,
 }
 
 /// What is new of the documents that a node has open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct News {
+pub struct DocumentChanges {
     /// Which of the documents that were named as owned have been claimed by others.
     pub lost: Vec<DocId>,
     /// Which of the documents that were named as followed have a newer head, and which.
@@ -399,7 +408,7 @@ pub enum Continuity {
 
 /// Where a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct DocumentLocation {
     /// The node that claimed it last, where the store keeps that.
     pub owner: Option<NodeId>,
     /// What people call that node.
@@ -429,7 +438,7 @@ pub struct ListQuery {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
     /// The documents, newest edit first.
-    pub documents: Vec<Listed>,
+    pub documents: Vec<ListedDocument>,
     /// Where the next page begins, by time and then id; `None` if there is none. It is present also if fewer documents than
     /// the limit were found among those that one page looks at.
     pub next: Option<(u64, String)>,
@@ -437,7 +446,7 @@ pub struct ListPage {
 
 /// What the list says of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedDocument {
     /// The document.
     pub doc: DocId,
     /// Its title; empty when it has none.
@@ -450,7 +459,7 @@ pub struct Listed {
     pub revision: Revision,
 }
 
-impl Listed {
+impl ListedDocument {
     /// Its place in the list, which is sorted by it.
     pub(super) fn place(&self) -> (u64, String) {
         (self.updated_at_ms, self.doc.id.as_str().to_owned())

@@ -78,7 +78,7 @@ pub(super) struct SnapshotRow {
 #[derive(Debug)]
 pub enum VerifyEvent {
     /// Something is damaged.
-    Damage(Damage),
+    Damage(DamageReport),
     /// All documents up to this number are verified. Passed to [`VerifyRange::after`], it resumes there.
     Progress {
         /// The number of the last verified document.
@@ -90,14 +90,14 @@ pub enum VerifyEvent {
 
 /// What is damaged, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub struct DamageReport {
     /// The document's name, or its number if it has no name; empty for the database's files.
     pub place: String,
     /// The fault, in words.
     pub fault: String,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place.as_str() {
             "" => f.write_str(&self.fault),
@@ -122,7 +122,7 @@ pub struct VerifyTotals {
     pub entries: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// Reports of [`Damage`].
+    /// Reports of [`DamageReport`].
     pub damages: u64,
 }
 
@@ -314,7 +314,7 @@ impl Verifier<'_> {
     fn damage(&mut self, place: &str, fault: String) {
         self.totals.damages += 1;
         let place = place.to_owned();
-        (self.report)(VerifyEvent::Damage(Damage { place, fault }));
+        (self.report)(VerifyEvent::Damage(DamageReport { place, fault }));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use copydesk::cluster::Membership;
 use copydesk::doc::{Event, Link};
 use copydesk::id::NodeId;
-use copydesk::store::{Beat, News, Open};
+use copydesk::store::{DocumentChanges, Heartbeat, OpenDocuments};
 use copydesk::version::NodeVersion;
 
 use super::world::{Happening, World, ms};
@@ -34,7 +34,7 @@ impl World {
         let id = self.fresh_node();
         self.nodes[node].id = id;
         self.nodes[node].membership = Membership::new(id, FORGOTTEN_AFTER);
-        self.within(20, Happening::Beat(id, true));
+        self.within(20, Happening::Heartbeat(id, true));
         self.at(self.clock + LOOK_EVERY, Happening::Look(id));
     }
 
@@ -72,7 +72,7 @@ impl World {
         };
         let clock = self.clock;
         if self.nodes[node].membership.is_strange(from, clock) {
-            self.within(20, Happening::Beat(to, false));
+            self.within(20, Happening::Heartbeat(to, false));
         }
         if self.nodes[node].membership.heard(from, clock) {
             self.publish_ring(to);
@@ -96,14 +96,14 @@ impl World {
             return;
         };
         if again {
-            self.at(self.clock + BEAT_EVERY, Happening::Beat(id, true));
+            self.at(self.clock + BEAT_EVERY, Happening::Heartbeat(id, true));
         }
         let takes_part = !self.nodes[node].leaving;
         self.nodes[node].beat_at = self.clock;
         let beat = beat_of(id, takes_part);
         let open = self.open_on(node);
         let asked = self.ask_store(|depot| (depot.heartbeat(&beat).nodes, depot.news(&open)));
-        let Ok((nodes, News { lost, newer })) = asked else {
+        let Ok((nodes, DocumentChanges { lost, newer })) = asked else {
             return;
         };
         self.at(self.clock + FORGOTTEN_AFTER, Happening::Forget(id));
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// The documents that a node has open.
-    fn open_on(&self, node: usize) -> Open {
+    fn open_on(&self, node: usize) -> OpenDocuments {
         let node = &self.nodes[node];
         let open = || {
             node.open
@@ -136,7 +136,7 @@ impl World {
         let owned = open().filter_map(|(doc, document)| Some((doc.clone(), document.owned()?)));
         let followed =
             open().filter_map(|(doc, document)| Some((doc.clone(), document.followed()?)));
-        Open {
+        OpenDocuments {
             owned: owned.collect(),
             followed: followed.collect(),
         }
@@ -272,8 +272,8 @@ impl World {
     }
 }
 
-fn beat_of(me: NodeId, takes_part: bool) -> Beat {
-    Beat {
+fn beat_of(me: NodeId, takes_part: bool) -> Heartbeat {
+    Heartbeat {
         me,
         name: "".into(),
         takes_part,

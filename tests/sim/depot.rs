@@ -9,7 +9,8 @@ use copydesk::id::{DocId, NodeId};
 use copydesk::log::{Entry, Fence, Revision, Snapshot, Tail};
 use copydesk::protocol::Shown;
 use copydesk::store::{
-    Batch, Beat, Loaded, MemoryStore, News, Open, Pulse, Reach, Refused, Store, StoreError,
+    AppendError, Batch, DocumentChanges, Heartbeat, HeartbeatReply, LoadRange, Loaded, MemoryStore,
+    OpenDocuments, Store, StoreError,
 };
 use futures_util::FutureExt;
 
@@ -31,7 +32,7 @@ pub(crate) struct Depot {
 }
 
 impl Depot {
-    pub(crate) fn load(&self, doc: &DocId, reach: Reach) -> Loaded {
+    pub(crate) fn load(&self, doc: &DocId, reach: LoadRange) -> Loaded {
         let loaded = self.store.load(doc, reach).now_or_never();
         loaded
             .expect("memory answers")
@@ -42,7 +43,7 @@ impl Depot {
     pub(crate) fn log(&self, doc: &DocId) -> Vec<Arc<Entry>> {
         let mut log = Vec::new();
         loop {
-            let page = self.load(doc, Reach::Since(Revision(log.len() as u64)));
+            let page = self.load(doc, LoadRange::Since(Revision(log.len() as u64)));
             if page.entries.is_empty() {
                 return log;
             }
@@ -55,7 +56,7 @@ impl Depot {
             mut snapshot,
             entries,
             ..
-        } = self.load(doc, Reach::Head);
+        } = self.load(doc, LoadRange::Head);
         for entry in &entries {
             snapshot.fold(entry).expect("the log folds");
         }
@@ -89,22 +90,22 @@ impl Depot {
             .expect("memory does not fail");
     }
 
-    pub(crate) fn append(&self, batches: Vec<Batch>) -> Vec<Result<(), Refused>> {
+    pub(crate) fn append(&self, batches: Vec<Batch>) -> Vec<Result<(), AppendError>> {
         let answers = self.store.append(batches).now_or_never();
         answers
             .expect("memory answers")
             .expect("memory does not fail")
     }
 
-    pub(crate) fn heartbeat(&self, beat: &Beat) -> Pulse {
+    pub(crate) fn heartbeat(&self, beat: &Heartbeat) -> HeartbeatReply {
         let pulse = self.store.heartbeat(beat).now_or_never();
         pulse
             .expect("memory answers")
             .expect("memory does not fail")
     }
 
-    pub(crate) fn news(&self, open: &Open) -> News {
-        let news = self.store.news(open).now_or_never();
+    pub(crate) fn news(&self, open: &OpenDocuments) -> DocumentChanges {
+        let news = self.store.compare_open(open).now_or_never();
         news.expect("memory answers").expect("memory does not fail")
     }
 }

@@ -11,7 +11,7 @@ use copydesk::id::{NodeId, SessionId};
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
 use copydesk::protocol::{Code, Shown};
-use copydesk::store::{Batch, Reach};
+use copydesk::store::{Batch, LoadRange};
 
 use super::cluster::Saying;
 use super::depot::Writer;
@@ -234,7 +234,7 @@ impl World {
             }
             Action::Page { asker, since } => {
                 let name = self.docs[doc].clone();
-                let page = self.ask_store(|depot| depot.load(&name, Reach::Since(since)));
+                let page = self.ask_store(|depot| depot.load(&name, LoadRange::Since(since)));
                 // Short pages, so that walks are walks.
                 let page = page.map(|loaded| loaded.entries.into_iter().take(3).collect());
                 self.answers(node, doc, 20, Event::Paged { asker, since, page });
@@ -330,7 +330,7 @@ impl World {
 
     pub(crate) fn must_be_durable(&mut self, doc: usize, entries: &[Arc<Entry>]) {
         let Some(first) = entries.first() else { return };
-        let before = Reach::Since(first.revision.before());
+        let before = LoadRange::Since(first.revision.before());
         let stored = self.depot.load(&self.docs[doc], before).entries;
         let differs = |(stored, told): (&Arc<Entry>, &Arc<Entry>)| stored != told;
         if stored.len() < entries.len() || stored.iter().zip(entries).any(differs) {

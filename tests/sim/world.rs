@@ -9,7 +9,7 @@ use copydesk::doc::{Ask, Event, Ticket};
 use copydesk::id::{ClientId, DocId, NodeId, SessionId};
 use copydesk::log::Revision;
 use copydesk::ot::Kind;
-use copydesk::store::{Batch, Reach};
+use copydesk::store::{Batch, LoadRange};
 
 use super::cluster::Saying;
 use super::depot::Depot;
@@ -87,7 +87,7 @@ pub(crate) enum Happening {
     Said(NodeId, NodeId, Saying),
     Timeout(NodeId, usize),
     /// A node says that it lives; and again, again and again.
-    Beat(NodeId, bool),
+    Heartbeat(NodeId, bool),
     /// A node learns who lives.
     Named(NodeId, Vec<NodeId>),
     Forget(NodeId),
@@ -199,7 +199,7 @@ impl World {
     }
 
     fn rests(&self) -> bool {
-        let end = Reach::Since(Revision(u64::MAX >> 1));
+        let end = LoadRange::Since(Revision(u64::MAX >> 1));
         let heads: Vec<Revision> = self
             .docs
             .iter()
@@ -269,7 +269,7 @@ impl World {
             Happening::Written(node, answers) => self.written(node, answers),
             Happening::Said(from, to, saying) => self.hear(from, to, saying),
             Happening::Timeout(node, doc) => self.event(node, doc, Event::Timeout),
-            Happening::Beat(node, again) => self.beat(node, again),
+            Happening::Heartbeat(node, again) => self.beat(node, again),
             Happening::Named(node, nodes) => self.named(node, &nodes),
             Happening::Forget(node) => self.forget(node),
             Happening::Look(node) => self.look(node),
@@ -319,7 +319,7 @@ impl Happening {
             | Self::Written(node, _)
             | Self::Said(_, node, _)
             | Self::Timeout(node, _)
-            | Self::Beat(node, _)
+            | Self::Heartbeat(node, _)
             | Self::Named(node, _)
             | Self::Look(node)
             | Self::Stop(node) => Some(*node),

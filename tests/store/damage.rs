@@ -134,11 +134,11 @@ fn damaged_entry(error: &StoreError) -> Option<Revision> {
 }
 
 async fn look(store: &dyn Store, id: &str) -> Found {
-    let damaged = match store.load(&doc(id), Reach::Head).await {
+    let damaged = match store.load(&doc(id), LoadRange::Head).await {
         Ok(_) => None,
         Err(error) => Some(damaged_entry(&error).expect("the entry is known").0),
     };
-    let before = store.load(&doc(id), Reach::BeforeDamage).await.unwrap();
+    let before = store.load(&doc(id), LoadRange::BeforeDamage).await.unwrap();
     let snapshot = before.snapshot.revision;
     let last = before.entries.last().map_or(snapshot, |it| it.revision);
     // What is readable is what it was.
@@ -188,14 +188,14 @@ async fn history_that_needs_a_damaged_entry_names_it() {
     let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 2";
     factory.stranger().execute_batch(sql).unwrap();
     let store = factory.store();
-    for reach in [Reach::At(Revision(2)), Reach::Since(Revision(1))] {
+    for reach in [LoadRange::At(Revision(2)), LoadRange::Since(Revision(1))] {
         let error = store.load(&doc("a"), reach).await.unwrap_err();
         assert_eq!(damaged_entry(&error), Some(Revision(2)), "{reach:?}");
     }
     for reach in [
-        Reach::At(Revision(1)),
-        Reach::At(Revision(4)),
-        Reach::Since(Revision(2)),
+        LoadRange::At(Revision(1)),
+        LoadRange::At(Revision(4)),
+        LoadRange::Since(Revision(2)),
     ] {
         store.load(&doc("a"), reach).await.unwrap();
     }
@@ -232,10 +232,13 @@ async fn rows_before_a_damaged_page_are_read() {
     drop(file);
     factory.reopen().await;
     let store = factory.store();
-    let error = store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    let error = store.load(&doc("a"), LoadRange::Head).await.unwrap_err();
     assert!(error.to_string().contains("malformed"), "{error}");
     assert_eq!(damaged_entry(&error), None);
-    let before = store.load(&doc("a"), Reach::BeforeDamage).await.unwrap();
+    let before = store
+        .load(&doc("a"), LoadRange::BeforeDamage)
+        .await
+        .unwrap();
     let read = before.entries.len() as u64;
     assert!(
         (20..damaged).contains(&read),
@@ -262,9 +265,12 @@ async fn rows_before_a_damaged_page_of_postgres_are_read() {
     factory.stranger().await.batch_execute(harm).await.unwrap();
     // A store that has not prepared its statements for the table.
     let store = open_shared(&factory.url, NodeId(8)).await;
-    let error = store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    let error = store.load(&doc("a"), LoadRange::Head).await.unwrap_err();
     assert_eq!(damaged_entry(&error), None, "{error}");
-    let before = store.load(&doc("a"), Reach::BeforeDamage).await.unwrap();
+    let before = store
+        .load(&doc("a"), LoadRange::BeforeDamage)
+        .await
+        .unwrap();
     let entries: Vec<u64> = before.entries.iter().map(|it| it.revision.0).collect();
     assert_eq!((before.snapshot.revision.0, entries), (3, vec![4]));
 }

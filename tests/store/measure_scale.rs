@@ -56,7 +56,7 @@ async fn measure_searches_beside_loads() {
         for at in 0..rounds {
             let doc = doc(&format!("d{}", 1 + at * 7_919 % documents));
             let began = Instant::now();
-            store.load(&doc, Reach::Head).await.unwrap();
+            store.load(&doc, LoadRange::Head).await.unwrap();
             samples.push(began.elapsed());
         }
         percentiles(samples)
@@ -142,7 +142,7 @@ async fn measure_open_idle_documents() {
         let owned = join_all(claims).await;
         stores.push((
             store,
-            Open {
+            OpenDocuments {
                 owned,
                 followed: vec![],
             },
@@ -160,7 +160,7 @@ async fn measure_open_idle_documents() {
                 if way == "the feed of changes" {
                     *cursor = Some(store.changes(cursor.as_ref()).await.unwrap().cursor);
                 } else {
-                    store.news(open).await.unwrap();
+                    store.compare_open(open).await.unwrap();
                 }
             }
             next.await;

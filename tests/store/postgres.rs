@@ -135,7 +135,7 @@ async fn fight(
                 head = Revision(head.0 + 2);
             }
             Err(refused) => {
-                assert_eq!(refused, Refused::Fenced);
+                assert_eq!(refused, AppendError::Fenced);
                 return;
             }
         }
@@ -362,7 +362,7 @@ async fn poison_is_refused_alone() {
         let seq = if at % 20 == 7 { 666 } else { at };
         batches.push(batch(&id, fence, vec![entry(1, seq, create(""))]));
         expected.push(if seq == 666 {
-            Err(Refused::Gap)
+            Err(AppendError::Gap)
         } else {
             Ok(())
         });
@@ -540,7 +540,7 @@ async fn node_that_says_nothing_is_no_longer_named() {
         ..settings(&url)
     };
     let store = open_as(&settings, NodeId(1)).await;
-    let [one, two] = [1, u64::MAX].map(|id| Beat {
+    let [one, two] = [1, u64::MAX].map(|id| Heartbeat {
         me: NodeId(id),
         ..beat()
     });
@@ -554,7 +554,7 @@ async fn node_that_says_nothing_is_no_longer_named() {
     // It was only silent.
     assert_eq!(store.heartbeat(&two).await.unwrap().nodes, [one.me, two.me]);
     // Each is told the addresses of the others, as they were last.
-    let at = |beat: &Beat, address: Option<&str>| Beat {
+    let at = |beat: &Heartbeat, address: Option<&str>| Heartbeat {
         address: address.map(Into::into),
         ..beat.clone()
     };
@@ -588,7 +588,7 @@ async fn heartbeat_returns_the_versions_of_live_nodes() {
     };
     let settings = settings(&url);
     let store = open_as(&settings, NodeId(1)).await;
-    let newer = Beat {
+    let newer = Heartbeat {
         me: NodeId(u64::MAX),
         takes_part: false,
         version: NodeVersion {
@@ -609,7 +609,7 @@ async fn heartbeat_returns_the_versions_of_live_nodes() {
         .batch_execute(older)
         .await
         .unwrap();
-    let one = Beat {
+    let one = Heartbeat {
         me: NodeId(1),
         ..beat()
     };
@@ -643,7 +643,7 @@ async fn owner_is_named() {
     assert_eq!(look("a").await.unwrap(), None);
     let owner = NodeId(u64::MAX);
     store.claim(&doc("a"), owner).await.unwrap();
-    let beat = Beat {
+    let beat = Heartbeat {
         me: owner,
         ..beat()
     };
@@ -677,7 +677,7 @@ async fn restarted_server_is_found_again() {
         .append(vec![batch("a", ann.fence, vec![next])])
         .await
         .unwrap_err();
-    store.load(&doc("a"), Reach::Head).await.unwrap_err();
+    store.load(&doc("a"), LoadRange::Head).await.unwrap_err();
     own.go_on();
     let claimed = eventually("a claim", async || store.claim(&doc("a"), ME).await.ok()).await;
     assert_eq!(claimed.head, Revision(1));
@@ -719,7 +719,7 @@ async fn full_disk_loses_nothing_that_was_acknowledged() {
     let mut read = 0;
     while read < acknowledged {
         let page = store
-            .load(&doc("a"), Reach::Since(Revision(read)))
+            .load(&doc("a"), LoadRange::Since(Revision(read)))
             .await
             .unwrap();
         read = page.entries.last().unwrap().revision.0;
@@ -780,14 +780,14 @@ async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
     // Readers take all connections that there are.
     let readers = (0..8).map(|at| {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { store.load(&doc(&format!("d{at}")), Reach::Head).await })
+        tokio::spawn(async move { store.load(&doc(&format!("d{at}")), LoadRange::Head).await })
     });
     for reader in readers.collect::<Vec<_>>() {
         // Those that got none have failed.
         let _ = reader.await.unwrap();
     }
     eventually("a failure", async || {
-        store.load(&doc("a"), Reach::Head).await.ok()?;
+        store.load(&doc("a"), LoadRange::Head).await.ok()?;
         store.check_writes().await.err()
     })
     .await;
@@ -1060,11 +1060,11 @@ async fn statements_go_by_the_indexes() {
         ann.write(Change::Nothing).await;
     }
     head(&store, "a").await;
-    let open = Open {
+    let open = OpenDocuments {
         owned: vec![(doc("a"), ann.fence.epoch)],
         followed: vec![(doc("a"), Revision(7))],
     };
-    let news = store.news(&open).await.unwrap();
+    let news = store.compare_open(&open).await.unwrap();
     assert_eq!(
         (news.lost, news.newer),
         (vec![], vec![(doc("a"), Revision(8))])
@@ -1201,12 +1201,12 @@ async fn replica_is_asked_for_the_past_and_never_believed_about_the_present() {
     };
     let store = open_as(&both(&replica_url), ME).await;
     for (reach, revision, head) in [
-        (Reach::At(Revision(1)), 1, 2),
-        (Reach::At(Revision(2)), 2, 4),
-        (Reach::At(Revision(3)), 3, 4),
-        (Reach::AtTime(2_001), 1, 2),
-        (Reach::AtTime(2_004), 4, 4),
-        (Reach::Head, 4, 4),
+        (LoadRange::At(Revision(1)), 1, 2),
+        (LoadRange::At(Revision(2)), 2, 4),
+        (LoadRange::At(Revision(3)), 3, 4),
+        (LoadRange::AtTime(2_001), 1, 2),
+        (LoadRange::AtTime(2_004), 4, 4),
+        (LoadRange::Head, 4, 4),
     ] {
         let loaded = store.load(&doc("a"), reach).await.unwrap();
         assert_eq!(
@@ -1220,7 +1220,10 @@ async fn replica_is_asked_for_the_past_and_never_believed_about_the_present() {
         servers::free_port()
     );
     let store = open_as(&both(&away), ME).await;
-    let loaded = store.load(&doc("a"), Reach::At(Revision(1))).await.unwrap();
+    let loaded = store
+        .load(&doc("a"), LoadRange::At(Revision(1)))
+        .await
+        .unwrap();
     assert_eq!(fold(&loaded).revision, Revision(1));
 }
 
@@ -1268,7 +1271,7 @@ async fn snapshots_are_thinned_out() {
         ann.save(fold(&head(&factory.store, "a").await)).await;
     }
     for revision in [41, 40] {
-        let at = Reach::At(Revision(revision));
+        let at = LoadRange::At(Revision(revision));
         let loaded = factory.store.load(&doc("a"), at).await.unwrap();
         assert_eq!(loaded.snapshot.revision, Revision(revision));
     }
@@ -1298,9 +1301,9 @@ async fn damaged_shared_log_is_an_error_and_never_another_text() {
         let stranger = factory.stranger().await;
         assert!(stranger.execute(harm, &[]).await.unwrap() > 0, "{harm}");
         for reach in [
-            Reach::Head,
-            Reach::Since(Revision::ZERO),
-            Reach::At(Revision(3)),
+            LoadRange::Head,
+            LoadRange::Since(Revision::ZERO),
+            LoadRange::At(Revision(3)),
         ] {
             let loaded = factory.store.load(&doc("a"), reach).await;
             let error = loaded.unwrap_err().to_string();
@@ -1320,7 +1323,7 @@ async fn shared_log_that_lost_its_end_is_an_error() {
     ann.save(fold(&head(&factory.store, "a").await)).await;
     let harm = "DELETE FROM entries WHERE revision = 2";
     factory.stranger().await.batch_execute(harm).await.unwrap();
-    let loaded = factory.store.load(&doc("a"), Reach::Head).await;
+    let loaded = factory.store.load(&doc("a"), LoadRange::Head).await;
     let error = loaded.unwrap_err().to_string();
     assert!(error.contains("the log is damaged"), "{error}");
 }
@@ -1337,7 +1340,7 @@ async fn closed_shared_store_says_so() {
     assert_eq!(error.to_string(), "append: the store is closed");
     let error = factory.store.claim(&doc("a"), ME).await.unwrap_err();
     assert_eq!(error.to_string(), "claim: the store is closed");
-    let loaded = factory.store.load(&doc("a"), Reach::Head).await;
+    let loaded = factory.store.load(&doc("a"), LoadRange::Head).await;
     let error = loaded.unwrap_err();
     assert_eq!(error.to_string(), "load: the store is closed");
     factory.store.close().await.unwrap();

@@ -203,7 +203,7 @@ trait LoadOne {
 impl LoadOne for PostgresStore {
     async fn load_one(&self, at: usize) {
         let doc = DocId::parse("docs", &format!("d{at}")).unwrap();
-        self.load(&doc, Reach::Head).await.unwrap();
+        self.load(&doc, LoadRange::Head).await.unwrap();
     }
 }
 

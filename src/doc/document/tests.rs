@@ -13,7 +13,7 @@ use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};
 use crate::ot::{Content, Kind};
 use crate::protocol::{Proposal, Shown};
-use crate::store::{Batch, MemoryStore, Reach, Store};
+use crate::store::{Batch, LoadRange, MemoryStore, Store};
 
 const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
@@ -200,7 +200,7 @@ impl Desk {
             Action::Show => Event::Shown(Ok(self.show())),
             Action::Encode(snapshot) => Event::Shown(Ok((Arc::new(Shown::of(&snapshot)), vec![]))),
             Action::Page { asker, since } => {
-                let loaded = now(self.store.load(&self.doc, Reach::Since(since)));
+                let loaded = now(self.store.load(&self.doc, LoadRange::Since(since)));
                 // Two a page, so that walks are walks.
                 let page = loaded.entries.into_iter().take(2).collect();
                 Event::Paged {
@@ -306,7 +306,7 @@ impl Desk {
     }
 
     fn head(&self) -> (Snapshot, Vec<Arc<Entry>>) {
-        let loaded = now(self.store.load(&self.doc, Reach::Head));
+        let loaded = now(self.store.load(&self.doc, LoadRange::Head));
         let mut snapshot = loaded.snapshot;
         for entry in &loaded.entries {
             snapshot.fold(entry).unwrap();

@@ -17,7 +17,7 @@ use crate::id::NodeId;
 use crate::node::Node;
 use crate::node::presence::sync::REFRESH_EVERY;
 use crate::outage::Outage;
-use crate::store::{Beat, Pulse, StoreError};
+use crate::store::{Heartbeat, HeartbeatReply, StoreError};
 use crate::version::WireRange;
 
 /// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
@@ -282,7 +282,7 @@ impl Node {
     }
 
     /// One heartbeat's answer, once the history that it names has been compared.
-    async fn pulse(self: &Arc<Self>) -> Result<Pulse, StoreError> {
+    async fn pulse(self: &Arc<Self>) -> Result<HeartbeatReply, StoreError> {
         let (beat, asked) = (self.next_beat(), self.now().clock);
         let pulse = self.heartbeat(&beat).await?;
         if let Some(store_ms) = pulse.store_ms {
@@ -296,7 +296,7 @@ impl Node {
     }
 
     /// Writes the heartbeat. While it takes too long the store counts as away, before it is given up.
-    async fn heartbeat(&self, beat: &Beat) -> Result<Pulse, StoreError> {
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply, StoreError> {
         let mut pulse = self.store().heartbeat(beat);
         if let Ok(pulse) = timeout(SILENT_AFTER, &mut pulse).await {
             return pulse;

@@ -66,7 +66,7 @@ impl ChangeFollower {
     /// Compares all open documents with the store.
     async fn compare(&mut self, node: &Node) -> Result<(), StoreError> {
         let open = node.open_documents();
-        let news = node.store().news(&open).await?;
+        let news = node.store().compare_open(&open).await?;
         let epochs: HashMap<_, _> = open.owned.into_iter().collect();
         for doc in news.lost {
             if let Some(epoch) = epochs.get(&doc) {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::node::Node;
-use crate::store::{History, Pulse, StoreError};
+use crate::store::{HeartbeatReply, History, StoreError};
 
 /// The status that a socket is closed with if the history of the log has changed: its client must load its documents anew.
 pub const HISTORY_CHANGED: u16 = 4409;
@@ -131,7 +131,10 @@ impl Node {
     ///
     /// # Errors
     /// If the store does not answer; the next heartbeat compares again.
-    pub(in crate::node) async fn compare_history(&self, pulse: &Pulse) -> Result<(), StoreError> {
+    pub(in crate::node) async fn compare_history(
+        &self,
+        pulse: &HeartbeatReply,
+    ) -> Result<(), StoreError> {
         let (histories, known) = (self.histories(), self.log_history());
         let place = lock(&histories.place).clone();
         let Some(place) = place else {
@@ -166,7 +169,7 @@ impl Node {
     }
 
     /// Compares the log with what this node holds.
-    async fn compare_log(&self, pulse: &Pulse) -> Result<(), StoreError> {
+    async fn compare_log(&self, pulse: &HeartbeatReply) -> Result<(), StoreError> {
         let (held, lost) = self.find_lost().await?;
         if lost.is_empty() {
             tracing::info!(
@@ -193,7 +196,7 @@ impl Node {
         self.renew_history(pulse).await
     }
 
-    async fn renew_history(&self, pulse: &Pulse) -> Result<(), StoreError> {
+    async fn renew_history(&self, pulse: &HeartbeatReply) -> Result<(), StoreError> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| StoreError::new("renew history", error))?;
         let next = pulse

@@ -13,7 +13,7 @@ use super::wire_version::{self, Received};
 use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
 use crate::doc::Link;
 use crate::id::{DocId, Name, NodeId};
-use crate::store::{LiveNode, Pulse};
+use crate::store::{HeartbeatReply, LiveNode};
 use crate::version::{Capabilities, NodeVersion};
 
 /// The other nodes. A node that is alone owns everything, and has nobody to say anything to.
@@ -368,7 +368,7 @@ impl Peers {
     /// The store answers a heartbeat: it names the live nodes and those that take documents. A node that hears nobody
     /// believes that it is cut off, and keeps the ring that it knows. A node without a transport is alone in its ring,
     /// however many others live. Returns true if this node must give up its documents: other nodes do not understand it.
-    pub(in crate::node) fn named(&self, pulse: &Pulse) -> bool {
+    pub(in crate::node) fn named(&self, pulse: &HeartbeatReply) -> bool {
         let others = pulse.others.len();
         if self.transport.is_none() {
             self.share_the_store(others);
@@ -397,7 +397,7 @@ impl Peers {
     }
 
     /// The live nodes that stand back because others do not understand them, perhaps this one.
-    fn incompatible_of(&self, pulse: &Pulse) -> BTreeSet<NodeId> {
+    fn incompatible_of(&self, pulse: &HeartbeatReply) -> BTreeSet<NodeId> {
         let others = pulse.others.iter().map(|node| (node.id, node.version.wire));
         let live: Vec<_> = others.chain([(self.me, self.version.wire)]).collect();
         incompatible_nodes(&live)

@@ -9,7 +9,7 @@ use crate::doc::ReadOnlyCause;
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::node::Node;
-use crate::store::{Reach, StoreError, StoreErrorKind};
+use crate::store::{LoadRange, StoreError, StoreErrorKind};
 
 /// How long after one report of a document's damage it is not reported again.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
@@ -46,12 +46,12 @@ impl Node {
     /// # Errors
     /// If the store does not answer.
     pub(in crate::node) async fn load_folded(&self, doc: &DocId) -> Result<Folded, StoreError> {
-        match self.store().load(doc, Reach::Head).await {
+        match self.store().load(doc, LoadRange::Head).await {
             Ok(loaded) => return Ok(fold(loaded).await),
             Err(error) if !is_damage(&error) => return Err(error),
             Err(_) => {}
         }
-        let loaded = match self.store().load(doc, Reach::BeforeDamage).await {
+        let loaded = match self.store().load(doc, LoadRange::BeforeDamage).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 let StoreErrorKind::Damaged { entry } = error.kind else {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::doc::{Salvaged, salvage};
 use crate::id::{ClientId, DocId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
-use crate::store::{Batch, Reach, Store, StoreError, StoreErrorKind};
+use crate::store::{Batch, LoadRange, Store, StoreError, StoreErrorKind};
 
 /// Whether a repair is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub async fn repair(
 }
 
 async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
-    let loaded = match store.load(doc, Reach::Head).await {
+    let loaded = match store.load(doc, LoadRange::Head).await {
         Err(error) if matches!(error.kind, StoreErrorKind::Damaged { .. }) => {
-            store.load(doc, Reach::BeforeDamage).await?
+            store.load(doc, LoadRange::BeforeDamage).await?
         }
         loaded => loaded?,
     };
@@ -120,7 +120,7 @@ async fn write(
     };
     let answer = store.append(vec![batch]).await?.pop();
     answer
-        .unwrap_or(Err(crate::store::Refused::Fenced))
+        .unwrap_or(Err(crate::store::AppendError::Fenced))
         .map_err(|error| StoreError::new("repair", error))?;
     store.save_snapshot(doc, fence, snapshot).await
 }

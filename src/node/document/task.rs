@@ -33,7 +33,7 @@ use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
 use crate::protocol::{self, Code, Frames, Refusal, Shown};
-use crate::store::{Batch, History, Loaded, Reach, StoreError, StoreErrorKind};
+use crate::store::{Batch, History, LoadRange, Loaded, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
 #[derive(Debug)]
@@ -619,7 +619,7 @@ impl Task {
                 }
                 turn = node.catch_up_turn().await;
             }
-            let page = in_time("load", node.store().load(&doc, Reach::Since(since)));
+            let page = in_time("load", node.store().load(&doc, LoadRange::Since(since)));
             let page = node.unless_away("load", page).await;
             drop(turn);
             if let Err(error) = &page
@@ -951,10 +951,10 @@ impl Node {
     ///
     /// # Errors
     /// When the log has not reached that revision, or the store does not answer.
-    pub async fn history(&self, doc: &DocId, reach: Reach) -> Result<Arc<Shown>, Refusal> {
+    pub async fn history(&self, doc: &DocId, reach: LoadRange) -> Result<Arc<Shown>, Refusal> {
         // All there is was there at a time that is not in the past, also where a wrong clock gave entries later times.
         let reach = match reach {
-            Reach::AtTime(at_ms) if at_ms >= self.time_ms() => Reach::Head,
+            LoadRange::AtTime(at_ms) if at_ms >= self.time_ms() => LoadRange::Head,
             reach => reach,
         };
         let turn = self.snapshot_turn("load").await;
@@ -963,7 +963,7 @@ impl Node {
             .unless_away("load", self.store().load(doc, reach))
             .await
             .map_err(|error| self.unread(doc, &error))?;
-        if let Reach::At(revision) = reach
+        if let LoadRange::At(revision) = reach
             && revision > loaded.head
         {
             return Err(Refusal::future_version());
@@ -1256,10 +1256,13 @@ mod tests {
                 &answer[..answer.len().min(300)]
             );
         }
-        let past = node.history(&doc, Reach::At(Revision(1))).await.unwrap();
+        let past = node
+            .history(&doc, LoadRange::At(Revision(1)))
+            .await
+            .unwrap();
         assert_eq!(past.revision, Revision(1));
         let refusal = node
-            .history(&doc, Reach::At(Revision(2)))
+            .history(&doc, LoadRange::At(Revision(2)))
             .await
             .unwrap_err();
         assert_eq!(refusal.code, Code::DocOversized);

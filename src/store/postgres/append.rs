@@ -15,7 +15,7 @@ use super::numbers;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence};
 use crate::store::packed::row_checksum;
-use crate::store::{Batch, Refused};
+use crate::store::{AppendError, Batch};
 
 /// Appends the entries of the documents whose fence holds and whose first entry is the next one; says which those were.
 ///
@@ -167,14 +167,14 @@ impl Part {
     /// What came of a part that was not written, by what the tables said a moment later.
     fn judge(&self, found: Option<&Found>) -> Outcome {
         let Some(found) = found.filter(|found| found.fence == self.fence) else {
-            return Outcome::Done(Err(Refused::Fenced));
+            return Outcome::Done(Err(AppendError::Fenced));
         };
         if self.rows.is_empty() {
             Outcome::Done(Ok(()))
         } else if self.is_contiguous() && self.first() == found.head + 1 {
             Outcome::Busy
         } else {
-            Outcome::Done(Err(Refused::Gap))
+            Outcome::Done(Err(AppendError::Gap))
         }
     }
 }
@@ -182,7 +182,7 @@ impl Part {
 /// What came of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Done(Result<(), Refused>),
+    Done(Result<(), AppendError>),
     /// Not written, though its fence holds and its entries follow: somebody is claiming the document.
     Busy,
 }

@@ -12,7 +12,7 @@ use super::numbers::{self, Numbers, place};
 use super::pool::Pool;
 use crate::id::{DocId, NodeId};
 use crate::log::Revision;
-use crate::store::{Beat, LiveNode, News, Open, Pulse};
+use crate::store::{DocumentChanges, Heartbeat, HeartbeatReply, LiveNode, OpenDocuments};
 use crate::version::{Capabilities, NodeVersion, WireRange};
 
 /// How long the row of a node that says nothing more is kept, for people.
@@ -62,7 +62,11 @@ CROSS JOIN LATERAL (
 ) AS head";
 
 /// One heartbeat.
-pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Result<Pulse, Fault> {
+pub(super) async fn beat(
+    pool: &Pool,
+    beat: &Heartbeat,
+    dead_after: Duration,
+) -> Result<HeartbeatReply, Fault> {
     let me = beat.me.0.cast_signed();
     let name = beat.name.as_bytes();
     let [dead_after, kept] =
@@ -101,7 +105,7 @@ pub(super) async fn beat(pool: &Pool, beat: &Beat, dead_after: Duration) -> Resu
         let address = row.get::<_, Option<&str>>(11)?;
         Some((NodeId(id.cast_unsigned()), address.into()))
     };
-    Ok(Pulse {
+    Ok(HeartbeatReply {
         nodes,
         others,
         store_ms: u64::try_from(first.get::<_, i64>(5)).ok(),
@@ -143,8 +147,12 @@ pub(super) async fn check_writes(pool: &Pool) -> Result<(), Fault> {
 }
 
 /// What is new of a node's open documents. So many at a time that a statement takes no longer than it may.
-pub(super) async fn news(pool: &Pool, numbers: &Numbers, open: &Open) -> Result<News, Fault> {
-    let mut news = News::default();
+pub(super) async fn news(
+    pool: &Pool,
+    numbers: &Numbers,
+    open: &OpenDocuments,
+) -> Result<DocumentChanges, Fault> {
+    let mut news = DocumentChanges::default();
     for owned in open.owned.chunks(NEWS_MAX) {
         let asked = Asked::about(pool, numbers, owned, |epoch| epoch.0.cast_signed()).await?;
         let rows = asked.ask(pool, LOST).await?;

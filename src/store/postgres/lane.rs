@@ -19,7 +19,7 @@ use super::numbers::Numbers;
 use super::outages::Outages;
 use super::touches::Touches;
 use crate::id::DocId;
-use crate::store::{Refused, StoreError};
+use crate::store::{AppendError, StoreError};
 
 /// How many appends may wait in a lane's inbox, and about how many parts beyond it. When both are full, whoever asks
 /// waits.
@@ -45,7 +45,7 @@ const BUSY_MAX: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What whoever asked for a part's append is told; an error's words where its fate is unknown.
-pub(super) type Answer = Result<Result<(), Refused>, Arc<str>>;
+pub(super) type Answer = Result<Result<(), AppendError>, Arc<str>>;
 
 /// A part, and where its answer goes.
 pub(super) type Asked = (Part, oneshot::Sender<Answer>);
@@ -273,7 +273,7 @@ impl Runner {
         let outcome = |number: Option<i64>| {
             number
                 .and_then(|_| outcomes.next())
-                .unwrap_or(Outcome::Done(Err(Refused::Fenced)))
+                .unwrap_or(Outcome::Done(Err(AppendError::Fenced)))
         };
         Ok(lookup.numbers().map(outcome).collect())
     }
@@ -283,7 +283,7 @@ impl Runner {
         for (mut waiting, outcome) in picked.into_iter().zip(outcomes).rev() {
             match outcome {
                 Outcome::Done(outcome) => {
-                    if outcome == Err(Refused::Fenced) {
+                    if outcome == Err(AppendError::Fenced) {
                         // Should the database be another than it was, the next claim learns the number anew.
                         self.numbers.forget(&waiting.part.doc);
                     }
@@ -321,7 +321,7 @@ fn refuse(waiting: Waiting, fault: &Fault) {
     let answer = match fault.kind() {
         Kind::Data => {
             tracing::error!(doc = %waiting.part.doc, error = %fault, "refused what does not fit into the log");
-            Ok(Err(Refused::Gap))
+            Ok(Err(AppendError::Gap))
         }
         Kind::Lock | Kind::Unknown => Err(fault.to_string().into()),
     };

@@ -14,7 +14,7 @@ use super::pool::{Lease, Pool};
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::store::accounts::{Who, tenant_of};
-use crate::store::{ListPage, ListQuery, Listed};
+use crate::store::{ListPage, ListQuery, ListedDocument};
 
 /// How many documents one page looks at in their order: some 20 ms.
 const WALK_MAX: i64 = 10_000;
@@ -290,7 +290,7 @@ impl<'a> Search<'a> {
         let documents: Vec<_> = rows.iter().map(listed).collect::<Result<_, _>>()?;
         let last = documents.last().filter(|_| documents.len() >= self.limit);
         Ok(ListPage {
-            next: last.map(Listed::place),
+            next: last.map(ListedDocument::place),
             documents,
         })
     }
@@ -330,7 +330,7 @@ fn no_row() -> Fault {
 }
 
 /// What the list says of one document.
-pub(super) async fn describe(pool: &Pool, doc: &DocId) -> Result<Option<Listed>, Fault> {
+pub(super) async fn describe(pool: &Pool, doc: &DocId) -> Result<Option<ListedDocument>, Fault> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let rows = pool.query(DESCRIBE, &[&collection, &id]).await?;
     rows.first().map(listed).transpose()
@@ -347,12 +347,12 @@ pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool
     Ok(!rows.is_empty())
 }
 
-fn listed(row: &Row) -> Result<Listed, Fault> {
+fn listed(row: &Row) -> Result<ListedDocument, Fault> {
     let (collection, id): (&str, &str) = (row.get(0), row.get(1));
     let doc = DocId::parse(collection, id)
         .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
     let title = String::from_utf8(row.get(2));
-    Ok(Listed {
+    Ok(ListedDocument {
         title: title.map_err(|_| Fault::Other(format!("{doc}: its title is no text")))?,
         doc,
         created_at_ms: row.get::<_, Option<i64>>(3).unwrap_or(0).cast_unsigned(),

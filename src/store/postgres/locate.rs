@@ -9,7 +9,7 @@ use super::connect::Connector;
 use super::fault::{Fault, in_words};
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Revision};
-use crate::store::Whereabouts;
+use crate::store::DocumentLocation;
 
 const LOCATE: &str = "
 SELECT heads.owner, heads.owner_name, heads.epoch, coalesce(
@@ -27,7 +27,7 @@ pub(super) async fn locate(
     connector: &Connector,
     doc: &DocId,
     dead_after: Duration,
-) -> Result<Option<Whereabouts>, Fault> {
+) -> Result<Option<DocumentLocation>, Fault> {
     let patience = connector.patience();
     let found = async {
         let (client, task) = connector.connect().await.map_err(away)?;
@@ -40,7 +40,7 @@ pub(super) async fn locate(
     };
     let rows = tokio::time::timeout(patience * 2, found).await;
     let rows = rows.map_err(|_| Fault::Away("no answer in time".to_owned()))??;
-    Ok(rows.first().map(|row| Whereabouts {
+    Ok(rows.first().map(|row| DocumentLocation {
         owner: Some(NodeId(row.get::<_, i64>(0).cast_unsigned())),
         owner_name: Some(String::from_utf8_lossy(row.get(1)).into_owned()),
         owner_lives: row.get(4),

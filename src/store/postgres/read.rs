@@ -16,7 +16,7 @@ use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::outage::LineLimit;
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::Halving;
-use crate::store::{Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach};
+use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
 
 /// The newest snapshot before `$4` that is at or before `$3`, or ahead of the log; and the entries from there to `$3`, each
 /// with the log's length. The snapshot's data is in the first row alone.
@@ -104,8 +104,8 @@ impl Reader {
         }
     }
 
-    pub(super) async fn load(&self, doc: &DocId, reach: Reach) -> Result<Loaded, Fault> {
-        let is_old = matches!(reach, Reach::At(_) | Reach::AtTime(_));
+    pub(super) async fn load(&self, doc: &DocId, reach: LoadRange) -> Result<Loaded, Fault> {
+        let is_old = matches!(reach, LoadRange::At(_) | LoadRange::AtTime(_));
         if let Some(replica) = self.replica.as_ref().filter(|_| is_old) {
             match self.load_from(replica, doc, reach).await {
                 // What reaches to the replica's end may go on beyond it.
@@ -128,23 +128,23 @@ impl Reader {
         &self,
         pool: &Pool,
         doc: &DocId,
-        reach: Reach,
+        reach: LoadRange,
     ) -> Result<(Loaded, Revision), Fault> {
         let mut connection = pool.lease().await?;
         let until = match reach {
-            Reach::Since(revision) => {
+            LoadRange::Since(revision) => {
                 let loaded = page(&mut connection, doc, revision).await?;
                 let head = loaded.head;
                 return Ok((loaded, head));
             }
-            Reach::BeforeDamage => {
+            LoadRange::BeforeDamage => {
                 let loaded = self.before_damage(&mut connection, doc).await?;
                 let head = loaded.head;
                 return Ok((loaded, head));
             }
-            Reach::Head => Revision(u64::MAX),
-            Reach::At(revision) => revision,
-            Reach::AtTime(at_ms) => last_at(&mut connection, doc, at_ms).await?,
+            LoadRange::Head => Revision(u64::MAX),
+            LoadRange::At(revision) => revision,
+            LoadRange::AtTime(at_ms) => last_at(&mut connection, doc, at_ms).await?,
         };
         let loaded = self.load_at(&mut connection, doc, until).await?;
         let until = until.min(loaded.head);

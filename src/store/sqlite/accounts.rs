@@ -17,7 +17,7 @@ use crate::store::accounts::{
     REVOCATIONS_PAGE, Renewal, Reset, Revocation, Right, Role, SessionKey, Subject, User, Who,
     tenant_of, tenant_of_subject,
 };
-use crate::store::{ListPage, ListQuery, Listed};
+use crate::store::{ListPage, ListQuery, ListedDocument};
 
 /// The columns of an account.
 macro_rules! users {
@@ -1045,7 +1045,7 @@ fn list_of(db: &Connection, query: &ListQuery, ids: &HashSet<String>) -> Result<
     let last = page.documents.last();
     page.next = last
         .filter(|_| page.documents.len() >= query.limit)
-        .map(Listed::place);
+        .map(ListedDocument::place);
     Ok(page)
 }
 

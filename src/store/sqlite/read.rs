@@ -13,7 +13,8 @@ use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::last_at;
 use crate::store::{
-    ListPage, ListQuery, Listed, Loaded, PAGE_BYTES, PAGE_ENTRIES, Reach, StoreError, Whereabouts,
+    DocumentLocation, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, PAGE_BYTES,
+    PAGE_ENTRIES, StoreError,
 };
 
 /// Why something could not be read.
@@ -74,14 +75,14 @@ impl Reported {
 pub(super) fn load(
     db: &Connection,
     doc: &DocId,
-    reach: Reach,
+    reach: LoadRange,
     reported: &Reported,
 ) -> Answer<Loaded> {
     let Some(number) = number(db, doc)? else {
         return Ok(Loaded::default());
     };
     let head = match head(db, number) {
-        Err(error) if reach == Reach::BeforeDamage && is_corruption(&error) => HEAD_UNKNOWN,
+        Err(error) if reach == LoadRange::BeforeDamage && is_corruption(&error) => HEAD_UNKNOWN,
         head => head?,
     };
     let log = Log {
@@ -91,11 +92,11 @@ pub(super) fn load(
         head,
     };
     let until = match reach {
-        Reach::Since(revision) => return log.page(revision),
-        Reach::Head => log.head,
-        Reach::At(revision) => revision.min(log.head),
-        Reach::AtTime(at_ms) => last_at(log.head, at_ms, |revision| log.at_ms(revision))?,
-        Reach::BeforeDamage => return log.before_damage(reported),
+        LoadRange::Since(revision) => return log.page(revision),
+        LoadRange::Head => log.head,
+        LoadRange::At(revision) => revision.min(log.head),
+        LoadRange::AtTime(at_ms) => last_at(log.head, at_ms, |revision| log.at_ms(revision))?,
+        LoadRange::BeforeDamage => return log.before_damage(reported),
     };
     let snapshot = log.snapshot(until, reported)?;
     if snapshot.revision > log.head {
@@ -340,11 +341,11 @@ pub(super) fn first_place(query: &ListQuery) -> (i64, &str) {
 }
 
 /// What the list says of one document.
-pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<Listed>> {
+pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<ListedDocument>> {
     described(db, doc.collection.as_str(), doc.id.as_str())
 }
 
-fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<Listed>> {
+fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<ListedDocument>> {
     let mut statement = db.prepare_cached(
         "SELECT collection, id, title, created_at_ms, updated_at_ms,
            (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
@@ -355,7 +356,7 @@ fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<Liste
     rows.next()?.map(listed).transpose()
 }
 
-pub(super) fn listed(row: &Row<'_>) -> Answer<Listed> {
+pub(super) fn listed(row: &Row<'_>) -> Answer<ListedDocument> {
     let (collection, id) = (row.get_ref(0)?, row.get_ref(1)?);
     let text = |value: rusqlite::types::ValueRef<'_>| value.as_str().map(str::to_owned);
     let (collection, id) = (
@@ -365,7 +366,7 @@ pub(super) fn listed(row: &Row<'_>) -> Answer<Listed> {
     let doc = DocId::parse(&collection, &id).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
     })?;
-    Ok(Listed {
+    Ok(ListedDocument {
         doc,
         title: row.get(2)?,
         created_at_ms: row.get::<_, Option<i64>>(3)?.unwrap_or(0).cast_unsigned(),
@@ -412,7 +413,7 @@ pub(super) fn newer(
 }
 
 /// Where a document is. Who owns it, the folder's lock says.
-pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<Whereabouts>> {
+pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<DocumentLocation>> {
     let mut statement =
         db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?;
     let row = statement
@@ -423,7 +424,7 @@ pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<Whereabouts>
     let Some((number, epoch)) = row else {
         return Ok(None);
     };
-    Ok(Some(Whereabouts {
+    Ok(Some(DocumentLocation {
         owner: None,
         owner_name: None,
         owner_lives: false,

@@ -11,7 +11,7 @@ use crate::log::{Change, Entry, Epoch, Fence, Revision};
 use crate::store::feed;
 use crate::store::packed::{row_checksum, verify};
 use crate::store::thinning::superfluous;
-use crate::store::{Batch, Lease, Refused};
+use crate::store::{AppendError, Batch, Lease};
 
 /// Appends many documents' entries.
 pub(super) struct Append(Vec<Part>);
@@ -54,7 +54,7 @@ impl Part {
 }
 
 impl Work for Append {
-    type Outcome = Vec<Result<(), Refused>>;
+    type Outcome = Vec<Result<(), AppendError>>;
     const VERB: &'static str = "append";
 
     fn weight(&self) -> usize {
@@ -68,16 +68,16 @@ impl Work for Append {
             // The constraints say what `Gap` says: a revision that is in the log already.
             Ok(outcome.unwrap_or_else(|error| {
                 tracing::error!(doc = %part.doc, %error, "refused what does not fit into the log");
-                Err(Refused::Gap)
+                Err(AppendError::Gap)
             }))
         };
         self.0.iter().map(append).collect()
     }
 }
 
-fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Refused>> {
+fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), AppendError>> {
     let Some(number) = ledger.fenced(&part.doc, part.fence)? else {
-        return Ok(Err(Refused::Fenced));
+        return Ok(Err(AppendError::Fenced));
     };
     let mut revision = head(ledger.db(), number)?;
     let mut insert = ledger.db().prepare_cached(
@@ -85,7 +85,7 @@ fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Refus
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     if !follow(revision, &part.rows) {
-        return Ok(Err(Refused::Gap));
+        return Ok(Err(AppendError::Gap));
     }
     for Row {
         entry,

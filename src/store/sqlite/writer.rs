@@ -41,7 +41,7 @@ pub(super) trait Work: Send + 'static {
 
 /// What the writer has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct WriterCounts {
     /// Durable transactions.
     pub transactions: u64,
     /// Pieces of work in them: appends, claims, snapshots, renames.
@@ -51,7 +51,7 @@ pub struct Counts {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct WriterCounters {
     transactions: AtomicU64,
     jobs: AtomicU64,
     failures: AtomicU64,
@@ -63,7 +63,7 @@ struct Counters {
 pub(super) struct Writer {
     /// `None` once it is closed.
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
-    counters: Arc<Counters>,
+    counters: Arc<WriterCounters>,
     thread: Mutex<Option<JoinHandle<Result<(), rusqlite::Error>>>>,
 }
 
@@ -72,7 +72,7 @@ impl Writer {
     pub(super) fn start(ledger: Ledger) -> std::io::Result<Self> {
         let runtime = RuntimeBuilder::new_current_thread().enable_time().build()?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(WriterCounters::default());
         let shared = Arc::clone(&counters);
         let thread = Builder::new()
             .name("store-writer".into())
@@ -133,8 +133,8 @@ impl Writer {
     }
 
     /// What was done so far.
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
+    pub(super) fn counts(&self) -> WriterCounts {
+        WriterCounts {
             transactions: self.counters.transactions.load(Ordering::Relaxed),
             jobs: self.counters.jobs.load(Ordering::Relaxed),
             failures: self.counters.failures.load(Ordering::Relaxed),
@@ -163,7 +163,7 @@ fn write(
     mut ledger: Ledger,
     mut queue: mpsc::Receiver<Box<dyn Job>>,
     runtime: &Runtime,
-    counters: &Counters,
+    counters: &WriterCounters,
 ) -> rusqlite::Result<()> {
     let outage = Outage::new();
     loop {

@@ -16,8 +16,9 @@ use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::protocol::Proposal;
 use crate::store::{
-    Batch, Beat, ChangeCursor, Changes, History, Lease, ListPage, ListQuery, Listed, Loaded,
-    MemoryStore, News, Open, Pulse, Reach, Refused, Store,
+    AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
+    Lease, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, MemoryStore, OpenDocuments,
+    Store,
 };
 use crate::version::{NodeVersion, WireRange};
 
@@ -47,15 +48,15 @@ macro_rules! by_way {
                 self.store.$verb($($name),*)
             })*
 
-            fn news<'a>(&'a self, open: &'a Open) -> BoxFuture<'a, Result<News, StoreError>> {
+            fn compare_open<'a>(&'a self, open: &'a OpenDocuments) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
                 }
                 self.comparisons.fetch_add(1, Ordering::SeqCst);
-                self.store.news(open)
+                self.store.compare_open(open)
             }
 
-            fn heartbeat<'a>(&'a self, beat: &'a Beat) -> BoxFuture<'a, Result<Pulse, StoreError>> {
+            fn heartbeat<'a>(&'a self, beat: &'a Heartbeat) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
                 }
@@ -67,13 +68,13 @@ macro_rules! by_way {
 }
 
 by_way! {
-    fn load(doc: &'a DocId, reach: Reach) -> Loaded;
+    fn load(doc: &'a DocId, reach: LoadRange) -> Loaded;
     fn claim(doc: &'a DocId, me: NodeId) -> Lease;
-    fn append(batches: Vec<Batch>) -> Vec<Result<(), Refused>>;
+    fn append(batches: Vec<Batch>) -> Vec<Result<(), AppendError>>;
     fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
     fn changes(since: Option<&'a ChangeCursor>) -> Changes;
     fn list(query: ListQuery) -> ListPage;
-    fn describe(doc: &'a DocId) -> Option<Listed>;
+    fn describe(doc: &'a DocId) -> Option<ListedDocument>;
     fn rename(doc: &'a DocId, title: &'a str) -> bool;
     fn check_writes() -> ();
     fn history() -> History;
@@ -232,7 +233,7 @@ fn create() -> Proposal {
 
 /// What the store's clock does to a node that it has not heard.
 async fn forget(store: &MemoryStore, me: NodeId) {
-    let beat = Beat {
+    let beat = Heartbeat {
         me,
         name: "n".into(),
         takes_part: false,
@@ -362,7 +363,7 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
     );
     drop(turn);
     leaving.await.unwrap();
-    let stranger = Beat {
+    let stranger = Heartbeat {
         me: NodeId(9),
         name: "n".into(),
         takes_part: false,
@@ -604,7 +605,7 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
     let (way, exchange) = (Way::default(), Exchange::new());
     let node = node(1, &way, &exchange).await;
     let (stranger, mut inbox) = exchange.open(NodeId(9));
-    let beat = Beat {
+    let beat = Heartbeat {
         me: NodeId(9),
         name: "nine".into(),
         takes_part: true,
