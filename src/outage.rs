@@ -1,8 +1,10 @@
 //! Keeps the log short while something fails again and again: one line when it begins, one when it works again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// How long after its last failure a success counts as the end of an outage. Shorter successes in between, such as the
 /// statements that a server still answers while it stops, do not make two outages of one.
@@ -86,7 +88,7 @@ impl Outage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 }
 
@@ -120,7 +122,7 @@ impl LineLimit {
     }
 
     fn pass_at(&self, now: Instant) -> Option<u64> {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = lock(&self.0);
         let is_due = |at: Instant| now.saturating_duration_since(at) >= LINE_EVERY;
         if written.at.is_none_or(is_due) {
             written.at = Some(now);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
@@ -26,6 +26,7 @@ use crate::store::{
     Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, NotShared, Owned,
     REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, User, Who,
 };
+use crate::sync::lock;
 
 /// How long somebody stays signed in, renewed or not.
 pub const SESSION_LASTS: Duration = Duration::from_hours(30 * 24);
@@ -1114,7 +1115,7 @@ impl Door {
     }
 
     fn throttle(&self) -> MutexGuard<'_, LoginThrottle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.throttle)
     }
 }
 

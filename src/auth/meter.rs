@@ -1,13 +1,14 @@
 //! How much each tenant keeps: counted where it comes in, at no cost to the ops, and added up by the store now and then.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::outage::LineLimit;
 use crate::store::Accounts;
+use crate::sync::lock;
 
 /// What the tenants keep, as far as this node knows.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Meters {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Meter>> {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.meters)
     }
 }
 

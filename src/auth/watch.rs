@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::id::DocId;
 use crate::store::{Revocation, SessionKey, Subject};
+use crate::sync::lock;
 
 /// The open sockets of this node, by the subjects whose rights they use.
 #[derive(Debug, Default)]
@@ -144,7 +145,7 @@ impl Watchers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Socket>>>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sockets)
     }
 }
 
@@ -160,7 +161,7 @@ impl Socket {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<News>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.news)
     }
 }
 

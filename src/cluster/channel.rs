@@ -1,7 +1,7 @@
 //! A transport in memory: several nodes in one process, for tests, with ways to make it as bad as a network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// How many messages may wait in an inbox; those beyond are dropped.
 const INBOX_MESSAGES_MAX: usize = 4_096;
@@ -119,7 +120,7 @@ impl Exchange {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -13,7 +13,7 @@ mod tls;
 mod url;
 mod writer;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use self::writer::Writer;
 use super::outgoing::Outgoing;
 use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// How often a node writes to its own inbox to see whether messages pass. Ten of them fit into the patience: one that is
 /// lost says nothing.
@@ -320,8 +321,4 @@ fn tell(health: &watch::Sender<Health>, news: Health) {
         (_, Health::Bad(reason)) => warn!(%reason, "Redis carries no messages"),
     }
     health.send_replace(news);
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use super::direct::{ClusterSettings, DirectLinks, Live, lock};
+use super::direct::{ClusterSettings, DirectLinks, Live};
 use super::redis::{DELIVERIES_MAX, RedisSettings, RedisTransport, RedisTrouble};
 use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// Why a node cannot take part in its cluster.
 #[derive(Debug, Error)]

@@ -1,7 +1,7 @@
 //! What a request brings along: cookies, tokens, its page's origin, its address.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -25,6 +25,7 @@ use crate::auth::{
     Caller, Credentials, Mode, Person, Principal, SESSION_LASTS, Tokens, is_loopback, network,
 };
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// What the server speaks over a WebSocket, where the client offers a choice: beside it, `bearer.TOKEN` brings a token
 /// along, which a browser's script cannot put into a header.
@@ -246,7 +247,7 @@ impl Seldom {
 
     /// How often it was not said since it last was; `None`: not now either.
     fn may_say(&self) -> Option<u64> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         if let Some((at, unsaid)) = &mut *last
             && at.elapsed() < SELDOM
         {

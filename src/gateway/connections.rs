@@ -5,11 +5,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+
+use crate::sync::lock;
 
 /// The HTTP connections of all threads, TLS handshakes included. WebSockets are counted elsewhere.
 ///
@@ -62,7 +64,7 @@ impl Connections {
     /// Counts a new connection, which waits for its client. `None` if a bound is reached and every connection that could
     /// give way is being served.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         let of_address = open.by_address.get(&address).map_or(0, Vec::len);
         if self
             .address_connections_max
@@ -162,8 +164,7 @@ impl fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let open = self.connections.open.lock();
-        let mut open = open.unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.connections.open);
         open.remove(self.address, &self.slot);
     }
 }

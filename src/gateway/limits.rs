@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::settings::GatewaySettings;
 use crate::auth::{Person, Principal};
 use crate::id::DocId;
+use crate::sync::lock;
 
 /// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
@@ -310,7 +311,7 @@ impl Held {
         let Some(most) = self.most else {
             return Ok(None);
         };
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let count = counts.entry(whose.to_owned()).or_default();
         if *count >= most {
             return Err(TooMany);
@@ -325,7 +326,7 @@ impl Held {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
@@ -354,7 +355,7 @@ impl<K: Eq + Hash> Shared<K> {
     }
 
     fn bucket(&self, key: K) -> Arc<Bucket> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = lock(&self.buckets);
         if buckets.len() >= BUCKETS_MAX {
             let now = Instant::now();
             buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_full(now));
@@ -391,7 +392,7 @@ impl Bucket {
 
     /// The same of so many at once.
     fn take_many(&self, now: Instant, count: u32, patience: Duration) -> Option<Duration> {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = lock(&self.due);
         let next = (*due).max(now) + self.each * count;
         let wait = next.saturating_duration_since(now + BURST);
         if wait > patience {
@@ -402,7 +403,7 @@ impl Bucket {
     }
 
     fn is_full(&self, now: Instant) -> bool {
-        *self.due.lock().unwrap_or_else(PoisonError::into_inner) <= now
+        *lock(&self.due) <= now
     }
 }
 

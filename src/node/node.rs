@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -32,6 +32,7 @@ use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
 use crate::store::{Heartbeat, History, OpenDocuments, Store, StoreError};
+use crate::sync::lock;
 use crate::version::{Capabilities, NodeVersion};
 
 /// What bounds a node.
@@ -190,15 +191,12 @@ pub(in crate::node) struct OpenDocument {
 impl Standing {
     /// The newest commit is this one.
     pub(in crate::node) fn set_known(&self, known: Known) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        *lock(&self.known) = Some(known);
     }
 
     /// The newest commit.
     pub(in crate::node) fn known(&self) -> Option<Known> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.known).clone()
     }
 
     pub(in crate::node) fn set(&self, document: OpenDocument) {
@@ -633,10 +631,7 @@ impl Node {
     /// Closes the documents that no session needs, which else would stay for a while, and frees the snapshots that
     /// documents keep for their next reader.
     pub(in crate::node) fn make_room(&self) {
-        let mut last = self
-            .crowded_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.crowded_at);
         if last.is_none_or(|last| last.elapsed() >= CROWDED_EVERY) {
             *last = Some(Instant::now());
             self.crowded.send_replace(());
@@ -749,9 +744,7 @@ impl Node {
     }
 
     fn store_clock(&self) -> MutexGuard<'_, StoreClock> {
-        self.store_clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.store_clock)
     }
 
     pub(in crate::node) fn instant(&self, clock: Duration) -> Instant {
@@ -759,9 +752,7 @@ impl Node {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DocId, Arc<Mailbox>>> {
-        self.documents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.documents)
     }
 }
 

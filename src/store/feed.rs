@@ -1,11 +1,12 @@
 //! The feed of changes of a store that serves one process: the newest changes, in memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{ChangeCursor, Changes, Continuity};
 use crate::id::DocId;
 use crate::log::{Epoch, Revision};
+use crate::sync::lock;
 
 /// How many changes are kept. A cursor that is older than the oldest of them is answered with
 /// [`Continuity::Incomplete`].
@@ -80,7 +81,7 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

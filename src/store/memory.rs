@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Change, Entry, Epoch, Fence, Revision, Snapshot, SubmitId};
+use crate::sync::lock;
 
 /// A store in memory. A clone is another handle on the same data.
 ///
@@ -75,7 +76,7 @@ impl MemoryStore {
 
     /// Nothing in here panics while it holds the lock; a test's thread that did is no reason to stop.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -32,7 +32,7 @@ use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -62,6 +62,7 @@ use super::{
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
+use crate::sync::lock;
 use crate::version::Capabilities;
 
 /// How the shared store is set up. All times are in milliseconds.
@@ -356,7 +357,7 @@ impl PostgresStore {
     }
 
     fn lock_beat_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.beat_at.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.beat_at)
     }
 
     /// Which lane a document takes: always the same.
@@ -471,7 +472,7 @@ impl Store for PostgresStore {
             };
             let all_read_zstd = pulse.others.iter().all(reads_zstd);
             self.all_read_zstd.store(all_read_zstd, Ordering::Relaxed);
-            let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut place = lock(&self.place);
             if *place != pulse.place {
                 *place = pulse.place.clone();
                 self.numbers.forget_all();

@@ -13,7 +13,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -40,6 +40,7 @@ use super::{
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
+use crate::sync::lock;
 
 /// How the embedded store is set up.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -384,13 +385,13 @@ impl Readers {
             .map_err(closed)?;
         let (folder, idle) = (self.folder.clone(), Arc::clone(&self.idle));
         let work = move || {
-            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let pooled = lock(&idle).pop();
             let mut db = pooled.map_or_else(|| folder.connect(Purpose::Read), Ok)?;
             let transaction = db.transaction()?;
             let answer = read(&transaction)?;
             transaction.finish()?;
             if !permit.semaphore().is_closed() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+                lock(&idle).push(db);
             }
             drop(permit);
             Ok::<T, Fault>(answer)
@@ -403,10 +404,7 @@ impl Readers {
 
     fn close(&self) {
         self.permits.close();
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        lock(&self.idle).clear();
     }
 }
 

@@ -51,12 +51,13 @@ const MODULES = [
   'log.rs',
   'ot',
   'protocol',
+'sync.rs',
   'cluster/membership.rs',
   'cluster/ring.rs',
   'store/memory.rs',
   'store/store.rs',
 ];
-const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'store'];
+const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'store', 'sync'];
 
 const manifest = read('Cargo.toml').split('\n');
 const edition = manifest.find((line) => line.startsWith('edition = '));

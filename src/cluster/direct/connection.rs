@@ -12,11 +12,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frames::{Frame, FrameError, Opener, Sealer, Status};
-use super::lock;
 use crate::cluster::frame::{pack, unpack};
 use crate::cluster::outgoing::Outgoing;
 use crate::cluster::transport::{Counters, Delivery, add};
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// How often each end says that it lives. A change of its status is said at once.
 pub(super) const PING_EVERY: Duration = Duration::from_millis(250);

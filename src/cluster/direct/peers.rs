@@ -11,9 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::connection::{Common, Connection, PIECE_BYTES_ACCEPTED, run};
 use super::frames::Opener;
 use super::handshake::{LinkKey, Secured, initiate};
-use super::lock;
 use crate::cluster::transport::Delivery;
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// How often it is looked at which links are live and which are to be made.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +16,7 @@ use crate::id::DocId;
 use crate::log::Revision;
 use crate::node::Node;
 use crate::store::{HeartbeatReply, History, StoreError};
+use crate::sync::lock;
 
 /// The status that a socket is closed with if the history of the log has changed: its client must load its documents anew.
 pub const HISTORY_CHANGED: u16 = 4409;
@@ -236,8 +237,4 @@ impl Node {
             lock(&histories.closed).clear();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

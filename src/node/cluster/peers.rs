@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -14,6 +14,7 @@ use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
 use crate::doc::Link;
 use crate::id::{DocId, Name, NodeId};
 use crate::store::{HeartbeatReply, LiveNode};
+use crate::sync::lock;
 use crate::version::{Capabilities, NodeVersion};
 
 /// The other nodes. A node that is alone owns everything, and has nobody to say anything to.
@@ -160,16 +161,13 @@ impl Peers {
     /// Whether other nodes hear each other although this one has heard none for long: as long as it takes until all nodes
     /// have told the store that they hear nobody, if that is so.
     pub(in crate::node) fn others_are_heard(&self) -> bool {
-        let unheard_since = *self
-            .unheard_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let unheard_since = *lock(&self.unheard_since);
         let is_long = |since| self.started.elapsed() >= since + self.dead_after;
         unheard_since.is_some_and(is_long) && self.others().taking_part > 0
     }
 
     fn others(&self) -> Others {
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.others)
     }
 
     /// Told to all documents when messages or the store are back.
@@ -421,10 +419,7 @@ impl Peers {
 
     /// So many others live on the store of a node without a transport: an old self may, for a while, and nobody else.
     fn share_the_store(&self, others: usize) {
-        let mut since = self
-            .deaf_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.deaf_since);
         let now = self.started.elapsed();
         if others == 0 {
             *since = None;
@@ -466,10 +461,7 @@ impl Peers {
     }
 
     fn note_heard(&self, is_heard: bool, now: Duration) {
-        let mut since = self
-            .unheard_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.unheard_since);
         *since = (!is_heard).then(|| since.unwrap_or(now));
     }
 
@@ -534,10 +526,6 @@ impl Peers {
 pub(in crate::node) fn names(nodes: &[LiveNode]) -> String {
     let name = |node: &LiveNode| format!("{} (wire {})", node.name, node.version.wire);
     nodes.iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who should own the document by this ring; where it is empty, this node.

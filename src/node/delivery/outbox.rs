@@ -1,7 +1,7 @@
 //! The frames that wait to be written to one socket.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use super::wake_queue::{Bell, Round};
 use crate::id::{ClientId, Name};
 use crate::protocol::close_frame;
 use crate::store::History;
+use crate::sync::lock;
 
 /// The frames that wait to be written to one socket: whole WebSocket frames, in order, up to a bound.
 ///
@@ -401,8 +402,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here can panic half-way.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where a document's answer goes: straight to the socket, or into an answer about many documents.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,6 +11,7 @@ use super::outbox::{Outbox, TRY_AGAIN_LATER};
 use crate::doc::Answer;
 use crate::id::Name;
 use crate::protocol::{self, Code, Echo, Refusal, Shown};
+use crate::sync::lock;
 
 /// One of a session's few requests of a kind that may be without an answer, until it is dropped.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl Bulk {
 
     /// Sends the answer if there is nothing to wait for.
     pub fn begin(&self, outbox: &Outbox) {
-        let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = lock(&self.inner);
         if parts.missing == 0 {
             self.complete(outbox, parts);
         }
@@ -157,21 +158,21 @@ impl Bulk {
     /// busy, and the other documents would each be waited for as long.
     #[must_use]
     pub fn will_pass(&self) -> Option<Refusal> {
-        let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = lock(&self.inner);
         let mut refused = parts.refused.values();
         refused.find(|refusal| refusal.will_pass()).cloned()
     }
 
     /// Whether the answer is not complete.
     pub(in crate::node) fn holds(&self) -> bool {
-        let parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = lock(&self.inner);
         parts.missing > 0
     }
 
     /// Holds the pieces of a frame back, no more of them than the outbox takes; `false`: the answer is complete, and they
     /// may go.
     pub(in crate::node) fn hold(&self, outbox: &Outbox, pieces: &[Bytes]) -> bool {
-        let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = lock(&self.inner);
         let holds = parts.missing > 0;
         if holds {
             parts.held_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
@@ -186,7 +187,7 @@ impl Bulk {
 
     /// Takes in what one of the documents answered.
     pub fn answer(&self, outbox: &Outbox, name: Name, answer: Answer) {
-        let mut parts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = lock(&self.inner);
         match answer {
             Answer::Shown(shown) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
                 parts.refused.insert(name, too_much());

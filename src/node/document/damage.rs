@@ -1,7 +1,7 @@
 //! Documents whose stored rows are damaged: found when they are loaded, reported once, shown read-only.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::task::{Folded, ReadablePart, fold};
@@ -10,6 +10,7 @@ use crate::id::DocId;
 use crate::log::Revision;
 use crate::node::Node;
 use crate::store::{LoadRange, StoreError, StoreErrorKind};
+use crate::sync::lock;
 
 /// How long after one report of a document's damage it is not reported again.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
@@ -24,7 +25,7 @@ pub(in crate::node) struct DamageReports(Mutex<BTreeMap<DocId, Instant>>);
 impl DamageReports {
     /// Returns true if the damage of `doc` is to be reported now.
     fn is_due(&self, doc: &DocId, now: Instant) -> bool {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = lock(&self.0);
         let recent = reported.get(doc);
         if recent.is_some_and(|at| now.saturating_duration_since(*at) < REPORT_AGAIN) {
             return false;

@@ -1,13 +1,14 @@
 //! Cursors and who is here: channels on which each value replaces the one before. Nothing is stored, nothing is ordered.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::id::{ClientId, Name, NodeId, SessionId};
 use crate::node::cluster::peers::Peers;
 use crate::node::delivery::outbox::Outbox;
 use crate::protocol::{self, Presence};
+use crate::sync::lock;
 
 /// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`. Clones are the
 /// same hub.
@@ -261,7 +262,7 @@ impl Hub {
     }
 
     pub(in crate::node) fn lock(&self) -> MutexGuard<'_, HashMap<Name, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.channels)
     }
 }
 

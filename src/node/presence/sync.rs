@@ -3,13 +3,14 @@
 //! was a message that was lost, a node, or a whole network.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::registry::{Heard, Hub, Remote};
 use crate::id::{ClientId, Name, NodeId};
 use crate::node::cluster::codec::{Message, Roster, Rumour};
 use crate::protocol::Presence;
+use crate::sync::lock;
 
 /// How often a node says what is published on it and what it listens to.
 pub(in crate::node) const REFRESH_EVERY: Duration = Duration::from_secs(2);
@@ -223,9 +224,7 @@ impl Hub {
     }
 
     fn listening(&self) -> MutexGuard<'_, HashMap<Name, BTreeMap<NodeId, Instant>>> {
-        self.listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listening)
     }
 }
 

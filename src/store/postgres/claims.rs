@@ -1,7 +1,7 @@
 //! Claims: whoever asks while one statement is under way shares the next.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -16,6 +16,7 @@ use super::touches::Touches;
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::{Lease, StoreError};
+use crate::sync::lock;
 
 /// How many claims may wait. When the queue is full, whoever asks waits.
 const QUEUE_MAX: usize = 4_096;
@@ -149,11 +150,7 @@ impl Claims {
             token,
             answer,
         };
-        let inbox = self
-            .inbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let inbox = lock(&self.inbox).clone();
         inbox
             .ok_or_else(closed)?
             .send(ask)
@@ -165,17 +162,8 @@ impl Claims {
 
     /// Lets what waits be answered, at most until `deadline`.
     pub(super) async fn close(&self, deadline: Instant) {
-        drop(
-            self.inbox
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let task = self
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(lock(&self.inbox).take());
+        let task = lock(&self.task).take();
         let Some(mut task) = task else { return };
         if timeout_at(deadline, &mut task).await.is_err() {
             task.abort();

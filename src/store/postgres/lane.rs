@@ -5,7 +5,7 @@
 //! more gathers: a statement costs Postgres as much as many parts.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +20,7 @@ use super::outages::Outages;
 use super::touches::Touches;
 use crate::id::DocId;
 use crate::store::{AppendError, StoreError};
+use crate::sync::lock;
 
 /// How many appends may wait in a lane's inbox, and about how many parts beyond it. When both are full, whoever asks
 /// waits.
@@ -129,10 +130,6 @@ impl Lane {
             task.abort();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Runner {

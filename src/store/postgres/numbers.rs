@@ -1,12 +1,13 @@
 //! The documents' numbers, remembered.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio_postgres::Row;
 
 use crate::id::DocId;
 use crate::store::bounded_cache::BoundedCache;
+use crate::sync::lock;
 
 /// The numbers of documents that were ever claimed, by their places in the question, which is [`Lookup::question`].
 pub(super) const FIND: &str = "
@@ -92,7 +93,7 @@ impl Numbers {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Caches> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A document is loaded by one statement: where a node takes over thousands, each way to the server and back counts.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::task::spawn_blocking;
 use tokio_postgres::Row;
@@ -17,6 +17,7 @@ use crate::outage::LineLimit;
 use crate::store::packed::{row_checksum, unpack};
 use crate::store::store::Halving;
 use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
+use crate::sync::lock;
 
 /// The newest snapshot before `$4` that is at or before `$3`, or ahead of the log; and the entries from there to `$3`, each
 /// with the log's length. The snapshot's data is in the first row alone.
@@ -227,7 +228,7 @@ impl Reader {
     }
 
     fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = lock(&self.reported);
         if reported.len() >= REPORTED_MAX {
             reported.clear();
         }

@@ -1,7 +1,7 @@
 //! When documents were last edited, on its way into the list.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::pool::Pool;
 use crate::outage::LineLimit;
 use crate::store::bounded_cache::BoundedCache;
+use crate::sync::lock;
 
 /// How long the list may lag behind the log of a document that was not edited in the last [`PERIOD`]: all that was edited
 /// meanwhile is written to it at once, by a connection that appends do not use.
@@ -159,7 +160,7 @@ impl Touches {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lagging> {
-        self.lagging.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lagging)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use thiserror::Error;
@@ -16,6 +16,7 @@ use crate::store::{
     DocumentLocation, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, PAGE_BYTES,
     PAGE_ENTRIES, StoreError,
 };
+use crate::sync::lock;
 
 /// Why something could not be read.
 #[derive(Debug, Error)]
@@ -63,7 +64,7 @@ pub(super) struct Reported(Mutex<HashSet<(DocId, Revision)>>);
 
 impl Reported {
     fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = lock(&self.0);
         if reported.len() >= REPORTED_MAX {
             reported.clear();
         }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ledger::Ledger;
 use crate::outage::Outage;
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// How many pieces of work may wait. When the queue is full, whoever asks waits.
 const QUEUE_MAX: usize = 1_024;
@@ -88,11 +89,7 @@ impl Writer {
     pub(super) async fn ask<W: Work>(&self, work: W) -> Result<W::Outcome, StoreError> {
         let closed = || StoreError::new(W::VERB, "the store is closed");
         let (answer, answered) = oneshot::channel();
-        let jobs = self
-            .jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let jobs = lock(&self.jobs).clone();
         let job = Asked {
             work,
             outcome: None,
@@ -107,17 +104,8 @@ impl Writer {
 
     /// Lets the thread finish what is queued and waits for its end.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        drop(
-            self.jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(lock(&self.jobs).take());
+        let thread = lock(&self.thread).take();
         let Some(thread) = thread else { return Ok(()) };
         match thread.join() {
             Ok(end) => end.map_err(|error| StoreError::new("close", error)),
@@ -127,8 +115,7 @@ impl Writer {
 
     /// Whether the last transaction was written, and not longer ago than `age`.
     pub(super) fn wrote_within(&self, age: Duration) -> bool {
-        let written = self.counters.written.lock();
-        let written = written.unwrap_or_else(PoisonError::into_inner);
+        let written = lock(&self.counters.written);
         written.is_some_and(|at| at.elapsed() <= age)
     }
 
@@ -179,10 +166,7 @@ fn write(
             &counters.failures
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        *counters
-            .written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = outcome.is_ok().then(Instant::now);
+        *lock(&counters.written) = outcome.is_ok().then(Instant::now);
         counters
             .jobs
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
