@@ -53,9 +53,9 @@ check: tools static/node_modules/.stamp node_modules/.stamp ## Before a commit: 
 	mkdir -p static/dist
 	cargo clippy --workspace --all-targets -- -D warnings
 	if command -v cargo-nextest >/dev/null; then
-		cargo nextest run --workspace --lib --bins --test layers --test log_lines --status-level fail
+		cargo nextest run --workspace --lib --bins --test layers --test log_lines --test language --status-level fail
 	else
-		cargo test --workspace --lib --bins --test layers --test log_lines
+		cargo test --workspace --lib --bins --test layers --test log_lines --test language
 	fi
 
 .PHONY: test
