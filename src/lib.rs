@@ -1,6 +1,7 @@
 //! Copydesk: a real-time document server. Every document has one owner at a time, whose sequencer gives every op its
 //! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
 
+pub mod access;
 pub mod auth;
 pub mod client;
 pub mod cluster;

@@ -15,7 +15,7 @@ use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
 use copydesk::node::{self, HISTORY_CHANGED, JoinError, Node, RepairMode};
 use copydesk::store::{
-    Accounts, History, MigrationPhase, PostgresStore, SqliteSettings, SqliteStore, Store,
+    AccessStore, History, MigrationPhase, PostgresStore, SqliteSettings, SqliteStore, Store,
     VerifyEvent, VerifyRange,
 };
 use copydesk::telemetry;
@@ -494,7 +494,7 @@ impl OpenStore {
     }
 
     /// Where accounts are kept.
-    fn accounts(&self) -> Arc<dyn Accounts> {
+    fn accounts(&self) -> Arc<dyn AccessStore> {
         match self {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),
@@ -590,7 +590,7 @@ async fn run(
     let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
     let door = door.await.context("open the door")??;
     let known = door.begin_watch().await?;
-    let is_new = mode == Mode::Accounts && !door.accounts().any_user().await?;
+    let is_new = mode == Mode::Accounts && !door.accounts().has_accounts().await?;
     let setup_code = is_new.then(|| door.setup_code());
     let keeper = tokio::spawn({
         let door = door.clone();

@@ -4,20 +4,24 @@ mod servers;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use copydesk::access::{
+    AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, NewInvitation,
+    NewShareLink, PasswordReset, Principal, Renewal, Role, SecretHash, SessionKey, ShareError,
+    Subject,
+};
 use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::store::{
-    Accounts, Admission, Batch, Deed, Hash, Invitation, ListQuery, NewLink, NewUser, NotAdded,
-    NotShared, Owned, PostgresSettings, PostgresStore, Renewal, Reset, Role, SessionKey,
-    SqliteSettings, SqliteStore, Store, Subject, Who,
+    AccessStore, Batch, ListQuery, PostgresSettings, PostgresStore, SqliteSettings, SqliteStore,
+    Store,
 };
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
 /// A store that keeps people, empty.
 trait Factory {
-    fn accounts(&self) -> &dyn Accounts;
+    fn accounts(&self) -> &dyn AccessStore;
 
     fn store(&self) -> &dyn Store;
 }
@@ -43,7 +47,7 @@ impl InFolder {
 }
 
 impl Factory for InFolder {
-    fn accounts(&self) -> &dyn Accounts {
+    fn accounts(&self) -> &dyn AccessStore {
         &self.store
     }
 
@@ -68,7 +72,7 @@ impl InPostgres {
 }
 
 impl Factory for InPostgres {
-    fn accounts(&self) -> &dyn Accounts {
+    fn accounts(&self) -> &dyn AccessStore {
         &self.store
     }
 
@@ -152,7 +156,7 @@ fn key(name: &str) -> SessionKey {
     SessionKey(name.to_owned())
 }
 
-fn hash(seed: u8) -> Hash {
+fn hash(seed: u8) -> SecretHash {
     [seed; 32]
 }
 
@@ -160,8 +164,8 @@ fn doc(id: &str) -> DocId {
     DocId::parse("notes", id).unwrap()
 }
 
-fn new_user(name: &str, tenant: &str) -> NewUser {
-    NewUser {
+fn new_user(name: &str, tenant: &str) -> AccountDraft {
+    AccountDraft {
         id: subject(name),
         tenant: tenant.to_owned(),
         login: format!("{name}@example.org"),
@@ -170,8 +174,8 @@ fn new_user(name: &str, tenant: &str) -> NewUser {
     }
 }
 
-fn who(name: &str, tenant: &str) -> Who {
-    Who {
+fn who(name: &str, tenant: &str) -> Principal {
+    Principal {
         user: Some(subject(name)),
         tenant: Some(tenant.to_owned()),
         role: None,
@@ -179,8 +183,8 @@ fn who(name: &str, tenant: &str) -> Who {
     }
 }
 
-fn guest(link: &str) -> Who {
-    Who {
+fn guest(link: &str) -> Principal {
+    Principal {
         user: None,
         tenant: None,
         role: None,
@@ -188,8 +192,8 @@ fn guest(link: &str) -> Who {
     }
 }
 
-fn link(id: &str, role: Role, secret: u8) -> NewLink {
-    NewLink {
+fn link(id: &str, role: Role, secret: u8) -> NewShareLink {
+    NewShareLink {
         id: subject(id),
         doc: doc("plan"),
         role,
@@ -203,9 +207,9 @@ fn link(id: &str, role: Role, secret: u8) -> NewLink {
 /// More than any test makes.
 const MANY: u64 = 1_000;
 
-async fn add(accounts: &dyn Accounts, name: &str) {
+async fn add(accounts: &dyn AccessStore, name: &str) {
     let added = accounts
-        .add_user(
+        .create_account(
             new_user(name, "home"),
             Admission::Open { accounts_max: MANY },
         )
@@ -214,27 +218,33 @@ async fn add(accounts: &dyn Accounts, name: &str) {
 }
 
 /// The first account, which owns everything.
-async fn first(accounts: &dyn Accounts, name: &str) {
-    let added = accounts.add_user(new_user(name, "home"), Admission::First);
+async fn first(accounts: &dyn AccessStore, name: &str) {
+    let added = accounts.create_account(new_user(name, "home"), Admission::First);
     assert_eq!(added.await.unwrap(), Ok(()));
 }
 
-async fn try_own(accounts: &dyn Accounts, id: &str, name: &str) -> Owned {
-    accounts.own(doc(id), subject(name), None).await.unwrap()
+async fn try_own(accounts: &dyn AccessStore, id: &str, name: &str) -> DocumentRegistration {
+    accounts
+        .register_document(doc(id), subject(name), None)
+        .await
+        .unwrap()
 }
 
-async fn own(accounts: &dyn Accounts, id: &str, name: &str) {
-    assert_eq!(try_own(accounts, id, name).await, Owned::Now);
+async fn own(accounts: &dyn AccessStore, id: &str, name: &str) {
+    assert_eq!(
+        try_own(accounts, id, name).await,
+        DocumentRegistration::Registered
+    );
 }
 
-async fn role(accounts: &dyn Accounts, who: &Who, doc: DocId) -> Option<Role> {
-    let rights = accounts.rights(who.clone(), vec![doc]).await.unwrap();
+async fn role(accounts: &dyn AccessStore, who: &Principal, doc: DocId) -> Option<Role> {
+    let rights = accounts.permissions(who.clone(), vec![doc]).await.unwrap();
     rights[0].role
 }
 
 /// Somebody who owns everything of the tenant.
-fn boss() -> Who {
-    Who {
+fn boss() -> Principal {
+    Principal {
         role: Some(Role::Owner),
         ..who("boss", "home")
     }
@@ -265,16 +275,22 @@ async fn create(store: &dyn Store, doc: &DocId) {
 
 async fn first_account_is_made_once_and_owns_everything(kept: impl Factory) {
     let accounts = kept.accounts();
-    assert!(!accounts.any_user().await.unwrap());
+    assert!(!accounts.has_accounts().await.unwrap());
     let (ann, bob) = (new_user("ann", "home"), new_user("bob", "home"));
     assert_eq!(
-        accounts.add_user(ann, Admission::First).await.unwrap(),
+        accounts
+            .create_account(ann, Admission::First)
+            .await
+            .unwrap(),
         Ok(())
     );
-    assert!(accounts.any_user().await.unwrap());
-    let second = accounts.add_user(bob, Admission::First).await.unwrap();
-    assert_eq!(second, Err(NotAdded::NotFirst));
-    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+    assert!(accounts.has_accounts().await.unwrap());
+    let second = accounts
+        .create_account(bob, Admission::First)
+        .await
+        .unwrap();
+    assert_eq!(second, Err(CreateAccountError::NotFirst));
+    let ann = accounts.account(subject("ann")).await.unwrap().unwrap();
     assert_eq!(ann.role, Some(Role::Owner));
     assert_eq!(
         role(accounts, &who("ann", "home"), doc("any")).await,
@@ -288,14 +304,16 @@ async fn a_login_is_taken_once(kept: impl Factory) {
     let mut imitator = new_user("other", "home");
     imitator.login = "ann@example.org".to_owned();
     let again = accounts
-        .add_user(imitator, Admission::Open { accounts_max: MANY })
+        .create_account(imitator, Admission::Open { accounts_max: MANY })
         .await
         .unwrap();
-    assert_eq!(again, Err(NotAdded::Taken));
-    let found = accounts.user_by_login("ann@example.org".to_owned()).await;
+    assert_eq!(again, Err(CreateAccountError::LoginTaken));
+    let found = accounts
+        .account_by_login("ann@example.org".to_owned())
+        .await;
     assert_eq!(found.unwrap().unwrap().id, subject("ann"));
     assert_eq!(
-        accounts.user_by_login("eve".to_owned()).await.unwrap(),
+        accounts.account_by_login("eve".to_owned()).await.unwrap(),
         None
     );
 }
@@ -303,7 +321,7 @@ async fn a_login_is_taken_once(kept: impl Factory) {
 async fn an_invitation_is_used_once(kept: impl Factory) {
     let accounts = kept.accounts();
     first(accounts, "ann").await;
-    let invitation = |seed, lasts| Invitation {
+    let invitation = |seed, lasts| NewInvitation {
         code: hash(seed),
         id: subject(&format!("invitation {seed}")),
         tenant: "home".to_owned(),
@@ -312,24 +330,34 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
         invitations_max: MANY,
     };
     for (seed, lasts) in [(1, DAY), (2, NO_TIME)] {
-        let invited = accounts.invite(invitation(seed, lasts), subject("ann"));
+        let invited = accounts.create_invitation(invitation(seed, lasts), subject("ann"));
         invited.await.unwrap();
     }
-    let add =
-        |name, seed| accounts.add_user(new_user(name, "other"), Admission::Invited(hash(seed)));
+    let add = |name, seed| {
+        accounts.create_account(new_user(name, "other"), Admission::Invited(hash(seed)))
+    };
     // A login that is taken uses no invitation up.
-    assert_eq!(add("ann", 1).await.unwrap(), Err(NotAdded::Taken));
+    assert_eq!(
+        add("ann", 1).await.unwrap(),
+        Err(CreateAccountError::LoginTaken)
+    );
     assert_eq!(add("bob", 1).await.unwrap(), Ok(()));
-    let bob = accounts.user(subject("bob")).await.unwrap().unwrap();
+    let bob = accounts.account(subject("bob")).await.unwrap().unwrap();
     assert_eq!(
         (bob.tenant.as_str(), bob.role),
         ("home", Some(Role::Viewer))
     );
     for seed in [1, 2, 3] {
-        assert!(!accounts.is_invited(hash(seed)).await.unwrap());
-        assert_eq!(add("eve", seed).await.unwrap(), Err(NotAdded::NotInvited));
+        assert!(!accounts.is_invitation_valid(hash(seed)).await.unwrap());
+        assert_eq!(
+            add("eve", seed).await.unwrap(),
+            Err(CreateAccountError::NotInvited)
+        );
         // Who may not come in learns nothing of who is here.
-        assert_eq!(add("ann", seed).await.unwrap(), Err(NotAdded::NotInvited));
+        assert_eq!(
+            add("ann", seed).await.unwrap(),
+            Err(CreateAccountError::NotInvited)
+        );
     }
 }
 
@@ -341,7 +369,7 @@ async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
     let promoted = accounts.set_tenant_role(subject("bob"), Some(Role::Owner), subject("ann"));
     assert!(promoted.await.unwrap());
     for seed in [1, 2] {
-        let invitation = Invitation {
+        let invitation = NewInvitation {
             code: hash(seed),
             id: subject(&format!("invitation {seed}")),
             tenant: "home".to_owned(),
@@ -349,7 +377,10 @@ async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
             lasts: DAY,
             invitations_max: MANY,
         };
-        accounts.invite(invitation, subject("bob")).await.unwrap();
+        accounts
+            .create_invitation(invitation, subject("bob"))
+            .await
+            .unwrap();
     }
     let listed = accounts.invitations("home".to_owned()).await.unwrap();
     assert_eq!(listed.len(), 2);
@@ -364,17 +395,18 @@ async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
             .unwrap()
             .is_empty()
     );
-    let end =
-        |tenant: &str, id| accounts.end_invitation(tenant.to_owned(), subject(id), subject("ann"));
+    let end = |tenant: &str, id| {
+        accounts.delete_invitation(tenant.to_owned(), subject(id), subject("ann"))
+    };
     assert!(!end("acme", "invitation 1").await.unwrap());
     assert!(end("home", "invitation 1").await.unwrap());
-    assert!(!accounts.is_invited(hash(1)).await.unwrap());
-    assert!(accounts.is_invited(hash(2)).await.unwrap());
+    assert!(!accounts.is_invitation_valid(hash(1)).await.unwrap());
+    assert!(accounts.is_invitation_valid(hash(2)).await.unwrap());
     let demoted = accounts.set_tenant_role(subject("bob"), Some(Role::Editor), subject("ann"));
     assert!(demoted.await.unwrap());
-    assert!(!accounts.is_invited(hash(2)).await.unwrap());
-    let eve = accounts.add_user(new_user("eve", "home"), Admission::Invited(hash(2)));
-    assert_eq!(eve.await.unwrap(), Err(NotAdded::NotInvited));
+    assert!(!accounts.is_invitation_valid(hash(2)).await.unwrap());
+    let eve = accounts.create_account(new_user("eve", "home"), Admission::Invited(hash(2)));
+    assert_eq!(eve.await.unwrap(), Err(CreateAccountError::NotInvited));
 }
 
 /// Whoever was the owner a moment ago changes nothing any more.
@@ -384,9 +416,9 @@ async fn only_the_owner_shares(kept: impl Factory) {
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
     let (ann, bob) = (who("ann", "home"), who("bob", "home"));
-    let handed = accounts.transfer(doc("plan"), subject("bob"), ann.clone());
+    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), ann.clone());
     assert_eq!(handed.await.unwrap(), Ok(()));
-    let not_owner = Err(NotShared::NotOwner);
+    let not_owner = Err(ShareError::NotOwner);
     for stranger in [ann, guest("l"), who("bob", "acme"), who("nobody", "home")] {
         let give = accounts.set_role(
             doc("plan"),
@@ -396,14 +428,14 @@ async fn only_the_owner_shares(kept: impl Factory) {
             MANY,
         );
         assert_eq!(give.await.unwrap(), not_owner);
-        let take = accounts.transfer(doc("plan"), subject("ann"), stranger.clone());
+        let take = accounts.transfer_ownership(doc("plan"), subject("ann"), stranger.clone());
         assert_eq!(take.await.unwrap(), not_owner);
-        let share = accounts.add_link(link("l", Role::Editor, 5), stranger.clone());
+        let share = accounts.create_link(link("l", Role::Editor, 5), stranger.clone());
         assert_eq!(share.await.unwrap(), not_owner);
-        let end = accounts.end_link(doc("plan"), subject("l"), stranger);
+        let end = accounts.delete_link(doc("plan"), subject("l"), stranger);
         assert_eq!(end.await.unwrap(), not_owner);
     }
-    let shared = accounts.add_link(link("l", Role::Editor, 5), bob);
+    let shared = accounts.create_link(link("l", Role::Editor, 5), bob);
     assert_eq!(shared.await.unwrap(), Ok(()));
 }
 
@@ -419,7 +451,7 @@ async fn a_closed_account_has_no_session(kept: impl Factory) {
     let begun = accounts.begin_session(key("late"), subject("ann"), hash(1), DAY, MANY);
     begun.await.unwrap();
     assert_eq!(accounts.session(key("late")).await.unwrap(), None);
-    let users = accounts.users_of("home".to_owned(), String::new(), 10);
+    let users = accounts.accounts_of("home".to_owned(), String::new(), 10);
     assert!(users.await.unwrap()[0].disabled);
     assert!(set(false).await.unwrap());
     assert!(accounts.session(key("late")).await.unwrap().is_some());
@@ -431,15 +463,18 @@ async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
     let accounts = kept.accounts();
     first(accounts, "boss").await;
     session(accounts).await;
-    let reset = |seed, lasts| Reset {
+    let reset = |seed, lasts| PasswordReset {
         code: hash(seed),
         user: subject("ann"),
         lasts,
     };
     for (seed, lasts) in [(1, DAY), (2, DAY), (3, NO_TIME)] {
-        let allowed = accounts.allow_reset(reset(seed, lasts), subject("boss"));
+        let allowed = accounts.create_reset(reset(seed, lasts), subject("boss"));
         allowed.await.unwrap();
-        assert_eq!(accounts.may_reset(hash(seed)).await.unwrap(), lasts == DAY);
+        assert_eq!(
+            accounts.is_reset_valid(hash(seed)).await.unwrap(),
+            lasts == DAY
+        );
     }
     // The newest is the only one, and it has expired.
     for seed in [1, 2, 3, 4] {
@@ -447,14 +482,14 @@ async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
         assert_eq!(done.await.unwrap(), None);
     }
     // Nor does one help that somebody made who may not.
-    let stranger = accounts.allow_reset(reset(5, DAY), subject("ann"));
+    let stranger = accounts.create_reset(reset(5, DAY), subject("ann"));
     stranger.await.unwrap();
-    assert!(!accounts.may_reset(hash(5)).await.unwrap());
-    let allowed = accounts.allow_reset(reset(6, DAY), subject("boss"));
+    assert!(!accounts.is_reset_valid(hash(5)).await.unwrap());
+    let allowed = accounts.create_reset(reset(6, DAY), subject("boss"));
     allowed.await.unwrap();
     let done = accounts.reset_password(hash(6), "new".to_owned());
     assert_eq!(done.await.unwrap(), Some(subject("ann")));
-    let ann = accounts.user(subject("ann")).await.unwrap().unwrap();
+    let ann = accounts.account(subject("ann")).await.unwrap().unwrap();
     assert_eq!(ann.password, "new");
     assert_eq!(accounts.session(key("s")).await.unwrap(), None);
     let again = accounts.reset_password(hash(6), "newer".to_owned());
@@ -476,16 +511,40 @@ async fn a_tenant_makes_as_many_documents_as_it_may(kept: impl Factory) {
     let accounts = kept.accounts();
     let own = async |collection: &str, id: &str, most| {
         let doc = DocId::parse(collection, id).unwrap();
-        accounts.own(doc, subject("ann"), most).await.unwrap()
+        accounts
+            .register_document(doc, subject("ann"), most)
+            .await
+            .unwrap()
     };
-    assert_eq!(own("acme:notes", "none", Some(0)).await, Owned::Full);
-    assert_eq!(own("acme:notes", "one", Some(2)).await, Owned::Now);
-    assert_eq!(own("acme:notes", "two", Some(2)).await, Owned::Now);
-    assert_eq!(own("acme:notes", "three", Some(2)).await, Owned::Full);
-    assert_eq!(own("acme:notes", "two", Some(2)).await, Owned::Known);
+    assert_eq!(
+        own("acme:notes", "none", Some(0)).await,
+        DocumentRegistration::QuotaReached
+    );
+    assert_eq!(
+        own("acme:notes", "one", Some(2)).await,
+        DocumentRegistration::Registered
+    );
+    assert_eq!(
+        own("acme:notes", "two", Some(2)).await,
+        DocumentRegistration::Registered
+    );
+    assert_eq!(
+        own("acme:notes", "three", Some(2)).await,
+        DocumentRegistration::QuotaReached
+    );
+    assert_eq!(
+        own("acme:notes", "two", Some(2)).await,
+        DocumentRegistration::Exists
+    );
     // Of no interest to another tenant.
-    assert_eq!(own("notes", "one", Some(2)).await, Owned::Now);
-    assert_eq!(own("acme:notes", "three", None).await, Owned::Now);
+    assert_eq!(
+        own("notes", "one", Some(2)).await,
+        DocumentRegistration::Registered
+    );
+    assert_eq!(
+        own("acme:notes", "three", None).await,
+        DocumentRegistration::Registered
+    );
 }
 
 async fn what_tenants_take_is_added_up(kept: impl Factory) {
@@ -496,7 +555,7 @@ async fn what_tenants_take_is_added_up(kept: impl Factory) {
         ("home", 1, 1),
         ("acme", 0, 12),
     ] {
-        let taken = accounts.take_bytes(tenant.to_owned(), bytes);
+        let taken = accounts.add_usage(tenant.to_owned(), bytes);
         assert_eq!(taken.await.unwrap(), sum);
     }
 }
@@ -505,10 +564,10 @@ async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
     let accounts = kept.accounts();
     first(accounts, "ann").await;
     own(accounts, "plan", "ann").await;
-    let noted = |actor, deed| accounts.note(subject(actor), deed, None, None);
+    let noted = |actor, deed| accounts.audit(subject(actor), deed, None, None);
     noted("ann", "fail to sign in").await.unwrap();
     noted("acme:7", "sign out").await.unwrap();
-    let opened = accounts.note(
+    let opened = accounts.audit(
         subject("link"),
         "open link",
         Some(doc("plan")),
@@ -516,10 +575,10 @@ async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
     );
     opened.await.unwrap();
     let read = async |tenant: &str, before, limit| {
-        let deeds = accounts.audit_of(tenant.to_owned(), before, limit);
+        let deeds = accounts.audit_events_of(tenant.to_owned(), before, limit);
         deeds.await.unwrap()
     };
-    let words = |deeds: &[Deed]| deeds.iter().map(|it| it.deed.clone()).collect::<Vec<_>>();
+    let words = |deeds: &[AuditEvent]| deeds.iter().map(|it| it.action.clone()).collect::<Vec<_>>();
     let newest = read("home", None, 2).await;
     assert_eq!(words(&newest), ["open link", "fail to sign in"]);
     assert_eq!(newest[0].doc, Some(("notes".to_owned(), "plan".to_owned())));
@@ -528,13 +587,13 @@ async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
     assert_eq!(words(&read("acme", None, 10).await), ["sign out"]);
 }
 
-async fn session(accounts: &dyn Accounts) {
+async fn session(accounts: &dyn AccessStore) {
     add(accounts, "ann").await;
     let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), DAY, MANY);
     begun.await.unwrap();
 }
 
-async fn renew(accounts: &dyn Accounts, old: u8, next: u8, grace: Duration) -> Renewal {
+async fn renew(accounts: &dyn AccessStore, old: u8, next: u8, grace: Duration) -> Renewal {
     let renewed = accounts.renew_session(key("s"), hash(old), hash(next), grace);
     renewed.await.unwrap()
 }
@@ -623,10 +682,12 @@ async fn accounts_without_invitation_are_bounded(kept: impl Factory) {
     for (name, added) in [
         ("ann", Ok(())),
         ("bob", Ok(())),
-        ("eve", Err(NotAdded::Full)),
+        ("eve", Err(CreateAccountError::QuotaReached)),
     ] {
         let admission = Admission::Open { accounts_max: 2 };
-        let made = accounts.add_user(new_user(name, "home"), admission).await;
+        let made = accounts
+            .create_account(new_user(name, "home"), admission)
+            .await;
         assert_eq!(made.unwrap(), added, "{name}");
     }
 }
@@ -672,7 +733,7 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
     );
     assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Viewer));
-    let made = accounts.add_link(link("l", Role::Editor, 5), boss());
+    let made = accounts.create_link(link("l", Role::Editor, 5), boss());
     assert_eq!(made.await.unwrap(), Ok(()));
     bob.links.push(subject("l"));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Editor));
@@ -696,7 +757,7 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
 
 async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
     let accounts = kept.accounts();
-    let acme = accounts.add_user(new_user("eve", "acme"), Admission::First);
+    let acme = accounts.create_account(new_user("eve", "acme"), Admission::First);
     assert_eq!(acme.await.unwrap(), Ok(()));
     let (theirs, ours) = (DocId::parse("acme:notes", "plan").unwrap(), doc("plan"));
     let eve = who("eve", "acme");
@@ -724,8 +785,14 @@ async fn a_document_is_owned_by_who_was_first(kept: impl Factory) {
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
-    assert_eq!(try_own(accounts, "plan", "bob").await, Owned::Known);
-    assert_eq!(try_own(accounts, "plan", "ann").await, Owned::Known);
+    assert_eq!(
+        try_own(accounts, "plan", "bob").await,
+        DocumentRegistration::Exists
+    );
+    assert_eq!(
+        try_own(accounts, "plan", "ann").await,
+        DocumentRegistration::Exists
+    );
     assert_eq!(
         role(accounts, &who("ann", "home"), doc("plan")).await,
         Some(Role::Owner)
@@ -737,7 +804,10 @@ async fn a_document_that_has_a_log_is_nobodys_to_take(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     create(kept.store(), &doc("old")).await;
-    assert_eq!(try_own(accounts, "old", "ann").await, Owned::Known);
+    assert_eq!(
+        try_own(accounts, "old", "ann").await,
+        DocumentRegistration::Exists
+    );
     assert_eq!(role(accounts, &who("ann", "home"), doc("old")).await, None);
 }
 
@@ -747,24 +817,24 @@ async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
     let demoted = accounts.set_role(doc("plan"), subject("ann"), None, boss(), MANY);
-    assert_eq!(demoted.await.unwrap(), Err(NotShared::OwnerStays));
-    let handed = accounts.transfer(doc("plan"), subject("bob"), boss());
+    assert_eq!(demoted.await.unwrap(), Err(ShareError::OwnerMustTransfer));
+    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), boss());
     assert_eq!(handed.await.unwrap(), Ok(()));
-    let holders = accounts.holders(doc("plan")).await.unwrap();
+    let holders = accounts.grants(doc("plan")).await.unwrap();
     let named = |at: usize| (holders[at].subject.0.as_str(), holders[at].role);
     assert_eq!(
         [named(0), named(1)],
         [("bob", Role::Owner), ("ann", Role::Editor)]
     );
     assert_eq!(
-        holders[0].known,
+        holders[0].account,
         Some(("bob@example.org".to_owned(), "BOB".to_owned()))
     );
 }
 
 async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
     let accounts = kept.accounts();
-    let made = accounts.add_link(link("l", Role::Owner, 5), boss());
+    let made = accounts.create_link(link("l", Role::Owner, 5), boss());
     assert_eq!(made.await.unwrap(), Ok(()));
     let found = accounts.link_by_secret(hash(5)).await.unwrap().unwrap();
     // A link makes nobody an owner.
@@ -775,9 +845,9 @@ async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
         Some(Role::Editor)
     );
     assert_eq!(role(accounts, &guest("l"), doc("other")).await, None);
-    let elsewhere = accounts.end_link(doc("other"), subject("l"), boss());
-    assert_eq!(elsewhere.await.unwrap(), Err(NotShared::NoLink));
-    let ended = accounts.end_link(doc("plan"), subject("l"), boss());
+    let elsewhere = accounts.delete_link(doc("other"), subject("l"), boss());
+    assert_eq!(elsewhere.await.unwrap(), Err(ShareError::LinkNotFound));
+    let ended = accounts.delete_link(doc("plan"), subject("l"), boss());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &guest("l"), doc("plan")).await, None);
     assert_eq!(accounts.links(doc("plan")).await.unwrap(), []);
@@ -785,20 +855,20 @@ async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
 
 async fn a_link_expires(kept: impl Factory) {
     let accounts = kept.accounts();
-    let expired = NewLink {
+    let expired = NewShareLink {
         lasts: Some(NO_TIME),
         ..link("old", Role::Viewer, 5)
     };
-    let lasting = NewLink {
+    let lasting = NewShareLink {
         lasts: Some(DAY),
         ..link("new", Role::Viewer, 6)
     };
-    assert_eq!(accounts.add_link(expired, boss()).await.unwrap(), Ok(()));
-    assert_eq!(accounts.add_link(lasting, boss()).await.unwrap(), Ok(()));
+    assert_eq!(accounts.create_link(expired, boss()).await.unwrap(), Ok(()));
+    assert_eq!(accounts.create_link(lasting, boss()).await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &guest("old"), doc("plan")).await, None);
     assert_eq!(accounts.link_by_secret(hash(5)).await.unwrap(), None);
     let right = accounts
-        .rights(guest("new"), vec![doc("plan")])
+        .permissions(guest("new"), vec![doc("plan")])
         .await
         .unwrap()[0];
     assert_eq!(right.role, Some(Role::Viewer));
@@ -823,7 +893,7 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
     create(kept.store(), &doc("nobodys")).await;
     let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss(), MANY);
     assert_eq!(given.await.unwrap(), Ok(()));
-    let list = async |who: Who| -> Vec<String> {
+    let list = async |who: Principal| -> Vec<String> {
         let query = ListQuery {
             collection: Name::parse("notes").unwrap(),
             limit: 10,
@@ -840,21 +910,21 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
     assert!(list(who("bob", "acme")).await.is_empty());
     assert!(list(guest("l")).await.is_empty());
     // A share link shows its document as long as it opens it.
-    let by_link = |id: &str| Who {
+    let by_link = |id: &str| Principal {
         links: vec![subject(id)],
         ..who("bob", "home")
     };
     for (id, secret, lasts) in [("live", 7, None), ("over", 8, Some(NO_TIME))] {
-        let link = NewLink {
+        let link = NewShareLink {
             doc: doc("one"),
             lasts,
             ..link(id, Role::Viewer, secret)
         };
-        assert_eq!(accounts.add_link(link, boss()).await.unwrap(), Ok(()));
+        assert_eq!(accounts.create_link(link, boss()).await.unwrap(), Ok(()));
     }
     assert_eq!(list(by_link("live")).await, ["one", "two"]);
     assert_eq!(list(by_link("over")).await, ["two"]);
-    let ended = accounts.end_link(doc("one"), subject("live"), boss());
+    let ended = accounts.delete_link(doc("one"), subject("live"), boss());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(list(by_link("live")).await, ["two"]);
     let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"));
@@ -892,18 +962,18 @@ async fn deeds_are_kept(kept: impl Factory) {
         MANY,
     );
     assert_eq!(set.await.unwrap(), Ok(()));
-    let made = accounts.add_link(link("l", Role::Viewer, 1), who("ann", "home"));
+    let made = accounts.create_link(link("l", Role::Viewer, 1), who("ann", "home"));
     assert_eq!(made.await.unwrap(), Ok(()));
-    let handed = accounts.transfer(doc("plan"), subject("bob"), who("ann", "home"));
+    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), who("ann", "home"));
     assert_eq!(handed.await.unwrap(), Ok(()));
-    let deeds = accounts.audit(doc("plan"), None, 3).await.unwrap();
+    let deeds = accounts.audit_events(doc("plan"), None, 3).await.unwrap();
     let told: Vec<_> = deeds
         .iter()
         .map(|it| {
             let subject = it.subject.as_ref().map(|it| it.0.as_str());
             (
                 it.actor.0.as_str(),
-                it.deed.as_str(),
+                it.action.as_str(),
                 subject,
                 it.detail.as_deref(),
             )
@@ -926,24 +996,24 @@ async fn repeated_deeds_are_one_line(kept: impl Factory) {
     own(accounts, "plan", "ann").await;
     let note = |actor: &str, deed| {
         let (actor, link) = (subject(actor), subject("l"));
-        accounts.note(actor, deed, Some(doc("plan")), Some(link))
+        accounts.audit(actor, deed, Some(doc("plan")), Some(link))
     };
     for _ in 0..300 {
         note("l", "open link").await.unwrap();
         note("bob", "open link").await.unwrap();
-        let failed = accounts.note(subject("ann"), "fail to sign in", None, None);
+        let failed = accounts.audit(subject("ann"), "fail to sign in", None, None);
         failed.await.unwrap();
     }
     // A change of rights is never one line with another.
     for _ in 0..2 {
         note("ann", "end link").await.unwrap();
     }
-    let told = |deeds: &[Deed]| -> Vec<(String, String, u64)> {
-        let line = |it: &Deed| (it.actor.0.clone(), it.deed.clone(), it.times);
+    let told = |deeds: &[AuditEvent]| -> Vec<(String, String, u64)> {
+        let line = |it: &AuditEvent| (it.actor.0.clone(), it.action.clone(), it.times);
         deeds.iter().map(line).collect()
     };
     let line = |actor: &str, deed: &str, times| (actor.to_owned(), deed.to_owned(), times);
-    let all = accounts.audit(doc("plan"), None, 10).await.unwrap();
+    let all = accounts.audit_events(doc("plan"), None, 10).await.unwrap();
     let lines = [
         line("ann", "end link", 1),
         line("ann", "end link", 1),
@@ -954,9 +1024,11 @@ async fn repeated_deeds_are_one_line(kept: impl Factory) {
     assert_eq!(told(&all), lines);
     assert!(all[2].last_at_ms >= Some(all[2].at_ms) && all[0].last_at_ms.is_none());
     // Page by page.
-    let page = accounts.audit(doc("plan"), Some(all[1].number), 2).await;
+    let page = accounts
+        .audit_events(doc("plan"), Some(all[1].number), 2)
+        .await;
     assert_eq!(told(&page.unwrap()), lines[2..4]);
-    let of_tenant = accounts.audit_of("home".to_owned(), None, 100).await;
+    let of_tenant = accounts.audit_events_of("home".to_owned(), None, 100).await;
     assert!(told(&of_tenant.unwrap()).contains(&line("ann", "fail to sign in", 300)));
 }
 
@@ -965,19 +1037,19 @@ async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
     own(accounts, "plan", "ann").await;
     let ann = || who("ann", "home");
     let add = |seed: u8, lasts| {
-        let link = NewLink {
+        let link = NewShareLink {
             lasts,
             links_max: 2,
             ..link(&format!("l{seed}"), Role::Viewer, seed)
         };
-        accounts.add_link(link, ann())
+        accounts.create_link(link, ann())
     };
     assert_eq!(add(1, Some(NO_TIME)).await.unwrap(), Ok(()));
     for seed in [2, 3] {
         assert_eq!(add(seed, Some(DAY)).await.unwrap(), Ok(()));
     }
-    assert_eq!(add(4, None).await.unwrap(), Err(NotShared::Full));
-    let ended = accounts.end_link(doc("plan"), subject("l2"), ann());
+    assert_eq!(add(4, None).await.unwrap(), Err(ShareError::QuotaReached));
+    let ended = accounts.delete_link(doc("plan"), subject("l2"), ann());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(add(4, None).await.unwrap(), Ok(()));
     // The owner is one of three.
@@ -987,7 +1059,7 @@ async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
         assert_eq!(given, Ok(()));
     }
     let refused = give("lee", Some(Role::Viewer), 3).await.unwrap();
-    assert_eq!(refused, Err(NotShared::Full));
+    assert_eq!(refused, Err(ShareError::QuotaReached));
     // Whoever has a role may have another or lose it, also where there are more than may be.
     for (role, most) in [(Some(Role::Editor), 3), (Some(Role::Viewer), 1), (None, 1)] {
         assert_eq!(give("bob", role, most).await.unwrap(), Ok(()), "{role:?}");
@@ -1000,7 +1072,7 @@ async fn a_tenant_has_so_many_invitations(kept: impl Factory) {
     let accounts = kept.accounts();
     first(accounts, "ann").await;
     let invite = |seed, lasts| {
-        let invitation = Invitation {
+        let invitation = NewInvitation {
             code: hash(seed),
             id: subject(&format!("invitation {seed}")),
             tenant: "home".to_owned(),
@@ -1008,13 +1080,14 @@ async fn a_tenant_has_so_many_invitations(kept: impl Factory) {
             lasts,
             invitations_max: 2,
         };
-        accounts.invite(invitation, subject("ann"))
+        accounts.create_invitation(invitation, subject("ann"))
     };
     assert!(invite(1, NO_TIME).await.unwrap());
     assert!(invite(2, DAY).await.unwrap());
     assert!(invite(3, DAY).await.unwrap());
     assert!(!invite(4, DAY).await.unwrap());
-    let ended = accounts.end_invitation("home".to_owned(), subject("invitation 2"), subject("ann"));
+    let ended =
+        accounts.delete_invitation("home".to_owned(), subject("invitation 2"), subject("ann"));
     assert!(ended.await.unwrap());
     assert!(invite(4, DAY).await.unwrap());
 }
@@ -1023,11 +1096,14 @@ async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
     let accounts = kept.accounts();
     add(accounts, "ann").await;
     let odd = "ann\0";
-    assert_eq!(accounts.user_by_login(odd.to_owned()).await.unwrap(), None);
-    assert_eq!(accounts.user(subject(odd)).await.unwrap(), None);
+    assert_eq!(
+        accounts.account_by_login(odd.to_owned()).await.unwrap(),
+        None
+    );
+    assert_eq!(accounts.account(subject(odd)).await.unwrap(), None);
     assert_eq!(role(accounts, &who(odd, "home"), doc("plan")).await, None);
-    let ended = accounts.end_link(doc("plan"), subject(odd), boss());
-    assert_eq!(ended.await.unwrap(), Err(NotShared::NoLink));
+    let ended = accounts.delete_link(doc("plan"), subject(odd), boss());
+    assert_eq!(ended.await.unwrap(), Err(ShareError::LinkNotFound));
 }
 
 /// Many people ask for what only one of them can have.
@@ -1035,35 +1111,40 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
     let accounts = kept.accounts();
     let names = ["ann", "bob", "eve", "joe"];
     // This opens as many connections as are used at once below.
-    for any in join_all(names.map(|_| accounts.any_user())).await {
+    for any in join_all(names.map(|_| accounts.has_accounts())).await {
         assert!(!any.unwrap());
     }
-    let firsts = names.map(|name| accounts.add_user(new_user(name, "home"), Admission::First));
+    let firsts =
+        names.map(|name| accounts.create_account(new_user(name, "home"), Admission::First));
     let firsts: Vec<_> = join_all(firsts).await;
     let won = firsts.iter().filter(|it| matches!(it, Ok(Ok(()))));
     assert_eq!(won.count(), 1, "{firsts:?}");
     let refused = firsts
         .iter()
-        .filter(|it| matches!(it, Ok(Err(NotAdded::NotFirst))));
+        .filter(|it| matches!(it, Ok(Err(CreateAccountError::NotFirst))));
     assert_eq!(refused.count(), names.len() - 1, "{firsts:?}");
 
-    let owned = join_all(names.map(|name| accounts.own(doc("plan"), subject(name), None))).await;
-    let owners = owned.iter().filter(|it| matches!(it, Ok(Owned::Now)));
+    let owned =
+        join_all(names.map(|name| accounts.register_document(doc("plan"), subject(name), None)))
+            .await;
+    let owners = owned
+        .iter()
+        .filter(|it| matches!(it, Ok(DocumentRegistration::Registered)));
     assert_eq!(owners.count(), 1, "{owned:?}");
     for _ in 0..10 {
-        let hand = |name| accounts.transfer(doc("plan"), subject(name), boss());
+        let hand = |name| accounts.transfer_ownership(doc("plan"), subject(name), boss());
         for handed in join_all(names.map(hand)).await {
             assert_eq!(handed.unwrap(), Ok(()));
         }
     }
-    let holders = accounts.holders(doc("plan")).await.unwrap();
+    let holders = accounts.grants(doc("plan")).await.unwrap();
     let roles: Vec<_> = holders.iter().map(|it| it.role).collect();
     assert_eq!(
         roles,
         [Role::Owner, Role::Editor, Role::Editor, Role::Editor]
     );
 
-    let invitation = Invitation {
+    let invitation = NewInvitation {
         code: hash(1),
         id: subject("invitation"),
         tenant: "home".to_owned(),
@@ -1071,21 +1152,21 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
         lasts: DAY,
         invitations_max: MANY,
     };
-    let users = accounts.users_of("home".to_owned(), String::new(), 10);
+    let users = accounts.accounts_of("home".to_owned(), String::new(), 10);
     let boss = users.await.unwrap()[0].id.clone();
-    accounts.invite(invitation, boss).await.unwrap();
+    accounts.create_invitation(invitation, boss).await.unwrap();
     let invited = ["kim", "lee", "max"]
-        .map(|name| accounts.add_user(new_user(name, "home"), Admission::Invited(hash(1))));
+        .map(|name| accounts.create_account(new_user(name, "home"), Admission::Invited(hash(1))));
     let invited = join_all(invited).await;
     let came = invited.iter().filter(|it| matches!(it, Ok(Ok(()))));
     assert_eq!(came.count(), 1, "{invited:?}");
 
     let twins = ["one", "two"].map(|name| {
-        let user = NewUser {
+        let user = AccountDraft {
             login: "twin".to_owned(),
             ..new_user(name, "home")
         };
-        accounts.add_user(user, Admission::Open { accounts_max: MANY })
+        accounts.create_account(user, Admission::Open { accounts_max: MANY })
     });
     let twins = join_all(twins).await;
     let came = twins.iter().filter(|it| matches!(it, Ok(Ok(()))));
@@ -1137,7 +1218,7 @@ async fn no_revocation_is_overtaken() {
     let nodes = join_all((10..13).map(|me| open_shared(&kept.url, NodeId(me)))).await;
     let (writers, each) = (nodes.len() * 4, 25);
     let write = |writer: usize| {
-        let accounts: &dyn Accounts = &nodes[writer % nodes.len()];
+        let accounts: &dyn AccessStore = &nodes[writer % nodes.len()];
         async move {
             for at in 0..each {
                 let plan = doc(&format!("plan{writer}"));

@@ -1,7 +1,7 @@
 //! Devices that have signed in before: strangers' attempts do not count towards theirs.
 
 use super::seal::{Seal, random_text};
-use crate::store::Subject;
+use crate::access::Subject;
 
 /// What the cookie of a browser that has signed in says, sealed.
 ///

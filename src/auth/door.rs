@@ -20,12 +20,14 @@ use super::seal::{Seal, hashed, random_text};
 use super::settings::{AuthSettings, Mode, Registration};
 use super::watch::{Watch, Watchers};
 use super::work_queue::{Class, Overloaded, Priority};
+use crate::access::{
+    Account, AccountDraft, Admission, CreateAccountError, DocumentRegistration, HOME_TENANT,
+    NewInvitation, NewShareLink, PasswordReset, Permission, Principal, Renewal, Role, SessionKey,
+    ShareError, ShareLink, Subject,
+};
 use crate::id::DocId;
 use crate::outage::Outage;
-use crate::store::{
-    Accounts, Admission, HOME, Invitation, Link, NewLink, NewUser, NotAdded, NotShared, Owned,
-    REVOCATIONS_PAGE, Renewal, Reset, Right, Role, SessionKey, StoreError, Subject, User, Who,
-};
+use crate::store::{AccessStore, REVOCATIONS_PAGE, StoreError};
 use crate::sync::lock;
 
 /// How long somebody stays signed in, renewed or not.
@@ -71,7 +73,7 @@ const NAME_CHARS_MAX: usize = 100;
 pub struct Door {
     settings: AuthSettings,
     /// None only where everybody may do everything.
-    accounts: Option<Arc<dyn Accounts>>,
+    accounts: Option<Arc<dyn AccessStore>>,
     host: Option<Host>,
     seal: Seal,
     passwords: Passwords,
@@ -103,7 +105,7 @@ pub enum DoorError {
 /// Names whose pace a request counts towards before the store is asked about it: one session, one user of another
 /// application, or one user's browsers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal(pub String);
+pub struct RateLimitKey(pub String);
 
 /// What a request brings along.
 #[derive(Debug, Clone, Default)]
@@ -199,7 +201,7 @@ impl Door {
     /// When the mode needs what is not there.
     pub fn open(
         settings: AuthSettings,
-        accounts: Option<Arc<dyn Accounts>>,
+        accounts: Option<Arc<dyn AccessStore>>,
         secret: &[u8; 32],
     ) -> Result<Arc<Self>, DoorError> {
         if settings.mode != Mode::Open && accounts.is_none() {
@@ -275,7 +277,7 @@ impl Door {
     /// # Panics
     /// In open mode, where nobody has an account: whoever asks has looked at the mode.
     #[must_use]
-    pub fn accounts(&self) -> &dyn Accounts {
+    pub fn accounts(&self) -> &dyn AccessStore {
         self.accounts
             .as_deref()
             .expect("only open mode goes without accounts")
@@ -367,15 +369,18 @@ impl Door {
         &self,
         person: &Person,
         docs: Vec<DocId>,
-    ) -> Result<Vec<Right>, StoreError> {
+    ) -> Result<Vec<Permission>, StoreError> {
         let Some(who) = &person.who else {
-            let all = Right {
+            let all = Permission {
                 role: Some(Role::Owner),
                 lasts: None,
             };
             return Ok(vec![all; docs.len()]);
         };
-        let rights = self.accounts().rights(who.clone(), docs.clone()).await?;
+        let rights = self
+            .accounts()
+            .permissions(who.clone(), docs.clone())
+            .await?;
         let both = docs.iter().zip(rights);
         Ok(both
             .map(|(doc, right)| person.with_grants(doc, right))
@@ -400,8 +405,8 @@ impl Door {
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Who,
-    ) -> Result<Result<(), NotShared>, StoreError> {
+        by: Principal,
+    ) -> Result<Result<(), ShareError>, StoreError> {
         // The owner is not counted.
         let most = self.settings.document_people_max.saturating_add(1);
         self.accounts().set_role(doc, subject, role, by, most).await
@@ -411,13 +416,19 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn own(&self, person: &Person, doc: &DocId) -> Result<Owned, StoreError> {
+    pub async fn own(
+        &self,
+        person: &Person,
+        doc: &DocId,
+    ) -> Result<DocumentRegistration, StoreError> {
         let Some(user) = person.user_id().filter(|_| person.may_create(doc)) else {
-            return Ok(Owned::Known);
+            return Ok(DocumentRegistration::Exists);
         };
         let most = self.settings.tenant_documents_max;
         let most = (most > 0).then_some(most);
-        self.accounts().own(doc.clone(), user.clone(), most).await
+        self.accounts()
+            .register_document(doc.clone(), user.clone(), most)
+            .await
     }
 
     /// Counts bytes that somebody wants to add to what a tenant keeps; `false`: the tenant keeps as much as it may.
@@ -549,21 +560,21 @@ impl Door {
         };
         let names = vec![login.clone(), name.clone()];
         let hash = self.passwords.hash(priority, asked.password.clone(), names);
-        let user = NewUser {
+        let user = AccountDraft {
             id: Subject(random_text()),
-            tenant: HOME.to_owned(),
+            tenant: HOME_TENANT.to_owned(),
             login,
             name,
             password: hash.await?,
         };
         let id = user.id.clone();
-        match self.accounts().add_user(user, admission).await? {
+        match self.accounts().create_account(user, admission).await? {
             Ok(()) => self.begin(id, brought).await,
-            Err(NotAdded::Taken) => Err(Denied::Unfit(
+            Err(CreateAccountError::LoginTaken) => Err(Denied::Unfit(
                 "somebody signs in by that name already".to_owned(),
             )),
-            Err(NotAdded::NotFirst | NotAdded::NotInvited) => Err(NOT_INVITED),
-            Err(NotAdded::Full) => Err(Denied::Full(
+            Err(CreateAccountError::NotFirst | CreateAccountError::NotInvited) => Err(NOT_INVITED),
+            Err(CreateAccountError::QuotaReached) => Err(Denied::Full(
                 "no more accounts can be made without an invitation: ask the owner for one",
             )),
         }
@@ -575,12 +586,12 @@ impl Door {
         const NO_CODE: Denied = Denied::Wrong(
             "the first account is made on the server's own machine, or with the set-up code that the server's log shows",
         );
-        let is_set_up = self.accounts().any_user().await?;
+        let is_set_up = self.accounts().has_accounts().await?;
         match code {
             Some(code) if !is_set_up && hashed(code) == hashed(&self.setup_code()) => {
                 Ok(Admission::First)
             }
-            Some(code) if self.accounts().is_invited(hashed(code)).await? => {
+            Some(code) if self.accounts().is_invitation_valid(hashed(code)).await? => {
                 Ok(Admission::Invited(hashed(code)))
             }
             _ if !is_set_up && !from.is_own_machine => Err(NO_CODE),
@@ -605,23 +616,23 @@ impl Door {
     /// Whether the session still lives is not known yet: this decides which pace the request counts towards, and lets
     /// nobody in.
     #[must_use]
-    pub fn sealed_principal(&self, brought: &Credentials) -> Option<Principal> {
+    pub fn sealed_principal(&self, brought: &Credentials) -> Option<RateLimitKey> {
         let access = brought.access.as_deref().unwrap_or_default();
         let session = match self.mode() {
             Mode::Accounts => self.seal.open_access(access, now_seconds()),
             Mode::Open | Mode::Tokens => None,
         };
         if let Some(SessionKey(session)) = session {
-            return Some(Principal(format!("session {session}")));
+            return Some(RateLimitKey(format!("session {session}")));
         }
         let user = self.known_user(brought.device.as_deref()?)?;
-        Some(Principal(format!("device of {}", user.0)))
+        Some(RateLimitKey(format!("device of {}", user.0)))
     }
 
     /// The principal that another application's token proves. Verifying its signature takes a processor up to a tenth of a
     /// millisecond: the caller limits how often.
     #[must_use]
-    pub fn vouched_principal(&self, brought: &Credentials) -> Option<Principal> {
+    pub fn vouched_principal(&self, brought: &Credentials) -> Option<RateLimitKey> {
         let access = brought
             .access
             .as_deref()
@@ -629,7 +640,7 @@ impl Door {
         let host = self.host.as_ref().filter(|_| self.mode() == Mode::Tokens)?;
         let claims = host.claims(access)?;
         let tenant = claims.tenant.unwrap_or_default();
-        Some(Principal(format!("user {tenant}/{}", claims.sub)))
+        Some(RateLimitKey(format!("user {tenant}/{}", claims.sub)))
     }
 
     /// The code with which the first account can be made from another machine. It is worth nothing once there is one.
@@ -656,7 +667,7 @@ impl Door {
         if password.len() > PASSWORD_BYTES_MAX {
             return Err(WRONG);
         }
-        let user = self.accounts().user_by_login(login.clone()).await?;
+        let user = self.accounts().account_by_login(login.clone()).await?;
         let (class, keys) = self.sign_in_keys(&login, user.as_ref(), brought, from);
         let hash = user.as_ref().map(|user| user.password.clone());
         let stored = hash.clone().unwrap_or_default();
@@ -689,7 +700,7 @@ impl Door {
     fn sign_in_keys(
         &self,
         login: &str,
-        user: Option<&User>,
+        user: Option<&Account>,
         brought: &Credentials,
         from: IpAddr,
     ) -> (Class, [AttemptKey; 2]) {
@@ -790,7 +801,7 @@ impl Door {
             AttemptKey::Device(session.0, id.0.clone()),
         ];
         let priority = self.admit(Class::Known, &keys).await?;
-        let user = self.accounts().user(id.clone()).await?.ok_or(WRONG)?;
+        let user = self.accounts().account(id.clone()).await?.ok_or(WRONG)?;
         let verified = self
             .passwords
             .verify(priority, present.to_owned(), Some(user.password));
@@ -861,12 +872,12 @@ impl Door {
     pub async fn allow_reset(&self, by: &Person, login: &str) -> Result<String, Denied> {
         let (by, user) = self.colleague(by, login).await?;
         let code = random_text();
-        let reset = Reset {
+        let reset = PasswordReset {
             code: hashed(&code),
             user,
             lasts: RESET_LASTS,
         };
-        self.accounts().allow_reset(reset, by).await?;
+        self.accounts().create_reset(reset, by).await?;
         Ok(code)
     }
 
@@ -884,7 +895,7 @@ impl Door {
         check_password(password)?;
         // A code has 128 bits: guesses at it need no throttle besides the pace of requests.
         let code = hashed(code);
-        if !self.accounts().may_reset(code).await? {
+        if !self.accounts().is_reset_valid(code).await? {
             return Err(WRONG);
         }
         let hash = self.passwords.hash(KNOWN, password.to_owned(), Vec::new());
@@ -902,7 +913,10 @@ impl Door {
             // The application has the users; by whatever name it knows one, there is nobody else of that name.
             Subject(format!("{tenant}:{login}"))
         } else {
-            let found = self.accounts().user_by_login(clean_login(login)?).await?;
+            let found = self
+                .accounts()
+                .account_by_login(clean_login(login)?)
+                .await?;
             found.filter(|user| user.tenant == tenant).ok_or(NOBODY)?.id
         };
         if user == *me {
@@ -918,15 +932,15 @@ impl Door {
     pub async fn invite(&self, by: &Person, role: Option<Role>) -> Result<String, Denied> {
         let user = by.user_id().ok_or(Denied::Wrong("sign in first"))?.clone();
         let code = random_text();
-        let invitation = Invitation {
+        let invitation = NewInvitation {
             code: hashed(&code),
             id: Subject(random_text()),
-            tenant: by.tenant().unwrap_or(HOME).to_owned(),
+            tenant: by.tenant().unwrap_or(HOME_TENANT).to_owned(),
             role,
             lasts: INVITATION_LASTS,
             invitations_max: self.settings.tenant_invitations_max,
         };
-        match self.accounts().invite(invitation, user).await? {
+        match self.accounts().create_invitation(invitation, user).await? {
             true => Ok(code),
             false => Err(Denied::Full(
                 "the tenant has as many open invitations as it may: end some of them first",
@@ -940,7 +954,7 @@ impl Door {
     /// When it is not made.
     pub async fn share(
         &self,
-        by: Who,
+        by: Principal,
         doc: &DocId,
         role: Role,
         password: Option<&str>,
@@ -955,7 +969,7 @@ impl Door {
             }
         };
         let secret = random_text();
-        let link = NewLink {
+        let link = NewShareLink {
             id: Subject(random_text()),
             doc: doc.clone(),
             role,
@@ -965,9 +979,9 @@ impl Door {
             links_max: self.settings.document_links_max,
         };
         let id = link.id.clone();
-        match self.accounts().add_link(link, by).await? {
+        match self.accounts().create_link(link, by).await? {
             Ok(()) => Ok((id, secret)),
-            Err(NotShared::Full) => Err(Denied::Full(
+            Err(ShareError::QuotaReached) => Err(Denied::Full(
                 "the document has as many share links as it may: end some of them first",
             )),
             Err(_) => Err(Denied::Wrong("only the owner shares a document")),
@@ -984,7 +998,7 @@ impl Door {
         password: Option<&str>,
         brought: &Credentials,
         from: IpAddr,
-    ) -> Result<(Link, String), Denied> {
+    ) -> Result<(ShareLink, String), Denied> {
         const WRONG: Denied = Denied::Wrong("the link does not open anything (any more)");
         // A secret has 128 bits: guesses at it need no throttle besides the pace of requests.
         let found = self.accounts().link_by_secret(hashed(secret)).await?;
@@ -1053,7 +1067,7 @@ impl Door {
         };
         let door = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = door.accounts().note(actor, deed, None, None).await {
+            if let Err(error) = door.accounts().audit(actor, deed, None, None).await {
                 tracing::warn!(%error, deed, "an audit line is not kept");
             }
             drop(place);
@@ -1068,7 +1082,7 @@ impl Door {
         subject: Option<&Subject>,
     ) -> Result<(), StoreError> {
         let (doc, subject) = (doc.cloned(), subject.cloned());
-        self.accounts().note(actor, deed, doc, subject).await
+        self.accounts().audit(actor, deed, doc, subject).await
     }
 
     async fn begin(&self, user: Subject, brought: &Credentials) -> Result<Tokens, Denied> {
@@ -1184,7 +1198,7 @@ mod tests {
             ..SqliteSettings::default()
         };
         let store = Arc::new(SqliteStore::open(&settings).unwrap());
-        let accounts: Arc<dyn Accounts> = store.clone();
+        let accounts: Arc<dyn AccessStore> = store.clone();
         let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
         let known = door.begin_watch().await.unwrap();
         let here = Caller {
@@ -1215,7 +1229,7 @@ mod tests {
         let who = person.who.clone().unwrap();
         let changed = News::Changed(Scope::Documents(BTreeSet::from([doc.clone()])));
         for (what, news) in [
-            (store.transfer(doc, by, who).boxed(), changed),
+            (store.transfer_ownership(doc, by, who).boxed(), changed),
             (store.end_session(key).map_ok(Ok).boxed(), News::Ended),
         ] {
             assert_eq!(what.await.unwrap(), Ok(()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::outage::LineLimit;
-use crate::store::Accounts;
+use crate::store::AccessStore;
 use crate::sync::lock;
 
 /// What the tenants keep, as far as this node knows.
@@ -59,7 +59,7 @@ impl Meters {
     }
 
     /// Tells the store what was counted, and learns what other nodes have. Never ends.
-    pub(super) async fn keep(&self, accounts: &dyn Accounts) {
+    pub(super) async fn keep(&self, accounts: &dyn AccessStore) {
         if self.most.is_none() {
             return std::future::pending().await;
         }
@@ -69,14 +69,14 @@ impl Meters {
         }
     }
 
-    async fn tell(&self, accounts: &dyn Accounts) {
+    async fn tell(&self, accounts: &dyn AccessStore) {
         let counted: Vec<(String, Meter)> = {
             let meters = self.lock();
             let counted = meters.iter().map(|(name, meter)| (name.clone(), *meter));
             counted.collect()
         };
         for (tenant, Meter { pending, .. }) in counted {
-            match accounts.take_bytes(tenant.clone(), pending).await {
+            match accounts.add_usage(tenant.clone(), pending).await {
                 Ok(known) => {
                     if let Some(meter) = self.lock().get_mut(&tenant) {
                         meter.known = known;

@@ -16,7 +16,7 @@ mod watch;
 mod work_queue;
 
 pub use door::{
-    Caller, Credentials, Denied, Door, DoorError, NewAccount, PASSWORD_CHARS_MIN, Principal,
+    Caller, Credentials, Denied, Door, DoorError, NewAccount, PASSWORD_CHARS_MIN, RateLimitKey,
     SESSION_LASTS, Tokens,
 };
 pub use host::KeyError;

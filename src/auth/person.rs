@@ -8,8 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::host::Claims;
 use super::seal::hashed;
+use crate::access::{
+    HOME_TENANT, LiveSession, Permission, Principal, Role, SessionKey, Subject, tenant_of,
+};
 use crate::id::{DocId, UserId};
-use crate::store::{HOME, LiveSession, Right, Role, SessionKey, Subject, Who, tenant_of};
 
 /// Somebody who has come in.
 #[derive(Debug, Clone)]
@@ -19,7 +21,7 @@ pub struct Person {
     /// What they sign in by and what others see, where we know it.
     pub known: Option<Known>,
     /// As far as rights go; none where everybody may do everything.
-    pub who: Option<Who>,
+    pub who: Option<Principal>,
     /// The session they are signed in by.
     pub session: Option<SessionKey>,
     /// How long this may be believed before it is looked at again.
@@ -64,7 +66,7 @@ impl Person {
     /// Somebody without an account who has opened share links.
     pub(super) fn guest(guest: Option<&str>, links: Vec<Subject>) -> Self {
         Self {
-            who: Some(Who {
+            who: Some(Principal {
                 user: None,
                 tenant: None,
                 role: None,
@@ -89,7 +91,7 @@ impl Person {
                 name: user.name,
                 role: user.role,
             }),
-            who: Some(Who {
+            who: Some(Principal {
                 user: Some(user.id),
                 tenant: Some(user.tenant),
                 role: None,
@@ -104,7 +106,10 @@ impl Person {
 
     /// Somebody whom another application vouches for; none where the token names a tenant or a user that cannot be.
     pub(super) fn vouched(claims: Claims, links: Vec<Subject>) -> Option<Self> {
-        let tenant = claims.tenant.clone().unwrap_or_else(|| HOME.to_owned());
+        let tenant = claims
+            .tenant
+            .clone()
+            .unwrap_or_else(|| HOME_TENANT.to_owned());
         if !is_name(&claims.sub) || !is_name(&tenant) || tenant.contains([':', '.', '/']) {
             return None;
         }
@@ -126,7 +131,7 @@ impl Person {
                 name: name.unwrap_or(claims.sub),
                 role,
             }),
-            who: Some(Who {
+            who: Some(Principal {
                 user: Some(subject),
                 tenant: Some(tenant),
                 role,
@@ -186,7 +191,7 @@ impl Person {
 
     /// As far as rights on one document go, with what a token vouches for.
     #[must_use]
-    pub fn who_on(&self, doc: &DocId) -> Option<Who> {
+    pub fn who_on(&self, doc: &DocId) -> Option<Principal> {
         let mut who = self.who.clone()?;
         who.role = who.role.max(self.grants.get(doc).copied());
         Some(who)
@@ -202,9 +207,9 @@ impl Person {
     }
 
     /// What the store says, and what a token says beyond it.
-    pub(super) fn with_grants(&self, doc: &DocId, right: Right) -> Right {
+    pub(super) fn with_grants(&self, doc: &DocId, right: Permission) -> Permission {
         match self.grants.get(doc) {
-            Some(role) if right.role < Some(*role) => Right {
+            Some(role) if right.role < Some(*role) => Permission {
                 role: Some(*role),
                 lasts: None,
             },
@@ -245,7 +250,7 @@ mod tests {
         let person = Person::vouched(claims(said), Vec::new()).unwrap();
         let role = |collection, id| {
             let doc = DocId::parse(collection, id).unwrap();
-            person.with_grants(&doc, Right::default()).role
+            person.with_grants(&doc, Permission::default()).role
         };
         assert_eq!(role("acme:notes", "plan"), Some(Role::Editor));
         assert_eq!(role("notes", "plan"), None);

@@ -6,7 +6,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 use super::mint::derived;
-use crate::store::{Hash, SessionKey, Subject};
+use crate::access::{SecretHash, SessionKey, Subject};
 
 /// Seals texts, and opens what it has sealed.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Seal {
 }
 
 /// What is kept of a secret that its bearer has.
-pub(super) fn hashed(secret: &str) -> Hash {
+pub(super) fn hashed(secret: &str) -> SecretHash {
     Sha256::digest(secret.as_bytes()).into()
 }
 

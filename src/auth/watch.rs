@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
+use crate::access::{Revocation, SessionKey, Subject};
 use crate::id::DocId;
-use crate::store::{Revocation, SessionKey, Subject};
 use crate::sync::lock;
 
 /// The open sockets of this node, by the subjects whose rights they use.

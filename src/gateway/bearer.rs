@@ -22,7 +22,7 @@ use super::health;
 use super::page;
 use super::socket::Socket;
 use crate::auth::{
-    Caller, Credentials, Mode, Person, Principal, SESSION_LASTS, Tokens, is_loopback, network,
+    Caller, Credentials, Mode, Person, RateLimitKey, SESSION_LASTS, Tokens, is_loopback, network,
 };
 use crate::store::StoreError;
 use crate::sync::lock;
@@ -81,7 +81,7 @@ pub(super) fn principal(
     request: &HttpRequest,
     gateway: &Gateway,
     address: IpAddr,
-) -> Option<Principal> {
+) -> Option<RateLimitKey> {
     let (door, brought) = (gateway.door(), credentials(request));
     let by_seal = door.sealed_principal(&brought);
     by_seal.or_else(|| {

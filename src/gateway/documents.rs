@@ -12,8 +12,9 @@ use super::answers::{NO_STORE, failure, no_document, unavailable};
 use super::gateway::Gateway;
 use super::people::{permitted, person};
 use super::store_watch::while_it_answers;
+use crate::access::Role;
 use crate::id::Name;
-use crate::store::{ListQuery, ListedDocument, Role};
+use crate::store::{ListQuery, ListedDocument};
 
 /// Adds the routes of documents.
 pub(super) fn routes(config: &mut web::ServiceConfig) {

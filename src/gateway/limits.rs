@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::settings::GatewaySettings;
-use crate::auth::{Person, Principal};
+use crate::auth::{Person, RateLimitKey};
 use crate::id::DocId;
 use crate::sync::lock;
 
@@ -34,8 +34,8 @@ pub(super) struct Limits {
     proofs: Shared<IpAddr>,
     /// As `handshakes` and `requests`, of requests that prove a principal: neither a flood from their address nor the other
     /// people of one office keep them out.
-    proven_handshakes: Shared<Principal>,
-    proven_requests: Shared<Principal>,
+    proven_handshakes: Shared<RateLimitKey>,
+    proven_requests: Shared<RateLimitKey>,
     /// The handshakes of each user, however many sessions they have.
     user_handshakes: Shared<String>,
     user_requests: Shared<String>,
@@ -166,7 +166,7 @@ impl Limits {
     }
 
     /// Whether one more socket may be asked for now, by a principal or, without one, from an address.
-    pub(super) fn may_knock(&self, address: IpAddr, principal: Option<Principal>) -> bool {
+    pub(super) fn may_knock(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
         match principal {
             Some(principal) => may_pass(&self.proven_handshakes, principal),
             None => may_pass(&self.handshakes, address),
@@ -180,7 +180,7 @@ impl Limits {
     }
 
     /// Whether one more request may be made now, as with sockets.
-    pub(super) fn may_ask(&self, address: IpAddr, principal: Option<Principal>) -> bool {
+    pub(super) fn may_ask(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
         match principal {
             Some(principal) => may_pass(&self.proven_requests, principal),
             None => may_pass(&self.requests, address),
@@ -563,7 +563,7 @@ mod tests {
         });
         let strangers = (0..10).filter(|_| limits.may_knock(HERE, None));
         assert_eq!(strangers.count(), 2);
-        let session = |number: usize| Some(Principal(format!("session {number}")));
+        let session = |number: usize| Some(RateLimitKey(format!("session {number}")));
         for office in 0..100 {
             assert!(limits.may_knock(HERE, session(office)));
         }

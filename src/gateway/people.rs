@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::answers::{NO_STORE, failure, no_document, unauthorized, unavailable};
 use super::bearer;
 use super::gateway::Gateway;
+use crate::access::{Account, AuditEvent, HOME_TENANT, PendingInvitation, Role, Subject};
 use crate::auth::{Denied, Mode, NewAccount, PASSWORD_CHARS_MIN, Person, Tokens};
 use crate::id::DocId;
-use crate::store::{Deed, HOME, Invited, Role, StoreError, Subject, User};
+use crate::store::StoreError;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
@@ -84,7 +85,7 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         Err(error) => return unavailable(&error),
     };
     let needs_setup = match door.mode() {
-        Mode::Accounts => match door.accounts().any_user().await {
+        Mode::Accounts => match door.accounts().has_accounts().await {
             Ok(any) => !any,
             Err(error) => return unavailable(&error),
         },
@@ -100,9 +101,12 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
             "may_sign_out": person.session.is_some(),
         }))
     });
-    let tenant = found.as_ref().and_then(Person::tenant).unwrap_or(HOME);
+    let tenant = found
+        .as_ref()
+        .and_then(Person::tenant)
+        .unwrap_or(HOME_TENANT);
     let collection = match tenant {
-        HOME => "documents".to_owned(),
+        HOME_TENANT => "documents".to_owned(),
         other => format!("{other}:documents"),
     };
     let body = json!({
@@ -342,12 +346,12 @@ async fn people(
         Ok(person) => person,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
     let after = page.into_inner().after;
     let found = gateway
         .door()
         .accounts()
-        .users_of(tenant, after, PEOPLE_MAX);
+        .accounts_of(tenant, after, PEOPLE_MAX);
     respond(found.await.map(|users| {
         let is_full = users.len() == PEOPLE_MAX;
         let next = users.last().filter(|_| is_full).map(|user| &user.login);
@@ -355,7 +359,7 @@ async fn people(
     }))
 }
 
-fn shown_user(user: &User) -> Value {
+fn shown_user(user: &Account) -> Value {
     json!({
         "id": user.id.0,
         "login": user.login,
@@ -370,7 +374,7 @@ async fn invitations(request: HttpRequest, gateway: Data<Gateway>) -> HttpRespon
         Ok(person) => person,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
     let found = gateway.door().accounts().invitations(tenant).await;
     respond(found.map(|invitations| {
         let invitations: Vec<Value> = invitations.iter().map(shown_invitation).collect();
@@ -378,7 +382,7 @@ async fn invitations(request: HttpRequest, gateway: Data<Gateway>) -> HttpRespon
     }))
 }
 
-fn shown_invitation(invited: &Invited) -> Value {
+fn shown_invitation(invited: &PendingInvitation) -> Value {
     json!({
         "id": invited.id.0,
         "role": invited.role.map(Role::as_str),
@@ -399,12 +403,12 @@ async fn end_invitation(
     let Some(by) = person.user_id().cloned() else {
         return unauthorized();
     };
-    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
     let id = Subject(id.into_inner());
     match gateway
         .door()
         .accounts()
-        .end_invitation(tenant, id, by)
+        .delete_invitation(tenant, id, by)
         .await
     {
         Ok(true) => answer(&json!({}), Vec::new()),
@@ -432,25 +436,27 @@ async fn audit(
         Ok(person) => person,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME).to_owned();
+    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
     let accounts = gateway.door().accounts();
-    let deeds = accounts.audit_of(tenant, page.before, AUDIT_MAX).await;
+    let deeds = accounts
+        .audit_events_of(tenant, page.before, AUDIT_MAX)
+        .await;
     respond(deeds.map(|deeds| shown_deeds(&deeds)))
 }
 
 /// A page of the audit log, and where the next one begins.
-pub(super) fn shown_deeds(deeds: &[Deed]) -> Value {
+pub(super) fn shown_deeds(deeds: &[AuditEvent]) -> Value {
     let is_full = deeds.len() == AUDIT_MAX;
     let next = deeds.last().filter(|_| is_full).map(|deed| deed.number);
     json!({ "next": next, "deeds": deeds.iter().map(shown_deed).collect::<Vec<_>>() })
 }
 
-fn shown_deed(deed: &Deed) -> Value {
+fn shown_deed(deed: &AuditEvent) -> Value {
     let document = deed.doc.as_ref();
     json!({
         "at": deed.at_ms,
         "actor": deed.actor.0,
-        "deed": deed.deed,
+        "deed": deed.action,
         "document": document.map(|(collection, id)| format!("{collection}/{id}")),
         "subject": deed.subject.as_ref().map(|subject| &subject.0),
         "detail": deed.detail,

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
 
+use crate::access::{DocumentRegistration, Permission, Role, tenant_of};
 use crate::auth::{Door, News, Person, Scope, Watch};
 use crate::id::{DocId, Name};
 use crate::outage::LineLimit;
 use crate::protocol::{Code, Refusal};
-use crate::store::{Owned, Right, Role, StoreError, tenant_of};
+use crate::store::StoreError;
 
 /// What one socket's user may do. Looked up once for each document and not again until somebody changes it, so that an op
 /// costs a look into a map.
@@ -294,16 +295,16 @@ impl Rights {
             Refusal::store_unavailable()
         })?;
         match owned {
-            Owned::Now => {}
-            Owned::Known => return Ok(false),
-            Owned::Full => {
+            DocumentRegistration::Registered => {}
+            DocumentRegistration::Exists => return Ok(false),
+            DocumentRegistration::QuotaReached => {
                 return Err(Refusal::new(
                     Code::Quota,
                     "As many documents are kept here as may be",
                 ));
             }
         }
-        let right = Right {
+        let right = Permission {
             role: Some(Role::Owner),
             lasts: None,
         };
@@ -337,7 +338,7 @@ impl Rights {
 }
 
 impl Held {
-    fn new(right: Right) -> Self {
+    fn new(right: Permission) -> Self {
         Self {
             role: right.role,
             until: right.lasts.and_then(in_future),
@@ -386,7 +387,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{AuthSettings, Caller, Credentials, NewAccount};
-    use crate::store::{Accounts, SqliteSettings, SqliteStore};
+    use crate::store::{AccessStore, SqliteSettings, SqliteStore};
 
     const HERE: Caller = Caller {
         address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
@@ -409,7 +410,7 @@ mod tests {
                 ..SqliteSettings::default()
             };
             let store = Arc::new(SqliteStore::open(&settings).unwrap());
-            let accounts: Arc<dyn Accounts> = store.clone();
+            let accounts: Arc<dyn AccessStore> = store.clone();
             let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
             let account = NewAccount {
                 login: "ann".to_owned(),
@@ -539,8 +540,15 @@ mod tests {
         desk.rights.in_doubt = Some(Instant::now());
         let ann = desk.rights.person().user_id().unwrap().clone();
         let by = desk.rights.person().who.clone().unwrap();
-        desk.store.own(plan(), ann.clone(), None).await.unwrap();
-        let shared = desk.store.transfer(plan(), ann, by).await.unwrap();
+        desk.store
+            .register_document(plan(), ann.clone(), None)
+            .await
+            .unwrap();
+        let shared = desk
+            .store
+            .transfer_ownership(plan(), ann, by)
+            .await
+            .unwrap();
         assert_eq!(shared, Ok(()));
         tokio::select! {
             () = desk.door.keep(known) => {}

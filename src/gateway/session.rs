@@ -17,6 +17,7 @@ use super::limits::Share;
 use super::outdated::OutdatedClient;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
+use crate::access::{HOME_TENANT, Role, tenant_of};
 use crate::auth::{News, Scope};
 use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
@@ -29,7 +30,7 @@ use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
     ping_frame, pong_frame,
 };
-use crate::store::{HOME, LoadRange, Role, tenant_of};
+use crate::store::LoadRange;
 
 /// One socket's life.
 #[derive(Debug)]
@@ -487,7 +488,7 @@ impl Session {
 
     /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
     fn count(&mut self, message: &ClientMessage, weight: u32) -> Option<Duration> {
-        let tenant = message.about().map_or(HOME, tenant_of);
+        let tenant = message.about().map_or(HOME_TENANT, tenant_of);
         self.share
             .take(self.gateway.limits(), tenant, message.changes(), weight)
     }

@@ -15,9 +15,10 @@ use super::people::{
     AUDIT_MAX, Before, answer, denied_response, no_accounts, no_such_role, parse_role, permitted,
     respond, shown_deeds,
 };
+use crate::access::{Account, Grant, Principal, Role, ShareError, ShareLink, Subject};
 use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;
-use crate::store::{Holder, Link, NotShared, Role, StoreError, Subject, User, Who};
+use crate::store::StoreError;
 
 type Path = web::Path<(String, String)>;
 
@@ -44,7 +45,7 @@ async fn owner(
     request: &HttpRequest,
     gateway: &Gateway,
     path: &(String, String),
-) -> Result<(Who, Person, DocId), HttpResponse> {
+) -> Result<(Principal, Person, DocId), HttpResponse> {
     if gateway.door().mode() == Mode::Open {
         return Err(no_accounts());
     }
@@ -63,19 +64,19 @@ async fn people(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> Htt
 
 async fn shared(gateway: &Gateway, doc: DocId) -> Result<Value, StoreError> {
     let accounts = gateway.door().accounts();
-    let holders = accounts.holders(doc.clone()).await?;
+    let holders = accounts.grants(doc.clone()).await?;
     let links = accounts.links(doc).await?;
     let holders: Vec<Value> = holders.iter().map(shown_holder).collect();
     let links: Vec<Value> = links.iter().map(shown_link).collect();
     Ok(json!({ "people": holders, "links": links }))
 }
 
-fn shown_holder(holder: &Holder) -> Value {
-    let (login, name) = holder.known.clone().unzip();
+fn shown_holder(holder: &Grant) -> Value {
+    let (login, name) = holder.account.clone().unzip();
     json!({ "id": holder.subject.0, "login": login, "name": name, "role": holder.role.as_str() })
 }
 
-fn shown_link(link: &Link) -> Value {
+fn shown_link(link: &ShareLink) -> Value {
     json!({
         "id": link.id.0,
         "role": link.role.as_str(),
@@ -129,24 +130,26 @@ async fn set_role(
     }
 }
 
-fn not_shared(why: NotShared) -> HttpResponse {
+fn not_shared(why: ShareError) -> HttpResponse {
     match why {
-        NotShared::NotOwner => failure(
+        ShareError::NotOwner => failure(
             StatusCode::FORBIDDEN,
             "forbidden",
             "you may not do that with this document",
         ),
-        NotShared::OwnerStays => failure(
+        ShareError::OwnerMustTransfer => failure(
             StatusCode::CONFLICT,
             "owner",
             "the owner stays the owner until another is",
         ),
-        NotShared::Full => failure(
+        ShareError::QuotaReached => failure(
             StatusCode::TOO_MANY_REQUESTS,
             "quota",
             "the document is shared with as many people as it may be: take the role from some of them first",
         ),
-        NotShared::NoLink => failure(StatusCode::NOT_FOUND, "not_found", "there is no such link"),
+        ShareError::LinkNotFound => {
+            failure(StatusCode::NOT_FOUND, "not_found", "there is no such link")
+        }
     }
 }
 
@@ -178,7 +181,12 @@ async fn transfer(
         Ok(subject) => subject,
         Err(response) => return response,
     };
-    match gateway.door().accounts().transfer(doc, to, by).await {
+    match gateway
+        .door()
+        .accounts()
+        .transfer_ownership(doc, to, by)
+        .await
+    {
         Ok(Ok(())) => {
             gateway.door().rights_changed();
             answer(&json!({}), Vec::new())
@@ -201,7 +209,7 @@ async fn whom(
     };
     let tenant = person.tenant().unwrap_or_default();
     let door = gateway.door();
-    let found: Result<Option<User>, StoreError> = match (door.mode(), login, id) {
+    let found: Result<Option<Account>, StoreError> = match (door.mode(), login, id) {
         (Mode::Tokens, None, Some(id)) => {
             let id = id.strip_prefix(&format!("{tenant}:")).unwrap_or(id);
             if !is_name(id) {
@@ -211,9 +219,9 @@ async fn whom(
         }
         (Mode::Accounts, Some(login), None) => {
             let login = login.trim().to_lowercase();
-            door.accounts().user_by_login(login).await
+            door.accounts().account_by_login(login).await
         }
-        (Mode::Accounts, None, Some(id)) => door.accounts().user(Subject(id.to_owned())).await,
+        (Mode::Accounts, None, Some(id)) => door.accounts().account(Subject(id.to_owned())).await,
         _ => return Err(nobody()),
     };
     let found = found.map_err(|error| unavailable(&error))?;
@@ -270,7 +278,7 @@ async fn end_link(
     match gateway
         .door()
         .accounts()
-        .end_link(doc, Subject(link), by)
+        .delete_link(doc, Subject(link), by)
         .await
     {
         Ok(Ok(())) => {
@@ -293,7 +301,7 @@ async fn audit(
         Err(response) => return response,
     };
     let accounts = gateway.door().accounts();
-    let deeds = accounts.audit(doc, page.before, AUDIT_MAX).await;
+    let deeds = accounts.audit_events(doc, page.before, AUDIT_MAX).await;
     respond(deeds.map(|deeds| shown_deeds(&deeds)))
 }
 

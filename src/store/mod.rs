@@ -19,11 +19,7 @@ mod store;
 mod thinning;
 mod verify;
 
-pub use accounts::{
-    Accounts, Admission, Asked, Deed, HOME, Hash, Holder, Invitation, Invited, Link, LiveSession,
-    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
-    Right, Role, SessionKey, Subject, User, Who, tenant_of,
-};
+pub use accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};
 pub use history::{History, HistoryMark};
 pub use memory::MemoryStore;
 pub use migration::{MigrationPhase, MigrationStatus};

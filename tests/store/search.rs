@@ -1,6 +1,7 @@
 //! Lists and searches in collections that are larger than what one page looks at.
 
-use copydesk::store::{Accounts, ListPage, Subject, Who};
+use copydesk::access::{Principal, Subject};
+use copydesk::store::{AccessStore, ListPage};
 
 use super::alone_postgres::{count, eventually, node, open_as, settings as shared_settings};
 use super::servers::postgres as server;
@@ -84,8 +85,8 @@ async fn fill(url: &str) {
     stranger.batch_execute(unknown).await.unwrap();
 }
 
-fn member(user: &str) -> Who {
-    Who {
+fn member(user: &str) -> Principal {
+    Principal {
         user: Some(Subject(user.to_owned())),
         tenant: Some("home".into()),
         role: None,

@@ -1,4 +1,4 @@
-//! People, in Postgres: each verb of [`Accounts`] is one statement, or one [`Change`].
+//! People, in Postgres: each verb of [`AccessStore`] is one statement, or one [`Change`].
 
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use super::change::{Change, Revoked, now_ms};
 use super::fault::Fault;
 use super::list;
 use super::pool::Pool;
-use crate::id::DocId;
-use crate::store::accounts::{
-    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Invited, Link, LiveSession,
-    NewLink, NewUser, NotAdded, NotShared, Owned, REVOCATIONS_PAGE, Renewal, Reset, Revocation,
-    Right, Role, SessionKey, Subject, User, Who, tenant_of,
+use crate::access::{
+    Account, AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, Grant,
+    LiveSession, NewInvitation, NewShareLink, PasswordReset, PendingInvitation, Permission,
+    Principal, Renewal, Revocation, Role, SecretHash, SessionKey, ShareError, ShareLink, Subject,
+    tenant_of,
 };
+use crate::id::DocId;
+use crate::store::accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};
 use crate::store::{ListPage, ListQuery};
 
 /// The columns of an account.
@@ -44,15 +46,19 @@ WHERE (expires_at_ms IS NULL OR expires_at_ms > ",
     };
 }
 
-impl Accounts for PostgresStore {
-    fn any_user(&self) -> Asked<'_, bool> {
+impl AccessStore for PostgresStore {
+    fn has_accounts(&self) -> AccessFuture<'_, bool> {
         look(async {
             let rows = self.people.query(ANY_USER, &[]).await?;
             Ok(!rows.is_empty())
         })
     }
 
-    fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>> {
+    fn create_account(
+        &self,
+        user: AccountDraft,
+        admission: Admission,
+    ) -> AccessFuture<'_, Result<(), CreateAccountError>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let added = add_user(&mut change, &user, admission).await?;
@@ -65,7 +71,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn user_by_login(&self, login: String) -> Asked<'_, Option<User>> {
+    fn account_by_login(&self, login: String) -> AccessFuture<'_, Option<Account>> {
         look(async move {
             let sql = users!("WHERE login = $1");
             let rows = self.people.query(sql, &[&login.as_bytes()]).await?;
@@ -73,7 +79,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn user(&self, id: Subject) -> Asked<'_, Option<User>> {
+    fn account(&self, id: Subject) -> AccessFuture<'_, Option<Account>> {
         look(async move {
             let sql = users!("WHERE id = $1");
             let rows = self.people.query(sql, &[&id.0.as_bytes()]).await?;
@@ -86,7 +92,7 @@ impl Accounts for PostgresStore {
         user: Subject,
         password: String,
         keep: Option<SessionKey>,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let id = user.0.as_bytes();
@@ -104,7 +110,12 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool> {
+    fn set_tenant_role(
+        &self,
+        user: Subject,
+        role: Option<Role>,
+        by: Subject,
+    ) -> AccessFuture<'_, bool> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let changed = change
@@ -122,7 +133,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> Asked<'_, bool> {
+    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> AccessFuture<'_, bool> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let changed = change
@@ -146,7 +157,12 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn users_of(&self, tenant: String, after: String, limit: usize) -> Asked<'_, Vec<User>> {
+    fn accounts_of(
+        &self,
+        tenant: String,
+        after: String,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<Account>> {
         look(async move {
             let sql = users!("WHERE tenant = $1 AND login > $2 ORDER BY login LIMIT $3");
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -158,7 +174,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn allow_reset(&self, reset: Reset, by: Subject) -> Asked<'_, ()> {
+    fn create_reset(&self, reset: PasswordReset, by: Subject) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let until = change.after(reset.lasts);
@@ -177,7 +193,11 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn reset_password(&self, code: Hash, password: String) -> Asked<'_, Option<Subject>> {
+    fn reset_password(
+        &self,
+        code: SecretHash,
+        password: String,
+    ) -> AccessFuture<'_, Option<Subject>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let now = change.now();
@@ -202,28 +222,33 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn may_reset(&self, code: Hash) -> Asked<'_, bool> {
+    fn is_reset_valid(&self, code: SecretHash) -> AccessFuture<'_, bool> {
         look(async move {
             let rows = self.people.query(MAY_RESET, &[&code.as_slice()]).await?;
             Ok(!rows.is_empty())
         })
     }
 
-    fn is_invited(&self, code: Hash) -> Asked<'_, bool> {
+    fn is_invitation_valid(&self, code: SecretHash) -> AccessFuture<'_, bool> {
         look(async move {
             let rows = self.people.query(IS_INVITED, &[&code.as_slice()]).await?;
             Ok(!rows.is_empty())
         })
     }
 
-    fn invitations(&self, tenant: String) -> Asked<'_, Vec<Invited>> {
+    fn invitations(&self, tenant: String) -> AccessFuture<'_, Vec<PendingInvitation>> {
         look(async move {
             let rows = self.people.query(INVITATIONS, &[&tenant]).await?;
             rows.iter().map(invited).collect()
         })
     }
 
-    fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool> {
+    fn delete_invitation(
+        &self,
+        tenant: String,
+        id: Subject,
+        by: Subject,
+    ) -> AccessFuture<'_, bool> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let ended = change
@@ -240,7 +265,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, bool> {
+    fn create_invitation(&self, invitation: NewInvitation, by: Subject) -> AccessFuture<'_, bool> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let (now, until) = (change.now(), change.after(invitation.lasts));
@@ -269,10 +294,10 @@ impl Accounts for PostgresStore {
         &self,
         key: SessionKey,
         user: Subject,
-        refresh: Hash,
+        refresh: SecretHash,
         lasts: Duration,
         sessions_max: u64,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let (now, until) = (change.now(), change.after(lasts));
@@ -297,10 +322,10 @@ impl Accounts for PostgresStore {
     fn renew_session(
         &self,
         key: SessionKey,
-        refresh: Hash,
-        next: Hash,
+        refresh: SecretHash,
+        next: SecretHash,
         grace: Duration,
-    ) -> Asked<'_, Renewal> {
+    ) -> AccessFuture<'_, Renewal> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let renewal = renew_session(&mut change, key, refresh, next, grace).await?;
@@ -309,7 +334,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
+    fn session(&self, key: SessionKey) -> AccessFuture<'_, Option<LiveSession>> {
         look(async move {
             let rows = self.people.query(SESSION, &[&key.0]).await?;
             let live = |row: &Row| {
@@ -322,7 +347,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
+    fn end_session(&self, key: SessionKey) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             if let Some(user) = end_session(&mut change, key).await? {
@@ -332,7 +357,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
+    fn end_sessions_of(&self, subject: Subject, by: Subject) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             change
@@ -349,7 +374,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn tokens_ended(&self, subject: Subject) -> Asked<'_, Option<u64>> {
+    fn tokens_ended(&self, subject: Subject) -> AccessFuture<'_, Option<u64>> {
         look(async move {
             let sql = "SELECT issued_until FROM ended_tokens WHERE subject = $1";
             let rows = self.people.query(sql, &[&subject.0.as_bytes()]).await?;
@@ -357,11 +382,16 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
+    fn permissions(&self, who: Principal, docs: Vec<DocId>) -> AccessFuture<'_, Vec<Permission>> {
         look(async move { rights(&self.people, &who, &docs).await })
     }
 
-    fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned> {
+    fn register_document(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        documents_max: Option<u64>,
+    ) -> AccessFuture<'_, DocumentRegistration> {
         change(async move {
             let (collection, id) = names(&doc);
             let tenant = tenant_of(&doc.collection);
@@ -374,9 +404,9 @@ impl Accounts for PostgresStore {
                 None => (false, false),
             };
             Ok(match (is_owned, is_full) {
-                (true, _) => Owned::Now,
-                (false, true) => Owned::Full,
-                (false, false) => Owned::Known,
+                (true, _) => DocumentRegistration::Registered,
+                (false, true) => DocumentRegistration::QuotaReached,
+                (false, false) => DocumentRegistration::Exists,
             })
         })
     }
@@ -386,14 +416,14 @@ impl Accounts for PostgresStore {
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Who,
+        by: Principal,
         people_max: u64,
-    ) -> Asked<'_, Result<(), NotShared>> {
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let Some(by) = owner(&mut change, &by, &doc).await? else {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let (collection, id) = names(&doc);
             let holder = subject.0.as_bytes();
@@ -403,7 +433,7 @@ impl Accounts for PostgresStore {
                     .await?;
                 if count(&holders) >= people_max {
                     change.roll_back().await?;
-                    return Ok(Err(NotShared::Full));
+                    return Ok(Err(ShareError::QuotaReached));
                 }
             }
             let is_owner = match role {
@@ -423,7 +453,7 @@ impl Accounts for PostgresStore {
             };
             if is_owner {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::OwnerStays));
+                return Ok(Err(ShareError::OwnerMustTransfer));
             }
             let role = Some(word(role));
             change
@@ -435,12 +465,17 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn transfer(&self, doc: DocId, to: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn transfer_ownership(
+        &self,
+        doc: DocId,
+        to: Subject,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let Some(by) = owner(&mut change, &by, &doc).await? else {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let (collection, id) = names(&doc);
             let heir = to.0.as_bytes();
@@ -458,7 +493,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>> {
+    fn grants(&self, doc: DocId) -> AccessFuture<'_, Vec<Grant>> {
         look(async move {
             let (collection, id) = names(&doc);
             let rows = self.people.query(HOLDERS, &[&collection, &id]).await?;
@@ -466,7 +501,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, ListPage> {
+    fn list_for(&self, who: Principal, query: ListQuery) -> AccessFuture<'_, ListPage> {
         async move {
             let list = list::list_for(&self.lists, &who, &query).await;
             list.map_err(|fault| self.list_error(fault))
@@ -474,12 +509,16 @@ impl Accounts for PostgresStore {
         .boxed()
     }
 
-    fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn create_link(
+        &self,
+        link: NewShareLink,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let Some(by) = owner(&mut change, &by, &link.doc).await? else {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let (collection, id) = names(&link.doc);
             let now = change.now();
@@ -489,7 +528,7 @@ impl Accounts for PostgresStore {
             let links = change.query(COUNT_LINKS, &[&collection, &id]).await?;
             if count(&links) >= link.links_max {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::Full));
+                return Ok(Err(ShareError::QuotaReached));
             }
             let role = number(Some(link.role.min(Role::Editor)));
             let (name, secret) = (link.id.0.as_bytes(), link.secret.as_slice());
@@ -514,7 +553,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>> {
+    fn links(&self, doc: DocId) -> AccessFuture<'_, Vec<ShareLink>> {
         look(async move {
             let (collection, id) = names(&doc);
             let sql = links!("AND collection = $1 AND doc = $2 ORDER BY created_at_ms, id");
@@ -523,7 +562,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>> {
+    fn link_by_secret(&self, secret: SecretHash) -> AccessFuture<'_, Option<ShareLink>> {
         look(async move {
             let sql = links!("AND secret = $1");
             let rows = self.people.query(sql, &[&secret.as_slice()]).await?;
@@ -531,12 +570,17 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn end_link(&self, doc: DocId, link: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn delete_link(
+        &self,
+        doc: DocId,
+        link: Subject,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             let Some(by) = owner(&mut change, &by, &doc).await? else {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let (collection, id) = names(&doc);
             let ended = change
@@ -547,7 +591,7 @@ impl Accounts for PostgresStore {
                 .await?;
             if ended.is_empty() {
                 change.roll_back().await?;
-                return Ok(Err(NotShared::NoLink));
+                return Ok(Err(ShareError::LinkNotFound));
             }
             change
                 .note(by, "end link", Some(&doc), Some(&link), None)
@@ -558,7 +602,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>> {
+    fn revocations(&self, since: u64) -> AccessFuture<'_, Vec<Revocation>> {
         look(async move {
             let since = i64::try_from(since).unwrap_or(i64::MAX);
             let page = REVOCATIONS_PAGE as i64;
@@ -567,7 +611,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn last_revocation(&self) -> Asked<'_, u64> {
+    fn last_revocation(&self) -> AccessFuture<'_, u64> {
         look(async {
             let sql = "SELECT sequence FROM revocation_count WHERE one";
             let rows = self.people.query(sql, &[]).await?;
@@ -576,7 +620,12 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn audit(&self, doc: DocId, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit_events(
+        &self,
+        doc: DocId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<AuditEvent>> {
         look(async move {
             let (collection, id) = names(&doc);
             let most = |number| i64::try_from(number).unwrap_or(i64::MAX);
@@ -589,7 +638,12 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit_events_of(
+        &self,
+        tenant: String,
+        before: Option<u64>,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<AuditEvent>> {
         look(async move {
             let most = |number| i64::try_from(number).unwrap_or(i64::MAX);
             let (before, limit) = (before.map_or(i64::MAX, most), most(limit as u64));
@@ -601,13 +655,13 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn note(
+    fn audit(
         &self,
         actor: Subject,
         deed: &'static str,
         doc: Option<DocId>,
         subject: Option<Subject>,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         change(async move {
             let mut change = Change::begin(&self.people).await?;
             change
@@ -617,7 +671,7 @@ impl Accounts for PostgresStore {
         })
     }
 
-    fn take_bytes(&self, tenant: String, bytes: u64) -> Asked<'_, u64> {
+    fn add_usage(&self, tenant: String, bytes: u64) -> AccessFuture<'_, u64> {
         change(async move {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             let rows = self.people.query(TAKE_BYTES, &[&tenant, &bytes]).await?;
@@ -628,13 +682,15 @@ impl Accounts for PostgresStore {
     }
 }
 
-fn look<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> Asked<'a, T> {
+fn look<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> AccessFuture<'a, T> {
     answer
         .map(|it| it.map_err(|fault| fault.of("read accounts")))
         .boxed()
 }
 
-fn change<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> Asked<'a, T> {
+fn change<'a, T>(
+    answer: impl Future<Output = Result<T, Fault>> + Send + 'a,
+) -> AccessFuture<'a, T> {
     answer
         .map(|it| it.map_err(|fault| fault.of("change accounts")))
         .boxed()
@@ -723,9 +779,9 @@ RETURNING i.tenant, i.role";
 
 async fn add_user(
     change: &mut Change,
-    user: &NewUser,
+    user: &AccountDraft,
     admission: Admission,
-) -> Result<Result<(), NotAdded>, Fault> {
+) -> Result<Result<(), CreateAccountError>, Fault> {
     if admission == Admission::First {
         change.query(LOCK_USERS, &[]).await?;
     }
@@ -734,13 +790,13 @@ async fn add_user(
     // Before anything is said of the login: who may not come in learns nothing of who is here.
     let (tenant, role) = match admission {
         Admission::First if !change.query(ANY_USER, &[]).await?.is_empty() => {
-            return Ok(Err(NotAdded::NotFirst));
+            return Ok(Err(CreateAccountError::NotFirst));
         }
         Admission::First => (user.tenant.clone(), Some(Role::Owner)),
         Admission::Open { accounts_max } => {
             let most = i64::try_from(accounts_max).unwrap_or(i64::MAX);
             if count(&change.query(COUNT_USERS, &[&most]).await?) >= accounts_max {
-                return Ok(Err(NotAdded::Full));
+                return Ok(Err(CreateAccountError::QuotaReached));
             }
             (user.tenant.clone(), None)
         }
@@ -750,7 +806,7 @@ async fn add_user(
                 .await?;
             match invited.first() {
                 Some(row) => (row.get(0), role(row, 1)),
-                None => return Ok(Err(NotAdded::NotInvited)),
+                None => return Ok(Err(CreateAccountError::NotInvited)),
             }
         }
     };
@@ -758,7 +814,7 @@ async fn add_user(
     let values: [&(dyn ToSql + Sync); 7] =
         [&id, &tenant, &login, &name, &user.password, &level, &now];
     if change.query(ADD_USER, &values).await?.is_empty() {
-        return Ok(Err(NotAdded::Taken));
+        return Ok(Err(CreateAccountError::LoginTaken));
     }
     change
         .note(&user.id, "make account", None, None, Some(word(role)))
@@ -837,8 +893,8 @@ RETURNING id";
 async fn renew_session(
     change: &mut Change,
     key: SessionKey,
-    refresh: Hash,
-    next: Hash,
+    refresh: SecretHash,
+    next: SecretHash,
     grace: Duration,
 ) -> Result<Renewal, Fault> {
     let now = change.now();
@@ -1036,7 +1092,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 /// waits, and then sees this one's: statements see what was committed before they began.
 async fn owner<'a>(
     change: &mut Change,
-    who: &'a Who,
+    who: &'a Principal,
     doc: &DocId,
 ) -> Result<Option<&'a Subject>, Fault> {
     let (collection, id) = names(doc);
@@ -1057,7 +1113,7 @@ async fn owner<'a>(
 }
 
 /// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
-async fn rights(pool: &Pool, who: &Who, docs: &[DocId]) -> Result<Vec<Right>, Fault> {
+async fn rights(pool: &Pool, who: &Principal, docs: &[DocId]) -> Result<Vec<Permission>, Fault> {
     let user = who.user.as_ref().map(|user| user.0.as_bytes());
     // Nobody but by a share link reaches into another tenant.
     let is_home =
@@ -1074,12 +1130,12 @@ async fn rights(pool: &Pool, who: &Who, docs: &[DocId]) -> Result<Vec<Right>, Fa
         let link = role(row, 1);
         if link > own {
             let lasts: Option<i64> = row.get(2);
-            return Right {
+            return Permission {
                 role: link,
                 lasts: lasts.map(milliseconds),
             };
         }
-        Right {
+        Permission {
             role: own,
             lasts: None,
         }
@@ -1112,8 +1168,8 @@ LIMIT $3";
 
 // ---- Rows ----
 
-fn user(row: &Row, first: usize) -> Result<User, Fault> {
-    Ok(User {
+fn user(row: &Row, first: usize) -> Result<Account, Fault> {
+    Ok(Account {
         id: subject(row, first)?,
         tenant: row.get(first + 1),
         login: text(row.get(first + 2))?,
@@ -1124,8 +1180,8 @@ fn user(row: &Row, first: usize) -> Result<User, Fault> {
     })
 }
 
-fn invited(row: &Row) -> Result<Invited, Fault> {
-    Ok(Invited {
+fn invited(row: &Row) -> Result<PendingInvitation, Fault> {
+    Ok(PendingInvitation {
         id: subject(row, 0)?,
         role: role(row, 1),
         maker: subject(row, 2)?,
@@ -1133,21 +1189,21 @@ fn invited(row: &Row) -> Result<Invited, Fault> {
     })
 }
 
-fn holder(row: &Row) -> Result<Holder, Fault> {
+fn holder(row: &Row) -> Result<Grant, Fault> {
     let login = row.get::<_, Option<Vec<u8>>>(2).map(text).transpose()?;
     let name = row.get::<_, Option<Vec<u8>>>(3).map(text).transpose()?;
-    Ok(Holder {
+    Ok(Grant {
         subject: subject(row, 0)?,
-        known: login.zip(name),
+        account: login.zip(name),
         role: role(row, 1).unwrap_or(Role::Viewer),
     })
 }
 
-fn link(row: &Row) -> Result<Link, Fault> {
+fn link(row: &Row) -> Result<ShareLink, Fault> {
     let (collection, id): (&str, &str) = (row.get(1), row.get(2));
     let doc = DocId::parse(collection, id)
         .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
-    Ok(Link {
+    Ok(ShareLink {
         id: subject(row, 0)?,
         doc,
         role: role(row, 3).unwrap_or(Role::Viewer),
@@ -1166,14 +1222,14 @@ fn revocation(row: &Row) -> Result<Revocation, Fault> {
     })
 }
 
-fn deed(row: &Row) -> Result<Deed, Fault> {
+fn deed(row: &Row) -> Result<AuditEvent, Fault> {
     let whom = row.get::<_, Option<Vec<u8>>>(6).map(text).transpose()?;
     let doc: (Option<String>, Option<String>) = (row.get(4), row.get(5));
-    Ok(Deed {
+    Ok(AuditEvent {
         number: row.get::<_, i64>(0).cast_unsigned(),
         at_ms: row.get::<_, i64>(1).cast_unsigned(),
         actor: subject(row, 2)?,
-        deed: row.get(3),
+        action: row.get(3),
         doc: doc.0.zip(doc.1),
         subject: whom.map(Subject),
         detail: row.get(7),
@@ -1203,7 +1259,8 @@ fn names(doc: &DocId) -> (&str, &str) {
 }
 
 fn role(row: &Row, column: usize) -> Option<Role> {
-    row.get::<_, Option<i64>>(column).and_then(Role::of_number)
+    row.get::<_, Option<i64>>(column)
+        .and_then(Role::from_number)
 }
 
 fn number(role: Option<Role>) -> i64 {

@@ -7,10 +7,10 @@ use tokio_postgres::types::ToSql;
 
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
-use crate::id::DocId;
-use crate::store::accounts::{
-    REPEATED_DEEDS, REPEATED_WITHIN, SessionKey, Subject, tenant_of, tenant_of_subject,
+use crate::access::{
+    REPEAT_WINDOW, REPEATED_ACTIONS, SessionKey, Subject, tenant_of, tenant_of_subject,
 };
+use crate::id::DocId;
 
 /// How long the newest revocations are kept. A node that has not read for so long has closed its sockets long before.
 const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
@@ -153,8 +153,8 @@ impl Change {
         let tenant = doc.map(|doc| tenant_of(&doc.collection));
         let vouched = tenant_of_subject(actor);
         let (actor, subject) = (actor.0.as_bytes(), subject.map(|it| it.0.as_bytes()));
-        if REPEATED_DEEDS.contains(&deed) {
-            let since = self.now - REPEATED_WITHIN.as_millis() as i64;
+        if REPEATED_ACTIONS.contains(&deed) {
+            let since = self.now - REPEAT_WINDOW.as_millis() as i64;
             let values: [&(dyn ToSql + Sync); 7] =
                 [&actor, &deed, &collection, &id, &subject, &self.now, &since];
             if !self.connection.query(REPEAT, &values).await?.is_empty() {

@@ -11,9 +11,9 @@ use tokio_postgres::types::ToSql;
 use super::change::now_ms;
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
+use crate::access::{Principal, tenant_of};
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::store::accounts::{Who, tenant_of};
 use crate::store::{ListPage, ListQuery, ListedDocument};
 
 /// How many documents one page looks at in their order: some 20 ms.
@@ -155,7 +155,11 @@ pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<ListPage, Fau
 }
 
 /// A page of the documents that exist and that `who` may read.
-pub(super) async fn list_for(pool: &Pool, who: &Who, query: &ListQuery) -> Result<ListPage, Fault> {
+pub(super) async fn list_for(
+    pool: &Pool,
+    who: &Principal,
+    query: &ListQuery,
+) -> Result<ListPage, Fault> {
     let tenant = tenant_of(&query.collection);
     let user = who.user.as_ref();
     let Some(user) = user.filter(|_| who.tenant.as_deref() == Some(tenant)) else {

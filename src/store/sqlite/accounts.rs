@@ -1,4 +1,4 @@
-//! People, in SQLite: each verb of [`Accounts`] is one of these functions within one transaction.
+//! People, in SQLite: each verb of [`AccessStore`] is one of these functions within one transaction.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,13 +10,14 @@ use super::SqliteStore;
 use super::ledger::Ledger;
 use super::read::{Fault, first_place, listed, walk};
 use super::writer::Work;
-use crate::id::DocId;
-use crate::store::accounts::{
-    Accounts, Admission, Asked, Deed, Hash, Holder, Invitation, Invited, Link, LiveSession,
-    NewLink, NewUser, NotAdded, NotShared, Owned, REPEATED_DEEDS, REPEATED_WITHIN,
-    REVOCATIONS_PAGE, Renewal, Reset, Revocation, Right, Role, SessionKey, Subject, User, Who,
-    tenant_of, tenant_of_subject,
+use crate::access::{
+    Account, AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, Grant,
+    LiveSession, NewInvitation, NewShareLink, PasswordReset, PendingInvitation, Permission,
+    Principal, REPEAT_WINDOW, REPEATED_ACTIONS, Renewal, Revocation, Role, SecretHash, SessionKey,
+    ShareError, ShareLink, Subject, tenant_of, tenant_of_subject,
 };
+use crate::id::DocId;
+use crate::store::accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};
 use crate::store::{ListPage, ListQuery, ListedDocument};
 
 /// The columns of an account.
@@ -63,14 +64,14 @@ impl SqliteStore {
     fn change<T: Send + 'static>(
         &self,
         change: impl Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Asked<'_, T> {
+    ) -> AccessFuture<'_, T> {
         self.writer.ask(Change(change)).boxed()
     }
 
     fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Asked<'_, T> {
+    ) -> AccessFuture<'_, T> {
         self.readers
             .read("read accounts", move |db| {
                 Ok::<T, Fault>(look(db, now_ms())?)
@@ -79,16 +80,20 @@ impl SqliteStore {
     }
 }
 
-impl Accounts for SqliteStore {
-    fn any_user(&self) -> Asked<'_, bool> {
+impl AccessStore for SqliteStore {
+    fn has_accounts(&self) -> AccessFuture<'_, bool> {
         self.look(|db, _| any_user(db))
     }
 
-    fn add_user(&self, user: NewUser, admission: Admission) -> Asked<'_, Result<(), NotAdded>> {
+    fn create_account(
+        &self,
+        user: AccountDraft,
+        admission: Admission,
+    ) -> AccessFuture<'_, Result<(), CreateAccountError>> {
         self.change(move |db, now| add_user(db, now, &user, admission))
     }
 
-    fn user_by_login(&self, login: String) -> Asked<'_, Option<User>> {
+    fn account_by_login(&self, login: String) -> AccessFuture<'_, Option<Account>> {
         self.look(move |db, _| {
             db.prepare_cached(concat!(users!(), " WHERE login = ?1"))?
                 .query_row([login], |row| user(row, 0))
@@ -96,7 +101,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn user(&self, id: Subject) -> Asked<'_, Option<User>> {
+    fn account(&self, id: Subject) -> AccessFuture<'_, Option<Account>> {
         self.look(move |db, _| {
             db.prepare_cached(concat!(users!(), " WHERE id = ?1"))?
                 .query_row([id.0], |row| user(row, 0))
@@ -109,7 +114,7 @@ impl Accounts for SqliteStore {
         user: Subject,
         password: String,
         keep: Option<SessionKey>,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         self.change(move |db, now| {
             db.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?
                 .execute([&user.0, &password])?;
@@ -118,7 +123,12 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn set_tenant_role(&self, user: Subject, role: Option<Role>, by: Subject) -> Asked<'_, bool> {
+    fn set_tenant_role(
+        &self,
+        user: Subject,
+        role: Option<Role>,
+        by: Subject,
+    ) -> AccessFuture<'_, bool> {
         self.change(move |db, now| {
             let changed = db
                 .prepare_cached("UPDATE users SET role = ?2 WHERE id = ?1")?
@@ -137,7 +147,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> Asked<'_, bool> {
+    fn set_disabled(&self, user: Subject, disabled: bool, by: Subject) -> AccessFuture<'_, bool> {
         self.change(move |db, now| {
             let changed = db
                 .prepare_cached("UPDATE users SET disabled = ?2 WHERE id = ?1")?
@@ -156,7 +166,12 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn users_of(&self, tenant: String, after: String, limit: usize) -> Asked<'_, Vec<User>> {
+    fn accounts_of(
+        &self,
+        tenant: String,
+        after: String,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<Account>> {
         self.look(move |db, _| {
             db.prepare_cached(concat!(
                 users!(),
@@ -167,7 +182,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn allow_reset(&self, reset: Reset, by: Subject) -> Asked<'_, ()> {
+    fn create_reset(&self, reset: PasswordReset, by: Subject) -> AccessFuture<'_, ()> {
         self.change(move |db, now| {
             let until = signed(after(now, reset.lasts));
             db.prepare_cached(
@@ -179,7 +194,11 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn reset_password(&self, code: Hash, password: String) -> Asked<'_, Option<Subject>> {
+    fn reset_password(
+        &self,
+        code: SecretHash,
+        password: String,
+    ) -> AccessFuture<'_, Option<Subject>> {
         self.change(move |db, now| {
             let Some(user) = reset_of(db, now, code)? else {
                 return Ok(None);
@@ -194,15 +213,15 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn may_reset(&self, code: Hash) -> Asked<'_, bool> {
+    fn is_reset_valid(&self, code: SecretHash) -> AccessFuture<'_, bool> {
         self.look(move |db, now| Ok(reset_of(db, now, code)?.is_some()))
     }
 
-    fn is_invited(&self, code: Hash) -> Asked<'_, bool> {
+    fn is_invitation_valid(&self, code: SecretHash) -> AccessFuture<'_, bool> {
         self.look(move |db, now| Ok(invitation(db, now, code)?.is_some()))
     }
 
-    fn invitations(&self, tenant: String) -> Asked<'_, Vec<Invited>> {
+    fn invitations(&self, tenant: String) -> AccessFuture<'_, Vec<PendingInvitation>> {
         self.look(move |db, now| {
             db.prepare_cached(
                 "SELECT id, role, maker, expires_at_ms
@@ -211,7 +230,7 @@ impl Accounts for SqliteStore {
                  ORDER BY expires_at_ms, id",
             )?
             .query_map(params![tenant, signed(now)], |row| {
-                Ok(Invited {
+                Ok(PendingInvitation {
                     id: Subject(row.get(0)?),
                     role: role(row, 1)?,
                     maker: Subject(row.get(2)?),
@@ -222,7 +241,12 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn end_invitation(&self, tenant: String, id: Subject, by: Subject) -> Asked<'_, bool> {
+    fn delete_invitation(
+        &self,
+        tenant: String,
+        id: Subject,
+        by: Subject,
+    ) -> AccessFuture<'_, bool> {
         self.change(move |db, now| {
             let ended = db
                 .prepare_cached("DELETE FROM invitations WHERE tenant = ?1 AND id = ?2")?
@@ -234,7 +258,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn invite(&self, invitation: Invitation, by: Subject) -> Asked<'_, bool> {
+    fn create_invitation(&self, invitation: NewInvitation, by: Subject) -> AccessFuture<'_, bool> {
         self.change(move |db, now| {
             db.prepare_cached("DELETE FROM invitations WHERE expires_at_ms <= ?1")?
                 .execute([signed(now)])?;
@@ -273,10 +297,10 @@ impl Accounts for SqliteStore {
         &self,
         key: SessionKey,
         user: Subject,
-        refresh: Hash,
+        refresh: SecretHash,
         lasts: Duration,
         sessions_max: u64,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         self.change(move |db, now| {
             db.prepare_cached("DELETE FROM sessions WHERE expires_at_ms <= ?1")?
                 .execute([signed(now)])?;
@@ -299,14 +323,14 @@ impl Accounts for SqliteStore {
     fn renew_session(
         &self,
         key: SessionKey,
-        refresh: Hash,
-        next: Hash,
+        refresh: SecretHash,
+        next: SecretHash,
         grace: Duration,
-    ) -> Asked<'_, Renewal> {
+    ) -> AccessFuture<'_, Renewal> {
         self.change(move |db, now| renew_session(db, now, &key, refresh, next, grace))
     }
 
-    fn session(&self, key: SessionKey) -> Asked<'_, Option<LiveSession>> {
+    fn session(&self, key: SessionKey) -> AccessFuture<'_, Option<LiveSession>> {
         self.look(move |db, now| {
             db.prepare_cached(
                 "SELECT s.renewed_at_ms, u.id, u.tenant, u.login, u.name, u.password, u.role, u.disabled
@@ -325,14 +349,14 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn end_session(&self, key: SessionKey) -> Asked<'_, ()> {
+    fn end_session(&self, key: SessionKey) -> AccessFuture<'_, ()> {
         self.change(move |db, now| match end_session(db, now, &key)? {
             Some(user) => note(db, now, &user, "sign out", None, None, None),
             None => Ok(()),
         })
     }
 
-    fn end_sessions_of(&self, subject: Subject, by: Subject) -> Asked<'_, ()> {
+    fn end_sessions_of(&self, subject: Subject, by: Subject) -> AccessFuture<'_, ()> {
         self.change(move |db, now| {
             note(
                 db,
@@ -353,7 +377,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn tokens_ended(&self, subject: Subject) -> Asked<'_, Option<u64>> {
+    fn tokens_ended(&self, subject: Subject) -> AccessFuture<'_, Option<u64>> {
         self.look(move |db, _| {
             db.prepare_cached("SELECT issued_until FROM ended_tokens WHERE subject = ?1")?
                 .query_row([subject.0], |row| {
@@ -363,18 +387,23 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn rights(&self, who: Who, docs: Vec<DocId>) -> Asked<'_, Vec<Right>> {
+    fn permissions(&self, who: Principal, docs: Vec<DocId>) -> AccessFuture<'_, Vec<Permission>> {
         self.look(move |db, now| docs.iter().map(|doc| right(db, now, &who, doc)).collect())
     }
 
-    fn own(&self, doc: DocId, subject: Subject, documents_max: Option<u64>) -> Asked<'_, Owned> {
+    fn register_document(
+        &self,
+        doc: DocId,
+        subject: Subject,
+        documents_max: Option<u64>,
+    ) -> AccessFuture<'_, DocumentRegistration> {
         self.change(move |db, now| {
             let tenant = tenant_of(&doc.collection);
             if let Some(most) = documents_max
                 && documents_of(db, tenant)? >= most
                 && !is_known(db, &doc)?
             {
-                return Ok(Owned::Full);
+                return Ok(DocumentRegistration::QuotaReached);
             }
             let owned = db
                 .prepare_cached(
@@ -385,7 +414,7 @@ impl Accounts for SqliteStore {
                 )?
                 .execute([doc.collection.as_str(), doc.id.as_str(), &subject.0])?;
             if owned == 0 {
-                return Ok(Owned::Known);
+                return Ok(DocumentRegistration::Exists);
             }
             db.prepare_cached(
                 "INSERT INTO usage (tenant, documents, bytes) VALUES (?1, 1, 0)
@@ -393,7 +422,7 @@ impl Accounts for SqliteStore {
             )?
             .execute([tenant])?;
             note(db, now, &subject, "create", Some(&doc), None, None)?;
-            Ok(Owned::Now)
+            Ok(DocumentRegistration::Registered)
         })
     }
 
@@ -402,17 +431,17 @@ impl Accounts for SqliteStore {
         doc: DocId,
         subject: Subject,
         role: Option<Role>,
-        by: Who,
+        by: Principal,
         people_max: u64,
-    ) -> Asked<'_, Result<(), NotShared>> {
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         self.change(move |db, now| {
             let Some(by) = owner(db, now, &by, &doc)? else {
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             match grant_of(db, &doc, &subject)? {
-                Some(Role::Owner) => return Ok(Err(NotShared::OwnerStays)),
+                Some(Role::Owner) => return Ok(Err(ShareError::OwnerMustTransfer)),
                 None if role.is_some() && holders_of(db, &doc)? >= people_max => {
-                    return Ok(Err(NotShared::Full));
+                    return Ok(Err(ShareError::QuotaReached));
                 }
                 _ => {}
             }
@@ -431,10 +460,15 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn transfer(&self, doc: DocId, to: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn transfer_ownership(
+        &self,
+        doc: DocId,
+        to: Subject,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         self.change(move |db, now| {
             let Some(by) = owner(db, now, &by, &doc)? else {
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let owners: Vec<String> = db
                 .prepare_cached(
@@ -453,7 +487,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn holders(&self, doc: DocId) -> Asked<'_, Vec<Holder>> {
+    fn grants(&self, doc: DocId) -> AccessFuture<'_, Vec<Grant>> {
         self.look(move |db, _| {
             db.prepare_cached(
                 "SELECT g.subject, g.role, u.login, u.name
@@ -465,9 +499,9 @@ impl Accounts for SqliteStore {
             .query_map([doc.collection.as_str(), doc.id.as_str()], |row| {
                 let login: Option<String> = row.get(2)?;
                 let name: Option<String> = row.get(3)?;
-                Ok(Holder {
+                Ok(Grant {
                     subject: Subject(row.get(0)?),
-                    known: login.zip(name),
+                    account: login.zip(name),
                     role: role(row, 1)?.unwrap_or(Role::Viewer),
                 })
             })?
@@ -475,16 +509,20 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn list_for(&self, who: Who, query: ListQuery) -> Asked<'_, ListPage> {
+    fn list_for(&self, who: Principal, query: ListQuery) -> AccessFuture<'_, ListPage> {
         self.readers
             .read("list", move |db| list_for(db, now_ms(), &who, &query))
             .boxed()
     }
 
-    fn add_link(&self, link: NewLink, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn create_link(
+        &self,
+        link: NewShareLink,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         self.change(move |db, now| {
             let Some(by) = owner(db, now, &by, &link.doc)? else {
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let (collection, id) = (link.doc.collection.as_str(), link.doc.id.as_str());
             db.prepare_cached(
@@ -495,7 +533,7 @@ impl Accounts for SqliteStore {
                 .prepare_cached("SELECT count(*) FROM links WHERE collection = ?1 AND doc = ?2")?
                 .query_row([collection, id], |row| row.get(0))?;
             if links >= signed(link.links_max) {
-                return Ok(Err(NotShared::Full));
+                return Ok(Err(ShareError::QuotaReached));
             }
             db.prepare_cached(
                 "INSERT INTO links
@@ -526,7 +564,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn links(&self, doc: DocId) -> Asked<'_, Vec<Link>> {
+    fn links(&self, doc: DocId) -> AccessFuture<'_, Vec<ShareLink>> {
         self.look(move |db, now| {
             db.prepare_cached(concat!(
                 links!(),
@@ -541,7 +579,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn link_by_secret(&self, secret: Hash) -> Asked<'_, Option<Link>> {
+    fn link_by_secret(&self, secret: SecretHash) -> AccessFuture<'_, Option<ShareLink>> {
         self.look(move |db, now| {
             db.prepare_cached(concat!(
                 links!(),
@@ -552,16 +590,21 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn end_link(&self, doc: DocId, link: Subject, by: Who) -> Asked<'_, Result<(), NotShared>> {
+    fn delete_link(
+        &self,
+        doc: DocId,
+        link: Subject,
+        by: Principal,
+    ) -> AccessFuture<'_, Result<(), ShareError>> {
         self.change(move |db, now| {
             let Some(by) = owner(db, now, &by, &doc)? else {
-                return Ok(Err(NotShared::NotOwner));
+                return Ok(Err(ShareError::NotOwner));
             };
             let ended = db
                 .prepare_cached("DELETE FROM links WHERE id = ?1 AND collection = ?2 AND doc = ?3")?
                 .execute([&link.0, doc.collection.as_str(), doc.id.as_str()])?;
             if ended == 0 {
-                return Ok(Err(NotShared::NoLink));
+                return Ok(Err(ShareError::LinkNotFound));
             }
             note(db, now, by, "end link", Some(&doc), Some(&link), None)?;
             revoke(db, now, &Revoked::on(&link, &doc))?;
@@ -569,7 +612,7 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn revocations(&self, since: u64) -> Asked<'_, Vec<Revocation>> {
+    fn revocations(&self, since: u64) -> AccessFuture<'_, Vec<Revocation>> {
         self.look(move |db, _| {
             db.prepare_cached(
                 "SELECT sequence, subject, session, ends, collection, doc
@@ -592,14 +635,19 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn last_revocation(&self) -> Asked<'_, u64> {
+    fn last_revocation(&self) -> AccessFuture<'_, u64> {
         self.look(|db, _| {
             db.prepare_cached("SELECT coalesce(max(sequence), 0) FROM revocations")?
                 .query_row([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
         })
     }
 
-    fn audit(&self, doc: DocId, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit_events(
+        &self,
+        doc: DocId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<AuditEvent>> {
         self.look(move |db, _| {
             let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
             let before = before.map_or(i64::MAX, signed);
@@ -612,7 +660,12 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn audit_of(&self, tenant: String, before: Option<u64>, limit: usize) -> Asked<'_, Vec<Deed>> {
+    fn audit_events_of(
+        &self,
+        tenant: String,
+        before: Option<u64>,
+        limit: usize,
+    ) -> AccessFuture<'_, Vec<AuditEvent>> {
         self.look(move |db, _| {
             let before = before.map_or(i64::MAX, signed);
             db.prepare_cached(concat!(
@@ -624,19 +677,19 @@ impl Accounts for SqliteStore {
         })
     }
 
-    fn note(
+    fn audit(
         &self,
         actor: Subject,
         deed: &'static str,
         doc: Option<DocId>,
         subject: Option<Subject>,
-    ) -> Asked<'_, ()> {
+    ) -> AccessFuture<'_, ()> {
         self.change(move |db, now| {
             note(db, now, &actor, deed, doc.as_ref(), subject.as_ref(), None)
         })
     }
 
-    fn take_bytes(&self, tenant: String, bytes: u64) -> Asked<'_, u64> {
+    fn add_usage(&self, tenant: String, bytes: u64) -> AccessFuture<'_, u64> {
         self.change(move |db, _| {
             db.prepare_cached(
                 "INSERT INTO usage (tenant, documents, bytes) VALUES (?1, 0, ?2)
@@ -657,12 +710,12 @@ fn any_user(db: &Connection) -> rusqlite::Result<bool> {
 fn add_user(
     db: &Connection,
     now: u64,
-    user: &NewUser,
+    user: &AccountDraft,
     admission: Admission,
-) -> rusqlite::Result<Result<(), NotAdded>> {
+) -> rusqlite::Result<Result<(), CreateAccountError>> {
     // Before anything is said of the login: who may not come in learns nothing of who is here.
     let (tenant, role) = match admission {
-        Admission::First if any_user(db)? => return Ok(Err(NotAdded::NotFirst)),
+        Admission::First if any_user(db)? => return Ok(Err(CreateAccountError::NotFirst)),
         Admission::First => (user.tenant.clone(), Some(Role::Owner)),
         Admission::Open { accounts_max } => {
             let accounts: u64 = db
@@ -671,20 +724,20 @@ fn add_user(
                     row.get(0).map(i64::cast_unsigned)
                 })?;
             if accounts >= accounts_max {
-                return Ok(Err(NotAdded::Full));
+                return Ok(Err(CreateAccountError::QuotaReached));
             }
             (user.tenant.clone(), None)
         }
         Admission::Invited(code) => match invitation(db, now, code)? {
             Some(invited) => invited,
-            None => return Ok(Err(NotAdded::NotInvited)),
+            None => return Ok(Err(CreateAccountError::NotInvited)),
         },
     };
     let taken = db
         .prepare_cached("SELECT 1 FROM users WHERE login = ?1")?
         .exists([&user.login])?;
     if taken {
-        return Ok(Err(NotAdded::Taken));
+        return Ok(Err(CreateAccountError::LoginTaken));
     }
     if let Admission::Invited(code) = admission {
         db.prepare_cached("DELETE FROM invitations WHERE code = ?1")?
@@ -719,7 +772,7 @@ fn add_user(
 fn invitation(
     db: &Connection,
     now: u64,
-    code: Hash,
+    code: SecretHash,
 ) -> rusqlite::Result<Option<(String, Option<Role>)>> {
     db.prepare_cached(
         "SELECT i.tenant, i.role
@@ -734,7 +787,7 @@ fn invitation(
 }
 
 /// Whose password a code lets somebody choose, if its maker may let them still.
-fn reset_of(db: &Connection, now: u64, code: Hash) -> rusqlite::Result<Option<Subject>> {
+fn reset_of(db: &Connection, now: u64, code: SecretHash) -> rusqlite::Result<Option<Subject>> {
     db.prepare_cached(
         "SELECT u.id
          FROM resets r
@@ -750,11 +803,11 @@ fn renew_session(
     db: &Connection,
     now: u64,
     key: &SessionKey,
-    refresh: Hash,
-    next: Hash,
+    refresh: SecretHash,
+    next: SecretHash,
     grace: Duration,
 ) -> rusqlite::Result<Renewal> {
-    let found: Option<(Hash, Option<Hash>, i64)> = db
+    let found: Option<(SecretHash, Option<SecretHash>, i64)> = db
         .prepare_cached(
             "SELECT refresh, previous, renewed_at_ms
              FROM sessions
@@ -843,7 +896,7 @@ fn end_oldest(
 fn owner<'a>(
     db: &Connection,
     now: u64,
-    who: &'a Who,
+    who: &'a Principal,
     doc: &DocId,
 ) -> rusqlite::Result<Option<&'a Subject>> {
     let right = right(db, now, who, doc)?;
@@ -880,8 +933,8 @@ fn is_known(db: &Connection, doc: &DocId) -> rusqlite::Result<bool> {
 }
 
 /// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
-fn right(db: &Connection, now: u64, who: &Who, doc: &DocId) -> rusqlite::Result<Right> {
-    let mut right = Right::default();
+fn right(db: &Connection, now: u64, who: &Principal, doc: &DocId) -> rusqlite::Result<Permission> {
+    let mut right = Permission::default();
     if let Some(user) = &who.user {
         // Nobody but by a share link reaches into another tenant.
         let tenant = tenant_of(&doc.collection);
@@ -908,7 +961,7 @@ fn right(db: &Connection, now: u64, who: &Who, doc: &DocId) -> rusqlite::Result<
         };
         if role > right.role {
             let lasts = |at: i64| Duration::from_millis(at.cast_unsigned().saturating_sub(now));
-            right = Right {
+            right = Permission {
                 role,
                 lasts: expires.map(lasts),
             };
@@ -966,7 +1019,12 @@ fn set_grant(
 const SHARED_MAX: usize = 3_000;
 
 /// A page of the documents that a user may read: of all, or of those that are shared with them.
-fn list_for(db: &Connection, now: u64, who: &Who, query: &ListQuery) -> Result<ListPage, Fault> {
+fn list_for(
+    db: &Connection,
+    now: u64,
+    who: &Principal,
+    query: &ListQuery,
+) -> Result<ListPage, Fault> {
     let tenant = tenant_of(&query.collection);
     let Some(user) = who
         .user
@@ -1120,7 +1178,7 @@ fn note(
     subject: Option<&Subject>,
     detail: Option<&str>,
 ) -> rusqlite::Result<()> {
-    if REPEATED_DEEDS.contains(&deed) && repeat(db, now, actor, deed, doc, subject)? {
+    if REPEATED_ACTIONS.contains(&deed) && repeat(db, now, actor, deed, doc, subject)? {
         return Ok(());
     }
     db.prepare_cached(
@@ -1152,7 +1210,7 @@ fn repeat(
     doc: Option<&DocId>,
     subject: Option<&Subject>,
 ) -> rusqlite::Result<bool> {
-    let since = now.saturating_sub(REPEATED_WITHIN.as_millis() as u64);
+    let since = now.saturating_sub(REPEAT_WINDOW.as_millis() as u64);
     let counted = db
         .prepare_cached(
             "UPDATE audit SET times = times + 1, last_at_ms = ?7
@@ -1175,8 +1233,8 @@ fn repeat(
     Ok(counted > 0)
 }
 
-fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
-    Ok(User {
+fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<Account> {
+    Ok(Account {
         id: Subject(row.get(first)?),
         tenant: row.get(first + 1)?,
         login: row.get(first + 2)?,
@@ -1187,13 +1245,13 @@ fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     })
 }
 
-fn deed(row: &Row<'_>) -> rusqlite::Result<Deed> {
+fn deed(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
     let (collection, id): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
-    Ok(Deed {
+    Ok(AuditEvent {
         number: row.get::<_, i64>(0)?.cast_unsigned(),
         at_ms: row.get::<_, i64>(1)?.cast_unsigned(),
         actor: Subject(row.get(2)?),
-        deed: row.get(3)?,
+        action: row.get(3)?,
         doc: collection.zip(id),
         subject: row.get::<_, Option<String>>(6)?.map(Subject),
         detail: row.get(7)?,
@@ -1202,12 +1260,12 @@ fn deed(row: &Row<'_>) -> rusqlite::Result<Deed> {
     })
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
+fn link(row: &Row<'_>) -> rusqlite::Result<ShareLink> {
     let (collection, id): (String, String) = (row.get(1)?, row.get(2)?);
     let doc = DocId::parse(&collection, &id).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
     })?;
-    Ok(Link {
+    Ok(ShareLink {
         id: Subject(row.get(0)?),
         doc,
         role: role(row, 3)?.unwrap_or(Role::Viewer),
@@ -1217,7 +1275,7 @@ fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
 }
 
 fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Role>> {
-    row.get(column).map(Role::of_number)
+    row.get(column).map(Role::from_number)
 }
 
 fn number(role: Option<Role>) -> i64 {
