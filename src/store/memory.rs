@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::feed::{self, Feed};
+use super::change_feed::{self, Feed};
 use super::store::last_at;
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
@@ -105,7 +105,7 @@ impl Store for MemoryStore {
         let head = document.head();
         state
             .feed
-            .note([(doc.clone(), feed::Change::Claimed(epoch))]);
+            .note([(doc.clone(), change_feed::Change::Claimed(epoch))]);
         ready(Ok(Lease { fence, head })).boxed()
     }
 
@@ -119,7 +119,9 @@ impl Store for MemoryStore {
             let document = state.documents.get_mut(&doc).ok_or(AppendError::Fenced)?;
             document.append(batch)?;
             let head = document.head();
-            state.feed.note([(doc, feed::Change::Appended(head))]);
+            state
+                .feed
+                .note([(doc, change_feed::Change::Appended(head))]);
             Ok(())
         };
         ready(Ok(batches.into_iter().map(append).collect())).boxed()

@@ -4,19 +4,19 @@
 
 mod accounts;
 mod bounded_cache;
-mod feed;
+mod change_feed;
 mod history;
 mod memory;
 mod migration;
-mod packed;
 mod postgres;
+mod snapshot_codec;
+mod snapshot_retention;
 mod sqlite;
 #[expect(
     clippy::module_inception,
     reason = "the trait's file is named as the trait is"
 )]
 mod store;
-mod thinning;
 mod verify;
 
 pub use accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};

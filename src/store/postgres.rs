@@ -3,29 +3,29 @@
 mod accounts;
 mod address;
 mod append;
-mod beat;
+mod append_worker;
 mod change;
 mod change_feed;
-mod claims;
+mod claim_queue;
 mod connect;
 mod damaged;
-mod fault;
-mod held;
+mod error;
+mod heartbeat;
 mod history;
-mod keep;
-mod lane;
 mod list;
+mod load;
 mod locate;
+mod lock_breaker;
 mod migrate;
-mod numbers;
+mod number_cache;
 mod outages;
 mod pool;
-mod read;
 mod schema;
+mod snapshots;
 mod sockets;
-mod titles;
+mod title_index;
 mod tls;
-mod touches;
+mod updated_at_queue;
 mod verify;
 
 use std::fmt;
@@ -43,16 +43,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::append::Part;
-use self::claims::{Claimer, Claims};
+use self::append_worker::Lane;
+use self::claim_queue::{Claimer, Claims};
 use self::connect::{Connector, Purpose};
-use self::fault::Fault;
-use self::lane::Lane;
-use self::numbers::Numbers;
+use self::error::Fault;
+use self::load::Reader;
+use self::number_cache::Numbers;
 use self::pool::Pool;
-use self::read::Reader;
-use self::touches::Touches;
+use self::updated_at_queue::Touches;
 use self::verify::PostgresRows;
-use super::packed::Packing;
+use super::snapshot_codec::Packing;
 use super::verify::{verify, verify_document};
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
@@ -243,7 +243,7 @@ impl PostgresStore {
             reader: Reader::new(reads.clone(), replica),
             toucher: touches.start(urgent.clone()),
             trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
-            indexer: titles::start_indexing(lists.clone()),
+            indexer: title_index::start_indexing(lists.clone()),
             urgent,
             reads,
             lists,
@@ -436,7 +436,7 @@ impl Store for PostgresStore {
         } else {
             Packing::Lz4
         };
-        let kept = keep::keep(&self.reads, doc, fence, snapshot, packing);
+        let kept = snapshots::keep(&self.reads, doc, fence, snapshot, packing);
         kept.map(|it| it.map_err(|fault| fault.of("save snapshot")))
             .boxed()
     }
@@ -463,7 +463,7 @@ impl Store for PostgresStore {
         beat: &'a Heartbeat,
     ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
         async move {
-            let pulse = beat::beat(&self.urgent, beat, self.node_dead_after).await;
+            let pulse = heartbeat::beat(&self.urgent, beat, self.node_dead_after).await;
             let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
             *self.lock_beat_at() = Some(Instant::now());
             let reads_zstd = |node: &LiveNode| {
@@ -497,7 +497,7 @@ impl Store for PostgresStore {
         &'a self,
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
-        let news = beat::news(&self.urgent, &self.numbers, open);
+        let news = heartbeat::news(&self.urgent, &self.numbers, open);
         news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
     }
 
@@ -540,7 +540,7 @@ impl Store for PostgresStore {
             if beat_at.is_some_and(|at| at.elapsed() < BEAT_HOLDS) {
                 return Ok(());
             }
-            let written = beat::check_writes(&self.urgent).await;
+            let written = heartbeat::check_writes(&self.urgent).await;
             written.map_err(|fault| fault.of("check writes"))
         }
         .boxed()

@@ -2,13 +2,13 @@
 
 mod accounts;
 mod checkpoint;
-mod folder;
+mod data_dir;
 mod history;
-mod ledger;
-mod read;
-mod touches;
+mod jobs;
+mod load;
+mod updated_at_queue;
 mod verify;
-mod work;
+mod write_connection;
 mod writer;
 
 use std::fmt;
@@ -22,16 +22,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use self::folder::{Folder, Purpose};
+use self::data_dir::{Folder, Purpose};
 use self::history::{HistoryFile, RenewHistory};
-use self::ledger::Ledger;
-use self::read::{Fault, Reported};
+use self::jobs::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
+use self::load::{Fault, Reported};
 use self::verify::SqliteRows;
-use self::work::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
+use self::write_connection::Ledger;
 use self::writer::Writer;
 pub use self::writer::WriterCounts;
-use super::feed::Feed;
-use super::packed::{Packing, pack};
+use super::change_feed::Feed;
+use super::snapshot_codec::{Packing, pack};
 use super::verify::{verify, verify_document};
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
@@ -121,7 +121,7 @@ impl SqliteStore {
     /// When there is no database, or it cannot be read.
     pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<DocumentLocation>, StoreError> {
         let db = Folder::look_into(folder)?;
-        read::locate(&db, doc).map_err(|fault| fault.of("locate"))
+        load::locate(&db, doc).map_err(|fault| fault.of("locate"))
     }
 
     /// Verifies the database of a folder without changing it. A server may be using it. Blocks on the disk.
@@ -188,7 +188,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let (doc, reported) = (doc.clone(), Arc::clone(&self.reported));
         self.readers
-            .read("load", move |db| read::load(db, &doc, reach, &reported))
+            .read("load", move |db| load::load(db, &doc, reach, &reported))
             .boxed()
     }
 
@@ -272,7 +272,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
         let OpenDocuments { owned, followed } = open.clone();
         let news = move |db: &Connection| {
-            let (lost, newer) = (read::lost(db, &owned)?, read::newer(db, &followed)?);
+            let (lost, newer) = (load::lost(db, &owned)?, load::newer(db, &followed)?);
             Ok(DocumentChanges { lost, newer })
         };
         self.readers.read("news", news).boxed()
@@ -280,7 +280,7 @@ impl Store for SqliteStore {
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         self.readers
-            .read("list", move |db| read::list(db, &query))
+            .read("list", move |db| load::list(db, &query))
             .boxed()
     }
 
@@ -290,7 +290,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let doc = doc.clone();
         self.readers
-            .read("describe", move |db| read::describe(db, &doc))
+            .read("describe", move |db| load::describe(db, &doc))
             .boxed()
     }
 

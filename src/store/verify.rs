@@ -8,7 +8,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::StoreError;
-use super::packed::unpack;
+use super::snapshot_codec::unpack;
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::PostgresStore;
 use super::change::{Change, Revoked, now_ms};
-use super::fault::Fault;
+use super::error::Fault;
 use super::list;
 use super::pool::Pool;
 use crate::access::{

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 
-use super::fault::in_words;
+use super::error::in_words;
 use crate::store::StoreError;
 
 /// A parsed address.

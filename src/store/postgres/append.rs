@@ -10,11 +10,11 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::connect::Connector;
-use super::fault::Fault;
-use super::numbers;
+use super::error::Fault;
+use super::number_cache;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence};
-use crate::store::packed::row_checksum;
+use crate::store::snapshot_codec::row_checksum;
 use crate::store::{AppendError, Batch};
 
 /// Appends the entries of the documents whose fence holds and whose first entry is the next one; says which those were.
@@ -212,7 +212,7 @@ impl Link {
             Ok::<_, tokio_postgres::Error>(Self {
                 append: client.prepare(APPEND).await?,
                 verdict: client.prepare(VERDICT).await?,
-                numbers: client.prepare(numbers::FIND).await?,
+                numbers: client.prepare(number_cache::FIND).await?,
                 client,
                 task,
                 patience,
@@ -220,7 +220,7 @@ impl Link {
         };
         match timeout(connector.patience(), opened).await {
             Ok(Ok(link)) => Ok(link),
-            Ok(Err(error)) => Err(Fault::Away(super::fault::in_words(&error))),
+            Ok(Err(error)) => Err(Fault::Away(super::error::in_words(&error))),
             Err(_) => Err(Fault::Away("no answer in time".to_owned())),
         }
     }
@@ -230,7 +230,7 @@ impl Link {
         self.client.is_closed()
     }
 
-    /// Asks [`numbers::FIND`].
+    /// Asks [`number_cache::FIND`].
     pub(super) async fn find_numbers(
         &self,
         (collections, ids): (Vec<&str>, Vec<&str>),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::{Lease, Pool};
 use crate::access::{
     REPEAT_WINDOW, REPEATED_ACTIONS, SessionKey, Subject, tenant_of, tenant_of_subject,

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::fault::Fault;
-use super::numbers::Numbers;
+use super::error::Fault;
+use super::number_cache::Numbers;
 use super::pool::Pool;
 use crate::id::DocId;
 use crate::log::{Epoch, Revision};

@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresSettings;
 use super::address::{Address, Roots};
-use super::fault::is_outage_code;
+use super::error::is_outage_code;
 use super::tls;
 use crate::id::NodeId;
 use crate::outage::LineLimit;

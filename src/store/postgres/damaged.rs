@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use super::fault::Fault;
+use super::error::Fault;
+use super::load::{HEAD, Reader, entry};
 use super::pool::Lease;
-use super::read::{HEAD, Reader, entry};
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 use crate::store::Loaded;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::beat::clamp;
-use super::fault::Fault;
-use super::numbers::place;
+use super::error::Fault;
+use super::heartbeat::clamp;
+use super::number_cache::place;
 use super::pool::Pool;
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Epoch, Revision, SubmitId, fingerprint};

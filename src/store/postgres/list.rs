@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::change::now_ms;
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::{Lease, Pool};
 use crate::access::{Principal, tenant_of};
 use crate::id::DocId;

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::connect::Connector;
-use super::fault::{Fault, in_words};
+use super::error::{Fault, in_words};
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Revision};
 use crate::store::DocumentLocation;

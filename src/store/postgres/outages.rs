@@ -1,6 +1,6 @@
 //! What the log says of a Postgres that is away: for each pool one line when it begins and one when it is over.
 
-use super::fault::Fault;
+use super::error::Fault;
 use crate::outage::Outage;
 
 /// The outages of one pool or lane, as seen by those who use it.

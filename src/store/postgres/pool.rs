@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 
 use super::PostgresSettings;
 use super::connect::Connector;
-use super::fault::Fault;
+use super::error::Fault;
 use super::outages::Outages;
 
 /// At most so many connections. Whoever comes when all are busy waits in line.

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::connect::Connector;
-use super::fault::{Fault, in_words};
+use super::error::{Fault, in_words};
 use super::migrate::{LOCK_PATIENCE, migrate, status};
 use crate::outage::Outage;
 use crate::store::{MigrationPhase, StoreError};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::Pool;
 use crate::id::NodeId;
 

@@ -6,8 +6,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::connect::Connector;
-use super::fault::{Fault, in_words};
-use super::read::entry;
+use super::error::{Fault, in_words};
+use super::load::entry;
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, SnapshotRow};

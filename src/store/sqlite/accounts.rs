@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
-use super::ledger::Ledger;
-use super::read::{Fault, first_place, listed, walk};
+use super::load::{Fault, first_place, listed, walk};
+use super::write_connection::Ledger;
 use super::writer::Work;
 use crate::access::{
     Account, AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, Grant,

@@ -15,8 +15,8 @@ use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::folder::Folder;
-use super::ledger::Ledger;
+use super::data_dir::Folder;
+use super::write_connection::Ledger;
 use super::writer::Work;
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Epoch, Revision, SubmitId, fingerprint};
@@ -222,7 +222,7 @@ impl HistoryFile {
 /// Replaces the file in one step, so that a crash leaves the old text or the new one.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("history-new");
-    let mut options = super::folder::private();
+    let mut options = super::data_dir::private();
     options.create(true).truncate(true).write(true);
     io::Write::write_all(&mut options.open(&fresh)?, text.as_bytes())?;
     fs::rename(&fresh, path)

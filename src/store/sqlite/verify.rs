@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::read::{ENTRIES, entry};
+use super::load::{ENTRIES, entry};
 use crate::id::DocId;
 use crate::log::Revision;
 use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, SnapshotRow};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use super::ledger::Ledger;
+use super::write_connection::Ledger;
 use crate::outage::Outage;
 use crate::store::StoreError;
 use crate::sync::lock;

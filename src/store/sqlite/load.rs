@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use thiserror::Error;
 
-use super::ledger::{head, number};
+use super::write_connection::{head, number};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
-use crate::store::packed::{row_checksum, unpack};
+use crate::store::snapshot_codec::{row_checksum, unpack};
 use crate::store::store::last_at;
 use crate::store::{
     DocumentLocation, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, PAGE_BYTES,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::history;
 use super::migrate::NEWEST;
-use super::numbers::{self, Numbers, place};
+use super::number_cache::{self, Numbers, place};
 use super::pool::Pool;
 use crate::id::{DocId, NodeId};
 use crate::log::Revision;
@@ -194,7 +194,9 @@ impl<'a> Asked<'a> {
     ) -> Result<Self, Fault> {
         let mut lookup = numbers.look_up(docs.iter().map(|(doc, _)| doc));
         if let Some((collections, ids)) = lookup.question() {
-            let found = pool.query(numbers::FIND, &[&collections, &ids]).await?;
+            let found = pool
+                .query(number_cache::FIND, &[&collections, &ids])
+                .await?;
             lookup.learn(numbers, &found);
         }
         let mut asked = Self {

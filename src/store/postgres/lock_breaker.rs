@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::{Lease, Pool};
 
 /// Ends the connections of ours that stand in the way of `$1`; names the others. Not those that wait themselves: who

@@ -1,12 +1,12 @@
 //! Snapshots: kept under the fence, and thinned out.
 
-use super::fault::Fault;
+use super::error::Fault;
+use super::load::apart;
 use super::pool::{Lease, Pool};
-use super::read::apart;
 use crate::id::DocId;
 use crate::log::{Fence, Revision, Snapshot};
-use crate::store::packed::{Packing, pack, verify};
-use crate::store::thinning::superfluous;
+use crate::store::snapshot_codec::{Packing, pack, verify};
+use crate::store::snapshot_retention::superfluous;
 
 /// Keeps a snapshot where the fence holds and the log is as long. Says which document that is, and how long its log is.
 const KEEP: &str = "

@@ -6,14 +6,14 @@ use std::time::Instant;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::checkpoint::Checkpointer;
-use super::folder::{Folder, Lock, Purpose};
+use super::data_dir::{Folder, Lock, Purpose};
 use super::history::HistoryFile;
-use super::touches::Touches;
+use super::updated_at_queue::Touches;
 use super::writer::Job;
 use crate::id::DocId;
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::bounded_cache::BoundedCache;
-use crate::store::feed::{Change, Feed};
+use crate::store::change_feed::{Change, Feed};
 
 /// How many documents' numbers are cached. Beyond that the least recently used one is dropped.
 const NUMBERS_MAX: usize = 100_000;

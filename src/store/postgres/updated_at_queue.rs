@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::Pool;
 use crate::outage::LineLimit;
 use crate::store::bounded_cache::BoundedCache;

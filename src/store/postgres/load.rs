@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use tokio::task::spawn_blocking;
 use tokio_postgres::Row;
 
-use super::beat::clamp;
-use super::fault::Fault;
+use super::error::Fault;
+use super::heartbeat::clamp;
 use super::pool::{Lease, Pool};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::outage::LineLimit;
-use crate::store::packed::{row_checksum, unpack};
+use crate::store::snapshot_codec::{row_checksum, unpack};
 use crate::store::store::Halving;
 use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
 use crate::sync::lock;

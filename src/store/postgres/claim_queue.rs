@@ -8,11 +8,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::fault::Fault;
-use super::held;
-use super::numbers::Numbers;
+use super::error::Fault;
+use super::lock_breaker;
+use super::number_cache::Numbers;
 use super::pool::{Lease as Connection, Pool};
-use super::touches::Touches;
+use super::updated_at_queue::Touches;
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::{Lease, StoreError};
@@ -326,10 +326,10 @@ impl Claimer {
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<Lease, Fault> {
         let mut connection = self.pool.lease().await?;
-        let pid = held::pid(&mut connection).await?;
+        let pid = lock_breaker::pid(&mut connection).await?;
         {
             let claim = self.ask(&mut connection, CLAIM_WAITING, asks, claimed);
-            let free = held::free(&self.pool, pid, self.lock_timeout);
+            let free = lock_breaker::free(&self.pool, pid, self.lock_timeout);
             tokio::pin!(claim, free);
             tokio::select! {
                 biased;

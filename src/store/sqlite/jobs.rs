@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::ledger::{Ledger, head};
+use super::write_connection::{Ledger, head};
 use super::writer::Work;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence, Revision};
-use crate::store::feed;
-use crate::store::packed::{row_checksum, verify};
-use crate::store::thinning::superfluous;
+use crate::store::change_feed;
+use crate::store::snapshot_codec::{row_checksum, verify};
+use crate::store::snapshot_retention::superfluous;
 use crate::store::{AppendError, Batch, Lease};
 
 /// Appends many documents' entries.
@@ -110,7 +110,7 @@ fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Appen
     live_or_die(ledger.db(), number, &part.rows)?;
     if let Some(newest) = part.rows.last() {
         ledger.touch(number, newest.entry.at_ms);
-        ledger.note(&part.doc, feed::Change::Appended(revision));
+        ledger.note(&part.doc, change_feed::Change::Appended(revision));
     }
     Ok(Ok(()))
 }
@@ -199,7 +199,7 @@ impl Work for Claim {
             )?;
         ledger.remember(&self.doc, number);
         let epoch = Epoch(epoch.cast_unsigned());
-        ledger.note(&self.doc, feed::Change::Claimed(epoch));
+        ledger.note(&self.doc, change_feed::Change::Claimed(epoch));
         let fence = Fence {
             epoch,
             token: self.token,

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::append::{Link, Outcome, Part};
 use super::connect::Connector;
-use super::fault::{Fault, Kind};
-use super::numbers::Numbers;
+use super::error::{Fault, Kind};
+use super::number_cache::Numbers;
 use super::outages::Outages;
-use super::touches::Touches;
+use super::updated_at_queue::Touches;
 use crate::id::DocId;
 use crate::store::{AppendError, StoreError};
 use crate::sync::lock;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::fault::Fault;
+use super::error::Fault;
 use super::pool::Pool;
 
 /// How many documents one statement adds.
