@@ -14,7 +14,7 @@ const KEPT_MAX: usize = 16_384;
 
 /// What happened to a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum FeedChange {
     /// It was claimed under this epoch.
     Claimed(Epoch),
     /// It was appended to, up to this revision.
@@ -23,18 +23,18 @@ pub(super) enum Change {
 
 /// The newest changes of a store, in the order of their commits.
 #[derive(Debug, Default)]
-pub(super) struct Feed(Mutex<Kept>);
+pub(super) struct ChangeFeed(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     /// How many changes were noted before the oldest that is kept.
     before: u64,
-    changes: VecDeque<(DocId, Change)>,
+    changes: VecDeque<(DocId, FeedChange)>,
 }
 
-impl Feed {
+impl ChangeFeed {
     /// Adds changes that have become durable. Beyond [`KEPT_MAX`] the oldest are dropped.
-    pub(super) fn note(&self, changes: impl IntoIterator<Item = (DocId, Change)>) {
+    pub(super) fn record(&self, changes: impl IntoIterator<Item = (DocId, FeedChange)>) {
         let mut kept = self.lock();
         kept.changes.extend(changes);
         let surplus = kept.changes.len().saturating_sub(KEPT_MAX);
@@ -59,8 +59,8 @@ impl Feed {
         let seen = since.map_or(kept.changes.len(), |since| (since - kept.before) as usize);
         for (doc, change) in kept.changes.iter().skip(seen) {
             match change {
-                Change::Claimed(epoch) => drop(claimed.insert(doc, *epoch)),
-                Change::Appended(revision) => drop(appended.insert(doc, *revision)),
+                FeedChange::Claimed(epoch) => drop(claimed.insert(doc, *epoch)),
+                FeedChange::Appended(revision) => drop(appended.insert(doc, *revision)),
             }
         }
         Changes {
@@ -93,22 +93,22 @@ mod tests {
         DocId::parse("c", &format!("d{at}")).unwrap()
     }
 
-    fn appended(at: usize, revision: u64) -> (DocId, Change) {
-        (doc(at), Change::Appended(Revision(revision)))
+    fn appended(at: usize, revision: u64) -> (DocId, FeedChange) {
+        (doc(at), FeedChange::Appended(Revision(revision)))
     }
 
     #[test]
     fn newest_change_of_each_document_is_returned_once() {
-        let feed = Feed::default();
-        feed.note([appended(1, 1)]);
+        let feed = ChangeFeed::default();
+        feed.record([appended(1, 1)]);
         let start = feed.since(None);
         assert_eq!(
             (start.continuity, start.appended),
             (Continuity::Incomplete, vec![])
         );
-        feed.note([
+        feed.record([
             appended(1, 2),
-            (doc(2), Change::Claimed(Epoch(1))),
+            (doc(2), FeedChange::Claimed(Epoch(1))),
             appended(1, 3),
         ]);
         let changes = feed.since(Some(&start.cursor));
@@ -122,15 +122,15 @@ mod tests {
 
     #[test]
     fn cursor_is_incomplete_once_a_later_change_is_dropped() {
-        let feed = Feed::default();
+        let feed = ChangeFeed::default();
         let start = feed.since(None).cursor;
-        feed.note((0..KEPT_MAX).map(|at| appended(at, 1)));
+        feed.record((0..KEPT_MAX).map(|at| appended(at, 1)));
         let all = feed.since(Some(&start));
         assert_eq!(
             (all.continuity, all.appended.len()),
             (Continuity::Complete, KEPT_MAX)
         );
-        feed.note([appended(0, 2)]);
+        feed.record([appended(0, 2)]);
         assert_eq!(feed.since(Some(&start)).continuity, Continuity::Incomplete);
         assert_eq!(
             feed.since(Some(&all.cursor)).appended,
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn interrupted_feed_completes_no_older_cursor() {
-        let feed = Feed::default();
+        let feed = ChangeFeed::default();
         let start = feed.since(None).cursor;
         feed.interrupt();
         let after = feed.since(Some(&start));

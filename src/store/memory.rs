@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::change_feed::{self, Feed};
+use super::change_feed::{self, ChangeFeed};
 use super::store::last_at;
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
@@ -27,7 +27,7 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 #[derive(Debug, Default, Clone)]
 struct State {
     documents: BTreeMap<DocId, Document>,
-    feed: Arc<Feed>,
+    feed: Arc<ChangeFeed>,
     /// The newest heartbeat of each node. No node is removed for its silence: the store has no clock.
     nodes: BTreeMap<NodeId, Heartbeat>,
     /// The newest token.
@@ -105,7 +105,7 @@ impl Store for MemoryStore {
         let head = document.head();
         state
             .feed
-            .note([(doc.clone(), change_feed::Change::Claimed(epoch))]);
+            .record([(doc.clone(), change_feed::FeedChange::Claimed(epoch))]);
         ready(Ok(Lease { fence, head })).boxed()
     }
 
@@ -121,7 +121,7 @@ impl Store for MemoryStore {
             let head = document.head();
             state
                 .feed
-                .note([(doc, change_feed::Change::Appended(head))]);
+                .record([(doc, change_feed::FeedChange::Appended(head))]);
             Ok(())
         };
         ready(Ok(batches.into_iter().map(append).collect())).boxed()

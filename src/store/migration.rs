@@ -11,7 +11,7 @@ pub(super) struct Migration {
     /// What is executed.
     pub(super) sql: &'static str,
     /// When it is applied, and how.
-    pub(super) step: Step,
+    pub(super) kind: MigrationKind,
     /// The oldest version of the tables whose programs still work after this change. A program that knows at least this
     /// version may use the tables, although it does not know the change.
     pub(super) works_with: i32,
@@ -19,7 +19,7 @@ pub(super) struct Migration {
 
 /// When a change is applied, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum MigrationKind {
     /// Adds something, and is quick however large the tables are: one transaction, at the start of a node.
     Quick,
     /// Takes as long as a table is large, and the program needs it: one transaction. In a large database only `copydesk
@@ -65,11 +65,11 @@ impl Migration {
 
     fn of(version: i32, sql: &'static str) -> Self {
         let header = sql.lines().next().and_then(parse_header);
-        let (step, works_with) = header.unwrap_or((Step::Quick, version - 1));
+        let (kind, works_with) = header.unwrap_or((MigrationKind::Quick, version - 1));
         Self {
             version,
             sql,
-            step,
+            kind,
             works_with,
         }
     }
@@ -94,16 +94,16 @@ impl Migration {
 }
 
 /// Reads `-- migration: quick, works with 4`.
-fn parse_header(line: &str) -> Option<(Step, i32)> {
-    let (step, works_with) = line.strip_prefix(HEADER)?.split_once(", works with ")?;
-    let step = match step {
-        "quick" => Step::Quick,
-        "long" => Step::Long,
-        "online" => Step::Online,
-        "contract" => Step::Contract,
+fn parse_header(line: &str) -> Option<(MigrationKind, i32)> {
+    let (kind, works_with) = line.strip_prefix(HEADER)?.split_once(", works with ")?;
+    let kind = match kind {
+        "quick" => MigrationKind::Quick,
+        "long" => MigrationKind::Long,
+        "online" => MigrationKind::Online,
+        "contract" => MigrationKind::Contract,
         _ => return None,
     };
-    Some((step, works_with.trim().parse().ok()?))
+    Some((kind, works_with.trim().parse().ok()?))
 }
 
 /// Whether a program that knows versions up to `known` may use tables to which these versions were applied, each with the
@@ -153,13 +153,13 @@ mod tests {
         let read = Migration::list(&files);
         let read: Vec<_> = read
             .iter()
-            .map(|it| (it.version, it.step, it.works_with))
+            .map(|it| (it.version, it.kind, it.works_with))
             .collect();
         let expected = [
-            (1, Step::Quick, 0),
-            (2, Step::Online, 1),
-            (3, Step::Contract, 2),
-            (4, Step::Quick, 3),
+            (1, MigrationKind::Quick, 0),
+            (2, MigrationKind::Online, 1),
+            (3, MigrationKind::Contract, 2),
+            (4, MigrationKind::Quick, 3),
         ];
         assert_eq!(read, expected);
     }
@@ -203,13 +203,13 @@ mod tests {
             .flat_map(|dialect| files(dialect))
         {
             let header = sql.lines().next().unwrap_or_default();
-            let step = parse_header(header).map(|(step, _)| step);
+            let kind = parse_header(header).map(|(kind, _)| kind);
             assert_eq!(
-                step.is_some(),
+                kind.is_some(),
                 header.starts_with(HEADER),
                 "{name}: {header}"
             );
-            if step == Some(Step::Contract) {
+            if kind == Some(MigrationKind::Contract) {
                 continue;
             }
             let code = sql

@@ -42,15 +42,15 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::append::Part;
-use self::append_worker::Lane;
-use self::claim_queue::{Claimer, Claims};
-use self::connect::{Connector, Purpose};
-use self::error::Fault;
-use self::load::Reader;
-use self::number_cache::Numbers;
+use self::append::EncodedBatch;
+use self::append_worker::AppendWorker;
+use self::claim_queue::{ClaimQueue, Claimer};
+use self::connect::{PostgresConnector, SessionPurpose};
+use self::error::PostgresError;
+use self::load::DocumentReader;
+use self::number_cache::NumberCache;
 use self::pool::Pool;
-use self::updated_at_queue::Touches;
+use self::updated_at_queue::UpdatedAtQueue;
 use self::verify::PostgresRows;
 use super::snapshot_codec::Packing;
 use super::verify::{verify, verify_document};
@@ -151,8 +151,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// A store in a Postgres database. Its number of connections is fixed, whatever the load.
 pub struct PostgresStore {
     /// Each document has its own; so its appends come one after the other.
-    lanes: Vec<Lane>,
-    claims: Claims,
+    append_workers: Vec<AppendWorker>,
+    claims: ClaimQueue,
     /// For claims, heartbeats and the keeping of the list.
     urgent: Pool,
     /// For documents.
@@ -164,9 +164,9 @@ pub struct PostgresStore {
     people: Pool,
     /// For revocations alone.
     watch: Pool,
-    reader: Reader,
-    numbers: Arc<Numbers>,
-    touches: Arc<Touches>,
+    reader: DocumentReader,
+    numbers: Arc<NumberCache>,
+    touches: Arc<UpdatedAtQueue>,
     /// Writes the touches.
     toucher: JoinHandle<()>,
     /// Deletes old rows of the feed of changes.
@@ -194,27 +194,29 @@ impl PostgresStore {
         me: NodeId,
         name: &str,
     ) -> Result<Self, StoreError> {
-        let connector = |url: &str, purpose| Connector::new(url, settings, (me, name), purpose);
+        let connector =
+            |url: &str, purpose| PostgresConnector::new(url, settings, (me, name), purpose);
         let pool = |name, connector, size| {
-            Pool::new(name, connector, size, settings).map_err(|fault| fault.of("open"))
+            Pool::new(name, connector, size, settings)
+                .map_err(|error| error.into_store_error("open"))
         };
         let ms = Duration::from_millis;
-        let claiming = connector(&settings.url, Purpose::Claim)?;
-        let reading = connector(&settings.url, Purpose::Read)?;
-        let appending = connector(&settings.url, Purpose::Append)?;
+        let claiming = connector(&settings.url, SessionPurpose::Claim)?;
+        let reading = connector(&settings.url, SessionPurpose::Read)?;
+        let appending = connector(&settings.url, SessionPurpose::Append)?;
         schema::prepare(&claiming, ms(settings.open_patience_ms)).await?;
         let claim_connections = settings.claim_connections.max(3);
         let urgent = pool("claim", claiming, claim_connections)?;
         let people = pool("people", reading.clone(), settings.people_connections)?;
         let watch = pool("revocations", reading.clone(), 1)?;
         let reads = pool("read", reading, settings.read_connections)?;
-        let listing = connector(&settings.url, Purpose::List)?;
+        let listing = connector(&settings.url, SessionPurpose::List)?;
         let lists = pool("list", listing, settings.list_connections)?;
         let replica = match settings.replica_url.as_str() {
             "" => None,
             url => Some(pool(
                 "replica",
-                connector(url, Purpose::Past)?,
+                connector(url, SessionPurpose::Past)?,
                 settings.read_connections,
             )?),
         };
@@ -222,16 +224,16 @@ impl PostgresStore {
         let node_dead_after = ms(settings.node_dead_after_ms);
         history::compare(&urgent, node_dead_after)
             .await
-            .map_err(|fault| fault.of("open"))?;
-        let (numbers, touches): (Arc<Numbers>, Arc<Touches>) = Default::default();
+            .map_err(|error| error.into_store_error("open"))?;
+        let (numbers, touches): (Arc<NumberCache>, Arc<UpdatedAtQueue>) = Default::default();
         let patience = ms(settings.statement_timeout_ms);
         let lane = |_| {
             let (numbers, touches) = (Arc::clone(&numbers), Arc::clone(&touches));
-            Lane::start(appending.clone(), patience, numbers, touches)
+            AppendWorker::start(appending.clone(), patience, numbers, touches)
         };
         Ok(Self {
-            lanes: (0..settings.append_connections.max(1)).map(lane).collect(),
-            claims: Claims::start(Claimer {
+            append_workers: (0..settings.append_connections.max(1)).map(lane).collect(),
+            claims: ClaimQueue::start(Claimer {
                 pool: urgent.clone(),
                 name: name.into(),
                 numbers: Arc::clone(&numbers),
@@ -240,7 +242,7 @@ impl PostgresStore {
                 waits: Semaphore::new(1),
                 patience: ms(settings.acquire_timeout_ms),
             }),
-            reader: Reader::new(reads.clone(), replica),
+            reader: DocumentReader::new(reads.clone(), replica),
             toucher: touches.start(urgent.clone()),
             trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
             indexer: title_index::start_indexing(lists.clone()),
@@ -270,7 +272,8 @@ impl PostgresStore {
         phase: Option<MigrationPhase>,
     ) -> Result<MigrationStatus, StoreError> {
         let operator = (NodeId(0), "migrate");
-        let connector = Connector::new(&settings.url, settings, operator, Purpose::Claim)?;
+        let connector =
+            PostgresConnector::new(&settings.url, settings, operator, SessionPurpose::Claim)?;
         let (applied, pending) = schema::migrate_tables(&connector, phase).await?;
         Ok(MigrationStatus { applied, pending })
     }
@@ -285,10 +288,11 @@ impl PostgresStore {
         doc: &DocId,
     ) -> Result<Option<DocumentLocation>, StoreError> {
         let nobody = (NodeId(0), "where");
-        let connector = Connector::new(&settings.url, settings, nobody, Purpose::Read)?;
+        let connector =
+            PostgresConnector::new(&settings.url, settings, nobody, SessionPurpose::Read)?;
         let dead_after = Duration::from_millis(settings.node_dead_after_ms);
         let found = locate::locate(&connector, doc, dead_after).await;
-        found.map_err(|fault| fault.of("locate"))
+        found.map_err(|error| error.into_store_error("locate"))
     }
 
     /// Verifies the database without changing it. Nodes may be using it, and it may be a standby.
@@ -301,7 +305,8 @@ impl PostgresStore {
         report: &mut (dyn FnMut(VerifyEvent) + Send),
     ) -> Result<VerifyTotals, StoreError> {
         let no_node = (NodeId(0), "verify");
-        let connector = Connector::new(&settings.url, settings, no_node, Purpose::Past)?;
+        let connector =
+            PostgresConnector::new(&settings.url, settings, no_node, SessionPurpose::Past)?;
         let mut rows = PostgresRows::connect(&connector).await?;
         verify(&mut rows, range, report).await
     }
@@ -315,7 +320,8 @@ impl PostgresStore {
         doc: &DocId,
     ) -> Result<Vec<String>, StoreError> {
         let no_node = (NodeId(0), "verify");
-        let connector = Connector::new(&settings.url, settings, no_node, Purpose::Past)?;
+        let connector =
+            PostgresConnector::new(&settings.url, settings, no_node, SessionPurpose::Past)?;
         let mut rows = PostgresRows::connect(&connector).await?;
         verify_document(&mut rows, doc).await
     }
@@ -327,7 +333,7 @@ impl PostgresStore {
     /// When the list could not be brought up to the log; the next claims do that. What was acknowledged is safe.
     pub async fn close(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + CLOSE_PATIENCE;
-        for lane in &self.lanes {
+        for lane in &self.append_workers {
             lane.close(deadline).await;
         }
         self.claims.close(deadline).await;
@@ -341,11 +347,11 @@ impl PostgresStore {
         self.people.close();
         self.watch.close();
         self.reader.close();
-        finished.map_err(|fault| fault.of("close"))
+        finished.map_err(|error| error.into_store_error("close"))
     }
 
     /// Why there is no list, in words that tell a search that takes too long from a Postgres that is away.
-    fn list_error(&self, fault: Fault) -> StoreError {
+    fn list_error(&self, fault: PostgresError) -> StoreError {
         if fault.is_timeout() {
             let reason = format!(
                 "the list took longer than {} ms (postgres.list_timeout_ms)",
@@ -353,7 +359,7 @@ impl PostgresStore {
             );
             return StoreError::new("list", reason);
         }
-        fault.of("list")
+        fault.into_store_error("list")
     }
 
     fn lock_beat_at(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -361,9 +367,9 @@ impl PostgresStore {
     }
 
     /// Which lane a document takes: always the same.
-    fn lane(&self, doc: &DocId) -> usize {
+    fn append_worker(&self, doc: &DocId) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(doc);
-        (hash % self.lanes.len() as u64) as usize
+        (hash % self.append_workers.len() as u64) as usize
     }
 }
 
@@ -389,7 +395,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let loaded = self.reader.load(doc, reach);
         loaded
-            .map(|it| it.map_err(|fault| fault.of("load")))
+            .map(|it| it.map_err(|error| error.into_store_error("load")))
             .boxed()
     }
 
@@ -403,13 +409,13 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>> {
         async move {
             let mut answers = Vec::with_capacity(batches.len());
-            let mut asked: Vec<_> = self.lanes.iter().map(|_| Vec::new()).collect();
+            let mut asked: Vec<_> = self.append_workers.iter().map(|_| Vec::new()).collect();
             for batch in batches {
                 let (answer, answered) = oneshot::channel();
-                asked[self.lane(&batch.doc)].push((Part::new(batch), answer));
+                asked[self.append_worker(&batch.doc)].push((EncodedBatch::new(batch), answer));
                 answers.push(answered);
             }
-            for (lane, asked) in self.lanes.iter().zip(asked) {
+            for (lane, asked) in self.append_workers.iter().zip(asked) {
                 if !asked.is_empty() {
                     lane.send(asked).await?;
                 }
@@ -417,7 +423,8 @@ impl Store for PostgresStore {
             let mut outcomes = Vec::with_capacity(answers.len());
             for answer in answers {
                 let answer = answer.await;
-                let answer = answer.map_err(|_| Fault::Closed.of("append"))?;
+                let answer =
+                    answer.map_err(|_| PostgresError::Closed.into_store_error("append"))?;
                 outcomes.push(answer.map_err(|why| StoreError::new("append", why))?);
             }
             Ok(outcomes)
@@ -436,14 +443,14 @@ impl Store for PostgresStore {
         } else {
             Packing::Lz4
         };
-        let kept = snapshots::keep(&self.reads, doc, fence, snapshot, packing);
-        kept.map(|it| it.map_err(|fault| fault.of("save snapshot")))
+        let kept = snapshots::save(&self.reads, doc, fence, snapshot, packing);
+        kept.map(|it| it.map_err(|error| error.into_store_error("save snapshot")))
             .boxed()
     }
 
     fn node_name(&self, id: NodeId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
         sockets::name_of(&self.urgent, id)
-            .map(|it| it.map_err(|fault| fault.of("read a node's name")))
+            .map(|it| it.map_err(|error| error.into_store_error("read a node's name")))
             .boxed()
     }
 
@@ -454,7 +461,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
         let shared = sockets::share(&self.urgent, me, sockets, self.node_dead_after);
         shared
-            .map(|it| it.map_err(|fault| fault.of("share sockets")))
+            .map(|it| it.map_err(|error| error.into_store_error("share sockets")))
             .boxed()
     }
 
@@ -463,8 +470,8 @@ impl Store for PostgresStore {
         beat: &'a Heartbeat,
     ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
         async move {
-            let pulse = heartbeat::beat(&self.urgent, beat, self.node_dead_after).await;
-            let pulse = pulse.map_err(|fault| fault.of("heartbeat"))?;
+            let pulse = heartbeat::heartbeat(&self.urgent, beat, self.node_dead_after).await;
+            let pulse = pulse.map_err(|error| error.into_store_error("heartbeat"))?;
             *self.lock_beat_at() = Some(Instant::now());
             let reads_zstd = |node: &LiveNode| {
                 let capabilities = node.version.capabilities;
@@ -475,7 +482,7 @@ impl Store for PostgresStore {
             let mut place = lock(&self.place);
             if *place != pulse.place {
                 *place = pulse.place.clone();
-                self.numbers.forget_all();
+                self.numbers.clear();
             }
             Ok(pulse)
         }
@@ -489,7 +496,7 @@ impl Store for PostgresStore {
         let changes =
             change_feed::changes(&self.urgent, &self.numbers, since, self.node_dead_after);
         changes
-            .map(|it| it.map_err(|fault| fault.of("changes")))
+            .map(|it| it.map_err(|error| error.into_store_error("changes")))
             .boxed()
     }
 
@@ -497,8 +504,9 @@ impl Store for PostgresStore {
         &'a self,
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
-        let news = heartbeat::news(&self.urgent, &self.numbers, open);
-        news.map(|it| it.map_err(|fault| fault.of("news"))).boxed()
+        let news = heartbeat::compare_open(&self.urgent, &self.numbers, open);
+        news.map(|it| it.map_err(|error| error.into_store_error("news")))
+            .boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
@@ -515,7 +523,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let listed = list::describe(&self.reads, doc);
         listed
-            .map(|it| it.map_err(|fault| fault.of("describe")))
+            .map(|it| it.map_err(|error| error.into_store_error("describe")))
             .boxed()
     }
 
@@ -526,13 +534,13 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let renamed = list::rename(&self.reads, doc, title);
         renamed
-            .map(|it| it.map_err(|fault| fault.of("rename")))
+            .map(|it| it.map_err(|error| error.into_store_error("rename")))
             .boxed()
     }
 
     fn check_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
-            for lane in &self.lanes {
+            for lane in &self.append_workers {
                 lane.check().await?;
             }
             // A probe waits for no connection that others may have taken, as long as heartbeats are written.
@@ -541,7 +549,7 @@ impl Store for PostgresStore {
                 return Ok(());
             }
             let written = heartbeat::check_writes(&self.urgent).await;
-            written.map_err(|fault| fault.of("check writes"))
+            written.map_err(|error| error.into_store_error("check writes"))
         }
         .boxed()
     }
@@ -549,7 +557,7 @@ impl Store for PostgresStore {
     fn history(&self) -> BoxFuture<'_, Result<History, StoreError>> {
         let history = history::current(&self.urgent);
         history
-            .map(|it| it.map_err(|fault| fault.of("history")))
+            .map(|it| it.map_err(|error| error.into_store_error("history")))
             .boxed()
     }
 
@@ -560,7 +568,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<History, StoreError>> {
         async move {
             let renewed = history::renew(&self.urgent, known, next).await;
-            renewed.map_err(|fault| fault.of("renew history"))
+            renewed.map_err(|error| error.into_store_error("renew history"))
         }
         .boxed()
     }
@@ -571,7 +579,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>> {
         let found = history::fingerprints(&self.urgent, entries);
         found
-            .map(|it| it.map_err(|fault| fault.of("fingerprints")))
+            .map(|it| it.map_err(|error| error.into_store_error("fingerprints")))
             .boxed()
     }
 
@@ -585,5 +593,5 @@ async fn secret(pool: &Pool) -> Result<[u8; 32], StoreError> {
     let mut drawn = [0; 32];
     getrandom::fill(&mut drawn).map_err(|error| StoreError::new("open", error))?;
     let secret = schema::secret(pool, drawn).await;
-    secret.map_err(|fault| fault.of("open"))
+    secret.map_err(|error| error.into_store_error("open"))
 }

@@ -22,15 +22,17 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use self::data_dir::{Folder, Purpose};
-use self::history::{HistoryFile, RenewHistory};
-use self::jobs::{AheadOfTheLog, Append, CheckWrites, Claim, Limit, Rename, SaveSnapshot};
-use self::load::{Fault, Reported};
+use self::data_dir::{AccessMode, DataDir};
+use self::history::{HistoryFile, RenewHistoryJob};
+use self::jobs::{
+    AheadOfTheLog, AppendJob, CheckWritesJob, ClaimJob, LimitSizeJob, RenameJob, SaveSnapshotJob,
+};
+use self::load::{Reported, SqliteError};
 use self::verify::SqliteRows;
-use self::write_connection::Ledger;
-use self::writer::Writer;
+use self::write_connection::WriteConnection;
 pub use self::writer::WriterCounts;
-use super::change_feed::Feed;
+use self::writer::WriterThread;
+use super::change_feed::ChangeFeed;
 use super::snapshot_codec::{Packing, pack};
 use super::verify::{verify, verify_document};
 use super::{
@@ -70,9 +72,9 @@ impl Default for SqliteSettings {
 /// Dropped, it finishes what is queued and waits for it; [`SqliteStore::close`] does so without blocking.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: Arc<Writer>,
-    readers: Readers,
-    feed: Arc<Feed>,
+    writer: Arc<WriterThread>,
+    readers: ReadPool,
+    feed: Arc<ChangeFeed>,
     secret: [u8; 32],
     reported: Arc<Reported>,
 }
@@ -84,22 +86,24 @@ impl SqliteStore {
     /// When another process uses the folder, it cannot be written, or what is in it is not ours, damaged or newer.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
-        let (folder, lock) = Folder::lock(&settings.folder)?;
+        let (folder, lock) = DataDir::lock(&settings.folder)?;
         let db = folder.open()?;
         let secret = secret(&db)?;
         let history_file = HistoryFile::compare(&folder, &db)?;
-        let feed = Arc::<Feed>::default();
-        let mut ledger = Ledger::new(folder.clone(), lock, db, history_file, Arc::clone(&feed))
-            .map_err(error)?;
+        let feed = Arc::<ChangeFeed>::default();
+        let mut connection =
+            WriteConnection::new(folder.clone(), lock, db, history_file, Arc::clone(&feed))
+                .map_err(error)?;
         if settings.size_max_mib > 0 {
-            ledger
+            connection
                 .limit(settings.size_max_mib.saturating_mul(1 << 20))
                 .map_err(error)?;
         }
-        let writer = Writer::start(ledger).map_err(|error| StoreError::new("open", error))?;
+        let writer =
+            WriterThread::start(connection).map_err(|error| StoreError::new("open", error))?;
         Ok(Self {
             writer: Arc::new(writer),
-            readers: Readers::new(folder, settings.readers.max(1)),
+            readers: ReadPool::new(folder, settings.readers.max(1)),
             feed,
             secret,
             reported: Arc::default(),
@@ -111,7 +115,7 @@ impl SqliteStore {
     /// # Errors
     /// If there is no database, it cannot be read, or it is newer than this program can use.
     pub fn migration_status(folder: &Path) -> Result<MigrationStatus, StoreError> {
-        Folder::status(folder)
+        DataDir::status(folder)
     }
 
     /// Where a document of a folder is; `None` when nobody ever claimed it. Changes nothing, and stands in nobody's way:
@@ -120,8 +124,8 @@ impl SqliteStore {
     /// # Errors
     /// When there is no database, or it cannot be read.
     pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<DocumentLocation>, StoreError> {
-        let db = Folder::look_into(folder)?;
-        load::locate(&db, doc).map_err(|fault| fault.of("locate"))
+        let db = DataDir::open_read_only(folder)?;
+        load::locate(&db, doc).map_err(|error| error.into_store_error("locate"))
     }
 
     /// Verifies the database of a folder without changing it. A server may be using it. Blocks on the disk.
@@ -133,7 +137,7 @@ impl SqliteStore {
         range: VerifyRange,
         report: &mut (dyn FnMut(VerifyEvent) + Send),
     ) -> Result<VerifyTotals, StoreError> {
-        let mut rows = SqliteRows(Folder::look_into(folder)?);
+        let mut rows = SqliteRows(DataDir::open_read_only(folder)?);
         verify(&mut rows, range, report).await
     }
 
@@ -142,7 +146,7 @@ impl SqliteStore {
     /// # Errors
     /// If there is no database, or it cannot be read on.
     pub async fn verify_document(folder: &Path, doc: &DocId) -> Result<Vec<String>, StoreError> {
-        let mut rows = SqliteRows(Folder::look_into(folder)?);
+        let mut rows = SqliteRows(DataDir::open_read_only(folder)?);
         verify_document(&mut rows, doc).await
     }
 
@@ -151,7 +155,7 @@ impl SqliteStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn limit_size(&self, bytes: u64) -> Result<(), StoreError> {
-        self.writer.ask(Limit(bytes)).await
+        self.writer.execute(LimitSizeJob(bytes)).await
     }
 
     /// What was written so far, for metrics.
@@ -196,7 +200,7 @@ impl Store for SqliteStore {
         async {
             let token = u128::from_be_bytes(random("claim")?);
             self.writer
-                .ask(Claim {
+                .execute(ClaimJob {
                     doc: doc.clone(),
                     token,
                 })
@@ -209,7 +213,7 @@ impl Store for SqliteStore {
         &self,
         batches: Vec<Batch>,
     ) -> BoxFuture<'_, Result<Vec<Result<(), AppendError>>, StoreError>> {
-        async { self.writer.ask(Append::new(batches)).await }.boxed()
+        async { self.writer.execute(AppendJob::new(batches)).await }.boxed()
     }
 
     fn save_snapshot<'a>(
@@ -223,7 +227,7 @@ impl Store for SqliteStore {
             // A large document takes a while to pack.
             let packed = tokio::task::spawn_blocking(move || pack(&snapshot, Packing::Zstd)).await;
             let packed = packed.map_err(|error| StoreError::new("save snapshot", error))?;
-            let kept = self.writer.ask(SaveSnapshot {
+            let kept = self.writer.execute(SaveSnapshotJob {
                 doc: doc.clone(),
                 fence,
                 revision,
@@ -300,7 +304,7 @@ impl Store for SqliteStore {
         title: &'a str,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.writer
-            .ask(Rename {
+            .execute(RenameJob {
                 doc: doc.clone(),
                 title: title.to_owned(),
             })
@@ -312,7 +316,7 @@ impl Store for SqliteStore {
             if self.writer.wrote_within(WRITTEN_LATELY) {
                 return Ok(());
             }
-            self.writer.ask(CheckWrites).await
+            self.writer.execute(CheckWritesJob).await
         }
         .boxed()
     }
@@ -329,7 +333,7 @@ impl Store for SqliteStore {
         next: History,
     ) -> BoxFuture<'_, Result<History, StoreError>> {
         async move {
-            self.writer.ask(RenewHistory { known, next }).await?;
+            self.writer.execute(RenewHistoryJob { known, next }).await?;
             self.history().await
         }
         .boxed()
@@ -356,14 +360,14 @@ impl Store for SqliteStore {
 const WRITTEN_LATELY: Duration = Duration::from_secs(5);
 
 /// The connections that read: opened when they are needed, at most so many.
-struct Readers {
-    folder: Folder,
+struct ReadPool {
+    folder: DataDir,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
 
-impl Readers {
-    fn new(folder: Folder, max: usize) -> Self {
+impl ReadPool {
+    fn new(folder: DataDir, max: usize) -> Self {
         Self {
             folder,
             idle: Arc::default(),
@@ -375,7 +379,7 @@ impl Readers {
     async fn read<T: Send + 'static>(
         &self,
         verb: &'static str,
-        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+        read: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = |_| StoreError::new(verb, "the store is closed");
         // Goes with the work: a caller who leaves does not make room before the work is done.
@@ -386,7 +390,7 @@ impl Readers {
         let (folder, idle) = (self.folder.clone(), Arc::clone(&self.idle));
         let work = move || {
             let pooled = lock(&idle).pop();
-            let mut db = pooled.map_or_else(|| folder.connect(Purpose::Read), Ok)?;
+            let mut db = pooled.map_or_else(|| folder.connect(AccessMode::Read), Ok)?;
             let transaction = db.transaction()?;
             let answer = read(&transaction)?;
             transaction.finish()?;
@@ -394,10 +398,10 @@ impl Readers {
                 lock(&idle).push(db);
             }
             drop(permit);
-            Ok::<T, Fault>(answer)
+            Ok::<T, SqliteError>(answer)
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(answer) => answer.map_err(|fault| fault.of(verb)),
+            Ok(answer) => answer.map_err(|error| error.into_store_error(verb)),
             Err(error) => Err(StoreError::new(verb, error)),
         }
     }
@@ -408,9 +412,9 @@ impl Readers {
     }
 }
 
-impl fmt::Debug for Readers {
+impl fmt::Debug for ReadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readers")
+        f.debug_struct("ReadPool")
             .field("folder", &self.folder)
             .finish_non_exhaustive()
     }

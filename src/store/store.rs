@@ -466,27 +466,27 @@ impl ListedDocument {
     }
 }
 
-/// The last revision up to `head` whose entry was sequenced at `at_ms` or before, by halving: where the clocks of two
+/// The last revision up to `head` whose entry was sequenced at `at_ms` or before, by search: where the clocks of two
 /// owners disagree it is one of those near it.
 pub(super) fn last_at<E>(
     head: Revision,
     at_ms: u64,
     mut time: impl FnMut(Revision) -> Result<u64, E>,
 ) -> Result<Revision, E> {
-    let mut halving = Halving::new(head);
-    while let Some(revision) = halving.middle() {
-        halving.learn(revision, time(revision)? <= at_ms);
+    let mut search = RevisionSearch::new(head);
+    while let Some(revision) = search.probe() {
+        search.narrow(revision, time(revision)? <= at_ms);
     }
-    Ok(halving.found())
+    Ok(search.result())
 }
 
 /// What [`last_at`] knows, for a store that must wait for each answer.
-pub(super) struct Halving {
+pub(super) struct RevisionSearch {
     at_or_before: u64,
     after: u64,
 }
 
-impl Halving {
+impl RevisionSearch {
     pub(super) fn new(head: Revision) -> Self {
         Self {
             at_or_before: 0,
@@ -495,12 +495,12 @@ impl Halving {
     }
 
     /// The revision whose time is asked for next; `None` once it is found.
-    pub(super) fn middle(&self) -> Option<Revision> {
+    pub(super) fn probe(&self) -> Option<Revision> {
         let distance = self.after - self.at_or_before;
         (distance > 1).then_some(Revision(self.at_or_before + distance / 2))
     }
 
-    pub(super) fn learn(&mut self, Revision(middle): Revision, is_at_or_before: bool) {
+    pub(super) fn narrow(&mut self, Revision(middle): Revision, is_at_or_before: bool) {
         if is_at_or_before {
             self.at_or_before = middle;
         } else {
@@ -508,7 +508,7 @@ impl Halving {
         }
     }
 
-    pub(super) fn found(&self) -> Revision {
+    pub(super) fn result(&self) -> Revision {
         Revision(self.at_or_before)
     }
 }

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::PostgresStore;
 use super::change::{Change, Revoked, now_ms};
-use super::error::Fault;
+use super::error::PostgresError;
 use super::list;
 use super::pool::Pool;
 use crate::access::{
@@ -616,7 +616,9 @@ impl AccessStore for PostgresStore {
             let sql = "SELECT sequence FROM revocation_count WHERE one";
             let rows = self.people.query(sql, &[]).await?;
             let last = rows.first().map(|row| row.get::<_, i64>(0).cast_unsigned());
-            last.ok_or_else(|| Fault::Other("the count of the revocations is lost".to_owned()))
+            last.ok_or_else(|| {
+                PostgresError::Other("the count of the revocations is lost".to_owned())
+            })
         })
     }
 
@@ -682,17 +684,19 @@ impl AccessStore for PostgresStore {
     }
 }
 
-fn look<'a, T>(answer: impl Future<Output = Result<T, Fault>> + Send + 'a) -> AccessFuture<'a, T> {
+fn look<'a, T>(
+    answer: impl Future<Output = Result<T, PostgresError>> + Send + 'a,
+) -> AccessFuture<'a, T> {
     answer
-        .map(|it| it.map_err(|fault| fault.of("read accounts")))
+        .map(|it| it.map_err(|error| error.into_store_error("read accounts")))
         .boxed()
 }
 
 fn change<'a, T>(
-    answer: impl Future<Output = Result<T, Fault>> + Send + 'a,
+    answer: impl Future<Output = Result<T, PostgresError>> + Send + 'a,
 ) -> AccessFuture<'a, T> {
     answer
-        .map(|it| it.map_err(|fault| fault.of("change accounts")))
+        .map(|it| it.map_err(|error| error.into_store_error("change accounts")))
         .boxed()
 }
 
@@ -781,7 +785,7 @@ async fn add_user(
     change: &mut Change,
     user: &AccountDraft,
     admission: Admission,
-) -> Result<Result<(), CreateAccountError>, Fault> {
+) -> Result<Result<(), CreateAccountError>, PostgresError> {
     if admission == Admission::First {
         change.query(LOCK_USERS, &[]).await?;
     }
@@ -896,7 +900,7 @@ async fn renew_session(
     refresh: SecretHash,
     next: SecretHash,
     grace: Duration,
-) -> Result<Renewal, Fault> {
+) -> Result<Renewal, PostgresError> {
     let now = change.now();
     let rows = change.query(LOCK_SESSION, &[&key.0, &now]).await?;
     let Some(row) = rows.first() else {
@@ -920,7 +924,10 @@ async fn renew_session(
 }
 
 /// Ends a session, and says whose it was.
-async fn end_session(change: &mut Change, key: SessionKey) -> Result<Option<Subject>, Fault> {
+async fn end_session(
+    change: &mut Change,
+    key: SessionKey,
+) -> Result<Option<Subject>, PostgresError> {
     let ended = change
         .query(
             "DELETE FROM sessions WHERE id = $1 RETURNING user_id",
@@ -939,7 +946,7 @@ async fn end_others(
     change: &mut Change,
     user: &Subject,
     keep: Option<&SessionKey>,
-) -> Result<(), Fault> {
+) -> Result<(), PostgresError> {
     let (id, keep) = (user.0.as_bytes(), keep.map(|key| key.0.as_str()));
     for row in change.query(END_OTHERS, &[&id, &keep]).await? {
         let key = SessionKey(row.get(0));
@@ -1094,7 +1101,7 @@ async fn owner<'a>(
     change: &mut Change,
     who: &'a Principal,
     doc: &DocId,
-) -> Result<Option<&'a Subject>, Fault> {
+) -> Result<Option<&'a Subject>, PostgresError> {
     let (collection, id) = names(doc);
     change.query(LOCK_OWNER, &[&collection, &id]).await?;
     let tenant = tenant_of(&doc.collection);
@@ -1113,7 +1120,11 @@ async fn owner<'a>(
 }
 
 /// The most that any of these gives: a role on the whole tenant, a role of one's own, a share link.
-async fn rights(pool: &Pool, who: &Principal, docs: &[DocId]) -> Result<Vec<Permission>, Fault> {
+async fn rights(
+    pool: &Pool,
+    who: &Principal,
+    docs: &[DocId],
+) -> Result<Vec<Permission>, PostgresError> {
     let user = who.user.as_ref().map(|user| user.0.as_bytes());
     // Nobody but by a share link reaches into another tenant.
     let is_home =
@@ -1168,7 +1179,7 @@ LIMIT $3";
 
 // ---- Rows ----
 
-fn user(row: &Row, first: usize) -> Result<Account, Fault> {
+fn user(row: &Row, first: usize) -> Result<Account, PostgresError> {
     Ok(Account {
         id: subject(row, first)?,
         tenant: row.get(first + 1),
@@ -1180,7 +1191,7 @@ fn user(row: &Row, first: usize) -> Result<Account, Fault> {
     })
 }
 
-fn invited(row: &Row) -> Result<PendingInvitation, Fault> {
+fn invited(row: &Row) -> Result<PendingInvitation, PostgresError> {
     Ok(PendingInvitation {
         id: subject(row, 0)?,
         role: role(row, 1),
@@ -1189,7 +1200,7 @@ fn invited(row: &Row) -> Result<PendingInvitation, Fault> {
     })
 }
 
-fn holder(row: &Row) -> Result<Grant, Fault> {
+fn holder(row: &Row) -> Result<Grant, PostgresError> {
     let login = row.get::<_, Option<Vec<u8>>>(2).map(text).transpose()?;
     let name = row.get::<_, Option<Vec<u8>>>(3).map(text).transpose()?;
     Ok(Grant {
@@ -1199,10 +1210,10 @@ fn holder(row: &Row) -> Result<Grant, Fault> {
     })
 }
 
-fn link(row: &Row) -> Result<ShareLink, Fault> {
+fn link(row: &Row) -> Result<ShareLink, PostgresError> {
     let (collection, id): (&str, &str) = (row.get(1), row.get(2));
     let doc = DocId::parse(collection, id)
-        .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
+        .map_err(|error| PostgresError::Other(format!("{collection}/{id}: {error}")))?;
     Ok(ShareLink {
         id: subject(row, 0)?,
         doc,
@@ -1212,7 +1223,7 @@ fn link(row: &Row) -> Result<ShareLink, Fault> {
     })
 }
 
-fn revocation(row: &Row) -> Result<Revocation, Fault> {
+fn revocation(row: &Row) -> Result<Revocation, PostgresError> {
     Ok(Revocation {
         sequence: row.get::<_, i64>(0).cast_unsigned(),
         subject: subject(row, 1)?,
@@ -1222,7 +1233,7 @@ fn revocation(row: &Row) -> Result<Revocation, Fault> {
     })
 }
 
-fn deed(row: &Row) -> Result<AuditEvent, Fault> {
+fn deed(row: &Row) -> Result<AuditEvent, PostgresError> {
     let whom = row.get::<_, Option<Vec<u8>>>(6).map(text).transpose()?;
     let doc: (Option<String>, Option<String>) = (row.get(4), row.get(5));
     Ok(AuditEvent {
@@ -1244,13 +1255,14 @@ fn count(rows: &[Row]) -> u64 {
         .map_or(0, |row| row.get::<_, i64>(0).cast_unsigned())
 }
 
-fn subject(row: &Row, column: usize) -> Result<Subject, Fault> {
+fn subject(row: &Row, column: usize) -> Result<Subject, PostgresError> {
     text(row.get(column)).map(Subject)
 }
 
 /// A text that is kept as its bytes.
-fn text(bytes: Vec<u8>) -> Result<String, Fault> {
-    String::from_utf8(bytes).map_err(|_| Fault::Other("a name of somebody is no text".to_owned()))
+fn text(bytes: Vec<u8>) -> Result<String, PostgresError> {
+    String::from_utf8(bytes)
+        .map_err(|_| PostgresError::Other("a name of somebody is no text".to_owned()))
 }
 
 /// What a document is called in the tables.

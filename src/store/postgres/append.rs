@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::connect::Connector;
-use super::error::Fault;
+use super::connect::PostgresConnector;
+use super::error::PostgresError;
 use super::number_cache;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence};
@@ -72,15 +72,15 @@ JOIN heads USING (doc)";
 
 /// One document's part of an append, encoded where it was asked for.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct EncodedBatch {
     pub(super) doc: DocId,
     fence: Fence,
-    rows: Vec<Entered>,
-    life: Option<Life>,
+    rows: Vec<EncodedEntry>,
+    life: Option<Liveness>,
 }
 
 #[derive(Debug)]
-struct Entered {
+struct EncodedEntry {
     entry: Arc<Entry>,
     payload: Vec<u8>,
     checksum: u64,
@@ -88,15 +88,15 @@ struct Entered {
 
 /// Whether the document exists after a part's entries, where these say anything about it.
 #[derive(Debug)]
-struct Life {
+struct Liveness {
     live: bool,
     at_ms: i64,
     created_at_ms: Option<i64>,
 }
 
-impl Part {
+impl EncodedBatch {
     pub(super) fn new(batch: Batch) -> Self {
-        let mut life: Option<Life> = None;
+        let mut life: Option<Liveness> = None;
         for entry in &batch.entries {
             let live = match entry.change {
                 Change::Create(_) => true,
@@ -105,7 +105,7 @@ impl Part {
             };
             let at_ms = entry.at_ms.cast_signed();
             let earlier = life.and_then(|life| life.created_at_ms);
-            life = Some(Life {
+            life = Some(Liveness {
                 live,
                 at_ms,
                 created_at_ms: earlier.or(live.then_some(at_ms)),
@@ -113,7 +113,7 @@ impl Part {
         }
         let rows = batch.entries.into_iter().map(|entry| {
             let payload = entry.change.encode();
-            Entered {
+            EncodedEntry {
                 checksum: row_checksum(&entry, &payload),
                 payload,
                 entry,
@@ -165,30 +165,30 @@ impl Part {
     }
 
     /// What came of a part that was not written, by what the tables said a moment later.
-    fn judge(&self, found: Option<&Found>) -> Outcome {
+    fn outcome(&self, found: Option<&StoredHead>) -> AppendOutcome {
         let Some(found) = found.filter(|found| found.fence == self.fence) else {
-            return Outcome::Done(Err(AppendError::Fenced));
+            return AppendOutcome::Done(Err(AppendError::Fenced));
         };
         if self.rows.is_empty() {
-            Outcome::Done(Ok(()))
+            AppendOutcome::Done(Ok(()))
         } else if self.is_contiguous() && self.first() == found.head + 1 {
-            Outcome::Busy
+            AppendOutcome::Busy
         } else {
-            Outcome::Done(Err(AppendError::Gap))
+            AppendOutcome::Done(Err(AppendError::Gap))
         }
     }
 }
 
 /// What came of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AppendOutcome {
     Done(Result<(), AppendError>),
     /// Not written, though its fence holds and its entries follow: somebody is claiming the document.
     Busy,
 }
 
 /// A document's fence and head, as they were found.
-struct Found {
+struct StoredHead {
     fence: Fence,
     head: i64,
 }
@@ -196,7 +196,7 @@ struct Found {
 /// A connection for appends, with its statements. It runs one statement at a time and is thrown away after the first
 /// that it does not know the fate of. Never is the server asked to cancel one: a cancelled wait for the standbys reports
 /// success.
-pub(super) struct Link {
+pub(super) struct AppendConnection {
     client: Client,
     task: JoinHandle<()>,
     append: Statement,
@@ -205,8 +205,11 @@ pub(super) struct Link {
     patience: Duration,
 }
 
-impl Link {
-    pub(super) async fn open(connector: &Connector, patience: Duration) -> Result<Self, Fault> {
+impl AppendConnection {
+    pub(super) async fn open(
+        connector: &PostgresConnector,
+        patience: Duration,
+    ) -> Result<Self, PostgresError> {
         let opened = async {
             let (client, task) = connector.connect().await?;
             Ok::<_, tokio_postgres::Error>(Self {
@@ -219,9 +222,9 @@ impl Link {
             })
         };
         match timeout(connector.patience(), opened).await {
-            Ok(Ok(link)) => Ok(link),
-            Ok(Err(error)) => Err(Fault::Away(super::error::in_words(&error))),
-            Err(_) => Err(Fault::Away("no answer in time".to_owned())),
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(PostgresError::Away(super::error::in_words(&error))),
+            Err(_) => Err(PostgresError::Away("no answer in time".to_owned())),
         }
     }
 
@@ -234,12 +237,15 @@ impl Link {
     pub(super) async fn find_numbers(
         &self,
         (collections, ids): (Vec<&str>, Vec<&str>),
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, PostgresError> {
         self.query(&self.numbers, &[&collections, &ids]).await
     }
 
     /// Appends the parts of distinct documents, in one transaction. A fault is everybody's.
-    pub(super) async fn append(&self, parts: &[(i64, &Part)]) -> Result<Vec<Outcome>, Fault> {
+    pub(super) async fn append(
+        &self,
+        parts: &[(i64, &EncodedBatch)],
+    ) -> Result<Vec<AppendOutcome>, PostgresError> {
         let mut sendable: Vec<_> = parts
             .iter()
             .filter(|(_, part)| part.is_contiguous())
@@ -261,28 +267,29 @@ impl Link {
         } else {
             self.find(&left).await?
         };
-        let outcome = |(number, part): &(i64, &Part)| {
+        let outcome = |(number, part): &(i64, &EncodedBatch)| {
             if written.contains(number) {
-                Outcome::Done(Ok(()))
+                AppendOutcome::Done(Ok(()))
             } else {
-                part.judge(found.get(number))
+                part.outcome(found.get(number))
             }
         };
         Ok(parts.iter().map(outcome).collect())
     }
 
-    async fn write(&self, parts: &[&(i64, &Part)]) -> Result<HashSet<i64>, Fault> {
+    async fn write(&self, parts: &[&(i64, &EncodedBatch)]) -> Result<HashSet<i64>, PostgresError> {
         let docs: Vec<i64> = parts.iter().map(|(number, _)| *number).collect();
-        let of = |value: fn(&Part) -> i64| parts.iter().map(|(_, part)| value(part)).collect();
+        let of =
+            |value: fn(&EncodedBatch) -> i64| parts.iter().map(|(_, part)| value(part)).collect();
         let epochs: Vec<i64> = of(|part| part.fence.epoch.0.cast_signed());
-        let [firsts, lasts]: [Vec<i64>; 2] = [of(Part::first), of(Part::last)];
+        let [firsts, lasts]: [Vec<i64>; 2] = [of(EncodedBatch::first), of(EncodedBatch::last)];
         let tokens: Vec<_> = parts
             .iter()
             .map(|(_, part)| part.fence.token.to_be_bytes())
             .collect();
         let tokens: Vec<&[u8]> = tokens.iter().map(<[u8; 16]>::as_slice).collect();
-        let mut new = Columns::default();
-        let mut lives = Lives::default();
+        let mut new = EntryColumns::default();
+        let mut lives = LivenessColumns::default();
         for (number, part) in parts {
             for row in &part.rows {
                 new.push(*number, row);
@@ -315,7 +322,7 @@ impl Link {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn find(&self, docs: &[i64]) -> Result<HashMap<i64, Found>, Fault> {
+    async fn find(&self, docs: &[i64]) -> Result<HashMap<i64, StoredHead>, PostgresError> {
         let rows = self.query(&self.verdict, &[&docs]).await?;
         let found = |row: &Row| {
             let token: &[u8] = row.get(2);
@@ -324,7 +331,7 @@ impl Link {
                 token: u128::from_be_bytes(token.try_into().ok()?),
             };
             let head = row.get(3);
-            Some((row.get(0), Found { fence, head }))
+            Some((row.get(0), StoredHead { fence, head }))
         };
         Ok(rows.iter().filter_map(found).collect())
     }
@@ -334,13 +341,13 @@ impl Link {
         &self,
         statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, PostgresError> {
         let answer = timeout(self.patience, self.client.query(statement, values)).await;
-        Ok(answer.map_err(|_| Fault::Late(self.patience))??)
+        Ok(answer.map_err(|_| PostgresError::Late(self.patience))??)
     }
 }
 
-impl Drop for Link {
+impl Drop for AppendConnection {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -348,7 +355,7 @@ impl Drop for Link {
 
 /// The entries, column by column.
 #[derive(Default)]
-struct Columns<'a> {
+struct EntryColumns<'a> {
     docs: Vec<i64>,
     revisions: Vec<i64>,
     epochs: Vec<i64>,
@@ -360,8 +367,8 @@ struct Columns<'a> {
     checksums: Vec<i64>,
 }
 
-impl<'a> Columns<'a> {
-    fn push(&mut self, doc: i64, row: &'a Entered) {
+impl<'a> EntryColumns<'a> {
+    fn push(&mut self, doc: i64, row: &'a EncodedEntry) {
         let entry = &row.entry;
         self.docs.push(doc);
         self.revisions.push(entry.revision.0.cast_signed());
@@ -377,15 +384,15 @@ impl<'a> Columns<'a> {
 
 /// The documents that begin or end, column by column.
 #[derive(Default)]
-struct Lives {
+struct LivenessColumns {
     docs: Vec<i64>,
     live: Vec<bool>,
     times: Vec<i64>,
     created: Vec<Option<i64>>,
 }
 
-impl Lives {
-    fn push(&mut self, doc: i64, life: &Life) {
+impl LivenessColumns {
+    fn push(&mut self, doc: i64, life: &Liveness) {
         self.docs.push(doc);
         self.live.push(life.live);
         self.times.push(life.at_ms);

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::append::{Link, Outcome, Part};
-use super::connect::Connector;
-use super::error::{Fault, Kind};
-use super::number_cache::Numbers;
+use super::append::{AppendConnection, AppendOutcome, EncodedBatch};
+use super::connect::PostgresConnector;
+use super::error::{FailureKind, PostgresError};
+use super::number_cache::NumberCache;
 use super::outages::Outages;
-use super::updated_at_queue::Touches;
+use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::DocId;
 use crate::store::{AppendError, StoreError};
 use crate::sync::lock;
@@ -46,15 +46,15 @@ const BUSY_MAX: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What whoever asked for a part's append is told; an error's words where its fate is unknown.
-pub(super) type Answer = Result<Result<(), AppendError>, Arc<str>>;
+pub(super) type AppendReply = Result<Result<(), AppendError>, Arc<str>>;
 
 /// A part, and where its answer goes.
-pub(super) type Asked = (Part, oneshot::Sender<Answer>);
+pub(super) type AppendRequest = (EncodedBatch, oneshot::Sender<AppendReply>);
 
 /// The same, in line.
-struct Waiting {
-    part: Part,
-    answer: oneshot::Sender<Answer>,
+struct PendingAppend {
+    part: EncodedBatch,
+    answer: oneshot::Sender<AppendReply>,
     /// When it is tried (again).
     due: Instant,
     /// Until when a busy document is tried.
@@ -62,29 +62,29 @@ struct Waiting {
 }
 
 /// The way into a lane. Dropped or closed, it lets the lane finish what waits.
-pub(super) struct Lane {
+pub(super) struct AppendWorker {
     /// `None` once it is closed.
-    inbox: Mutex<Option<mpsc::Sender<Vec<Waiting>>>>,
+    inbox: Mutex<Option<mpsc::Sender<Vec<PendingAppend>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Lane {
+impl AppendWorker {
     pub(super) fn start(
-        connector: Connector,
+        connector: PostgresConnector,
         patience: Duration,
-        numbers: Arc<Numbers>,
-        touches: Arc<Touches>,
+        numbers: Arc<NumberCache>,
+        touches: Arc<UpdatedAtQueue>,
     ) -> Self {
         let (inbox, outbox) = mpsc::channel(QUEUE_MAX);
-        let runner = Runner {
+        let runner = AppendTask {
             inbox: outbox,
             waiting: VecDeque::new(),
-            link: None,
+            connection: None,
             connector,
             patience,
             numbers,
             touches,
-            outages: Outages::of("append"),
+            outages: Outages::new("append"),
         };
         Self {
             inbox: Mutex::new(Some(inbox)),
@@ -94,10 +94,10 @@ impl Lane {
 
     /// Puts parts in line, together: they share a statement if it has room. Their answers come, whatever happens; an
     /// answer that does not come says that the lane ended.
-    pub(super) async fn send(&self, asked: Vec<Asked>) -> Result<(), StoreError> {
-        let closed = || Fault::Closed.of("append");
+    pub(super) async fn send(&self, asked: Vec<AppendRequest>) -> Result<(), StoreError> {
+        let closed = || PostgresError::Closed.into_store_error("append");
         let now = Instant::now();
-        let waiting = asked.into_iter().map(|(part, answer)| Waiting {
+        let waiting = asked.into_iter().map(|(part, answer)| PendingAppend {
             part,
             answer,
             due: now,
@@ -113,8 +113,10 @@ impl Lane {
         let doc =
             DocId::parse("check", "check").map_err(|error| StoreError::new("check", error))?;
         let (answer, answered) = oneshot::channel();
-        self.send(vec![(Part::empty(doc), answer)]).await?;
-        let answer = answered.await.map_err(|_| Fault::Closed.of("check"))?;
+        self.send(vec![(EncodedBatch::empty(doc), answer)]).await?;
+        let answer = answered
+            .await
+            .map_err(|_| PostgresError::Closed.into_store_error("check"))?;
         answer
             .map(drop)
             .map_err(|why| StoreError::new("append", why))
@@ -132,20 +134,20 @@ impl Lane {
     }
 }
 
-struct Runner {
-    inbox: mpsc::Receiver<Vec<Waiting>>,
+struct AppendTask {
+    inbox: mpsc::Receiver<Vec<PendingAppend>>,
     /// In the order in which they came. At most one statement's worth of busy ones and what came meanwhile.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<PendingAppend>,
     /// `None` before the first append and after a fault.
-    link: Option<Link>,
-    connector: Connector,
+    connection: Option<AppendConnection>,
+    connector: PostgresConnector,
     patience: Duration,
-    numbers: Arc<Numbers>,
-    touches: Arc<Touches>,
+    numbers: Arc<NumberCache>,
+    touches: Arc<UpdatedAtQueue>,
     outages: Outages,
 }
 
-impl Runner {
+impl AppendTask {
     async fn run(mut self) {
         while let Some(picked) = self.next().await {
             let rest_ms = (picked.len() / DOCUMENTS_A_MS).min(REST_MAX_MS);
@@ -157,7 +159,7 @@ impl Runner {
     }
 
     /// What the next statement carries; waits for it. `None`: nobody is left who could ask.
-    async fn next(&mut self) -> Option<Vec<Waiting>> {
+    async fn next(&mut self) -> Option<Vec<PendingAppend>> {
         loop {
             while self.waiting.len() < QUEUE_MAX
                 && let Ok(waiting) = self.inbox.try_recv()
@@ -183,7 +185,7 @@ impl Runner {
     }
 
     /// Takes what is due: of each document the first, and none whose document has one before it.
-    fn pick(&mut self, now: Instant) -> Vec<Waiting> {
+    fn pick(&mut self, now: Instant) -> Vec<PendingAppend> {
         let (mut picked, mut weight) = (Vec::new(), 0);
         let mut kept = VecDeque::new();
         let mut met = HashSet::new();
@@ -203,14 +205,14 @@ impl Runner {
 
     /// Appends in one statement; when something in it is at fault, in one for each, so that only that is refused. Where a
     /// lock was waited for in vain, it is in the way of the others as well: each would wait for it in turn.
-    async fn commit(&mut self, picked: Vec<Waiting>) {
+    async fn commit(&mut self, picked: Vec<PendingAppend>) {
         match self.attempt(&picked).await {
             Ok(outcomes) => {
-                self.outages.answered();
+                self.outages.record_success();
                 self.answer(picked, outcomes);
             }
-            Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
-            Err(fault) if fault.kind() == Kind::Data && picked.len() > 1 => {
+            Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
+            Err(fault) if fault.kind() == FailureKind::Data && picked.len() > 1 => {
                 tracing::warn!(error = %fault, documents = picked.len(), "appends one by one what cannot be appended at once");
                 for waiting in picked {
                     self.commit_alone(waiting).await;
@@ -222,11 +224,11 @@ impl Runner {
         }
     }
 
-    async fn commit_alone(&mut self, waiting: Waiting) {
+    async fn commit_alone(&mut self, waiting: PendingAppend) {
         let picked = vec![waiting];
         match self.attempt(&picked).await {
             Ok(outcomes) => self.answer(picked, outcomes),
-            Err(fault) if fault.kind() == Kind::Unknown => self.fail(picked, &fault),
+            Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
             Err(fault) => picked
                 .into_iter()
                 .for_each(|waiting| refuse(waiting, &fault)),
@@ -234,35 +236,46 @@ impl Runner {
     }
 
     /// After an error of unknown fate the connection is not used again.
-    async fn attempt(&mut self, picked: &[Waiting]) -> Result<Vec<Outcome>, Fault> {
-        let link = match self.link.take().filter(|link| !link.is_closed()) {
-            Some(link) => link,
-            None => Link::open(&self.connector, self.patience).await?,
+    async fn attempt(
+        &mut self,
+        picked: &[PendingAppend],
+    ) -> Result<Vec<AppendOutcome>, PostgresError> {
+        let connection = match self
+            .connection
+            .take()
+            .filter(|connection| !connection.is_closed())
+        {
+            Some(connection) => connection,
+            None => AppendConnection::open(&self.connector, self.patience).await?,
         };
-        let outcome = self.append(&link, picked).await;
+        let outcome = self.append(&connection, picked).await;
         let is_known = outcome
             .as_ref()
-            .map_or_else(|fault| fault.kind() != Kind::Unknown, |_| true);
+            .map_or_else(|fault| fault.kind() != FailureKind::Unknown, |_| true);
         if is_known {
-            self.link = Some(link);
+            self.connection = Some(connection);
         }
         outcome
     }
 
-    async fn append(&self, link: &Link, picked: &[Waiting]) -> Result<Vec<Outcome>, Fault> {
+    async fn append(
+        &self,
+        connection: &AppendConnection,
+        picked: &[PendingAppend],
+    ) -> Result<Vec<AppendOutcome>, PostgresError> {
         let docs = picked.iter().map(|waiting| &waiting.part.doc);
         let mut lookup = self.numbers.look_up(docs);
-        if let Some(question) = lookup.question() {
-            lookup.learn(&self.numbers, &link.find_numbers(question).await?);
+        if let Some(question) = lookup.missing() {
+            lookup.add(&self.numbers, &connection.find_numbers(question).await?);
         }
         let parts: Vec<_> = lookup
             .numbers()
             .zip(picked)
             .filter_map(|(number, waiting)| Some((number?, &waiting.part)))
             .collect();
-        let outcomes = link.append(&parts).await?;
+        let outcomes = connection.append(&parts).await?;
         let written = parts.iter().zip(&outcomes);
-        let written = written.filter(|(_, outcome)| **outcome == Outcome::Done(Ok(())));
+        let written = written.filter(|(_, outcome)| **outcome == AppendOutcome::Done(Ok(())));
         let numbers = written.map(|((number, _), _)| *number);
         self.touches.stage(numbers, Instant::now());
         let mut outcomes = outcomes.into_iter();
@@ -270,29 +283,29 @@ impl Runner {
         let outcome = |number: Option<i64>| {
             number
                 .and_then(|_| outcomes.next())
-                .unwrap_or(Outcome::Done(Err(AppendError::Fenced)))
+                .unwrap_or(AppendOutcome::Done(Err(AppendError::Fenced)))
         };
         Ok(lookup.numbers().map(outcome).collect())
     }
 
-    fn answer(&mut self, picked: Vec<Waiting>, outcomes: Vec<Outcome>) {
+    fn answer(&mut self, picked: Vec<PendingAppend>, outcomes: Vec<AppendOutcome>) {
         let now = Instant::now();
         for (mut waiting, outcome) in picked.into_iter().zip(outcomes).rev() {
             match outcome {
-                Outcome::Done(outcome) => {
+                AppendOutcome::Done(outcome) => {
                     if outcome == Err(AppendError::Fenced) {
                         // Should the database be another than it was, the next claim learns the number anew.
-                        self.numbers.forget(&waiting.part.doc);
+                        self.numbers.remove(&waiting.part.doc);
                     }
                     // Whoever asked may have gone away.
                     let _ = waiting.answer.send(Ok(outcome));
                 }
-                Outcome::Busy if now < waiting.until => {
+                AppendOutcome::Busy if now < waiting.until => {
                     // Before what came later for the same document.
                     waiting.due = now + BUSY_PAUSE;
                     self.waiting.push_front(waiting);
                 }
-                Outcome::Busy => {
+                AppendOutcome::Busy => {
                     let why = format!("{}: somebody is claiming it", waiting.part.doc);
                     let _ = waiting.answer.send(Err(why.into()));
                 }
@@ -300,9 +313,9 @@ impl Runner {
         }
     }
 
-    fn fail(&mut self, picked: Vec<Waiting>, fault: &Fault) {
+    fn fail(&mut self, picked: Vec<PendingAppend>, fault: &PostgresError) {
         if fault.is_outage() {
-            self.outages.failed(fault);
+            self.outages.record_failure(fault);
         } else {
             tracing::error!(error = %fault, documents = picked.len(), "an append has an unknown outcome and no outage explains it");
         }
@@ -314,13 +327,13 @@ impl Runner {
 }
 
 /// Answers for a part that was surely not appended, by its own fault or because its document's row was held.
-fn refuse(waiting: Waiting, fault: &Fault) {
+fn refuse(waiting: PendingAppend, fault: &PostgresError) {
     let answer = match fault.kind() {
-        Kind::Data => {
+        FailureKind::Data => {
             tracing::error!(doc = %waiting.part.doc, error = %fault, "refused what does not fit into the log");
             Ok(Err(AppendError::Gap))
         }
-        Kind::Lock | Kind::Unknown => Err(fault.to_string().into()),
+        FailureKind::Lock | FailureKind::Unknown => Err(fault.to_string().into()),
     };
     let _ = waiting.answer.send(answer);
 }

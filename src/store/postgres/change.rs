@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::error::Fault;
-use super::pool::{Lease, Pool};
+use super::error::PostgresError;
+use super::pool::{Pool, PooledConnection};
 use crate::access::{
     REPEAT_WINDOW, REPEATED_ACTIONS, SessionKey, Subject, tenant_of, tenant_of_subject,
 };
@@ -68,7 +68,7 @@ CROSS JOIN unnest($2::bytea[], $3::text[], $4::boolean[], $6::text[], $7::text[]
 
 /// A transaction. Dropped before its end, it takes its connection with it, and nothing of it was done.
 pub(super) struct Change {
-    connection: Lease,
+    connection: PooledConnection,
     /// When it began, by the server's clock.
     now: i64,
     /// Whose rights it changes. Written last: every change that revokes locks the same row.
@@ -118,14 +118,14 @@ impl Revoked {
 
 impl Change {
     /// Begins one.
-    pub(super) async fn begin(pool: &Pool) -> Result<Self, Fault> {
-        let mut connection = pool.lease().await?;
-        connection.is_taken = true;
+    pub(super) async fn begin(pool: &Pool) -> Result<Self, PostgresError> {
+        let mut connection = pool.acquire().await?;
+        connection.in_transaction = true;
         let [_, rows] = connection.query_both((BEGIN, &[]), (NOW, &[])).await?;
         let now = rows.first().map(|row| row.get(0));
         Ok(Self {
             connection,
-            now: now.ok_or_else(|| Fault::Other("the server has no clock".to_owned()))?,
+            now: now.ok_or_else(|| PostgresError::Other("the server has no clock".to_owned()))?,
             revoked: Vec::new(),
         })
     }
@@ -135,7 +135,7 @@ impl Change {
         &mut self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, PostgresError> {
         self.connection.query(sql, values).await
     }
 
@@ -147,7 +147,7 @@ impl Change {
         doc: Option<&DocId>,
         subject: Option<&Subject>,
         detail: Option<&str>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), PostgresError> {
         let collection = doc.map(|doc| doc.collection.as_str());
         let id = doc.map(|doc| doc.id.as_str());
         let tenant = doc.map(|doc| tenant_of(&doc.collection));
@@ -182,7 +182,7 @@ impl Change {
     }
 
     /// Makes it so.
-    pub(super) async fn commit(mut self) -> Result<(), Fault> {
+    pub(super) async fn commit(mut self) -> Result<(), PostgresError> {
         if self.revoked.is_empty() {
             self.connection.query(COMMIT, &[]).await?;
         } else {
@@ -211,14 +211,14 @@ impl Change {
                 .query_both((REVOKE, &values), (COMMIT, &[]))
                 .await?;
         }
-        self.connection.is_taken = false;
+        self.connection.in_transaction = false;
         Ok(())
     }
 
     /// Undoes it.
-    pub(super) async fn roll_back(mut self) -> Result<(), Fault> {
+    pub(super) async fn roll_back(mut self) -> Result<(), PostgresError> {
         self.connection.query(ROLL_BACK, &[]).await?;
-        self.connection.is_taken = false;
+        self.connection.in_transaction = false;
         Ok(())
     }
 

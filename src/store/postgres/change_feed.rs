@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::error::Fault;
-use super::number_cache::Numbers;
+use super::error::PostgresError;
+use super::number_cache::NumberCache;
 use super::pool::Pool;
 use crate::id::DocId;
 use crate::log::{Epoch, Revision};
@@ -117,10 +117,10 @@ JOIN documents AS known ON known.number = asked.number";
 /// What changed since a cursor. See [`crate::store::Store::changes`].
 pub(super) async fn changes(
     pool: &Pool,
-    numbers: &Numbers,
+    numbers: &NumberCache,
     since: Option<&ChangeCursor>,
     node_dead_after: Duration,
-) -> Result<Changes, Fault> {
+) -> Result<Changes, PostgresError> {
     // The feed, and the snapshot.
     let since = since.and_then(|cursor| cursor.0.split_once(' '));
     let rows = read(pool, since.map(|(_, snapshot)| snapshot), node_dead_after).await?;
@@ -133,7 +133,7 @@ pub(super) async fn changes(
         _ => Continuity::Incomplete,
     };
     if continuity == Continuity::OtherServer {
-        numbers.forget_all();
+        numbers.clear();
     }
     let newest = match continuity {
         Continuity::Complete => Newest::of(&rows)?,
@@ -156,15 +156,15 @@ pub(super) async fn changes(
     })
 }
 
-fn no_feed() -> Fault {
-    Fault::Other("change_feed has no row".to_owned())
+fn no_feed() -> PostgresError {
+    PostgresError::Other("change_feed has no row".to_owned())
 }
 
 async fn read(
     pool: &Pool,
     seen: Option<&str>,
     node_dead_after: Duration,
-) -> Result<Vec<Row>, Fault> {
+) -> Result<Vec<Row>, PostgresError> {
     let limit = ROWS_MAX as i64 + 1;
     let silence_ms = node_dead_after.as_secs_f64() * 1e3 * SILENCES;
     let values: [&(dyn ToSql + Sync); 3] = [&seen, &limit, &silence_ms];
@@ -184,7 +184,7 @@ struct Newest {
 }
 
 impl Newest {
-    fn of(rows: &[Row]) -> Result<Self, Fault> {
+    fn of(rows: &[Row]) -> Result<Self, PostgresError> {
         let mut newest = Self::default();
         for row in rows {
             // The row that has the state alone has no change.
@@ -197,7 +197,9 @@ impl Newest {
                     continue;
                 };
                 if values.len() != docs.len() {
-                    return Err(Fault::Other("a row of changes is damaged".to_owned()));
+                    return Err(PostgresError::Other(
+                        "a row of changes is damaged".to_owned(),
+                    ));
                 }
                 for (doc, value) in docs.iter().zip(values) {
                     let known = newest.entry(*doc).or_insert(value);
@@ -212,17 +214,17 @@ impl Newest {
 /// The names of the documents that changed, as far as they are known to the tables.
 async fn names(
     pool: &Pool,
-    numbers: &Numbers,
+    numbers: &NumberCache,
     newest: &Newest,
-) -> Result<HashMap<i64, DocId>, Fault> {
+) -> Result<HashMap<i64, DocId>, PostgresError> {
     let wanted = newest.epochs.keys().chain(newest.heads.keys()).copied();
     let (mut names, unknown) = numbers.names(wanted);
     for unknown in unknown.chunks(NAMES_MAX) {
         for row in pool.query(NAMES, &[&unknown]).await? {
             let (number, collection, id): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
             let doc = DocId::parse(collection, id)
-                .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
-            numbers.remember_name(number, &doc);
+                .map_err(|error| PostgresError::Other(format!("{collection}/{id}: {error}")))?;
+            numbers.insert_name(number, &doc);
             names.insert(number, doc);
         }
     }
@@ -254,7 +256,7 @@ struct Trimmer {
 
 impl Trimmer {
     /// Deletes the rows that were visible `kept` before `now`.
-    async fn trim(&mut self, pool: &Pool, now: Instant) -> Result<(), Fault> {
+    async fn trim(&mut self, pool: &Pool, now: Instant) -> Result<(), PostgresError> {
         let mut until = None;
         while let Some((at, _)) = self.snapshots.front()
             && now.duration_since(*at) >= self.kept

@@ -8,11 +8,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::lock_breaker;
-use super::number_cache::Numbers;
-use super::pool::{Lease as Connection, Pool};
-use super::updated_at_queue::Touches;
+use super::number_cache::NumberCache;
+use super::pool::{Pool, PooledConnection};
+use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::{Lease, StoreError};
@@ -115,7 +115,7 @@ SELECT asked.doc, coalesce(
 FROM unnest($1::bigint[]) AS asked (doc)";
 
 /// A claim that waits, and where its answer goes.
-pub(super) struct Ask {
+pub(super) struct PendingClaim {
     doc: DocId,
     me: NodeId,
     token: [u8; 16],
@@ -123,13 +123,13 @@ pub(super) struct Ask {
 }
 
 /// The way to the task that claims.
-pub(super) struct Claims {
+pub(super) struct ClaimQueue {
     /// `None` once it is closed.
-    inbox: Mutex<Option<mpsc::Sender<Ask>>>,
+    inbox: Mutex<Option<mpsc::Sender<PendingClaim>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Claims {
+impl ClaimQueue {
     pub(super) fn start(claimer: Claimer) -> Self {
         let (inbox, asks) = mpsc::channel(QUEUE_MAX);
         Self {
@@ -140,11 +140,11 @@ impl Claims {
 
     /// Claims a document for `me`.
     pub(super) async fn claim(&self, doc: &DocId, me: NodeId) -> Result<Lease, StoreError> {
-        let closed = || Fault::Closed.of("claim");
+        let closed = || PostgresError::Closed.into_store_error("claim");
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| StoreError::new("claim", error))?;
         let (answer, answered) = oneshot::channel();
-        let ask = Ask {
+        let ask = PendingClaim {
             doc: doc.clone(),
             me,
             token,
@@ -176,8 +176,8 @@ pub(super) struct Claimer {
     pub(super) pool: Pool,
     /// What people call this node.
     pub(super) name: Arc<str>,
-    pub(super) numbers: Arc<Numbers>,
-    pub(super) touches: Arc<Touches>,
+    pub(super) numbers: Arc<NumberCache>,
+    pub(super) touches: Arc<UpdatedAtQueue>,
     /// How long a row may be held until who holds it is ended.
     pub(super) lock_timeout: Duration,
     /// One claim at a time waits for a row: while it does, it has two connections.
@@ -186,7 +186,7 @@ pub(super) struct Claimer {
     pub(super) patience: Duration,
 }
 
-async fn run(claimer: Arc<Claimer>, mut inbox: mpsc::Receiver<Ask>) {
+async fn run(claimer: Arc<Claimer>, mut inbox: mpsc::Receiver<PendingClaim>) {
     let mut held = JoinSet::new();
     let mut asks = Vec::new();
     loop {
@@ -210,7 +210,7 @@ async fn run(claimer: Arc<Claimer>, mut inbox: mpsc::Receiver<Ask>) {
 
 impl Claimer {
     /// Claims those that nobody holds, and answers them. Returns the others.
-    async fn claim(&self, asks: Vec<Ask>) -> Vec<Ask> {
+    async fn claim(&self, asks: Vec<PendingClaim>) -> Vec<PendingClaim> {
         let mut claimed = HashMap::new();
         match self.try_claim(&asks, &mut claimed).await {
             Ok(leases) => {
@@ -233,10 +233,10 @@ impl Claimer {
     /// The leases, by the places of who asked. Where there is none, somebody holds the document's row.
     async fn try_claim(
         &self,
-        asks: &[Ask],
+        asks: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
-    ) -> Result<HashMap<usize, Lease>, Fault> {
-        let mut connection = self.pool.lease().await?;
+    ) -> Result<HashMap<usize, Lease>, PostgresError> {
+        let mut connection = self.pool.acquire().await?;
         self.ask(&mut connection, CLAIM_FREE, asks, claimed).await?;
         if claimed.len() < asks.len() {
             self.ask(&mut connection, MAKE, asks, claimed).await?;
@@ -247,11 +247,11 @@ impl Claimer {
     /// Runs one of the statements for those that are not claimed yet.
     async fn ask(
         &self,
-        connection: &mut Connection,
+        connection: &mut PooledConnection,
         sql: &'static str,
-        asks: &[Ask],
+        asks: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), PostgresError> {
         let left: Vec<_> = (0..asks.len())
             .filter(|at| !claimed.contains_key(at))
             .collect();
@@ -273,7 +273,7 @@ impl Claimer {
                 epoch: Epoch(row.get::<_, i64>(2).cast_unsigned()),
                 token: u128::from_be_bytes(asks[at].token),
             };
-            self.numbers.remember(&asks[at].doc, row.get(1));
+            self.numbers.insert(&asks[at].doc, row.get(1));
             claimed.insert(at, (row.get(1), fence));
         }
         Ok(())
@@ -281,9 +281,9 @@ impl Claimer {
 
     async fn leases(
         &self,
-        connection: &mut Connection,
+        connection: &mut PooledConnection,
         claimed: &HashMap<usize, (i64, Fence)>,
-    ) -> Result<HashMap<usize, Lease>, Fault> {
+    ) -> Result<HashMap<usize, Lease>, PostgresError> {
         let docs: Vec<i64> = claimed.values().map(|(doc, _)| *doc).collect();
         if docs.is_empty() {
             return Ok(HashMap::new());
@@ -308,12 +308,14 @@ impl Claimer {
     }
 
     /// Claims a document whose row somebody holds: waits for it, and after a while ends who holds it.
-    async fn claim_held(&self, ask: Ask) {
+    async fn claim_held(&self, ask: PendingClaim) {
         let asks = [ask];
         let mut claimed = HashMap::new();
         let lease = match timeout(self.patience, self.waits.acquire()).await {
             Ok(Ok(_turn)) => self.wait_and_claim(&asks, &mut claimed).await,
-            _ => Err(Fault::Other("many documents' rows are held".to_owned())),
+            _ => Err(PostgresError::Other(
+                "many documents' rows are held".to_owned(),
+            )),
         };
         let [ask] = asks;
         let answer = lease.map_err(|fault| format!("{}: {fault}", ask.doc).into());
@@ -322,14 +324,14 @@ impl Claimer {
 
     async fn wait_and_claim(
         &self,
-        asks: &[Ask],
+        asks: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
-    ) -> Result<Lease, Fault> {
-        let mut connection = self.pool.lease().await?;
-        let pid = lock_breaker::pid(&mut connection).await?;
+    ) -> Result<Lease, PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        let pid = lock_breaker::backend_pid(&mut connection).await?;
         {
             let claim = self.ask(&mut connection, CLAIM_WAITING, asks, claimed);
-            let free = lock_breaker::free(&self.pool, pid, self.lock_timeout);
+            let free = lock_breaker::break_locks(&self.pool, pid, self.lock_timeout);
             tokio::pin!(claim, free);
             tokio::select! {
                 biased;
@@ -339,11 +341,13 @@ impl Claimer {
         }
         let leases = self.leases(&mut connection, claimed).await?;
         let lease = leases.get(&0).copied();
-        lease.ok_or_else(|| Fault::Other("another node made it known at this moment".to_owned()))
+        lease.ok_or_else(|| {
+            PostgresError::Other("another node made it known at this moment".to_owned())
+        })
     }
 }
 
-fn fail(asks: Vec<Ask>, fault: &Fault) {
+fn fail(asks: Vec<PendingClaim>, fault: &PostgresError) {
     let why: Arc<str> = fault.to_string().into();
     for ask in asks {
         let _ = ask.answer.send(Err(Arc::clone(&why)));

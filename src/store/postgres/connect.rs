@@ -24,7 +24,7 @@ use crate::store::StoreError;
 
 /// Makes connections of one kind.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct PostgresConnector {
     /// Of the whole url.
     config: Config,
     /// Of each host of the url alone, in their order.
@@ -36,7 +36,7 @@ pub(super) struct Connector {
 
 /// What the connections of a pool are for: their settings differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum SessionPurpose {
     Append,
     Claim,
     Read,
@@ -46,13 +46,13 @@ pub(super) enum Purpose {
     Past,
 }
 
-impl Connector {
+impl PostgresConnector {
     /// How `url` is connected to, by the node `me` whom people call `name`.
     pub(super) fn new(
         url: &str,
         settings: &PostgresSettings,
         (me, name): (NodeId, &str),
-        purpose: Purpose,
+        purpose: SessionPurpose,
     ) -> Result<Self, StoreError> {
         let Address {
             mut config,
@@ -68,7 +68,7 @@ impl Connector {
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(20));
-        if purpose != Purpose::Past {
+        if purpose != SessionPurpose::Past {
             // Whatever the url says: who reads for those who join must see what was appended.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
@@ -98,10 +98,10 @@ impl Connector {
     async fn connect_to(&self, host: &Config) -> Result<(Client, JoinHandle<()>), Error> {
         let (client, connection) = host.connect(self.tls.clone()).await?;
         let armed = Arc::new(AtomicBool::new(false));
-        let task = Task(tokio::spawn(drive(connection, Arc::clone(&armed))).into());
+        let task = AbortOnDrop(tokio::spawn(drive(connection, Arc::clone(&armed))).into());
         client.batch_execute(&self.session).await?;
         armed.store(true, Ordering::Release);
-        Ok((client, task.keep()))
+        Ok((client, task.disarm()))
     }
 
     /// How long a connection may take to come about: each host in its turn, with what comes after the handshake.
@@ -121,31 +121,31 @@ impl Connector {
     }
 }
 
-impl deadpool_postgres::Connect for Connector {
+impl deadpool_postgres::Connect for PostgresConnector {
     fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
         self.connect().boxed()
     }
 }
 
-impl fmt::Debug for Connector {
+impl fmt::Debug for PostgresConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The configuration prints itself without the password.
-        f.debug_struct("Connector")
+        f.debug_struct("PostgresConnector")
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
 /// A connection's task that is aborted unless it is kept.
-struct Task(Option<JoinHandle<()>>);
+struct AbortOnDrop(Option<JoinHandle<()>>);
 
-impl Task {
-    fn keep(mut self) -> JoinHandle<()> {
+impl AbortOnDrop {
+    fn disarm(mut self) -> JoinHandle<()> {
         self.0.take().expect("it is taken once")
     }
 }
 
-impl Drop for Task {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
@@ -289,18 +289,22 @@ fn application_name(NodeId(id): NodeId, name: &str) -> String {
 }
 
 /// The statement that sets a session up. What an older server does not know is left out.
-fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
+fn session(settings: &PostgresSettings, purpose: SessionPurpose) -> String {
     let ms = |ms: u64| ms.to_string();
     let lock_timeout = match purpose {
         // A claim that waits first ends who stands in its way, and then waits on.
-        Purpose::Claim => settings.lock_timeout_ms.saturating_mul(3),
-        Purpose::Append | Purpose::Read | Purpose::List | Purpose::Past => settings.lock_timeout_ms,
+        SessionPurpose::Claim => settings.lock_timeout_ms.saturating_mul(3),
+        SessionPurpose::Append
+        | SessionPurpose::Read
+        | SessionPurpose::List
+        | SessionPurpose::Past => settings.lock_timeout_ms,
     };
     let statement_timeout = match purpose {
-        Purpose::List => settings.list_timeout_ms,
-        Purpose::Append | Purpose::Claim | Purpose::Read | Purpose::Past => {
-            settings.statement_timeout_ms
-        }
+        SessionPurpose::List => settings.list_timeout_ms,
+        SessionPurpose::Append
+        | SessionPurpose::Claim
+        | SessionPurpose::Read
+        | SessionPurpose::Past => settings.statement_timeout_ms,
     };
     let mut wishes = vec![
         // Pinned: repeatable read would make a lost race the error of a whole batch.
@@ -317,7 +321,7 @@ fn session(settings: &PostgresSettings, purpose: Purpose) -> String {
         ("jit", "off".to_owned()),
         ("synchronous_commit", "on".to_owned()),
     ];
-    if matches!(purpose, Purpose::Append | Purpose::Claim) {
+    if matches!(purpose, SessionPurpose::Append | SessionPurpose::Claim) {
         wishes.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
     let values: Vec<_> = wishes

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use super::error::Fault;
-use super::load::{HEAD, Reader, entry};
-use super::pool::Lease;
+use super::error::PostgresError;
+use super::load::{DocumentReader, HEAD, entry};
+use super::pool::PooledConnection;
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 use crate::store::Loaded;
@@ -24,13 +24,13 @@ ORDER BY revision";
 /// How many entries one statement reads at most. Halved when a statement meets a damaged page.
 const ENTRIES_PAGE: u64 = 1_024;
 
-impl Reader {
+impl DocumentReader {
     /// The newest good snapshot, and the entries after it up to the first that is missing or damaged.
     pub(super) async fn before_damage(
         &self,
-        connection: &mut Lease,
+        connection: &mut PooledConnection,
         doc: &DocId,
-    ) -> Result<Loaded, Fault> {
+    ) -> Result<Loaded, PostgresError> {
         let names = (doc.collection.as_str(), doc.id.as_str());
         let rows = connection.query(HEAD, &[&names.0, &names.1]).await?;
         let Some(row) = rows.first() else {
@@ -50,10 +50,10 @@ impl Reader {
     /// The newest snapshot that can be read, ahead of the log or not; the empty document if there is none.
     async fn newest_snapshot(
         &self,
-        connection: &mut Lease,
+        connection: &mut PooledConnection,
         doc: &DocId,
         number: i64,
-    ) -> Result<Snapshot, Fault> {
+    ) -> Result<Snapshot, PostgresError> {
         let rows = match connection.query(SNAPSHOTS, &[&number]).await {
             Err(fault) if fault.is_corruption() => Vec::new(),
             rows => rows?,
@@ -76,11 +76,11 @@ impl Reader {
 }
 
 async fn entries_before_damage(
-    connection: &mut Lease,
+    connection: &mut PooledConnection,
     number: i64,
     after: Revision,
     head: Revision,
-) -> Result<Vec<Arc<Entry>>, Fault> {
+) -> Result<Vec<Arc<Entry>>, PostgresError> {
     let (mut at, mut page) = (after, ENTRIES_PAGE);
     let mut entries = Vec::new();
     while at < head {

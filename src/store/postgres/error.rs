@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// Why something could not be done.
 #[derive(Debug, Error)]
-pub(super) enum Fault {
+pub(super) enum PostgresError {
     /// Postgres says why, or the connection to it broke.
     #[error("{}", in_words(.0))]
     Sql(#[from] tokio_postgres::Error),
@@ -36,9 +36,9 @@ pub(super) enum Fault {
     Other(String),
 }
 
-impl Fault {
+impl PostgresError {
     /// What whoever asked for `verb` is told.
-    pub(super) fn of(self, verb: &'static str) -> StoreError {
+    pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         match self {
             Self::Damage { entry, .. } => StoreError::damaged(verb, Some(entry), self),
             Self::Sql(_) if self.is_corruption() => StoreError::damaged(verb, None, self),
@@ -56,7 +56,7 @@ impl Fault {
     }
 
     /// Why no connection came from the pool.
-    pub(super) fn of_pool(error: PoolError, waited: Duration) -> Self {
+    pub(super) fn from_pool(error: PoolError, waited: Duration) -> Self {
         match error {
             PoolError::Backend(error) => Self::Away(in_words(&error)),
             PoolError::Closed => Self::Closed,
@@ -89,16 +89,16 @@ impl Fault {
     }
 
     /// What the statement's end means for what it was to write.
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> FailureKind {
         let Self::Sql(error) = self else {
-            return Kind::Unknown;
+            return FailureKind::Unknown;
         };
         let Some(state) = error.code() else {
             // Some values are refused before they are sent.
-            return Kind::Unknown;
+            return FailureKind::Unknown;
         };
         match &state.code()[..2] {
-            "22" | "23" | "54" => Kind::Data,
+            "22" | "23" | "54" => FailureKind::Data,
             _ if [
                 SqlState::LOCK_NOT_AVAILABLE,
                 SqlState::T_R_DEADLOCK_DETECTED,
@@ -106,9 +106,9 @@ impl Fault {
             ]
             .contains(state) =>
             {
-                Kind::Lock
+                FailureKind::Lock
             }
-            _ => Kind::Unknown,
+            _ => FailureKind::Unknown,
         }
     }
 }
@@ -129,7 +129,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 
 /// What an error says of the statement's fate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureKind {
     /// Surely undone, by the fault of something in it. It would come again.
     Data,
     /// Surely undone: somebody held a row for too long.
@@ -169,8 +169,8 @@ mod tests {
         ] {
             assert!(!is_outage_code(code), "{code}");
         }
-        assert!(Fault::Late(Duration::ZERO).is_outage());
-        assert!(Fault::Away("refused".to_owned()).is_outage());
-        assert!(!Fault::Other("the answer makes no sense".to_owned()).is_outage());
+        assert!(PostgresError::Late(Duration::ZERO).is_outage());
+        assert!(PostgresError::Away("refused".to_owned()).is_outage());
+        assert!(!PostgresError::Other("the answer makes no sense".to_owned()).is_outage());
     }
 }

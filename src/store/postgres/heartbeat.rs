@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::history;
 use super::migrate::NEWEST;
-use super::number_cache::{self, Numbers, place};
+use super::number_cache::{self, NumberCache, place};
 use super::pool::Pool;
 use crate::id::{DocId, NodeId};
 use crate::log::Revision;
@@ -62,11 +62,11 @@ CROSS JOIN LATERAL (
 ) AS head";
 
 /// One heartbeat.
-pub(super) async fn beat(
+pub(super) async fn heartbeat(
     pool: &Pool,
     beat: &Heartbeat,
     dead_after: Duration,
-) -> Result<HeartbeatReply, Fault> {
+) -> Result<HeartbeatReply, PostgresError> {
     let me = beat.me.0.cast_signed();
     let name = beat.name.as_bytes();
     let [dead_after, kept] =
@@ -142,26 +142,28 @@ SET beat_at = beat_at
 WHERE id = (SELECT id FROM nodes ORDER BY id LIMIT 1)";
 
 /// Writes something that changes nothing.
-pub(super) async fn check_writes(pool: &Pool) -> Result<(), Fault> {
+pub(super) async fn check_writes(pool: &Pool) -> Result<(), PostgresError> {
     pool.query(CHECK_WRITES, &[]).await.map(drop)
 }
 
 /// What is new of a node's open documents. So many at a time that a statement takes no longer than it may.
-pub(super) async fn news(
+pub(super) async fn compare_open(
     pool: &Pool,
-    numbers: &Numbers,
+    numbers: &NumberCache,
     open: &OpenDocuments,
-) -> Result<DocumentChanges, Fault> {
+) -> Result<DocumentChanges, PostgresError> {
     let mut news = DocumentChanges::default();
     for owned in open.owned.chunks(NEWS_MAX) {
-        let asked = Asked::about(pool, numbers, owned, |epoch| epoch.0.cast_signed()).await?;
+        let asked =
+            ComparedDocuments::about(pool, numbers, owned, |epoch| epoch.0.cast_signed()).await?;
         let rows = asked.ask(pool, LOST).await?;
         let lost = rows.iter().map(|row| asked.docs[place(row)]);
         // What the tables know nothing of was lost with them.
         news.lost.extend(lost.chain(asked.unknown).cloned());
     }
     for followed in open.followed.chunks(NEWS_MAX) {
-        let asked = Asked::about(pool, numbers, followed, |known| clamp(*known)).await?;
+        let asked =
+            ComparedDocuments::about(pool, numbers, followed, |known| clamp(*known)).await?;
         let rows = asked.ask(pool, NEWER).await?;
         let newer = rows.iter().map(|row| {
             let head = Revision(row.get::<_, i64>(1).cast_unsigned());
@@ -176,7 +178,7 @@ pub(super) async fn news(
 const NEWS_MAX: usize = 10_000;
 
 /// Documents that something is asked of, column by column.
-struct Asked<'a> {
+struct ComparedDocuments<'a> {
     docs: Vec<&'a DocId>,
     numbers: Vec<i64>,
     /// What is known of each.
@@ -185,19 +187,19 @@ struct Asked<'a> {
     unknown: Vec<&'a DocId>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> ComparedDocuments<'a> {
     async fn about<T>(
         pool: &Pool,
-        numbers: &Numbers,
+        numbers: &NumberCache,
         docs: &'a [(DocId, T)],
         known: impl Fn(&T) -> i64,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, PostgresError> {
         let mut lookup = numbers.look_up(docs.iter().map(|(doc, _)| doc));
-        if let Some((collections, ids)) = lookup.question() {
+        if let Some((collections, ids)) = lookup.missing() {
             let found = pool
                 .query(number_cache::FIND, &[&collections, &ids])
                 .await?;
-            lookup.learn(numbers, &found);
+            lookup.add(numbers, &found);
         }
         let mut asked = Self {
             docs: Vec::with_capacity(docs.len()),
@@ -217,7 +219,7 @@ impl<'a> Asked<'a> {
         Ok(asked)
     }
 
-    async fn ask(&self, pool: &Pool, sql: &'static str) -> Result<Vec<Row>, Fault> {
+    async fn ask(&self, pool: &Pool, sql: &'static str) -> Result<Vec<Row>, PostgresError> {
         if self.docs.is_empty() {
             return Ok(Vec::new());
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::heartbeat::clamp;
 use super::number_cache::place;
 use super::pool::Pool;
@@ -20,16 +20,16 @@ use crate::store::History;
 const CURRENT: &str = "SELECT generation, id FROM history";
 
 /// The history that the database has.
-pub(super) async fn current(pool: &Pool) -> Result<History, Fault> {
+pub(super) async fn current(pool: &Pool) -> Result<History, PostgresError> {
     let rows = pool.query(CURRENT, &[]).await?;
     read(rows.first().ok_or_else(is_missing)?, 0)
 }
 
 /// A history from the columns `generation`, which is at `column`, and `id`, which follows it.
-pub(super) fn read(row: &Row, column: usize) -> Result<History, Fault> {
+pub(super) fn read(row: &Row, column: usize) -> Result<History, PostgresError> {
     let id: &[u8] = row.get(column + 1);
     let id = id.try_into();
-    let id = id.map_err(|_| Fault::Other("history.id is not of 16 bytes".to_owned()))?;
+    let id = id.map_err(|_| PostgresError::Other("history.id is not of 16 bytes".to_owned()))?;
     Ok(History {
         generation: row.get::<_, i64>(column).cast_unsigned(),
         id: u128::from_be_bytes(id),
@@ -37,8 +37,8 @@ pub(super) fn read(row: &Row, column: usize) -> Result<History, Fault> {
 }
 
 /// The error if the table has lost its row.
-pub(super) fn is_missing() -> Fault {
-    Fault::Other("the table `history` has no row: restore it from a backup".to_owned())
+pub(super) fn is_missing() -> PostgresError {
+    PostgresError::Other("the table `history` has no row: restore it from a backup".to_owned())
 }
 
 const RENEW: &str = "
@@ -48,11 +48,15 @@ WHERE id = $4";
 
 /// Replaces the history `known` by `next` if the database still has `known`, and records its place; returns the history
 /// that it has then.
-pub(super) async fn renew(pool: &Pool, known: History, next: History) -> Result<History, Fault> {
+pub(super) async fn renew(
+    pool: &Pool,
+    known: History,
+    next: History,
+) -> Result<History, PostgresError> {
     let (new, old) = (next.id.to_be_bytes(), known.id.to_be_bytes());
     let generation = next.generation.cast_signed();
     let here = where_it_is(pool).await?;
-    let mut connection = pool.lease().await?;
+    let mut connection = pool.acquire().await?;
     connection
         .query(RENEW, &[&generation, &&new[..], &here, &&old[..]])
         .await?;
@@ -86,10 +90,10 @@ WHERE history.place <> $1 AND (history.place = '' OR NOT EXISTS (
 RETURNING locked.before, history.generation";
 
 /// Compares the place of the database with the recorded one, at the start of a node.
-pub(super) async fn compare(pool: &Pool, dead_after: Duration) -> Result<(), Fault> {
+pub(super) async fn compare(pool: &Pool, dead_after: Duration) -> Result<(), PostgresError> {
     let here = where_it_is(pool).await?;
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| Fault::Other(error.to_string()))?;
+    getrandom::fill(&mut id).map_err(|error| PostgresError::Other(error.to_string()))?;
     let dead_after = dead_after.as_secs_f64() * 1e3;
     let rows = pool.query(COMPARE, &[&here, &&id[..], &dead_after]).await?;
     let Some(row) = rows.first() else {
@@ -107,9 +111,9 @@ pub(super) async fn compare(pool: &Pool, dead_after: Duration) -> Result<(), Fau
     Ok(())
 }
 
-async fn where_it_is(pool: &Pool) -> Result<String, Fault> {
+async fn where_it_is(pool: &Pool) -> Result<String, PostgresError> {
     let rows = match pool.query(PLACE, &[]).await {
-        Err(Fault::Sql(error)) if error.code().is_some() => pool.query(TABLES, &[]).await?,
+        Err(PostgresError::Sql(error)) if error.code().is_some() => pool.query(TABLES, &[]).await?,
         other => other?,
     };
     Ok(rows.first().ok_or_else(is_missing)?.get(0))
@@ -134,7 +138,7 @@ const ENTRIES_MAX: usize = 10_000;
 pub(super) async fn fingerprints(
     pool: &Pool,
     entries: &[(DocId, Revision)],
-) -> Result<Vec<Option<u64>>, Fault> {
+) -> Result<Vec<Option<u64>>, PostgresError> {
     let mut found = Vec::with_capacity(entries.len());
     for chunk in entries.chunks(ENTRIES_MAX) {
         let collections: Vec<_> = chunk

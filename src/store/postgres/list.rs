@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::change::now_ms;
-use super::error::Fault;
-use super::pool::{Lease, Pool};
+use super::error::PostgresError;
+use super::pool::{Pool, PooledConnection};
 use crate::access::{Principal, tenant_of};
 use crate::id::DocId;
 use crate::log::Revision;
@@ -144,8 +144,8 @@ WHERE collection = $1 AND id = $2 AND live
 RETURNING number";
 
 /// A page of the documents that exist.
-pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<ListPage, Fault> {
-    let reader = Reader {
+pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<ListPage, PostgresError> {
+    let reader = ListAccess {
         sees_all: true,
         user: b"",
         links: Vec::new(),
@@ -159,13 +159,13 @@ pub(super) async fn list_for(
     pool: &Pool,
     who: &Principal,
     query: &ListQuery,
-) -> Result<ListPage, Fault> {
+) -> Result<ListPage, PostgresError> {
     let tenant = tenant_of(&query.collection);
     let user = who.user.as_ref();
     let Some(user) = user.filter(|_| who.tenant.as_deref() == Some(tenant)) else {
         return Ok(ListPage::default());
     };
-    let reader = Reader {
+    let reader = ListAccess {
         sees_all: who.role.is_some(),
         user: user.0.as_bytes(),
         links: who.links.iter().map(|link| link.0.as_bytes()).collect(),
@@ -182,7 +182,7 @@ pub(super) async fn list_for(
 }
 
 /// Who reads a list.
-struct Reader<'a> {
+struct ListAccess<'a> {
     sees_all: bool,
     user: &'a [u8],
     /// The share links that were opened.
@@ -191,8 +191,8 @@ struct Reader<'a> {
 
 /// A query, as the statements take it, and the connection that they run on.
 struct Search<'a> {
-    connection: Lease,
-    reader: Reader<'a>,
+    connection: PooledConnection,
+    reader: ListAccess<'a>,
     collection: &'a str,
     at_ms: i64,
     id: &'a str,
@@ -202,7 +202,11 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    async fn new(pool: &Pool, query: &'a ListQuery, reader: Reader<'a>) -> Result<Self, Fault> {
+    async fn new(
+        pool: &Pool,
+        query: &'a ListQuery,
+        reader: ListAccess<'a>,
+    ) -> Result<Self, PostgresError> {
         // No id is as large as this: the first page begins before it.
         let (at_ms, id) = match &query.after {
             Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
@@ -210,13 +214,13 @@ impl<'a> Search<'a> {
         };
         if id.contains('\0') {
             // No id holds one, and Postgres takes none.
-            return Err(Fault::Other(
+            return Err(PostgresError::Other(
                 "the page before ends with no document's id".to_owned(),
             ));
         }
         let title = query.title.as_deref().unwrap_or_default().to_lowercase();
         Ok(Self {
-            connection: pool.lease().await?,
+            connection: pool.acquire().await?,
             reader,
             collection: query.collection.as_str(),
             at_ms,
@@ -228,9 +232,9 @@ impl<'a> Search<'a> {
 
     /// The numbers of the documents that are shared with the user, one more than [`SORT_MAX`] at most; none if the user's
     /// role lets them read everything.
-    async fn scope(&mut self, tenant: &str) -> Result<Vec<i64>, Fault> {
+    async fn scope(&mut self, tenant: &str) -> Result<Vec<i64>, PostgresError> {
         let most = SORT_MAX as i64 + 1;
-        let Reader { user, links, .. } = &self.reader;
+        let ListAccess { user, links, .. } = &self.reader;
         let values: [&(dyn ToSql + Sync); 5] = [&self.collection, user, &tenant, links, &most];
         let rows = self.connection.query(SCOPE, &values).await?;
         let row = rows.first().ok_or_else(no_row)?;
@@ -239,7 +243,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks through the documents in their order, and then through the index over titles.
-    async fn walk(&mut self) -> Result<ListPage, Fault> {
+    async fn walk(&mut self) -> Result<ListPage, PostgresError> {
         let limit = clamp(self.limit);
         let is_filtered = !self.title.is_empty() || !self.reader.sees_all;
         let looked_at_max = if is_filtered {
@@ -289,7 +293,7 @@ impl<'a> Search<'a> {
     }
 
     /// Those of some documents that match.
-    async fn sort(&mut self, numbers: &[i64]) -> Result<ListPage, Fault> {
+    async fn sort(&mut self, numbers: &[i64]) -> Result<ListPage, PostgresError> {
         let rows = self.rows(SORT, &numbers).await?;
         let documents: Vec<_> = rows.iter().map(listed).collect::<Result<_, _>>()?;
         let last = documents.last().filter(|_| documents.len() >= self.limit);
@@ -303,9 +307,9 @@ impl<'a> Search<'a> {
         &mut self,
         sql: &'static str,
         about: &(dyn ToSql + Sync),
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, PostgresError> {
         let limit = clamp(self.limit);
-        let Reader {
+        let ListAccess {
             sees_all,
             user,
             links,
@@ -329,19 +333,22 @@ fn clamp(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn no_row() -> Fault {
-    Fault::Other("a statement that answers with one row answered with none".to_owned())
+fn no_row() -> PostgresError {
+    PostgresError::Other("a statement that answers with one row answered with none".to_owned())
 }
 
 /// What the list says of one document.
-pub(super) async fn describe(pool: &Pool, doc: &DocId) -> Result<Option<ListedDocument>, Fault> {
+pub(super) async fn describe(
+    pool: &Pool,
+    doc: &DocId,
+) -> Result<Option<ListedDocument>, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let rows = pool.query(DESCRIBE, &[&collection, &id]).await?;
     rows.first().map(listed).transpose()
 }
 
 /// Gives a document a title; `false` when it does not exist.
-pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool, Fault> {
+pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let folded = title.to_lowercase();
     let (title, folded) = (title.as_bytes(), folded.as_bytes());
@@ -351,13 +358,13 @@ pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool
     Ok(!rows.is_empty())
 }
 
-fn listed(row: &Row) -> Result<ListedDocument, Fault> {
+fn listed(row: &Row) -> Result<ListedDocument, PostgresError> {
     let (collection, id): (&str, &str) = (row.get(0), row.get(1));
     let doc = DocId::parse(collection, id)
-        .map_err(|error| Fault::Other(format!("{collection}/{id}: {error}")))?;
+        .map_err(|error| PostgresError::Other(format!("{collection}/{id}: {error}")))?;
     let title = String::from_utf8(row.get(2));
     Ok(ListedDocument {
-        title: title.map_err(|_| Fault::Other(format!("{doc}: its title is no text")))?,
+        title: title.map_err(|_| PostgresError::Other(format!("{doc}: its title is no text")))?,
         doc,
         created_at_ms: row.get::<_, Option<i64>>(3).unwrap_or(0).cast_unsigned(),
         updated_at_ms: row.get::<_, i64>(4).cast_unsigned(),

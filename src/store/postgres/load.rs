@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 use tokio::task::spawn_blocking;
 use tokio_postgres::Row;
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::heartbeat::clamp;
-use super::pool::{Lease, Pool};
+use super::pool::{Pool, PooledConnection};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
 use crate::outage::LineLimit;
 use crate::store::snapshot_codec::{row_checksum, unpack};
-use crate::store::store::Halving;
+use crate::store::store::RevisionSearch;
 use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
 use crate::sync::lock;
 
@@ -87,7 +87,7 @@ const REPORTED_MAX: usize = 1_024;
 
 /// Reads documents.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct DocumentReader {
     /// Where appends go.
     primary: Pool,
     /// For what documents were, where there is one.
@@ -96,7 +96,7 @@ pub(super) struct Reader {
     reported: Mutex<HashSet<(DocId, Revision)>>,
 }
 
-impl Reader {
+impl DocumentReader {
     pub(super) fn new(primary: Pool, replica: Option<Pool>) -> Self {
         Self {
             primary,
@@ -105,7 +105,11 @@ impl Reader {
         }
     }
 
-    pub(super) async fn load(&self, doc: &DocId, reach: LoadRange) -> Result<Loaded, Fault> {
+    pub(super) async fn load(
+        &self,
+        doc: &DocId,
+        reach: LoadRange,
+    ) -> Result<Loaded, PostgresError> {
         let is_old = matches!(reach, LoadRange::At(_) | LoadRange::AtTime(_));
         if let Some(replica) = self.replica.as_ref().filter(|_| is_old) {
             match self.load_from(replica, doc, reach).await {
@@ -130,8 +134,8 @@ impl Reader {
         pool: &Pool,
         doc: &DocId,
         reach: LoadRange,
-    ) -> Result<(Loaded, Revision), Fault> {
-        let mut connection = pool.lease().await?;
+    ) -> Result<(Loaded, Revision), PostgresError> {
+        let mut connection = pool.acquire().await?;
         let until = match reach {
             LoadRange::Since(revision) => {
                 let loaded = page(&mut connection, doc, revision).await?;
@@ -158,10 +162,10 @@ impl Reader {
     /// A good one that is ahead of the log proves that the log has lost its end.
     async fn load_at(
         &self,
-        connection: &mut Lease,
+        connection: &mut PooledConnection,
         doc: &DocId,
         until: Revision,
-    ) -> Result<Loaded, Fault> {
+    ) -> Result<Loaded, PostgresError> {
         let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
         let mut before = i64::MAX;
         loop {
@@ -205,15 +209,15 @@ impl Reader {
         doc: &DocId,
         revision: i64,
         data: Option<Vec<u8>>,
-    ) -> Result<Option<Snapshot>, Fault> {
+    ) -> Result<Option<Snapshot>, PostgresError> {
         let revision = Revision(revision.cast_unsigned());
         let Some(data) = data else {
             return Err(damage(doc, revision.next().0, "it is missing"));
         };
-        match weighed(data.len(), move || unpack(revision, &data)).await? {
+        match run_by_size(data.len(), move || unpack(revision, &data)).await? {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(damage) => {
-                if self.is_news(doc, revision) {
+                if self.is_first(doc, revision) {
                     tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
                 }
                 Ok(None)
@@ -227,7 +231,7 @@ impl Reader {
         }
     }
 
-    fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
+    fn is_first(&self, doc: &DocId, revision: Revision) -> bool {
         let mut reported = lock(&self.reported);
         if reported.len() >= REPORTED_MAX {
             reported.clear();
@@ -236,8 +240,8 @@ impl Reader {
     }
 }
 
-fn damage(doc: &DocId, revision: u64, what: &str) -> Fault {
-    Fault::Damage {
+fn damage(doc: &DocId, revision: u64, what: &str) -> PostgresError {
+    PostgresError::Damage {
         doc: doc.clone(),
         entry: Revision(revision),
         what: what.to_owned(),
@@ -245,7 +249,11 @@ fn damage(doc: &DocId, revision: u64, what: &str) -> Fault {
 }
 
 /// The entries after `revision`, as many as one page holds.
-async fn page(connection: &mut Lease, doc: &DocId, revision: Revision) -> Result<Loaded, Fault> {
+async fn page(
+    connection: &mut PooledConnection,
+    doc: &DocId,
+    revision: Revision,
+) -> Result<Loaded, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let (entries_max, bytes_max) = (PAGE_ENTRIES as i64, PAGE_BYTES as i64);
     let after = clamp(revision);
@@ -269,15 +277,19 @@ async fn page(connection: &mut Lease, doc: &DocId, revision: Revision) -> Result
 }
 
 /// The last revision whose entry was sequenced at `at_ms` or before.
-async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revision, Fault> {
+async fn last_at(
+    connection: &mut PooledConnection,
+    doc: &DocId,
+    at_ms: u64,
+) -> Result<Revision, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let rows = connection.query(HEAD, &[&collection, &id]).await?;
     let Some(row) = rows.first() else {
         return Ok(Revision::ZERO);
     };
     let number: i64 = row.get(0);
-    let mut halving = Halving::new(Revision(row.get::<_, i64>(1).cast_unsigned()));
-    while let Some(revision) = halving.middle() {
+    let mut search = RevisionSearch::new(Revision(row.get::<_, i64>(1).cast_unsigned()));
+    while let Some(revision) = search.probe() {
         let rows = connection
             .query(AT_MS, &[&number, &clamp(revision)])
             .await?;
@@ -285,19 +297,23 @@ async fn last_at(connection: &mut Lease, doc: &DocId, at_ms: u64) -> Result<Revi
             .first()
             .ok_or_else(|| damage(doc, revision.0, "it is missing"))?;
         let time = row.get::<_, i64>(0).cast_unsigned();
-        halving.learn(revision, time <= at_ms);
+        search.narrow(revision, time <= at_ms);
     }
-    Ok(halving.found())
+    Ok(search.result())
 }
 
 /// Reads entries that begin with `first`, without a gap. A row without one says that there are none.
-async fn read(doc: DocId, first: Revision, rows: Vec<Row>) -> Result<Vec<Arc<Entry>>, Fault> {
+async fn read(
+    doc: DocId,
+    first: Revision,
+    rows: Vec<Row>,
+) -> Result<Vec<Arc<Entry>>, PostgresError> {
     let is_none = |row: &Row| row.get::<_, Option<i64>>(0).is_none();
     if rows.first().is_some_and(is_none) {
         return Ok(Vec::new());
     }
     let bytes = rows.iter().map(Row::raw_size_bytes).sum();
-    weighed(bytes, move || {
+    run_by_size(bytes, move || {
         let mut entries = Vec::with_capacity(rows.len());
         for (row, expected) in rows.iter().zip(first.0..) {
             let entry = entry(row).map_err(|why| damage(&doc, expected, &why))?;
@@ -338,20 +354,20 @@ pub(super) fn entry(row: &Row) -> Result<Entry, String> {
 const IN_PLACE_BYTES: usize = 16 << 10;
 
 /// Reads so many bytes: a few are read before another thread would have begun.
-async fn weighed<T: Send + 'static>(
+async fn run_by_size<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Fault> {
+) -> Result<T, PostgresError> {
     if bytes <= IN_PLACE_BYTES {
         return Ok(work());
     }
-    apart(work).await
+    run_blocking(work).await
 }
 
 /// Runs what takes the processor for a while beside those threads that must not wait.
-pub(super) async fn apart<T: Send + 'static>(
+pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Fault> {
+) -> Result<T, PostgresError> {
     let done = spawn_blocking(work).await;
-    done.map_err(|error| Fault::Other(error.to_string()))
+    done.map_err(|error| PostgresError::Other(error.to_string()))
 }

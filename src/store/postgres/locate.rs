@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use super::connect::Connector;
-use super::error::{Fault, in_words};
+use super::connect::PostgresConnector;
+use super::error::{PostgresError, in_words};
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Revision};
 use crate::store::DocumentLocation;
@@ -24,10 +24,10 @@ WHERE documents.collection = $1 AND documents.id = $2";
 
 /// Where a document is, over one connection of its own. Changes nothing, and does not wait for a server that is away.
 pub(super) async fn locate(
-    connector: &Connector,
+    connector: &PostgresConnector,
     doc: &DocId,
     dead_after: Duration,
-) -> Result<Option<DocumentLocation>, Fault> {
+) -> Result<Option<DocumentLocation>, PostgresError> {
     let patience = connector.patience();
     let found = async {
         let (client, task) = connector.connect().await.map_err(away)?;
@@ -39,7 +39,7 @@ pub(super) async fn locate(
         rows
     };
     let rows = tokio::time::timeout(patience * 2, found).await;
-    let rows = rows.map_err(|_| Fault::Away("no answer in time".to_owned()))??;
+    let rows = rows.map_err(|_| PostgresError::Away("no answer in time".to_owned()))??;
     Ok(rows.first().map(|row| DocumentLocation {
         owner: Some(NodeId(row.get::<_, i64>(0).cast_unsigned())),
         owner_name: Some(String::from_utf8_lossy(row.get(1)).into_owned()),
@@ -50,15 +50,15 @@ pub(super) async fn locate(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it maps an error")]
-fn away(error: tokio_postgres::Error) -> Fault {
-    Fault::Away(in_words(&error))
+fn away(error: tokio_postgres::Error) -> PostgresError {
+    PostgresError::Away(in_words(&error))
 }
 
-fn missing(error: tokio_postgres::Error) -> Fault {
+fn missing(error: tokio_postgres::Error) -> PostgresError {
     match error.code() {
         Some(code) if *code == SqlState::UNDEFINED_TABLE => {
-            Fault::Other("no node has stood on this database yet".to_owned())
+            PostgresError::Other("no node has stood on this database yet".to_owned())
         }
-        _ => Fault::Sql(error),
+        _ => PostgresError::Sql(error),
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::error::Fault;
-use super::pool::{Lease, Pool};
+use super::error::PostgresError;
+use super::pool::{Pool, PooledConnection};
 
 /// Ends the connections of ours that stand in the way of `$1`; names the others. Not those that wait themselves: who
 /// holds what they wait for stands in their way too. And not those that wait for the standbys: a claim would wait next.
@@ -23,15 +23,15 @@ WHERE activity.pid = ANY (pg_blocking_pids($1))
   AND activity.wait_event IS DISTINCT FROM 'SyncRep'";
 
 /// By which number the server knows this connection.
-pub(super) async fn pid(connection: &mut Lease) -> Result<i32, Fault> {
+pub(super) async fn backend_pid(connection: &mut PooledConnection) -> Result<i32, PostgresError> {
     let rows = connection.query("SELECT pg_backend_pid()", &[]).await?;
     let pid = rows.first().map(|row| row.get(0));
-    pid.ok_or_else(|| Fault::Other("a connection has no number".to_owned()))
+    pid.ok_or_else(|| PostgresError::Other("a connection has no number".to_owned()))
 }
 
 /// Ends who stands in the way of the connection `pid`, after `patience`; then looks once more, for a row may be held by
 /// several.
-pub(super) async fn free(pool: &Pool, pid: i32, patience: Duration) {
+pub(super) async fn break_locks(pool: &Pool, pid: i32, patience: Duration) {
     for _ in 0..2 {
         sleep(patience).await;
         let found = match pool.query(FREE, &[&pid]).await {

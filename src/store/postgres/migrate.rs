@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::schema::Trouble;
+use super::schema::SchemaError;
 use crate::store::MigrationPhase;
-use crate::store::migration::{Migration, Step, accepts};
+use crate::store::migration::{Migration, MigrationKind, accepts};
 
 /// The changes of the tables, in their order.
 const MIGRATIONS: &[&str] = &[
@@ -51,7 +51,7 @@ const SMALL_BYTES: i64 = 64 << 20;
 
 /// How much there is to migrate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Database {
+enum DatabaseSize {
     /// No tables.
     New,
     Small,
@@ -70,25 +70,25 @@ enum Blocked {
 /// Which of the pending changes are applied now, and which are left.
 fn plan(
     pending: Vec<Migration>,
-    database: Database,
+    database: DatabaseSize,
     phase: Option<MigrationPhase>,
 ) -> Result<(Vec<Migration>, Vec<Migration>), Blocked> {
-    let first = |step: Step| pending.iter().find(|it| it.step == step);
-    if phase == Some(MigrationPhase::Contract) && database != Database::New {
-        let expand = pending.iter().find(|it| it.step != Step::Contract);
+    let first = |step: MigrationKind| pending.iter().find(|it| it.kind == step);
+    if phase == Some(MigrationPhase::Contract) && database != DatabaseSize::New {
+        let expand = pending.iter().find(|it| it.kind != MigrationKind::Contract);
         return match expand {
             Some(expand) => Err(Blocked::ExpandFirst(expand.version)),
             None => Ok((pending, Vec::new())),
         };
     }
-    let is_patient = phase.is_some() || database != Database::Large;
-    if let (false, Some(long)) = (is_patient, first(Step::Long)) {
+    let is_patient = phase.is_some() || database != DatabaseSize::Large;
+    if let (false, Some(long)) = (is_patient, first(MigrationKind::Long)) {
         return Err(Blocked::NeedsMigrate(long.version));
     }
-    let is_applied = |migration: &Migration| match migration.step {
-        Step::Quick => true,
-        Step::Long | Step::Online => is_patient,
-        Step::Contract => database == Database::New,
+    let is_applied = |migration: &Migration| match migration.kind {
+        MigrationKind::Quick => true,
+        MigrationKind::Long | MigrationKind::Online => is_patient,
+        MigrationKind::Contract => database == DatabaseSize::New,
     };
     Ok(pending.into_iter().partition(is_applied))
 }
@@ -98,17 +98,17 @@ fn plan(
 pub(super) async fn migrate(
     client: &Client,
     phase: Option<MigrationPhase>,
-) -> Result<Vec<i32>, Trouble> {
+) -> Result<Vec<i32>, SchemaError> {
     client.batch_execute(SETTINGS).await?;
     lock(client).await?;
     let (applied, pending) = look(client).await?;
     let database = match applied.is_empty() {
-        true => Database::New,
-        false if size(client).await? < SMALL_BYTES => Database::Small,
-        false => Database::Large,
+        true => DatabaseSize::New,
+        false if size(client).await? < SMALL_BYTES => DatabaseSize::Small,
+        false => DatabaseSize::Large,
     };
     let (now, left) = plan(pending, database, phase).map_err(|blocked| {
-        Trouble::Lasting(match blocked {
+        SchemaError::Permanent(match blocked {
             Blocked::NeedsMigrate(version) => format!(
                 "the tables lack version {version}, which takes long in a large database: run `copydesk migrate --expand`; nodes of the version before go on meanwhile"
             ),
@@ -118,10 +118,10 @@ pub(super) async fn migrate(
         })
     })?;
     for migration in now {
-        if migration.step == Step::Contract && database != Database::New {
+        if migration.kind == MigrationKind::Contract && database != DatabaseSize::New {
             refuse_older_nodes(client, &migration).await?;
         }
-        if migration.step == Step::Online && phase.is_some() {
+        if migration.kind == MigrationKind::Online && phase.is_some() {
             apply_online(client, &migration).await?;
         } else {
             apply_at_once(client, &migration).await?;
@@ -135,7 +135,7 @@ pub(super) async fn migrate(
 }
 
 /// The versions that were applied and those that are pending, without changing anything.
-pub(super) async fn status(client: &Client) -> Result<(Vec<i32>, Vec<i32>), Trouble> {
+pub(super) async fn status(client: &Client) -> Result<(Vec<i32>, Vec<i32>), SchemaError> {
     let (applied, pending) = look(client).await?;
     let applied = applied.iter().map(|(version, _)| *version);
     Ok((
@@ -153,13 +153,13 @@ FROM pg_catalog.pg_settings
 WHERE name = 'transaction_timeout'";
 
 /// Takes the lock under which tables are changed. It is released with the connection.
-async fn lock(client: &Client) -> Result<(), Trouble> {
+async fn lock(client: &Client) -> Result<(), SchemaError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     let take = format!("SELECT pg_try_advisory_lock({LOCK})");
     while !client.query_one(&take, &[]).await?.get::<_, bool>(0) {
         if Instant::now() > deadline {
             let why = "another session is changing the tables: wait until it is done";
-            return Err(Trouble::Passing(why.to_owned()));
+            return Err(SchemaError::Transient(why.to_owned()));
         }
         sleep(LOCK_EVERY).await;
     }
@@ -169,10 +169,10 @@ async fn lock(client: &Client) -> Result<(), Trouble> {
 /// A version of the tables, and the oldest version whose programs still work with it.
 type Applied = (i32, Option<i32>);
 
-async fn look(client: &Client) -> Result<(Vec<Applied>, Vec<Migration>), Trouble> {
+async fn look(client: &Client) -> Result<(Vec<Applied>, Vec<Migration>), SchemaError> {
     let applied = applied(client).await?;
     accepts(NEWEST, applied.iter().copied()).map_err(|version| {
-        Trouble::Lasting(format!(
+        SchemaError::Permanent(format!(
             "the database has version {version}, and this program knows versions up to {NEWEST}: use the newer program"
         ))
     })?;
@@ -183,7 +183,7 @@ async fn look(client: &Client) -> Result<(Vec<Applied>, Vec<Migration>), Trouble
 }
 
 /// The versions that were applied. An older program made the table without the second column.
-async fn applied(client: &Client) -> Result<Vec<Applied>, Trouble> {
+async fn applied(client: &Client) -> Result<Vec<Applied>, SchemaError> {
     let columns = "
         SELECT attname::text
         FROM pg_attribute
@@ -206,7 +206,7 @@ async fn applied(client: &Client) -> Result<Vec<Applied>, Trouble> {
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn size(client: &Client) -> Result<i64, Trouble> {
+async fn size(client: &Client) -> Result<i64, SchemaError> {
     let size = "
         SELECT coalesce(sum(pg_table_size(to_regclass(name))), 0)::bigint
         FROM unnest(ARRAY['documents', 'entries', 'audit']) AS name";
@@ -231,7 +231,7 @@ fn note(migration: &Migration) -> String {
 }
 
 /// Applies a change in one transaction. An index is not built concurrently then: there is little to index.
-async fn apply_at_once(client: &Client, migration: &Migration) -> Result<(), Trouble> {
+async fn apply_at_once(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let (sql, note) = (migration.sql.replace(" CONCURRENTLY", ""), note(migration));
     let transaction =
         format!("BEGIN; SET LOCAL lock_timeout = {TABLE_LOCK_MS};\n{sql}\n;{note}; COMMIT");
@@ -254,7 +254,7 @@ async fn apply_at_once(client: &Client, migration: &Migration) -> Result<(), Tro
 
 /// Applies a change statement by statement while nodes read and write the tables. It may be interrupted and repeated: an
 /// index that was left half built is built anew, a statement that repeats does what is left.
-async fn apply_online(client: &Client, migration: &Migration) -> Result<(), Trouble> {
+async fn apply_online(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let half_built = "
         SELECT relname::text
         FROM pg_index
@@ -288,7 +288,7 @@ async fn apply_online(client: &Client, migration: &Migration) -> Result<(), Trou
 }
 
 /// Refuses to remove what nodes that live, or did a minute ago, may still need.
-async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<(), Trouble> {
+async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let older = "
         SELECT string_agg(convert_from(name, 'UTF8'), ', ')
         FROM nodes
@@ -296,7 +296,7 @@ async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<()
     let row = client.query_one(older, &[&migration.works_with]).await?;
     match row.get::<_, Option<String>>(0) {
         None => Ok(()),
-        Some(names) => Err(Trouble::Lasting(format!(
+        Some(names) => Err(SchemaError::Permanent(format!(
             "version {} does not work with the program of the nodes {names}: upgrade them first, and wait a minute",
             migration.version
         ))),
@@ -307,11 +307,11 @@ async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<()
 mod tests {
     use super::*;
 
-    fn pending(steps: &[Step]) -> Vec<Migration> {
-        let migration = |(version, step): (i32, &Step)| Migration {
+    fn pending(steps: &[MigrationKind]) -> Vec<Migration> {
+        let migration = |(version, kind): (i32, &MigrationKind)| Migration {
             version,
             sql: "",
-            step: *step,
+            kind: *kind,
             works_with: version - 1,
         };
         (1..).zip(steps).map(migration).collect()
@@ -319,10 +319,10 @@ mod tests {
 
     #[test]
     fn start_of_a_node_applies_what_is_quick() {
-        use Database::{Large, New, Small};
+        use DatabaseSize::{Large, New, Small};
+        use MigrationKind::{Long, Online, Quick};
         use MigrationPhase::{Contract, Expand};
-        use Step::{Long, Online, Quick};
-        let contract = Step::Contract;
+        let contract = MigrationKind::Contract;
         let all = [Quick, Online, Long, contract];
         for (steps, database, phase, expected) in [
             (&all[..], New, None, Ok((vec![1, 2, 3, 4], vec![]))),

@@ -9,7 +9,7 @@ use crate::id::DocId;
 use crate::store::bounded_cache::BoundedCache;
 use crate::sync::lock;
 
-/// The numbers of documents that were ever claimed, by their places in the question, which is [`Lookup::question`].
+/// The numbers of documents that were ever claimed, by their places in the question, which is [`Lookup::missing`].
 pub(super) const FIND: &str = "
 SELECT asked.place, known.number
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (collection, id, place)
@@ -32,7 +32,7 @@ const NAMES_MAX: usize = 131_072;
 /// Caches the numbers that stand for documents in the tables, and the names that stand for numbers. What is written by a
 /// number is written under a fence: if it is wrong, because the database was replaced by another, the fence does not hold.
 #[derive(Debug)]
-pub(super) struct Numbers(Mutex<Caches>);
+pub(super) struct NumberCache(Mutex<Caches>);
 
 #[derive(Debug)]
 struct Caches {
@@ -40,7 +40,7 @@ struct Caches {
     names: BoundedCache<i64, DocId>,
 }
 
-impl Default for Numbers {
+impl Default for NumberCache {
     fn default() -> Self {
         Self(Mutex::new(Caches {
             numbers: BoundedCache::new(NUMBERS_MAX),
@@ -49,7 +49,7 @@ impl Default for Numbers {
     }
 }
 
-impl Numbers {
+impl NumberCache {
     /// Begins to look for the numbers of documents: among those that are remembered.
     pub(super) fn look_up<'a>(&self, docs: impl Iterator<Item = &'a DocId>) -> Lookup<'a> {
         let mut caches = self.lock();
@@ -57,18 +57,18 @@ impl Numbers {
         Lookup(found.collect())
     }
 
-    pub(super) fn remember(&self, doc: &DocId, number: i64) {
+    pub(super) fn insert(&self, doc: &DocId, number: i64) {
         self.lock().numbers.put(doc.clone(), number);
     }
 
     /// Forgets all numbers: the database went back in time or was replaced, and may give them to other documents.
-    pub(super) fn forget_all(&self) {
+    pub(super) fn clear(&self) {
         let mut caches = self.lock();
         caches.numbers.clear();
         caches.names.clear();
     }
 
-    pub(super) fn forget(&self, doc: &DocId) {
+    pub(super) fn remove(&self, doc: &DocId) {
         self.lock().numbers.remove(doc);
     }
 
@@ -88,7 +88,7 @@ impl Numbers {
         (names, unknown)
     }
 
-    pub(super) fn remember_name(&self, number: i64, doc: &DocId) {
+    pub(super) fn insert_name(&self, number: i64, doc: &DocId) {
         self.lock().names.put(number, doc.clone());
     }
 
@@ -103,7 +103,7 @@ pub(super) struct Lookup<'a>(Vec<(&'a DocId, Option<i64>)>);
 
 impl<'a> Lookup<'a> {
     /// The collections and the names that [`FIND`] is to be asked about; `None`: all are known.
-    pub(super) fn question(&self) -> Option<(Vec<&'a str>, Vec<&'a str>)> {
+    pub(super) fn missing(&self) -> Option<(Vec<&'a str>, Vec<&'a str>)> {
         let unknown = self.0.iter().filter(|(_, number)| number.is_none());
         let names = unknown.map(|(doc, _)| (doc.collection.as_str(), doc.id.as_str()));
         let question: (Vec<_>, Vec<_>) = names.unzip();
@@ -111,13 +111,13 @@ impl<'a> Lookup<'a> {
     }
 
     /// Takes in what [`FIND`] found, and has it remembered.
-    pub(super) fn learn(&mut self, numbers: &Numbers, found: &[Row]) {
+    pub(super) fn add(&mut self, numbers: &NumberCache, found: &[Row]) {
         let unknown = self.0.iter_mut().filter(|(_, number)| number.is_none());
         let mut unknown: Vec<_> = unknown.collect();
         for row in found {
             let (doc, number) = &mut *unknown[place(row)];
             *number = Some(row.get(1));
-            numbers.remember(doc, row.get(1));
+            numbers.insert(doc, row.get(1));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the log says of a Postgres that is away: for each pool one line when it begins and one when it is over.
 
-use super::error::Fault;
+use super::error::PostgresError;
 use crate::outage::Outage;
 
 /// The outages of one pool or lane, as seen by those who use it.
@@ -12,7 +12,7 @@ pub(super) struct Outages {
 }
 
 impl Outages {
-    pub(super) const fn of(pool: &'static str) -> Self {
+    pub(super) const fn new(pool: &'static str) -> Self {
         Self {
             pool,
             current: Outage::new(),
@@ -20,15 +20,15 @@ impl Outages {
     }
 
     /// Notes a failure. What is no outage is for the caller to report: it knows whose fault it is.
-    pub(super) fn failed(&self, fault: &Fault) {
-        let is_reported = matches!(fault, Fault::Closed);
+    pub(super) fn record_failure(&self, fault: &PostgresError) {
+        let is_reported = matches!(fault, PostgresError::Closed);
         if fault.is_outage() && !is_reported && self.current.begins() {
             tracing::warn!(pool = self.pool, error = %fault, "Postgres does not answer: requests fail until it does");
         }
     }
 
     /// Notes an answer.
-    pub(super) fn answered(&self) {
+    pub(super) fn record_success(&self) {
         if let Some(past) = self.current.ends() {
             let (failures, seconds) = (past.failures, past.lasted.as_secs());
             tracing::info!(

@@ -10,8 +10,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::PostgresSettings;
-use super::connect::Connector;
-use super::error::Fault;
+use super::connect::PostgresConnector;
+use super::error::PostgresError;
 use super::outages::Outages;
 
 /// At most so many connections. Whoever comes when all are busy waits in line.
@@ -28,10 +28,10 @@ impl Pool {
     /// A pool whose log lines call it `name`.
     pub(super) fn new(
         name: &'static str,
-        connector: Connector,
+        connector: PostgresConnector,
         size: usize,
         settings: &PostgresSettings,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, PostgresError> {
         let acquire = Duration::from_millis(settings.acquire_timeout_ms);
         let (config, create) = (connector.config().clone(), connector.patience());
         let fast = ManagerConfig {
@@ -46,28 +46,28 @@ impl Pool {
                 recycle: Some(acquire),
             })
             .build()
-            .map_err(|error| Fault::Other(error.to_string()))?;
+            .map_err(|error| PostgresError::Other(error.to_string()))?;
         Ok(Self {
             pool,
             acquire,
             patience: Duration::from_millis(settings.statement_timeout_ms) + Duration::from_secs(1),
-            outages: Arc::new(Outages::of(name)),
+            outages: Arc::new(Outages::new(name)),
         })
     }
 
     /// A connection for some statements.
-    pub(super) async fn lease(&self) -> Result<Lease, Fault> {
+    pub(super) async fn acquire(&self) -> Result<PooledConnection, PostgresError> {
         match self.pool.get().await {
-            Ok(object) => Ok(Lease {
+            Ok(object) => Ok(PooledConnection {
                 object: Some(object),
                 is_clean: true,
-                is_taken: false,
+                in_transaction: false,
                 patience: self.patience,
                 outages: Arc::clone(&self.outages),
             }),
             Err(error) => {
-                let fault = Fault::of_pool(error, self.acquire);
-                self.outages.failed(&fault);
+                let fault = PostgresError::from_pool(error, self.acquire);
+                self.outages.record_failure(&fault);
                 Err(fault)
             }
         }
@@ -78,8 +78,8 @@ impl Pool {
         &self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Fault> {
-        self.lease().await?.query(sql, values).await
+    ) -> Result<Vec<Row>, PostgresError> {
+        self.acquire().await?.query(sql, values).await
     }
 
     /// Gives all connections back. Whoever asks later is told so.
@@ -90,12 +90,12 @@ impl Pool {
 
 /// A connection that goes back to its pool, unless something went wrong on it: a statement that nobody waits for any
 /// more would delay the next one, and a connection that is half dead cannot be told from a slow one.
-pub(super) struct Lease {
+pub(super) struct PooledConnection {
     /// There until it is dropped.
     object: Option<Object>,
     is_clean: bool,
     /// It has a transaction under way, and is of no use to others.
-    pub(super) is_taken: bool,
+    pub(super) in_transaction: bool,
     patience: Duration,
     outages: Arc<Outages>,
 }
@@ -103,13 +103,13 @@ pub(super) struct Lease {
 /// A statement and its values.
 type Statement<'a> = (&'static str, &'a [&'a (dyn ToSql + Sync)]);
 
-impl Lease {
+impl PooledConnection {
     /// Runs a statement, prepared when this connection first meets it, and waits for its end.
     pub(super) async fn query(
         &mut self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, PostgresError> {
         self.is_clean = false;
         let object = self
             .object
@@ -129,7 +129,7 @@ impl Lease {
         &mut self,
         first: Statement<'_>,
         second: Statement<'_>,
-    ) -> Result<[Vec<Row>; 2], Fault> {
+    ) -> Result<[Vec<Row>; 2], PostgresError> {
         self.is_clean = false;
         let object = self
             .object
@@ -156,26 +156,26 @@ impl Lease {
     fn finish<T>(
         &mut self,
         outcome: Result<Result<T, tokio_postgres::Error>, Elapsed>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, PostgresError> {
         let outcome = match outcome {
-            Ok(answer) => answer.map_err(Fault::Sql),
-            Err(_) => Err(Fault::Late(self.patience)),
+            Ok(answer) => answer.map_err(PostgresError::Sql),
+            Err(_) => Err(PostgresError::Late(self.patience)),
         };
         match &outcome {
             Ok(_) => {
                 self.is_clean = true;
-                self.outages.answered();
+                self.outages.record_success();
             }
-            Err(fault) => self.outages.failed(fault),
+            Err(fault) => self.outages.record_failure(fault),
         }
         outcome
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(object) = self.object.take()
-            && (self.is_taken || !self.is_clean)
+            && (self.in_transaction || !self.is_clean)
         {
             // Its task is aborted with it. The server is not asked to cancel anything.
             drop(Object::take(object));

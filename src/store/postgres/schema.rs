@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::connect::Connector;
-use super::error::{Fault, in_words};
+use super::connect::PostgresConnector;
+use super::error::{PostgresError, in_words};
 use super::migrate::{LOCK_PATIENCE, migrate, status};
 use crate::outage::Outage;
 use crate::store::{MigrationPhase, StoreError};
@@ -16,7 +16,10 @@ const OLDEST: i32 = 130_000;
 
 /// Waits until Postgres answers, at most `patience`, and brings its tables up to date. What time does not mend is an
 /// error at once.
-pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result<(), StoreError> {
+pub(super) async fn prepare(
+    connector: &PostgresConnector,
+    patience: Duration,
+) -> Result<(), StoreError> {
     let deadline = tokio::time::Instant::now() + patience;
     let mut pause = Duration::from_millis(100);
     let outage = Outage::new();
@@ -26,8 +29,8 @@ pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result
                 doubts.report();
                 return Ok(());
             }
-            Err(Trouble::Lasting(error)) => return Err(StoreError::new("open", error)),
-            Err(Trouble::Passing(error)) => error,
+            Err(SchemaError::Permanent(error)) => return Err(StoreError::new("open", error)),
+            Err(SchemaError::Transient(error)) => error,
         };
         if tokio::time::Instant::now() + pause > deadline {
             return Err(StoreError::new("open", error));
@@ -41,31 +44,31 @@ pub(super) async fn prepare(connector: &Connector, patience: Duration) -> Result
 }
 
 /// Why the tables are not there yet.
-pub(super) enum Trouble {
+pub(super) enum SchemaError {
     /// It may be gone in a moment.
-    Passing(String),
+    Transient(String),
     /// Somebody has to do something.
-    Lasting(String),
+    Permanent(String),
 }
 
-impl From<tokio_postgres::Error> for Trouble {
+impl From<tokio_postgres::Error> for SchemaError {
     fn from(error: tokio_postgres::Error) -> Self {
         let words = in_words(&error);
         let Some(state) = error.code() else {
-            return Self::Passing(format!("connect to Postgres: {words}"));
+            return Self::Transient(format!("connect to Postgres: {words}"));
         };
         let why = match &state.code()[..2] {
             "28" => "Postgres does not let this user in",
             "3D" => "there is no such database",
             "42" if *state == SqlState::INSUFFICIENT_PRIVILEGE => "this user may not make tables",
             "42" => "the database holds what does not fit",
-            _ => return Self::Passing(words),
+            _ => return Self::Transient(words),
         };
-        Self::Lasting(format!("{why}: {words}"))
+        Self::Permanent(format!("{why}: {words}"))
     }
 }
 
-async fn attempt(connector: &Connector) -> Result<Doubts, Trouble> {
+async fn attempt(connector: &PostgresConnector) -> Result<DurabilityWarnings, SchemaError> {
     let connected = tokio::time::timeout(connector.patience(), connector.connect()).await;
     let (client, task) = connected.map_err(away)??;
     let prepared = async {
@@ -81,13 +84,17 @@ async fn attempt(connector: &Connector) -> Result<Doubts, Trouble> {
     };
     let done = tokio::time::timeout(LOCK_PATIENCE * 2, prepared).await;
     task.abort();
-    done.unwrap_or_else(|_| Err(Trouble::Passing("Postgres does not answer".to_owned())))
+    done.unwrap_or_else(|_| {
+        Err(SchemaError::Transient(
+            "Postgres does not answer".to_owned(),
+        ))
+    })
 }
 
 /// What `copydesk migrate` does: applies a phase, or says what is pending (`None`). The versions that were applied, and
 /// those that are pending.
 pub(super) async fn migrate_tables(
-    connector: &Connector,
+    connector: &PostgresConnector,
     phase: Option<MigrationPhase>,
 ) -> Result<(Vec<i32>, Vec<i32>), StoreError> {
     let work = async {
@@ -102,16 +109,16 @@ pub(super) async fn migrate_tables(
         status
     };
     work.await.map_err(|trouble| {
-        let (Trouble::Passing(why) | Trouble::Lasting(why)) = trouble;
+        let (SchemaError::Transient(why) | SchemaError::Permanent(why)) = trouble;
         StoreError::new("migrate", why)
     })
 }
 
-fn away(_: tokio::time::error::Elapsed) -> Trouble {
-    Trouble::Passing("connect to Postgres: no answer in time".to_owned())
+fn away(_: tokio::time::error::Elapsed) -> SchemaError {
+    SchemaError::Transient("connect to Postgres: no answer in time".to_owned())
 }
 
-async fn is_suitable(client: &Client) -> Result<(), Trouble> {
+async fn is_suitable(client: &Client) -> Result<(), SchemaError> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version_num')::integer,
@@ -125,27 +132,27 @@ async fn is_suitable(client: &Client) -> Result<(), Trouble> {
     let encoding: String = row.get(2);
     if number < OLDEST {
         let why = format!("this is Postgres {version}; version 13 or newer is needed");
-        return Err(Trouble::Lasting(why));
+        return Err(SchemaError::Permanent(why));
     }
     if encoding != "UTF8" {
         let why = format!("the database's encoding is {encoding}; UTF8 is needed");
-        return Err(Trouble::Lasting(why));
+        return Err(SchemaError::Permanent(why));
     }
     if row.get(3) {
         let why = "this server is a standby and cannot be written to; name the primary, or all servers and target_session_attrs=read-write";
-        return Err(Trouble::Passing(why.to_owned()));
+        return Err(SchemaError::Transient(why.to_owned()));
     }
     Ok(())
 }
 
 /// Settings of the server without which acknowledged ops may be lost.
-struct Doubts {
+struct DurabilityWarnings {
     has_fsync: bool,
     has_full_page_writes: bool,
     waits_for_standbys: bool,
 }
 
-impl Doubts {
+impl DurabilityWarnings {
     fn report(&self) {
         if !self.has_fsync {
             tracing::warn!(
@@ -167,7 +174,7 @@ impl Doubts {
 
 /// Reads those settings. That a commit is durable when it returns, each of our sessions asks
 /// for itself, whatever the server's `synchronous_commit`.
-async fn doubts(client: &Client) -> Result<Doubts, Trouble> {
+async fn doubts(client: &Client) -> Result<DurabilityWarnings, SchemaError> {
     let row = client
         .query_one(
             "SELECT current_setting('fsync') = 'on',
@@ -177,7 +184,7 @@ async fn doubts(client: &Client) -> Result<Doubts, Trouble> {
             &[],
         )
         .await?;
-    Ok(Doubts {
+    Ok(DurabilityWarnings {
         has_fsync: row.get(0),
         has_full_page_writes: row.get(1),
         waits_for_standbys: row.get(2),
@@ -185,8 +192,11 @@ async fn doubts(client: &Client) -> Result<Doubts, Trouble> {
 }
 
 /// The secret that all nodes share; `drawn` if there is none yet.
-pub(super) async fn secret(pool: &super::pool::Pool, drawn: [u8; 32]) -> Result<[u8; 32], Fault> {
-    let mut lease = pool.lease().await?;
+pub(super) async fn secret(
+    pool: &super::pool::Pool,
+    drawn: [u8; 32],
+) -> Result<[u8; 32], PostgresError> {
+    let mut lease = pool.acquire().await?;
     let insert = "INSERT INTO secrets (name, value) VALUES ('shared', $1) ON CONFLICT DO NOTHING";
     lease.query(insert, &[&&drawn[..]]).await?;
     let rows = lease
@@ -195,5 +205,5 @@ pub(super) async fn secret(pool: &super::pool::Pool, drawn: [u8; 32]) -> Result<
     let value: Option<&[u8]> = rows.first().map(|row| row.get(0));
     value
         .and_then(|it| it.try_into().ok())
-        .ok_or_else(|| Fault::Other("the secret is damaged".to_owned()))
+        .ok_or_else(|| PostgresError::Other("the secret is damaged".to_owned()))
 }

@@ -1,8 +1,8 @@
 //! Snapshots: kept under the fence, and thinned out.
 
-use super::error::Fault;
-use super::load::apart;
-use super::pool::{Lease, Pool};
+use super::error::PostgresError;
+use super::load::run_blocking;
+use super::pool::{Pool, PooledConnection};
 use crate::id::DocId;
 use crate::log::{Fence, Revision, Snapshot};
 use crate::store::snapshot_codec::{Packing, pack, verify};
@@ -29,23 +29,23 @@ WITH mine AS (
 SELECT doc, head FROM mine";
 
 /// Keeps a snapshot, unless the fence is void.
-pub(super) async fn keep(
+pub(super) async fn save(
     pool: &Pool,
     doc: &DocId,
     fence: Fence,
     snapshot: Snapshot,
     packing: Packing,
-) -> Result<(), Fault> {
+) -> Result<(), PostgresError> {
     let revision = snapshot.revision;
     if revision == Revision::ZERO {
         // What every document is before its first entry.
         return Ok(());
     }
-    let packed = apart(move || pack(&snapshot, packing)).await?;
+    let packed = run_blocking(move || pack(&snapshot, packing)).await?;
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let (epoch, token) = (fence.epoch.0.cast_signed(), fence.token.to_be_bytes());
     let (token, at) = (token.as_slice(), revision.0.cast_signed());
-    let mut connection = pool.lease().await?;
+    let mut connection = pool.acquire().await?;
     let rows = connection
         .query(KEEP, &[&collection, &id, &epoch, &token, &at, &packed])
         .await?;
@@ -54,7 +54,7 @@ pub(super) async fn keep(
     };
     let (number, head): (i64, i64) = (row.get(0), row.get(1));
     if at > head {
-        return Err(Fault::Other(format!(
+        return Err(PostgresError::Other(format!(
             "{doc}: the log ends before {revision}"
         )));
     }
@@ -63,7 +63,12 @@ pub(super) async fn keep(
 
 /// Forgets the snapshots that are no longer worth their place: see [`superfluous`]. The two newest good ones stay; the one
 /// that was just `kept` is good without being read.
-async fn thin_out(connection: &mut Lease, number: i64, kept: i64, head: u64) -> Result<(), Fault> {
+async fn thin_out(
+    connection: &mut PooledConnection,
+    number: i64,
+    kept: i64,
+    head: u64,
+) -> Result<(), PostgresError> {
     let rows = connection
         .query(
             "SELECT revision FROM snapshots WHERE doc = $1 ORDER BY revision DESC",
@@ -96,7 +101,11 @@ async fn thin_out(connection: &mut Lease, number: i64, kept: i64, head: u64) -> 
     Ok(())
 }
 
-async fn is_good(connection: &mut Lease, number: i64, revision: i64) -> Result<bool, Fault> {
+async fn is_good(
+    connection: &mut PooledConnection,
+    number: i64,
+    revision: i64,
+) -> Result<bool, PostgresError> {
     let rows = connection
         .query(
             "SELECT data FROM snapshots WHERE doc = $1 AND revision = $2",
@@ -108,5 +117,5 @@ async fn is_good(connection: &mut Lease, number: i64, revision: i64) -> Result<b
         verify(Revision(revision.cast_unsigned()), row.get(0)).ok()?;
         Some(())
     };
-    Ok(apart(is_good).await?.is_some())
+    Ok(run_blocking(is_good).await?.is_some())
 }

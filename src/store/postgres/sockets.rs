@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::pool::Pool;
 use crate::id::NodeId;
 
@@ -27,7 +27,7 @@ pub(super) async fn share(
     me: NodeId,
     sockets: u64,
     dead_after: Duration,
-) -> Result<Vec<u64>, Fault> {
+) -> Result<Vec<u64>, PostgresError> {
     let me = me.0.cast_signed();
     let sockets = i64::try_from(sockets).unwrap_or(i64::MAX);
     let dead_after = dead_after.as_secs_f64() * 1e3;
@@ -38,7 +38,7 @@ pub(super) async fn share(
 }
 
 /// The name that people gave a node.
-pub(super) async fn name_of(pool: &Pool, id: NodeId) -> Result<Option<String>, Fault> {
+pub(super) async fn name_of(pool: &Pool, id: NodeId) -> Result<Option<String>, PostgresError> {
     let id = id.0.cast_signed();
     let rows = pool
         .query("SELECT name FROM nodes WHERE id = $1", &[&id])

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::pool::Pool;
 
 /// How many documents one statement adds.
@@ -63,7 +63,7 @@ pub(super) fn start_indexing(pool: Pool) -> JoinHandle<()> {
 }
 
 /// Adds titles until there are no more; `false`: another node does.
-async fn fill(pool: &Pool) -> Result<bool, Fault> {
+async fn fill(pool: &Pool) -> Result<bool, PostgresError> {
     let rows = pool.query(IS_COMPLETE, &[]).await?;
     if rows.first().is_none_or(|row| row.get(0)) {
         return Ok(true);

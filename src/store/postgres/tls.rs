@@ -43,7 +43,7 @@ pub(super) fn connector(
         };
         match verification {
             Verification::Authority => {
-                let authority = Unnamed {
+                let authority = AnyNameVerifier {
                     roots: Some(roots),
                     provider,
                 };
@@ -55,7 +55,7 @@ pub(super) fn connector(
         }
     } else {
         let roots = None;
-        unnamed(builder, Unnamed { roots, provider })
+        unnamed(builder, AnyNameVerifier { roots, provider })
     };
     Ok(MakeRustlsConnect::new(client))
 }
@@ -86,7 +86,10 @@ fn of_the_system() -> Result<RootCertStore, StoreError> {
     Ok(roots)
 }
 
-fn unnamed(builder: ConfigBuilder<ClientConfig, WantsVerifier>, verifier: Unnamed) -> ClientConfig {
+fn unnamed(
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    verifier: AnyNameVerifier,
+) -> ClientConfig {
     builder
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -95,13 +98,13 @@ fn unnamed(builder: ConfigBuilder<ClientConfig, WantsVerifier>, verifier: Unname
 
 /// Verifies that the server has the key of its certificate, for whatever name that is.
 #[derive(Debug)]
-struct Unnamed {
+struct AnyNameVerifier {
     /// The authorities, one of which must have signed it; `None`: the signature is not verified.
     roots: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Unnamed {
+impl ServerCertVerifier for AnyNameVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

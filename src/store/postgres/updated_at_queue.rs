@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::error::Fault;
+use super::error::PostgresError;
 use super::pool::Pool;
 use crate::outage::LineLimit;
 use crate::store::bounded_cache::BoundedCache;
@@ -49,7 +49,7 @@ WHERE documents.number = edited.number";
 
 /// The documents whose `updated_at_ms` lags behind their log. A crash loses them; the next claim puts it right.
 #[derive(Debug)]
-pub(super) struct Touches {
+pub(super) struct UpdatedAtQueue {
     lagging: Mutex<Lagging>,
     /// Wakes the task when there is something to do.
     some: Notify,
@@ -63,7 +63,7 @@ struct Lagging {
     written: BoundedCache<i64, Instant>,
 }
 
-impl Default for Touches {
+impl Default for UpdatedAtQueue {
     fn default() -> Self {
         Self {
             lagging: Mutex::new(Lagging {
@@ -75,7 +75,7 @@ impl Default for Touches {
     }
 }
 
-impl Touches {
+impl UpdatedAtQueue {
     /// Remembers that documents were edited at `now`.
     pub(super) fn stage(&self, numbers: impl Iterator<Item = i64>, now: Instant) {
         let mut lagging = self.lock();
@@ -101,7 +101,7 @@ impl Touches {
                     touches.some.notified().await;
                 }
                 sleep(LAG).await;
-                if let Err(error) = touches.write(&pool, Due::Now).await {
+                if let Err(error) = touches.write(&pool, FlushScope::Due).await {
                     static LIMIT: LineLimit = LineLimit::new();
                     if let Some(left_out) = LIMIT.pass() {
                         tracing::warn!(%error, left_out, "cannot bring the list of documents up to date");
@@ -112,14 +112,14 @@ impl Touches {
     }
 
     /// Writes all that is staged, at most until `deadline`.
-    pub(super) async fn finish(&self, pool: &Pool, deadline: Instant) -> Result<(), Fault> {
-        match timeout_at(deadline, self.write(pool, Due::All)).await {
+    pub(super) async fn finish(&self, pool: &Pool, deadline: Instant) -> Result<(), PostgresError> {
+        match timeout_at(deadline, self.write(pool, FlushScope::All)).await {
             Ok(done) => done,
-            Err(_) => Err(Fault::Other("Postgres takes too long".to_owned())),
+            Err(_) => Err(PostgresError::Other("Postgres takes too long".to_owned())),
         }
     }
 
-    async fn write(&self, pool: &Pool, due: Due) -> Result<(), Fault> {
+    async fn write(&self, pool: &Pool, due: FlushScope) -> Result<(), PostgresError> {
         loop {
             let numbers = self.take(due, Instant::now());
             if numbers.is_empty() {
@@ -133,10 +133,11 @@ impl Touches {
     }
 
     /// Takes at most [`TOUCHES_MAX`] of those that are due, as if they were written at `now`.
-    fn take(&self, due: Due, now: Instant) -> Vec<i64> {
+    fn take(&self, due: FlushScope, now: Instant) -> Vec<i64> {
         let mut lagging = self.lock();
-        let is_due =
-            |(number, at): (&i64, &Instant)| (due == Due::All || *at <= now).then_some(*number);
+        let is_due = |(number, at): (&i64, &Instant)| {
+            (due == FlushScope::All || *at <= now).then_some(*number)
+        };
         let taken = lagging.due.iter().filter_map(is_due);
         let taken: Vec<_> = taken.take(TOUCHES_MAX).collect();
         for number in &taken {
@@ -166,9 +167,9 @@ impl Touches {
 
 /// Which of the documents that lag are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
+enum FlushScope {
     /// Those whose time has come.
-    Now,
+    Due,
     /// All: the store closes.
     All,
 }
@@ -179,25 +180,30 @@ mod tests {
 
     #[test]
     fn document_that_is_edited_again_and_again_is_written_once_a_minute() {
-        let touches = Touches::default();
+        let touches = UpdatedAtQueue::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut written = Vec::new();
         for second in 0..=180 {
             touches.stage([1].into_iter(), at(second));
-            written.extend(touches.take(Due::Now, at(second)).iter().map(|_| second));
+            written.extend(
+                touches
+                    .take(FlushScope::Due, at(second))
+                    .iter()
+                    .map(|_| second),
+            );
         }
         assert_eq!(written, [0, 60, 120, 180]);
         // The last edit is not forgotten.
         touches.stage([1, 2].into_iter(), at(181));
-        assert_eq!(touches.take(Due::Now, at(181)), [2]);
-        assert_eq!(touches.take(Due::Now, at(239)), [0; 0]);
-        assert_eq!(touches.take(Due::Now, at(240)), [1]);
+        assert_eq!(touches.take(FlushScope::Due, at(181)), [2]);
+        assert_eq!(touches.take(FlushScope::Due, at(239)), [0; 0]);
+        assert_eq!(touches.take(FlushScope::Due, at(240)), [1]);
         // What could not be written is due at once.
         touches.put_back(&[1], at(241));
-        assert_eq!(touches.take(Due::Now, at(241)), [1]);
+        assert_eq!(touches.take(FlushScope::Due, at(241)), [1]);
         touches.stage([1].into_iter(), at(242));
-        assert_eq!(touches.take(Due::All, at(242)), [1]);
+        assert_eq!(touches.take(FlushScope::All, at(242)), [1]);
         assert!(touches.is_empty());
     }
 }

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-use super::connect::Connector;
-use super::error::{Fault, in_words};
+use super::connect::PostgresConnector;
+use super::error::{PostgresError, in_words};
 use super::load::entry;
 use crate::id::DocId;
 use crate::log::Revision;
@@ -71,9 +71,10 @@ LIMIT 1";
 pub(super) struct PostgresRows(Client);
 
 impl PostgresRows {
-    pub(super) async fn connect(connector: &Connector) -> Result<Self, StoreError> {
+    pub(super) async fn connect(connector: &PostgresConnector) -> Result<Self, StoreError> {
         let connected = connector.connect().await;
-        let (client, _) = connected.map_err(|error| Fault::Away(in_words(&error)).of("verify"))?;
+        let (client, _) = connected
+            .map_err(|error| PostgresError::Away(in_words(&error)).into_store_error("verify"))?;
         Ok(Self(client))
     }
 
@@ -83,11 +84,11 @@ impl PostgresRows {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let rows = self.0.query(statement, values).await;
-        rows.map_err(|error| Fault::Sql(error).of("verify"))
+        rows.map_err(|error| PostgresError::Sql(error).into_store_error("verify"))
     }
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type RowsFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 fn document(row: &Row) -> DocumentRow {
     DocumentRow {
@@ -99,11 +100,11 @@ fn document(row: &Row) -> DocumentRow {
 
 impl Rows for PostgresRows {
     /// Postgres checks its pages when it reads them, where the cluster was made with checksums.
-    fn check_files(&mut self) -> Answer<'_, Vec<String>> {
+    fn check_files(&mut self) -> RowsFuture<'_, Vec<String>> {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    fn documents(&mut self, after: i64) -> Answer<'_, Vec<DocumentRow>> {
+    fn documents(&mut self, after: i64) -> RowsFuture<'_, Vec<DocumentRow>> {
         async move {
             let limit = DOCUMENTS_PAGE as i64;
             let rows = self.query(DOCUMENTS, &[&after, &limit]).await?;
@@ -112,7 +113,7 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn find<'a>(&'a mut self, doc: &'a DocId) -> Answer<'a, Option<DocumentRow>> {
+    fn find<'a>(&'a mut self, doc: &'a DocId) -> RowsFuture<'a, Option<DocumentRow>> {
         async move {
             let names = (doc.collection.as_str(), doc.id.as_str());
             let rows = self.query(DOCUMENT, &[&names.0, &names.1]).await?;
@@ -121,7 +122,7 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn orphans(&mut self, after: i64, until: i64) -> Answer<'_, Vec<i64>> {
+    fn orphans(&mut self, after: i64, until: i64) -> RowsFuture<'_, Vec<i64>> {
         async move {
             let rows = self.query(ORPHANS, &[&after, &until]).await?;
             Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -129,7 +130,7 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn is_live(&mut self, document: i64) -> Answer<'_, bool> {
+    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool> {
         async move {
             let rows = self.query(IS_LIVE, &[&document]).await?;
             Ok(rows.first().is_some_and(|row| row.get(0)))
@@ -137,7 +138,7 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn entries(&mut self, document: i64, after: Revision) -> Answer<'_, Vec<EntryRow>> {
+    fn entries(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Vec<EntryRow>> {
         async move {
             let (after, entries_max) = (after.0.cast_signed(), PAGE_ENTRIES as i64);
             let values: [&(dyn ToSql + Sync); 4] =
@@ -152,7 +153,7 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn snapshot(&mut self, document: i64, after: Revision) -> Answer<'_, Option<SnapshotRow>> {
+    fn snapshot(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Option<SnapshotRow>> {
         async move {
             let after = after.0.cast_signed();
             let rows = self.query(SNAPSHOT, &[&document, &after]).await?;

@@ -7,9 +7,9 @@ use futures_util::FutureExt;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
-use super::load::{Fault, first_place, listed, walk};
-use super::write_connection::Ledger;
-use super::writer::Work;
+use super::load::{SqliteError, first_place, listed, walk};
+use super::write_connection::WriteConnection;
+use super::writer::WriteJob;
 use crate::access::{
     Account, AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, Grant,
     LiveSession, NewInvitation, NewShareLink, PasswordReset, PendingInvitation, Permission,
@@ -47,16 +47,16 @@ const REVOCATIONS_KEPT: Duration = Duration::from_hours(24);
 /// A change, done by the writer's thread. It may be run more than once.
 struct Change<F>(F);
 
-impl<T, F> Work for Change<F>
+impl<T, F> WriteJob for Change<F>
 where
     T: Send + 'static,
     F: Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
 {
-    type Outcome = T;
+    type Output = T;
     const VERB: &'static str = "change accounts";
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<T> {
-        (self.0)(ledger.db(), now_ms())
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<T> {
+        (self.0)(connection.db(), now_ms())
     }
 }
 
@@ -65,7 +65,7 @@ impl SqliteStore {
         &self,
         change: impl Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,
     ) -> AccessFuture<'_, T> {
-        self.writer.ask(Change(change)).boxed()
+        self.writer.execute(Change(change)).boxed()
     }
 
     fn look<T: Send + 'static>(
@@ -74,7 +74,7 @@ impl SqliteStore {
     ) -> AccessFuture<'_, T> {
         self.readers
             .read("read accounts", move |db| {
-                Ok::<T, Fault>(look(db, now_ms())?)
+                Ok::<T, SqliteError>(look(db, now_ms())?)
             })
             .boxed()
     }
@@ -1024,7 +1024,7 @@ fn list_for(
     now: u64,
     who: &Principal,
     query: &ListQuery,
-) -> Result<ListPage, Fault> {
+) -> Result<ListPage, SqliteError> {
     let tenant = tenant_of(&query.collection);
     let Some(user) = who
         .user
@@ -1071,7 +1071,11 @@ fn list_for(
 }
 
 /// A page of these documents.
-fn list_of(db: &Connection, query: &ListQuery, ids: &HashSet<String>) -> Result<ListPage, Fault> {
+fn list_of(
+    db: &Connection,
+    query: &ListQuery,
+    ids: &HashSet<String>,
+) -> Result<ListPage, SqliteError> {
     let ids: Vec<&String> = ids.iter().collect();
     let mut statement = db.prepare_cached(
         "SELECT collection, id, title, created_at_ms, updated_at_ms,

@@ -53,7 +53,7 @@ impl Checkpointer {
     }
 
     /// Between two transactions of the writer, whose connection `db` is: sees whether something is to be moved.
-    pub(super) fn tend(&mut self, db: &Connection) {
+    pub(super) fn checkpoint_if_due(&mut self, db: &Connection) {
         if self.under_way && self.moved.try_recv().is_ok() {
             return self.move_rest(db);
         }

@@ -54,22 +54,22 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A data folder, to open connections in.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct DataDir(PathBuf);
 
 /// The folder is ours until this is dropped or the process dies.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(super) struct DataDirLock(#[expect(dead_code, reason = "held, not read")] File);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum AccessMode {
     Write,
     Read,
 }
 
-impl Folder {
+impl DataDir {
     /// Takes the folder for this process; makes it when it is not there.
-    pub(super) fn lock(path: &Path) -> Result<(Self, Lock), StoreError> {
+    pub(super) fn lock(path: &Path) -> Result<(Self, DataDirLock), StoreError> {
         let error = |what: &str, error: io::Error| {
             open_error(format!(
                 "{what} the data folder {}: {error}",
@@ -89,7 +89,7 @@ impl Folder {
                 create(DATABASE).map_err(|cause| error("write to", cause))?;
                 #[cfg(unix)]
                 permissions::tighten(path);
-                Ok((Self(path.to_owned()), Lock(lock)))
+                Ok((Self(path.to_owned()), DataDirLock(lock)))
             }
             Err(TryLockError::WouldBlock) => Err(open_error(format!(
                 "another process uses the data folder {}",
@@ -100,7 +100,7 @@ impl Folder {
     }
 
     /// Opens the database of a folder that another process may have, to read.
-    pub(super) fn look_into(path: &Path) -> Result<Connection, StoreError> {
+    pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
         let folder = Self(path.to_owned());
         if !folder.file().exists() {
             let why = format!("there is no database in the data folder {}", path.display());
@@ -135,14 +135,14 @@ impl Folder {
 
     fn open_database(&self) -> Result<Connection, StoreError> {
         let mut db = self
-            .connect(Purpose::Write)
+            .connect(AccessMode::Write)
             .map_err(|error| self.explain(&error))?;
         self.migrate(&mut db)?;
         Ok(db)
     }
 
     /// Opens a connection.
-    pub(super) fn connect(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
+    pub(super) fn connect(&self, access: AccessMode) -> rusqlite::Result<Connection> {
         let db = Connection::open_with_flags(
             self.file(),
             OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -158,13 +158,13 @@ impl Folder {
         // Not within somebody's commit: `Checkpointer` sees to it.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
         // In KiB when negative. The writer's holds the last page of each of some ten thousand documents.
-        let cache_kib = if purpose == Purpose::Write {
+        let cache_kib = if access == AccessMode::Write {
             64 << 10
         } else {
             8 << 10
         };
         db.pragma_update(None, "cache_size", -cache_kib)?;
-        db.pragma_update(None, "query_only", purpose == Purpose::Read)?;
+        db.pragma_update(None, "query_only", access == AccessMode::Read)?;
         Ok(db)
     }
 
@@ -236,7 +236,7 @@ impl Folder {
 
     /// The versions of the file: those that were applied, and those that this program knows and that were not.
     pub(super) fn status(path: &Path) -> Result<MigrationStatus, StoreError> {
-        let db = Self::look_into(path)?;
+        let db = Self::open_read_only(path)?;
         let version = Self(path.to_owned()).version(&db)? as i32;
         let known = MIGRATIONS.len() as i32;
         Ok(MigrationStatus {
@@ -356,7 +356,7 @@ mod permissions {
 
     #[cfg(test)]
     mod tests {
-        use super::super::Folder;
+        use super::super::DataDir;
         use super::*;
 
         fn mode(path: &Path) -> u32 {
@@ -373,7 +373,7 @@ mod permissions {
                 fs::write(path.join(name), "").unwrap();
                 fs::set_permissions(path.join(name), Permissions::from_mode(0o644)).unwrap();
             }
-            let (folder, _lock) = Folder::lock(&path).unwrap();
+            let (folder, _lock) = DataDir::lock(&path).unwrap();
             let _db = folder.open().unwrap();
             assert_eq!(mode(&path), 0o700);
             for entry in fs::read_dir(&path).unwrap() {
@@ -389,7 +389,7 @@ mod permissions {
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
             fs::write(path.join("other.txt"), "").unwrap();
             fs::set_permissions(path.join("other.txt"), Permissions::from_mode(0o644)).unwrap();
-            let (folder, _lock) = Folder::lock(&path).unwrap();
+            let (folder, _lock) = DataDir::lock(&path).unwrap();
             let db = folder.open().unwrap();
             db.execute_batch("CREATE TABLE x (y)").unwrap();
             assert_eq!((mode(&path), mode(&path.join("other.txt"))), (0o755, 0o644));

@@ -15,9 +15,9 @@ use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::data_dir::Folder;
-use super::write_connection::Ledger;
-use super::writer::Work;
+use super::data_dir::DataDir;
+use super::write_connection::WriteConnection;
+use super::writer::WriteJob;
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Epoch, Revision, SubmitId, fingerprint};
 use crate::store::{History, StoreError};
@@ -28,17 +28,17 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<History> {
 }
 
 /// Replaces the history `known` by `next`, if the database still has `known`.
-pub(super) struct RenewHistory {
+pub(super) struct RenewHistoryJob {
     pub(super) known: History,
     pub(super) next: History,
 }
 
-impl Work for RenewHistory {
-    type Outcome = ();
+impl WriteJob for RenewHistoryJob {
+    type Output = ();
     const VERB: &'static str = "renew history";
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
-        renew(ledger.db(), self.known, self.next)
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<()> {
+        renew(connection.db(), self.known, self.next)
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) struct HistoryFile {
 
 impl HistoryFile {
     /// Compares the database with what is known of it from outside. A database that went back in time gets a new history.
-    pub(super) fn compare(folder: &Folder, db: &Connection) -> Result<Self, StoreError> {
+    pub(super) fn compare(folder: &DataDir, db: &Connection) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
         let path = folder.history();
         let known = fs::read_to_string(&path).ok();
@@ -193,12 +193,12 @@ impl HistoryFile {
             written: known,
             fails: false,
         };
-        history_file.keep(db);
+        history_file.update(db);
         Ok(history_file)
     }
 
     /// Brings the file up to the database. Not flushed: after a crash of the machine it may be behind.
-    pub(super) fn keep(&mut self, db: &Connection) {
+    pub(super) fn update(&mut self, db: &Connection) {
         let Ok(progress) = Progress::read(db) else {
             return;
         };
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     fn history(folder: &Path) -> History {
-        let (folder, _lock) = Folder::lock(folder).unwrap();
+        let (folder, _lock) = DataDir::lock(folder).unwrap();
         let db = folder.open().unwrap();
         HistoryFile::compare(&folder, &db).unwrap();
         read(&db).unwrap()
@@ -260,12 +260,12 @@ mod tests {
 
     /// Opens a folder, counts its progress up and leaves it.
     fn advance(folder: &Path) {
-        let (folder, _lock) = Folder::lock(folder).unwrap();
+        let (folder, _lock) = DataDir::lock(folder).unwrap();
         let db = folder.open().unwrap();
         let mut file = HistoryFile::compare(&folder, &db).unwrap();
         db.execute("UPDATE history SET writes = writes + 1", [])
             .unwrap();
-        file.keep(&db);
+        file.update(&db);
     }
 
     fn copy(from: &Path, to: &Path) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::write_connection::{Ledger, head};
-use super::writer::Work;
+use super::write_connection::{WriteConnection, head};
+use super::writer::WriteJob;
 use crate::id::DocId;
 use crate::log::{Change, Entry, Epoch, Fence, Revision};
 use crate::store::change_feed;
@@ -14,32 +14,32 @@ use crate::store::snapshot_retention::superfluous;
 use crate::store::{AppendError, Batch, Lease};
 
 /// Appends many documents' entries.
-pub(super) struct Append(Vec<Part>);
+pub(super) struct AppendJob(Vec<EncodedBatch>);
 
 /// One document's part, encoded where it was asked for and not on the writer's thread.
-struct Part {
+struct EncodedBatch {
     doc: DocId,
     fence: Fence,
-    rows: Vec<Row>,
+    rows: Vec<EncodedEntry>,
 }
 
-struct Row {
+struct EncodedEntry {
     entry: Arc<Entry>,
     payload: Vec<u8>,
     checksum: u64,
 }
 
-impl Append {
+impl AppendJob {
     pub(super) fn new(batches: Vec<Batch>) -> Self {
-        Self(batches.into_iter().map(Part::new).collect())
+        Self(batches.into_iter().map(EncodedBatch::new).collect())
     }
 }
 
-impl Part {
+impl EncodedBatch {
     fn new(batch: Batch) -> Self {
         let rows = batch.entries.into_iter().map(|entry| {
             let payload = entry.change.encode();
-            Row {
+            EncodedEntry {
                 checksum: row_checksum(&entry, &payload),
                 payload,
                 entry,
@@ -53,8 +53,8 @@ impl Part {
     }
 }
 
-impl Work for Append {
-    type Outcome = Vec<Result<(), AppendError>>;
+impl WriteJob for AppendJob {
+    type Output = Vec<Result<(), AppendError>>;
     const VERB: &'static str = "append";
 
     fn weight(&self) -> usize {
@@ -62,9 +62,9 @@ impl Work for Append {
         rows.map(|row| row.payload.len() + 200).sum()
     }
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome> {
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output> {
         let append = |part| {
-            let outcome = ledger.guarded(|ledger| append(ledger, part))?;
+            let outcome = connection.isolated(|connection| append(connection, part))?;
             // The constraints say what `Gap` says: a revision that is in the log already.
             Ok(outcome.unwrap_or_else(|error| {
                 tracing::error!(doc = %part.doc, %error, "refused what does not fit into the log");
@@ -75,19 +75,22 @@ impl Work for Append {
     }
 }
 
-fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), AppendError>> {
-    let Some(number) = ledger.fenced(&part.doc, part.fence)? else {
+fn append(
+    connection: &mut WriteConnection,
+    part: &EncodedBatch,
+) -> rusqlite::Result<Result<(), AppendError>> {
+    let Some(number) = connection.fenced(&part.doc, part.fence)? else {
         return Ok(Err(AppendError::Fenced));
     };
-    let mut revision = head(ledger.db(), number)?;
-    let mut insert = ledger.db().prepare_cached(
+    let mut revision = head(connection.db(), number)?;
+    let mut insert = connection.db().prepare_cached(
         "INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     if !follow(revision, &part.rows) {
         return Ok(Err(AppendError::Gap));
     }
-    for Row {
+    for EncodedEntry {
         entry,
         payload,
         checksum,
@@ -107,22 +110,22 @@ fn append(ledger: &mut Ledger, part: &Part) -> rusqlite::Result<Result<(), Appen
         ])?;
     }
     drop(insert);
-    live_or_die(ledger.db(), number, &part.rows)?;
+    live_or_die(connection.db(), number, &part.rows)?;
     if let Some(newest) = part.rows.last() {
-        ledger.touch(number, newest.entry.at_ms);
-        ledger.note(&part.doc, change_feed::Change::Appended(revision));
+        connection.stage_updated_at(number, newest.entry.at_ms);
+        connection.record_change(&part.doc, change_feed::FeedChange::Appended(revision));
     }
     Ok(Ok(()))
 }
 
-fn follow(head: Revision, rows: &[Row]) -> bool {
+fn follow(head: Revision, rows: &[EncodedEntry]) -> bool {
     let revisions = rows.iter().map(|row| row.entry.revision.0);
     revisions.eq((head.0 + 1..).take(rows.len()))
 }
 
 /// Tells the list whether the document exists after these entries.
-fn live_or_die(db: &Connection, number: i64, rows: &[Row]) -> rusqlite::Result<()> {
-    for Row { entry, .. } in rows {
+fn live_or_die(db: &Connection, number: i64, rows: &[EncodedEntry]) -> rusqlite::Result<()> {
+    for EncodedEntry { entry, .. } in rows {
         let live = match entry.change {
             Change::Create(_) => true,
             Change::Delete => false,
@@ -140,21 +143,21 @@ fn live_or_die(db: &Connection, number: i64, rows: &[Row]) -> rusqlite::Result<(
 }
 
 /// Writes and removes a row: fails when there is no room for an edit of usual size.
-pub(super) struct CheckWrites;
+pub(super) struct CheckWritesJob;
 
 /// How large that row is.
 const CHECK_BYTES: u32 = 16 << 10;
 
-impl Work for CheckWrites {
-    type Outcome = ();
+impl WriteJob for CheckWritesJob {
+    type Output = ();
     const VERB: &'static str = "check writes";
 
     fn weight(&self) -> usize {
         CHECK_BYTES as usize
     }
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
-        let db = ledger.db();
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<()> {
+        let db = connection.db();
         db.prepare_cached(
             "INSERT OR REPLACE INTO secrets (name, value) VALUES ('check', zeroblob(?1))",
         )?
@@ -166,18 +169,18 @@ impl Work for CheckWrites {
 }
 
 /// Takes the right to append, with a token that was drawn where it was asked for.
-pub(super) struct Claim {
+pub(super) struct ClaimJob {
     pub(super) doc: DocId,
     pub(super) token: u128,
 }
 
-impl Work for Claim {
-    type Outcome = Lease;
+impl WriteJob for ClaimJob {
+    type Output = Lease;
     const VERB: &'static str = "claim";
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Lease> {
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Lease> {
         // The time of the last edit is read from the log: a crash may have kept it from the list.
-        let (number, epoch): (i64, i64) = ledger
+        let (number, epoch): (i64, i64) = connection
             .db()
             .prepare_cached(
                 "INSERT INTO documents (collection, id, epoch, token)
@@ -197,22 +200,22 @@ impl Work for Claim {
                 ],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
-        ledger.remember(&self.doc, number);
+        connection.cache_number(&self.doc, number);
         let epoch = Epoch(epoch.cast_unsigned());
-        ledger.note(&self.doc, change_feed::Change::Claimed(epoch));
+        connection.record_change(&self.doc, change_feed::FeedChange::Claimed(epoch));
         let fence = Fence {
             epoch,
             token: self.token,
         };
         Ok(Lease {
             fence,
-            head: head(ledger.db(), number)?,
+            head: head(connection.db(), number)?,
         })
     }
 }
 
 /// Keeps a snapshot that was packed where it was asked for.
-pub(super) struct SaveSnapshot {
+pub(super) struct SaveSnapshotJob {
     pub(super) doc: DocId,
     pub(super) fence: Fence,
     pub(super) revision: Revision,
@@ -222,27 +225,27 @@ pub(super) struct SaveSnapshot {
 /// The snapshot tells of entries that the log does not have.
 pub(super) struct AheadOfTheLog;
 
-impl Work for SaveSnapshot {
-    type Outcome = Result<(), AheadOfTheLog>;
+impl WriteJob for SaveSnapshotJob {
+    type Output = Result<(), AheadOfTheLog>;
     const VERB: &'static str = "save snapshot";
 
     fn weight(&self) -> usize {
         self.packed.len()
     }
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome> {
-        let Some(number) = ledger.fenced(&self.doc, self.fence)? else {
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output> {
+        let Some(number) = connection.fenced(&self.doc, self.fence)? else {
             return Ok(Ok(()));
         };
         if self.revision == Revision::ZERO {
             // What every document is before its first entry.
             return Ok(Ok(()));
         }
-        let head = head(ledger.db(), number)?;
+        let head = head(connection.db(), number)?;
         if self.revision > head {
             return Ok(Err(AheadOfTheLog));
         }
-        ledger
+        connection
             .db()
             .prepare_cached(
                 "INSERT OR REPLACE INTO snapshots (doc, revision, epoch, data)
@@ -254,7 +257,7 @@ impl Work for SaveSnapshot {
                 self.fence.epoch.0.cast_signed(),
                 self.packed
             ])?;
-        thin_out(ledger.db(), number, head)?;
+        thin_out(connection.db(), number, head)?;
         Ok(Ok(()))
     }
 }
@@ -296,17 +299,17 @@ fn is_good(db: &Connection, number: i64, revision: i64) -> rusqlite::Result<bool
 }
 
 /// Gives a document a title.
-pub(super) struct Rename {
+pub(super) struct RenameJob {
     pub(super) doc: DocId,
     pub(super) title: String,
 }
 
-impl Work for Rename {
-    type Outcome = bool;
+impl WriteJob for RenameJob {
+    type Output = bool;
     const VERB: &'static str = "rename";
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<bool> {
-        let renamed = ledger
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<bool> {
+        let renamed = connection
             .db()
             .prepare_cached(
                 "UPDATE documents SET title = ?3, title_folded = ?4
@@ -323,13 +326,13 @@ impl Work for Rename {
 }
 
 /// Bounds the database's size, in bytes.
-pub(super) struct Limit(pub(super) u64);
+pub(super) struct LimitSizeJob(pub(super) u64);
 
-impl Work for Limit {
-    type Outcome = ();
+impl WriteJob for LimitSizeJob {
+    type Output = ();
     const VERB: &'static str = "limit";
 
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<()> {
-        ledger.limit(self.0)
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<()> {
+        connection.limit(self.0)
     }
 }

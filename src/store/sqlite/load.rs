@@ -20,7 +20,7 @@ use crate::sync::lock;
 
 /// Why something could not be read.
 #[derive(Debug, Error)]
-pub(super) enum Fault {
+pub(super) enum SqliteError {
     /// SQLite says why.
     #[error("{0}")]
     Sql(#[from] rusqlite::Error),
@@ -34,9 +34,9 @@ pub(super) enum Fault {
     },
 }
 
-impl Fault {
+impl SqliteError {
     /// The error that the caller of `verb` gets.
-    pub(super) fn of(self, verb: &'static str) -> StoreError {
+    pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         match self {
             Self::Damage { entry, .. } => StoreError::damaged(verb, Some(entry), self),
             Self::Sql(ref error) if is_corruption(error) => StoreError::damaged(verb, None, self),
@@ -53,7 +53,7 @@ fn is_corruption(error: &rusqlite::Error) -> bool {
     )
 }
 
-type Answer<T> = Result<T, Fault>;
+type ReadResult<T> = Result<T, SqliteError>;
 
 /// How many damaged snapshots are remembered. When there are more, all are forgotten and may be reported again.
 const REPORTED_MAX: usize = 1_024;
@@ -63,7 +63,7 @@ const REPORTED_MAX: usize = 1_024;
 pub(super) struct Reported(Mutex<HashSet<(DocId, Revision)>>);
 
 impl Reported {
-    fn is_news(&self, doc: &DocId, revision: Revision) -> bool {
+    fn is_first(&self, doc: &DocId, revision: Revision) -> bool {
         let mut reported = lock(&self.0);
         if reported.len() >= REPORTED_MAX {
             reported.clear();
@@ -78,7 +78,7 @@ pub(super) fn load(
     doc: &DocId,
     reach: LoadRange,
     reported: &Reported,
-) -> Answer<Loaded> {
+) -> ReadResult<Loaded> {
     let Some(number) = number(db, doc)? else {
         return Ok(Loaded::default());
     };
@@ -86,7 +86,7 @@ pub(super) fn load(
         Err(error) if reach == LoadRange::BeforeDamage && is_corruption(&error) => HEAD_UNKNOWN,
         head => head?,
     };
-    let log = Log {
+    let log = StoredLog {
         db,
         doc,
         number,
@@ -116,16 +116,16 @@ pub(super) fn load(
 const HEAD_UNKNOWN: Revision = Revision(i64::MAX as u64);
 
 /// One document's log in the database.
-struct Log<'a> {
+struct StoredLog<'a> {
     db: &'a Connection,
     doc: &'a DocId,
     number: i64,
     head: Revision,
 }
 
-impl Log<'_> {
+impl StoredLog<'_> {
     /// The entries after `revision`, as many as one page holds.
-    fn page(&self, revision: Revision) -> Answer<Loaded> {
+    fn page(&self, revision: Revision) -> ReadResult<Loaded> {
         let first = revision.min(self.head).next().0;
         let last = self
             .head
@@ -140,12 +140,12 @@ impl Log<'_> {
     }
 
     /// The newest state before the first entry that cannot be read.
-    fn before_damage(&self, reported: &Reported) -> Answer<Loaded> {
+    fn before_damage(&self, reported: &Reported) -> ReadResult<Loaded> {
         let snapshot = self.snapshot(self.head, reported)?;
         let mut entries = Vec::new();
         let range = snapshot.revision.next().0..=self.head.0;
         match self.read(range, usize::MAX, &mut entries) {
-            Err(Fault::Sql(error)) if !is_corruption(&error) => Err(error.into()),
+            Err(SqliteError::Sql(error)) if !is_corruption(&error) => Err(error.into()),
             Ok(()) | Err(_) => Ok(Loaded {
                 snapshot,
                 entries,
@@ -155,7 +155,7 @@ impl Log<'_> {
     }
 
     /// These entries without a gap, or fewer once they have `bytes_max` bytes.
-    fn entries(&self, range: RangeInclusive<u64>, bytes_max: usize) -> Answer<Vec<Arc<Entry>>> {
+    fn entries(&self, range: RangeInclusive<u64>, bytes_max: usize) -> ReadResult<Vec<Arc<Entry>>> {
         let mut entries = Vec::new();
         self.read(range, bytes_max, &mut entries)?;
         Ok(entries)
@@ -167,7 +167,7 @@ impl Log<'_> {
         range: RangeInclusive<u64>,
         bytes_max: usize,
         entries: &mut Vec<Arc<Entry>>,
-    ) -> Answer<()> {
+    ) -> ReadResult<()> {
         if range.is_empty() {
             return Ok(());
         }
@@ -195,10 +195,10 @@ impl Log<'_> {
     /// The newest good snapshot at or before a revision; down to the empty document.
     ///
     /// A good one that is ahead of the log is returned as well: it proves that the log has lost its end.
-    fn snapshot(&self, until: Revision, reported: &Reported) -> Answer<Snapshot> {
+    fn snapshot(&self, until: Revision, reported: &Reported) -> ReadResult<Snapshot> {
         match self.newest_snapshot(until, reported) {
-            Err(Fault::Sql(error)) if is_corruption(&error) => {
-                if reported.is_news(self.doc, Revision::ZERO) {
+            Err(SqliteError::Sql(error)) if is_corruption(&error) => {
+                if reported.is_first(self.doc, Revision::ZERO) {
                     tracing::error!(doc = %self.doc, %error, "passed over damaged snapshots: the pages that hold them cannot be read");
                 }
                 Ok(Snapshot::default())
@@ -207,7 +207,7 @@ impl Log<'_> {
         }
     }
 
-    fn newest_snapshot(&self, until: Revision, reported: &Reported) -> Answer<Snapshot> {
+    fn newest_snapshot(&self, until: Revision, reported: &Reported) -> ReadResult<Snapshot> {
         let mut statement = self.db.prepare_cached(
             "SELECT revision, data
              FROM snapshots
@@ -222,7 +222,7 @@ impl Log<'_> {
             }
             match unpack(revision, row.get_ref(1)?.as_blob().unwrap_or_default()) {
                 Ok(snapshot) => return Ok(snapshot),
-                Err(damage) if reported.is_news(self.doc, revision) => {
+                Err(damage) if reported.is_first(self.doc, revision) => {
                     tracing::error!(doc = %self.doc, %revision, %damage, "passed over a damaged snapshot");
                 }
                 Err(_) => {}
@@ -231,7 +231,7 @@ impl Log<'_> {
         Ok(Snapshot::default())
     }
 
-    fn at_ms(&self, revision: Revision) -> Answer<u64> {
+    fn at_ms(&self, revision: Revision) -> ReadResult<u64> {
         let at_ms: Option<i64> = self
             .db
             .prepare_cached("SELECT at_ms FROM entries WHERE doc = ?1 AND revision = ?2")?
@@ -242,8 +242,8 @@ impl Log<'_> {
             .ok_or_else(|| self.damage(revision.0, "it is missing"))
     }
 
-    fn damage(&self, revision: u64, what: impl std::fmt::Display) -> Fault {
-        Fault::Damage {
+    fn damage(&self, revision: u64, what: impl std::fmt::Display) -> SqliteError {
+        SqliteError::Damage {
             doc: self.doc.clone(),
             entry: Revision(revision),
             what: what.to_string(),
@@ -291,7 +291,7 @@ pub(super) fn entry(row: &Row<'_>) -> Result<Entry, String> {
 const WALK_MAX: usize = 10_000;
 
 /// A page of the documents that exist.
-pub(super) fn list(db: &Connection, query: &ListQuery) -> Answer<ListPage> {
+pub(super) fn list(db: &Connection, query: &ListQuery) -> ReadResult<ListPage> {
     walk(db, query, |_, _| Ok(true))
 }
 
@@ -301,7 +301,7 @@ pub(super) fn walk(
     db: &Connection,
     query: &ListQuery,
     mut may_read: impl FnMut(&Connection, &str) -> rusqlite::Result<bool>,
-) -> Answer<ListPage> {
+) -> ReadResult<ListPage> {
     let mut statement = db.prepare_cached(
         "SELECT updated_at_ms, id, instr(title_folded, ?4) > 0
          FROM documents
@@ -342,11 +342,11 @@ pub(super) fn first_place(query: &ListQuery) -> (i64, &str) {
 }
 
 /// What the list says of one document.
-pub(super) fn describe(db: &Connection, doc: &DocId) -> Answer<Option<ListedDocument>> {
+pub(super) fn describe(db: &Connection, doc: &DocId) -> ReadResult<Option<ListedDocument>> {
     described(db, doc.collection.as_str(), doc.id.as_str())
 }
 
-fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<ListedDocument>> {
+fn described(db: &Connection, collection: &str, id: &str) -> ReadResult<Option<ListedDocument>> {
     let mut statement = db.prepare_cached(
         "SELECT collection, id, title, created_at_ms, updated_at_ms,
            (SELECT coalesce(max(revision), 0) FROM entries WHERE doc = number)
@@ -357,7 +357,7 @@ fn described(db: &Connection, collection: &str, id: &str) -> Answer<Option<Liste
     rows.next()?.map(listed).transpose()
 }
 
-pub(super) fn listed(row: &Row<'_>) -> Answer<ListedDocument> {
+pub(super) fn listed(row: &Row<'_>) -> ReadResult<ListedDocument> {
     let (collection, id) = (row.get_ref(0)?, row.get_ref(1)?);
     let text = |value: rusqlite::types::ValueRef<'_>| value.as_str().map(str::to_owned);
     let (collection, id) = (
@@ -377,7 +377,7 @@ pub(super) fn listed(row: &Row<'_>) -> Answer<ListedDocument> {
 }
 
 /// Which of these documents have been claimed by others.
-pub(super) fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> Answer<Vec<DocId>> {
+pub(super) fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> ReadResult<Vec<DocId>> {
     let mut statement = db.prepare_cached(
         "SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2 AND epoch = ?3",
     )?;
@@ -399,7 +399,7 @@ pub(super) fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> Answer<Vec<DocI
 pub(super) fn newer(
     db: &Connection,
     followed: &[(DocId, Revision)],
-) -> Answer<Vec<(DocId, Revision)>> {
+) -> ReadResult<Vec<(DocId, Revision)>> {
     let mut newer = Vec::new();
     for (doc, known) in followed {
         let Some(number) = number(db, doc)? else {
@@ -414,7 +414,7 @@ pub(super) fn newer(
 }
 
 /// Where a document is. Who owns it, the folder's lock says.
-pub(super) fn locate(db: &Connection, doc: &DocId) -> Answer<Option<DocumentLocation>> {
+pub(super) fn locate(db: &Connection, doc: &DocId) -> ReadResult<Option<DocumentLocation>> {
     let mut statement =
         db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?;
     let row = statement

@@ -14,7 +14,7 @@ const TOUCHES_MAX: usize = 1_000;
 
 /// The documents whose `updated_at_ms` lags behind their log. A crash loses them; the next claim puts it right.
 #[derive(Debug, Default)]
-pub(super) struct Touches {
+pub(super) struct UpdatedAtQueue {
     /// In the open transaction: taken back if it is.
     staged: Vec<(i64, u64)>,
     /// Each document's newest edit; in the order in which their rows lie in the table.
@@ -23,7 +23,7 @@ pub(super) struct Touches {
     due: Option<Instant>,
 }
 
-impl Touches {
+impl UpdatedAtQueue {
     /// When a transaction is wanted for them.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
@@ -34,13 +34,13 @@ impl Touches {
         self.staged.push((number, at_ms));
     }
 
-    /// How many edits the open transaction has: what [`Touches::keep`] takes to undo later ones.
+    /// How many edits the open transaction has: what [`UpdatedAtQueue::truncate`] takes to undo later ones.
     pub(super) fn staged(&self) -> usize {
         self.staged.len()
     }
 
     /// What is guarded was taken back, down to the transaction's first `kept` edits.
-    pub(super) fn keep(&mut self, kept: usize) {
+    pub(super) fn truncate(&mut self, kept: usize) {
         self.staged.truncate(kept);
     }
 
@@ -51,7 +51,7 @@ impl Touches {
         self.due = self.due.map(|due| due.max(now + LAG));
     }
 
-    /// Writes what is due at `now`. Returns how many that were, for [`Touches::committed`].
+    /// Writes what is due at `now`. Returns how many that were, for [`UpdatedAtQueue::committed`].
     pub(super) fn write(&self, db: &Connection, now: Instant) -> rusqlite::Result<usize> {
         if self.due.is_none_or(|due| now < due) {
             return Ok(0);
@@ -79,7 +79,7 @@ impl Touches {
     }
 
     /// The store closes: everything is due at `now`.
-    pub(super) fn all_are_due(&mut self, now: Instant) {
+    pub(super) fn flush_now(&mut self, now: Instant) {
         self.due = self.due.map(|_| now);
     }
 
@@ -106,9 +106,9 @@ mod tests {
             let sql = "SELECT count(*) FROM documents WHERE updated_at_ms = 9";
             db.query_row(sql, [], |row| row.get(0)).unwrap()
         };
-        let mut touches = Touches::default();
+        let mut touches = UpdatedAtQueue::default();
         let start = Instant::now();
-        let step = |touches: &mut Touches, after| {
+        let step = |touches: &mut UpdatedAtQueue, after| {
             let now = start + after;
             let count = touches.write(&db, now).unwrap();
             touches.committed(count, now);

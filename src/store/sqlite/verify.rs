@@ -17,7 +17,7 @@ const FILE_FAULTS_MAX: usize = 100;
 pub(super) struct SqliteRows(pub(super) Connection);
 
 impl SqliteRows {
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Answer<'_, T>
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> RowsFuture<'_, T>
     where
         T: Send + 'static,
     {
@@ -26,7 +26,7 @@ impl SqliteRows {
     }
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type RowsFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 fn document(row: &rusqlite::Row<'_>) -> rusqlite::Result<DocumentRow> {
     let names: rusqlite::Result<(String, String)> = row
@@ -45,7 +45,7 @@ fn document(row: &rusqlite::Row<'_>) -> rusqlite::Result<DocumentRow> {
 }
 
 impl Rows for SqliteRows {
-    fn check_files(&mut self) -> Answer<'_, Vec<String>> {
+    fn check_files(&mut self) -> RowsFuture<'_, Vec<String>> {
         self.read(|db| {
             let mut faults: Vec<String> = db
                 .prepare(&format!("PRAGMA quick_check({FILE_FAULTS_MAX})"))?
@@ -56,7 +56,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn documents(&mut self, after: i64) -> Answer<'_, Vec<DocumentRow>> {
+    fn documents(&mut self, after: i64) -> RowsFuture<'_, Vec<DocumentRow>> {
         self.read(|db| {
             db.prepare_cached(
                 "SELECT number, collection, id
@@ -70,7 +70,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn find<'a>(&'a mut self, doc: &'a DocId) -> Answer<'a, Option<DocumentRow>> {
+    fn find<'a>(&'a mut self, doc: &'a DocId) -> RowsFuture<'a, Option<DocumentRow>> {
         self.read(|db| {
             db.prepare_cached(
                 "SELECT number, collection, id FROM documents WHERE collection = ?1 AND id = ?2",
@@ -80,7 +80,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn orphans(&mut self, after: i64, until: i64) -> Answer<'_, Vec<i64>> {
+    fn orphans(&mut self, after: i64, until: i64) -> RowsFuture<'_, Vec<i64>> {
         self.read(|db| {
             db.prepare_cached(
                 "WITH RECURSIVE found (doc) AS (
@@ -106,7 +106,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn is_live(&mut self, document: i64) -> Answer<'_, bool> {
+    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool> {
         self.read(|db| {
             let live = db
                 .prepare_cached("SELECT live FROM documents WHERE number = ?1")?
@@ -116,7 +116,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn entries(&mut self, document: i64, after: Revision) -> Answer<'_, Vec<EntryRow>> {
+    fn entries(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Vec<EntryRow>> {
         self.read(|db| {
             let mut statement = db.prepare_cached(ENTRIES)?;
             let mut rows = statement.query([document, after.next().0.cast_signed(), i64::MAX])?;
@@ -135,7 +135,7 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn snapshot(&mut self, document: i64, after: Revision) -> Answer<'_, Option<SnapshotRow>> {
+    fn snapshot(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Option<SnapshotRow>> {
         self.read(|db| {
             db.prepare_cached(
                 "SELECT revision, data

@@ -1,4 +1,4 @@
-//! The ledger: the one connection that writes, and its transactions.
+//! The connection: the one connection that writes, and its transactions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,34 +6,34 @@ use std::time::Instant;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::checkpoint::Checkpointer;
-use super::data_dir::{Folder, Lock, Purpose};
+use super::data_dir::{AccessMode, DataDir, DataDirLock};
 use super::history::HistoryFile;
-use super::updated_at_queue::Touches;
-use super::writer::Job;
+use super::updated_at_queue::UpdatedAtQueue;
+use super::writer::QueuedJob;
 use crate::id::DocId;
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::bounded_cache::BoundedCache;
-use crate::store::change_feed::{Change, Feed};
+use crate::store::change_feed::{ChangeFeed, FeedChange};
 
 /// How many documents' numbers are cached. Beyond that the least recently used one is dropped.
 const NUMBERS_MAX: usize = 100_000;
 
 /// The connection that writes. It belongs to the writer's thread.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct WriteConnection {
     /// For opening the database anew.
-    folder: Folder,
+    folder: DataDir,
     /// Held to the end: the last that is let go.
-    lock: Lock,
+    lock: DataDirLock,
     db: Connection,
     numbers: BoundedCache<DocId, i64>,
     /// The documents whose time of the last edit the table does not tell yet.
-    touches: Touches,
+    touches: UpdatedAtQueue,
     history_file: HistoryFile,
     /// The changes of the open transaction.
-    changes: Vec<(DocId, Change)>,
-    feed: Arc<Feed>,
-    care: Care,
+    changes: Vec<(DocId, FeedChange)>,
+    feed: Arc<ChangeFeed>,
+    isolation: BatchIsolation,
     /// The most pages that the database may have.
     pages_max: u32,
     checkpointer: Checkpointer,
@@ -41,33 +41,33 @@ pub(super) struct Ledger {
 
 /// How the jobs of a transaction share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Care {
+enum BatchIsolation {
     /// A data error ends the transaction for all. Costs nothing, and data errors are bugs.
-    Together,
+    Shared,
     /// A data error undoes what is guarded, and the others go on.
-    Apart,
+    PerJob,
 }
 
-impl Ledger {
+impl WriteConnection {
     /// Takes over the open database.
     pub(super) fn new(
-        folder: Folder,
-        lock: Lock,
+        folder: DataDir,
+        lock: DataDirLock,
         db: Connection,
         history_file: HistoryFile,
-        feed: Arc<Feed>,
+        feed: Arc<ChangeFeed>,
     ) -> rusqlite::Result<Self> {
-        let checkpointer = Checkpointer::start(folder.connect(Purpose::Write)?);
+        let checkpointer = Checkpointer::start(folder.connect(AccessMode::Write)?);
         Ok(Self {
             folder,
             lock,
             db,
             numbers: BoundedCache::new(NUMBERS_MAX),
-            touches: Touches::default(),
+            touches: UpdatedAtQueue::default(),
             history_file,
             changes: Vec::new(),
             feed,
-            care: Care::Together,
+            isolation: BatchIsolation::Shared,
             pages_max: u32::MAX - 1,
             checkpointer,
         })
@@ -95,31 +95,31 @@ impl Ledger {
     }
 
     /// Does all of `jobs` in one durable transaction. After an error nothing of them may be acknowledged.
-    pub(super) fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-        match self.attempt(jobs, Care::Together) {
-            Err(error) if is_about_the_data(&error) => self.attempt(jobs, Care::Apart),
+    pub(super) fn commit(&mut self, jobs: &mut [Box<dyn QueuedJob>]) -> rusqlite::Result<()> {
+        match self.attempt(jobs, BatchIsolation::Shared) {
+            Err(error) if is_about_the_data(&error) => self.attempt(jobs, BatchIsolation::PerJob),
             outcome => outcome,
         }
     }
 
-    /// When the ledger wants a transaction of its own, without a job.
+    /// When the connection wants a transaction of its own, without a job.
     pub(super) fn due(&self) -> Option<Instant> {
         self.touches.due()
     }
 
     /// What is done between transactions, when everybody has been answered.
-    pub(super) fn tend(&mut self) {
-        self.checkpointer.tend(&self.db);
+    pub(super) fn checkpoint_if_due(&mut self) {
+        self.checkpointer.checkpoint_if_due(&self.db);
     }
 
     /// Writes what was put off, moves the write-ahead log into the database and closes it.
     pub(super) fn close(mut self) -> rusqlite::Result<()> {
-        self.touches.all_are_due(Instant::now());
+        self.touches.flush_now(Instant::now());
         let mut touched = Ok(());
         while touched.is_ok() && !self.touches.is_empty() {
             touched = self.commit(&mut []);
         }
-        self.history_file.keep(&self.db);
+        self.history_file.update(&self.db);
         self.checkpointer.stop();
         let moved = self
             .db
@@ -129,17 +129,21 @@ impl Ledger {
         touched.and(moved).and(closed)
     }
 
-    fn attempt(&mut self, jobs: &mut [Box<dyn Job>], care: Care) -> rusqlite::Result<()> {
-        self.care = care;
+    fn attempt(
+        &mut self,
+        jobs: &mut [Box<dyn QueuedJob>],
+        isolation: BatchIsolation,
+    ) -> rusqlite::Result<()> {
+        self.isolation = isolation;
         let now = Instant::now();
         let done = self.work(jobs, now);
         match done {
             Ok(written) => {
                 self.touches.committed(written, now);
                 if written > 0 {
-                    self.history_file.keep(&self.db);
+                    self.history_file.update(&self.db);
                 }
-                self.feed.note(self.changes.drain(..));
+                self.feed.record(self.changes.drain(..));
             }
             Err(_) => self.roll_back(now),
         }
@@ -147,7 +151,7 @@ impl Ledger {
     }
 
     /// The transaction. Returns how many touches it has written.
-    fn work(&mut self, jobs: &mut [Box<dyn Job>], now: Instant) -> rusqlite::Result<usize> {
+    fn work(&mut self, jobs: &mut [Box<dyn QueuedJob>], now: Instant) -> rusqlite::Result<usize> {
         self.execute("BEGIN IMMEDIATE")?;
         for job in jobs {
             job.run(self)?;
@@ -171,7 +175,7 @@ impl Ledger {
         if self.db.is_autocommit() || self.execute("ROLLBACK").is_ok() {
             return;
         }
-        let opened = self.folder.connect(Purpose::Write).and_then(|db| {
+        let opened = self.folder.connect(AccessMode::Write).and_then(|db| {
             self.db = db;
             self.apply_limit()
         });
@@ -183,11 +187,11 @@ impl Ledger {
 
     /// Does `run` so that an error which is about its data, and not about the store, can be undone alone: it is then
     /// the inner result. All other errors end the transaction.
-    pub(super) fn guarded<T>(
+    pub(super) fn isolated<T>(
         &mut self,
         run: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<rusqlite::Result<T>> {
-        if self.care == Care::Together {
+        if self.isolation == BatchIsolation::Shared {
             return run(self).map(Ok);
         }
         self.execute("SAVEPOINT apart")?;
@@ -197,7 +201,7 @@ impl Ledger {
                 self.execute("ROLLBACK TO apart")?;
                 self.execute("RELEASE apart")?;
                 self.numbers.clear();
-                self.touches.keep(staged);
+                self.touches.truncate(staged);
                 self.changes.truncate(changes);
                 Ok(Err(error))
             }
@@ -215,12 +219,12 @@ impl Ledger {
     }
 
     /// Remembers that a document was edited, for the list.
-    pub(super) fn touch(&mut self, number: i64, at_ms: u64) {
+    pub(super) fn stage_updated_at(&mut self, number: i64, at_ms: u64) {
         self.touches.stage(number, at_ms);
     }
 
     /// Adds a change of a document to the feed, once the open transaction is durable.
-    pub(super) fn note(&mut self, doc: &DocId, change: Change) {
+    pub(super) fn record_change(&mut self, doc: &DocId, change: FeedChange) {
         self.changes.push((doc.clone(), change));
     }
 
@@ -231,13 +235,13 @@ impl Ledger {
         }
         let number = number(&self.db, doc)?;
         if let Some(number) = number {
-            self.remember(doc, number);
+            self.cache_number(doc, number);
         }
         Ok(number)
     }
 
     /// Remembers a document's number.
-    pub(super) fn remember(&mut self, doc: &DocId, number: i64) {
+    pub(super) fn cache_number(&mut self, doc: &DocId, number: i64) {
         self.numbers.put(doc.clone(), number);
     }
 

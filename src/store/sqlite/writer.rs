@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use super::write_connection::Ledger;
+use super::write_connection::WriteConnection;
 use crate::outage::Outage;
 use crate::store::StoreError;
 use crate::sync::lock;
@@ -24,9 +24,9 @@ const QUEUE_MAX: usize = 1_024;
 const WEIGHT_MAX: usize = 256 << 10;
 
 /// Something to be done within a transaction. It is run again when the transaction came to nothing.
-pub(super) trait Work: Send + 'static {
+pub(super) trait WriteJob: Send + 'static {
     /// What whoever asked is told.
-    type Outcome: Send + 'static;
+    type Output: Send + 'static;
 
     /// What is asked, for errors.
     const VERB: &'static str;
@@ -36,8 +36,8 @@ pub(super) trait Work: Send + 'static {
         200
     }
 
-    /// Does it, within the ledger's open transaction.
-    fn run(&self, ledger: &mut Ledger) -> rusqlite::Result<Self::Outcome>;
+    /// Does it, within the connection's open transaction.
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output>;
 }
 
 /// What the writer has done so far.
@@ -61,23 +61,23 @@ struct WriterCounters {
 }
 
 /// The way to the writing thread. Dropped or closed, it lets the thread finish what is queued, and waits for it.
-pub(super) struct Writer {
+pub(super) struct WriterThread {
     /// `None` once it is closed.
-    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn QueuedJob>>>>,
     counters: Arc<WriterCounters>,
     thread: Mutex<Option<JoinHandle<Result<(), rusqlite::Error>>>>,
 }
 
-impl Writer {
+impl WriterThread {
     /// Starts the thread.
-    pub(super) fn start(ledger: Ledger) -> std::io::Result<Self> {
+    pub(super) fn start(connection: WriteConnection) -> std::io::Result<Self> {
         let runtime = RuntimeBuilder::new_current_thread().enable_time().build()?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(WriterCounters::default());
         let shared = Arc::clone(&counters);
         let thread = Builder::new()
             .name("store-writer".into())
-            .spawn(move || write(ledger, receiver, &runtime, &shared))?;
+            .spawn(move || write(connection, receiver, &runtime, &shared))?;
         Ok(Self {
             jobs: Mutex::new(Some(sender)),
             counters,
@@ -86,11 +86,11 @@ impl Writer {
     }
 
     /// Has `work` done durably and returns what came of it. When the future is dropped, it may be done all the same.
-    pub(super) async fn ask<W: Work>(&self, work: W) -> Result<W::Outcome, StoreError> {
+    pub(super) async fn execute<W: WriteJob>(&self, work: W) -> Result<W::Output, StoreError> {
         let closed = || StoreError::new(W::VERB, "the store is closed");
         let (answer, answered) = oneshot::channel();
         let jobs = lock(&self.jobs).clone();
-        let job = Asked {
+        let job = PendingJob {
             work,
             outcome: None,
             answer,
@@ -129,7 +129,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for WriterThread {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::error!(%error, "the store did not close cleanly; the next start recovers it");
@@ -137,9 +137,9 @@ impl Drop for Writer {
     }
 }
 
-impl fmt::Debug for Writer {
+impl fmt::Debug for WriterThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer")
+        f.debug_struct("WriterThread")
             .field("counts", &self.counts())
             .finish_non_exhaustive()
     }
@@ -147,19 +147,19 @@ impl fmt::Debug for Writer {
 
 /// The thread: runs until the last sender is gone and the queue is empty.
 fn write(
-    mut ledger: Ledger,
-    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    mut connection: WriteConnection,
+    mut queue: mpsc::Receiver<Box<dyn QueuedJob>>,
     runtime: &Runtime,
     counters: &WriterCounters,
 ) -> rusqlite::Result<()> {
     let outage = Outage::new();
     loop {
-        let mut jobs = match next(&mut queue, runtime, ledger.due()) {
+        let mut jobs = match next(&mut queue, runtime, connection.due()) {
             Next::Job(job) => gather(job, &mut queue),
             Next::Due => Vec::new(),
-            Next::End => return ledger.close(),
+            Next::End => return connection.close(),
         };
-        let outcome = ledger.commit(&mut jobs);
+        let outcome = connection.commit(&mut jobs);
         let counter = if outcome.is_ok() {
             &counters.transactions
         } else {
@@ -186,19 +186,23 @@ fn write(
                 jobs.into_iter().for_each(|job| job.answer(Some(&reason)));
             }
         }
-        ledger.tend();
+        connection.checkpoint_if_due();
     }
 }
 
 /// What the thread does next.
 enum Next {
-    Job(Box<dyn Job>),
-    /// The ledger wants a transaction of its own.
+    Job(Box<dyn QueuedJob>),
+    /// The connection wants a transaction of its own.
     Due,
     End,
 }
 
-fn next(queue: &mut mpsc::Receiver<Box<dyn Job>>, runtime: &Runtime, due: Option<Instant>) -> Next {
+fn next(
+    queue: &mut mpsc::Receiver<Box<dyn QueuedJob>>,
+    runtime: &Runtime,
+    due: Option<Instant>,
+) -> Next {
     let job = match due {
         None => queue.blocking_recv(),
         Some(due) => {
@@ -213,7 +217,10 @@ fn next(queue: &mut mpsc::Receiver<Box<dyn Job>>, runtime: &Runtime, due: Option
 }
 
 /// Takes what else is queued, as much as one transaction should carry.
-fn gather(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+fn gather(
+    first: Box<dyn QueuedJob>,
+    queue: &mut mpsc::Receiver<Box<dyn QueuedJob>>,
+) -> Vec<Box<dyn QueuedJob>> {
     let mut weight = first.weight();
     let mut jobs = vec![first];
     while weight < WEIGHT_MAX
@@ -225,31 +232,31 @@ fn gather(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Vec<
     jobs
 }
 
-/// Some [`Work`] and where its outcome goes.
-pub(super) trait Job: Send {
+/// Some [`WriteJob`] and where its outcome goes.
+pub(super) trait QueuedJob: Send {
     fn weight(&self) -> usize;
 
     /// Does the work and keeps its outcome.
-    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()>;
+    fn run(&mut self, connection: &mut WriteConnection) -> rusqlite::Result<()>;
 
     /// Answers: with the outcome, or with why the transaction came to nothing.
     fn answer(self: Box<Self>, failure: Option<&str>);
 }
 
-struct Asked<W: Work> {
+struct PendingJob<W: WriteJob> {
     work: W,
     /// What came of its last run; on an error, of this work alone and not of the whole transaction.
-    outcome: Option<rusqlite::Result<W::Outcome>>,
-    answer: oneshot::Sender<Result<W::Outcome, StoreError>>,
+    outcome: Option<rusqlite::Result<W::Output>>,
+    answer: oneshot::Sender<Result<W::Output, StoreError>>,
 }
 
-impl<W: Work> Job for Asked<W> {
+impl<W: WriteJob> QueuedJob for PendingJob<W> {
     fn weight(&self) -> usize {
         self.work.weight()
     }
 
-    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()> {
-        self.outcome = Some(ledger.guarded(|ledger| self.work.run(ledger))?);
+    fn run(&mut self, connection: &mut WriteConnection) -> rusqlite::Result<()> {
+        self.outcome = Some(connection.isolated(|connection| self.work.run(connection))?);
         Ok(())
     }
 
