@@ -392,7 +392,7 @@ async fn migrate(command: &Migrate, config: &Config) -> Result<()> {
 async fn repair(doc: &str, dry_run: bool, config: &Config) -> Result<()> {
     let doc = parse_doc(doc)?;
     let mode = if dry_run {
-        RepairMode::Look
+        RepairMode::DryRun
     } else {
         RepairMode::Write
     };

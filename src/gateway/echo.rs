@@ -47,7 +47,10 @@ pub async fn echo(listener: TcpListener) -> io::Result<()> {
 }
 
 async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {
-    let outbox = Arc::new(Outbox::new(2 * MESSAGE_BYTES_MAX, Some(upgrade::bell())));
+    let outbox = Arc::new(Outbox::new(
+        2 * MESSAGE_BYTES_MAX,
+        Some(upgrade::wake_queue()),
+    ));
     let snapshots = Arc::new(SnapshotBudget::new(usize::MAX));
     let open = upgrade::open(&request, payload, LIMITS, outbox.clone(), snapshots);
     let (response, messages) = open.await?;

@@ -84,7 +84,7 @@ impl Gateway {
     /// Sends the sockets to the other nodes when the store has answered those, and not this one, for a while; takes new
     /// sockets again when it is answered.
     pub async fn yield_while_stranded(&self) {
-        let mut stranded = self.node.watch_stranded();
+        let mut stranded = self.node.watch_store_isolation();
         while stranded.wait_for(|it| *it).await.is_ok() {
             let answered = stranded.wait_for(|it| !*it);
             if rt::time::timeout(STRANDED_PATIENCE, answered).await.is_ok() {

@@ -205,7 +205,7 @@ async fn open_socket(
     let hears_of_rights = request.query_string() == "rights";
 
     let limits = gateway.settings().message_limits();
-    let bell = Some(upgrade::bell());
+    let bell = Some(upgrade::wake_queue());
     let outbox = Outbox::new(gateway.settings().outbox_bytes_max, bell);
     let outbox = outbox.in_history(history);
     let outbox = Arc::new(outbox.within(gateway.node().outboxes().clone()));

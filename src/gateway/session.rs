@@ -23,8 +23,8 @@ use crate::doc::{Answer, Ask, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
 use crate::node::{
-    Asker, Bulk, HISTORY_CHANGED, HISTORY_CHANGED_REASON, Outbox, ReplyTo, Room, Slot,
-    TRY_AGAIN_LATER, Taken, Unasked,
+    AskError, BulkReply, ByteBudget, BytePermit, HISTORY_CHANGED, HISTORY_CHANGED_REASON, Outbox,
+    PresenceRequester, ReplyTo, RequestSlot, TRY_AGAIN_LATER,
 };
 use crate::protocol::{
     self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
@@ -49,7 +49,7 @@ pub(super) struct Session {
     /// Set if its client comes from another history of the log than its socket.
     outdated: Option<OutdatedClient>,
     /// For its submits.
-    room: Room,
+    room: ByteBudget,
     /// For its reads that are not answered.
     reads: Arc<Semaphore>,
     /// For its bulk request that is not answered.
@@ -208,7 +208,7 @@ impl Session {
     ) -> Self {
         let settings = gateway.settings();
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
-        let room = Room::new(settings.submits_bytes_max);
+        let room = ByteBudget::new(settings.submits_bytes_max);
         let submits_max = gateway.node().session_submits_max();
         Self {
             id: gateway.node().next_session(),
@@ -434,8 +434,8 @@ impl Session {
     }
 
     /// Waits for one of the session's slots.
-    async fn slot(&mut self, slots: &Arc<Semaphore>) -> Result<Slot, End> {
-        let slot = Slot::take(slots);
+    async fn slot(&mut self, slots: &Arc<Semaphore>) -> Result<RequestSlot, End> {
+        let slot = RequestSlot::take(slots);
         self.wait_for(slot).await?.ok_or(End::Gone)
     }
 
@@ -481,7 +481,7 @@ impl Session {
             | ClientMessage::PresenceSubscribe { channel, .. } => (channel, 0),
             _ => return 1,
         };
-        let listeners = self.gateway.node().hub().listeners(channel);
+        let listeners = self.gateway.node().presence().subscriber_count(channel);
         let frames = listeners.saturating_mul(1 + bytes / 1_024);
         u32::try_from(1 + frames / 8).unwrap_or(u32::MAX)
     }
@@ -557,14 +557,17 @@ impl Session {
             ClientMessage::PresenceSubscribe { channel, seq } => {
                 self.rights.demand_channel(&channel).await?;
                 self.use_channel(&channel)?.listens = true;
-                let client = (&self.client, self.asker());
-                let hub = self.gateway.node().hub();
-                hub.subscribe(self.id, client, &self.outbox, &channel);
+                let client = (&self.client, self.presence_requester());
+                let registry = self.gateway.node().presence();
+                registry.subscribe(self.id, client, &self.outbox, &channel);
                 self.say(protocol::presence_subscribed("ps", &channel, seq));
                 Ok(())
             }
             ClientMessage::PresenceUnsubscribe { channel, seq } => {
-                self.gateway.node().hub().unsubscribe(self.id, &channel);
+                self.gateway
+                    .node()
+                    .presence()
+                    .unsubscribe(self.id, &channel);
                 if let Some(used) = self.channels.get_mut(&channel) {
                     used.listens = false;
                 }
@@ -574,8 +577,8 @@ impl Session {
             }
             ClientMessage::PresenceRequest { channel } => {
                 self.rights.demand_channel(&channel).await?;
-                let hub = self.gateway.node().hub();
-                hub.request(self.id, self.asker(), &channel);
+                let registry = self.gateway.node().presence();
+                registry.request(self.id, self.presence_requester(), &channel);
                 self.say(protocol::done(echo));
                 Ok(())
             }
@@ -609,7 +612,7 @@ impl Session {
             }
             // What it said before it was told, and what is not with the document's owner yet, is not committed any more.
             if is_news && role < Some(Role::Editor) {
-                self.gateway.node().mute(&doc, self.id).await;
+                self.gateway.node().revoke_write(&doc, self.id).await;
             }
             match role {
                 None => lost |= self.is_told_of(&doc),
@@ -635,7 +638,7 @@ impl Session {
             since: Some(Revision::ZERO),
         };
         // A refusal has nobody to go to: the client comes back and asks again.
-        if self.ask_for(doc, ask, ReplyTo::Nobody).await.is_err() {
+        if self.ask_for(doc, ask, ReplyTo::Unrequested).await.is_err() {
             self.outbox
                 .close(TRY_AGAIN_LATER, "come back with your version");
         }
@@ -697,11 +700,11 @@ impl Session {
     }
 
     /// Whether its client is asked for its own presences when it asks for those of others.
-    fn asker(&self) -> Asker {
+    fn presence_requester(&self) -> PresenceRequester {
         if self.has_returned {
-            Asker::Returning
+            PresenceRequester::Returning
         } else {
-            Asker::New
+            PresenceRequester::New
         }
     }
 
@@ -807,12 +810,12 @@ impl Session {
 
     /// Waits until so few edits of the socket, and so few bytes of all sockets', are without an answer that there is room
     /// for one more.
-    async fn room_for(&mut self, bytes: usize) -> Result<(Slot, Taken), Unserved> {
+    async fn room_for(&mut self, bytes: usize) -> Result<(RequestSlot, BytePermit), Unserved> {
         let (gateway, submits) = (self.gateway.clone(), self.submits.clone());
         let room = self.room.clone();
         let taken = async {
-            let slot = Slot::take(&submits).await?;
-            let taken = Room::take([&room, gateway.node().room()], bytes).await?;
+            let slot = RequestSlot::take(&submits).await?;
+            let taken = ByteBudget::acquire([&room, gateway.node().submit_budget()], bytes).await?;
             Some((slot, taken))
         };
         let taken = self.wait_for(timeout(EDIT_PATIENCE, taken)).await?;
@@ -851,10 +854,12 @@ impl Session {
                 self.ask(&doc, ask, echo).await
             }
             None => {
-                self.gateway
-                    .node()
-                    .hub()
-                    .publish(self.id, &self.client, &self.outbox, presence);
+                self.gateway.node().presence().publish(
+                    self.id,
+                    &self.client,
+                    &self.outbox,
+                    presence,
+                );
                 Ok(())
             }
         }
@@ -868,8 +873,8 @@ impl Session {
         if known.is_some_and(|used| used.presences.contains_key(id)) {
             return Ok(());
         }
-        let hub = self.gateway.node().hub();
-        let others = hub.clients_by_name(channel, id);
+        let registry = self.gateway.node().presence();
+        let others = registry.clients_by_name(channel, id);
         if others.iter().all(|client| self.vouches(client)) {
             return Ok(());
         }
@@ -884,9 +889,9 @@ impl Session {
         };
         if is_full(&self.channels) {
             // Where nothing of it is shown any more, its last position has come and gone.
-            let hub = self.gateway.node().hub();
+            let registry = self.gateway.node().presence();
             self.channels.retain(|name, used| {
-                used.listens || !used.presences.is_empty() || hub.shows(self.id, name)
+                used.listens || !used.presences.is_empty() || registry.has_published(self.id, name)
             });
         }
         if is_full(&self.channels) {
@@ -971,7 +976,7 @@ impl Session {
         self.rights.know(names.iter()).await?;
         let turn = self.slot(&self.bulks.clone()).await?;
         let parts = bulk.docs.len() + bulk.beyond.len();
-        let reply = Bulk::new(echo.clone(), !bulk.since, parts, Some(turn));
+        let reply = BulkReply::new(echo.clone(), !bulk.since, parts, Some(turn));
         reply.begin(&self.outbox);
         for id in bulk.beyond {
             reply.refuse(&self.outbox, id, Refusal::bulk_too_long(bulk.docs.len()));
@@ -1034,7 +1039,7 @@ impl Session {
             .into_iter()
             .filter(|doc| self.documents.remove(doc))
             .collect();
-        let reply = Bulk::new(echo.clone(), false, subscribed.len(), None);
+        let reply = BulkReply::new(echo.clone(), false, subscribed.len(), None);
         reply.begin(&self.outbox);
         for doc in subscribed {
             let part = ReplyTo::Bulk(reply.clone(), doc.id.clone(), None);
@@ -1079,13 +1084,13 @@ impl Session {
             .await;
         match asked {
             Ok(()) => Ok(()),
-            Err(Unasked::Stopping) => {
+            Err(AskError::Stopping) => {
                 // No answer at all: a client whose submit is refused throws its work away, one that must come back
                 // says it again.
                 self.outbox.close(1012, "the server restarts: come back");
                 Ok(())
             }
-            Err(Unasked::Full) => {
+            Err(AskError::Full) => {
                 let message = "Too many documents are open: try again";
                 Err(Refusal::new(Code::Busy, message))
             }
@@ -1100,9 +1105,9 @@ impl Session {
     async fn leave(&mut self) {
         self.gateway
             .node()
-            .leave_channels(self.id, self.channels.keys());
+            .end_presence(self.id, self.channels.keys());
         for doc in std::mem::take(&mut self.documents) {
-            self.gateway.node().leave(&doc, self.id).await;
+            self.gateway.node().end_session(&doc, self.id).await;
         }
     }
 }

@@ -23,7 +23,7 @@ use futures_util::{Stream, StreamExt};
 use super::bearer;
 use super::guard::{Guard, MessageLimits, Passage};
 use super::socket::{Incoming, NoBody, Socket};
-use crate::node::{Bell, Outbox, SnapshotBudget};
+use crate::node::{Outbox, SnapshotBudget, WakeQueue};
 
 /// Shakes hands. From the answer on, what is in the outbox is written to the socket, and the stream is what the client
 /// says in messages within `limits`.
@@ -159,15 +159,15 @@ fn is_bad_text(error: &ProtocolError) -> bool {
 }
 
 /// The bell of this worker's sockets: a worker is one thread.
-pub(super) fn bell() -> Bell {
+pub(super) fn wake_queue() -> WakeQueue {
     thread_local! {
-        static BELL: OnceCell<Bell> = const { OnceCell::new() };
+        static QUEUE: OnceCell<WakeQueue> = const { OnceCell::new() };
     }
-    BELL.with(|cell| {
+    QUEUE.with(|cell| {
         let ring = || {
-            let (bell, ringing) = Bell::new();
-            rt::spawn(ringing.run());
-            bell
+            let (queue, task) = WakeQueue::new();
+            rt::spawn(task.run());
+            queue
         };
         cell.get_or_init(ring).clone()
     })

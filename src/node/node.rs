@@ -18,7 +18,7 @@ use super::cluster::readiness::SaveChecks;
 use super::cluster::store_clock::StoreClock;
 use super::cluster::store_status::StoreStatus;
 use super::cluster::wire_version;
-use super::delivery::byte_budget::Room;
+use super::delivery::byte_budget::ByteBudget;
 use super::delivery::outbox::Outbox;
 use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::reply::ReplyTo;
@@ -26,7 +26,7 @@ use super::delivery::snapshot_budget::SnapshotBudget;
 use super::document::damage::DamageReports;
 use super::document::slices::{Slice, slices_at_once};
 use super::document::task::{Post, Task};
-use super::presence::registry::{Heard, Hub};
+use super::presence::registry::{Heard, PresenceRegistry};
 use crate::cluster::Transport;
 use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
 use crate::id::{DocId, Name, NodeId, SessionId};
@@ -111,10 +111,10 @@ pub struct Node {
     peers: Arc<Peers>,
     /// Taken by who claims.
     claims: Semaphore,
-    /// Taken for each slice of long work on a document.
+    /// BytePermit for each slice of long work on a document.
     slices: Arc<Semaphore>,
     /// For the submits of all sockets.
-    room: Room,
+    submit_budget: ByteBudget,
     snapshots: Arc<SnapshotBudget>,
     damage_reports: DamageReports,
     store_status: StoreStatus,
@@ -128,7 +128,7 @@ pub struct Node {
     /// What the store said last of whether edits can be saved.
     saves: SaveChecks,
     settings: NodeSettings,
-    hub: Hub,
+    hub: PresenceRegistry,
     /// Where the documents' tasks run: not on a socket's single-threaded worker.
     runtime: Handle,
     started: Instant,
@@ -230,7 +230,7 @@ impl Standing {
 
 /// Why a document was not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unasked {
+pub enum AskError {
     /// The node stops.
     #[error("the node stops")]
     Stopping,
@@ -255,11 +255,11 @@ impl Node {
         Arc::new(Self {
             id,
             name: name.into(),
-            hub: Hub::new(peers.clone()),
+            hub: PresenceRegistry::new(peers.clone()),
             peers,
             claims: Semaphore::new(settings.claims_max),
             slices: Arc::new(Semaphore::new(slices_at_once())),
-            room: Room::new(settings.submits_bytes_max),
+            submit_budget: ByteBudget::new(settings.submits_bytes_max),
             snapshots: Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max)),
             damage_reports: DamageReports::default(),
             store_status: StoreStatus::default(),
@@ -290,7 +290,7 @@ impl Node {
 
     /// The presence channels.
     #[must_use]
-    pub fn hub(&self) -> &Hub {
+    pub fn presence(&self) -> &PresenceRegistry {
         &self.hub
     }
 
@@ -302,8 +302,8 @@ impl Node {
 
     /// Room for the submits of all sockets.
     #[must_use]
-    pub fn room(&self) -> &Room {
-        &self.room
+    pub fn submit_budget(&self) -> &ByteBudget {
+        &self.submit_budget
     }
 
     /// What the encoded snapshots of the node may take.
@@ -321,7 +321,7 @@ impl Node {
     ///
     /// # Errors
     /// As `answer`, or that the store is away.
-    pub async fn unless_away<T>(
+    pub async fn unless_store_away<T>(
         &self,
         verb: &'static str,
         answer: impl Future<Output = Result<T, StoreError>>,
@@ -372,7 +372,7 @@ impl Node {
         (session, outbox): (SessionId, &Arc<Outbox>),
         ask: Ask,
         reply: ReplyTo,
-    ) -> Result<(), Unasked> {
+    ) -> Result<(), AskError> {
         let mut post = Post::Asked {
             session,
             outbox: outbox.clone(),
@@ -390,12 +390,12 @@ impl Node {
     }
 
     /// Says that a session ended.
-    pub async fn leave(&self, doc: &DocId, session: SessionId) {
+    pub async fn end_session(&self, doc: &DocId, session: SessionId) {
         self.post(doc, Post::Left(session)).await;
     }
 
     /// Says that a session may not change a document any more.
-    pub async fn mute(&self, doc: &DocId, session: SessionId) {
+    pub async fn revoke_write(&self, doc: &DocId, session: SessionId) {
         self.post(doc, Post::Muted(session)).await;
     }
 
@@ -409,7 +409,7 @@ impl Node {
     }
 
     /// A session ended: what it said last on these channels is gone.
-    pub fn leave_channels<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
+    pub fn end_presence<'a>(&self, session: SessionId, channels: impl Iterator<Item = &'a Name>) {
         self.pass_on(self.hub.left(session, channels));
     }
 
@@ -511,8 +511,8 @@ impl Node {
 
     /// Whether the store answers the other nodes and not this one: they are the better ones to go to.
     #[must_use]
-    pub fn watch_stranded(&self) -> watch::Receiver<bool> {
-        self.peers.watch_stranded()
+    pub fn watch_store_isolation(&self) -> watch::Receiver<bool> {
+        self.peers.watch_store_isolation()
     }
 
     /// Takes no more documents: the others are told, and take over what this node owns. Its sockets are still served.
@@ -591,7 +591,7 @@ impl Node {
         timeout(patience, finish).await.is_ok()
     }
 
-    fn open(self: &Arc<Self>, doc: &DocId) -> Result<Arc<Mailbox>, Unasked> {
+    fn open(self: &Arc<Self>, doc: &DocId) -> Result<Arc<Mailbox>, AskError> {
         let mut documents = self.lock();
         // Read under the lock: a document of an older history never replaces one of a newer.
         let history = self.log_history();
@@ -601,7 +601,7 @@ impl Node {
             return Ok(mailbox.clone());
         }
         if self.stopping.load(Ordering::SeqCst) {
-            return Err(Unasked::Stopping);
+            return Err(AskError::Stopping);
         }
         let documents_max = self.settings.documents_max;
         // Before there is no room left: those who ask for documents and want nothing more of them must not keep others out.
@@ -609,7 +609,7 @@ impl Node {
             self.make_room();
         }
         if documents.len() >= documents_max {
-            return Err(Unasked::Full);
+            return Err(AskError::Full);
         }
         let (sender, receiver) = mpsc::channel(self.settings.mailbox_max);
         let incarnation = self.next_incarnation.fetch_add(1, Ordering::Relaxed);
@@ -773,7 +773,7 @@ mod tests {
         let ask = async |name: &str, ask| {
             let doc = DocId::parse("c", name).unwrap();
             let asker = (SessionId(1), &outbox);
-            node.ask(&doc, asker, ask, ReplyTo::Nobody).await
+            node.ask(&doc, asker, ask, ReplyTo::Unrequested).await
         };
         for n in 0..8 {
             let name = format!("wanted once {n}");
@@ -781,7 +781,7 @@ mod tests {
         }
         let patience = Duration::from_secs(20);
         let wanted = timeout(patience, async {
-            while ask("wanted", Ask::Subscribe { since: None }).await == Err(Unasked::Full) {
+            while ask("wanted", Ask::Subscribe { since: None }).await == Err(AskError::Full) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });

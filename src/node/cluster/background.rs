@@ -157,7 +157,7 @@ impl Node {
             }
             Message::SaveProbe => self.probed(from),
             Message::SaveConfirmed => self.peers().note_saves(),
-            Message::Presence(rumour) => self.pass_on(self.hub().hear(from, rumour)),
+            Message::Presence(rumour) => self.pass_on(self.presence().hear(from, rumour)),
         }
     }
 
@@ -209,7 +209,9 @@ impl Node {
                     return;
                 },
             }
-            survive("say presences again", || self.pass_on(self.hub().refresh()));
+            survive("say presences again", || {
+                self.pass_on(self.presence().refresh())
+            });
         }
     }
 

@@ -495,7 +495,7 @@ impl Peers {
         true
     }
 
-    pub(in crate::node) fn watch_stranded(&self) -> watch::Receiver<bool> {
+    pub(in crate::node) fn watch_store_isolation(&self) -> watch::Receiver<bool> {
         self.stranded.subscribe()
     }
 

@@ -8,14 +8,14 @@ use tokio::time::timeout;
 
 /// Room for the submits of somebody, or of all, until they are answered: while the store is away, nothing else ends them.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct ByteBudget {
     bytes: Arc<Semaphore>,
     all: u32,
 }
 
 /// What a submit takes of some rooms, until it is dropped.
 #[derive(Debug)]
-pub struct Taken {
+pub struct BytePermit {
     _permits: [OwnedSemaphorePermit; 2],
 }
 
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a submit takes besides its change.
 const OVERHEAD_BYTES: usize = 500;
 
-impl Room {
+impl ByteBudget {
     /// Room for so many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
@@ -38,13 +38,13 @@ impl Room {
 
     /// Takes room for a change of so many bytes in each of `rooms`, in this order; waits while one of them has too little.
     /// What is larger than a room has it to itself. None: there was no room for too long.
-    pub async fn take(rooms: [&Self; 2], bytes: usize) -> Option<Taken> {
+    pub async fn acquire(budgets: [&Self; 2], bytes: usize) -> Option<BytePermit> {
         let wanted = u32::try_from(bytes + OVERHEAD_BYTES).unwrap_or(u32::MAX);
         let take = |room: &Self| room.bytes.clone().acquire_many_owned(wanted.min(room.all));
         let taken = async {
-            let [own, all] = rooms;
+            let [own, all] = budgets;
             let _permits = [take(own).await.ok()?, take(all).await.ok()?];
-            Some(Taken { _permits })
+            Some(BytePermit { _permits })
         };
         timeout(PATIENCE, taken).await.ok()?
     }
@@ -58,17 +58,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn room_is_waited_for_and_not_for_ever() {
-        let (own, all) = (Room::new(10_000), Room::new(15_000));
-        let other = Room::new(10_000);
-        let first = Room::take([&own, &all], 6_000).await;
+        let (own, all) = (ByteBudget::new(10_000), ByteBudget::new(15_000));
+        let other = ByteBudget::new(10_000);
+        let first = ByteBudget::acquire([&own, &all], 6_000).await;
         assert!(first.is_some());
         assert!(
-            Room::take([&own, &all], 6_000).await.is_none(),
+            ByteBudget::acquire([&own, &all], 6_000).await.is_none(),
             "own is full"
         );
-        let second = Room::take([&other, &all], 6_000).await;
+        let second = ByteBudget::acquire([&other, &all], 6_000).await;
         assert!(second.is_some());
-        let mut third = Box::pin(Room::take([&other, &all], 2_000));
+        let mut third = Box::pin(ByteBudget::acquire([&other, &all], 2_000));
         assert!(third.as_mut().now_or_never().is_none(), "all is full");
         drop(first);
         assert!(third.await.is_some());
@@ -76,11 +76,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_larger_than_the_room_has_it_to_itself() {
-        let (own, all) = (Room::new(1_000), Room::new(100_000));
-        let large = Room::take([&own, &all], 50_000).await;
+        let (own, all) = (ByteBudget::new(1_000), ByteBudget::new(100_000));
+        let large = ByteBudget::acquire([&own, &all], 50_000).await;
         assert!(large.is_some());
-        assert!(Room::take([&own, &all], 1).await.is_none());
+        assert!(ByteBudget::acquire([&own, &all], 1).await.is_none());
         drop(large);
-        assert!(Room::take([&own, &all], 1).await.is_some());
+        assert!(ByteBudget::acquire([&own, &all], 1).await.is_some());
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::outbox_budget::OutboxBudget;
-use super::wake_queue::{Bell, Round};
+use super::wake_queue::{WakeBatch, WakeQueue};
 use crate::id::{ClientId, Name};
 use crate::protocol::close_frame;
 use crate::store::History;
@@ -33,7 +33,7 @@ pub struct Outbox {
     /// Told when little waits to be written, or the outbox closes.
     drained: Notify,
     /// Wakes the thread that drains it; without one, the drainer is woken directly.
-    bell: Option<Bell>,
+    bell: Option<WakeQueue>,
     bytes_max: usize,
     /// What all outboxes of the node share.
     budget: Option<Arc<OutboxBudget>>,
@@ -46,7 +46,7 @@ struct Inner {
     queue: VecDeque<(Kind, Bytes)>,
     /// Queued and not yet written.
     held: Held,
-    /// Taken from the queue and not yet written; a part of `held`.
+    /// BytePermit from the queue and not yet written; a part of `held`.
     writing: Held,
     presences: Presences,
     /// How many bytes of the shared budget this outbox uses.
@@ -94,7 +94,7 @@ enum State {
 
 /// The outbox was full, and is closed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slow;
+pub struct OutboxFull;
 
 /// The WebSocket status that sends a client away for a while.
 pub const TRY_AGAIN_LATER: u16 = 1013;
@@ -114,7 +114,7 @@ const SHARED_BYTES_MIN: usize = 4 << 10;
 impl Outbox {
     /// An empty outbox that takes at most `bytes_max` bytes of pushed frames at once.
     #[must_use]
-    pub fn new(bytes_max: usize, bell: Option<Bell>) -> Self {
+    pub fn new(bytes_max: usize, bell: Option<WakeQueue>) -> Self {
         Self {
             inner: Mutex::default(),
             closing: Notify::new(),
@@ -152,7 +152,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When it was full; it is closed then.
-    pub fn push(&self, frames: Bytes) -> Result<(), Slow> {
+    pub fn push(&self, frames: Bytes) -> Result<(), OutboxFull> {
         let drainer = self.queue(frames)?.drainer.take();
         drainer.into_iter().for_each(Waker::wake);
         Ok(())
@@ -206,7 +206,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When it was full; it is closed then.
-    pub(in crate::node) fn leave(&self, frames: Bytes) -> Result<bool, Slow> {
+    pub(in crate::node) fn leave(&self, frames: Bytes) -> Result<bool, OutboxFull> {
         let mut inner = self.queue(frames)?;
         let fills = inner.held.all() >= WRITE_BYTES;
         let drainer = inner.drainer.take_if(|_| fills);
@@ -217,7 +217,7 @@ impl Outbox {
     }
 
     /// Wakes the drainer, if it sleeps, when the round is rung.
-    pub(in crate::node) fn wake_in(&self, round: &mut Round) {
+    pub(in crate::node) fn wake_in(&self, round: &mut WakeBatch) {
         let drainer = self.lock().drainer.take();
         match (drainer, &self.bell) {
             (Some(drainer), Some(bell)) => round.add(bell, drainer),
@@ -227,7 +227,7 @@ impl Outbox {
     }
 
     /// Queues whole frames, for the drainer once it is woken.
-    fn queue(&self, frames: Bytes) -> Result<MutexGuard<'_, Inner>, Slow> {
+    fn queue(&self, frames: Bytes) -> Result<MutexGuard<'_, Inner>, OutboxFull> {
         let mut inner = self.lock();
         if inner.state != State::Open {
             return Ok(inner);
@@ -238,13 +238,13 @@ impl Outbox {
             kind = Kind::Answer;
         } else if inner.held.pushed + bytes > self.bytes_max {
             self.give_up(inner);
-            return Err(Slow);
+            return Err(OutboxFull);
         }
         *inner.held.of(kind) += bytes;
         inner.queue.push_back((kind, frames));
         if !self.charge(&mut inner) {
             self.give_up(inner);
-            return Err(Slow);
+            return Err(OutboxFull);
         }
         Ok(inner)
     }
@@ -526,7 +526,11 @@ mod tests {
         let large = Bytes::from(vec![b'x'; 2 * WRITE_BYTES]);
         outbox.push(large.clone()).unwrap();
         assert_eq!(take(&outbox), Poll::Ready(Some(large.clone())));
-        assert_eq!(outbox.push(large), Err(Slow), "the first is being written");
+        assert_eq!(
+            outbox.push(large),
+            Err(OutboxFull),
+            "the first is being written"
+        );
     }
 
     #[test]
@@ -536,7 +540,7 @@ mod tests {
             .push(Bytes::from_static(b"one large piece is taken whole"))
             .unwrap();
         outbox.push(Bytes::from_static(b"0123456789")).unwrap();
-        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(Slow));
+        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(OutboxFull));
         assert!(outbox.is_closed());
         let Poll::Ready(Some(last)) = take(&outbox) else {
             panic!("a close frame")
@@ -611,7 +615,7 @@ mod tests {
         let outboxes: Vec<_> = (0..3).map(outbox).collect();
         let frames = Bytes::from(vec![b'x'; 3 * WRITE_BYTES]);
         outboxes[0].push(frames.clone()).unwrap();
-        assert_eq!(outboxes[1].push(frames.clone()), Err(Slow));
+        assert_eq!(outboxes[1].push(frames.clone()), Err(OutboxFull));
         // Readers that keep up are not closed for those that do not.
         outboxes[2].push(Bytes::from_static(b"a commit")).unwrap();
         outboxes[0].close_slow();

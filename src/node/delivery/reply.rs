@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::byte_budget::Taken;
+use super::byte_budget::BytePermit;
 use super::outbox::{Outbox, TRY_AGAIN_LATER};
 use crate::doc::Answer;
 use crate::id::Name;
@@ -15,11 +15,11 @@ use crate::sync::lock;
 
 /// One of a session's few requests of a kind that may be without an answer, until it is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub struct RequestSlot {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Slot {
+impl RequestSlot {
     /// Waits for a slot. Cancel-safe. None if no slots will be given any more.
     pub async fn take(slots: &Arc<Semaphore>) -> Option<Self> {
         let _permit = slots.clone().acquire_owned().await.ok()?;
@@ -33,15 +33,15 @@ pub enum ReplyTo {
     /// To the socket, as the answer to this request.
     Socket(Echo),
     /// To the socket, as the answer to a fetch or a subscription.
-    Read(Echo, Slot),
+    Read(Echo, RequestSlot),
     /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
     /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
     /// that the submit takes.
-    Submit(Echo, Taken, Slot),
+    Submit(Echo, BytePermit, RequestSlot),
     /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
-    Nobody,
+    Unrequested,
     /// Into the answer to a bulk request, under this name.
-    Bulk(Arc<Bulk>, Name, Option<Slot>),
+    Bulk(Arc<BulkReply>, Name, Option<RequestSlot>),
 }
 
 /// An answer's frames.
@@ -60,7 +60,7 @@ impl ReplyTo {
     /// The frames that say the answer.
     pub(in crate::node) fn answer(self, outbox: &Outbox, answer: Answer) -> AnswerFrames {
         let will_close = match (&self, &answer) {
-            (Self::Nobody, Answer::Refused(_)) => true,
+            (Self::Unrequested, Answer::Refused(_)) => true,
             (Self::Submit(..), Answer::Refused(refusal)) => refusal.will_pass(),
             _ => false,
         };
@@ -73,7 +73,7 @@ impl ReplyTo {
                 outbox.close(TRY_AGAIN_LATER, &refusal.message);
                 AnswerFrames::None
             }
-            (Self::Nobody, _) | (_, Answer::Committed) => AnswerFrames::None,
+            (Self::Unrequested, _) | (_, Answer::Committed) => AnswerFrames::None,
             (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
                 match answer {
                     Answer::Shown(shown) => {
@@ -87,9 +87,9 @@ impl ReplyTo {
     }
 
     /// What holds this document's commits back until the answer is complete.
-    pub(in crate::node) fn hold(&self) -> Option<Arc<Bulk>> {
+    pub(in crate::node) fn hold(&self) -> Option<Arc<BulkReply>> {
         match self {
-            Self::Socket(_) | Self::Read(..) | Self::Submit(..) | Self::Nobody => None,
+            Self::Socket(_) | Self::Read(..) | Self::Submit(..) | Self::Unrequested => None,
             Self::Bulk(bulk, ..) => bulk.shows.then(|| bulk.clone()),
         }
     }
@@ -100,7 +100,7 @@ impl ReplyTo {
 /// Where it shows snapshots, the commits that follow them are held back until it is complete: a client that was sent a
 /// commit before the snapshot would fetch the document again.
 #[derive(Debug)]
-pub struct Bulk {
+pub struct BulkReply {
     echo: Echo,
     /// Whether the answer shows snapshots; otherwise commits come first, and the answer says only that they came.
     shows: bool,
@@ -118,13 +118,13 @@ struct Parts {
     held: Vec<Vec<Bytes>>,
     held_bytes: usize,
     /// The session's right to one bulk answer at a time; freed when the answer is complete.
-    turn: Option<Slot>,
+    turn: Option<RequestSlot>,
 }
 
-impl Bulk {
+impl BulkReply {
     /// An answer that is complete after `documents` have answered. `turn` is the session's right to it.
     #[must_use]
-    pub fn new(echo: Echo, shows: bool, documents: usize, turn: Option<Slot>) -> Arc<Self> {
+    pub fn new(echo: Echo, shows: bool, documents: usize, turn: Option<RequestSlot>) -> Arc<Self> {
         let parts = Parts {
             missing: documents,
             shown: BTreeMap::new(),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::outbox::{Outbox, Slow};
-use super::wake_queue::Round;
+use super::outbox::{Outbox, OutboxFull};
+use super::wake_queue::WakeBatch;
 
 /// How long a document lets its readers be when it has woken them.
 const REST: Duration = Duration::from_millis(2);
@@ -21,16 +21,16 @@ const CROWD: usize = 256;
 
 /// Who of a document's readers is woken, and when.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Pace {
+pub(in crate::node) struct DeliveryThrottle {
     /// The outboxes that hold something for a socket that sleeps.
     asleep: Vec<Arc<Outbox>>,
     /// Whom the next [`ring`](Self::ring) wakes in any case.
-    round: Round,
+    round: WakeBatch,
     /// When the document has rested since it woke everybody.
     rested: Option<Instant>,
 }
 
-impl Pace {
+impl DeliveryThrottle {
     /// Queues whole frames for a socket that is woken when the document has rested.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Pace {
         &mut self,
         outbox: &Arc<Outbox>,
         frames: Bytes,
-    ) -> Result<(), Slow> {
+    ) -> Result<(), OutboxFull> {
         if outbox.leave(frames)? {
             self.asleep.push(outbox.clone());
         }
@@ -73,7 +73,7 @@ impl Pace {
     }
 }
 
-impl Drop for Pace {
+impl Drop for DeliveryThrottle {
     fn drop(&mut self) {
         // Others may have queued behind what was left here, and count on its being woken.
         self.wake_all();
@@ -137,41 +137,41 @@ mod tests {
     #[test]
     fn readers_of_a_busy_document_sleep_while_it_rests_and_authors_do_not() {
         let (reader, author) = (Socket::new(), Socket::new());
-        let mut pace = Pace::default();
+        let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
-        let commit = |pace: &mut Pace, at| {
+        let commit = |throttle: &mut DeliveryThrottle, at| {
             for socket in [&reader, &author] {
-                pace.leave(&socket.outbox, frames(10)).unwrap();
+                throttle.leave(&socket.outbox, frames(10)).unwrap();
             }
-            pace.hurry(&author.outbox);
-            pace.ring(at);
+            throttle.hurry(&author.outbox);
+            throttle.ring(at);
             (reader.woken(), author.woken())
         };
-        assert_eq!(commit(&mut pace, start), (1, 1), "it was quiet");
+        assert_eq!(commit(&mut throttle, start), (1, 1), "it was quiet");
         assert_eq!((reader.write(), author.write()), (10, 10));
-        assert_eq!(pace.due(), None, "nobody sleeps over anything");
+        assert_eq!(throttle.due(), None, "nobody sleeps over anything");
         for writes in 2..5 {
-            assert_eq!(commit(&mut pace, start + REST / 2), (1, writes));
+            assert_eq!(commit(&mut throttle, start + REST / 2), (1, writes));
             assert_eq!(author.write(), 10);
         }
-        assert_eq!(pace.due(), Some(start + REST));
-        pace.ring(start + REST);
+        assert_eq!(throttle.due(), Some(start + REST));
+        throttle.ring(start + REST);
         assert_eq!(reader.woken(), 2);
         assert_eq!(reader.write(), 30, "all that gathered, at once");
         assert_eq!(author.write(), 0);
-        assert_eq!(pace.due(), None);
+        assert_eq!(throttle.due(), None);
     }
 
     #[test]
     fn a_crowd_is_let_be_for_longer() {
         let crowd: Vec<_> = (0..=CROWD).map(|_| Socket::new()).collect();
-        let mut pace = Pace::default();
+        let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
         for at in [start, start + REST] {
             for reader in &crowd {
-                pace.leave(&reader.outbox, frames(10)).unwrap();
+                throttle.leave(&reader.outbox, frames(10)).unwrap();
             }
-            pace.ring(at);
+            throttle.ring(at);
             for reader in &crowd {
                 assert_eq!(reader.woken(), 1);
                 reader.write();
@@ -182,23 +182,23 @@ mod tests {
     #[test]
     fn what_fills_a_write_does_not_wait() {
         let reader = Socket::new();
-        let mut pace = Pace::default();
+        let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
-        pace.leave(&reader.outbox, frames(10)).unwrap();
-        pace.ring(start);
+        throttle.leave(&reader.outbox, frames(10)).unwrap();
+        throttle.ring(start);
         reader.write();
-        pace.leave(&reader.outbox, frames(100 << 10)).unwrap();
+        throttle.leave(&reader.outbox, frames(100 << 10)).unwrap();
         assert_eq!(reader.woken(), 2);
     }
 
     #[test]
     fn a_document_that_ends_leaves_nobody_asleep() {
         let reader = Socket::new();
-        let (mut one, mut other) = (Pace::default(), Pace::default());
+        let (mut one, mut other) = (DeliveryThrottle::default(), DeliveryThrottle::default());
         let start = Instant::now();
-        for pace in [&mut one, &mut other] {
-            pace.leave(&reader.outbox, frames(10)).unwrap();
-            pace.ring(start);
+        for throttle in [&mut one, &mut other] {
+            throttle.leave(&reader.outbox, frames(10)).unwrap();
+            throttle.ring(start);
             reader.write();
         }
         one.leave(&reader.outbox, frames(10)).unwrap();

@@ -11,13 +11,13 @@ use tokio::time::{Sleep, sleep_until};
 /// next of them is woken to be told. Somebody busy waits a thousand times a second, nearly always for something sooner
 /// than the time.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Alarm {
+pub(in crate::node) struct CoarseTimer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// When it rings; none: it is not set.
     rings: Option<Instant>,
 }
 
-impl Alarm {
+impl CoarseTimer {
     /// Has it ring at `due`, or earlier. To be called on the runtime that it is waited for on.
     pub(in crate::node) fn set(&mut self, due: Instant) {
         if self.rings.is_some_and(|rings| rings <= due) {
@@ -54,20 +54,20 @@ mod tests {
         pause();
         let start = tokio::time::Instant::now().into_std();
         let second = |second| start + Duration::from_secs(second);
-        let mut alarm = Alarm::default();
-        assert!(alarm.ring().now_or_never().is_none(), "it is not set");
-        alarm.set(second(20));
-        alarm.set(second(10));
-        alarm.set(second(30));
+        let mut timer = CoarseTimer::default();
+        assert!(timer.ring().now_or_never().is_none(), "it is not set");
+        timer.set(second(20));
+        timer.set(second(10));
+        timer.set(second(30));
         advance(Duration::from_secs(9)).await;
-        assert!(alarm.ring().now_or_never().is_none());
+        assert!(timer.ring().now_or_never().is_none());
         advance(Duration::from_secs(2)).await;
-        assert!(alarm.ring().now_or_never().is_some());
+        assert!(timer.ring().now_or_never().is_some());
         advance(Duration::from_secs(60)).await;
-        assert!(alarm.ring().now_or_never().is_none(), "it has rung");
-        alarm.set(second(100));
-        assert!(alarm.ring().now_or_never().is_none(), "it is not 100 yet");
+        assert!(timer.ring().now_or_never().is_none(), "it has rung");
+        timer.set(second(100));
+        assert!(timer.ring().now_or_never().is_none(), "it is not 100 yet");
         advance(Duration::from_secs(40)).await;
-        assert!(alarm.ring().now_or_never().is_some());
+        assert!(timer.ring().now_or_never().is_some());
     }
 }

@@ -10,23 +10,23 @@ use tokio::sync::mpsc;
 
 /// Wakes the sockets of one thread. Clones ring the same.
 #[derive(Debug, Clone)]
-pub struct Bell(Arc<mpsc::UnboundedSender<Vec<Waker>>>);
+pub struct WakeQueue(Arc<mpsc::UnboundedSender<Vec<Waker>>>);
 
 /// The thread's end of its bell.
 #[derive(Debug)]
-pub struct Ringing(mpsc::UnboundedReceiver<Vec<Waker>>);
+pub struct WakeTask(mpsc::UnboundedReceiver<Vec<Waker>>);
 
-impl Bell {
-    /// A bell, and what has to [`run`](Ringing::run) on the thread whose sockets it wakes.
+impl WakeQueue {
+    /// A bell, and what has to [`run`](WakeTask::run) on the thread whose sockets it wakes.
     #[must_use]
-    pub fn new() -> (Self, Ringing) {
+    pub fn new() -> (Self, WakeTask) {
         // Bounded by the sockets: each has one waker, which comes back to it when it is woken.
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(Arc::new(sender)), Ringing(receiver))
+        (Self(Arc::new(sender)), WakeTask(receiver))
     }
 }
 
-impl Ringing {
+impl WakeTask {
     /// Wakes whoever is to be woken, for as long as there is a bell.
     pub async fn run(mut self) {
         while let Some(wakers) = self.0.recv().await {
@@ -37,11 +37,11 @@ impl Ringing {
 
 /// The wakers that one delivery has gathered, by bell: a few bells, many wakers.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Round(Vec<(Bell, Vec<Waker>)>);
+pub(in crate::node) struct WakeBatch(Vec<(WakeQueue, Vec<Waker>)>);
 
-impl Round {
+impl WakeBatch {
     /// Adds a waker, to be woken with the others of its thread.
-    pub(in crate::node) fn add(&mut self, bell: &Bell, waker: Waker) {
+    pub(in crate::node) fn add(&mut self, bell: &WakeQueue, waker: Waker) {
         match self
             .0
             .iter_mut()
@@ -82,9 +82,9 @@ mod tests {
     #[tokio::test]
     async fn everybody_is_woken_once_even_when_the_thread_is_gone() {
         let woken = Arc::new(Woken::default());
-        let ((near, ringing), (gone, dead)) = (Bell::new(), Bell::new());
+        let ((near, ringing), (gone, dead)) = (WakeQueue::new(), WakeQueue::new());
         drop(dead);
-        let mut round = Round::default();
+        let mut round = WakeBatch::default();
         for bell in [&near, &gone, &near] {
             round.add(bell, Waker::from(woken.clone()));
         }

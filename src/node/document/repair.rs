@@ -10,9 +10,9 @@ use crate::store::{Batch, LoadRange, Store, StoreError, StoreErrorKind};
 
 /// Whether a repair is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum RepairMode {
     /// Only look what it would do.
-    Look,
+    DryRun,
     /// Do it.
     Write,
 }
@@ -29,10 +29,10 @@ pub async fn repair(
     store: &dyn Store,
     doc: &DocId,
     me: NodeId,
-    mode: Mode,
+    mode: RepairMode,
 ) -> Result<Salvaged, StoreError> {
     let found = load(store, doc).await?;
-    if mode == Mode::Look || found.is_whole() {
+    if mode == RepairMode::DryRun || found.is_whole() {
         return Ok(found);
     }
     let lease = store.claim(doc, me).await?;

@@ -24,10 +24,10 @@ use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::node::cluster::codec::Message;
 use crate::node::cluster::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
 use crate::node::cluster::peers;
-use crate::node::delivery::outbox::{Outbox, Slow};
-use crate::node::delivery::reply::{AnswerFrames, Bulk, ReplyTo};
-use crate::node::delivery::throttle::Pace;
-use crate::node::delivery::timer::Alarm;
+use crate::node::delivery::outbox::{Outbox, OutboxFull};
+use crate::node::delivery::reply::{AnswerFrames, BulkReply, ReplyTo};
+use crate::node::delivery::throttle::DeliveryThrottle;
+use crate::node::delivery::timer::CoarseTimer;
 use crate::node::node::{Node, OpenDocument, Standing};
 use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
@@ -64,7 +64,7 @@ pub(in crate::node) enum Post {
 struct Member {
     outbox: Arc<Outbox>,
     /// What holds its commits back.
-    hold: Option<Arc<Bulk>>,
+    hold: Option<Arc<BulkReply>>,
     /// Its requests that wait for an answer: a few.
     tickets: Vec<(Ticket, ReplyTo)>,
     /// The id that another server gave its client, if it submits under that, and its user.
@@ -90,12 +90,12 @@ impl Member {
         }
     }
 
-    /// Sends commits in the document's pace, behind all that is held back.
-    fn leave(&mut self, pace: &mut Pace, frames: Bytes) -> Result<(), Slow> {
+    /// Sends commits in the document's throttle, behind all that is held back.
+    fn leave(&mut self, throttle: &mut DeliveryThrottle, frames: Bytes) -> Result<(), OutboxFull> {
         if self.holds_back(std::slice::from_ref(&frames)) {
             return Ok(());
         }
-        pace.leave(&self.outbox, frames)
+        throttle.leave(&self.outbox, frames)
     }
 
     /// Holds frames back behind an answer that is not complete; `false`: there is none.
@@ -136,8 +136,8 @@ pub(in crate::node) struct Task {
     /// The sessions that left while requests of theirs may still be in the mailbox, which hold their outboxes. Those requests
     /// are dropped: an edit behind one that was given up must not be committed without it.
     left: HashMap<SessionId, Weak<Outbox>>,
-    pace: Pace,
-    alarm: Alarm,
+    throttle: DeliveryThrottle,
+    timer: CoarseTimer,
     next_ticket: u64,
     /// The revision of the newest commit that the node was told of.
     known_revision: Revision,
@@ -231,8 +231,8 @@ impl Task {
             standing,
             members: HashMap::new(),
             left: HashMap::new(),
-            pace: Pace::default(),
-            alarm: Alarm::default(),
+            throttle: DeliveryThrottle::default(),
+            timer: CoarseTimer::default(),
             next_ticket: 0,
             known_revision: Revision::ZERO,
             effects: FuturesUnordered::new(),
@@ -263,13 +263,13 @@ impl Task {
             .idle_since
             .map(|since| since + self.node.settings().idle_close());
         let timeout = self.document.timeout().map(|at| self.node.instant(at));
-        self.pace.ring(Instant::now());
-        let wake = [idle_at, timeout, self.pace.due()]
+        self.throttle.ring(Instant::now());
+        let wake = [idle_at, timeout, self.throttle.due()]
             .into_iter()
             .flatten()
             .min();
         if let Some(wake) = wake {
-            self.alarm.set(wake);
+            self.timer.set(wake);
         }
         // A mailbox that is never empty must not keep the document from what it has put off.
         let overdue = timeout.is_some_and(|at| at <= Instant::now());
@@ -313,7 +313,7 @@ impl Task {
                     return self.end();
                 }
             },
-            () = self.alarm.ring() => {
+            () = self.timer.ring() => {
                 // What it was set for may be over.
                 if wake.is_none_or(|wake| wake > Instant::now()) {
                     return None;
@@ -461,7 +461,7 @@ impl Task {
             document.move_position(&heard.client, &mut heard.presence);
         }));
         match moved {
-            Ok(()) => self.node.hub().tell(&heard),
+            Ok(()) => self.node.presence().tell(&heard),
             Err(_) => tracing::error!(doc = %self.doc, "moving a position panicked"),
         }
     }
@@ -533,7 +533,7 @@ impl Task {
                 if let Some(member) = self.members.get_mut(&session) {
                     member.take(ticket);
                     self.node
-                        .hub()
+                        .presence()
                         .publish(session, &client, &member.outbox, presence);
                 }
                 self.answered.push(session);
@@ -565,7 +565,7 @@ impl Task {
             Action::Claim => {
                 self.effect(|node, doc| async move {
                     let claimed = in_time("claim", node.claim(&doc));
-                    let claimed = node.unless_away("claim", claimed).await;
+                    let claimed = node.unless_store_away("claim", claimed).await;
                     claimed.unwrap_or_else(|error| Event::Claimed(Err(error)))
                 });
             }
@@ -603,7 +603,7 @@ impl Task {
     }
 
     /// Reads a page of the log. For a client that is behind: when it has read what it was sent before, so that a long way
-    /// is walked at its pace. What the sequencer does with a page may take long.
+    /// is walked at its throttle. What the sequencer does with a page may take long.
     fn page(&mut self, asker: Asker, since: Revision) {
         let reader = match asker {
             Asker::Walker(session) => self.members.get(&session),
@@ -620,7 +620,7 @@ impl Task {
                 turn = node.catch_up_turn().await;
             }
             let page = in_time("load", node.store().load(&doc, LoadRange::Since(since)));
-            let page = node.unless_away("load", page).await;
+            let page = node.unless_store_away("load", page).await;
             drop(turn);
             if let Err(error) = &page
                 && let StoreErrorKind::Damaged { entry } = error.kind
@@ -660,7 +660,7 @@ impl Task {
         };
         // The commit that it waited for is in its outbox.
         if let Answer::Committed = answer {
-            self.pace.hurry(&member.outbox);
+            self.throttle.hurry(&member.outbox);
         }
         if let Some(reply) = member.take(ticket) {
             let frames = reply.answer(&member.outbox, answer);
@@ -720,7 +720,7 @@ impl Task {
             let Some(member) = self.members.get_mut(session) else {
                 continue;
             };
-            if member.leave(&mut self.pace, frames).is_err() {
+            if member.leave(&mut self.throttle, frames).is_err() {
                 tracing::info!(doc = %self.doc, session = session.0, "a slow reader was closed");
             }
         }
@@ -857,7 +857,7 @@ impl Node {
                 Folded::ReadOnly(part) => Ok(self.read_only(doc, part).await),
             }
         });
-        self.unless_away("load", shown).await
+        self.unless_store_away("load", shown).await
     }
 
     /// Encodes a snapshot when there is room for it.
@@ -960,7 +960,7 @@ impl Node {
         let turn = self.snapshot_turn("load").await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         let loaded = self
-            .unless_away("load", self.store().load(doc, reach))
+            .unless_store_away("load", self.store().load(doc, reach))
             .await
             .map_err(|error| self.unread(doc, &error))?;
         if let LoadRange::At(revision) = reach
@@ -1267,7 +1267,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(refusal.code, Code::DocOversized);
 
-        let looked = repair(&*store, &doc, NodeId(2), RepairMode::Look)
+        let looked = repair(&*store, &doc, NodeId(2), RepairMode::DryRun)
             .await
             .unwrap();
         assert_eq!(looked.without_attributes, [Revision(2)]);
@@ -1361,7 +1361,7 @@ mod tests {
     async fn all_of_a_document_stays_behind_the_answer_that_holds_it() {
         let (mut task, _sender) = task();
         let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000, None)));
-        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
+        let bulk = BulkReply::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
         let name = |name| crate::id::Name::parse(name).unwrap();
         let subscribe = Ask::Subscribe { since: None };
         let part = ReplyTo::Bulk(bulk.clone(), name("a"), None);
@@ -1370,7 +1370,7 @@ mod tests {
         task.reply(session, Ticket(0), Answer::Shown(shown.clone()));
         task.deliver(&[session], &[commit(1)]);
         // Another bulk request for it is complete sooner; its commits may not overtake the one before.
-        let sooner = Bulk::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1, None);
+        let sooner = BulkReply::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1, None);
         let fetch = Ask::Fetch { since: None };
         task.asked(
             session,
@@ -1404,7 +1404,7 @@ mod tests {
     async fn no_more_is_held_back_than_a_reader_may_have_waiting() {
         let (mut task, _sender) = task();
         let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(1_000, None)));
-        let bulk = Bulk::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
+        let bulk = BulkReply::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
         let part = ReplyTo::Bulk(bulk, crate::id::Name::parse("a").unwrap(), None);
         task.asked(
             session,

@@ -13,7 +13,7 @@ use crate::sync::lock;
 /// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`. Clones are the
 /// same hub.
 #[derive(Debug, Clone)]
-pub struct Hub {
+pub struct PresenceRegistry {
     pub(in crate::node) peers: Arc<Peers>,
     pub(in crate::node) channels: Arc<Mutex<HashMap<Name, Channel>>>,
     /// For the channels whose home this node is: the nodes that listen, and when they said so last.
@@ -40,7 +40,7 @@ const ASK_EACH: Duration = Duration::from_millis(10);
 
 /// Whether a session is asked to repeat its own values as well when it asks for those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum PresenceRequester {
     /// It comes back: the others took its values for gone when its old socket ended.
     Returning,
     /// It has no values yet, or has said them on this socket.
@@ -64,7 +64,7 @@ pub(in crate::node) struct Heard {
     pub(in crate::node) presence: Presence,
 }
 
-impl Hub {
+impl PresenceRegistry {
     pub(in crate::node) fn new(peers: Arc<Peers>) -> Self {
         Self {
             peers,
@@ -77,7 +77,7 @@ impl Hub {
     pub fn subscribe(
         &self,
         session: SessionId,
-        (client, asker): (&ClientId, Asker),
+        (client, asker): (&ClientId, PresenceRequester),
         outbox: &Arc<Outbox>,
         channel: &Name,
     ) {
@@ -102,8 +102,8 @@ impl Hub {
 
     /// A session wants the others to repeat their values. Where they were asked a moment ago, they are asked again when
     /// they may be: once for all who ask meanwhile.
-    pub fn request(&self, session: SessionId, asker: Asker, channel: &Name) {
-        let except = (asker == Asker::New).then_some(session);
+    pub fn request(&self, session: SessionId, asker: PresenceRequester, channel: &Name) {
+        let except = (asker == PresenceRequester::New).then_some(session);
         if self.ask_here(channel, except) {
             self.ask_elsewhere(channel);
         }
@@ -148,7 +148,7 @@ impl Hub {
 
     /// How many sockets on this node a value on the channel is sent to.
     #[must_use]
-    pub fn listeners(&self, channel: &Name) -> usize {
+    pub fn subscriber_count(&self, channel: &Name) -> usize {
         let channels = self.lock();
         channels
             .get(channel)
@@ -202,7 +202,7 @@ impl Hub {
 
     /// Whether a value on the channel is the session's.
     #[must_use]
-    pub fn shows(&self, session: SessionId, channel: &Name) -> bool {
+    pub fn has_published(&self, session: SessionId, channel: &Name) -> bool {
         let channels = self.lock();
         let published = channels
             .get(channel)
@@ -340,14 +340,14 @@ mod tests {
     }
 
     /// Lets a session leave, and tells the others.
-    fn leave(hub: &Hub, member: &Member, channel: &Name) {
+    fn leave(hub: &PresenceRegistry, member: &Member, channel: &Name) {
         for heard in hub.left(member.0, std::iter::once(channel)) {
             hub.tell(&heard);
         }
     }
 
-    fn alone() -> Hub {
-        Hub::new(Arc::new(Peers::new(
+    fn alone() -> PresenceRegistry {
+        PresenceRegistry::new(Arc::new(Peers::new(
             (NodeId(1), NodeVersion::default()),
             None,
             Duration::MAX,
@@ -370,7 +370,7 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (old, new, bob) = (member(1, "ann"), member(2, "ann"), member(3, "bob"));
-        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, PresenceRequester::New), &bob.2, &channel);
         hub.publish(old.0, &old.1, &old.2, value(1, "1"));
         assert!(bob.heard().contains(r#""p":1,"pv":1"#));
         hub.publish(new.0, &new.1, &new.2, value(2, "2"));
@@ -388,7 +388,7 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
-        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, PresenceRequester::New), &bob.2, &channel);
         ann.2.close(1000, "");
         leave(&hub, &ann, &channel);
         hub.publish(ann.0, &ann.1, &ann.2, value(1, "1"));
@@ -402,9 +402,9 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
-        hub.subscribe(ann.0, (&ann.1, Asker::New), &ann.2, &channel);
+        hub.subscribe(ann.0, (&ann.1, PresenceRequester::New), &ann.2, &channel);
         assert_eq!(ann.heard(), "");
-        hub.subscribe(bob.0, (&bob.1, Asker::New), &bob.2, &channel);
+        hub.subscribe(bob.0, (&bob.1, PresenceRequester::New), &bob.2, &channel);
         assert_eq!(ann.heard(), r#"{"a":"pr","ch":"ch"}"#);
         hub.publish(bob.0, &bob.1, &bob.2, value(1, "1"));
         assert!(
@@ -420,7 +420,7 @@ mod tests {
         let channel = Name::parse("ch").unwrap();
         let members: Vec<_> = (0..100).map(|n| member(n, &format!("c{n}"))).collect();
         for Member(session, client, outbox) in &members {
-            hub.subscribe(*session, (client, Asker::New), outbox, &channel);
+            hub.subscribe(*session, (client, PresenceRequester::New), outbox, &channel);
         }
         let requests = |member: &Member| member.heard().matches(r#""a":"pr""#).count();
         tokio::time::sleep(ASK_EACH * 200).await;
@@ -429,7 +429,7 @@ mod tests {
         });
         // A viewer asks 1,000 times; each is asked twice: at once, and for all who asked since.
         for _ in 0..1_000 {
-            hub.request(members[0].0, Asker::New, &channel);
+            hub.request(members[0].0, PresenceRequester::New, &channel);
         }
         tokio::time::sleep(ASK_EACH * 200).await;
         assert!(members[1..].iter().all(|member| requests(member) == 2));
@@ -441,8 +441,13 @@ mod tests {
         let hub = alone();
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
-        hub.subscribe(ann.0, (&ann.1, Asker::New), &ann.2, &channel);
-        hub.subscribe(bob.0, (&bob.1, Asker::Returning), &bob.2, &channel);
+        hub.subscribe(ann.0, (&ann.1, PresenceRequester::New), &ann.2, &channel);
+        hub.subscribe(
+            bob.0,
+            (&bob.1, PresenceRequester::Returning),
+            &bob.2,
+            &channel,
+        );
         assert_eq!(bob.heard(), r#"{"a":"pr","ch":"ch"}"#);
         assert_eq!(ann.heard(), r#"{"a":"pr","ch":"ch"}"#);
     }

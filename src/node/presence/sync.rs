@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use super::registry::{Heard, Hub, Remote};
+use super::registry::{Heard, PresenceRegistry, Remote};
 use crate::id::{ClientId, Name, NodeId};
 use crate::node::cluster::codec::{Message, Roster, Rumour};
 use crate::protocol::Presence;
@@ -21,7 +21,7 @@ const BELIEVED_FOR: Duration = Duration::from_secs(5);
 /// How many channels one message names.
 const CHANNELS_PER_MESSAGE: usize = 500;
 
-impl Hub {
+impl PresenceRegistry {
     /// Somebody here listens to a channel now.
     pub(in crate::node) fn listen(&self, channel: &Name) {
         let home = self.peers.home(channel);

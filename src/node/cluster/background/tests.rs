@@ -190,7 +190,7 @@ impl Person {
 
     async fn ask(&self, doc: &DocId, ask: Ask) {
         let whom = (self.session, &self.outbox);
-        let asked = self.node.ask(doc, whom, ask, ReplyTo::Nobody).await;
+        let asked = self.node.ask(doc, whom, ask, ReplyTo::Unrequested).await;
         asked.unwrap();
     }
 
@@ -252,7 +252,7 @@ async fn readers_on_a_stranded_node_hear_what_others_commit() {
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
     eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
-    let mut stranded = one.watch_stranded();
+    let mut stranded = one.watch_store_isolation();
 
     way.is_cut.store(true, Ordering::SeqCst);
     forget(&way.store, one.id()).await;
@@ -294,7 +294,7 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
     eventually("nobody has a store", both_ask).await;
     // Much longer than it takes to be taken for dead and to ask the others.
     sleep(Duration::from_millis(DEAD_AFTER_MS * 4)).await;
-    assert!(!*one.watch_stranded().borrow() && !*other.watch_stranded().borrow());
+    assert!(!*one.watch_store_isolation().borrow() && !*other.watch_store_isolation().borrow());
     assert_eq!(one.open_documents().owned.len(), 1);
     // Whoever comes is shown what its owner has in memory.
     let mut late = Person::on(&one);
@@ -594,7 +594,10 @@ async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
     old.beat().await.unwrap();
     eventually("it stands back", || new.is_incompatible()).await;
     assert_eq!(ring(&new), [old.id()]);
-    assert!(*new.watch_stranded().borrow(), "its sockets go to others");
+    assert!(
+        *new.watch_store_isolation().borrow(),
+        "its sockets go to others"
+    );
     eventually("it is given up", || new.open_documents().owned.is_empty()).await;
     old.leave_ring().await;
     assert!(!old.is_incompatible());
