@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::event::{Action, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
 use super::forwarder::{Forwarder, Unsettled, Want, Wanted};
-use super::link::{Link, Submit};
-use super::listeners::Listeners;
+use super::peer_message::{Link, Submit};
+use super::peer_subscriptions::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, SessionId};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{Link, Submit};
+use super::peer_message::{Link, Submit};
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
 use crate::protocol::{Presence, Refusal, Shown};

@@ -1,13 +1,13 @@
 //! Every node's half: stands between this node's sessions and the owner, wherever the owner is.
 
-mod outage;
+mod store_outage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Action, Answer, Asker, Now, ReadOnly, ReadOnlyCause, Ticket};
-use super::link::Submit;
+use super::peer_message::Submit;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, SessionId};
 use crate::log::{Entry, Revision, SubmitId, Tail};

@@ -5,14 +5,14 @@
 mod document;
 mod event;
 mod forwarder;
-mod link;
-mod listeners;
+mod peer_message;
+mod peer_subscriptions;
 mod salvage;
 mod sequencer;
 mod settings;
 
 pub use document::{Culprit, Document};
 pub use event::{Action, Answer, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
-pub use link::{Link, Submit};
+pub use peer_message::{Link, Submit};
 pub use salvage::{Salvaged, salvage};
 pub use settings::DocumentSettings;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::event::{Action, Asker, Now};
-use super::link::{Link, Submit};
-use super::listeners::Listeners;
+use super::peer_message::{Link, Submit};
+use super::peer_subscriptions::Listeners;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};

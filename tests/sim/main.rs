@@ -6,14 +6,14 @@
 //! `cargo test --test sim` tells [`SEEDS`] stories; `SIM_SEEDS=100000` tells more, `SIM_SEED=42` tells one, with every
 //! step printed.
 
+mod clients;
 mod cluster;
-mod depot;
-mod dice;
-mod fresh;
-mod judge;
+mod freshness;
+mod invariants;
 mod nodes;
-mod people;
-mod visitor;
+mod probe_client;
+mod rng;
+mod sim_store;
 mod world;
 
 use world::{Lives, Shape, World};
@@ -43,7 +43,7 @@ fn tell_one(seed: u64, shape: &Shape, trace: bool) -> World {
     let _telling = Telling(seed, shape.name);
     let mut world = World::new(seed, shape, trace);
     world.tell();
-    judge::judge(&world).unwrap_or_else(|fault| panic!("{fault}"));
+    invariants::judge(&world).unwrap_or_else(|fault| panic!("{fault}"));
     world
 }
 

@@ -13,10 +13,10 @@ use copydesk::ot::Content;
 use copydesk::protocol::{Code, Shown};
 use copydesk::store::{Batch, LoadRange};
 
+use super::clients::READS;
 use super::cluster::Saying;
-use super::depot::Writer;
-use super::people::READS;
-use super::visitor::Heard;
+use super::probe_client::Heard;
+use super::sim_store::Writer;
 use super::world::{Happening, World};
 
 /// A node: its documents, and the sockets on it.

@@ -11,13 +11,13 @@ use copydesk::log::Revision;
 use copydesk::ot::Kind;
 use copydesk::store::{Batch, LoadRange};
 
+use super::clients::{SimClient, SimVisitor};
 use super::cluster::Saying;
-use super::depot::Depot;
-use super::dice::Dice;
-use super::fresh::Freshness;
+use super::freshness::Freshness;
 use super::nodes::SimNode;
-use super::people::{SimClient, SimVisitor};
-use super::visitor::{Heard, Visitor};
+use super::probe_client::{Heard, Visitor};
+use super::rng::Dice;
+use super::sim_store::Depot;
 
 /// What kind of world it is.
 #[derive(Debug, Clone, Copy)]

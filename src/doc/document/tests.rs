@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::doc::listeners::LISTENS_FOR;
+use crate::doc::peer_subscriptions::LISTENS_FOR;
 use crate::doc::{Answer, Ticket};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};

@@ -9,8 +9,8 @@ use copydesk::log::{Change, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::protocol::Proposal;
 
-use super::dice;
-use super::visitor::{Heard, Visitor};
+use super::probe_client::{Heard, Visitor};
+use super::rng as dice;
 use super::world::{Happening, Lives, World, ms};
 
 /// A client and its socket.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use copydesk::id::ClientId;
 use copydesk::log::{Entry, Epoch, Revision, Snapshot};
 
-use super::people::SimClient;
-use super::visitor::Visitor;
+use super::clients::SimClient;
+use super::probe_client::Visitor;
 use super::world::{Lives, World};
 
 /// Judges a story that has ended.

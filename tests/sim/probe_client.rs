@@ -10,7 +10,7 @@ use copydesk::log::{Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::protocol::{Position, Presence, Proposal};
 
-use super::dice::Dice;
+use super::rng::Dice;
 use super::world::Lives;
 
 /// A visitor and what it knows.
