@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Action, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
+use super::action::Action;
+use super::event::{
+    Event, Now, PageRequester, ReadMode, ReadOnly, ReadOnlyCause, SessionRequest, Ticket,
+};
 use super::forwarder::{Forwarder, Unsettled, Want, Wanted};
-use super::peer_message::{Link, Submit};
+use super::peer_message::{PeerMessage, Submit};
 use super::peer_subscriptions::Listeners;
 use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
@@ -68,7 +71,7 @@ struct Waiting {
 
 /// What was being worked on when a document's machine panicked.
 #[derive(Debug)]
-pub struct Culprit {
+pub struct PoisonSubmit {
     /// The node that it came from.
     pub from: NodeId,
     /// The submit.
@@ -140,47 +143,47 @@ impl Document {
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
-            Event::Asked {
+            Event::Request {
                 session,
                 ticket,
-                ask,
+                request: ask,
             } => self.asked(session, ticket, ask, now),
-            Event::Left(session) => self.forwarder.left(session),
-            Event::Muted(session) => {
+            Event::SessionClosed(session) => self.forwarder.left(session),
+            Event::WriteAccessRevoked(session) => {
                 self.forward(now, |forwarder, wants| forwarder.muted(session, wants));
             }
-            Event::Linked { from, link } => self.linked(from, link, now),
-            Event::Ring(owner) => self.ring(owner, now),
-            Event::Newer(head) => self.newer(head, now),
-            Event::Shown(Ok((shown, entries))) => {
+            Event::PeerMessage { from, message } => self.linked(from, message, now),
+            Event::OwnerChanged(owner) => self.ring(owner, now),
+            Event::HeadAdvanced(head) => self.newer(head, now),
+            Event::SnapshotEncoded(Ok((shown, entries))) => {
                 self.answered();
                 self.forward(now, |forwarder, wants| {
                     forwarder.shown(shown, &entries, wants)
                 });
             }
-            Event::Shown(Err(error)) => {
+            Event::SnapshotEncoded(Err(error)) => {
                 self.forwarder.not_shown();
                 if error.kind == StoreErrorKind::Away || self.forwarder.is_store_away() {
                     self.forward(now, Forwarder::refuse_new_readers);
                 }
                 self.unanswered(now);
             }
-            Event::StoreAway(is_away) => {
-                self.forward(now, |forwarder, wants| {
-                    forwarder.set_store_away(is_away, wants)
-                });
-                self.refuse_readers_of_staged(now);
-            }
-            Event::Refolded(shown) => {
+            Event::StoreUnavailable => self.set_store_away(true, now),
+            Event::StoreAvailable => self.set_store_away(false, now),
+            Event::SnapshotRefolded(shown) => {
                 self.forward(now, |forwarder, wants| forwarder.refolded(shown, wants));
             }
             Event::ReadOnly(found) => self.read_only(found, now),
-            Event::Paged { asker, since, page } => self.paged(asker, since, page, now),
+            Event::PageLoaded {
+                requester,
+                since,
+                page,
+            } => self.paged(requester, since, page, now),
             Event::Claimed(result) => self.claimed(result, now),
             Event::Appended { fence, result } => self.appended(fence, &result, now),
-            Event::NextSlice(epoch) => self.next_slice(epoch, now),
-            Event::Deposed(epoch) => self.deposed(epoch, now),
-            Event::Reopened => self.reopened(now),
+            Event::SliceGranted(epoch) => self.next_slice(epoch, now),
+            Event::Superseded(epoch) => self.deposed(epoch, now),
+            Event::Reconnected => self.reopened(now),
             Event::Timeout => self.timed_out(now),
         }
         self.settle(now);
@@ -226,8 +229,8 @@ impl Document {
     /// The newest revision that this node's readers were told, where it has any and is not the owner: whoever asks the
     /// store for newer ones asks for these.
     #[must_use]
-    pub fn followed(&self) -> Option<Revision> {
-        let follows = self.owned().is_none() && self.forwarder.is_listening();
+    pub fn followed_revision(&self) -> Option<Revision> {
+        let follows = self.owned_epoch().is_none() && self.forwarder.is_listening();
         follows.then(|| self.forwarder.head())
     }
 
@@ -250,18 +253,18 @@ impl Document {
     }
 
     /// Frees the snapshot that is kept for the next reader. It is loaded again when it is needed.
-    pub fn forget_snapshot(&mut self) {
+    pub fn drop_cached_snapshot(&mut self) {
         self.forwarder.forget_snapshot();
     }
 
     /// Brings a position to the newest revision that this node's readers were told.
-    pub fn move_position(&self, client: &ClientId, presence: &mut Presence) {
+    pub fn rebase_presence(&self, client: &ClientId, presence: &mut Presence) {
         self.forwarder.move_position(client, presence);
     }
 
     /// Whether a session waits for something, or is told the commits.
     #[must_use]
-    pub fn knows(&self, session: SessionId) -> bool {
+    pub fn has_session(&self, session: SessionId) -> bool {
         self.forwarder.knows(session)
     }
 
@@ -277,7 +280,7 @@ impl Document {
 
     /// The epoch under which this node owns the document, while it does.
     #[must_use]
-    pub fn owned(&self) -> Option<Epoch> {
+    pub fn owned_epoch(&self) -> Option<Epoch> {
         match &self.role {
             Role::Owning(sequencer) => Some(sequencer.fence().epoch),
             Role::Following | Role::Claiming => None,
@@ -293,35 +296,36 @@ impl Document {
     /// After a panic: the submit that was being worked on, where it came from, and which requests of this node's sessions
     /// it is.
     #[must_use]
-    pub fn culprit(&self) -> Option<Culprit> {
+    pub fn poison_submit(&self) -> Option<PoisonSubmit> {
         let Role::Owning(sequencer) = &self.role else {
             return None;
         };
         let (from, id) = sequencer.culprit()?.clone();
         let requests = self.forwarder.waiting_for(&id);
-        Some(Culprit { from, id, requests })
+        Some(PoisonSubmit { from, id, requests })
     }
 
-    fn asked(&mut self, session: SessionId, ticket: Ticket, ask: Ask, now: Now) {
+    fn asked(&mut self, session: SessionId, ticket: Ticket, ask: SessionRequest, now: Now) {
         self.forwarder.look_again(now);
         self.forward(now, |forwarder, wants| match ask {
-            Ask::Fetch { since } => {
+            SessionRequest::Fetch { since } => {
                 forwarder.join((session, ticket), Wanted::since(since), false, now, wants);
             }
-            Ask::Subscribe { since } => {
+            SessionRequest::Subscribe { since } => {
                 forwarder.join((session, ticket), Wanted::since(since), true, now, wants);
             }
-            Ask::ReadFrom { min, live } => {
+            SessionRequest::ReadFrom { min, mode } => {
+                let live = mode == ReadMode::Subscribe;
                 forwarder.join((session, ticket), Wanted::from(min), live, now, wants);
             }
-            Ask::Unsubscribe => forwarder.unsubscribe(session, ticket, wants),
-            Ask::Submit(submit) => forwarder.submit(session, ticket, submit, wants),
-            Ask::Publish {
+            SessionRequest::Unsubscribe => forwarder.unsubscribe(session, ticket, wants),
+            SessionRequest::Submit(submit) => forwarder.submit(session, ticket, submit, wants),
+            SessionRequest::PublishPresence {
                 client,
                 mut presence,
             } => {
                 forwarder.move_position(&client, &mut presence);
-                wants.push(Want::Do(Action::Publish {
+                wants.push(Want::Do(Action::PublishPresence {
                     session,
                     ticket,
                     client,
@@ -334,6 +338,13 @@ impl Document {
         }
     }
 
+    fn set_store_away(&mut self, is_away: bool, now: Now) {
+        self.forward(now, |forwarder, wants| {
+            forwarder.set_store_away(is_away, wants);
+        });
+        self.refuse_readers_of_staged(now);
+    }
+
     /// An owner whose append is not answered cannot show what it holds, since it may never be durable. While the store is away
     /// new readers do not wait for that.
     fn refuse_readers_of_staged(&mut self, now: Now) {
@@ -342,26 +353,26 @@ impl Document {
         }
     }
 
-    fn linked(&mut self, from: NodeId, link: Link, now: Now) {
-        match link {
-            Link::Submit(submit) => self.submit(from, submit, now),
-            Link::Subscribe { since } => match &mut self.role {
+    fn linked(&mut self, from: NodeId, message: PeerMessage, now: Now) {
+        match message {
+            PeerMessage::Submit(submit) => self.submit(from, submit, now),
+            PeerMessage::Subscribe { since } => match &mut self.role {
                 Role::Owning(sequencer) => sequencer.subscribe(from, since, now, &mut self.out),
                 // Reading needs no owner. Whoever writes makes one, perhaps of this node.
                 Role::Following | Role::Claiming => self.listeners.said(from, now),
             },
-            Link::SaveSnapshot => {
-                if self.owned().is_some() {
+            PeerMessage::SaveSnapshot => {
+                if self.owned_epoch().is_some() {
                     self.rescue();
                 }
             }
-            Link::Commits { head, entries } => {
+            PeerMessage::Commits { head, entries } => {
                 self.compare(head, now);
                 self.forward(now, |forwarder, wants| {
                     forwarder.commits(head, &entries, wants)
                 });
             }
-            Link::Reject { id, refusal } => {
+            PeerMessage::Reject { id, refusal } => {
                 self.forward(now, |forwarder, wants| {
                     forwarder.rejected(&id, &refusal, wants)
                 });
@@ -379,10 +390,10 @@ impl Document {
         }
         match &mut self.role {
             _ if elsewhere => {
-                let link = Link::Submit(submit);
+                let message = PeerMessage::Submit(submit);
                 self.out.push_back(Action::Send {
                     to: self.owner,
-                    link,
+                    message,
                 });
             }
             Role::Owning(sequencer) => match sequencer.submit(from, submit, now, &mut self.out) {
@@ -496,7 +507,7 @@ impl Document {
     fn read_only(&mut self, found: ReadOnly, now: Now) {
         let is_damaged = matches!(found.cause, ReadOnlyCause::Damaged { .. });
         let may_be_rescued = is_damaged && self.owner != self.me && self.failures < RESCUE_TRIES;
-        if self.owned().is_some() || may_be_rescued {
+        if self.owned_epoch().is_some() || may_be_rescued {
             if is_damaged {
                 self.rescue();
             }
@@ -527,32 +538,38 @@ impl Document {
         match &mut self.role {
             Role::Owning(sequencer) => sequencer.rescue(&mut self.out),
             Role::Following | Role::Claiming if self.owner != self.me => {
-                let (to, link) = (self.owner, Link::SaveSnapshot);
-                self.out.push_back(Action::Send { to, link });
+                let (to, message) = (self.owner, PeerMessage::SaveSnapshot);
+                self.out.push_back(Action::Send { to, message });
             }
             Role::Following | Role::Claiming => {}
         }
     }
 
     /// Entries that were asked for are damaged: whoever needs them is refused, and asking again would not help.
-    fn unreadable(&mut self, asker: Asker, since: Revision, entry: Option<Revision>, now: Now) {
+    fn unreadable(
+        &mut self,
+        requester: PageRequester,
+        since: Revision,
+        entry: Option<Revision>,
+        now: Now,
+    ) {
         self.rescue();
         let refusal = ReadOnlyCause::Damaged { entry }.refusal(None);
-        match (asker, &mut self.role) {
-            (Asker::Walker(session), _) => self.forward(now, |forwarder, wants| {
+        match (requester, &mut self.role) {
+            (PageRequester::CatchUp(session), _) => self.forward(now, |forwarder, wants| {
                 forwarder.not_walked(session, since, &refusal, wants);
             }),
-            (Asker::Sequencer(epoch), Role::Owning(sequencer))
+            (PageRequester::Sequencer(epoch), Role::Owning(sequencer))
                 if sequencer.fence().epoch == epoch =>
             {
                 sequencer.not_paged(since, refusal, &mut self.out);
             }
-            (Asker::Sequencer(_), _) => {}
-            (Asker::Gap, _) => {
+            (PageRequester::Sequencer(_), _) => {}
+            (PageRequester::Gap, _) => {
                 // The owner may have them in memory.
                 self.subscribe = now.clock;
                 if self.failures >= RESCUE_TRIES {
-                    self.out.push_back(Action::Close);
+                    self.out.push_back(Action::CloseSessions);
                 }
                 self.unanswered(now);
             }
@@ -560,8 +577,8 @@ impl Document {
     }
 
     fn reject(&mut self, to: NodeId, id: SubmitId, refusal: Refusal) {
-        let link = Link::Reject { id, refusal };
-        self.out.push_back(Action::Send { to, link });
+        let message = PeerMessage::Reject { id, refusal };
+        self.out.push_back(Action::Send { to, message });
     }
 
     /// Gives a submit to the sequencer whose claim was asked for after it came: a base beyond that claim's head is one that
@@ -630,7 +647,7 @@ impl Document {
     }
 
     fn deposed(&mut self, epoch: Epoch, now: Now) {
-        if self.owned() == Some(epoch) {
+        if self.owned_epoch() == Some(epoch) {
             self.resign(now);
         }
     }
@@ -642,7 +659,7 @@ impl Document {
 
     fn paged(
         &mut self,
-        asker: Asker,
+        requester: PageRequester,
         since: Revision,
         page: Result<Vec<Arc<Entry>>, StoreError>,
         now: Now,
@@ -652,9 +669,9 @@ impl Document {
             Err(StoreError {
                 kind: StoreErrorKind::Damaged { entry },
                 ..
-            }) => return self.unreadable(asker, since, entry, now),
+            }) => return self.unreadable(requester, since, entry, now),
             Err(_) => {
-                if let Asker::Walker(session) = asker {
+                if let PageRequester::CatchUp(session) = requester {
                     self.forward(now, |forwarder, wants| {
                         forwarder.not_paged(session, since, wants)
                     });
@@ -663,24 +680,24 @@ impl Document {
             }
         };
         self.answered();
-        match (asker, &mut self.role) {
-            (Asker::Gap, _) => {
+        match (requester, &mut self.role) {
+            (PageRequester::Gap, _) => {
                 self.forward(now, |forwarder, wants| {
                     forwarder.read_on(since, &page, wants)
                 });
             }
-            (Asker::Walker(session), _) => {
+            (PageRequester::CatchUp(session), _) => {
                 self.forward(now, |forwarder, wants| {
                     forwarder.walk_on(session, since, &page, wants)
                 });
             }
-            (Asker::Sequencer(epoch), Role::Owning(sequencer))
+            (PageRequester::Sequencer(epoch), Role::Owning(sequencer))
                 if sequencer.fence().epoch == epoch =>
             {
                 sequencer.paged(since, &page, now, &mut self.out);
             }
             // The sequencer that asked is gone.
-            (Asker::Sequencer(_), _) => {}
+            (PageRequester::Sequencer(_), _) => {}
         }
     }
 
@@ -763,7 +780,7 @@ impl Document {
                 Want::SubmitAgain(submit) => self.submit(self.me, submit, now),
                 Want::Show => match &mut self.role {
                     Role::Owning(sequencer) => sequencer.show(&mut self.out),
-                    Role::Following | Role::Claiming => self.out.push_back(Action::Show),
+                    Role::Following | Role::Claiming => self.out.push_back(Action::LoadSnapshot),
                 },
             }
         }
@@ -790,7 +807,7 @@ impl Document {
     fn drain(&mut self, now: Now) {
         while let Some(action) = self.out.pop_front() {
             match action {
-                Action::Send { to, link } if to == self.me => self.linked(self.me, link, now),
+                Action::Send { to, message } if to == self.me => self.linked(self.me, message, now),
                 action => self.ready.push_back(action),
             }
         }
@@ -811,19 +828,19 @@ impl Document {
             // The next reader is told what follows at once.
             self.subscribe = Duration::ZERO;
         } else if now.clock >= self.subscribe {
-            let link = Link::Subscribe {
+            let message = PeerMessage::Subscribe {
                 since: self.forwarder.head(),
             };
             self.ready.push_back(Action::Send {
                 to: self.owner,
-                link,
+                message,
             });
             self.subscribe = now.clock + SUBSCRIBE_AGAIN;
         }
     }
 
     fn listens_elsewhere(&self) -> bool {
-        self.owner != self.me && self.owned().is_none() && self.forwarder.is_listening()
+        self.owner != self.me && self.owned_epoch().is_none() && self.forwarder.is_listening()
     }
 
     /// The other nodes that want the commits of an owner here.

@@ -1,163 +1,178 @@
-//! All that can happen to a document, and all that it can want done.
+//! The inputs of a document's state machine: requests of sessions, messages of other nodes, answers of the store, timers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peer_message::{Link, Submit};
+use super::peer_message::{PeerMessage, Submit};
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
 use crate::protocol::{Presence, Refusal, Shown};
 use crate::store::{AppendError, StoreError};
 
-/// The time, as the shell tells it.
+/// The time at which an event is handled. The caller reads the clocks: the state machines have none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
-    /// Since some moment before the document was opened; never goes back. What waits is measured by it.
+    /// A monotonic clock, counted from any moment before the document was opened. Timeouts are measured with it.
     pub clock: Duration,
-    /// Milliseconds since 1970 by the store's clock, or by the machine's if the store has none; may go back.
+    /// Milliseconds since 1970 by the store's clock, or by this computer's clock if the store has none. May go back.
     pub wall_ms: u64,
 }
 
-/// Names a session's request until it is answered.
+/// Identifies a session's request until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What a session of this node asks.
+/// A request of a session on this node.
 #[derive(Debug)]
-pub enum Ask {
+pub enum SessionRequest {
     /// The document, or its commits since a revision.
     Fetch {
-        /// What the client has, if it has anything.
+        /// The revision that the client has; `None` if it has nothing of the document.
         since: Option<Revision>,
     },
-    /// As a fetch, and the commits from then on.
+    /// As a fetch, and all later commits.
     Subscribe {
-        /// What the client has, if it has anything.
+        /// The revision that the client has; `None` if it has nothing of the document.
         since: Option<Revision>,
     },
-    /// As a fetch, or if `live` a subscription, of a client that has nothing. What is shown is not older than `min`, which the
-    /// client knows to be committed; a `min` beyond the log is refused.
+    /// A fetch or a subscription of a client that has nothing of the document but was told of a commit. The answer is not
+    /// older than `min`; a `min` beyond the log is rejected.
     ReadFrom {
-        /// The least revision that is shown.
+        /// The lowest revision that answers the request.
         min: Revision,
-        /// Whether the commits from then on are wanted.
-        live: bool,
+        /// Whether the later commits are wanted too.
+        mode: ReadMode,
     },
-    /// No more commits.
+    /// Ends the subscription.
     Unsubscribe,
-    /// A change to be committed. It is answered by its commit, which is delivered to its session in any case.
+    /// A change to be committed. The commit is the answer: it is delivered to the session, subscribed or not.
     Submit(Submit),
-    /// A position in the document, to be published when it has been brought up to the present revision.
-    Publish {
-        /// Whose it is.
+    /// A presence to be published after its position was transformed to the newest known revision.
+    PublishPresence {
+        /// The client that it belongs to.
         client: ClientId,
-        /// The position.
+        /// The presence, at the revision that the client had.
         presence: Presence,
     },
 }
 
-/// Who asked the store for a page of the log.
+/// Whether a read ends with its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
-    /// This node's forwarder, for what is missing between what it delivered and what it was told of.
+pub enum ReadMode {
+    /// The answer is all.
+    Fetch,
+    /// All later commits follow the answer.
+    Subscribe,
+}
+
+/// The reader of a page of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageRequester {
+    /// The forwarder, which fills a gap between the commits that it delivered and the newest known revision.
     Gap,
-    /// This node's forwarder, for a client that is behind.
-    Walker(SessionId),
-    /// The sequencer of this epoch, for a submit that was made long ago.
+    /// The forwarder, which catches up a client of this session.
+    CatchUp(SessionId),
+    /// The sequencer of this epoch, which rebases a submit with an old base.
     Sequencer(Epoch),
 }
 
-/// Something that happened.
+/// Something that happened to the document.
 #[derive(Debug)]
 pub enum Event {
-    /// A session of this node asks.
-    Asked {
+    /// A session of this node sent a request.
+    Request {
         /// The session.
         session: SessionId,
-        /// Under which it is answered.
+        /// Identifies the request in its answer.
         ticket: Ticket,
-        /// What it asks.
-        ask: Ask,
+        /// The request.
+        request: SessionRequest,
     },
     /// A session of this node ended.
-    Left(SessionId),
-    /// A session of this node may not change the document any more.
-    Muted(SessionId),
-    /// Another node says something.
-    Linked {
-        /// The node.
+    SessionClosed(SessionId),
+    /// A session of this node lost the permission to change the document.
+    WriteAccessRevoked(SessionId),
+    /// Another node sent a message about the document.
+    PeerMessage {
+        /// The sender.
         from: NodeId,
-        /// What it says.
-        link: Link,
+        /// The message.
+        message: PeerMessage,
     },
-    /// The ring names this owner.
-    Ring(NodeId),
-    /// The store says that the log has grown so far, and this node has not been told.
-    Newer(Revision),
-    /// The answer to [`Action::Show`] or [`Action::Encode`]: a snapshot, and the entries around it that came with it.
-    Shown(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
-    /// Instead of [`Event::Shown`] or [`Event::Claimed`]: only a part of the log can be folded.
+    /// The hash ring names this owner, possibly the same as before.
+    OwnerChanged(NodeId),
+    /// The store's feed of changes has this head, which is newer than what this node was told.
+    HeadAdvanced(Revision),
+    /// The answer to [`Action::LoadSnapshot`](super::Action::LoadSnapshot) or
+    /// [`Action::EncodeSnapshot`](super::Action::EncodeSnapshot): a snapshot, and the entries around it that were loaded with
+    /// it.
+    SnapshotEncoded(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
+    /// Instead of [`Event::SnapshotEncoded`] or [`Event::Claimed`]: only a part of the log can be folded.
     ReadOnly(ReadOnly),
-    /// The store is away, or is back: while it is away readers are served from memory.
-    StoreAway(bool),
-    /// The answer to [`Action::Refold`]: the snapshot with the entries, with a notice that it may be old; `None` if they do
-    /// not fit.
-    Refolded(Option<Arc<Shown>>),
-    /// The answer to [`Action::Page`].
-    Paged {
-        /// Who asked.
-        asker: Asker,
-        /// The revision asked from.
+    /// The store does not answer. New readers are served from memory until [`Event::StoreAvailable`].
+    StoreUnavailable,
+    /// The store answers again.
+    StoreAvailable,
+    /// The answer to [`Action::RefoldSnapshot`](super::Action::RefoldSnapshot): the snapshot with the entries applied and a
+    /// notice that it may be old; `None` if the entries do not fit it.
+    SnapshotRefolded(Option<Arc<Shown>>),
+    /// The answer to [`Action::LoadPage`](super::Action::LoadPage).
+    PageLoaded {
+        /// The reader that asked.
+        requester: PageRequester,
+        /// The revision that was asked from.
         since: Revision,
-        /// The entries after it, as many as fit a page.
+        /// The entries after it, as many as a page holds.
         page: Result<Vec<Arc<Entry>>, StoreError>,
     },
-    /// The answer to [`Action::Claim`]: the right to append, the document at its head, and the newest entries.
+    /// The answer to [`Action::Claim`](super::Action::Claim): the fence to append under, the document at its head, and the
+    /// newest entries.
     Claimed(Result<(Fence, Snapshot, Tail), StoreError>),
-    /// The answer to [`Action::Append`].
+    /// The answer to [`Action::Append`](super::Action::Append).
     Appended {
-        /// The right under which it was asked.
+        /// The fence of the append.
         fence: Fence,
-        /// What came of it; the outer error: nobody knows.
+        /// The inner error: the append was rejected. The outer error: the outcome of the append is unknown.
         result: Result<Result<(), AppendError>, StoreError>,
     },
-    /// The answer to [`Action::NextSlice`]: the sequencer of this epoch may work on.
-    NextSlice(Epoch),
-    /// The store says that this epoch is over.
-    Deposed(Epoch),
-    /// Messages pass again or go another way, or the store answers again: what waits for an answer is asked again now.
-    Reopened,
-    /// [`Document::timeout`](super::Document::timeout) has passed.
+    /// The answer to [`Action::RequestSlice`](super::Action::RequestSlice): the sequencer of this epoch may do a slice of work.
+    SliceGranted(Epoch),
+    /// The store reports that another node has claimed the document since this epoch.
+    Superseded(Epoch),
+    /// Messages to other nodes pass again or take another transport, or the store answers again. Everything that waits for an
+    /// answer is sent again at once.
+    Reconnected,
+    /// The time of [`Document::timeout`](super::Document::timeout) has passed.
     Timeout,
 }
 
-/// A document of whose log only a part can be folded: that part is shown, and no change is accepted.
+/// A document of which only a part of the log can be folded. That part is served, and all changes are rejected.
 #[derive(Debug, Clone)]
 pub struct ReadOnly {
-    /// The newest state that can be shown; `None` if there is none.
+    /// The newest readable state; `None` if there is none.
     pub readable: Option<Arc<Shown>>,
-    /// How many entries the log held.
+    /// The number of entries in the log.
     pub head: Revision,
-    /// The answer to every change, and to every request that cannot be served from `readable`.
+    /// The answer to all changes, and to reads that `readable` cannot serve.
     pub refusal: Refusal,
     /// The cause.
     pub cause: ReadOnlyCause,
 }
 
-/// Why only a part of a document's log can be folded.
+/// The reason why only a part of a document's log can be folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnlyCause {
-    /// The document becomes larger than [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX).
+    /// The document grows beyond [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX).
     Oversized,
     /// An entry is missing or damaged.
     Damaged {
-        /// The first that cannot be read; `None` if the database cannot tell.
+        /// The first unreadable entry; `None` if the database cannot tell.
         entry: Option<Revision>,
     },
 }
 
 impl ReadOnlyCause {
-    /// The answer to requests that cannot be served while the document is shown as it was at `readable`.
+    /// The answer to requests that cannot be served while the document is shown as of `readable`.
     #[must_use]
     pub fn refusal(self, readable: Option<Revision>) -> Refusal {
         match self {
@@ -165,94 +180,4 @@ impl ReadOnlyCause {
             Self::Damaged { entry } => Refusal::damaged(entry, readable),
         }
     }
-}
-
-/// Something that the document wants done. Nothing is answered in place: answers are events.
-#[derive(Debug)]
-pub enum Action {
-    /// Answer a session's request.
-    Reply {
-        /// The session.
-        session: SessionId,
-        /// The request.
-        ticket: Ticket,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Send commits to sessions, in this order, behind all that was sent to them before.
-    Deliver {
-        /// The sessions.
-        to: Arc<Vec<SessionId>>,
-        /// The commits, without a gap.
-        entries: Vec<Arc<Entry>>,
-    },
-    /// Publish a position.
-    Publish {
-        /// Whose request it is.
-        session: SessionId,
-        /// The request.
-        ticket: Ticket,
-        /// Whose position it is.
-        client: ClientId,
-        /// The position, at the present revision as far as it could be brought there.
-        presence: Presence,
-    },
-    /// Say something to another node.
-    Send {
-        /// The node.
-        to: NodeId,
-        /// What to say.
-        link: Link,
-    },
-    /// Load the document's head from the store and encode it.
-    Show,
-    /// Fold entries into an encoded snapshot, and add a notice that the store is away.
-    Refold {
-        /// The snapshot.
-        shown: Arc<Shown>,
-        /// The entries after it.
-        entries: Vec<Arc<Entry>>,
-    },
-    /// Encode this snapshot.
-    Encode(Snapshot),
-    /// Load a page of the log.
-    Page {
-        /// Who asks.
-        asker: Asker,
-        /// The revision to start from.
-        since: Revision,
-    },
-    /// Let the sequencer of this epoch go on with work that it has divided, when other documents have had their turn.
-    NextSlice(Epoch),
-    /// Claim the document.
-    Claim,
-    /// Append to the log.
-    Append {
-        /// The right to.
-        fence: Fence,
-        /// The entries, without a gap.
-        entries: Vec<Arc<Entry>>,
-    },
-    /// Close the sockets of the document's sessions: what they are to be sent next cannot be read.
-    Close,
-    /// Keep a snapshot. Not answered: a lost snapshot costs the next opening some time.
-    Save {
-        /// The right to.
-        fence: Fence,
-        /// The snapshot.
-        snapshot: Snapshot,
-    },
-}
-
-/// What a session is answered.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// The document. Commits after it follow.
-    Shown(Arc<Shown>),
-    /// All that was asked for has been sent.
-    Done,
-    /// The submit is committed, and its commit has been sent: nothing is to be added.
-    Committed,
-    /// No.
-    Refused(Refusal),
 }

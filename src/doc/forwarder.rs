@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Action, Answer, Asker, Now, ReadOnly, ReadOnlyCause, Ticket};
+use super::action::{Action, SessionReply};
+use super::event::{Now, PageRequester, ReadOnly, ReadOnlyCause, Ticket};
 use super::peer_message::Submit;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, SessionId};
@@ -117,11 +118,11 @@ pub(super) enum Unsettled {
 impl Frozen {
     /// The answer to a fetch or a subscription of a client that has `since`. No commits follow it: they are too many, or
     /// cannot be read.
-    fn answer(&self, since: Option<Revision>) -> Answer {
+    fn answer(&self, since: Option<Revision>) -> SessionReply {
         match (since, &self.found.readable) {
-            (None, Some(readable)) => Answer::Shown(readable.clone()),
-            (Some(since), Some(readable)) if since == readable.revision => Answer::Done,
-            (Some(_), _) | (None, None) => Answer::Refused(self.found.refusal.clone()),
+            (None, Some(readable)) => SessionReply::Snapshot(readable.clone()),
+            (Some(since), Some(readable)) if since == readable.revision => SessionReply::Done,
+            (Some(_), _) | (None, None) => SessionReply::Rejected(self.found.refusal.clone()),
         }
     }
 }
@@ -364,9 +365,9 @@ impl Forwarder {
         });
         self.walk(session, out);
         for ticket in ended {
-            out.push(reply(session, ticket, Answer::Done));
+            out.push(reply(session, ticket, SessionReply::Done));
         }
-        out.push(reply(session, ticket, Answer::Done));
+        out.push(reply(session, ticket, SessionReply::Done));
     }
 
     /// A session ended. What it submitted may still be committed.
@@ -385,7 +386,7 @@ impl Forwarder {
             return;
         };
         for waiting in queue.split_off(1.min(queue.len())) {
-            let refused = Answer::Refused(Refusal::may_not_change());
+            let refused = SessionReply::Rejected(Refusal::may_not_change());
             out.push(reply(session, waiting.ticket, refused));
         }
     }
@@ -400,7 +401,11 @@ impl Forwarder {
     ) {
         let queue = self.unanswered.entry(session).or_default();
         if queue.len() >= self.settings.session_submits_max {
-            return out.push(reply(session, ticket, Answer::Refused(Refusal::busy())));
+            return out.push(reply(
+                session,
+                ticket,
+                SessionReply::Rejected(Refusal::busy()),
+            ));
         }
         queue.push_back(Unanswered { ticket, submit });
         if queue.len() == 1 {
@@ -433,7 +438,7 @@ impl Forwarder {
             let answer = frozen.answer(joiner.since);
             out.push(reply(joiner.session, joiner.ticket, answer));
         }
-        let refused = || Answer::Refused(frozen.found.refusal.clone());
+        let refused = || SessionReply::Rejected(frozen.found.refusal.clone());
         for walker in std::mem::take(&mut self.walkers) {
             if let Then::Joined { ticket, .. } | Then::Proven { ticket, .. } = walker.then {
                 out.push(reply(walker.session, ticket, refused()));
@@ -523,7 +528,7 @@ impl Forwarder {
     /// The owner refused a submit.
     pub(super) fn rejected(&mut self, id: &SubmitId, refusal: &Refusal, out: &mut Vec<Want>) {
         while let Some((session, first)) = self.take_answered(id) {
-            let refused = Answer::Refused(refusal.clone());
+            let refused = SessionReply::Rejected(refusal.clone());
             out.push(reply(session, first.ticket, refused));
             self.send_first(session, out);
         }
@@ -544,7 +549,7 @@ impl Forwarder {
             if matches!(joiner.least, Least::Shown(number) if number <= self.shows) {
                 joiner.least = Least::Known(shown.revision);
                 if joiner.min > shown.revision {
-                    let refused = Answer::Refused(Refusal::future_version());
+                    let refused = SessionReply::Rejected(Refusal::future_version());
                     out.push(reply(joiner.session, joiner.ticket, refused));
                     return false;
                 }
@@ -590,7 +595,7 @@ impl Forwarder {
         self.joiners.retain(|joiner| {
             let waits = now.clock < joiner.deadline;
             if !waits {
-                let refused = Answer::Refused(Refusal::store_unavailable());
+                let refused = SessionReply::Rejected(Refusal::store_unavailable());
                 out.push(reply(joiner.session, joiner.ticket, refused));
             }
             waits
@@ -681,7 +686,7 @@ impl Forwarder {
         };
         let session = walker.session;
         if entries.first().is_none_or(|entry| entry.revision != min) {
-            let refused = Answer::Refused(Refusal::future_version());
+            let refused = SessionReply::Rejected(Refusal::future_version());
             out.push(reply(session, ticket, refused));
         } else {
             self.told_head = self.told_head.max(min);
@@ -715,7 +720,7 @@ impl Forwarder {
         self.walkers[place].is_paged = false;
         if let Then::Proven { ticket, .. } = self.walkers[place].then {
             self.walkers.remove(place);
-            let refused = Answer::Refused(Refusal::store_unavailable());
+            let refused = SessionReply::Rejected(Refusal::store_unavailable());
             out.push(reply(session, ticket, refused));
             self.walk(session, out);
         }
@@ -738,7 +743,11 @@ impl Forwarder {
         };
         match walker.then {
             Then::Joined { ticket, .. } | Then::Proven { ticket, .. } => {
-                out.push(reply(session, ticket, Answer::Refused(refusal.clone())));
+                out.push(reply(
+                    session,
+                    ticket,
+                    SessionReply::Rejected(refusal.clone()),
+                ));
             }
             Then::Acked(revision) => {
                 let own = self
@@ -830,7 +839,11 @@ impl Forwarder {
                 let (Some(shown), Some(after)) = (shown, after) else {
                     return Some(joiner);
                 };
-                out.push(reply(session, ticket, Answer::Shown(shown.clone())));
+                out.push(reply(
+                    session,
+                    ticket,
+                    SessionReply::Snapshot(shown.clone()),
+                ));
                 // A subscriber that fetches because it has nothing passed over what it was sent since it asked.
                 let listens = live || self.live.binary_search(&session).is_ok();
                 if listens && !after.is_empty() {
@@ -886,7 +899,7 @@ impl Forwarder {
         let first = walkers.find(|walker| walker.session == session);
         if let Some(walker) = first.filter(|walker| !walker.is_paged) {
             walker.is_paged = true;
-            out.push(page(Asker::Walker(session), walker.at));
+            out.push(page(PageRequester::CatchUp(session), walker.at));
         }
     }
 
@@ -916,15 +929,15 @@ impl Forwarder {
             return;
         };
         if at < has {
-            let refused = Answer::Refused(Refusal::future_version());
+            let refused = SessionReply::Rejected(Refusal::future_version());
             return out.push(reply(session, ticket, refused));
         }
         if self.tail.as_ref().is_some_and(|tail| at < tail.start()) {
             // Better no stream than one with a gap.
-            let refused = Answer::Refused(Refusal::ops_not_found());
+            let refused = SessionReply::Rejected(Refusal::ops_not_found());
             return out.push(reply(session, ticket, refused));
         }
-        out.push(reply(session, ticket, Answer::Done));
+        out.push(reply(session, ticket, SessionReply::Done));
         if live {
             self.enter_live(session);
         }
@@ -946,7 +959,7 @@ impl Forwarder {
         told: Told,
         out: &mut Vec<Want>,
     ) {
-        out.push(reply(session, first.ticket, Answer::Committed));
+        out.push(reply(session, first.ticket, SessionReply::Committed));
         let heard = told == Told::Now && self.live.binary_search(&session).is_ok();
         if !heard {
             let at = first
@@ -1012,7 +1025,7 @@ impl Forwarder {
                 since: self.head(),
                 told: self.told_head,
             });
-            out.push(page(Asker::Gap, self.head()));
+            out.push(page(PageRequester::Gap, self.head()));
         }
     }
 
@@ -1046,11 +1059,11 @@ fn key(id: &SubmitId, session: SessionId) -> (ClientId, u64, SessionId) {
     (id.client.clone(), id.seq, session)
 }
 
-fn reply(session: SessionId, ticket: Ticket, answer: Answer) -> Want {
+fn reply(session: SessionId, ticket: Ticket, answer: SessionReply) -> Want {
     Want::Do(Action::Reply {
         session,
         ticket,
-        answer,
+        reply: answer,
     })
 }
 
@@ -1061,6 +1074,6 @@ fn deliver(session: SessionId, entries: Vec<Arc<Entry>>) -> Want {
     })
 }
 
-fn page(asker: Asker, since: Revision) -> Want {
-    Want::Do(Action::Page { asker, since })
+fn page(requester: PageRequester, since: Revision) -> Want {
+    Want::Do(Action::LoadPage { requester, since })
 }

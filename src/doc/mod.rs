@@ -2,6 +2,7 @@
 //! as an [`Action`]. No clock, no dice, no waiting: the shell (`node`) does those.
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
+mod action;
 mod document;
 mod event;
 mod forwarder;
@@ -11,8 +12,11 @@ mod salvage;
 mod sequencer;
 mod settings;
 
-pub use document::{Culprit, Document};
-pub use event::{Action, Answer, Ask, Asker, Event, Now, ReadOnly, ReadOnlyCause, Ticket};
-pub use peer_message::{Link, Submit};
+pub use action::{Action, SessionReply};
+pub use document::{Document, PoisonSubmit};
+pub use event::{
+    Event, Now, PageRequester, ReadMode, ReadOnly, ReadOnlyCause, SessionRequest, Ticket,
+};
+pub use peer_message::{PeerMessage, Submit};
 pub use salvage::{Salvaged, salvage};
 pub use settings::DocumentSettings;

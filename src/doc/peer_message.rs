@@ -1,5 +1,4 @@
-//! What a forwarder and an owner say to each other. Every message may be lost, doubled or late: revisions reveal gaps,
-//! and whoever still waits asks again.
+//! The messages between the forwarders and the owner of a document.
 
 use std::sync::Arc;
 
@@ -9,39 +8,42 @@ use crate::protocol::{Proposal, Refusal};
 /// A change on its way to the owner.
 #[derive(Debug, Clone)]
 pub struct Submit {
-    /// What names it for ever.
+    /// Identifies the submit, also across reconnects.
     pub id: SubmitId,
-    /// The revision that it was made on; none: whatever is current.
+    /// The revision that the change was made on; `None`: whichever is current when it is sequenced.
     pub base: Option<Revision>,
     /// The change.
     pub proposal: Proposal,
 }
 
-/// One message between two nodes about one document.
+/// A message between two nodes about one document.
+///
+/// Messages may be lost, duplicated and reordered: receivers find gaps by revision, and senders repeat what was not answered.
 #[derive(Debug, Clone)]
-pub enum Link {
-    /// To the owner: tell me the commits after `since`, and all that follow. Soft state, said again and again; whoever is
-    /// to become the owner keeps it until then.
+pub enum PeerMessage {
+    /// To the owner: send the commits after `since`, and all later ones. The subscription expires unless it is repeated. A
+    /// node that does not own the document keeps it for the case that it becomes the owner.
     Subscribe {
         /// The newest revision that the forwarder has.
         since: Revision,
     },
     /// To the owner: a client's change.
     Submit(Submit),
-    /// From the owner: entries that are durable, without a gap. Perhaps none: then the head is the news.
+    /// From the owner: durable entries, without a gap; without entries, only the head.
     Commits {
-        /// The newest revision that is durable.
+        /// The newest durable revision.
         head: Revision,
         /// The entries.
         entries: Vec<Arc<Entry>>,
     },
-    /// From the owner: a submit that was refused.
+    /// From the owner: a submit was rejected.
     Reject {
         /// The submit.
         id: SubmitId,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// To the owner: the stored log is damaged. Save what you hold in memory, so that it can be loaded again.
+    /// To the owner: the stored log is damaged. The owner saves a snapshot of what it holds in memory, from which the document
+    /// can be loaded again.
     SaveSnapshot,
 }

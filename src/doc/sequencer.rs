@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::event::{Action, Asker, Now};
-use super::peer_message::{Link, Submit};
+use super::action::Action;
+use super::event::{Now, PageRequester};
+use super::peer_message::{PeerMessage, Submit};
 use super::peer_subscriptions::Listeners;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, NodeId, UserId};
@@ -42,7 +43,7 @@ pub(super) struct Sequencer {
     late: VecDeque<Rebase>,
     /// Entries before the tail that were read for the first of `late`, without a gap.
     late_page: Vec<Arc<Entry>>,
-    /// Whether [`Action::NextSlice`] was asked for and has not come.
+    /// Whether [`Action::RequestSlice`] was asked for and has not come.
     slice_wanted: bool,
     /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
     refused: VecDeque<(SubmitId, Refusal)>,
@@ -272,10 +273,10 @@ impl Sequencer {
         };
         let epoch = self.fence.epoch;
         if matches!(self.next_entry(late.at), NextEntry::Unread) {
-            let (asker, since) = (Asker::Sequencer(epoch), late.at);
-            out.push_back(Action::Page { asker, since });
+            let (requester, since) = (PageRequester::Sequencer(epoch), late.at);
+            out.push_back(Action::LoadPage { requester, since });
         } else if !std::mem::replace(&mut self.slice_wanted, true) {
-            out.push_back(Action::NextSlice(epoch));
+            out.push_back(Action::RequestSlice(epoch));
         }
     }
 
@@ -446,7 +447,7 @@ impl Sequencer {
         for node in self.listeners.nodes() {
             out.push_back(Action::Send {
                 to: node,
-                link: Link::Commits {
+                message: PeerMessage::Commits {
                     head: self.tail.head(),
                     entries: commits.clone(),
                 },
@@ -454,7 +455,7 @@ impl Sequencer {
         }
         out.push_back(Action::Send {
             to: self.me,
-            link: Link::Commits {
+            message: PeerMessage::Commits {
                 head: self.tail.head(),
                 entries: commits,
             },
@@ -509,13 +510,13 @@ impl Sequencer {
 
     fn viewed(&mut self, view: Snapshot, out: &mut VecDeque<Action>) {
         if std::mem::take(&mut self.unsaved.due) {
-            out.push_back(Action::Save {
+            out.push_back(Action::SaveSnapshot {
                 fence: self.fence,
                 snapshot: view.clone(),
             });
         }
         if std::mem::take(&mut self.show_wanted) {
-            out.push_back(Action::Encode(view));
+            out.push_back(Action::EncodeSnapshot(view));
         }
     }
 
@@ -576,7 +577,7 @@ impl Sequencer {
             .collect();
         out.push_back(Action::Send {
             to,
-            link: Link::Commits {
+            message: PeerMessage::Commits {
                 head: self.tail.head(),
                 entries: commits,
             },
@@ -632,7 +633,7 @@ impl Sequencer {
             Outcome::Copy(entry) => {
                 out.push_back(Action::Send {
                     to: rebase.from,
-                    link: Link::Commits {
+                    message: PeerMessage::Commits {
                         head: self.tail.head(),
                         entries: vec![entry],
                     },
@@ -725,7 +726,7 @@ fn distance(from: Revision, to: Revision) -> usize {
 fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
     out.push_back(Action::Send {
         to,
-        link: Link::Reject { id, refusal },
+        message: PeerMessage::Reject { id, refusal },
     });
 }
 

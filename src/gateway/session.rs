@@ -19,7 +19,7 @@ use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
 use crate::access::{HOME_TENANT, Role, tenant_of};
 use crate::auth::{News, Scope};
-use crate::doc::{Answer, Ask, Submit};
+use crate::doc::{ReadMode, SessionReply, SessionRequest, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
 use crate::node::{
@@ -504,8 +504,11 @@ impl Session {
                 self.admit(&doc, since)?;
                 if self.may_read(&doc).await? {
                     let ask = match (since, min) {
-                        (None, Some(min)) => Ask::ReadFrom { min, live: false },
-                        _ => Ask::Fetch { since },
+                        (None, Some(min)) => SessionRequest::ReadFrom {
+                            min,
+                            mode: ReadMode::Fetch,
+                        },
+                        _ => SessionRequest::Fetch { since },
                     };
                     return self.read(&doc, ask, echo).await;
                 }
@@ -518,8 +521,11 @@ impl Session {
                 if may {
                     self.subscribing([&doc].into_iter())?;
                     let ask = match (since, min) {
-                        (None, Some(min)) => Ask::ReadFrom { min, live: true },
-                        _ => Ask::Subscribe { since },
+                        (None, Some(min)) => SessionRequest::ReadFrom {
+                            min,
+                            mode: ReadMode::Subscribe,
+                        },
+                        _ => SessionRequest::Subscribe { since },
                     };
                     return self.read(&doc, ask, echo).await;
                 }
@@ -528,7 +534,8 @@ impl Session {
             }
             ClientMessage::Unsubscribe { doc } => Ok(self.unsubscribe(&doc, echo).await?),
             ClientMessage::BulkFetch(bulk) => {
-                self.bulk(bulk, echo, |since| Ask::Fetch { since }).await
+                self.bulk(bulk, echo, |since| SessionRequest::Fetch { since })
+                    .await
             }
             ClientMessage::BulkSubscribe(bulk) => {
                 let docs: Vec<DocId> = documents(&bulk).collect();
@@ -540,7 +547,7 @@ impl Session {
                 }
                 self.subscribing(readable.iter())?;
                 hidden.iter().try_for_each(|doc| self.hiding(doc))?;
-                self.bulk(bulk, echo, |since| Ask::Subscribe { since })
+                self.bulk(bulk, echo, |since| SessionRequest::Subscribe { since })
                     .await
             }
             ClientMessage::BulkUnsubscribe(bulk) => Ok(self.bulk_unsubscribe(&bulk, echo).await?),
@@ -634,7 +641,7 @@ impl Session {
             return;
         }
         self.documents.insert(doc.clone());
-        let ask = Ask::Subscribe {
+        let ask = SessionRequest::Subscribe {
             since: Some(Revision::ZERO),
         };
         // A refusal has nobody to go to: the client comes back and asks again.
@@ -693,8 +700,12 @@ impl Session {
     /// Answers as if there were no document, for there may be none.
     fn show_nothing(&self, since: Option<Revision>, echo: &Echo) -> Result<(), Refusal> {
         match nothing(since)? {
-            Answer::Shown(shown) => self.outbox.answer(protocol::shown_reply(echo, &shown)),
-            Answer::Done | Answer::Committed | Answer::Refused(_) => self.say(protocol::done(echo)),
+            SessionReply::Snapshot(shown) => {
+                self.outbox.answer(protocol::shown_reply(echo, &shown))
+            }
+            SessionReply::Done | SessionReply::Committed | SessionReply::Rejected(_) => {
+                self.say(protocol::done(echo))
+            }
         }
         Ok(())
     }
@@ -805,7 +816,9 @@ impl Session {
             proposal: submit.proposal,
         };
         let reply = ReplyTo::Submit(echo.clone(), taken, slot);
-        Ok(self.ask_for(&doc, Ask::Submit(submit), reply).await?)
+        Ok(self
+            .ask_for(&doc, SessionRequest::Submit(submit), reply)
+            .await?)
     }
 
     /// Waits until so few edits of the socket, and so few bytes of all sockets', are without an answer that there is room
@@ -847,7 +860,7 @@ impl Session {
             // is said on the same way: it must not overtake the position.
             Some(position) => {
                 let doc = position.doc.clone();
-                let ask = Ask::Publish {
+                let ask = SessionRequest::PublishPresence {
                     client: self.client.clone(),
                     presence,
                 };
@@ -960,7 +973,7 @@ impl Session {
     async fn unsubscribe(&mut self, doc: &DocId, echo: &Echo) -> Result<(), Refusal> {
         self.unseen.remove(doc);
         if self.documents.remove(doc) {
-            return self.ask(doc, Ask::Unsubscribe, echo).await;
+            return self.ask(doc, SessionRequest::Unsubscribe, echo).await;
         }
         self.say(protocol::done(echo));
         Ok(())
@@ -970,7 +983,7 @@ impl Session {
         &mut self,
         bulk: protocol::Bulk,
         echo: &Echo,
-        ask: impl Fn(Option<Revision>) -> Ask,
+        ask: impl Fn(Option<Revision>) -> SessionRequest,
     ) -> Result<(), Unserved> {
         let names: Vec<DocId> = documents(&bulk).collect();
         self.rights.know(names.iter()).await?;
@@ -1003,7 +1016,7 @@ impl Session {
             match self.may_read(&doc).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    let answer = nothing(since).unwrap_or_else(Answer::Refused);
+                    let answer = nothing(since).unwrap_or_else(SessionReply::Rejected);
                     reply.answer(&self.outbox, id, answer);
                     continue;
                 }
@@ -1043,7 +1056,7 @@ impl Session {
         reply.begin(&self.outbox);
         for doc in subscribed {
             let part = ReplyTo::Bulk(reply.clone(), doc.id.clone(), None);
-            if let Err(refusal) = self.ask_for(&doc, Ask::Unsubscribe, part).await {
+            if let Err(refusal) = self.ask_for(&doc, SessionRequest::Unsubscribe, part).await {
                 reply.refuse(&self.outbox, doc.id, refusal);
             }
         }
@@ -1066,17 +1079,27 @@ impl Session {
     }
 
     /// Asks a document for what it holds, when few of the socket's reads are without an answer.
-    async fn read(&mut self, doc: &DocId, ask: Ask, echo: &Echo) -> Result<(), Unserved> {
+    async fn read(
+        &mut self,
+        doc: &DocId,
+        ask: SessionRequest,
+        echo: &Echo,
+    ) -> Result<(), Unserved> {
         let slot = self.slot(&self.reads.clone()).await?;
         let reply = ReplyTo::Read(echo.clone(), slot);
         Ok(self.ask_for(doc, ask, reply).await?)
     }
 
-    async fn ask(&self, doc: &DocId, ask: Ask, echo: &Echo) -> Result<(), Refusal> {
+    async fn ask(&self, doc: &DocId, ask: SessionRequest, echo: &Echo) -> Result<(), Refusal> {
         self.ask_for(doc, ask, ReplyTo::Socket(echo.clone())).await
     }
 
-    async fn ask_for(&self, doc: &DocId, ask: Ask, reply: ReplyTo) -> Result<(), Refusal> {
+    async fn ask_for(
+        &self,
+        doc: &DocId,
+        ask: SessionRequest,
+        reply: ReplyTo,
+    ) -> Result<(), Refusal> {
         let asked = self
             .gateway
             .node()
@@ -1113,10 +1136,12 @@ impl Session {
 }
 
 /// What a document says that is not there, or not for them. Whoever has some of it, had it once: that is over.
-fn nothing(since: Option<Revision>) -> Result<Answer, Refusal> {
+fn nothing(since: Option<Revision>) -> Result<SessionReply, Refusal> {
     match since {
-        None => Ok(Answer::Shown(Arc::new(Shown::of(&Snapshot::default())))),
-        Some(Revision::ZERO) => Ok(Answer::Done),
+        None => Ok(SessionReply::Snapshot(Arc::new(Shown::of(
+            &Snapshot::default(),
+        )))),
+        Some(Revision::ZERO) => Ok(SessionReply::Done),
         Some(_) => Err(no_such_document()),
     }
 }

@@ -28,7 +28,7 @@ use super::document::slices::{Slice, slices_at_once};
 use super::document::task::{Post, Task};
 use super::presence::registry::{Heard, PresenceRegistry};
 use crate::cluster::Transport;
-use crate::doc::{Ask, DocumentSettings, Event, Link, Now};
+use crate::doc::{DocumentSettings, Event, Now, PeerMessage, SessionRequest};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
 use crate::store::{Heartbeat, History, OpenDocuments, Store, StoreError};
@@ -370,7 +370,7 @@ impl Node {
         self: &Arc<Self>,
         doc: &DocId,
         (session, outbox): (SessionId, &Arc<Outbox>),
-        ask: Ask,
+        ask: SessionRequest,
         reply: ReplyTo,
     ) -> Result<(), AskError> {
         let mut post = Post::Asked {
@@ -435,8 +435,8 @@ impl Node {
 
     /// Something that another node says about a document. A submit or a subscription opens it; the rest is of interest only
     /// where it is open. Never waits: what finds the mailbox full is lost, and said again.
-    pub(in crate::node) fn linked(self: &Arc<Self>, from: NodeId, doc: &DocId, link: Link) {
-        let opens = matches!(link, Link::Submit(_) | Link::Subscribe { .. });
+    pub(in crate::node) fn linked(self: &Arc<Self>, from: NodeId, doc: &DocId, link: PeerMessage) {
+        let opens = matches!(link, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. });
         let mailbox = if opens {
             self.open(doc).ok()
         } else {
@@ -505,7 +505,7 @@ impl Node {
     /// Gives up all documents that this node owns, whatever is under way. What is unanswered is said again, to others.
     pub(in crate::node) fn resign(&self) {
         for (doc, epoch) in self.open_documents().owned {
-            self.told(&doc, Event::Deposed(epoch));
+            self.told(&doc, Event::Superseded(epoch));
         }
     }
 
@@ -777,11 +777,15 @@ mod tests {
         };
         for n in 0..8 {
             let name = format!("wanted once {n}");
-            ask(&name, Ask::Fetch { since: None }).await.unwrap();
+            ask(&name, SessionRequest::Fetch { since: None })
+                .await
+                .unwrap();
         }
         let patience = Duration::from_secs(20);
         let wanted = timeout(patience, async {
-            while ask("wanted", Ask::Subscribe { since: None }).await == Err(AskError::Full) {
+            while ask("wanted", SessionRequest::Subscribe { since: None }).await
+                == Err(AskError::Full)
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });

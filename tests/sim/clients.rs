@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copydesk::client::{Client, Message, Request};
-use copydesk::doc::{Ask, Event, Submit, Ticket};
+use copydesk::doc::{Event, SessionRequest, Submit, Ticket};
 use copydesk::id::{SessionId, UserId};
 use copydesk::log::{Change, SubmitId};
 use copydesk::ot::{Content, Kind};
@@ -116,7 +116,10 @@ impl World {
         if node.sessions.remove(&socket.session).is_some() {
             let id = node.id;
             let doc = self.clients[index].doc;
-            self.within(50, Happening::Answer(id, doc, Event::Left(socket.session)));
+            self.within(
+                50,
+                Happening::Document(id, doc, Event::SessionClosed(socket.session)),
+            );
         }
     }
 
@@ -152,8 +155,8 @@ impl World {
             return;
         };
         let ask = match request {
-            Request::Subscribe { since } => Ask::Subscribe { since },
-            Request::Fetch { since } => Ask::Fetch { since },
+            Request::Subscribe { since } => SessionRequest::Subscribe { since },
+            Request::Fetch { since } => SessionRequest::Fetch { since },
             Request::Submit {
                 seq, base, change, ..
             } => {
@@ -172,7 +175,7 @@ impl World {
                     client,
                     seq,
                 };
-                Ask::Submit(Submit {
+                SessionRequest::Submit(Submit {
                     id,
                     base: Some(base),
                     proposal,
@@ -181,7 +184,7 @@ impl World {
         };
         // The ticket says what kind of request it answers.
         let ticket = Ticket(match &ask {
-            Ask::Submit(submit) => submit.id.seq,
+            SessionRequest::Submit(submit) => submit.id.seq,
             _ => {
                 self.next += 1;
                 READS + self.next
@@ -191,10 +194,10 @@ impl World {
         self.event(
             id,
             self.clients[index].doc,
-            Event::Asked {
+            Event::Request {
                 session,
                 ticket,
-                ask,
+                request: ask,
             },
         );
     }
@@ -293,7 +296,10 @@ impl World {
         if node.visits.remove(&socket.session).is_some() {
             let id = node.id;
             let doc = self.visitors[index].doc;
-            self.within(50, Happening::Answer(id, doc, Event::Left(socket.session)));
+            self.within(
+                50,
+                Happening::Document(id, doc, Event::SessionClosed(socket.session)),
+            );
         }
     }
 
@@ -312,7 +318,7 @@ impl World {
         index: usize,
         session: SessionId,
         ticket: Ticket,
-        ask: Ask,
+        ask: SessionRequest,
     ) {
         let node = self
             .nodes
@@ -322,10 +328,10 @@ impl World {
             self.event(
                 id,
                 self.visitors[index].doc,
-                Event::Asked {
+                Event::Request {
                     session,
                     ticket,
-                    ask,
+                    request: ask,
                 },
             );
         }

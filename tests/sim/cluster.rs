@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use copydesk::cluster::Membership;
-use copydesk::doc::{Event, Link};
+use copydesk::doc::{Event, PeerMessage};
 use copydesk::id::NodeId;
 use copydesk::store::{DocumentChanges, Heartbeat, OpenDocuments};
 use copydesk::version::NodeVersion;
@@ -15,7 +15,7 @@ use super::world::{Happening, World, ms};
 /// What one node says to another.
 #[derive(Debug, Clone)]
 pub(crate) enum Saying {
-    Link(usize, Link),
+    Link(usize, PeerMessage),
     Ping,
     Pong,
     Leaving,
@@ -39,13 +39,13 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, from: NodeId, to: NodeId, saying: Saying) {
-        if let Saying::Link(doc, Link::Commits { entries, .. }) = &saying {
+        if let Saying::Link(doc, PeerMessage::Commits { entries, .. }) = &saying {
             self.must_be_durable(*doc, entries);
         }
         let clock = self.clock;
         let asks = matches!(
             saying,
-            Saying::Link(_, Link::Submit(_) | Link::Subscribe { .. })
+            Saying::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. })
         );
         if let Some(node) = self.node_of(from).filter(|_| asks) {
             self.nodes[node].membership.asked(to, clock);
@@ -78,7 +78,14 @@ impl World {
             self.publish_ring(to);
         }
         match saying {
-            Saying::Link(doc, link) => self.event(to, doc, Event::Linked { from, link }),
+            Saying::Link(doc, link) => self.event(
+                to,
+                doc,
+                Event::PeerMessage {
+                    from,
+                    message: link,
+                },
+            ),
             Saying::Ping if from == to => {}
             Saying::Ping => self.say(to, from, Saying::Pong),
             Saying::Pong => {}
@@ -114,13 +121,19 @@ impl World {
         for (doc, epoch) in open.owned {
             if lost.contains(&doc) && !self.storm(30) {
                 let doc = self.number(&doc);
-                self.within(delay, Happening::Answer(id, doc, Event::Deposed(epoch)));
+                self.within(
+                    delay,
+                    Happening::Document(id, doc, Event::Superseded(epoch)),
+                );
             }
         }
         for (doc, head) in newer {
             if !self.storm(30) {
                 let doc = self.number(&doc);
-                self.within(delay, Happening::Answer(id, doc, Event::Newer(head)));
+                self.within(
+                    delay,
+                    Happening::Document(id, doc, Event::HeadAdvanced(head)),
+                );
             }
         }
     }
@@ -133,9 +146,10 @@ impl World {
                 .iter()
                 .map(|(doc, open)| (&self.docs[*doc], &open.document))
         };
-        let owned = open().filter_map(|(doc, document)| Some((doc.clone(), document.owned()?)));
+        let owned =
+            open().filter_map(|(doc, document)| Some((doc.clone(), document.owned_epoch()?)));
         let followed =
-            open().filter_map(|(doc, document)| Some((doc.clone(), document.followed()?)));
+            open().filter_map(|(doc, document)| Some((doc.clone(), document.followed_revision()?)));
         OpenDocuments {
             owned: owned.collect(),
             followed: followed.collect(),
@@ -188,7 +202,7 @@ impl World {
                 return;
             };
             let owner = self.owner_as_seen(node, doc);
-            self.event(id, doc, Event::Ring(owner));
+            self.event(id, doc, Event::OwnerChanged(owner));
         }
     }
 
@@ -203,7 +217,7 @@ impl World {
         {
             let open = self.node_of(id).map(|node| self.nodes[node].open.keys());
             for doc in open.into_iter().flatten().copied().collect::<Vec<_>>() {
-                self.event(id, doc, Event::Reopened);
+                self.event(id, doc, Event::Reconnected);
             }
         }
     }

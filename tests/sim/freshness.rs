@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use copydesk::doc::{Answer, Ask, Ticket};
+use copydesk::doc::{SessionReply, SessionRequest, Ticket};
 use copydesk::id::SessionId;
 use copydesk::log::Revision;
 
@@ -28,24 +28,26 @@ impl Freshness {
         &mut self,
         doc: usize,
         who: (SessionId, Ticket),
-        ask: &Ask,
+        ask: &SessionRequest,
         told: Option<Revision>,
     ) {
         match ask {
-            Ask::Fetch { since } | Ask::Subscribe { since } => {
+            SessionRequest::Fetch { since } | SessionRequest::Subscribe { since } => {
                 let sent = || self.sent.get(&doc).copied().unwrap_or_default();
                 let (least, has) = (told.unwrap_or_else(sent), since.unwrap_or_default());
                 self.questions.insert(who, Question { least, has });
             }
-            Ask::ReadFrom { min, .. } => {
+            SessionRequest::ReadFrom { min, .. } => {
                 let sent = || self.sent.get(&doc).copied().unwrap_or_default();
                 let least = told.unwrap_or_else(sent).max(*min);
                 let has = Revision::ZERO;
                 self.questions.insert(who, Question { least, has });
             }
             // What is on its way to a subscription may stay behind.
-            Ask::Unsubscribe => self.questions.retain(|(session, _), _| *session != who.0),
-            Ask::Submit(_) | Ask::Publish { .. } => {}
+            SessionRequest::Unsubscribe => {
+                self.questions.retain(|(session, _), _| *session != who.0)
+            }
+            SessionRequest::Submit(_) | SessionRequest::PublishPresence { .. } => {}
         }
     }
 
@@ -63,15 +65,15 @@ impl Freshness {
     pub(crate) fn answered(
         &mut self,
         who: (SessionId, Ticket),
-        answer: &Answer,
+        answer: &SessionReply,
     ) -> Result<(), String> {
         let Some(Question { least, has }) = self.questions.remove(&who) else {
             return Ok(());
         };
         let shown = match answer {
-            Answer::Shown(shown) => shown.revision,
-            Answer::Done => has,
-            Answer::Committed | Answer::Refused(_) => return Ok(()),
+            SessionReply::Snapshot(shown) => shown.revision,
+            SessionReply::Done => has,
+            SessionReply::Committed | SessionReply::Rejected(_) => return Ok(()),
         };
         if shown < least {
             return Err(format!(

@@ -26,8 +26,8 @@ export const MUTANTS = [
   sequencer('a submit is transformed over what is staged', 'if at >= self.head.revision {', 'if at >= self.tail.head() {'),
   sequencer('nothing is told before it is durable', `        let entries = self.under_way().cloned().collect();
 `, `        let entries: Vec<_> = self.under_way().cloned().collect();
-        let link = Link::Commits { head: self.head.revision, entries: entries.clone() };
-        out.push_back(Action::Send { to: self.me, link });
+        let message = PeerMessage::Commits { head: self.head.revision, entries: entries.clone() };
+        out.push_back(Action::Send { to: self.me, message });
 `, { table: 'appends_gather_while_one_is_under_way' }),
   sequencer('what gathered is appended next', `        self.say_unsaid(out);
         self.append(out);`, '        self.say_unsaid(out);', { table: 'appends_gather_while_one_is_under_way' }),
@@ -80,9 +80,9 @@ export const MUTANTS = [
     /// Takes in`, `    }
 
     /// Takes in`, { table: 'a_gap_is_healed_from_the_store' }),
-  forwarder('the store is asked where nobody is told', 'Least::Shown(self.shows + 1)', 'Least::Known(self.head().max(self.told_head))',
+  forwarder('the store is asked where nobody is told', 'Least::Shown(self.shows + 1)\n', 'Least::Known(self.head().max(self.told_head))\n',
     { table: 'who_asks_where_nobody_is_told_is_shown_what_the_store_holds' }),
-  forwarder('a snapshot that was asked for before the question does not answer it', 'Least::Shown(self.shows + 1)', 'Least::Shown(self.shows)',
+  forwarder('a snapshot that was asked for before the question does not answer it', 'Least::Shown(self.shows + 1)\n', 'Least::Shown(self.shows)\n',
     { table: 'a_snapshot_that_was_read_before_the_question_does_not_answer_it' }),
   forwarder('a snapshot is no older than what was told', 'filter(|shown| shown.revision >= least)', 'filter(|_| true)',
     { table: 'a_snapshot_that_is_too_old_is_not_asked_for_without_end' }),
@@ -102,7 +102,11 @@ export const MUTANTS = [
     { table: 'a_read_that_ends_in_the_middle_of_its_way_does_not_stop_the_next', unseen: 'rarer than one story in 1,500' }),
   forwarder('a subscription that is ended is answered', 'ended.extend(ends.then_some(joiner.ticket));', '',
     { table: 'nothing_follows_the_end_of_a_subscription' }),
-  forwarder('a walk ends with its subscription', '} if walker.session == session => {', '} if false => {',
+  forwarder('a walk ends with its subscription', `Then::Joined {
+                ticket, live: true, ..
+            } if walker.session == session => {`, `Then::Joined {
+                ticket, live: true, ..
+            } if false => {`,
     { table: 'nothing_follows_the_end_of_a_subscription' }),
   forwarder('who submits without a subscription is sent the way to its commit', 'if !heard {', 'if false {',
     { table: 'a_reader_is_shown_the_document_and_then_each_commit' }),
@@ -111,8 +115,8 @@ export const MUTANTS = [
   forwarder('a walk ends with what the tail holds', `        if !rest.is_empty() {
             out.push(deliver(session, rest));
         }`, '', { table: 'who_comes_back_is_sent_what_it_missed_and_then_each_commit' }),
-  forwarder('who has walked is told what follows', `        out.push(reply(session, ticket, Answer::Done));
-        if live {`, `        out.push(reply(session, ticket, Answer::Done));
+  forwarder('who has walked is told what follows', `        out.push(reply(session, ticket, SessionReply::Done));
+        if live {`, `        out.push(reply(session, ticket, SessionReply::Done));
         if false {`, { table: 'who_comes_back_is_sent_what_it_missed_and_then_each_commit' }),
   forwarder('what is unanswered is said again', 'out.push(Want::SubmitAgain(first.submit.clone()));', '',
     { table: 'a_follower_says_again_what_its_owner_did_not_answer' }),
@@ -132,7 +136,7 @@ export const MUTANTS = [
   forwarder('a session has few submits without an answer', 'if queue.len() >= self.settings.session_submits_max {', 'if false {',
     { table: 'a_session_has_few_submits_without_an_answer', unseen: 'its clients have one under way' }),
 
-  document("only a gap's own page says that the log ends", '(Asker::Walker(session), _) => {', `(Asker::Walker(session), _) => {
+  document("only a gap's own page says that the log ends", '(PageRequester::CatchUp(session), _) => {', `(PageRequester::CatchUp(session), _) => {
                 self.forward(now, |forwarder, wants| forwarder.read_on(since, &page, wants));`,
     { table: 'what_a_walker_found_says_nothing_of_a_gap', unseen: 'one story in 65,000 shows it' }),
   document('a sequencer that falls does not take a promised snapshot along', 'if sequencer.owes_a_snapshot() {', 'if false {',
@@ -149,7 +153,7 @@ export const MUTANTS = [
     }
 
     /// The ring`, { table: 'an_append_of_unknown_fate_is_committed_once' }),
-  document('an append that is fenced ends the sequencer', 'Ok(Err(Refused::Fenced)) => self.resign(now),', 'Ok(Err(Refused::Fenced)) => {}',
+  document('an append that is fenced ends the sequencer', 'Ok(Err(AppendError::Fenced)) => self.resign(now),', 'Ok(Err(AppendError::Fenced)) => {}',
     { table: 'a_fenced_owner_claims_anew_and_says_all_in_order', unseen: 'a heartbeat says it, later' }),
   document("an answer to another claim's append decides nothing", 'if sequencer.fence() != asked {', 'if false {',
     { table: 'the_answer_to_an_older_claims_append_decides_nothing', unseen: 'rarer than one story in 1,500' }),
@@ -168,7 +172,7 @@ export const MUTANTS = [
   document('what the store knows of and nobody told is read', `        self.compare(head, now);
         self.forward(now, |forwarder, wants| forwarder.commits(head, &[], wants));`, '        self.compare(head, now);',
     { table: 'a_snapshot_that_is_too_old_is_not_asked_for_without_end' }),
-  document('an idle owner learns that it was deposed', 'if self.owned() == Some(epoch) {', 'if false && self.owned() == Some(epoch) {'),
+  document('an idle owner learns that it was deposed', 'if self.owned_epoch() == Some(epoch) {', 'if false && self.owned_epoch() == Some(epoch) {'),
   document('who waits asks again', 'self.ask_again.get_or_insert(now.clock + pause);', 'let _ = pause;',
     { table: 'a_follower_says_again_what_its_owner_did_not_answer' }),
   document('what waits is asked for at once when a way is open again', '*timer = timer.map(|at| at.min(now.clock));', 'let _ = timer;',

@@ -7,6 +7,7 @@
 //
 //   SEEDS=1000   how many stories each shape may take        ONLY=text   only the rules that have this text in them
 //   JOBS=2       how many are looked for at once             PART=shell  only the rules of this part
+//   CHECK=1      only checks that each row's text occurs once in its file, and builds nothing
 import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve as resolvePath } from 'node:path';
@@ -242,6 +243,14 @@ function makeShell() {
 
 /** The files that are broken, as they were when this began. */
 const sources = new Map(MUTANTS.map(({ file }) => [file, read(file)]));
+
+const unmatched = MUTANTS.filter(({ file, from }) => sources.get(file).split(from).length !== 2);
+for (const { part, rule, file, from } of unmatched) console.error(`${part}: ${rule}: ${file} does not hold this once:\n${from}`);
+if (unmatched.length) process.exit(1);
+if (process.env.CHECK) {
+  console.log(`each of the ${MUTANTS.length} rows matches its file once`);
+  process.exit(0);
+}
 
 const mutants = MUTANTS.filter((mutant) => mutant.rule.includes(only) && (!part || mutant.part === part));
 const rows = [];

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use copydesk::client::Message;
 use copydesk::cluster::Membership;
-use copydesk::doc::{Action, Answer, Document, DocumentSettings, Event, Link, Now, Ticket};
+use copydesk::doc::{
+    Action, Document, DocumentSettings, Event, Now, PeerMessage, SessionReply, Ticket,
+};
 use copydesk::id::{NodeId, SessionId};
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
@@ -97,9 +99,9 @@ impl World {
             return;
         };
         if let Some(waiting) = &mut self.nodes[node].stopped {
-            return waiting.push(Happening::Answer(id, doc, event));
+            return waiting.push(Happening::Document(id, doc, event));
         }
-        let opens = matches!(event, Event::Asked { .. } | Event::Linked { .. });
+        let opens = matches!(event, Event::Request { .. } | Event::PeerMessage { .. });
         if !opens && !self.nodes[node].open.contains_key(&doc) {
             return;
         }
@@ -115,14 +117,15 @@ impl World {
             told: Revision::ZERO,
         });
         open.note(&event);
-        if let Event::Asked {
+        if let Event::Request {
             session,
             ticket,
-            ask,
+            request: ask,
         } = &event
         {
             let document = &open.document;
-            let is_told = document.owned().is_some() || document.followed().is_some();
+            let is_told =
+                document.owned_epoch().is_some() || document.followed_revision().is_some();
             let told = is_told.then_some(open.told);
             self.fresh.asked(doc, (*session, *ticket), ask, told);
         }
@@ -206,10 +209,10 @@ impl World {
             Action::Reply {
                 session,
                 ticket,
-                answer,
+                reply: answer,
             } => self.reply(node, session, ticket, answer),
             Action::Deliver { to, entries } => self.deliver(node, doc, &to, &entries),
-            Action::Publish {
+            Action::PublishPresence {
                 session,
                 ticket,
                 presence,
@@ -217,29 +220,38 @@ impl World {
             } => {
                 self.visitor_is_told(node, session, Heard::Published(ticket, presence));
             }
-            Action::Send { to, link } => {
-                if let Link::Commits { head, .. } = link {
+            Action::Send { to, message: link } => {
+                if let PeerMessage::Commits { head, .. } = link {
                     self.open(node, doc).knows(head);
                 }
                 self.say(id, to, Saying::Link(doc, link));
             }
-            Action::Show => {
+            Action::LoadSnapshot => {
                 let name = self.docs[doc].clone();
                 let shown = self.ask_store(|depot| depot.show(&name));
-                self.answers(node, doc, 20, Event::Shown(shown));
+                self.answers(node, doc, 20, Event::SnapshotEncoded(shown));
             }
-            Action::Encode(snapshot) => {
+            Action::EncodeSnapshot(snapshot) => {
                 let shown = (Arc::new(Shown::of(&snapshot)), Vec::new());
-                self.answers(node, doc, 5, Event::Shown(Ok(shown)));
+                self.answers(node, doc, 5, Event::SnapshotEncoded(Ok(shown)));
             }
-            Action::Page { asker, since } => {
+            Action::LoadPage { requester, since } => {
                 let name = self.docs[doc].clone();
                 let page = self.ask_store(|depot| depot.load(&name, LoadRange::Since(since)));
                 // Short pages, so that walks are walks.
                 let page = page.map(|loaded| loaded.entries.into_iter().take(3).collect());
-                self.answers(node, doc, 20, Event::Paged { asker, since, page });
+                self.answers(
+                    node,
+                    doc,
+                    20,
+                    Event::PageLoaded {
+                        requester,
+                        since,
+                        page,
+                    },
+                );
             }
-            Action::NextSlice(epoch) => self.answers(node, doc, 5, Event::NextSlice(epoch)),
+            Action::RequestSlice(epoch) => self.answers(node, doc, 5, Event::SliceGranted(epoch)),
             Action::Claim => {
                 let name = self.docs[doc].clone();
                 let claimed = self.ask_store(|depot| depot.claim(&name, id));
@@ -254,14 +266,14 @@ impl World {
                 };
                 self.gather(node, doc, batch);
             }
-            Action::Refold { .. } => {
+            Action::RefoldSnapshot { .. } => {
                 self.fault =
                     Some("a document was refolded, and nothing said the store is away".to_owned());
             }
-            Action::Close => {
+            Action::CloseSessions => {
                 self.fault = Some("sockets were closed, and no entry is damaged".to_owned());
             }
-            Action::Save { fence, snapshot } => {
+            Action::SaveSnapshot { fence, snapshot } => {
                 // A snapshot that is not saved, or not whole, costs the next opening some time and nothing else.
                 if !self.storm(20) {
                     let name = self.docs[doc].clone();
@@ -280,7 +292,7 @@ impl World {
     fn answers(&mut self, node: usize, doc: usize, ms_max: u64, event: Event) {
         self.open(node, doc).pending += 1;
         let id = self.nodes[node].id;
-        self.within(ms_max, Happening::Answer(id, doc, event));
+        self.within(ms_max, Happening::Document(id, doc, event));
     }
 
     fn deliver(&mut self, node: usize, doc: usize, to: &[SessionId], entries: &[Arc<Entry>]) {
@@ -297,23 +309,23 @@ impl World {
         }
     }
 
-    fn reply(&mut self, node: usize, session: SessionId, ticket: Ticket, answer: Answer) {
+    fn reply(&mut self, node: usize, session: SessionId, ticket: Ticket, answer: SessionReply) {
         if let Err(fault) = self.fresh.answered((session, ticket), &answer) {
             self.fault = Some(fault);
         }
-        if let Answer::Refused(refusal) = &answer
+        if let SessionReply::Rejected(refusal) = &answer
             && refusal.code == Code::OpBadlyFormed
         {
             self.fault = Some(format!("{session:?} said nothing wrong: {refusal}"));
         }
-        if self.visitor_is_told(node, session, Heard::Answer(ticket, answer.clone())) {
+        if self.visitor_is_told(node, session, Heard::Reply(ticket, answer.clone())) {
             return;
         }
         let message = match answer {
-            Answer::Shown(shown) => Message::Shown(snapshot(&shown)),
-            Answer::Done => Message::Done,
-            Answer::Refused(_) if ticket.0 < READS => Message::Refused { seq: ticket.0 },
-            Answer::Refused(refusal) => {
+            SessionReply::Snapshot(shown) => Message::Shown(snapshot(&shown)),
+            SessionReply::Done => Message::Done,
+            SessionReply::Rejected(_) if ticket.0 < READS => Message::Refused { seq: ticket.0 },
+            SessionReply::Rejected(refusal) => {
                 // The client would ask again on a new socket.
                 if self.trace {
                     println!("refused: {refusal}");
@@ -323,7 +335,7 @@ impl World {
                 };
                 return self.cut(index);
             }
-            Answer::Committed => return,
+            SessionReply::Committed => return,
         };
         self.send_client(node, session, message);
     }
@@ -343,26 +355,27 @@ impl Open {
     /// An event tells it something, or answers what it asked the store.
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Linked {
-                link: Link::Commits { head, .. },
+            Event::PeerMessage {
+                message: PeerMessage::Commits { head, .. },
                 ..
             }
-            | Event::Newer(head) => self.knows(*head),
-            Event::Shown(_)
+            | Event::HeadAdvanced(head) => self.knows(*head),
+            Event::SnapshotEncoded(_)
             | Event::ReadOnly(_)
-            | Event::Refolded(_)
-            | Event::Paged { .. }
-            | Event::NextSlice(_)
+            | Event::SnapshotRefolded(_)
+            | Event::PageLoaded { .. }
+            | Event::SliceGranted(_)
             | Event::Claimed(_)
             | Event::Appended { .. } => self.pending -= 1,
-            Event::Asked { .. }
-            | Event::Left(_)
-            | Event::Muted(_)
-            | Event::Linked { .. }
-            | Event::Ring(_)
-            | Event::Deposed(_)
-            | Event::Reopened
-            | Event::StoreAway(_)
+            Event::Request { .. }
+            | Event::SessionClosed(_)
+            | Event::WriteAccessRevoked(_)
+            | Event::PeerMessage { .. }
+            | Event::OwnerChanged(_)
+            | Event::Superseded(_)
+            | Event::Reconnected
+            | Event::StoreUnavailable
+            | Event::StoreAvailable
             | Event::Timeout => {}
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use copydesk::doc::{Answer, Ask, Submit, Ticket};
+use copydesk::doc::{ReadMode, SessionReply, SessionRequest, Submit, Ticket};
 use copydesk::id::{ClientId, DocId, Name, UserId};
 use copydesk::log::{Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
@@ -52,7 +52,7 @@ enum Asked {
 #[derive(Debug)]
 pub(crate) enum Heard {
     Commit(Arc<Entry>),
-    Answer(Ticket, Answer),
+    Reply(Ticket, SessionReply),
     /// Its own position, published.
     Published(Ticket, Presence),
 }
@@ -96,31 +96,37 @@ impl Visitor {
         doc: &DocId,
         kind: Kind,
         lives: Lives,
-    ) -> (Ticket, Ask) {
+    ) -> (Ticket, SessionRequest) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let since = self.at.filter(|_| dice.percent(60));
         let (asked, ask) = match dice.below(10) {
             0..=2 => match (since, self.at) {
-                (None, Some(min)) => (Asked::Fetch(None), Ask::ReadFrom { min, live: false }),
-                _ => (Asked::Fetch(since), Ask::Fetch { since }),
+                (None, Some(min)) => (
+                    Asked::Fetch(None),
+                    SessionRequest::ReadFrom {
+                        min,
+                        mode: ReadMode::Fetch,
+                    },
+                ),
+                _ => (Asked::Fetch(since), SessionRequest::Fetch { since }),
             },
             3..=5 => {
                 self.listens = Listens::Since(ticket);
-                (Asked::Subscribe, Ask::Subscribe { since })
+                (Asked::Subscribe, SessionRequest::Subscribe { since })
             }
-            6 | 7 => (Asked::Unsubscribe, Ask::Unsubscribe),
+            6 | 7 => (Asked::Unsubscribe, SessionRequest::Unsubscribe),
             8 => {
                 let submit = match lives {
                     Lives::Many if dice.percent(40) => self.create(kind),
                     Lives::Many | Lives::One => self.submit(kind),
                 };
                 let asked = Asked::Submit(submit.id.clone(), submit.base);
-                (asked, Ask::Submit(submit))
+                (asked, SessionRequest::Submit(submit))
             }
             _ => {
                 let presence = self.presence(dice, doc);
-                let ask = Ask::Publish {
+                let ask = SessionRequest::PublishPresence {
                     client: self.client.clone(),
                     presence: presence.clone(),
                 };
@@ -184,7 +190,7 @@ impl Visitor {
     pub(crate) fn hears(&mut self, heard: Heard, log: &[Arc<Entry>]) -> Result<(), String> {
         match heard {
             Heard::Commit(entry) => self.hears_commit(&entry),
-            Heard::Answer(ticket, answer) => self.hears_answer(ticket, &answer),
+            Heard::Reply(ticket, answer) => self.hears_answer(ticket, &answer),
             Heard::Published(ticket, presence) => match self.waiting.remove(&ticket) {
                 Some(Asked::Publish(said)) => moved_rightly(&said, &presence, &self.client, log),
                 other => Err(format!("a position answers {other:?}")),
@@ -218,31 +224,33 @@ impl Visitor {
         Ok(())
     }
 
-    fn hears_answer(&mut self, ticket: Ticket, answer: &Answer) -> Result<(), String> {
-        if let (Some(Asked::Submit(..)), Answer::Committed) = (self.waiting.get(&ticket), answer) {
+    fn hears_answer(&mut self, ticket: Ticket, answer: &SessionReply) -> Result<(), String> {
+        if let (Some(Asked::Submit(..)), SessionReply::Committed) =
+            (self.waiting.get(&ticket), answer)
+        {
             // The commit says it.
             return Ok(());
         }
         let Some(asked) = self.waiting.remove(&ticket) else {
             return match answer {
-                Answer::Committed => Ok(()),
+                SessionReply::Committed => Ok(()),
                 _ => Err(format!("{ticket:?} is answered twice")),
             };
         };
         match (&asked, answer) {
-            (Asked::Submit(id, Some(_)), Answer::Refused(_)) => self.refused.push(id.seq),
-            (Asked::Fetch(None) | Asked::Subscribe, Answer::Shown(shown)) => {
+            (Asked::Submit(id, Some(_)), SessionReply::Rejected(_)) => self.refused.push(id.seq),
+            (Asked::Fetch(None) | Asked::Subscribe, SessionReply::Snapshot(shown)) => {
                 self.at = self.at.max(Some(shown.revision));
             }
-            (Asked::Unsubscribe, Answer::Done) => {
+            (Asked::Unsubscribe, SessionReply::Done) => {
                 if matches!(self.listens, Listens::Since(since) if since < ticket) {
                     self.listens = Listens::No;
                 }
             }
-            (Asked::Fetch(Some(_)) | Asked::Subscribe, Answer::Done)
-            | (Asked::Submit(_, None), Answer::Refused(_)) => {}
+            (Asked::Fetch(Some(_)) | Asked::Subscribe, SessionReply::Done)
+            | (Asked::Submit(_, None), SessionReply::Rejected(_)) => {}
             // The store was away too long.
-            (Asked::Fetch(_) | Asked::Subscribe, Answer::Refused(_)) => {
+            (Asked::Fetch(_) | Asked::Subscribe, SessionReply::Rejected(_)) => {
                 if self.listens == Listens::Since(ticket) {
                     self.listens = Listens::No;
                 }

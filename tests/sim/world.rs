@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use copydesk::client::{Client, Message, Request};
-use copydesk::doc::{Ask, Event, Ticket};
+use copydesk::doc::{Event, SessionRequest, Ticket};
 use copydesk::id::{ClientId, DocId, NodeId, SessionId};
 use copydesk::log::Revision;
 use copydesk::ot::Kind;
@@ -74,10 +74,10 @@ pub(crate) enum Happening {
     Message(usize, SessionId, Message),
     Visit(usize),
     VisitorGoes(usize, SessionId),
-    VisitorAsks(usize, SessionId, Ticket, Ask),
+    VisitorAsks(usize, SessionId, Ticket, SessionRequest),
     VisitorHears(usize, SessionId, Heard),
     /// Something reaches a document of a node, if it is still the one.
-    Answer(NodeId, usize, Event),
+    Document(NodeId, usize, Event),
     /// An append whose asker was told that its fate is unknown happens after all.
     LateAppend(Vec<Batch>),
     /// An append happens, and its answer is on its way.
@@ -263,7 +263,7 @@ impl World {
             Happening::VisitorHears(visitor, session, heard) => {
                 self.visitor_hears(visitor, session, heard);
             }
-            Happening::Answer(node, doc, event) => self.event(node, doc, event),
+            Happening::Document(node, doc, event) => self.event(node, doc, event),
             Happening::LateAppend(batches) => drop(self.depot.append(batches)),
             Happening::Append(node, batches) => self.append(node, batches),
             Happening::Written(node, answers) => self.written(node, answers),
@@ -315,7 +315,7 @@ impl Happening {
     /// The node that it happens to, if it is one that may be paused.
     fn addressee(&self) -> Option<NodeId> {
         match self {
-            Self::Answer(node, ..)
+            Self::Document(node, ..)
             | Self::Written(node, _)
             | Self::Said(_, node, _)
             | Self::Timeout(node, _)

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::doc::peer_subscriptions::LISTENS_FOR;
-use crate::doc::{Answer, Ticket};
+use crate::doc::{SessionReply, Ticket};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};
 use crate::ot::{Content, Kind};
@@ -28,7 +28,7 @@ struct Desk {
     asked: VecDeque<Action>,
     /// What each session was sent, as short sentences.
     sent: BTreeMap<u64, Vec<String>>,
-    links: Vec<(NodeId, Link)>,
+    messages: Vec<(NodeId, PeerMessage)>,
     tickets: u64,
 }
 
@@ -69,7 +69,7 @@ impl Desk {
             clock: Duration::from_secs(100),
             asked: VecDeque::new(),
             sent: BTreeMap::new(),
-            links: Vec::new(),
+            messages: Vec::new(),
             tickets: 0,
         };
         if head > 0 {
@@ -81,7 +81,7 @@ impl Desk {
     /// A log of another node's, and a session that has been shown it.
     fn following(head: u64) -> Self {
         let mut desk = Self::of(head);
-        desk.handle(Event::Ring(OTHER));
+        desk.handle(Event::OwnerChanged(OTHER));
         desk.subscribe(1, None);
         desk.answer_all();
         desk
@@ -126,13 +126,15 @@ impl Desk {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Reply {
-                session, answer, ..
+                session,
+                reply: answer,
+                ..
             } => {
                 let sentence = match answer {
-                    Answer::Shown(shown) => format!("shown {}", shown.revision),
-                    Answer::Done => "done".to_owned(),
-                    Answer::Committed => return,
-                    Answer::Refused(refusal) => refusal.code.as_str().to_owned(),
+                    SessionReply::Snapshot(shown) => format!("shown {}", shown.revision),
+                    SessionReply::Done => "done".to_owned(),
+                    SessionReply::Committed => return,
+                    SessionReply::Rejected(refusal) => refusal.code.as_str().to_owned(),
                 };
                 self.sent.entry(session.0).or_default().push(sentence);
             }
@@ -142,74 +144,76 @@ impl Desk {
                     sent.extend(entries.iter().map(|entry| format!("op {}", entry.revision)));
                 }
             }
-            Action::Send { to, link } => self.links.push((to, link)),
-            Action::Publish {
+            Action::Send { to, message } => self.messages.push((to, message)),
+            Action::PublishPresence {
                 session, presence, ..
             } => {
                 let revision = presence.position.map(|it| it.revision.0);
                 let sentence = format!("{} at {revision:?}", presence.value);
                 self.sent.entry(session.0).or_default().push(sentence);
             }
-            Action::Show
-            | Action::Encode(_)
-            | Action::Page { .. }
-            | Action::NextSlice(_)
+            Action::LoadSnapshot
+            | Action::EncodeSnapshot(_)
+            | Action::LoadPage { .. }
+            | Action::RequestSlice(_)
             | Action::Claim
             | Action::Append { .. }
-            | Action::Close
-            | Action::Refold { .. }
-            | Action::Save { .. } => self.asked.push_back(action),
+            | Action::CloseSessions
+            | Action::RefoldSnapshot { .. }
+            | Action::SaveSnapshot { .. } => self.asked.push_back(action),
         }
     }
 
-    fn ask(&mut self, session: u64, ask: Ask) {
+    fn ask(&mut self, session: u64, ask: SessionRequest) {
         self.tickets += 1;
-        self.handle(Event::Asked {
+        self.handle(Event::Request {
             session: SessionId(session),
             ticket: Ticket(self.tickets),
-            ask,
+            request: ask,
         });
     }
 
     fn subscribe(&mut self, session: u64, since: impl Into<Option<u64>>) {
         let since = since.into().map(Revision);
-        self.ask(session, Ask::Subscribe { since });
+        self.ask(session, SessionRequest::Subscribe { since });
     }
 
     fn fetch(&mut self, session: u64, since: impl Into<Option<u64>>) {
         let since = since.into().map(Revision);
-        self.ask(session, Ask::Fetch { since });
+        self.ask(session, SessionRequest::Fetch { since });
     }
 
     fn unsubscribe(&mut self, session: u64) {
-        self.ask(session, Ask::Unsubscribe);
+        self.ask(session, SessionRequest::Unsubscribe);
     }
 
     fn submit(&mut self, session: u64, submit: Submit) {
-        self.ask(session, Ask::Submit(submit));
+        self.ask(session, SessionRequest::Submit(submit));
     }
 
     fn leave(&mut self, session: u64) {
-        self.handle(Event::Left(SessionId(session)));
+        self.handle(Event::SessionClosed(SessionId(session)));
     }
 
     /// The store answers what it was asked first.
     fn answer(&mut self) {
         let action = self.asked.pop_front().expect("the store was asked");
         let event = match action {
-            Action::Show => Event::Shown(Ok(self.show())),
-            Action::Encode(snapshot) => Event::Shown(Ok((Arc::new(Shown::of(&snapshot)), vec![]))),
-            Action::Page { asker, since } => {
+            Action::LoadSnapshot => Event::SnapshotEncoded(Ok(self.show())),
+            Action::EncodeSnapshot(snapshot) => {
+                Event::SnapshotEncoded(Ok((Arc::new(Shown::of(&snapshot)), vec![])))
+            }
+            Action::LoadPage { requester, since } => {
                 let loaded = now(self.store.load(&self.doc, LoadRange::Since(since)));
                 // Two a page, so that walks are walks.
                 let page = loaded.entries.into_iter().take(2).collect();
-                Event::Paged {
-                    asker,
+                Event::PageLoaded {
+                    requester,
                     since,
                     page: Ok(page),
                 }
             }
-            Action::NextSlice(epoch) => Event::NextSlice(epoch),
+            Action::RequestSlice(epoch) => Event::SliceGranted(epoch),
             Action::Claim => {
                 let lease = now(self.store.claim(&self.doc, ME));
                 let (head, mut entries) = self.head();
@@ -237,9 +241,11 @@ impl Desk {
     fn fail(&mut self, done: bool) {
         let error = || StoreError::new("ask", "away");
         let event = match self.asked.pop_front().expect("the store was asked") {
-            Action::Show | Action::Encode(_) => Event::Shown(Err(error())),
-            Action::Page { asker, since } => Event::Paged {
-                asker,
+            Action::LoadSnapshot | Action::EncodeSnapshot(_) => {
+                Event::SnapshotEncoded(Err(error()))
+            }
+            Action::LoadPage { requester, since } => Event::PageLoaded {
+                requester,
                 since,
                 page: Err(error()),
             },
@@ -288,11 +294,14 @@ impl Desk {
 
     /// The owner elsewhere tells the commits from `since` to `until`.
     fn commits(&self, since: u64, until: u64) -> Event {
-        let link = Link::Commits {
+        let message = PeerMessage::Commits {
             head: Revision(until),
             entries: self.head().1[since as usize..until as usize].to_vec(),
         };
-        Event::Linked { from: OTHER, link }
+        Event::PeerMessage {
+            from: OTHER,
+            message,
+        }
     }
 
     fn wait(&mut self, time: Duration) {
@@ -378,7 +387,7 @@ fn who_has_more_than_the_log_is_refused() {
     // At home and elsewhere; with a reader there, and without.
     for (owner, reads) in [(ME, true), (ME, false), (OTHER, true), (OTHER, false)] {
         let mut desk = Desk::of(6);
-        desk.handle(Event::Ring(owner));
+        desk.handle(Event::OwnerChanged(owner));
         if reads {
             desk.subscribe(9, None);
         }
@@ -408,7 +417,7 @@ fn who_has_more_than_the_log_is_refused() {
 fn who_has_more_than_its_node_is_served_on() {
     for reads in [true, false] {
         let mut desk = Desk::of(2);
-        desk.handle(Event::Ring(OTHER));
+        desk.handle(Event::OwnerChanged(OTHER));
         if reads {
             desk.subscribe(9, None);
         }
@@ -445,13 +454,13 @@ fn who_asks_where_nobody_is_told_is_shown_what_the_store_holds() {
     ] {
         for subscribes in [true, false] {
             let mut desk = Desk::of(2);
-            desk.handle(Event::Ring(OTHER));
+            desk.handle(Event::OwnerChanged(OTHER));
             // The last reader leaves, and the owner is told no more that its commits are wanted.
             desk.subscribe(1, None);
             desk.answer_all();
             desk.leave(1);
             desk.append_elsewhere(3, 9);
-            desk.links.clear();
+            desk.messages.clear();
             if subscribes {
                 desk.subscribe(2, since);
             } else {
@@ -460,10 +469,10 @@ fn who_asks_where_nobody_is_told_is_shown_what_the_store_holds() {
             desk.answer_all();
             assert_eq!(desk.sent(2), expected, "subscribes: {subscribes}");
             // From now on it is wanted again, and at once.
-            let said = |(to, link): &(NodeId, Link)| {
-                *to == OTHER && matches!(link, Link::Subscribe { since: Revision(9) })
+            let said = |(to, message): &(NodeId, PeerMessage)| {
+                *to == OTHER && matches!(message, PeerMessage::Subscribe { since: Revision(9) })
             };
-            assert_eq!(desk.links.iter().any(said), subscribes);
+            assert_eq!(desk.messages.iter().any(said), subscribes);
         }
     }
 }
@@ -472,9 +481,9 @@ fn who_asks_where_nobody_is_told_is_shown_what_the_store_holds() {
 fn a_snapshot_that_was_read_before_the_question_does_not_answer_it() {
     for since in [None, Some(2)] {
         let mut desk = Desk::of(2);
-        desk.handle(Event::Ring(OTHER));
+        desk.handle(Event::OwnerChanged(OTHER));
         desk.fetch(1, None);
-        let read_before = Event::Shown(Ok(desk.show()));
+        let read_before = Event::SnapshotEncoded(Ok(desk.show()));
         desk.append_elsewhere(3, 3);
         desk.fetch(2, since);
         desk.asked.clear();
@@ -493,7 +502,7 @@ fn a_snapshot_that_was_read_before_the_question_does_not_answer_it() {
 fn who_comes_back_is_not_done_before_it_has_what_was_told() {
     let mut desk = Desk::following(2);
     desk.append_elsewhere(3, 4);
-    desk.handle(Event::Newer(Revision(4)));
+    desk.handle(Event::HeadAdvanced(Revision(4)));
     desk.fetch(2, 2);
     assert_eq!(desk.sent(2), NONE);
     desk.answer_all();
@@ -504,9 +513,9 @@ fn who_comes_back_is_not_done_before_it_has_what_was_told() {
 fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
     let mut desk = Desk::following(2);
     // Somebody is wrong; but before the store has said so, the owner tells what is true.
-    desk.handle(Event::Newer(Revision(3)));
-    let read_before = Event::Paged {
-        asker: Asker::Gap,
+    desk.handle(Event::HeadAdvanced(Revision(3)));
+    let read_before = Event::PageLoaded {
+        requester: PageRequester::Gap,
         since: Revision(2),
         page: Ok(Vec::new()),
     };
@@ -523,10 +532,10 @@ fn a_log_that_has_grown_while_its_end_was_looked_for_is_read_on() {
 fn what_a_walker_found_says_nothing_of_a_gap() {
     let mut desk = Desk::following(2);
     desk.append_elsewhere(3, 3);
-    desk.handle(Event::Newer(Revision(3)));
+    desk.handle(Event::HeadAdvanced(Revision(3)));
     // It was read for somebody else, before there was an entry.
-    desk.handle(Event::Paged {
-        asker: Asker::Walker(SessionId(1)),
+    desk.handle(Event::PageLoaded {
+        requester: PageRequester::CatchUp(SessionId(1)),
         since: Revision(2),
         page: Ok(Vec::new()),
     });
@@ -661,8 +670,8 @@ fn a_client_that_reads_slowly_does_not_keep_others_from_catching_up() {
     desk.subscribe(2, 4);
     // The page of the first is read when its socket has drained.
     let is_slow = |action: &Action| {
-        let asker = Asker::Walker(SessionId(1));
-        matches!(action, Action::Page { asker: of, .. } if *of == asker)
+        let requester = PageRequester::CatchUp(SessionId(1));
+        matches!(action, Action::LoadPage { requester: of, .. } if *of == requester)
     };
     desk.asked.retain(|action| !is_slow(action));
     desk.settle();
@@ -814,7 +823,7 @@ fn what_is_said_on_a_new_socket_is_answered_there() {
         "{sent:?}"
     );
     assert_eq!(desk.log().len(), 3);
-    assert!(!desk.document.knows(SessionId(1)));
+    assert!(!desk.document.has_session(SessionId(1)));
 }
 
 #[test]
@@ -923,18 +932,21 @@ fn a_gap_is_healed_from_the_store() {
     let mut desk = Desk::of(2);
     desk.subscribe(1, None);
     desk.settle();
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     desk.append_elsewhere(3, 6);
-    let commits = |desk: &Desk, since: u64, until: usize| Link::Commits {
+    let commits = |desk: &Desk, since: u64, until: usize| PeerMessage::Commits {
         head: Revision(until as u64),
         entries: desk.head().1[since as usize..until].to_vec(),
     };
     // 5 came, 3 and 4 are missing; while they are read, the owner says them too.
     let fifth = commits(&desk, 4, 5);
-    let link = |link| Event::Linked { from: OTHER, link };
-    desk.handle(link(fifth));
+    let message = |message| Event::PeerMessage {
+        from: OTHER,
+        message,
+    };
+    desk.handle(message(fifth));
     let all = commits(&desk, 2, 4);
-    desk.handle(link(all));
+    desk.handle(message(all));
     while !desk.asked.is_empty() {
         desk.answer();
     }
@@ -943,7 +955,7 @@ fn a_gap_is_healed_from_the_store() {
     // And once more: healing is not for once.
     desk.append_elsewhere(7, 9);
     let ninth = commits(&desk, 8, 9);
-    desk.handle(link(ninth));
+    desk.handle(message(ninth));
     while !desk.asked.is_empty() {
         desk.answer();
     }
@@ -953,25 +965,28 @@ fn a_gap_is_healed_from_the_store() {
 #[test]
 fn who_listens_is_told_what_a_later_owner_commits() {
     let mut desk = Desk::of(2);
-    let link = Link::Subscribe { since: Revision(2) };
-    desk.handle(Event::Linked { from: OTHER, link });
+    let message = PeerMessage::Subscribe { since: Revision(2) };
+    desk.handle(Event::PeerMessage {
+        from: OTHER,
+        message,
+    });
     assert!(desk.asked.is_empty(), "reading needs no owner");
     desk.submit(1, edit("ann", 1, 2));
     // Not until it stops listening, which it does by its silence.
-    while desk.links.is_empty() {
+    while desk.messages.is_empty() {
         desk.answer();
     }
-    let (to, Link::Commits { head, entries }) = &desk.links[0] else {
-        panic!("{:?}", desk.links);
+    let (to, PeerMessage::Commits { head, entries }) = &desk.messages[0] else {
+        panic!("{:?}", desk.messages);
     };
     assert_eq!((*to, *head, entries.len()), (OTHER, Revision(3), 1));
-    desk.links.clear();
+    desk.messages.clear();
     desk.wait(LISTENS_FOR);
     desk.submit(1, edit("ann", 2, 3));
     while !desk.asked.is_empty() {
         desk.answer();
     }
-    assert!(desk.links.is_empty(), "{:?}", desk.links);
+    assert!(desk.messages.is_empty(), "{:?}", desk.messages);
 }
 
 #[test]
@@ -980,17 +995,17 @@ fn an_owner_that_the_ring_names_no_more_ends_when_it_is_quiet() {
     desk.submit(1, edit("ann", 1, 2));
     // The claim; the append is under way then.
     desk.answer();
-    desk.handle(Event::Ring(OTHER));
-    assert!(desk.document.owned().is_some());
+    desk.handle(Event::OwnerChanged(OTHER));
+    assert!(desk.document.owned_epoch().is_some());
     while !desk.asked.is_empty() {
         desk.answer();
     }
-    assert!(desk.document.owned().is_none());
+    assert!(desk.document.owned_epoch().is_none());
     assert_eq!(desk.log().last().map(String::as_str), Some("ann/1"));
-    desk.links.clear();
+    desk.messages.clear();
     desk.submit(1, edit("ann", 2, 3));
-    let (to, Link::Submit(submit)) = &desk.links[0] else {
-        panic!("{:?}", desk.links);
+    let (to, PeerMessage::Submit(submit)) = &desk.messages[0] else {
+        panic!("{:?}", desk.messages);
     };
     assert_eq!((*to, submit.id.seq), (OTHER, 2));
 }
@@ -1000,20 +1015,23 @@ fn an_owner_that_is_told_of_more_than_it_staged_owns_no_more() {
     let mut desk = Desk::of(2);
     desk.submit(1, edit("ann", 1, 2));
     desk.settle();
-    assert!(desk.document.owned().is_some());
+    assert!(desk.document.owned_epoch().is_some());
     let told = |head| {
         let (from, head) = (OTHER, Revision(head));
         let entries = Vec::new();
-        Event::Linked {
+        Event::PeerMessage {
             from,
-            link: Link::Commits { head, entries },
+            message: PeerMessage::Commits { head, entries },
         }
     };
     desk.handle(told(3));
-    assert!(desk.document.owned().is_some(), "that is what it knows");
+    assert!(
+        desk.document.owned_epoch().is_some(),
+        "that is what it knows"
+    );
     desk.append_elsewhere(4, 4);
     desk.handle(told(4));
-    assert!(desk.document.owned().is_none());
+    assert!(desk.document.owned_epoch().is_none());
     // A reader is shown no less than what was told.
     desk.subscribe(2, None);
     desk.settle();
@@ -1026,10 +1044,13 @@ fn a_snapshot_that_is_too_old_is_not_asked_for_without_end() {
     desk.subscribe(1, None);
     desk.settle();
     // The store is read where it lags.
-    desk.handle(Event::Newer(Revision(9)));
+    desk.handle(Event::HeadAdvanced(Revision(9)));
     desk.subscribe(2, None);
     for _ in 0..3 {
-        let shown = desk.asked.iter().filter(|it| matches!(it, Action::Show));
+        let shown = desk
+            .asked
+            .iter()
+            .filter(|it| matches!(it, Action::LoadSnapshot));
         assert!(shown.count() <= 1);
         while !desk.asked.is_empty() {
             desk.answer();
@@ -1037,7 +1058,7 @@ fn a_snapshot_that_is_too_old_is_not_asked_for_without_end() {
         desk.wait(RETRY_FIRST);
     }
     desk.append_elsewhere(3, 9);
-    desk.handle(Event::Newer(Revision(9)));
+    desk.handle(Event::HeadAdvanced(Revision(9)));
     desk.settle();
     assert_eq!(desk.sent(2).first().map(String::as_str), Some("shown 9"));
 }
@@ -1045,37 +1066,38 @@ fn a_snapshot_that_is_too_old_is_not_asked_for_without_end() {
 #[test]
 fn a_follower_says_again_what_its_owner_did_not_answer() {
     let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     desk.subscribe(1, 2);
     desk.submit(1, edit("ann", 1, 2));
     while !desk.asked.is_empty() {
         desk.answer();
     }
-    desk.links.clear();
+    desk.messages.clear();
     desk.wait(ASK_AGAIN);
     assert!(
-        matches!(desk.links[0], (OTHER, Link::Submit(_))),
+        matches!(desk.messages[0], (OTHER, PeerMessage::Submit(_))),
         "{:?}",
-        desk.links
+        desk.messages
     );
-    desk.links.clear();
+    desk.messages.clear();
     desk.wait(SUBSCRIBE_AGAIN);
-    let subscribes =
-        |(_, link): &(NodeId, Link)| matches!(link, Link::Subscribe { since: Revision(2) });
-    assert!(desk.links.iter().any(subscribes), "{:?}", desk.links);
+    let subscribes = |(_, message): &(NodeId, PeerMessage)| {
+        matches!(message, PeerMessage::Subscribe { since: Revision(2) })
+    };
+    assert!(desk.messages.iter().any(subscribes), "{:?}", desk.messages);
 }
 
 #[test]
 fn an_owner_that_does_not_answer_is_asked_less_and_less_often() {
     let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     let asked_at = |desk: &mut Desk, until: u64| {
         let mut at = Vec::new();
         let began = desk.clock;
         while desk.clock < began + Duration::from_millis(until) {
-            desk.links.clear();
+            desk.messages.clear();
             desk.wait(ASK_AGAIN / 2);
-            if !desk.links.is_empty() {
+            if !desk.messages.is_empty() {
                 at.push((desk.clock - began).as_millis());
             }
         }
@@ -1089,30 +1111,30 @@ fn an_owner_that_does_not_answer_is_asked_less_and_less_often() {
     // Who is asked something else, or is another, is asked soon.
     desk.submit(2, edit("bob", 1, 2));
     assert_eq!(asked_at(&mut desk, 1_500), [400, 1_200]);
-    desk.handle(Event::Ring(NodeId(3)));
+    desk.handle(Event::OwnerChanged(NodeId(3)));
     assert_eq!(asked_at(&mut desk, 1_500), [400, 1_200]);
 }
 
 #[test]
 fn waiting_submit_is_sent_at_once_when_messages_pass_again() {
     let mut desk = Desk::of(2);
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     desk.submit(1, edit("ann", 1, 2));
     // The owner is not heard for so long that it is asked every five seconds.
     for _ in 0..20 {
         desk.wait(ASK_AGAIN_LAST);
     }
-    desk.links.clear();
-    desk.handle(Event::Reopened);
+    desk.messages.clear();
+    desk.handle(Event::Reconnected);
     assert!(
-        matches!(desk.links[..], [(OTHER, Link::Submit(_))]),
+        matches!(desk.messages[..], [(OTHER, PeerMessage::Submit(_))]),
         "{:?}",
-        desk.links
+        desk.messages
     );
     // From then on it is asked as if it were for the first time.
-    desk.links.clear();
+    desk.messages.clear();
     desk.wait(ASK_AGAIN);
-    assert_eq!(desk.links.len(), 1);
+    assert_eq!(desk.messages.len(), 1);
 }
 
 #[test]
@@ -1125,7 +1147,7 @@ fn what_the_store_did_not_answer_is_asked_at_once_when_it_answers_again() {
     }
     desk.fail(false);
     assert_eq!(desk.asked.len(), 0, "it waits for its next attempt");
-    desk.handle(Event::Reopened);
+    desk.handle(Event::Reconnected);
     let claims = desk.asked.iter().any(|it| matches!(it, Action::Claim));
     assert!(claims, "{:?}", desk.asked);
     desk.settle();
@@ -1135,9 +1157,9 @@ fn what_the_store_did_not_answer_is_asked_at_once_when_it_answers_again() {
 #[test]
 fn document_that_waits_for_nothing_does_nothing_when_messages_pass_again() {
     let mut desk = Desk::following(3);
-    desk.links.clear();
-    desk.handle(Event::Reopened);
-    assert!(desk.links.is_empty() && desk.asked.is_empty());
+    desk.messages.clear();
+    desk.handle(Event::Reconnected);
+    assert!(desk.messages.is_empty() && desk.asked.is_empty());
 }
 
 #[test]
@@ -1177,7 +1199,7 @@ fn what_nobody_needs_is_idle() {
     assert!(desk.document.is_idle());
     for session in 1..=3 {
         assert!(
-            !desk.document.knows(SessionId(session)),
+            !desk.document.has_session(SessionId(session)),
             "session {session}"
         );
     }
@@ -1191,7 +1213,7 @@ fn who_may_not_write_any_more_commits_nothing_that_waited() {
         desk.submit(1, edit("ann", seq, 1));
     }
     desk.submit(2, edit("bob", 9, 1));
-    desk.handle(Event::Muted(SessionId(1)));
+    desk.handle(Event::WriteAccessRevoked(SessionId(1)));
     let refused = |sent: Vec<String>| sent.iter().filter(|it| *it == "ERR_FORBIDDEN").count();
     // Only the first was with the owner; the others are answered at once.
     assert_eq!(refused(desk.sent(1)), 2);
@@ -1211,7 +1233,10 @@ fn what_waits_for_an_owner_is_not_settled() {
     for seq in 1..=2 {
         desk.submit(1, edit("ann", seq, 1));
     }
-    assert!(desk.document.owned().is_none(), "the claim is under way");
+    assert!(
+        desk.document.owned_epoch().is_none(),
+        "the claim is under way"
+    );
     while !desk.asked.is_empty() {
         assert!(!desk.document.is_settled());
         desk.answer();
@@ -1229,8 +1254,15 @@ fn what_waits_for_a_claim_waits_in_few_bytes() {
     let mut document = Document::new(ME, ME, settings);
     let long = format!(r#"["{}"]"#, "x".repeat(600));
     for client in ["ann", "cat", "dan"] {
-        let link = Link::Submit(submit(client, 1, 0, Proposal::Edit(long.as_str().into())));
-        document.handle(Event::Linked { from: OTHER, link }, Now::default());
+        let message =
+            PeerMessage::Submit(submit(client, 1, 0, Proposal::Edit(long.as_str().into())));
+        document.handle(
+            Event::PeerMessage {
+                from: OTHER,
+                message,
+            },
+            Now::default(),
+        );
     }
     assert_eq!(document.waiting.len(), 2);
 }

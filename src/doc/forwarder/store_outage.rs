@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Forwarder, Joiner, Least, Want, reply};
-use crate::doc::event::{Action, Answer};
+use crate::doc::action::{Action, SessionReply};
 use crate::protocol::{Refusal, Shown};
 
 impl Forwarder {
@@ -57,7 +57,7 @@ impl Forwarder {
         else {
             return Some(joiner);
         };
-        let shown = Answer::Shown(shown.clone());
+        let shown = SessionReply::Snapshot(shown.clone());
         out.push(reply(joiner.session, joiner.ticket, shown));
         if joiner.live {
             self.enter_live(joiner.session);
@@ -85,8 +85,8 @@ impl Forwarder {
             return;
         };
         away.refolding = true;
-        out.push(Want::Do(Action::Refold {
-            shown: shown.clone(),
+        out.push(Want::Do(Action::RefoldSnapshot {
+            snapshot: shown.clone(),
             entries: entries.cloned().collect(),
         }));
     }
@@ -113,7 +113,7 @@ impl Forwarder {
         self.joiners.retain(|joiner| {
             let has_nothing = joiner.since.is_none();
             if has_nothing {
-                let refused = Answer::Refused(Refusal::store_unavailable());
+                let refused = SessionReply::Rejected(Refusal::store_unavailable());
                 out.push(reply(joiner.session, joiner.ticket, refused));
             }
             !has_nothing

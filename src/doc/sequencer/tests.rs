@@ -156,7 +156,7 @@ impl Owner {
             let now = Now::default();
             self.sequencer.next_slice(now, &mut self.out);
             self.out
-                .retain(|action| !matches!(action, Action::NextSlice(_)));
+                .retain(|action| !matches!(action, Action::RequestSlice(_)));
             self.gather();
         }
         slices
@@ -183,14 +183,14 @@ impl Owner {
 
 fn sentence(action: &Action) -> String {
     match action {
-        Action::Send { to, link } => {
+        Action::Send { to, message } => {
             let to = if *to == ME { "me" } else { "other" };
-            match link {
-                Link::Commits { entries, .. } => {
+            match message {
+                PeerMessage::Commits { entries, .. } => {
                     let revisions: Vec<u64> = entries.iter().map(|it| it.revision.0).collect();
                     format!("{to}: commits {revisions:?}")
                 }
-                Link::Reject { id, refusal } => {
+                PeerMessage::Reject { id, refusal } => {
                     format!(
                         "{to}: {}/{} {}",
                         id.client.as_str(),
@@ -198,14 +198,16 @@ fn sentence(action: &Action) -> String {
                         refusal.code.as_str()
                     )
                 }
-                Link::Subscribe { .. } | Link::Submit(_) | Link::SaveSnapshot => {
+                PeerMessage::Subscribe { .. }
+                | PeerMessage::Submit(_)
+                | PeerMessage::SaveSnapshot => {
                     unreachable!("an owner says no such thing")
                 }
             }
         }
-        Action::Page { since, .. } => format!("page {since}"),
-        Action::Save { snapshot, .. } => format!("save {}", snapshot.revision),
-        Action::Encode(snapshot) => format!("encode {}", snapshot.revision),
+        Action::LoadPage { since, .. } => format!("page {since}"),
+        Action::SaveSnapshot { snapshot, .. } => format!("save {}", snapshot.revision),
+        Action::EncodeSnapshot(snapshot) => format!("encode {}", snapshot.revision),
         other => format!("{other:?}"),
     }
 }

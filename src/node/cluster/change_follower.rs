@@ -138,11 +138,11 @@ impl Pending {
     /// What the document is told.
     fn event(&self, document: OpenDocument) -> Option<Event> {
         if let Some(owned) = document.owned {
-            return self.is_lost(owned).then_some(Event::Deposed(owned));
+            return self.is_lost(owned).then_some(Event::Superseded(owned));
         }
         let head = self.head.filter(|_| self.is_overdue)?;
         document.followed.filter(|followed| *followed < head)?;
-        Some(Event::Newer(head))
+        Some(Event::HeadAdvanced(head))
     }
 }
 
@@ -176,8 +176,8 @@ mod tests {
             is_overdue,
         };
         let (at, not) = (claim(Claim::At(Epoch(3))), claim(Claim::Not(Epoch(7))));
-        let deposed = |epoch| Some(Event::Deposed(Epoch(epoch)));
-        let newer = Some(Event::Newer(Revision(5)));
+        let deposed = |epoch| Some(Event::Superseded(Epoch(epoch)));
+        let newer = Some(Event::HeadAdvanced(Revision(5)));
         // What is pending; the document; whether it has heard of it, and what it is told.
         for (pending, document, heard, told) in [
             (at, owned(2), false, deposed(2)),

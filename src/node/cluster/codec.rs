@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::doc::{Link, Submit};
+use crate::doc::{PeerMessage, Submit};
 use crate::id::{ClientId, DocId, Name, NodeId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, SubmitId};
 use crate::ot::Kind;
@@ -19,7 +19,7 @@ use crate::store::HistoryMark;
 pub(in crate::node) enum Message {
     /// About a document, in the history with this mark. Messages of another history are dropped: the log has other
     /// entries at their revisions.
-    Link(DocId, Link, Option<HistoryMark>),
+    Link(DocId, PeerMessage, Option<HistoryMark>),
     /// Are you there?
     Ping,
     /// I am.
@@ -281,10 +281,10 @@ impl<'a> Wire<'a> {
 
 impl<'a> WireLink<'a> {
     /// `changes` keeps the log's form of what is sent.
-    fn of(doc: &'a DocId, link: &'a Link, changes: &'a mut Vec<Vec<u8>>) -> Self {
+    fn of(doc: &'a DocId, link: &'a PeerMessage, changes: &'a mut Vec<Vec<u8>>) -> Self {
         match link {
-            Link::Subscribe { since } => Self::Subscribe(doc_names(doc), *since),
-            Link::Submit(submit) => {
+            PeerMessage::Subscribe { since } => Self::Subscribe(doc_names(doc), *since),
+            PeerMessage::Submit(submit) => {
                 if let Proposal::Create(content) = &submit.proposal {
                     changes.push(Change::Create(content.clone()).encode());
                 }
@@ -298,7 +298,7 @@ impl<'a> WireLink<'a> {
                 let (id, base) = (WireId::of(&submit.id), submit.base);
                 Self::Submit(doc_names(doc), WireSubmit { id, base, proposal })
             }
-            Link::Commits { head, entries } => {
+            PeerMessage::Commits { head, entries } => {
                 changes.extend(entries.iter().map(|entry| entry.change.encode()));
                 let entries = entries.iter().zip(&*changes);
                 let entries = entries.map(|(entry, change)| WireEntry {
@@ -310,8 +310,8 @@ impl<'a> WireLink<'a> {
                 });
                 Self::Commits(doc_names(doc), *head, entries.collect())
             }
-            Link::SaveSnapshot => Self::SaveSnapshot(doc_names(doc)),
-            Link::Reject { id, refusal } => {
+            PeerMessage::SaveSnapshot => Self::SaveSnapshot(doc_names(doc)),
+            PeerMessage::Reject { id, refusal } => {
                 let (code, message) = (refusal.code.as_str(), &refusal.message);
                 Self::Reject(doc_names(doc), WireId::of(id), code, message)
             }
@@ -320,19 +320,19 @@ impl<'a> WireLink<'a> {
 
     fn read(self, mark: Option<HistoryMark>) -> Result<Message, BadMessage> {
         let (doc, link) = match self {
-            Self::Subscribe(doc, since) => (doc, Link::Subscribe { since }),
-            Self::Submit(doc, submit) => (doc, Link::Submit(submit.read()?)),
+            Self::Subscribe(doc, since) => (doc, PeerMessage::Subscribe { since }),
+            Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.read()?)),
             Self::Commits(doc, head, entries) => {
                 let entries = entries.into_iter().map(|entry| entry.read().map(Arc::new));
                 let entries = entries.collect::<Result<_, _>>()?;
-                (doc, Link::Commits { head, entries })
+                (doc, PeerMessage::Commits { head, entries })
             }
-            Self::SaveSnapshot(doc) => (doc, Link::SaveSnapshot),
+            Self::SaveSnapshot(doc) => (doc, PeerMessage::SaveSnapshot),
             Self::Reject(doc, id, code, message) => {
                 let code = Code::parse(code).ok_or_else(|| part("code", code))?;
                 let refusal = Refusal::new(code, message);
                 let id = id.read()?;
-                (doc, Link::Reject { id, refusal })
+                (doc, PeerMessage::Reject { id, refusal })
             }
         };
         Ok(Message::Link(read_doc(doc)?, link, mark))
@@ -477,7 +477,7 @@ mod tests {
         let content = Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap();
         let op = Op::parse(Kind::TextUnicode, r#"[1,"😀",{"d":2}]"#).unwrap();
         let submit = |proposal| {
-            link(Link::Submit(Submit {
+            link(PeerMessage::Submit(Submit {
                 id: id(u64::MAX),
                 base: Some(Revision(7)),
                 proposal,
@@ -525,15 +525,15 @@ mod tests {
             Rumour::Asked(NodeId(9), channel),
         ];
         let mut all = vec![
-            link(Link::Subscribe { since: Revision(3) }),
+            link(PeerMessage::Subscribe { since: Revision(3) }),
             submit(Proposal::Create(content)),
             submit(Proposal::Edit(r#"["x"]"#.into())),
             submit(Proposal::Delete),
-            link(Link::Commits {
+            link(PeerMessage::Commits {
                 head: Revision(4),
                 entries: entries.collect(),
             }),
-            link(Link::Reject {
+            link(PeerMessage::Reject {
                 id: id(1),
                 refusal: Refusal::busy(),
             }),

@@ -11,7 +11,7 @@ use super::codec::{BadMessage, Message};
 use super::peer_versions::PeerVersions;
 use super::wire_version::{self, Received};
 use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
-use crate::doc::Link;
+use crate::doc::PeerMessage;
 use crate::id::{DocId, Name, NodeId};
 use crate::store::{HeartbeatReply, LiveNode};
 use crate::sync::lock;
@@ -247,7 +247,7 @@ impl Peers {
         };
         if matches!(
             message,
-            Message::Link(_, Link::Submit(_) | Link::Subscribe { .. }, _)
+            Message::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. }, _)
         ) {
             self.membership().asked(to, self.started.elapsed());
         }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::byte_budget::BytePermit;
 use super::outbox::{Outbox, TRY_AGAIN_LATER};
-use crate::doc::Answer;
+use crate::doc::SessionReply;
 use crate::id::Name;
 use crate::protocol::{self, Code, Echo, Refusal, Shown};
 use crate::sync::lock;
@@ -58,10 +58,10 @@ pub(in crate::node) enum AnswerFrames {
 
 impl ReplyTo {
     /// The frames that say the answer.
-    pub(in crate::node) fn answer(self, outbox: &Outbox, answer: Answer) -> AnswerFrames {
+    pub(in crate::node) fn answer(self, outbox: &Outbox, answer: SessionReply) -> AnswerFrames {
         let will_close = match (&self, &answer) {
-            (Self::Unrequested, Answer::Refused(_)) => true,
-            (Self::Submit(..), Answer::Refused(refusal)) => refusal.will_pass(),
+            (Self::Unrequested, SessionReply::Rejected(_)) => true,
+            (Self::Submit(..), SessionReply::Rejected(refusal)) => refusal.will_pass(),
             _ => false,
         };
         match (self, answer) {
@@ -69,18 +69,22 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 AnswerFrames::None
             }
-            (_, Answer::Refused(refusal)) if will_close => {
+            (_, SessionReply::Rejected(refusal)) if will_close => {
                 outbox.close(TRY_AGAIN_LATER, &refusal.message);
                 AnswerFrames::None
             }
-            (Self::Unrequested, _) | (_, Answer::Committed) => AnswerFrames::None,
+            (Self::Unrequested, _) | (_, SessionReply::Committed) => AnswerFrames::None,
             (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
                 match answer {
-                    Answer::Shown(shown) => {
+                    SessionReply::Snapshot(shown) => {
                         AnswerFrames::Content(protocol::shown_reply(&echo, &shown))
                     }
-                    Answer::Refused(refusal) => AnswerFrames::One(protocol::error(&echo, &refusal)),
-                    Answer::Done | Answer::Committed => AnswerFrames::One(protocol::done(&echo)),
+                    SessionReply::Rejected(refusal) => {
+                        AnswerFrames::One(protocol::error(&echo, &refusal))
+                    }
+                    SessionReply::Done | SessionReply::Committed => {
+                        AnswerFrames::One(protocol::done(&echo))
+                    }
                 }
             }
         }
@@ -151,7 +155,7 @@ impl BulkReply {
 
     /// A document that was not asked: it will not answer.
     pub fn refuse(&self, outbox: &Outbox, name: Name, refusal: Refusal) {
-        self.answer(outbox, name, Answer::Refused(refusal));
+        self.answer(outbox, name, SessionReply::Rejected(refusal));
     }
 
     /// A refusal that will pass, if one of the documents so far was refused with one: the store is away, or the node is
@@ -186,20 +190,20 @@ impl BulkReply {
     }
 
     /// Takes in what one of the documents answered.
-    pub fn answer(&self, outbox: &Outbox, name: Name, answer: Answer) {
+    pub fn answer(&self, outbox: &Outbox, name: Name, answer: SessionReply) {
         let mut parts = lock(&self.inner);
         match answer {
-            Answer::Shown(shown) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
+            SessionReply::Snapshot(shown) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
                 parts.refused.insert(name, too_much());
             }
-            Answer::Shown(shown) => {
+            SessionReply::Snapshot(shown) => {
                 parts.shown_bytes += shown.size();
                 parts.shown.insert(name, Some(shown));
             }
-            Answer::Done | Answer::Committed => {
+            SessionReply::Done | SessionReply::Committed => {
                 parts.shown.insert(name, None);
             }
-            Answer::Refused(refusal) => {
+            SessionReply::Rejected(refusal) => {
                 parts.refused.insert(name, refusal);
             }
         }

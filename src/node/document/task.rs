@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::slices::Slice;
 use crate::doc::{
-    Action, Answer, Ask, Asker, Document, Event, Link, ReadOnly, ReadOnlyCause, Ticket,
+    Action, Document, Event, PageRequester, PeerMessage, ReadOnly, ReadOnlyCause, SessionReply,
+    SessionRequest, Ticket,
 };
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
@@ -43,14 +44,14 @@ pub(in crate::node) enum Post {
         session: SessionId,
         outbox: Arc<Outbox>,
         reply: ReplyTo,
-        ask: Ask,
+        ask: SessionRequest,
     },
     /// A session ended.
     Left(SessionId),
     /// A session may not change the document any more.
     Muted(SessionId),
     /// Another node says something.
-    Linked { from: NodeId, link: Link },
+    Linked { from: NodeId, link: PeerMessage },
     /// The store says something.
     Told(Event),
     /// A position in the document, of somebody who does not say it here.
@@ -216,7 +217,7 @@ impl Task {
         let mut document = Document::new(node.id(), owner, node.settings().document.clone());
         let mut is_away = node.store_status().watch();
         if *is_away.borrow_and_update() {
-            document.handle(Event::StoreAway(true), node.now());
+            document.handle(Event::StoreUnavailable, node.now());
         }
         let of_store = changes(is_away, |is_away| News::StoreAway(*is_away));
         Self {
@@ -288,9 +289,9 @@ impl Task {
                         None => return None,
                     }
                 }
-                Post::Muted(session) => Event::Muted(session),
-                Post::Left(session) => Event::Left(session),
-                Post::Linked { from, link } => Event::Linked { from, link },
+                Post::Muted(session) => Event::WriteAccessRevoked(session),
+                Post::Left(session) => Event::SessionClosed(session),
+                Post::Linked { from, link } => Event::PeerMessage { from, message: link },
                 Post::Told(event) => event,
                 Post::Heard(heard) => {
                     self.heard(heard);
@@ -302,14 +303,15 @@ impl Task {
                 }
             },
             Some(news) = self.news.next() => match news {
-                News::Owner(owner) => Event::Ring(owner),
+                News::Owner(owner) => Event::OwnerChanged(owner),
                 // Seen at the next turn.
                 News::HistoryChanged => return None,
-                News::Reopened => Event::Reopened,
-                News::StoreAway(is_away) => Event::StoreAway(is_away),
+                News::Reopened => Event::Reconnected,
+                News::StoreAway(true) => Event::StoreUnavailable,
+                News::StoreAway(false) => Event::StoreAvailable,
                 News::Crowded => {
                     self.is_unwanted = true;
-                    self.document.forget_snapshot();
+                    self.document.drop_cached_snapshot();
                     return self.end();
                 }
             },
@@ -358,7 +360,7 @@ impl Task {
         session: SessionId,
         outbox: Arc<Outbox>,
         reply: ReplyTo,
-        ask: Ask,
+        ask: SessionRequest,
     ) -> Option<Event> {
         if outbox.history() != self.history {
             // It was asked before its socket could be closed; what its client holds is of another log.
@@ -376,7 +378,7 @@ impl Task {
             tickets: Vec::new(),
             foreign: None,
         });
-        if let Ask::Submit(submit) = &ask
+        if let SessionRequest::Submit(submit) = &ask
             && submit.id.client.is_foreign()
         {
             member.foreign = Some((submit.id.author.clone(), submit.id.client.clone()));
@@ -384,10 +386,12 @@ impl Task {
         // Submits have a bound of their own, and what ends a subscription only lessens what waits.
         let reads = matches!(
             ask,
-            Ask::Fetch { .. } | Ask::Subscribe { .. } | Ask::ReadFrom { .. }
+            SessionRequest::Fetch { .. }
+                | SessionRequest::Subscribe { .. }
+                | SessionRequest::ReadFrom { .. }
         );
         if reads && member.tickets.len() >= READS_MAX {
-            let frames = reply.answer(&member.outbox, Answer::Refused(Refusal::busy()));
+            let frames = reply.answer(&member.outbox, SessionReply::Rejected(Refusal::busy()));
             member.answer(frames);
             return None;
         }
@@ -396,10 +400,10 @@ impl Task {
             member.hold = reply.hold();
         }
         member.tickets.push((ticket, reply));
-        Some(Event::Asked {
+        Some(Event::Request {
             session,
             ticket,
-            ask,
+            request: ask,
         })
     }
 
@@ -411,7 +415,7 @@ impl Task {
         let _slice = self.slice.take();
         let is_long = may_take_long(&event);
         self.asker = asker(&event);
-        if let Event::Left(session) = &event {
+        if let Event::SessionClosed(session) = &event {
             self.forget_member(*session);
         }
         let document = &mut self.document;
@@ -427,8 +431,8 @@ impl Task {
         }
         self.forget_answered();
         self.standing.set(OpenDocument {
-            owned: self.document.owned(),
-            followed: self.document.followed(),
+            owned: self.document.owned_epoch(),
+            followed: self.document.followed_revision(),
             is_claiming: self.document.is_claiming(),
         });
         self.tell_known();
@@ -458,7 +462,7 @@ impl Task {
     fn heard(&self, mut heard: Heard) {
         let document = &self.document;
         let moved = catch_unwind(AssertUnwindSafe(|| {
-            document.move_position(&heard.client, &mut heard.presence);
+            document.rebase_presence(&heard.client, &mut heard.presence);
         }));
         match moved {
             Ok(()) => self.node.presence().tell(&heard),
@@ -467,22 +471,22 @@ impl Task {
     }
 
     /// A message to another node.
-    fn message(&self, link: Link) -> Message {
+    fn message(&self, link: PeerMessage) -> Message {
         Message::Link(self.doc.clone(), link, self.history.mark())
     }
 
     /// Refuses the submit that made the machine panic, wherever it came from: else it would do so again.
     fn refuse_culprit(&mut self) {
-        let Some(culprit) = self.document.culprit() else {
+        let Some(culprit) = self.document.poison_submit() else {
             return;
         };
         let refusal = Refusal::new(Code::OpNotApplied, "The op could not be applied");
         for (session, ticket) in culprit.requests {
-            self.reply(session, ticket, Answer::Refused(refusal.clone()));
+            self.reply(session, ticket, SessionReply::Rejected(refusal.clone()));
         }
         if culprit.from != self.node.id() {
             let id = culprit.id;
-            let message = self.message(Link::Reject { id, refusal });
+            let message = self.message(PeerMessage::Reject { id, refusal });
             self.node.peers().send(culprit.from, &message);
         }
     }
@@ -493,11 +497,11 @@ impl Task {
             let Some(member) = self.members.get(&session) else {
                 continue;
             };
-            if !self.document.knows(session) {
+            if !self.document.has_session(session) {
                 self.members.remove(&session);
             } else if member.outbox.is_closed() {
                 self.forget_member(session);
-                let left = Effect::from(Event::Left(session));
+                let left = Effect::from(Event::SessionClosed(session));
                 self.effects.push(std::future::ready(left).boxed());
             }
         }
@@ -518,13 +522,13 @@ impl Task {
             Action::Reply {
                 session,
                 ticket,
-                answer,
+                reply: answer,
             } => self.reply(session, ticket, answer),
             Action::Deliver { to, entries } if self.asker.is_some_and(|asker| *to == [asker]) => {
                 self.catch_up(to[0], &entries);
             }
             Action::Deliver { to, entries } => self.deliver(&to, &entries),
-            Action::Publish {
+            Action::PublishPresence {
                 session,
                 ticket,
                 client,
@@ -538,28 +542,29 @@ impl Task {
                 }
                 self.answered.push(session);
             }
-            Action::Send { to, link } => {
+            Action::Send { to, message: link } => {
                 let message = self.message(link);
                 self.node.peers().send(to, &message);
             }
-            Action::Show => self.effect(|node, doc| async move {
+            Action::LoadSnapshot => self.effect(|node, doc| async move {
                 let shown = node.show(&doc).await;
-                shown.unwrap_or_else(|error| Event::Shown(Err(error)))
+                shown.unwrap_or_else(|error| Event::SnapshotEncoded(Err(error)))
             }),
-            Action::Refold { shown, entries } => {
-                self.effect(
-                    |node, _| async move { Event::Refolded(node.refold(shown, entries).await) },
-                )
-            }
-            Action::Encode(snapshot) => self.effect(|node, _| async move {
+            Action::RefoldSnapshot {
+                snapshot: shown,
+                entries,
+            } => self.effect(|node, _| async move {
+                Event::SnapshotRefolded(node.refold(shown, entries).await)
+            }),
+            Action::EncodeSnapshot(snapshot) => self.effect(|node, _| async move {
                 let shown = node.encode_in_turn(snapshot).await;
-                Event::Shown(shown.map(|shown| (shown, Vec::new())))
+                Event::SnapshotEncoded(shown.map(|shown| (shown, Vec::new())))
             }),
-            Action::Page { asker, since } => self.page(asker, since),
-            Action::NextSlice(epoch) => self.effect(move |node, _| async move {
+            Action::LoadPage { requester, since } => self.page(requester, since),
+            Action::RequestSlice(epoch) => self.effect(move |node, _| async move {
                 Effect {
                     slice: node.slice().await,
-                    event: Event::NextSlice(epoch),
+                    event: Event::SliceGranted(epoch),
                 }
             }),
             Action::Claim => {
@@ -570,12 +575,12 @@ impl Task {
                 });
             }
             Action::Append { fence, entries } => self.append(fence, entries),
-            Action::Close => {
+            Action::CloseSessions => {
                 for member in self.members.values() {
                     member.outbox.close(1012, CLOSED);
                 }
             }
-            Action::Save { fence, snapshot } => {
+            Action::SaveSnapshot { fence, snapshot } => {
                 let (node, doc) = (self.node.clone(), self.doc.clone());
                 // Nobody waits for it, and the store bounds how much it takes on.
                 tokio::spawn(async move {
@@ -604,18 +609,18 @@ impl Task {
 
     /// Reads a page of the log. For a client that is behind: when it has read what it was sent before, so that a long way
     /// is walked at its throttle. What the sequencer does with a page may take long.
-    fn page(&mut self, asker: Asker, since: Revision) {
-        let reader = match asker {
-            Asker::Walker(session) => self.members.get(&session),
-            Asker::Gap | Asker::Sequencer(_) => None,
+    fn page(&mut self, requester: PageRequester, since: Revision) {
+        let reader = match requester {
+            PageRequester::CatchUp(session) => self.members.get(&session),
+            PageRequester::Gap | PageRequester::Sequencer(_) => None,
         };
         let reader = reader.map(|member| member.outbox.clone());
         self.effect(move |node, doc| async move {
             let mut turn = None;
-            if let (Some(reader), Asker::Walker(session)) = (reader, asker) {
+            if let (Some(reader), PageRequester::CatchUp(session)) = (reader, requester) {
                 reader.drained().await;
                 if reader.is_closed() {
-                    return Effect::from(Event::Left(session));
+                    return Effect::from(Event::SessionClosed(session));
                 }
                 turn = node.catch_up_turn().await;
             }
@@ -627,12 +632,12 @@ impl Task {
             {
                 node.report_damage(&doc, entry, None);
             }
-            let slice = match asker {
-                Asker::Sequencer(_) => node.slice().await,
-                Asker::Gap | Asker::Walker(_) => None,
+            let slice = match requester {
+                PageRequester::Sequencer(_) => node.slice().await,
+                PageRequester::Gap | PageRequester::CatchUp(_) => None,
             };
-            let event = Event::Paged {
-                asker,
+            let event = Event::PageLoaded {
+                requester,
                 since,
                 page: page.map(|loaded| loaded.entries),
             };
@@ -654,12 +659,12 @@ impl Task {
         });
     }
 
-    fn reply(&mut self, session: SessionId, ticket: Ticket, answer: Answer) {
+    fn reply(&mut self, session: SessionId, ticket: Ticket, answer: SessionReply) {
         let Some(member) = self.members.get_mut(&session) else {
             return;
         };
         // The commit that it waited for is in its outbox.
-        if let Answer::Committed = answer {
+        if let SessionReply::Committed = answer {
             self.throttle.hurry(&member.outbox);
         }
         if let Some(reply) = member.take(ticket) {
@@ -794,15 +799,15 @@ const IN_PLACE_BYTES: usize = 32 << 10;
 /// Whether an event may keep the thread for long: a large op may have many others to be brought past.
 fn may_take_long(event: &Event) -> bool {
     let submit = match event {
-        Event::Asked {
-            ask: Ask::Submit(submit),
+        Event::Request {
+            request: SessionRequest::Submit(submit),
             ..
         }
-        | Event::Linked {
-            link: Link::Submit(submit),
+        | Event::PeerMessage {
+            message: PeerMessage::Submit(submit),
             ..
         } => submit,
-        Event::Paged { .. } | Event::NextSlice(_) => return true,
+        Event::PageLoaded { .. } | Event::SliceGranted(_) => return true,
         _ => return false,
     };
     submit.proposal.size() > IN_PLACE_BYTES
@@ -811,13 +816,16 @@ fn may_take_long(event: &Event) -> bool {
 /// The session whose read an event is, or the answer to.
 fn asker(event: &Event) -> Option<SessionId> {
     match event {
-        Event::Asked {
+        Event::Request {
             session,
-            ask: Ask::Fetch { .. } | Ask::Subscribe { .. } | Ask::ReadFrom { .. },
+            request:
+                SessionRequest::Fetch { .. }
+                | SessionRequest::Subscribe { .. }
+                | SessionRequest::ReadFrom { .. },
             ..
         } => Some(*session),
-        Event::Paged {
-            asker: Asker::Walker(session),
+        Event::PageLoaded {
+            requester: PageRequester::CatchUp(session),
             ..
         } => Some(*session),
         _ => None,
@@ -851,9 +859,10 @@ impl Node {
         let _turn = self.snapshot_turn("load").await?;
         let shown = in_time("load", async {
             match self.load_folded(doc).await? {
-                Folded::Whole(head, entries) => {
-                    Ok(Event::Shown(Ok((self.encode(head).await, entries))))
-                }
+                Folded::Whole(head, entries) => Ok(Event::SnapshotEncoded(Ok((
+                    self.encode(head).await,
+                    entries,
+                )))),
                 Folded::ReadOnly(part) => Ok(self.read_only(doc, part).await),
             }
         });
@@ -1100,7 +1109,7 @@ mod tests {
             session: SessionId(1),
             outbox: outbox.clone(),
             reply,
-            ask: Ask::Fetch { since: None },
+            ask: SessionRequest::Fetch { since: None },
         }
     }
 
@@ -1134,7 +1143,7 @@ mod tests {
     }
 
     /// Asks until the answer is there, and returns what the outbox then holds.
-    async fn shown(node: &Arc<Node>, doc: &DocId, ask: Ask) -> (Arc<Outbox>, String) {
+    async fn shown(node: &Arc<Node>, doc: &DocId, ask: SessionRequest) -> (Arc<Outbox>, String) {
         let outbox = Arc::new(Outbox::new(1 << 20, None));
         let asker = (node.next_session(), &outbox);
         node.ask(doc, asker, ask, to_socket()).await.unwrap();
@@ -1158,13 +1167,13 @@ mod tests {
         let settings = NodeSettings::default();
         let node = Node::new((NodeId(1), "a"), store, None, settings, runtime);
         let [doc, neighbour] = ["a", "b"].map(|id| DocId::parse("c", id).unwrap());
-        let subscribe = || Ask::Subscribe { since: None };
+        let subscribe = || SessionRequest::Subscribe { since: None };
         let (outbox, _) = shown(&node, &doc, subscribe()).await;
         let (others, _) = shown(&node, &neighbour, subscribe()).await;
         // No owner tells commits with a hole between them: what the machine stands on would be wrong.
         let entries = vec![commit(1), commit(3)];
         let head = Revision(3);
-        node.linked(NodeId(2), &doc, Link::Commits { head, entries });
+        node.linked(NodeId(2), &doc, PeerMessage::Commits { head, entries });
         outbox.closed().await;
         assert!(
             sent(&outbox).contains(CLOSED),
@@ -1228,11 +1237,11 @@ mod tests {
                 runtime.clone(),
             )
         };
-        let subscribe = |since: Option<u64>| Ask::Subscribe {
+        let subscribe = |since: Option<u64>| SessionRequest::Subscribe {
             since: since.map(Revision),
         };
         let edit = |base: u64| {
-            Ask::Submit(Submit {
+            SessionRequest::Submit(Submit {
                 id: SubmitId {
                     seq: 100 + base,
                     ..commit(1).id.clone()
@@ -1303,8 +1312,11 @@ mod tests {
             let id = commit(1).id.clone();
             let proposal = Proposal::Edit(" ".repeat(bytes).into());
             let (from, base) = (NodeId(2), None);
-            let link = Link::Submit(Submit { id, base, proposal });
-            Event::Linked { from, link }
+            let link = PeerMessage::Submit(Submit { id, base, proposal });
+            Event::PeerMessage {
+                from,
+                message: link,
+            }
         };
         assert!(may_take_long(&edit(IN_PLACE_BYTES + 1)) && !may_take_long(&edit(100)));
     }
@@ -1323,18 +1335,18 @@ mod tests {
     async fn requests_behind_those_of_a_session_that_left_are_dropped() {
         let (mut task, _sender) = task();
         let outbox = Arc::new(Outbox::new(100_000, None));
-        let fetch = || Ask::Fetch { since: None };
+        let fetch = || SessionRequest::Fetch { since: None };
         let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
         assert!(asked.is_some());
         outbox.close(1013, "slow");
-        task.handle(Event::Left(SessionId(1))).unwrap();
+        task.handle(Event::SessionClosed(SessionId(1))).unwrap();
         let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
         assert!(asked.is_none(), "it came before the session was given up");
         let other = Arc::new(Outbox::new(100_000, None));
         let asked = task.asked(SessionId(2), other, to_socket(), fetch());
         assert!(asked.is_some());
         drop(outbox);
-        task.handle(Event::Left(SessionId(2))).unwrap();
+        task.handle(Event::SessionClosed(SessionId(2))).unwrap();
         let left: Vec<_> = task.left.keys().copied().collect();
         assert_eq!(
             left,
@@ -1348,12 +1360,17 @@ mod tests {
         let (mut task, _sender) = task();
         let outbox = Arc::new(Outbox::new(100_000, None));
         for asked in 0..=READS_MAX {
-            let fetch = Ask::Fetch { since: None };
+            let fetch = SessionRequest::Fetch { since: None };
             let event = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch);
             assert_eq!(event.is_some(), asked < READS_MAX);
         }
         assert!(sent(&outbox).contains("ERR_BUSY"));
-        let end = task.asked(SessionId(1), outbox, to_socket(), Ask::Unsubscribe);
+        let end = task.asked(
+            SessionId(1),
+            outbox,
+            to_socket(),
+            SessionRequest::Unsubscribe,
+        );
         assert!(end.is_some());
     }
 
@@ -1363,25 +1380,30 @@ mod tests {
         let (session, outbox) = (SessionId(1), Arc::new(Outbox::new(100_000, None)));
         let bulk = BulkReply::new(echo(r#"{"a":"bs","c":"c","b":["a","b"]}"#), true, 2, None);
         let name = |name| crate::id::Name::parse(name).unwrap();
-        let subscribe = Ask::Subscribe { since: None };
+        let subscribe = SessionRequest::Subscribe { since: None };
         let part = ReplyTo::Bulk(bulk.clone(), name("a"), None);
         task.asked(session, outbox.clone(), part, subscribe);
         let shown = Arc::new(Shown::of(&Snapshot::default()));
-        task.reply(session, Ticket(0), Answer::Shown(shown.clone()));
+        task.reply(session, Ticket(0), SessionReply::Snapshot(shown.clone()));
         task.deliver(&[session], &[commit(1)]);
         // Another bulk request for it is complete sooner; its commits may not overtake the one before.
         let sooner = BulkReply::new(echo(r#"{"a":"bf","c":"c","b":["a"]}"#), true, 1, None);
-        let fetch = Ask::Fetch { since: None };
+        let fetch = SessionRequest::Fetch { since: None };
         task.asked(
             session,
             outbox.clone(),
             ReplyTo::Bulk(sooner, name("a"), None),
             fetch,
         );
-        task.reply(session, Ticket(1), Answer::Shown(shown));
+        task.reply(session, Ticket(1), SessionReply::Snapshot(shown));
         task.deliver(&[session], &[commit(2)]);
-        task.asked(session, outbox.clone(), to_socket(), Ask::Unsubscribe);
-        task.reply(session, Ticket(2), Answer::Done);
+        task.asked(
+            session,
+            outbox.clone(),
+            to_socket(),
+            SessionRequest::Unsubscribe,
+        );
+        task.reply(session, Ticket(2), SessionReply::Done);
         assert!(!sent(&outbox).contains("\"a\":\"op\""));
         bulk.refuse(&outbox, name("b"), Refusal::busy());
         let sent = sent(&outbox);
@@ -1410,7 +1432,7 @@ mod tests {
             session,
             outbox.clone(),
             part,
-            Ask::Subscribe { since: None },
+            SessionRequest::Subscribe { since: None },
         );
         for revision in 1..100 {
             task.deliver(&[session], &[commit(revision)]);

@@ -26,8 +26,14 @@ fn a_session_has_few_submits_without_an_answer() {
 fn few_submits_of_other_nodes_wait_for_a_claim() {
     let mut document = Document::new(ME, ME, DocumentSettings::default());
     for seq in 0..=WAITING_MAX as u64 {
-        let link = Link::Submit(edit("ann", seq, 0));
-        document.handle(Event::Linked { from: OTHER, link }, Now::default());
+        let message = PeerMessage::Submit(edit("ann", seq, 0));
+        document.handle(
+            Event::PeerMessage {
+                from: OTHER,
+                message,
+            },
+            Now::default(),
+        );
     }
     assert_eq!(document.waiting.len(), WAITING_MAX);
 }
@@ -36,15 +42,18 @@ fn few_submits_of_other_nodes_wait_for_a_claim() {
 fn a_forwarded_submit_is_not_forwarded_again() {
     let mut desk = Desk::of(2);
     // The ring of the node that sends it names this node; the ring of this node names another one.
-    desk.handle(Event::Ring(OTHER));
-    let link = Link::Submit(edit("ann", 1, 2));
-    desk.handle(Event::Linked { from: THIRD, link });
+    desk.handle(Event::OwnerChanged(OTHER));
+    let message = PeerMessage::Submit(edit("ann", 1, 2));
+    desk.handle(Event::PeerMessage {
+        from: THIRD,
+        message,
+    });
     desk.answer_all();
     assert_eq!(desk.log(), ["maker/1", "bob/1", "ann/1"]);
-    let to: Vec<_> = desk.links.iter().map(|(to, _)| *to).collect();
+    let to: Vec<_> = desk.messages.iter().map(|(to, _)| *to).collect();
     assert!(to.contains(&THIRD), "the sender is answered: {to:?}");
-    let submits = |(_, link): &&(_, Link)| matches!(link, Link::Submit(_));
-    assert_eq!(desk.links.iter().filter(submits).count(), 0);
+    let submits = |(_, message): &&(_, PeerMessage)| matches!(message, PeerMessage::Submit(_));
+    assert_eq!(desk.messages.iter().filter(submits).count(), 0);
 }
 
 #[test]
@@ -60,11 +69,15 @@ fn a_claim_refuses_only_what_came_before_it() {
     let mut tail = Tail::new(Revision::ZERO);
     entries.into_iter().for_each(|entry| tail.push(entry));
     desk.append_elsewhere(3, 4);
-    let link = Link::Submit(edit("cat", 1, 4));
-    desk.handle(Event::Linked { from: OTHER, link });
+    let message = PeerMessage::Submit(edit("cat", 1, 4));
+    desk.handle(Event::PeerMessage {
+        from: OTHER,
+        message,
+    });
     desk.handle(Event::Claimed(Ok((lease.fence, head, tail))));
     desk.settle();
-    let is_refusal = |(_, link): &(_, Link)| matches!(link, Link::Reject { .. });
-    assert!(!desk.links.iter().any(is_refusal), "{:?}", desk.links);
+    let is_refusal =
+        |(_, message): &(_, PeerMessage)| matches!(message, PeerMessage::Reject { .. });
+    assert!(!desk.messages.iter().any(is_refusal), "{:?}", desk.messages);
     assert!(desk.log().contains(&"cat/1".to_owned()));
 }

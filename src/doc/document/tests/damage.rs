@@ -11,7 +11,7 @@ impl Desk {
         let at = Revision(entry - 1);
         let action = self.asked.pop_front().expect("the store was asked");
         let event = match action {
-            Action::Show | Action::Claim => {
+            Action::LoadSnapshot | Action::Claim => {
                 let cause = ReadOnlyCause::Damaged {
                     entry: Some(Revision(entry)),
                 };
@@ -26,9 +26,13 @@ impl Desk {
                     cause,
                 })
             }
-            Action::Page { asker, since } => {
+            Action::LoadPage { requester, since } => {
                 let page = Err(StoreError::damaged("load", Some(Revision(entry)), "a test"));
-                Event::Paged { asker, since, page }
+                Event::PageLoaded {
+                    requester,
+                    since,
+                    page,
+                }
             }
             other => panic!("not answered: {other:?}"),
         };
@@ -103,15 +107,15 @@ fn an_owner_saves_what_it_holds_when_the_log_below_is_damaged() {
         let saves = desk
             .asked
             .iter()
-            .filter(|it| matches!(it, Action::Save { .. }));
+            .filter(|it| matches!(it, Action::SaveSnapshot { .. }));
         let saves = saves.count();
         desk.asked.clear();
         saves
     };
     save(&mut desk);
-    let told = || Event::Linked {
+    let told = || Event::PeerMessage {
         from: OTHER,
-        link: Link::SaveSnapshot,
+        message: PeerMessage::SaveSnapshot,
     };
     desk.handle(told());
     assert_eq!(save(&mut desk), 1);
@@ -130,13 +134,14 @@ fn an_owner_saves_what_it_holds_when_the_log_below_is_damaged() {
 #[test]
 fn a_node_asks_the_owner_to_save_before_it_shows_an_old_state() {
     let mut desk = Desk::of(6);
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     desk.subscribe(1, None);
     desk.answer_damaged(4);
-    let to_owner = (OTHER, Link::SaveSnapshot);
-    let is_asked =
-        |(to, link): &(NodeId, Link)| *to == to_owner.0 && matches!(link, Link::SaveSnapshot);
-    assert!(desk.links.iter().any(is_asked), "{:?}", desk.links);
+    let to_owner = (OTHER, PeerMessage::SaveSnapshot);
+    let is_asked = |(to, message): &(NodeId, PeerMessage)| {
+        *to == to_owner.0 && matches!(message, PeerMessage::SaveSnapshot)
+    };
+    assert!(desk.messages.iter().any(is_asked), "{:?}", desk.messages);
     assert_eq!(desk.sent(1), NONE);
     // The owner has saved it.
     desk.wait(RETRY_FIRST);
@@ -147,7 +152,7 @@ fn a_node_asks_the_owner_to_save_before_it_shows_an_old_state() {
 #[test]
 fn submits_are_left_to_an_owner_elsewhere() {
     let mut desk = Desk::of(6);
-    desk.handle(Event::Ring(OTHER));
+    desk.handle(Event::OwnerChanged(OTHER));
     desk.submit(1, edit("ann", 1, 6));
     desk.subscribe(2, None);
     desk.settle_damaged(4);
@@ -155,14 +160,17 @@ fn submits_are_left_to_an_owner_elsewhere() {
     assert_eq!(desk.sent(1), NONE);
     desk.submit(3, edit("bob", 100, 6));
     assert_eq!(desk.sent(3), NONE);
-    let link = Link::Reject {
+    let message = PeerMessage::Reject {
         id: edit("bob", 100, 6).id,
         refusal: ReadOnlyCause::Damaged { entry: None }.refusal(None),
     };
-    desk.handle(Event::Linked { from: OTHER, link });
+    desk.handle(Event::PeerMessage {
+        from: OTHER,
+        message,
+    });
     assert_eq!(desk.sent(3), [DAMAGED]);
     // The ring names this node: it is its own to refuse.
-    desk.handle(Event::Ring(ME));
+    desk.handle(Event::OwnerChanged(ME));
     while !desk.asked.is_empty() {
         desk.answer_damaged(4);
     }
@@ -177,7 +185,10 @@ fn a_client_from_before_the_damage_is_refused() {
     desk.subscribe(1, 1);
     desk.answer_damaged(4);
     assert_eq!(desk.sent(1), [DAMAGED]);
-    assert!(matches!(desk.asked.pop_front(), Some(Action::Save { .. })));
+    assert!(matches!(
+        desk.asked.pop_front(),
+        Some(Action::SaveSnapshot { .. })
+    ));
     desk.subscribe(1, 6);
     desk.answer_all();
     assert_eq!(desk.sent(1), ["op 7", "done"]);
@@ -191,9 +202,9 @@ fn a_gap_that_cannot_be_read_closes_the_sockets() {
     desk.handle(told);
     for _ in 0..20 {
         while !desk.asked.is_empty() {
-            if matches!(desk.asked.front(), Some(Action::Close)) {
-                assert!(desk.links.iter().any(|(_, link)| {
-                    matches!(link, Link::Subscribe { since } if *since == Revision(3))
+            if matches!(desk.asked.front(), Some(Action::CloseSessions)) {
+                assert!(desk.messages.iter().any(|(_, message)| {
+                    matches!(message, PeerMessage::Subscribe { since } if *since == Revision(3))
                 }));
                 return;
             }

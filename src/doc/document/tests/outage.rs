@@ -11,12 +11,19 @@ impl Desk {
     fn answer_away(&mut self) {
         let action = self.asked.pop_front().expect("the store was asked");
         let event = match action {
-            Action::Show => Event::Shown(Err(StoreError::away("load"))),
-            Action::Page { asker, since } => {
+            Action::LoadSnapshot => Event::SnapshotEncoded(Err(StoreError::away("load"))),
+            Action::LoadPage { requester, since } => {
                 let page = Err(StoreError::away("load"));
-                Event::Paged { asker, since, page }
+                Event::PageLoaded {
+                    requester,
+                    since,
+                    page,
+                }
             }
-            Action::Refold { shown, entries } => {
+            Action::RefoldSnapshot {
+                snapshot: shown,
+                entries,
+            } => {
                 let data = shown.data();
                 let json = std::str::from_utf8(&data).unwrap();
                 let mut snapshot = Snapshot {
@@ -25,7 +32,7 @@ impl Desk {
                     ..Snapshot::default()
                 };
                 snapshot.fold_all(&entries).unwrap();
-                Event::Refolded(Some(Arc::new(Shown::of(&snapshot))))
+                Event::SnapshotRefolded(Some(Arc::new(Shown::of(&snapshot))))
             }
             other => panic!("not answered: {other:?}"),
         };
@@ -34,7 +41,12 @@ impl Desk {
 
     fn read_from(&mut self, session: u64, min: u64, live: bool) {
         let min = Revision(min);
-        self.ask(session, Ask::ReadFrom { min, live });
+        let mode = if live {
+            ReadMode::Subscribe
+        } else {
+            ReadMode::Fetch
+        };
+        self.ask(session, SessionRequest::ReadFrom { min, mode });
     }
 }
 
@@ -43,7 +55,7 @@ fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
     // A document of another node, and one that this node owns.
     for owner in [OTHER, ME] {
         let mut desk = Desk::of(3);
-        desk.handle(Event::Ring(owner));
+        desk.handle(Event::OwnerChanged(owner));
         desk.subscribe(9, None);
         desk.answer_all();
         if owner == ME {
@@ -54,7 +66,7 @@ fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
             let told = desk.commits(3, 4);
             desk.handle(told);
         }
-        desk.handle(Event::StoreAway(true));
+        desk.handle(Event::StoreUnavailable);
         if owner == ME {
             // An ack is awaited: what is staged is shown to nobody.
             desk.submit(8, edit("ann", 2, 4));
@@ -65,7 +77,7 @@ fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
         let refold = desk
             .asked
             .iter()
-            .position(|it| matches!(it, Action::Refold { .. }));
+            .position(|it| matches!(it, Action::RefoldSnapshot { .. }));
         let refold = desk.asked.remove(refold.expect("memory is used")).unwrap();
         desk.asked.push_front(refold);
         desk.answer_away();
@@ -87,7 +99,7 @@ fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
 #[test]
 fn new_readers_are_refused_at_once_where_nothing_is_in_memory() {
     let mut desk = Desk::of(3);
-    desk.handle(Event::StoreAway(true));
+    desk.handle(Event::StoreUnavailable);
     desk.subscribe(1, None);
     desk.fetch(2, None);
     desk.subscribe(3, 2);
@@ -103,7 +115,7 @@ fn new_readers_are_refused_at_once_where_nothing_is_in_memory() {
     assert_eq!(desk.sent(4), [AWAY]);
     // A client that comes back has the document and waits for the store.
     assert_eq!(desk.sent(3), NONE);
-    desk.handle(Event::StoreAway(false));
+    desk.handle(Event::StoreAvailable);
     desk.settle();
     assert_eq!(desk.sent(3), ["op 3", "done"]);
     desk.subscribe(1, None);
@@ -118,7 +130,7 @@ fn an_owner_without_memory_refuses_readers_while_an_append_is_not_answered() {
     desk.answer();
     assert!(matches!(desk.asked.front(), Some(Action::Append { .. })));
     desk.subscribe(1, None);
-    desk.handle(Event::StoreAway(true));
+    desk.handle(Event::StoreUnavailable);
     assert_eq!(desk.sent(1), [AWAY]);
     desk.subscribe(2, None);
     assert_eq!(desk.sent(2), [AWAY]);
@@ -129,7 +141,7 @@ fn a_reader_is_shown_no_less_than_it_names() {
     // A node that is told the commits, late; and one that is not.
     for is_told in [true, false] {
         let mut desk = Desk::of(3);
-        desk.handle(Event::Ring(OTHER));
+        desk.handle(Event::OwnerChanged(OTHER));
         if is_told {
             desk.subscribe(9, None);
             desk.answer_all();
@@ -158,7 +170,7 @@ fn a_reader_is_shown_no_less_than_it_names() {
 fn a_reader_that_names_more_than_memory_holds_is_refused_while_the_store_is_away() {
     let mut desk = Desk::following(3);
     desk.append_elsewhere(4, 4);
-    desk.handle(Event::StoreAway(true));
+    desk.handle(Event::StoreUnavailable);
     desk.read_from(2, 4, false);
     desk.answer_away();
     assert_eq!(desk.sent(2), [AWAY]);

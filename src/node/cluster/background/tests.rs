@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::cluster::Exchange;
-use crate::doc::{Ask, Submit};
+use crate::doc::{SessionRequest, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::node::cluster::wire_version;
@@ -188,7 +188,7 @@ impl Person {
         }
     }
 
-    async fn ask(&self, doc: &DocId, ask: Ask) {
+    async fn ask(&self, doc: &DocId, ask: SessionRequest) {
         let whom = (self.session, &self.outbox);
         let asked = self.node.ask(doc, whom, ask, ReplyTo::Unrequested).await;
         asked.unwrap();
@@ -207,7 +207,7 @@ impl Person {
             base: None,
             proposal,
         };
-        self.ask(doc, Ask::Submit(submit)).await;
+        self.ask(doc, SessionRequest::Submit(submit)).await;
     }
 
     /// Inserts a text, and waits until it is sent to this person.
@@ -248,7 +248,8 @@ async fn readers_on_a_stranded_node_hear_what_others_commit() {
     let ([one, other], [way, _], _exchange) = two().await;
     let doc = document_of(&one);
     let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
     eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
@@ -262,7 +263,8 @@ async fn readers_on_a_stranded_node_hear_what_others_commit() {
         .unwrap();
     assert_eq!(ring(&one), [other.id()]);
     eventually("it is given up", || one.open_documents().owned.is_empty()).await;
-    bob.ask(&doc, Ask::Subscribe { since: None }).await;
+    bob.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     bob.submit(&doc, Proposal::Edit(r#"["bob"]"#.into())).await;
     eventually("Bob is answered", || bob.was_sent("bob")).await;
     eventually("Ann hears of it", || ann.was_sent("bob")).await;
@@ -284,7 +286,8 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
     let ([one, other], ways, _exchange) = two().await;
     let doc = document_of(&one);
     let mut ann = Person::on(&one);
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
     for way in &ways {
@@ -300,7 +303,7 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
     let mut late = Person::on(&one);
     late.ask(
         &doc,
-        Ask::Subscribe {
+        SessionRequest::Subscribe {
             since: Some(crate::log::Revision::ZERO),
         },
     )
@@ -341,7 +344,8 @@ async fn node_without_a_transport_owns_all_whoever_else_there_is() {
     assert_eq!((pulse.nodes, pulse.others.len()), (vec![other.id()], 1));
     let doc = document_of(&other);
     let mut ann = Person::on(&deaf);
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it writes all the same", || ann.was_sent("\"create\"")).await;
 }
@@ -374,8 +378,8 @@ async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
 }
 
 /// A subscription that is sent every entry, and no snapshot.
-fn from_the_beginning() -> Ask {
-    Ask::Subscribe {
+fn from_the_beginning() -> SessionRequest {
+    SessionRequest::Subscribe {
         since: Some(crate::log::Revision::ZERO),
     }
 }
@@ -429,7 +433,9 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
             .await;
         eventually("it goes on", || late.was_sent("kept")).await;
         assert!(!late.was_sent("lost"));
-        early.ask(&doc, Ask::Subscribe { since: None }).await;
+        early
+            .ask(&doc, SessionRequest::Subscribe { since: None })
+            .await;
         eventually("it is sent away", || early.was_sent("ERR_HISTORY_CHANGED")).await;
     }
 }
@@ -498,10 +504,12 @@ async fn feed_of_changes_tells_owners_and_readers_what_no_message_told() {
     let ([one, other], [way, other_way], _exchange) = two().await;
     let doc = document_of(&one);
     let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
-    bob.ask(&doc, Ask::Subscribe { since: None }).await;
+    bob.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     let follows = || !other.open_documents().followed.is_empty();
     eventually("Bob's node follows it", follows).await;
     eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
@@ -544,12 +552,16 @@ async fn nodes_of_neighbouring_wire_versions_serve_each_others_documents() {
     for owner in &nodes {
         let doc = document_of(owner);
         let mut people: Vec<_> = nodes.iter().map(Person::on).collect();
-        people[0].ask(&doc, Ask::Subscribe { since: None }).await;
+        people[0]
+            .ask(&doc, SessionRequest::Subscribe { since: None })
+            .await;
         people[0].submit(&doc, create()).await;
         eventually("it is there", || people[0].was_sent("\"create\"")).await;
         // Whoever was sent its own edit is subscribed, and is sent all that follow.
         for (at, person) in people.iter_mut().enumerate() {
-            person.ask(&doc, Ask::Subscribe { since: None }).await;
+            person
+                .ask(&doc, SessionRequest::Subscribe { since: None })
+                .await;
             person.write_and_read(&doc, &format!("first of {at}")).await;
         }
         for at in 0..people.len() {
@@ -585,7 +597,8 @@ async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
     let new = join(1, &way, &exchange, NEW).await.unwrap();
     let doc = document_of(&new);
     let mut ann = Person::on(&new);
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it is owned", || !new.open_documents().owned.is_empty()).await;
     // As if an old node woke up: it does not ask whether it may join.
@@ -634,7 +647,8 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
         .find(|doc| node.peers().owner(doc) == NodeId(9))
         .unwrap();
     let mut ann = Person::on(&node);
-    ann.ask(&doc, Ask::Subscribe { since: None }).await;
+    ann.ask(&doc, SessionRequest::Subscribe { since: None })
+        .await;
     ann.submit(&doc, create()).await;
     eventually("it is passed over", || {
         send(2);
