@@ -34,6 +34,13 @@ run: tools static ## Build the server and serve on this machine: ARGS="--listen 
 	echo "== the page: http://127.0.0.1:8080/ unless ARGS or config.toml say otherwise; Ctrl-C ends it"
 	exec $(TARGET)/release/copydesk serve $(ARGS)
 
+.PHONY: dev
+dev: tools static ## Develop: the server without accounts, and the web editor with reload on http://127.0.0.1:5173/
+	@cargo build --workspace --bin copydesk
+	"$(COPYDESK_BIN)" serve --open --listen 127.0.0.1:8080 --data data/dev &
+	trap "kill $$!" EXIT
+	cd static && npx vite --host 127.0.0.1 --port 5173 --strictPort
+
 .PHONY: cluster
 cluster: tools servers static ## Try a whole cluster on this machine: NODES=3 PORT=8080 ARGS=--open; Ctrl-C ends it
 	@echo "== building the server (a few minutes the first time)"
@@ -150,6 +157,11 @@ fuzz: tools ## Fuzz each parser for FUZZ_SECONDS=60 (needs a nightly compiler an
 fmt: node_modules/.stamp ## Format the code and apply the safe fixes of the linters
 	@cargo fmt --all
 	npx biome check --write
+
+.PHONY: hooks
+hooks: ## Run the fast checks before each commit (git config core.hooksPath)
+	@git config core.hooksPath .githooks
+	echo "on; git config --unset core.hooksPath turns it off"
 
 .PHONY: clean
 clean: ## Remove what was built and installed here

@@ -19,7 +19,7 @@ pub mod sync;
 pub mod telemetry;
 pub mod version;
 
-/// Compiles the Rust examples of README.md.
+/// Compiles the Rust examples of docs/API.md.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct ReadmeExamples;
+#[doc = include_str!("../docs/API.md")]
+struct ApiExamples;

@@ -1,4 +1,5 @@
-// The JavaScript examples of README.md, run as they stand but for addresses and times: `COPYDESK_BIN=.. node --test readme.mjs`.
+// The JavaScript examples of README.md and docs/API.md, run with other addresses and times and no other change:
+// `COPYDESK_BIN=.. node --test readme.mjs`.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -11,7 +12,8 @@ import { build } from '../../static/node_modules/vite/dist/node/index.js';
 import { freePort, Server } from './server.mjs';
 import { contentOf, openBrowser, textOf } from './writers.mjs';
 
-const README = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+const PAGES = ['README.md', 'docs/API.md'].map((page) => new URL(`../../${page}`, import.meta.url));
+const TEXT = (await Promise.all(PAGES.map((page) => readFile(page, 'utf8')))).join('\n');
 const SECRET = 'a secret that the application shares with us';
 
 let folder;
@@ -28,9 +30,9 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** The example with this text in it. */
+/** The one example that contains this text. */
 function example(part) {
-  const found = [...README.matchAll(/```js\n(.*?)```/gs)].map(([, code]) => code).filter((code) => code.includes(part));
+  const found = [...TEXT.matchAll(/```js\n(.*?)```/gs)].map(([, code]) => code).filter((code) => code.includes(part));
   assert.equal(found.length, 1, `one example has ${part}`);
   return found[0];
 }
@@ -94,7 +96,7 @@ test('the examples of a client work in a bundled page and in Node', async () => 
   const server = await Server.prepare();
   const address = { 'ws://127.0.0.1:8080/ws': `${server.url.replace('http', 'ws')}/ws` };
   const inNode = example("import WebSocket from 'ws'");
-  const inPage = example('// A server that lets everybody in');
+  const inPage = example('// A server without accounts');
   const { site, origin } = await serve(await bundled('client', replaced(inPage, address)));
   server.env = { COPYDESK__AUTH__ORIGINS: `["${origin}"]` };
   await server.up();

@@ -52,7 +52,7 @@ const MODULES = [
   'log.rs',
   'ot',
   'protocol',
-'sync.rs',
+  'sync.rs',
   'cluster/membership.rs',
   'cluster/ring.rs',
   'store/memory.rs',
