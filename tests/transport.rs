@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use copydesk::cluster::{
-    Delivery, Exchange, Health, Inbox, RedisSettings, RedisTransport, RedisUrl, Transport,
+    Delivery, Health, Inbox, MemoryNetwork, RedisSettings, RedisTransport, RedisUrl, Transport,
 };
 use copydesk::id::NodeId;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,7 +37,7 @@ struct Node {
     inbox: Inbox,
 }
 
-struct InMemory(Exchange);
+struct InMemory(MemoryNetwork);
 
 impl Lab for InMemory {
     async fn open(&self, node: NodeId) -> Node {
@@ -82,7 +82,7 @@ macro_rules! suite {
         mod in_memory {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                super::$test(super::InMemory(super::Exchange::new())).await;
+                super::$test(super::InMemory(super::MemoryNetwork::new())).await;
             })*
         }
         mod over_redis {
@@ -238,7 +238,7 @@ async fn what_is_closed_says_so(lab: impl Lab) {
 
 #[tokio::test]
 async fn an_exchange_loses_doubles_and_cuts_as_it_is_told() {
-    let exchange = Exchange::new();
+    let exchange = MemoryNetwork::new();
     let lab = InMemory(exchange.clone());
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     exchange.lose_one_in(3);

@@ -8,7 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
+use super::transport::{
+    Delivery, Health, Inbox, Transport, TransportCounters, TransportStats, add,
+};
 use crate::id::NodeId;
 use crate::sync::lock;
 
@@ -17,12 +19,12 @@ const INBOX_MESSAGES_MAX: usize = 4_096;
 
 /// Where the nodes of one process meet. Clones are the same exchange.
 #[derive(Debug, Clone, Default)]
-pub struct Exchange(Arc<Mutex<State>>);
+pub struct MemoryNetwork(Arc<Mutex<NetworkState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct NetworkState {
     /// The nodes that are open.
-    posts: BTreeMap<NodeId, Post>,
+    endpoints: BTreeMap<NodeId, Endpoint>,
     /// The pairs that do not hear each other, the smaller node first. A node that is cut from itself is isolated.
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Of how many messages one is lost; zero: none.
@@ -35,25 +37,25 @@ struct State {
 
 /// What the exchange has of a node.
 #[derive(Debug)]
-struct Post {
+struct Endpoint {
     deliveries: mpsc::Sender<Delivery>,
     health: watch::Sender<Health>,
     /// How often the health turned good.
     reopened: watch::Sender<u64>,
-    counters: Arc<Counters>,
+    counters: Arc<TransportCounters>,
 }
 
 /// One node's transport.
 #[derive(Debug)]
-struct Line {
+struct MemoryTransport {
     me: NodeId,
-    exchange: Exchange,
+    exchange: MemoryNetwork,
     health: watch::Receiver<Health>,
     reopened: watch::Receiver<u64>,
-    counters: Arc<Counters>,
+    counters: Arc<TransportCounters>,
 }
 
-impl Exchange {
+impl MemoryNetwork {
     /// An exchange where everything passes.
     #[must_use]
     pub fn new() -> Self {
@@ -66,15 +68,15 @@ impl Exchange {
         let (deliveries, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (health, told) = watch::channel(Health::Good);
         let (reopened, reopenings) = watch::channel(0);
-        let counters = Arc::new(Counters::default());
-        let post = Post {
+        let counters = Arc::new(TransportCounters::default());
+        let endpoint = Endpoint {
             deliveries,
             health,
             reopened,
             counters: Arc::clone(&counters),
         };
-        self.change(|state| state.posts.insert(me, post));
-        let line = Line {
+        self.change(|state| state.endpoints.insert(me, endpoint));
+        let line = MemoryTransport {
             me,
             exchange: self.clone(),
             health: told,
@@ -92,7 +94,7 @@ impl Exchange {
     /// Nothing passes to the node or from it any more, and its health says so.
     pub fn isolate(&self, node: NodeId) {
         self.change(|state| {
-            let nodes: Vec<NodeId> = state.posts.keys().copied().chain([node]).collect();
+            let nodes: Vec<NodeId> = state.endpoints.keys().copied().chain([node]).collect();
             state.cut.extend(nodes.iter().map(|&one| pair(one, node)));
         });
     }
@@ -112,23 +114,23 @@ impl Exchange {
         self.change(|state| state.double_one_in = messages);
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut NetworkState) -> T) -> T {
         let mut state = self.state();
         let result = change(&mut state);
-        state.tell_health();
+        state.publish_health();
         result
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
         lock(&self.0)
     }
 }
 
-impl State {
+impl NetworkState {
     /// Carries a message; `false` when it was lost.
     fn carry(&mut self, from: NodeId, to: NodeId, message: &Bytes) -> bool {
         let every = |count: u64, carried: u64| count > 0 && carried.is_multiple_of(count);
-        if self.cut.contains(&pair(from, to)) || !self.posts.contains_key(&from) {
+        if self.cut.contains(&pair(from, to)) || !self.endpoints.contains_key(&from) {
             return false;
         }
         self.carried += 1;
@@ -136,33 +138,33 @@ impl State {
             return false;
         }
         let copies = 1 + usize::from(every(self.double_one_in, self.carried));
-        let Some(post) = self.posts.get(&to) else {
+        let Some(endpoint) = self.endpoints.get(&to) else {
             return false;
         };
-        let delivered = (0..copies).filter(|_| post.deliver(from, message.clone()));
+        let delivered = (0..copies).filter(|_| endpoint.deliver(from, message.clone()));
         delivered.count() > 0
     }
 
-    fn tell_health(&self) {
-        for (&node, post) in &self.posts {
+    fn publish_health(&self) {
+        for (&node, endpoint) in &self.endpoints {
             let health = match self.cut.contains(&(node, node)) {
                 true => Health::Bad("isolated".into()),
                 false => Health::Good,
             };
             let is_good = health.is_good();
-            let has_changed = post.health.send_if_modified(|told| {
+            let has_changed = endpoint.health.send_if_modified(|told| {
                 let news = *told != health;
                 *told = health;
                 news
             });
             if has_changed && is_good {
-                post.reopened.send_modify(|count| *count += 1);
+                endpoint.reopened.send_modify(|count| *count += 1);
             }
         }
     }
 }
 
-impl Post {
+impl Endpoint {
     fn deliver(&self, from: NodeId, message: Bytes) -> bool {
         let messages = vec![message];
         let delivered = self.deliveries.try_send(Delivery { from, messages });
@@ -171,7 +173,7 @@ impl Post {
     }
 }
 
-impl Transport for Line {
+impl Transport for MemoryTransport {
     fn send(&self, to: NodeId, message: Bytes) {
         let carried = self.exchange.state().carry(self.me, to, &message);
         let counter = match carried {
@@ -189,12 +191,13 @@ impl Transport for Line {
         self.reopened.clone()
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> TransportStats {
         self.counters.read()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.exchange.change(|state| state.posts.remove(&self.me));
+        self.exchange
+            .change(|state| state.endpoints.remove(&self.me));
         async {}.boxed()
     }
 }

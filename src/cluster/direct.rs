@@ -21,12 +21,12 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use self::connection::Common;
+use self::connection::ConnectionShared;
 use self::handshake::LinkKey;
-pub(super) use self::peers::Live;
-use self::peers::{Links, keep};
+pub(super) use self::peers::LiveLinks;
+use self::peers::{PeerLinks, keep};
 pub use self::settings::{ClusterSettings, ListenAddress};
-use super::transport::{Counters, Delivery, add};
+use super::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;
 
 /// How long a close waits until what is queued is written.
@@ -35,7 +35,7 @@ const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// The direct links of a node.
 #[derive(Debug)]
 pub(super) struct DirectLinks {
-    links: Arc<Links>,
+    links: Arc<PeerLinks>,
     /// The address that other nodes connect to.
     advertised: Arc<str>,
     tasks: [AbortHandle; 2],
@@ -52,17 +52,17 @@ impl DirectLinks {
         towards: &[(String, u16)],
         (me, secret): (NodeId, &[u8; 32]),
         deliveries: mpsc::Sender<Delivery>,
-        counters: Arc<Counters>,
+        counters: Arc<TransportCounters>,
     ) -> io::Result<Option<Self>> {
         let Some(address) = settings.listen_address(towards).await? else {
             return Ok(None);
         };
         let listener = TcpListener::bind(address).await?;
         let advertised = settings.advertised(listener.local_addr()?, towards).await?;
-        let links = Arc::new(Links {
+        let links = Arc::new(PeerLinks {
             me,
             key: LinkKey::new(secret),
-            common: Arc::new(Common {
+            common: Arc::new(ConnectionShared {
                 has_redis: watch::Sender::new(false),
                 counters,
                 queued: AtomicU64::new(0),
@@ -102,7 +102,7 @@ impl DirectLinks {
     }
 
     /// The nodes to which a link is live, and whether Redis carries their messages.
-    pub(super) fn watch_live(&self) -> watch::Receiver<Live> {
+    pub(super) fn watch_live(&self) -> watch::Receiver<LiveLinks> {
         self.links.live.subscribe()
     }
 

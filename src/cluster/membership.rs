@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Ring;
+use super::HashRing;
 use crate::id::NodeId;
 
 /// Who takes documents, as far as this node knows. A pure machine: time comes in as an argument.
@@ -16,10 +16,10 @@ use crate::id::NodeId;
 /// answer although the way is open is passed over until it is heard again. That is an opinion: nothing is decided by it
 /// but whom to ask next.
 ///
-/// Where the store has not answered, or messages have not passed, it may have been so for all: whoever is first to be back
+/// Where the store has not store_answered_at, or messages have not passed, it may have been so for all: whoever is first to be back
 /// would find nobody else alive. So nobody is removed on the store's word until the others have had the time to say that
 /// they live. And a node that the store does not answer, while it answers another, knows that the others take it for dead:
-/// it is *stranded*, and takes itself out of its own ring, as they do.
+/// it is *isolated*, and takes itself out of its own ring, as they do.
 #[derive(Debug)]
 pub struct Membership {
     me: NodeId,
@@ -30,30 +30,30 @@ pub struct Membership {
     /// The members that said that they leave.
     leaving: BTreeSet<NodeId>,
     /// Those who have been asked something and not been heard since.
-    owing: BTreeMap<NodeId, Owing>,
+    awaited: BTreeMap<NodeId, AwaitedReply>,
     /// Those who were heard though the store has not named them, and when it was last asked about each.
-    strangers: BTreeMap<NodeId, Duration>,
+    unknown_nodes: BTreeMap<NodeId, Duration>,
     /// When this node last heard itself.
-    heard_myself: Duration,
-    /// When the store last answered.
-    answered: Duration,
+    loopback_heard_at: Duration,
+    /// When the store last store_answered_at.
+    store_answered_at: Duration,
     /// Until when nobody is removed on the store's word.
-    lenient_until: Duration,
+    keep_members_until: Duration,
     /// Since when somebody lives and takes no part.
     partial_since: Option<Duration>,
     /// When the others are to be asked next whether the store answers them.
-    ask_again: Duration,
+    query_store_at: Duration,
     /// Until when it is believed that the store answers another.
-    others_stand_until: Duration,
+    others_have_store_until: Duration,
     /// Whether this node has taken itself out of the ring.
-    stranded: bool,
+    isolated: bool,
     /// Whether this node takes no documents because other nodes do not understand it.
     incompatible: bool,
-    ring: Ring,
+    ring: HashRing,
 }
 
 #[derive(Debug)]
-struct Owing {
+struct AwaitedReply {
     /// When it was asked first.
     since: Duration,
     /// When it was first asked whether it is there.
@@ -66,11 +66,11 @@ struct Owing {
 
 /// What is to be done after a while.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Due {
+pub struct MembershipActions {
     /// Whom to ask whether it is there; this node itself among them, where it is any.
     pub ping: Vec<NodeId>,
     /// Whether to ask the others if the store answers them: it does not answer this node.
-    pub ask_for_store: bool,
+    pub query_peers_about_store: bool,
     /// Whether the ring is another.
     pub ring_changed: bool,
     /// The nodes that are passed over from now on, because they did not answer.
@@ -84,16 +84,16 @@ const PING_AFTER: Duration = Duration::from_millis(150);
 const SUSPECT_AFTER: Duration = Duration::from_millis(400);
 
 /// How long a node must have been silent, while this node heard itself, for that to be its own fault once nothing passes.
-const DOUBT: Duration = Duration::from_secs(1);
+const TRANSPORT_DOUBT: Duration = Duration::from_secs(1);
 
 /// How often one that is passed over is asked.
 const PING_SUSPECT_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the store is asked about one that it does not name. One that takes no part is heard all the same.
-const STRANGER_EVERY: Duration = Duration::from_secs(1);
+const UNKNOWN_NODE_QUERY_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the others are asked whether the store answers them.
-const ASK_FOR_STORE_EVERY: Duration = Duration::from_millis(500);
+const STORE_QUERY_EVERY: Duration = Duration::from_millis(500);
 
 impl Membership {
     /// A node that knows of no other. Whoever says nothing for `dead_after` is taken for dead.
@@ -104,23 +104,23 @@ impl Membership {
             dead_after,
             members: BTreeSet::from([me]),
             leaving: BTreeSet::new(),
-            owing: BTreeMap::new(),
-            strangers: BTreeMap::new(),
-            heard_myself: Duration::ZERO,
-            answered: Duration::ZERO,
-            lenient_until: Duration::ZERO,
+            awaited: BTreeMap::new(),
+            unknown_nodes: BTreeMap::new(),
+            loopback_heard_at: Duration::ZERO,
+            store_answered_at: Duration::ZERO,
+            keep_members_until: Duration::ZERO,
             partial_since: None,
-            ask_again: Duration::ZERO,
-            others_stand_until: Duration::ZERO,
-            stranded: false,
+            query_store_at: Duration::ZERO,
+            others_have_store_until: Duration::ZERO,
+            isolated: false,
             incompatible: false,
-            ring: Ring::new([me]),
+            ring: HashRing::new([me]),
         }
     }
 
     /// Those who take documents.
     #[must_use]
-    pub fn ring(&self) -> &Ring {
+    pub fn ring(&self) -> &HashRing {
         &self.ring
     }
 
@@ -132,36 +132,38 @@ impl Membership {
     /// Whether this node has taken itself out of its ring: the store answers others and not this node, or other nodes do
     /// not understand it.
     #[must_use]
-    pub fn is_stranded(&self) -> bool {
-        self.stranded || self.incompatible
+    pub fn is_isolated(&self) -> bool {
+        self.isolated || self.incompatible
     }
 
     /// Sets whether this node stands back because other nodes do not understand it. Returns true if the ring changed.
     pub fn set_incompatible(&mut self, incompatible: bool) -> bool {
-        std::mem::replace(&mut self.incompatible, incompatible) != incompatible && self.settle()
+        std::mem::replace(&mut self.incompatible, incompatible) != incompatible
+            && self.rebuild_ring()
     }
 
-    /// Whether the store answers this node, as far as it knows: what it says to one who is not answered.
+    /// Whether the store answers this node, as far as it knows: what it says to one who is not store_answered_at.
     #[must_use]
     pub fn has_store(&self, now: Duration) -> bool {
-        now < self.answered + self.dead_after / 2
+        now < self.store_answered_at + self.dead_after / 2
     }
 
-    /// Whether the store, which answered before, has not answered for two thirds of the time after which the others take this
+    /// Whether the store, which store_answered_at before, has not store_answered_at for two thirds of the time after which the others take this
     /// node for dead: four heartbeats with the usual settings.
     #[must_use]
     pub fn is_store_away(&self, now: Duration) -> bool {
-        self.answered > Duration::ZERO && now >= self.answered + self.dead_after * 2 / 3
+        self.store_answered_at > Duration::ZERO
+            && now >= self.store_answered_at + self.dead_after * 2 / 3
     }
 
     /// A node was heard: whether to ask the store about it.
-    pub fn is_strange(&mut self, node: NodeId, now: Duration) -> bool {
+    pub fn is_unknown(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me || self.members.contains(&node) {
             return false;
         }
-        self.strangers
-            .retain(|_, asked| now < *asked + STRANGER_EVERY);
-        match self.strangers.entry(node) {
+        self.unknown_nodes
+            .retain(|_, asked| now < *asked + UNKNOWN_NODE_QUERY_EVERY);
+        match self.unknown_nodes.entry(node) {
             Entry::Vacant(vacant) => {
                 vacant.insert(now);
                 true
@@ -171,71 +173,71 @@ impl Membership {
     }
 
     /// The store answered; says whether the ring is another. The first that it says after a silence is of little worth.
-    pub fn answered(&mut self, now: Duration) -> bool {
+    pub fn store_answered(&mut self, now: Duration) -> bool {
         if !self.has_store(now) {
-            self.lenient_until = now + self.dead_after;
+            self.keep_members_until = now + self.dead_after;
         }
-        self.answered = now;
-        self.others_stand_until = now;
-        self.settle_strand(now)
+        self.store_answered_at = now;
+        self.others_have_store_until = now;
+        self.update_isolation(now)
     }
 
     /// Messages do not pass; says whether the ring is another. If they did not for all, the store names whoever is first to
-    /// be heard again. And who seemed silent just before may have answered: were it passed over for as long as nothing
+    /// be heard again. And who seemed silent just before may have store_answered_at: were it passed over for as long as nothing
     /// passes, it and this node would take each other's documents over again and again.
-    pub fn unheard(&mut self, now: Duration) -> bool {
-        self.lenient_until = now + self.dead_after;
-        let doubtful = self.heard_myself.saturating_sub(DOUBT);
-        self.owing
-            .retain(|_, owing| owing.pinged.is_some_and(|at| at < doubtful));
-        self.settle()
+    pub fn transport_failed(&mut self, now: Duration) -> bool {
+        self.keep_members_until = now + self.dead_after;
+        let doubtful = self.loopback_heard_at.saturating_sub(TRANSPORT_DOUBT);
+        self.awaited
+            .retain(|_, awaited| awaited.pinged.is_some_and(|at| at < doubtful));
+        self.rebuild_ring()
     }
 
     /// Whether somebody lives and takes no part. Who begins to has not been heard of late, perhaps as nobody will be in a
     /// moment: then all keep the ring that they know, and it must be the same. Whom it is about is passed over soon enough.
-    pub fn some_take_no_part(&mut self, are_some: bool, now: Duration) {
+    pub fn observe_idle_nodes(&mut self, are_some: bool, now: Duration) {
         let since = *self.partial_since.get_or_insert(now);
         if !are_some {
             self.partial_since = None;
         } else if now < since + self.dead_after {
-            self.lenient_until = self.lenient_until.max(since + self.dead_after);
+            self.keep_members_until = self.keep_members_until.max(since + self.dead_after);
         }
     }
 
     /// The store names the members; says whether the ring is another. Where it names none, all are cut off from each other
     /// alike, and the ring stays as it is.
-    pub fn named(&mut self, nodes: &[NodeId], now: Duration) -> bool {
+    pub fn store_listed(&mut self, nodes: &[NodeId], now: Duration) -> bool {
         if nodes.is_empty() {
             return false;
         }
-        if now >= self.lenient_until {
+        if now >= self.keep_members_until {
             self.members.clear();
         }
         self.members.extend(nodes);
         self.leaving.retain(|node| self.members.contains(node));
-        self.owing.retain(|node, _| self.members.contains(node));
-        self.settle()
+        self.awaited.retain(|node, _| self.members.contains(node));
+        self.rebuild_ring()
     }
 
     /// A node says that the store answers it; says whether the ring is another.
-    pub fn stands(&mut self, node: NodeId, now: Duration) -> bool {
+    pub fn peer_has_store(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me || self.has_store(now) {
             return false;
         }
-        self.others_stand_until = now + self.dead_after;
-        self.settle_strand(now)
+        self.others_have_store_until = now + self.dead_after;
+        self.update_isolation(now)
     }
 
     /// A node says that it takes no more documents; says whether the ring is another.
-    pub fn leaves(&mut self, node: NodeId) -> bool {
+    pub fn peer_leaves(&mut self, node: NodeId) -> bool {
         self.leaving.insert(node);
-        self.settle()
+        self.rebuild_ring()
     }
 
     /// A node was asked something that it will answer, if only that it is there.
-    pub fn asked(&mut self, node: NodeId, now: Duration) {
+    pub fn request_sent(&mut self, node: NodeId, now: Duration) {
         if node != self.me && self.members.contains(&node) {
-            self.owing.entry(node).or_insert(Owing {
+            self.awaited.entry(node).or_insert(AwaitedReply {
                 since: now,
                 pinged: None,
                 ping_again: now + PING_AFTER,
@@ -245,63 +247,69 @@ impl Membership {
     }
 
     /// A node was heard, perhaps this one; says whether the ring is another.
-    pub fn heard(&mut self, node: NodeId, now: Duration) -> bool {
+    pub fn message_received(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me {
-            self.heard_myself = now;
+            self.loopback_heard_at = now;
             return false;
         }
-        let owing = self.owing.remove(&node);
-        owing.is_some_and(|owing| owing.suspect) && self.settle()
+        let awaited = self.awaited.remove(&node);
+        awaited.is_some_and(|awaited| awaited.suspect) && self.rebuild_ring()
     }
 
     /// Looks at who is silent, the store included.
-    pub fn due(&mut self, now: Duration) -> Due {
-        let mut due = Due::default();
-        for (node, owing) in &mut self.owing {
-            if now >= owing.ping_again {
-                owing.pinged.get_or_insert(now);
+    pub fn poll(&mut self, now: Duration) -> MembershipActions {
+        let mut due = MembershipActions::default();
+        for (node, awaited) in &mut self.awaited {
+            if now >= awaited.ping_again {
+                awaited.pinged.get_or_insert(now);
                 due.ping.push(*node);
-                owing.ping_again = now
-                    + if owing.suspect {
+                awaited.ping_again = now
+                    + if awaited.suspect {
                         PING_SUSPECT_EVERY
                     } else {
                         PING_AFTER
                     };
             }
             // Where this node does not hear itself either, it is the way that is closed.
-            let way_is_open = owing.pinged.is_some_and(|at| self.heard_myself > at);
-            if !owing.suspect && way_is_open && now >= owing.since + SUSPECT_AFTER {
-                owing.suspect = true;
+            let way_is_open = awaited.pinged.is_some_and(|at| self.loopback_heard_at > at);
+            if !awaited.suspect && way_is_open && now >= awaited.since + SUSPECT_AFTER {
+                awaited.suspect = true;
                 due.suspected.push(*node);
             }
         }
         if !due.ping.is_empty() {
             due.ping.push(self.me);
         }
-        due.ask_for_store =
-            self.is_taken_for_dead(now) && now >= self.ask_again && self.others().next().is_some();
-        if due.ask_for_store {
-            self.ask_again = now + ASK_FOR_STORE_EVERY;
+        due.query_peers_about_store = self.is_taken_for_dead(now)
+            && now >= self.query_store_at
+            && self.others().next().is_some();
+        if due.query_peers_about_store {
+            self.query_store_at = now + STORE_QUERY_EVERY;
         }
-        due.ring_changed = (!due.suspected.is_empty() && self.settle()) | self.settle_strand(now);
+        due.ring_changed =
+            (!due.suspected.is_empty() && self.rebuild_ring()) | self.update_isolation(now);
         due
     }
 
     /// Whether the others take this node for dead, where the store answers them.
     fn is_taken_for_dead(&self, now: Duration) -> bool {
-        now >= self.answered + self.dead_after
+        now >= self.store_answered_at + self.dead_after
     }
 
-    fn settle_strand(&mut self, now: Duration) -> bool {
-        let stranded = self.is_taken_for_dead(now) && now < self.others_stand_until;
-        std::mem::replace(&mut self.stranded, stranded) != stranded && self.settle()
+    fn update_isolation(&mut self, now: Duration) -> bool {
+        let isolated = self.is_taken_for_dead(now) && now < self.others_have_store_until;
+        std::mem::replace(&mut self.isolated, isolated) != isolated && self.rebuild_ring()
     }
 
-    fn settle(&mut self) -> bool {
-        let suspect = |node: &NodeId| self.owing.get(node).is_some_and(|owing| owing.suspect);
-        let gone = |node: &NodeId| self.is_stranded() && *node == self.me;
+    fn rebuild_ring(&mut self) -> bool {
+        let suspect = |node: &NodeId| {
+            self.awaited
+                .get(node)
+                .is_some_and(|awaited| awaited.suspect)
+        };
+        let gone = |node: &NodeId| self.is_isolated() && *node == self.me;
         let taking = self.members.iter().copied();
-        let ring = Ring::new(
+        let ring = HashRing::new(
             taking.filter(|node| !self.leaving.contains(node) && !suspect(node) && !gone(node)),
         );
         let changed = ring != self.ring;
@@ -332,7 +340,7 @@ mod tests {
 
     /// The store answers, and names these.
     fn beat(membership: &mut Membership, nodes: &[NodeId], at: u64) -> bool {
-        membership.answered(ms(at)) | membership.named(nodes, ms(at))
+        membership.store_answered(ms(at)) | membership.store_listed(nodes, ms(at))
     }
 
     /// Heartbeats that name these, twice a second.
@@ -346,12 +354,12 @@ mod tests {
     fn pass(membership: &mut Membership, from: u64, to: u64, way_is_open: bool) -> Option<u64> {
         let mut changed = None;
         for at in (from..=to).step_by(50) {
-            let due = membership.due(ms(at));
+            let due = membership.poll(ms(at));
             if due.ring_changed {
                 changed.get_or_insert(at);
             }
             if way_is_open && due.ping.contains(&ME) {
-                membership.heard(ME, ms(at + 1));
+                membership.message_received(ME, ms(at + 1));
             }
         }
         changed
@@ -360,14 +368,14 @@ mod tests {
     #[test]
     fn who_fell_silent_with_all_messages_is_not_passed_over() {
         let mut membership = three();
-        membership.asked(OTHER, ms(1_000));
+        membership.request_sent(OTHER, ms(1_000));
         pass(&mut membership, 1_000, 1_150, true);
         // Its own ping came back, the answer of the other did not; nothing passes since.
         assert_eq!(pass(&mut membership, 1_200, 1_400, false), Some(1_400));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
-        assert!(membership.unheard(ms(2_000)));
+        assert!(membership.transport_failed(ms(2_000)));
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
-        membership.asked(OTHER, ms(2_000));
+        membership.request_sent(OTHER, ms(2_000));
         assert_eq!(pass(&mut membership, 2_000, 9_000, false), None);
     }
 
@@ -376,14 +384,14 @@ mod tests {
         let mut membership = three();
         beats(&mut membership, &[ME, OTHER, THIRD], 500, 4_500);
         for at in (5_000..=9_000).step_by(500) {
-            membership.some_take_no_part(true, ms(at));
+            membership.observe_idle_nodes(true, ms(at));
             beat(&mut membership, &[ME, OTHER], at);
             let is_member = membership.ring().nodes().contains(&THIRD);
             assert_eq!(is_member, at < 8_000, "{at}");
         }
-        membership.some_take_no_part(false, ms(9_500));
+        membership.observe_idle_nodes(false, ms(9_500));
         beat(&mut membership, &[ME, OTHER, THIRD], 9_500);
-        membership.some_take_no_part(true, ms(10_000));
+        membership.observe_idle_nodes(true, ms(10_000));
         beat(&mut membership, &[ME, OTHER], 10_000);
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
@@ -391,9 +399,9 @@ mod tests {
     #[test]
     fn who_was_silent_long_before_is_passed_over_still() {
         let mut membership = three();
-        membership.asked(OTHER, ms(1_000));
+        membership.request_sent(OTHER, ms(1_000));
         pass(&mut membership, 1_000, 4_000, true);
-        assert!(!membership.unheard(ms(5_000)));
+        assert!(!membership.transport_failed(ms(5_000)));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
     }
 
@@ -405,9 +413,9 @@ mod tests {
             None,
             "nobody was asked"
         );
-        membership.asked(OTHER, ms(1_000));
+        membership.request_sent(OTHER, ms(1_000));
         assert_eq!(pass(&mut membership, 1_000, 1_350, true), None);
-        let due = membership.due(ms(1_400));
+        let due = membership.poll(ms(1_400));
         assert!(due.ring_changed);
         assert_eq!(due.suspected, [OTHER], "the node that did not answer");
         assert_eq!(pass(&mut membership, 1_450, 3_000, true), None, "once");
@@ -416,25 +424,25 @@ mod tests {
             !beat(&mut membership, &[ME, OTHER, THIRD], 3_000),
             "the store does not know better yet"
         );
-        assert!(membership.heard(OTHER, ms(4_000)));
+        assert!(membership.message_received(OTHER, ms(4_000)));
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
 
     #[test]
     fn who_answers_the_ping_is_there_however_slow_its_store_is() {
         let mut membership = three();
-        membership.asked(OTHER, ms(0));
-        assert_eq!(membership.due(ms(149)), Due::default());
-        assert_eq!(membership.due(ms(150)).ping, [OTHER, ME]);
-        assert!(!membership.heard(OTHER, ms(160)));
+        membership.request_sent(OTHER, ms(0));
+        assert_eq!(membership.poll(ms(149)), MembershipActions::default());
+        assert_eq!(membership.poll(ms(150)).ping, [OTHER, ME]);
+        assert!(!membership.message_received(OTHER, ms(160)));
         assert_eq!(pass(&mut membership, 200, 3_000, true), None);
     }
 
     #[test]
     fn nobody_is_suspected_while_the_way_is_closed() {
         let mut membership = three();
-        membership.asked(OTHER, ms(0));
-        membership.asked(THIRD, ms(0));
+        membership.request_sent(OTHER, ms(0));
+        membership.request_sent(THIRD, ms(0));
         assert_eq!(pass(&mut membership, 0, 10_000, false), None);
         assert!(
             pass(&mut membership, 10_050, 12_000, true).is_some(),
@@ -445,7 +453,7 @@ mod tests {
     #[test]
     fn who_leaves_or_is_no_member_is_not_in_the_ring() {
         let mut membership = three();
-        assert!(membership.leaves(OTHER));
+        assert!(membership.peer_leaves(OTHER));
         assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 0));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
         assert!(beat(&mut membership, &[ME], 0));
@@ -463,11 +471,11 @@ mod tests {
     #[test]
     fn a_suspect_is_asked_again_and_again_but_seldom() {
         let mut membership = three();
-        membership.asked(OTHER, ms(0));
+        membership.request_sent(OTHER, ms(0));
         pass(&mut membership, 0, 1_000, true);
         let pings = (1_050..=6_000)
             .step_by(50)
-            .filter(|at| !membership.due(ms(*at)).ping.is_empty());
+            .filter(|at| !membership.poll(ms(*at)).ping.is_empty());
         assert_eq!(pings.count(), 5);
     }
 
@@ -488,7 +496,7 @@ mod tests {
                 beat(&mut membership, &[ME, OTHER, THIRD], silent_from);
             }
             if unheard_until > 0 {
-                membership.unheard(ms(unheard_until));
+                membership.transport_failed(ms(unheard_until));
             }
             beats(&mut membership, &[ME, OTHER], 15_000, 17_500);
             let stays = is_lenient_until > 0;
@@ -510,15 +518,21 @@ mod tests {
     #[test]
     fn who_is_stranded_leaves_its_own_ring_until_the_store_answers_it() {
         let mut membership = three();
-        assert_eq!(membership.due(ms(2_999)), Due::default());
-        assert!(membership.due(ms(3_000)).ask_for_store);
-        assert!(!membership.due(ms(3_050)).ask_for_store, "not that often");
-        assert!(membership.stands(OTHER, ms(3_060)));
-        assert!(membership.is_stranded());
+        assert_eq!(membership.poll(ms(2_999)), MembershipActions::default());
+        assert!(membership.poll(ms(3_000)).query_peers_about_store);
+        assert!(
+            !membership.poll(ms(3_050)).query_peers_about_store,
+            "not that often"
+        );
+        assert!(membership.peer_has_store(OTHER, ms(3_060)));
+        assert!(membership.is_isolated());
         assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
-        assert!(membership.due(ms(3_500)).ask_for_store, "again and again");
-        assert!(membership.answered(ms(4_000)));
-        assert!(!membership.is_stranded());
+        assert!(
+            membership.poll(ms(3_500)).query_peers_about_store,
+            "again and again"
+        );
+        assert!(membership.store_answered(ms(4_000)));
+        assert!(!membership.is_isolated());
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
 
@@ -526,10 +540,10 @@ mod tests {
     fn the_store_is_away_after_heartbeats_without_an_answer() {
         let mut membership = Membership::new(ME, DEAD_AFTER);
         assert!(!membership.is_store_away(ms(60_000)), "it is never asked");
-        membership.answered(ms(500));
+        membership.store_answered(ms(500));
         assert!(!membership.is_store_away(ms(2_499)));
         assert!(membership.is_store_away(ms(2_500)));
-        membership.answered(ms(2_600));
+        membership.store_answered(ms(2_600));
         assert!(!membership.is_store_away(ms(2_600)));
     }
 
@@ -538,7 +552,7 @@ mod tests {
         let mut membership = three();
         assert!(membership.set_incompatible(true));
         assert!(!membership.set_incompatible(true), "it was already");
-        assert!(membership.is_stranded());
+        assert!(membership.is_isolated());
         assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
         assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 500));
         assert!(membership.set_incompatible(false));
@@ -549,12 +563,12 @@ mod tests {
     fn nobody_is_stranded_while_the_store_answers_no_one() {
         let mut membership = three();
         for at in (3_000..20_000).step_by(50) {
-            assert!(!membership.due(ms(at)).ring_changed);
+            assert!(!membership.poll(ms(at)).ring_changed);
         }
         assert!(!membership.has_store(ms(20_000)), "nor says that it is");
-        assert!(membership.stands(OTHER, ms(20_000)));
+        assert!(membership.peer_has_store(OTHER, ms(20_000)));
         assert!(
-            membership.due(ms(23_000)).ring_changed,
+            membership.poll(ms(23_000)).ring_changed,
             "it was the first to be cut off, and all are"
         );
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
@@ -563,15 +577,15 @@ mod tests {
     #[test]
     fn who_is_alone_or_answered_is_not_stranded() {
         let mut alone = Membership::new(ME, DEAD_AFTER);
-        alone.answered(ms(0));
-        assert_eq!(alone.due(ms(10_000)), Due::default());
-        let mut answered = three();
-        assert!(!answered.stands(OTHER, ms(1_000)));
+        alone.store_answered(ms(0));
+        assert_eq!(alone.poll(ms(10_000)), MembershipActions::default());
+        let mut standing = three();
+        assert!(!standing.peer_has_store(OTHER, ms(1_000)));
         assert!(
-            answered.has_store(ms(1_499)) && !answered.has_store(ms(1_500)),
+            standing.has_store(ms(1_499)) && !standing.has_store(ms(1_500)),
             "half of the time after which a node is dead"
         );
-        assert!(!answered.due(ms(3_000)).ring_changed, "that was long ago");
+        assert!(!standing.poll(ms(3_000)).ring_changed, "that was long ago");
     }
 
     #[test]
@@ -587,7 +601,7 @@ mod tests {
             (OTHER, 1_000, false),
             (ME, 1_000, false),
         ] {
-            assert_eq!(membership.is_strange(node, ms(at)), asks, "{node} {at}");
+            assert_eq!(membership.is_unknown(node, ms(at)), asks, "{node} {at}");
         }
     }
 }

@@ -13,7 +13,7 @@ const OVERHEAD_BYTES: usize = 64;
 
 /// Messages that wait to be sent.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct SendQueue {
     /// The most bytes for one target.
     target_bytes_max: usize,
     /// The most bytes for all of them.
@@ -30,7 +30,7 @@ struct Queue {
     bytes: usize,
 }
 
-impl Outgoing {
+impl SendQueue {
     pub(super) fn new(target_bytes_max: usize, bytes_max: usize) -> Self {
         Self {
             target_bytes_max,
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_target_has_its_share_and_all_have_theirs() {
-        let mut outgoing = Outgoing::new(300, 500);
+        let mut outgoing = SendQueue::new(300, 500);
         assert!(outgoing.push(ANN, message(300)));
         assert!(!outgoing.push(ANN, message(64)), "Ann's share is full");
         assert!(outgoing.push(BOB, message(200)));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_flood_goes_in_shares_in_its_order() {
-        let mut outgoing = Outgoing::new(10_000, 10_000);
+        let mut outgoing = SendQueue::new(10_000, 10_000);
         for byte in 0..5_u8 {
             assert!(outgoing.push(ANN, vec![byte; 36].into()));
         }

@@ -25,13 +25,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use self::connection::Connector;
-use self::inbox::{Place, Reader};
+use self::connection::RedisConnector;
+use self::inbox::{InboxReader, StreamPosition};
 pub use self::settings::RedisSettings;
 pub use self::url::{BadRedisUrl, RedisUrl};
-use self::writer::Writer;
-use super::outgoing::Outgoing;
-use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
+use self::writer::StreamWriter;
+use super::outgoing::SendQueue;
+use super::transport::{
+    Delivery, Health, Inbox, Transport, TransportCounters, TransportStats, add,
+};
 use crate::id::NodeId;
 use crate::sync::lock;
 
@@ -63,7 +65,7 @@ const NOT_YET: &str = "not connected yet";
 
 /// Why the transport cannot be made at all. A server that is away is none of it.
 #[derive(Debug, Error)]
-pub enum RedisTrouble {
+pub enum RedisError {
     /// The certificates of authorities cannot be had.
     #[error("read the certificates of {place}: {reason}")]
     Certificates {
@@ -80,7 +82,7 @@ pub enum RedisTrouble {
 /// Carries messages over Redis.
 #[derive(Debug)]
 pub struct RedisTransport {
-    link: Arc<Link>,
+    link: Arc<RedisShared>,
     health: watch::Receiver<Health>,
     reopened: watch::Receiver<u64>,
     /// The tasks that read and that watch; they end with the transport.
@@ -91,14 +93,14 @@ pub struct RedisTransport {
 
 /// What the tasks share.
 #[derive(Debug)]
-struct Link {
+struct RedisShared {
     me: NodeId,
     settings: RedisSettings,
-    outgoing: Mutex<Outgoing>,
+    outgoing: Mutex<SendQueue>,
     /// Rung when something was queued, or the link is to be closed.
     bell: Notify,
     /// Up to where the inbox was read.
-    place: Mutex<Place>,
+    place: Mutex<StreamPosition>,
     /// When the newest ping was sent that this node has heard.
     heard: watch::Sender<Option<Instant>>,
     /// Whether pings come back at once at present.
@@ -109,7 +111,7 @@ struct Link {
     closing: watch::Sender<bool>,
     /// When it was opened: pings tell their time by it.
     started: Instant,
-    counters: Counters,
+    counters: TransportCounters,
     /// What went wrong last, for people.
     trouble: Mutex<Option<Arc<str>>>,
 }
@@ -123,7 +125,7 @@ impl RedisTransport {
     pub fn open(
         settings: &RedisSettings,
         me: NodeId,
-    ) -> Result<(Arc<dyn Transport>, Inbox), RedisTrouble> {
+    ) -> Result<(Arc<dyn Transport>, Inbox), RedisError> {
         let (deliveries, inbox) = mpsc::channel(DELIVERIES_MAX);
         let transport = Self::start(settings, me, deliveries)?;
         Ok((Arc::new(transport), Inbox(inbox)))
@@ -134,13 +136,13 @@ impl RedisTransport {
         settings: &RedisSettings,
         me: NodeId,
         deliveries: mpsc::Sender<Delivery>,
-    ) -> Result<Self, RedisTrouble> {
-        let connector = Connector::new(settings)?;
+    ) -> Result<Self, RedisError> {
+        let connector = RedisConnector::new(settings)?;
         let (tell, health) = watch::channel(Health::Bad(NOT_YET.into()));
         let (count, reopened) = watch::channel(0);
-        let link = Arc::new(Link {
+        let link = Arc::new(RedisShared {
             me,
-            outgoing: Mutex::new(Outgoing::new(
+            outgoing: Mutex::new(SendQueue::new(
                 settings.target_bytes_max,
                 settings.queue_bytes_max,
             )),
@@ -152,11 +154,11 @@ impl RedisTransport {
             failed: watch::Sender::new(None),
             closing: watch::Sender::new(false),
             started: Instant::now(),
-            counters: Counters::default(),
+            counters: TransportCounters::default(),
             trouble: Mutex::default(),
         });
-        let reader = Reader::new(Arc::clone(&link), connector.clone(), deliveries);
-        let writer = Writer::new(Arc::clone(&link), connector);
+        let reader = InboxReader::new(Arc::clone(&link), connector.clone(), deliveries);
+        let writer = StreamWriter::new(Arc::clone(&link), connector);
         Ok(Self {
             helpers: [
                 tokio::spawn(reader.run()).abort_handle(),
@@ -195,7 +197,7 @@ impl Transport for RedisTransport {
         self.reopened.clone()
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> TransportStats {
         self.link.counters.read()
     }
 
@@ -224,7 +226,7 @@ impl Drop for RedisTransport {
     }
 }
 
-impl Link {
+impl RedisShared {
     /// A node's inbox.
     fn inbox(&self, node: NodeId) -> String {
         format!("{}in:{node}", self.settings.prefix)
@@ -245,7 +247,7 @@ impl Link {
 
 /// Says whether messages pass, by whether this node hears itself.
 async fn watch_health(
-    link: Arc<Link>,
+    link: Arc<RedisShared>,
     (health, reopened): (watch::Sender<Health>, watch::Sender<u64>),
 ) {
     let mut heard = link.heard.subscribe();
@@ -276,7 +278,7 @@ async fn watch_health(
 }
 
 /// Says whether Redis is prompt: the newest ping that came back is young, and nothing failed since it was sent.
-async fn watch_pace(link: Arc<Link>) {
+async fn watch_pace(link: Arc<RedisShared>) {
     let (mut heard, mut failed) = (link.heard.subscribe(), link.failed.subscribe());
     let mut prompt_since = None;
     loop {

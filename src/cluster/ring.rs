@@ -14,12 +14,12 @@ use crate::id::{DocId, NodeId};
 ///
 /// The weights must never change: while a cluster is upgraded, old and new nodes have to agree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ring {
+pub struct HashRing {
     /// Sorted, none twice.
     nodes: Arc<[NodeId]>,
 }
 
-impl Ring {
+impl HashRing {
     /// The ring of these nodes, in whatever order they are told.
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
@@ -117,7 +117,7 @@ mod tests {
             .collect()
     }
 
-    fn shares(ring: &Ring, docs: &[DocId]) -> BTreeMap<NodeId, usize> {
+    fn shares(ring: &HashRing, docs: &[DocId]) -> BTreeMap<NodeId, usize> {
         let mut shares = BTreeMap::new();
         for doc in docs {
             *shares.entry(ring.owner(doc).unwrap()).or_default() += 1;
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn documents_are_spread_evenly() {
         for (one_collection, most) in [(0, 1.25), (50, 1.25), (90, 1.3), (100, 1.25)] {
-            let shares = shares(&Ring::new(NODES), &docs(one_collection));
+            let shares = shares(&HashRing::new(NODES), &docs(one_collection));
             assert_eq!(shares.len(), NODES.len());
             let largest = *shares.values().max().unwrap() as f64;
             let mean = 10_000.0 / NODES.len() as f64;
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_node_that_comes_or_goes_moves_its_own_share_only() {
-        let (all, docs) = (Ring::new(NODES), docs(50));
+        let (all, docs) = (HashRing::new(NODES), docs(50));
         for gone in NODES {
             let rest = all.without(gone);
             assert_eq!(rest.nodes().len(), NODES.len() - 1);
@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn order_and_repetition_do_not_matter() {
         let (one, other) = (
-            Ring::new(NODES),
-            Ring::new(NODES.into_iter().rev().chain(NODES)),
+            HashRing::new(NODES),
+            HashRing::new(NODES.into_iter().rev().chain(NODES)),
         );
         assert_eq!(one, other);
         assert!(one.contains(NODES[0]) && !one.without(NODES[0]).contains(NODES[0]));
@@ -168,14 +168,17 @@ mod tests {
     #[test]
     fn without_nodes_nobody_owns() {
         let doc = doc("documents", "a");
-        assert_eq!(Ring::default().ranked(&doc), (None, None));
-        assert_eq!(Ring::new([NODES[0]]).ranked(&doc), (Some(NODES[0]), None));
+        assert_eq!(HashRing::default().ranked(&doc), (None, None));
+        assert_eq!(
+            HashRing::new([NODES[0]]).ranked(&doc),
+            (Some(NODES[0]), None)
+        );
     }
 
     /// A table for ever, with the document's hash, its first and its second node: a node of another version computes the same.
     #[test]
     fn known_documents_have_known_owners() {
-        let ring = Ring::new(NODES);
+        let ring = HashRing::new(NODES);
         let known = [
             ("documents", "a", (0xd7de_fab8_aab9_68d2, 2, 4)),
             ("documents", "b", (0x5caf_e37a_03b0_70f4, 2, 4)),

@@ -32,7 +32,7 @@ pub trait Transport: Debug + Send + Sync {
         let _ = peers;
     }
 
-    /// Counts how often messages began to pass again, or to go another way: what was sent just before may be lost, and is
+    /// TransportStats how often messages began to pass again, or to go another way: what was sent just before may be lost, and is
     /// worth sending again.
     fn reopened(&self) -> watch::Receiver<u64>;
 
@@ -40,7 +40,7 @@ pub trait Transport: Debug + Send + Sync {
     fn health(&self) -> watch::Receiver<Health>;
 
     /// What passed so far, for metrics.
-    fn counts(&self) -> Counts;
+    fn counts(&self) -> TransportStats;
 
     /// Sends what is queued, within a limit, and gives the inbox up. What is sent later is dropped.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -87,7 +87,7 @@ impl Inbox {
 
 /// What passed so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TransportStats {
     /// Messages that were handed over to be carried.
     pub sent: u64,
     /// Messages that were delivered into the inbox.
@@ -98,7 +98,7 @@ pub struct Counts {
     pub poison: u64,
 }
 
-impl std::ops::Add for Counts {
+impl std::ops::Add for TransportStats {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -113,16 +113,16 @@ impl std::ops::Add for Counts {
 
 /// The same, while it counts.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct TransportCounters {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) poison: AtomicU64,
 }
 
-impl Counters {
-    pub(super) fn read(&self) -> Counts {
-        Counts {
+impl TransportCounters {
+    pub(super) fn read(&self) -> TransportStats {
+        TransportStats {
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),

@@ -15,9 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use super::direct::{ClusterSettings, DirectLinks, Live};
-use super::redis::{DELIVERIES_MAX, RedisSettings, RedisTransport, RedisTrouble};
-use super::transport::{Counters, Counts, Delivery, Health, Inbox, Transport, add};
+use super::direct::{ClusterSettings, DirectLinks, LiveLinks};
+use super::redis::{DELIVERIES_MAX, RedisError, RedisSettings, RedisTransport};
+use super::transport::{
+    Delivery, Health, Inbox, Transport, TransportCounters, TransportStats, add,
+};
 use crate::id::NodeId;
 use crate::sync::lock;
 
@@ -26,7 +28,7 @@ use crate::sync::lock;
 pub enum ClusterError {
     /// The settings of Redis cannot work.
     #[error(transparent)]
-    Redis(#[from] RedisTrouble),
+    Redis(#[from] RedisError),
     /// The address for direct links cannot be listened on.
     #[error(
         "listen for direct links from other nodes: {0}; set cluster.listen to an address of this machine, or to \"off\""
@@ -41,10 +43,10 @@ pub struct ClusterTransport {
     redis: RedisTransport,
     direct: DirectLinks,
     prompt: watch::Receiver<bool>,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveLinks>,
     /// For what this node sends to itself while Redis is silent; `None` once it is closed.
     loopback: Mutex<Option<mpsc::Sender<Delivery>>>,
-    counters: Arc<Counters>,
+    counters: Arc<TransportCounters>,
     health: watch::Receiver<Health>,
     reopened: watch::Receiver<u64>,
     watcher: AbortHandle,
@@ -62,7 +64,7 @@ impl ClusterTransport {
         (me, secret): (NodeId, &[u8; 32]),
     ) -> Result<(Arc<dyn Transport>, Inbox), ClusterError> {
         let (deliveries, inbox) = mpsc::channel(DELIVERIES_MAX);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(TransportCounters::default());
         let towards = redis
             .url
             .as_ref()
@@ -78,7 +80,7 @@ impl ClusterTransport {
         let (prompt, live) = (redis.prompt(), direct.watch_live());
         let (tell, health) = watch::channel(redis.health().borrow().clone());
         let (count, reopened) = watch::channel(0);
-        let watcher = Watcher {
+        let watcher = PathMonitor {
             redis: redis.health(),
             prompt: prompt.clone(),
             live: live.clone(),
@@ -161,7 +163,7 @@ impl Transport for ClusterTransport {
         self.health.clone()
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> TransportStats {
         self.redis.counts() + self.counters.read()
     }
 
@@ -182,20 +184,20 @@ impl Drop for ClusterTransport {
 }
 
 /// Watches both ways, and says whether messages pass and when to send again.
-struct Watcher {
+struct PathMonitor {
     redis: watch::Receiver<Health>,
     prompt: watch::Receiver<bool>,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveLinks>,
     /// Told to the other nodes.
     has_redis: watch::Sender<bool>,
     health: watch::Sender<Health>,
     reopened: watch::Sender<u64>,
 }
 
-impl Watcher {
+impl PathMonitor {
     async fn run(mut self) {
         let mut was_prompt = true;
-        let mut known = Live::new();
+        let mut known = LiveLinks::new();
         loop {
             let is_prompt = *self.prompt.borrow_and_update();
             let live = self.live.borrow_and_update().clone();
@@ -250,7 +252,7 @@ fn log_change(is_prompt: bool, links: usize) {
 }
 
 /// Whether a node is now reached by another way than before.
-fn has_another_way(before: &Live, now: &Live, is_prompt: bool) -> bool {
+fn has_another_way(before: &LiveLinks, now: &LiveLinks, is_prompt: bool) -> bool {
     let is_new = |(node, has_redis): (&NodeId, &bool)| match before.get(node) {
         Some(had_redis) => had_redis != has_redis,
         None => !is_prompt || !has_redis,

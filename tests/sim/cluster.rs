@@ -48,7 +48,7 @@ impl World {
             Saying::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. })
         );
         if let Some(node) = self.node_of(from).filter(|_| asks) {
-            self.nodes[node].membership.asked(to, clock);
+            self.nodes[node].membership.request_sent(to, clock);
         }
         let ends = (self.node_of(from), self.node_of(to));
         if let (Some(from), Some(to)) = ends
@@ -71,10 +71,10 @@ impl World {
             return;
         };
         let clock = self.clock;
-        if self.nodes[node].membership.is_strange(from, clock) {
+        if self.nodes[node].membership.is_unknown(from, clock) {
             self.within(20, Happening::Heartbeat(to, false));
         }
-        if self.nodes[node].membership.heard(from, clock) {
+        if self.nodes[node].membership.message_received(from, clock) {
             self.publish_ring(to);
         }
         match saying {
@@ -90,7 +90,7 @@ impl World {
             Saying::Ping => self.say(to, from, Saying::Pong),
             Saying::Pong => {}
             Saying::Leaving => {
-                if self.nodes[node].membership.leaves(from) {
+                if self.nodes[node].membership.peer_leaves(from) {
                     self.publish_ring(to);
                 }
             }
@@ -171,8 +171,8 @@ impl World {
             return;
         };
         let (clock, membership) = (self.clock, &mut self.nodes[node].membership);
-        let back = membership.answered(clock);
-        if membership.named(nodes, clock) || back {
+        let back = membership.store_answered(clock);
+        if membership.store_listed(nodes, clock) || back {
             self.publish_ring(id);
         }
     }
@@ -182,7 +182,7 @@ impl World {
             return;
         };
         self.at(self.clock + LOOK_EVERY, Happening::Look(id));
-        let due = self.nodes[node].membership.due(self.clock);
+        let due = self.nodes[node].membership.poll(self.clock);
         if due.ring_changed {
             self.publish_ring(id);
         }
@@ -247,7 +247,7 @@ impl World {
             return;
         }
         self.nodes[node].leaving = true;
-        if self.nodes[node].membership.leaves(id) {
+        if self.nodes[node].membership.peer_leaves(id) {
             self.publish_ring(id);
         }
         let Some(node) = self.node_of(id) else {

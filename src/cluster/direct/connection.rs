@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::frames::{Frame, FrameError, Opener, Sealer, Status};
+use super::frames::{FrameDecryptor, FrameEncryptor, FrameError, LinkFrame, LinkStatus};
 use crate::cluster::frame::{pack, unpack};
-use crate::cluster::outgoing::Outgoing;
-use crate::cluster::transport::{Counters, Delivery, add};
+use crate::cluster::outgoing::SendQueue;
+use crate::cluster::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;
 use crate::sync::lock;
 
@@ -64,10 +64,10 @@ pub(super) enum LinkEnd {
 
 /// What the connections of a node share.
 #[derive(Debug)]
-pub(super) struct Common {
+pub(super) struct ConnectionShared {
     /// What this node says of itself; `hears_you` is filled in by each connection.
     pub(super) has_redis: watch::Sender<bool>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<TransportCounters>,
     /// How many bytes wait in all queues.
     pub(super) queued: AtomicU64,
     /// Told when a connection begins or ceases to carry messages.
@@ -77,15 +77,15 @@ pub(super) struct Common {
 
 /// The half that the node's other tasks use.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct DirectConnection {
     pub(super) peer: NodeId,
-    common: Arc<Common>,
-    queue: Mutex<Outgoing>,
+    common: Arc<ConnectionShared>,
+    queue: Mutex<SendQueue>,
     /// How many bytes of messages wait in the queue.
     queued: AtomicU64,
     /// Told when something was queued.
     wake: Notify,
-    /// When the other end was heard, in milliseconds since `Common::started`.
+    /// When the other end was heard, in milliseconds since `ConnectionShared::started`.
     heard_ms: AtomicU64,
     /// What the other end said last.
     peer_has_redis: AtomicBool,
@@ -93,13 +93,13 @@ pub(super) struct Connection {
     closed: watch::Sender<bool>,
 }
 
-impl Connection {
-    pub(super) fn new(peer: NodeId, common: Arc<Common>) -> Arc<Self> {
+impl DirectConnection {
+    pub(super) fn new(peer: NodeId, common: Arc<ConnectionShared>) -> Arc<Self> {
         let now = common.started.elapsed().as_millis() as u64;
         Arc::new(Self {
             peer,
             common,
-            queue: Mutex::new(Outgoing::new(QUEUE_BYTES_MAX, QUEUE_BYTES_MAX)),
+            queue: Mutex::new(SendQueue::new(QUEUE_BYTES_MAX, QUEUE_BYTES_MAX)),
             queued: AtomicU64::new(0),
             wake: Notify::new(),
             heard_ms: AtomicU64::new(now),
@@ -172,7 +172,7 @@ impl Connection {
         self.common.changed.notify_one();
     }
 
-    fn note_status(&self, status: Status) {
+    fn note_status(&self, status: LinkStatus) {
         let changes = [
             (&self.peer_has_redis, status.has_redis),
             (&self.peer_hears_me, status.hears_you),
@@ -189,10 +189,10 @@ impl Connection {
 
 /// Writes and reads until either fails, the other end is silent for too long, or the connection is closed.
 pub(super) async fn run<S: AsyncRead + AsyncWrite>(
-    connection: &Connection,
+    connection: &DirectConnection,
     stream: S,
     cipher: &StatelessTransportState,
-    opener: Opener,
+    opener: FrameDecryptor,
     deliveries: &mpsc::Sender<Delivery>,
 ) -> LinkEnd {
     let (reader, writer) = tokio::io::split(stream);
@@ -207,11 +207,11 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
 }
 
 async fn write(
-    connection: &Connection,
+    connection: &DirectConnection,
     mut writer: impl AsyncWrite + Unpin,
     cipher: &StatelessTransportState,
 ) -> LinkEnd {
-    let mut sealer = Sealer::default();
+    let mut sealer = FrameEncryptor::default();
     let mut out = BytesMut::new();
     let mut pings = interval(PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -224,7 +224,7 @@ async fn write(
             () = connection.wake.notified() => false,
         };
         if is_ping {
-            let status = Status {
+            let status = LinkStatus {
                 has_redis: *has_redis.borrow_and_update(),
                 hears_you: connection.hears(),
             };
@@ -261,9 +261,9 @@ async fn write_all(
 }
 
 async fn read(
-    connection: &Connection,
+    connection: &DirectConnection,
     reader: impl AsyncRead + Unpin,
-    (cipher, mut opener): (&StatelessTransportState, Opener),
+    (cipher, mut opener): (&StatelessTransportState, FrameDecryptor),
     deliveries: &mpsc::Sender<Delivery>,
 ) -> LinkEnd {
     let mut reader = BufReader::new(reader);
@@ -281,8 +281,8 @@ async fn read(
         connection.heard_ms.store(now, Ordering::Relaxed);
         match frame {
             None => {}
-            Some(Frame::Status(status)) => connection.note_status(status),
-            Some(Frame::Piece(piece)) => {
+            Some(LinkFrame::Status(status)) => connection.note_status(status),
+            Some(LinkFrame::Piece(piece)) => {
                 let Some(messages) = unpack(piece) else {
                     return LinkEnd::Piece;
                 };

@@ -20,7 +20,7 @@ const LAST_PART: u8 = 2;
 
 /// What a node says of itself with every ping.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Status {
+pub(super) struct LinkStatus {
     /// Redis carries this node's messages at present.
     pub(super) has_redis: bool,
     /// This node has heard the other end of late, by this connection.
@@ -29,9 +29,9 @@ pub(super) struct Status {
 
 /// What a frame says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(super) enum LinkFrame {
     /// The other end lives.
-    Status(Status),
+    Status(LinkStatus),
     /// Packed messages.
     Piece(Bytes),
 }
@@ -47,7 +47,7 @@ pub(super) enum FrameError {
     Oversize(usize),
 }
 
-impl Status {
+impl LinkStatus {
     fn to_byte(self) -> u8 {
         u8::from(self.has_redis) | u8::from(self.hears_you) << 1
     }
@@ -62,16 +62,16 @@ impl Status {
 
 /// Encrypts what one direction sends. Each frame has the next nonce.
 #[derive(Debug, Default)]
-pub(super) struct Sealer {
+pub(super) struct FrameEncryptor {
     nonce: u64,
 }
 
-impl Sealer {
+impl FrameEncryptor {
     /// Appends a status frame to `out`.
     pub(super) fn status(
         &mut self,
         cipher: &StatelessTransportState,
-        status: Status,
+        status: LinkStatus,
         out: &mut BytesMut,
     ) {
         self.seal(cipher, &[STATUS, status.to_byte()], out);
@@ -111,7 +111,7 @@ impl Sealer {
 
 /// Decrypts what one direction receives, and puts pieces together.
 #[derive(Debug)]
-pub(super) struct Opener {
+pub(super) struct FrameDecryptor {
     nonce: u64,
     /// The largest piece that is put together.
     piece_bytes_max: usize,
@@ -119,7 +119,7 @@ pub(super) struct Opener {
     parts: BytesMut,
 }
 
-impl Opener {
+impl FrameDecryptor {
     pub(super) fn new(piece_bytes_max: usize) -> Self {
         Self {
             nonce: 0,
@@ -136,7 +136,7 @@ impl Opener {
         &mut self,
         cipher: &StatelessTransportState,
         sealed: &[u8],
-    ) -> Result<Option<Frame>, FrameError> {
+    ) -> Result<Option<LinkFrame>, FrameError> {
         let mut plain = vec![0; sealed.len()];
         let length = cipher
             .read_message(self.nonce, sealed, &mut plain)
@@ -148,7 +148,7 @@ impl Opener {
         match kind {
             STATUS => {
                 let byte = content.first().ok_or(FrameError::Empty)?;
-                Ok(Some(Frame::Status(Status::of_byte(*byte))))
+                Ok(Some(LinkFrame::Status(LinkStatus::of_byte(*byte))))
             }
             PART | LAST_PART => {
                 if self.parts.len() + content.len() > self.piece_bytes_max {
@@ -156,7 +156,7 @@ impl Opener {
                 }
                 self.parts.extend_from_slice(content);
                 let whole = (kind == LAST_PART).then(|| std::mem::take(&mut self.parts));
-                Ok(whole.map(|piece| Frame::Piece(piece.freeze())))
+                Ok(whole.map(|piece| LinkFrame::Piece(piece.freeze())))
             }
             _ => Ok(None),
         }
@@ -199,7 +199,7 @@ pub(super) mod tests {
     #[test]
     fn frames_come_out_as_they_went_in() {
         let [one, other] = ciphers();
-        let (mut sealer, mut opener) = (Sealer::default(), Opener::new(1 << 20));
+        let (mut sealer, mut opener) = (FrameEncryptor::default(), FrameDecryptor::new(1 << 20));
         for bytes in [
             0,
             1,
@@ -212,17 +212,20 @@ pub(super) mod tests {
             let piece: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
             let mut written = BytesMut::new();
             sealer.piece(&one, &piece, &mut written);
-            let status = Status {
+            let status = LinkStatus {
                 has_redis: bytes % 2 == 0,
                 hears_you: bytes % 3 == 0,
             };
             sealer.status(&one, status, &mut written);
-            let opened: Vec<Frame> = frames(&written)
+            let opened: Vec<LinkFrame> = frames(&written)
                 .iter()
                 .filter_map(|frame| opener.open(&other, frame).unwrap())
                 .collect();
-            let piece = (bytes > 0).then(|| Frame::Piece(piece.into()));
-            let expected: Vec<Frame> = piece.into_iter().chain([Frame::Status(status)]).collect();
+            let piece = (bytes > 0).then(|| LinkFrame::Piece(piece.into()));
+            let expected: Vec<LinkFrame> = piece
+                .into_iter()
+                .chain([LinkFrame::Status(status)])
+                .collect();
             assert!(opened == expected, "{bytes} bytes");
         }
     }
@@ -230,7 +233,7 @@ pub(super) mod tests {
     #[test]
     fn changed_repeated_reordered_and_missing_frames_are_refused() {
         let [one, other] = ciphers();
-        let mut sealer = Sealer::default();
+        let mut sealer = FrameEncryptor::default();
         let mut written = BytesMut::new();
         for byte in 0..3 {
             sealer.piece(&one, &[byte; 10], &mut written);
@@ -244,14 +247,14 @@ pub(super) mod tests {
             ("reordered", vec![&frames[1], &frames[0]]),
             ("missing", vec![&frames[0], &frames[2]]),
         ] {
-            let mut opener = Opener::new(100);
+            let mut opener = FrameDecryptor::new(100);
             let opened: Result<Vec<_>, _> = sequence
                 .iter()
                 .map(|frame| opener.open(&other, frame))
                 .collect();
             assert_eq!(opened.unwrap_err(), FrameError::Forged, "{what}");
         }
-        let mut opener = Opener::new(100);
+        let mut opener = FrameDecryptor::new(100);
         for bytes in [&[][..], &[0; 15], &[0; 16], &[0; 200]] {
             assert_eq!(opener.open(&other, bytes), Err(FrameError::Forged));
         }
@@ -260,7 +263,7 @@ pub(super) mod tests {
     #[test]
     fn piece_beyond_the_bound_is_refused_before_it_is_held() {
         let [one, other] = ciphers();
-        let (mut sealer, mut opener) = (Sealer::default(), Opener::new(200_000));
+        let (mut sealer, mut opener) = (FrameEncryptor::default(), FrameDecryptor::new(200_000));
         let mut written = BytesMut::new();
         sealer.piece(&one, &vec![1; 300_000], &mut written);
         let opened: Result<Vec<_>, _> = frames(&written)
@@ -274,18 +277,18 @@ pub(super) mod tests {
     #[test]
     fn frame_of_a_newer_kind_is_passed_over_and_one_without_content_is_not() {
         let [one, other] = ciphers();
-        let mut sealer = Sealer::default();
+        let mut sealer = FrameEncryptor::default();
         let mut written = BytesMut::new();
         sealer.seal(&one, &[99, 1, 2], &mut written);
         sealer.seal(&one, &[STATUS, 0xff, 5], &mut written);
         sealer.seal(&one, &[STATUS], &mut written);
         sealer.seal(&one, &[], &mut written);
-        let mut opener = Opener::new(100);
+        let mut opener = FrameDecryptor::new(100);
         let opened: Vec<_> = frames(&written)
             .iter()
             .map(|frame| opener.open(&other, frame))
             .collect();
-        let status = Frame::Status(Status {
+        let status = LinkFrame::Status(LinkStatus {
             has_redis: true,
             hears_you: true,
         });

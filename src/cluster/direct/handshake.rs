@@ -47,7 +47,7 @@ struct Versions {
 }
 
 /// What a handshake leads to.
-pub(super) struct Secured {
+pub(super) struct SecureChannel {
     /// The node at the other end.
     pub(super) peer: NodeId,
     /// Encrypts and decrypts; each direction counts its messages.
@@ -95,9 +95,9 @@ impl fmt::Debug for LinkKey {
     }
 }
 
-impl fmt::Debug for Secured {
+impl fmt::Debug for SecureChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Secured").field(&self.peer).finish()
+        f.debug_tuple("SecureChannel").field(&self.peer).finish()
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
     key: &LinkKey,
     me: NodeId,
     peer: NodeId,
-) -> Result<Secured, HandshakeError> {
+) -> Result<SecureChannel, HandshakeError> {
     let prelude = prelude(VERSIONS);
     let mut noise = noise(key, &prelude)?.build_initiator()?;
     let mut request = [0; PRELUDE_BYTES + REQUEST_BYTES];
@@ -141,7 +141,7 @@ pub(super) async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(HandshakeError::Peer(found));
     }
     let cipher = noise.into_stateless_transport_mode()?;
-    Ok(Secured { peer, cipher })
+    Ok(SecureChannel { peer, cipher })
 }
 
 /// Answers a connection as `me`. The other end is known to live only when its first frame arrives: up to there, what it
@@ -153,7 +153,7 @@ pub(super) async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     key: &LinkKey,
     me: NodeId,
-) -> Result<Secured, HandshakeError> {
+) -> Result<SecureChannel, HandshakeError> {
     let mut prelude = [0; PRELUDE_BYTES];
     stream.read_exact(&mut prelude).await?;
     let Some(version) = versions(&prelude)?.common(VERSIONS) else {
@@ -178,7 +178,7 @@ pub(super) async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
     noise.write_message(&content, &mut answer[1..])?;
     stream.write_all(&answer).await?;
     let cipher = noise.into_stateless_transport_mode()?;
-    Ok(Secured { peer, cipher })
+    Ok(SecureChannel { peer, cipher })
 }
 
 fn noise<'a>(key: &'a LinkKey, prelude: &'a [u8]) -> Result<Builder<'a>, snow::Error> {

@@ -7,9 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::connection::{PIECE_BYTES_ACCEPTED, read_frame};
-use super::frames::Opener;
-use super::handshake::{HandshakeError, Secured, respond};
-use super::peers::{HANDSHAKE_PATIENCE, Links};
+use super::frames::FrameDecryptor;
+use super::handshake::{HandshakeError, SecureChannel, respond};
+use super::peers::{HANDSHAKE_PATIENCE, PeerLinks};
 
 /// How many connections may have a handshake that is not complete. One beyond is closed at once; a node tries again.
 pub(super) const STRANGERS_MAX: usize = 64;
@@ -18,7 +18,7 @@ pub(super) const STRANGERS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts connections for as long as the node lives.
-pub(super) async fn accept(links: Arc<Links>, listener: TcpListener) {
+pub(super) async fn accept(links: Arc<PeerLinks>, listener: TcpListener) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -46,12 +46,12 @@ pub(super) async fn accept(links: Arc<Links>, listener: TcpListener) {
 
 /// Shakes hands. The other end has proved that it lives when its first frame is authentic.
 async fn answer(
-    links: &Links,
+    links: &PeerLinks,
     mut stream: TcpStream,
-) -> Result<(TcpStream, Secured, Opener), HandshakeError> {
+) -> Result<(TcpStream, SecureChannel, FrameDecryptor), HandshakeError> {
     stream.set_nodelay(true)?;
     let secured = respond(&mut stream, &links.key, links.me).await?;
-    let mut opener = Opener::new(PIECE_BYTES_ACCEPTED);
+    let mut opener = FrameDecryptor::new(PIECE_BYTES_ACCEPTED);
     let first = read_frame(&mut stream).await?;
     opener
         .open(&secured.cipher, &first)

@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::connection::{Common, Connection, PIECE_BYTES_ACCEPTED, run};
-use super::frames::Opener;
-use super::handshake::{LinkKey, Secured, initiate};
+use super::connection::{ConnectionShared, DirectConnection, PIECE_BYTES_ACCEPTED, run};
+use super::frames::FrameDecryptor;
+use super::handshake::{LinkKey, SecureChannel, initiate};
 use crate::cluster::transport::Delivery;
 use crate::id::NodeId;
 use crate::sync::lock;
@@ -39,29 +39,29 @@ const PEERS_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 4;
 
 /// The nodes to which a link is live; `true` if Redis carries their messages, as they say.
-pub(in crate::cluster) type Live = BTreeMap<NodeId, bool>;
+pub(in crate::cluster) type LiveLinks = BTreeMap<NodeId, bool>;
 
 /// All links of a node.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct PeerLinks {
     pub(super) me: NodeId,
     pub(super) key: LinkKey,
-    pub(super) common: Arc<Common>,
+    pub(super) common: Arc<ConnectionShared>,
     /// Locked for look-ups only.
-    pub(super) peers: Mutex<BTreeMap<NodeId, Peer>>,
+    pub(super) peers: Mutex<BTreeMap<NodeId, PeerNode>>,
     /// Where messages are delivered; `None` once the links are closed.
     pub(super) deliveries: Mutex<Option<mpsc::Sender<Delivery>>>,
-    pub(super) live: watch::Sender<Live>,
+    pub(super) live: watch::Sender<LiveLinks>,
     /// Bounds the connections whose handshake is not complete.
     pub(super) strangers: Arc<Semaphore>,
 }
 
 /// Another node.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerNode {
     /// Its address, if the store named it.
     address: Option<Arc<str>>,
-    connections: Vec<Arc<Connection>>,
+    connections: Vec<Arc<DirectConnection>>,
     /// When to connect next, if there is no connection.
     dial_at: Instant,
     is_dialed: bool,
@@ -74,7 +74,7 @@ pub(super) struct Peer {
     trouble: String,
 }
 
-impl Peer {
+impl PeerNode {
     fn new(now: Instant) -> Self {
         Self {
             address: None,
@@ -89,12 +89,12 @@ impl Peer {
     }
 
     /// The oldest connection that carries messages: which one it is changes seldom, so that messages keep their order.
-    fn live(&self) -> Option<&Arc<Connection>> {
+    fn live(&self) -> Option<&Arc<DirectConnection>> {
         self.connections.iter().find(|it| it.is_live())
     }
 }
 
-impl Links {
+impl PeerLinks {
     /// Takes over what the store says of the other nodes that live. A node that it does not name is forgotten once its
     /// connections end.
     pub(super) fn learn(&self, named: &[(NodeId, Arc<str>)]) {
@@ -112,7 +112,7 @@ impl Links {
                 continue;
             }
             let peer = peers.entry(*node).or_insert_with(|| {
-                let mut peer = Peer::new(now);
+                let mut peer = PeerNode::new(now);
                 if self.me > *node {
                     peer.dial_at = now + YIELD;
                 }
@@ -123,18 +123,23 @@ impl Links {
     }
 
     /// A connection that carries messages to a node.
-    pub(super) fn live_connection(&self, to: NodeId) -> Option<Arc<Connection>> {
+    pub(super) fn live_connection(&self, to: NodeId) -> Option<Arc<DirectConnection>> {
         lock(&self.peers).get(&to)?.live().cloned()
     }
 
     /// Takes an authenticated connection, and serves it until it ends. If there are too many to that node, the oldest
     /// one is closed.
-    pub(super) async fn serve(&self, stream: TcpStream, secured: Secured, opener: Opener) {
-        let Secured { peer: node, cipher } = secured;
+    pub(super) async fn serve(
+        &self,
+        stream: TcpStream,
+        secured: SecureChannel,
+        opener: FrameDecryptor,
+    ) {
+        let SecureChannel { peer: node, cipher } = secured;
         let Some(deliveries) = lock(&self.deliveries).clone() else {
             return;
         };
-        let connection = Connection::new(node, Arc::clone(&self.common));
+        let connection = DirectConnection::new(node, Arc::clone(&self.common));
         if !self.add(&connection) {
             return tracing::debug!(%node, "too many nodes: direct link refused");
         }
@@ -144,7 +149,7 @@ impl Links {
         self.remove(&connection);
     }
 
-    fn add(&self, connection: &Arc<Connection>) -> bool {
+    fn add(&self, connection: &Arc<DirectConnection>) -> bool {
         let mut peers = lock(&self.peers);
         if peers.len() >= PEERS_MAX && !peers.contains_key(&connection.peer) {
             return false;
@@ -152,7 +157,7 @@ impl Links {
         let now = Instant::now();
         let peer = peers
             .entry(connection.peer)
-            .or_insert_with(|| Peer::new(now));
+            .or_insert_with(|| PeerNode::new(now));
         if peer.connections.len() >= CONNECTIONS_MAX {
             peer.connections.remove(0).close();
         }
@@ -161,7 +166,7 @@ impl Links {
         true
     }
 
-    fn remove(&self, connection: &Arc<Connection>) {
+    fn remove(&self, connection: &Arc<DirectConnection>) {
         if let Some(peer) = lock(&self.peers).get_mut(&connection.peer) {
             peer.connections.retain(|it| !Arc::ptr_eq(it, connection));
             // A node that ended has ended its connections first: the store has yet to say so.
@@ -172,7 +177,7 @@ impl Links {
     /// Publishes which links are live. Returns the nodes to connect to.
     fn look(&self) -> Vec<(NodeId, Arc<str>)> {
         let now = Instant::now();
-        let mut live = Live::new();
+        let mut live = LiveLinks::new();
         let mut to_dial = Vec::new();
         for (node, peer) in lock(&self.peers).iter_mut() {
             if let Some(connection) = peer.live() {
@@ -222,12 +227,16 @@ impl Links {
             }
         }
         if let Ok((stream, secured)) = connected {
-            let opener = Opener::new(PIECE_BYTES_ACCEPTED);
+            let opener = FrameDecryptor::new(PIECE_BYTES_ACCEPTED);
             self.serve(stream, secured, opener).await;
         }
     }
 
-    async fn connect(&self, node: NodeId, address: &str) -> Result<(TcpStream, Secured), String> {
+    async fn connect(
+        &self,
+        node: NodeId,
+        address: &str,
+    ) -> Result<(TcpStream, SecureChannel), String> {
         let stream = TcpStream::connect(address).await;
         let mut stream = stream.map_err(|error| error.to_string())?;
         stream
@@ -257,12 +266,12 @@ impl Links {
                 connection.close();
             }
         }
-        self.live.send_replace(Live::new());
+        self.live.send_replace(LiveLinks::new());
     }
 }
 
 /// Makes the links that are missing, and says which are live.
-pub(super) async fn keep(links: Arc<Links>) {
+pub(super) async fn keep(links: Arc<PeerLinks>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -12,15 +12,15 @@ const INBOXES_MAX: usize = 100;
 /// What this node has written into the others' inboxes. Redis bounds a stream by its entries alone, so each writer names
 /// as many as its own newest are within its bytes: an inbox that nobody reads holds that from each of them, and no more.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct InboxBudget {
     entries_max: usize,
     bytes_max: usize,
-    inboxes: BTreeMap<NodeId, Written>,
+    inboxes: BTreeMap<NodeId, WrittenEntries>,
 }
 
 /// The newest entries of this node in an inbox, as if nobody read them.
 #[derive(Debug, Default)]
-struct Written {
+struct WrittenEntries {
     /// How many bytes each has, oldest first.
     sizes: VecDeque<usize>,
     bytes: usize,
@@ -28,7 +28,7 @@ struct Written {
     is_full: bool,
 }
 
-impl Budget {
+impl InboxBudget {
     pub(super) fn new(entries_max: u64, bytes_max: usize) -> Self {
         Self {
             entries_max: usize::try_from(entries_max).unwrap_or(usize::MAX).max(1),
@@ -61,7 +61,7 @@ impl Budget {
     }
 }
 
-impl Written {
+impl WrittenEntries {
     fn push(&mut self, bytes: usize) {
         self.sizes.push_back(bytes);
         self.bytes += bytes;
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn inbox_is_as_long_as_its_writers_newest_entries_fit() {
-        let mut budget = Budget::new(10, 100);
+        let mut budget = InboxBudget::new(10, 100);
         for (to, bytes, entries) in [
             (ANN, 40, 10),
             (ANN, 40, 10),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn inboxes_of_nodes_that_are_gone_are_forgotten() {
-        let mut budget = Budget::new(10, 100);
+        let mut budget = InboxBudget::new(10, 100);
         for id in 0..1_000 {
             budget.write(NodeId(id), 1);
         }

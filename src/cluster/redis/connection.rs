@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::settings::RedisSettings;
-use super::{RedisTrouble, tls};
+use super::{RedisError, tls};
 
 /// How long it may take until a connection stands, all handshakes included.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,14 +22,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Makes connections.
 #[derive(Debug, Clone)]
-pub(super) struct Connector {
+pub(super) struct RedisConnector {
     config: Config,
     command_timeout: Duration,
 }
 
 /// A connection. Dropped, it is gone at once, with all that waits in it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct RedisConnection {
     pub(super) client: Client,
     /// The task that drives it.
     driver: OnceLock<AbortHandle>,
@@ -37,12 +37,12 @@ pub(super) struct Connection {
 
 /// How long to wait until the next attempt: longer each time, up to a bound.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(super) struct ReconnectBackoff {
     attempts: u32,
 }
 
-impl Connector {
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisTrouble> {
+impl RedisConnector {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisError> {
         let url = settings.url.clone().unwrap_or_default();
         let mut config = url.config();
         // It says why it cannot connect, instead of trying for ever: that is ours to do.
@@ -63,7 +63,7 @@ impl Connector {
     }
 
     /// A client that is not connected yet.
-    fn client(&self) -> Result<Client, RedisTrouble> {
+    fn client(&self) -> Result<Client, RedisError> {
         let mut builder = Builder::from_config(self.config.clone());
         builder.with_connection_config(|connection| {
             connection.connection_timeout = self.command_timeout;
@@ -74,13 +74,13 @@ impl Connector {
             connection.tcp.nodelay = Some(true);
         });
         let client = builder.build();
-        client.map_err(|error| RedisTrouble::Client(error.to_string()))
+        client.map_err(|error| RedisError::Client(error.to_string()))
     }
 
     /// Connects once.
-    pub(super) async fn connect(&self) -> Result<Connection, String> {
+    pub(super) async fn connect(&self) -> Result<RedisConnection, String> {
         let client = self.client().map_err(|error| error.to_string())?;
-        let connection = Connection {
+        let connection = RedisConnection {
             client,
             driver: OnceLock::new(),
         };
@@ -100,7 +100,7 @@ impl Connector {
     }
 }
 
-impl Connection {
+impl RedisConnection {
     /// Starts what drives the connection, and waits for its end.
     async fn drive(&self) -> Result<(), Error> {
         let driver = self.client.connect();
@@ -110,7 +110,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for RedisConnection {
     fn drop(&mut self) {
         // Not `quit`, which waits for a server that may never answer.
         if let Some(driver) = self.driver.get() {
@@ -119,7 +119,7 @@ impl Drop for Connection {
     }
 }
 
-impl Pause {
+impl ReconnectBackoff {
     /// Waits before the next attempt.
     pub(super) async fn wait(&mut self) {
         let shift = self.attempts.min(6);

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::connection::{Connection, Connector, Pause};
-use super::{Link, lock};
+use super::connection::{ReconnectBackoff, RedisConnection, RedisConnector};
+use super::{RedisShared, lock};
 use crate::cluster::frame::unpack;
 use crate::cluster::transport::{Delivery, add};
 use crate::id::NodeId;
@@ -34,12 +34,12 @@ const BLOCK: Duration = Duration::from_secs(1);
 
 /// A place in a stream: the id of the last entry that was read. The first place is before all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct StreamPosition {
     time_ms: u64,
     number: u64,
 }
 
-impl Place {
+impl StreamPosition {
     pub(super) fn parse(id: &str) -> Option<Self> {
         let (time_ms, number) = id.split_once('-')?;
         Some(Self {
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StreamPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.time_ms, self.number)
     }
@@ -57,26 +57,26 @@ impl fmt::Display for Place {
 
 /// Reads the inbox and delivers what is in it.
 #[derive(Debug)]
-pub(super) struct Reader {
-    link: Arc<Link>,
-    connector: Connector,
+pub(super) struct InboxReader {
+    link: Arc<RedisShared>,
+    connector: RedisConnector,
     /// To whoever holds the inbox. When it is full the reader waits, and the rest stays in Redis, up to the bound there.
     deliveries: mpsc::Sender<Delivery>,
 }
 
 /// What an entry says.
 #[derive(Debug, PartialEq, Eq)]
-enum Entry {
+enum StreamEntry {
     /// What this or another node sent.
     Messages(Delivery),
     /// This node's own ping.
     Ping(Duration),
 }
 
-impl Reader {
+impl InboxReader {
     pub(super) fn new(
-        link: Arc<Link>,
-        connector: Connector,
+        link: Arc<RedisShared>,
+        connector: RedisConnector,
         deliveries: mpsc::Sender<Delivery>,
     ) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl Reader {
 
     /// Connects and reads, again and again, while somebody takes what comes.
     pub(super) async fn run(self) {
-        let mut pause = Pause::default();
+        let mut pause = ReconnectBackoff::default();
         while !self.deliveries.is_closed() {
             let (what, reason) = match self.connector.connect().await {
                 Ok(connection) => ("read from redis", self.read(&connection, &mut pause).await),
@@ -101,10 +101,10 @@ impl Reader {
     }
 
     /// Reads until it fails; why it did.
-    async fn read(&self, connection: &Connection, pause: &mut Pause) -> String {
+    async fn read(&self, connection: &RedisConnection, pause: &mut ReconnectBackoff) -> String {
         // From the first entry that is there: the server may be another, with other ids. What was read is cleared away
         // with every ping, so few come twice.
-        *lock(&self.link.place) = Place::default();
+        *lock(&self.link.place) = StreamPosition::default();
         let inbox = self.link.inbox(self.link.me);
         let limit = BLOCK + self.link.settings.command_timeout();
         let block_ms = BLOCK.as_millis() as u64;
@@ -136,14 +136,14 @@ impl Reader {
     async fn deliver(&self, fields: Vec<Value>) {
         let counters = &self.link.counters;
         match parse(fields) {
-            Some((_, Entry::Messages(delivery))) => {
+            Some((_, StreamEntry::Messages(delivery))) => {
                 // Before: whoever receives it sees it counted.
                 add(&counters.received, delivery.messages.len());
                 // Where nobody takes it any more, `read` ends.
                 let _ = self.deliveries.send(delivery).await;
             }
-            Some((from, Entry::Ping(sent))) if from == self.link.me => self.heard(sent),
-            Some((_, Entry::Ping(_))) | None => add(&counters.poison, 1),
+            Some((from, StreamEntry::Ping(sent))) if from == self.link.me => self.heard(sent),
+            Some((_, StreamEntry::Ping(_))) | None => add(&counters.poison, 1),
         }
     }
 
@@ -165,7 +165,7 @@ impl Reader {
 
 /// The entries of an answer to XREAD for one stream: `[[stream, [[id, [field, value, ..]], ..]]]`, or nothing. Taken apart
 /// by hand: fred's own ways fail on an empty answer, and on a field's name that is no text.
-fn entries(answer: Value) -> Option<Vec<(Place, Vec<Value>)>> {
+fn entries(answer: Value) -> Option<Vec<(StreamPosition, Vec<Value>)>> {
     if answer.is_null() {
         return Some(Vec::new());
     }
@@ -173,7 +173,7 @@ fn entries(answer: Value) -> Option<Vec<(Place, Vec<Value>)>> {
     let [_, entries] = <[Value; 2]>::try_from(list(stream)?).ok()?;
     let entry = |entry: Value| {
         let [id, fields] = <[Value; 2]>::try_from(list(entry)?).ok()?;
-        Some((Place::parse(id.as_str()?.as_ref())?, list(fields)?))
+        Some((StreamPosition::parse(id.as_str()?.as_ref())?, list(fields)?))
     };
     list(entries)?.into_iter().map(entry).collect()
 }
@@ -186,18 +186,18 @@ fn list(value: Value) -> Option<Vec<Value>> {
 }
 
 /// What an entry says, and who says it; `None` when no node can have written it.
-fn parse(fields: Vec<Value>) -> Option<(NodeId, Entry)> {
+fn parse(fields: Vec<Value>) -> Option<(NodeId, StreamEntry)> {
     let [from_name, from, name, value] = <[Value; 4]>::try_from(fields).ok()?;
     if from_name.as_str()? != FROM {
         return None;
     }
     let from = NodeId(u64::from_str_radix(from.as_str()?.as_ref(), 16).ok()?);
     let entry = match name.as_str()?.as_ref() {
-        MESSAGES => Entry::Messages(Delivery {
+        MESSAGES => StreamEntry::Messages(Delivery {
             from,
             messages: unpack(value.convert::<Bytes>().ok()?)?,
         }),
-        PING => Entry::Ping(Duration::from_millis(value.as_str()?.parse().ok()?)),
+        PING => StreamEntry::Ping(Duration::from_millis(value.as_str()?.parse().ok()?)),
         // A newer node's: like a message that was lost.
         _ => return None,
     };
@@ -215,12 +215,12 @@ mod tests {
 
     #[test]
     fn places_are_ordered_as_redis_orders_them() {
-        let place = |id| Place::parse(id).unwrap();
+        let place = |id| StreamPosition::parse(id).unwrap();
         assert!(place("9-5") < place("10-0") && place("10-2") < place("10-11"));
         assert_eq!(place("1700000000000-7").to_string(), "1700000000000-7");
-        assert_eq!(Place::default().to_string(), "0-0");
+        assert_eq!(StreamPosition::default().to_string(), "0-0");
         for bad in ["", "1", "-", "1-", "x-1", "1-2-3"] {
-            assert_eq!(Place::parse(bad), None, "{bad}");
+            assert_eq!(StreamPosition::parse(bad), None, "{bad}");
         }
     }
 
@@ -232,10 +232,10 @@ mod tests {
         fields.push(Value::Bytes(piece));
         let from = NodeId(255);
         let delivery = Delivery { from, messages };
-        assert_eq!(parse(fields), Some((from, Entry::Messages(delivery))));
+        assert_eq!(parse(fields), Some((from, StreamEntry::Messages(delivery))));
         assert_eq!(
             parse(texts(&["f", "ff", "p", "1500"])),
-            Some((from, Entry::Ping(Duration::from_millis(1_500))))
+            Some((from, StreamEntry::Ping(Duration::from_millis(1_500))))
         );
         for bad in [
             &[][..],

@@ -8,24 +8,24 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::RedisTrouble;
+use super::RedisError;
 
 /// The client's side of TLS.
-pub(super) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, RedisTrouble> {
+pub(super) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, RedisError> {
     let roots = match ca_file {
         Some(file) => of_file(file)?,
         None => of_system()?,
     };
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| RedisTrouble::Client(error.to_string()))?
+        .map_err(|error| RedisError::Client(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
 }
 
-fn of_file(file: &Path) -> Result<RootCertStore, RedisTrouble> {
-    let trouble = |reason: &dyn ToString| RedisTrouble::Certificates {
+fn of_file(file: &Path) -> Result<RootCertStore, RedisError> {
+    let trouble = |reason: &dyn ToString| RedisError::Certificates {
         place: file.display().to_string(),
         reason: reason.to_string(),
     };
@@ -40,13 +40,13 @@ fn of_file(file: &Path) -> Result<RootCertStore, RedisTrouble> {
     }
 }
 
-fn of_system() -> Result<RootCertStore, RedisTrouble> {
+fn of_system() -> Result<RootCertStore, RedisError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Some systems hold certificates that no library reads; one that is good enough is all that is needed.
     roots.add_parsable_certificates(found.certs);
     match roots.is_empty() {
-        true => Err(RedisTrouble::Certificates {
+        true => Err(RedisError::Certificates {
             place: "the system".to_owned(),
             reason: found
                 .errors

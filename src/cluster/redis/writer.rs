@@ -13,10 +13,10 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tracing::debug;
 
-use super::budget::Budget;
-use super::connection::{Connection, Connector, Pause};
-use super::inbox::{FROM, MESSAGES, PING, Place};
-use super::{Link, PING_INTERVAL, lock};
+use super::budget::InboxBudget;
+use super::connection::{ReconnectBackoff, RedisConnection, RedisConnector};
+use super::inbox::{FROM, MESSAGES, PING, StreamPosition};
+use super::{PING_INTERVAL, RedisShared, lock};
 use crate::cluster::frame::pack;
 use crate::cluster::transport::add;
 use crate::id::NodeId;
@@ -40,27 +40,27 @@ const STALE_AFTER: Duration = Duration::from_millis(400);
 
 /// Writes what the node sends into the others' inboxes, and pings into its own.
 #[derive(Debug)]
-pub(super) struct Writer {
-    link: Arc<Link>,
-    connector: Connector,
+pub(super) struct StreamWriter {
+    link: Arc<RedisShared>,
+    connector: RedisConnector,
     pings: Interval,
-    budget: Budget,
+    budget: InboxBudget,
 }
 
 /// What goes out at once.
 #[derive(Debug)]
-struct Round {
+struct WriteBatch {
     messages: Vec<(NodeId, Vec<Bytes>)>,
     /// Whether to write to the own inbox too, and to renew and clear it.
     ping: bool,
 }
 
-impl Writer {
-    pub(super) fn new(link: Arc<Link>, connector: Connector) -> Self {
+impl StreamWriter {
+    pub(super) fn new(link: Arc<RedisShared>, connector: RedisConnector) -> Self {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let settings = &link.settings;
-        let budget = Budget::new(settings.inbox_entries_max, settings.inbox_bytes_max);
+        let budget = InboxBudget::new(settings.inbox_entries_max, settings.inbox_bytes_max);
         Self {
             link,
             connector,
@@ -71,7 +71,7 @@ impl Writer {
 
     /// Connects and writes, again and again, until the link is closed.
     pub(super) async fn run(mut self) {
-        let mut pause = Pause::default();
+        let mut pause = ReconnectBackoff::default();
         let mut failed: Option<Instant> = None;
         loop {
             match self.connector.connect().await {
@@ -99,7 +99,11 @@ impl Writer {
     }
 
     /// Writes rounds until one fails; `Ok` when the link was closed.
-    async fn write(&mut self, connection: &Connection, pause: &mut Pause) -> Result<(), ()> {
+    async fn write(
+        &mut self,
+        connection: &RedisConnection,
+        pause: &mut ReconnectBackoff,
+    ) -> Result<(), ()> {
         loop {
             let Some(round) = self.next().await else {
                 self.leave(connection).await;
@@ -126,20 +130,20 @@ impl Writer {
     }
 
     /// What goes next, once there is something; `None` when the link is closed and everything is out.
-    async fn next(&mut self) -> Option<Round> {
+    async fn next(&mut self) -> Option<WriteBatch> {
         loop {
             let messages = lock(&self.link.outgoing).take(SHARE_BYTES);
             if !messages.is_empty() {
                 // In a flood too, a ping is due in its time.
                 let ping = self.ping_is_due();
-                return Some(Round { messages, ping });
+                return Some(WriteBatch { messages, ping });
             }
             if *self.link.closing.borrow() {
                 return None;
             }
             tokio::select! {
                 biased;
-                _ = self.pings.tick() => return Some(Round { messages, ping: true }),
+                _ = self.pings.tick() => return Some(WriteBatch { messages, ping: true }),
                 () = self.link.bell.notified() => {}
             }
         }
@@ -151,7 +155,11 @@ impl Writer {
 
     /// Sends a round in one go, and waits until all of it is answered. What single inboxes refuse is dropped; it fails
     /// when nothing of it was taken, or not the ping.
-    async fn send(&mut self, connection: &Connection, round: &Round) -> Result<(), String> {
+    async fn send(
+        &mut self,
+        connection: &RedisConnection,
+        round: &WriteBatch,
+    ) -> Result<(), String> {
         let mut commands = Commands::new(&self.link, &mut self.budget, connection);
         if round.ping {
             commands.ping().await;
@@ -191,13 +199,13 @@ impl Writer {
     /// a clock that went back; a replica that took over): a reader that waits for what follows the old ids sees nothing.
     fn written(&self, id: &str) {
         let mut place = lock(&self.link.place);
-        if Place::parse(id).is_some_and(|written| written < *place) {
-            *place = Place::default();
+        if StreamPosition::parse(id).is_some_and(|written| written < *place) {
+            *place = StreamPosition::default();
         }
     }
 
     /// Takes the inbox away: nobody will read it.
-    async fn leave(&self, connection: &Connection) {
+    async fn leave(&self, connection: &RedisConnection) {
         let inbox = self.link.inbox(self.link.me);
         let limit = self.link.settings.command_timeout();
         // Without an answer it expires.
@@ -207,15 +215,19 @@ impl Writer {
 
 /// The commands of a round.
 struct Commands<'a> {
-    link: &'a Link,
-    budget: &'a mut Budget,
+    link: &'a RedisShared,
+    budget: &'a mut InboxBudget,
     pipeline: Pipeline<Client>,
     /// How many messages each command carries.
     messages: Vec<usize>,
 }
 
 impl<'a> Commands<'a> {
-    fn new(link: &'a Link, budget: &'a mut Budget, connection: &Connection) -> Self {
+    fn new(
+        link: &'a RedisShared,
+        budget: &'a mut InboxBudget,
+        connection: &RedisConnection,
+    ) -> Self {
         Self {
             link,
             budget,
@@ -234,7 +246,7 @@ impl<'a> Commands<'a> {
         self.add(&inbox, 0, ping, entries_max).await;
         self.renew(&inbox).await;
         let place = *lock(&self.link.place);
-        if place > Place::default() {
+        if place > StreamPosition::default() {
             let read = ("MINID", "=", place.to_string());
             self.queued(self.pipeline.xtrim(&inbox, read).await, 0);
         }

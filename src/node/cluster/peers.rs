@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::codec::{BadMessage, Message};
 use super::peer_versions::PeerVersions;
 use super::wire_version::{self, Received};
-use crate::cluster::{Health, Membership, Ring, Transport, incompatible_nodes};
+use crate::cluster::{HashRing, Health, Membership, Transport, incompatible_nodes};
 use crate::doc::PeerMessage;
 use crate::id::{DocId, Name, NodeId};
 use crate::store::{HeartbeatReply, LiveNode};
@@ -31,7 +31,7 @@ pub(in crate::node) struct Peers {
     /// Locked for moments only.
     membership: Mutex<Membership>,
     /// The ring, told to whoever watches it.
-    ring: watch::Sender<Ring>,
+    ring: watch::Sender<HashRing>,
     /// Whether this node takes no more documents.
     leaving: AtomicBool,
     /// Told when somebody is heard whom the store has not named yet.
@@ -139,7 +139,7 @@ impl Peers {
         self.owner(&doc)
     }
 
-    pub(in crate::node) fn watch_ring(&self) -> watch::Receiver<Ring> {
+    pub(in crate::node) fn watch_ring(&self) -> watch::Receiver<HashRing> {
         self.ring.subscribe()
     }
 
@@ -249,7 +249,7 @@ impl Peers {
             message,
             Message::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. }, _)
         ) {
-            self.membership().asked(to, self.started.elapsed());
+            self.membership().request_sent(to, self.started.elapsed());
         }
         let version = self.versions().for_node(to);
         match version {
@@ -276,7 +276,7 @@ impl Peers {
 
     /// Something came from a node. If the store has not named the node yet, the next heartbeat is made at once.
     pub(in crate::node) fn received_from(&self, node: NodeId) {
-        if self.membership().is_strange(node, self.started.elapsed()) {
+        if self.membership().is_unknown(node, self.started.elapsed()) {
             self.stranger.notify_one();
         }
     }
@@ -335,7 +335,7 @@ impl Peers {
     /// A message of a node was decoded.
     pub(in crate::node) fn heard(&self, node: NodeId) {
         let (mut membership, now) = (self.membership(), self.started.elapsed());
-        if membership.heard(node, now) {
+        if membership.message_received(node, now) {
             tracing::info!(peer = %node, "heard again: it has its documents back");
             self.publish(&membership);
         }
@@ -352,7 +352,7 @@ impl Peers {
             self.leaving.store(true, Ordering::SeqCst);
         }
         let mut membership = self.membership();
-        if membership.leaves(node) {
+        if membership.peer_leaves(node) {
             tracing::info!(peer = %node, "it leaves: its documents go to others");
             self.publish(&membership);
         }
@@ -385,9 +385,9 @@ impl Peers {
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         let changed =
-            membership.answered(now) | membership.set_incompatible(self.is_incompatible());
-        membership.some_take_no_part(pulse.nodes.len() <= others, now);
-        if (is_heard && membership.named(&nodes, now)) || changed {
+            membership.store_answered(now) | membership.set_incompatible(self.is_incompatible());
+        membership.observe_idle_nodes(pulse.nodes.len() <= others, now);
+        if (is_heard && membership.store_listed(&nodes, now)) || changed {
             tracing::info!(nodes = ?membership.ring().nodes(), "the ring is another");
             self.publish(&membership);
         }
@@ -438,13 +438,13 @@ impl Peers {
         let is_heard = self.is_heard();
         let (mut membership, now) = (self.membership(), self.started.elapsed());
         self.note_heard(is_heard, now);
-        if !is_heard && membership.unheard(now) {
+        if !is_heard && membership.transport_failed(now) {
             tracing::info!(nodes = ?membership.ring().nodes(), "nothing passes: who seemed silent is in the ring again");
             self.publish(&membership);
         }
-        let was_stranded = membership.is_stranded();
-        let due = membership.due(now);
-        if was_stranded && !membership.is_stranded() {
+        let was_stranded = membership.is_isolated();
+        let due = membership.poll(now);
+        if was_stranded && !membership.is_isolated() {
             tracing::warn!("the store answers no other node either: this one is in the ring again");
             self.publish(&membership);
         } else if due.ring_changed {
@@ -454,7 +454,7 @@ impl Peers {
         for node in due.ping {
             self.send_every_way(node, &Message::Ping);
         }
-        if due.ask_for_store {
+        if due.query_peers_about_store {
             self.send_all(&Message::HasStore);
         }
         due.suspected
@@ -485,7 +485,7 @@ impl Peers {
     /// The store answers another node; says whether that shows that this one is stranded.
     pub(in crate::node) fn stands(&self, node: NodeId) -> bool {
         let mut membership = self.membership();
-        if !membership.stands(node, self.started.elapsed()) {
+        if !membership.peer_has_store(node, self.started.elapsed()) {
             return false;
         }
         tracing::warn!(
@@ -509,7 +509,7 @@ impl Peers {
     fn publish(&self, membership: &Membership) {
         self.ring.send_replace(membership.ring().clone());
         self.stranded.send_if_modified(|told| {
-            std::mem::replace(told, membership.is_stranded()) != membership.is_stranded()
+            std::mem::replace(told, membership.is_isolated()) != membership.is_isolated()
         });
     }
 
@@ -529,7 +529,7 @@ pub(in crate::node) fn names(nodes: &[LiveNode]) -> String {
 }
 
 /// Who should own the document by this ring; where it is empty, this node.
-pub(in crate::node) fn owner(ring: &Ring, doc: &DocId, me: NodeId) -> NodeId {
+pub(in crate::node) fn owner(ring: &HashRing, doc: &DocId, me: NodeId) -> NodeId {
     ring.owner(doc).unwrap_or(me)
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::cluster::Exchange;
+use crate::cluster::MemoryNetwork;
 use crate::doc::{SessionRequest, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
@@ -97,7 +97,7 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 const DEAD_AFTER_MS: u64 = 300;
 
 /// A node that takes part.
-async fn node(id: u64, way: &Way, exchange: &Exchange) -> Arc<Node> {
+async fn node(id: u64, way: &Way, exchange: &MemoryNetwork) -> Arc<Node> {
     join(id, way, exchange, WireRange::UNSTATED).await.unwrap()
 }
 
@@ -105,7 +105,7 @@ async fn node(id: u64, way: &Way, exchange: &Exchange) -> Arc<Node> {
 async fn join(
     id: u64,
     way: &Way,
-    exchange: &Exchange,
+    exchange: &MemoryNetwork,
     wire: WireRange,
 ) -> Result<Arc<Node>, JoinError> {
     let (transport, inbox) = exchange.open(NodeId(id));
@@ -138,8 +138,8 @@ fn of_version(id: u64, way: &Way, transport: SomeTransport, wire: WireRange) -> 
 }
 
 /// Two nodes that know of each other, each with its way to the same store.
-async fn two() -> ([Arc<Node>; 2], [Way; 2], Exchange) {
-    let exchange = Exchange::new();
+async fn two() -> ([Arc<Node>; 2], [Way; 2], MemoryNetwork) {
+    let exchange = MemoryNetwork::new();
     let one = Way::default();
     let other = Way {
         store: one.store.clone(),
@@ -313,7 +313,7 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_no_part_is_looked_up_once_a_second() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let node = node(1, &way, &exchange).await;
     // One that says nothing to the store: it drains, or is cut off from it.
     let (stranger, _inbox) = exchange.open(NodeId(9));
@@ -334,7 +334,7 @@ async fn who_takes_no_part_is_looked_up_once_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_without_a_transport_owns_all_whoever_else_there_is() {
     let way = Way::default();
-    let exchange = Exchange::new();
+    let exchange = MemoryNetwork::new();
     let other = node(2, &way, &exchange).await;
     let deaf = alone(1, &way, None);
     deaf.take_part(None).await.unwrap();
@@ -353,7 +353,7 @@ async fn node_without_a_transport_owns_all_whoever_else_there_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
     let way = Way::default();
-    let node = node(1, &way, &Exchange::new()).await;
+    let node = node(1, &way, &MemoryNetwork::new()).await;
     // As if a heartbeat that says the contrary were under way.
     let turn = node.may_beat().await.unwrap();
     let leaving = tokio::spawn({
@@ -541,7 +541,7 @@ const NEW: WireRange = WireRange {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_neighbouring_wire_versions_serve_each_others_documents() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let mut nodes = Vec::new();
     for (id, wire) in [(1, OLD), (2, BOTH), (3, BOTH)] {
         nodes.push(join(id, &way, &exchange, wire).await.unwrap());
@@ -578,7 +578,7 @@ async fn nodes_of_neighbouring_wire_versions_serve_each_others_documents() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_shares_no_wire_version_with_a_live_node_does_not_join() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let old = join(1, &way, &exchange, OLD).await.unwrap();
     let refused = join(2, &way, &exchange, NEW).await.unwrap_err();
     assert!(
@@ -593,7 +593,7 @@ async fn node_that_shares_no_wire_version_with_a_live_node_does_not_join() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let new = join(1, &way, &exchange, NEW).await.unwrap();
     let doc = document_of(&new);
     let mut ann = Person::on(&new);
@@ -618,7 +618,7 @@ async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_heard() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let node = node(1, &way, &exchange).await;
     let (stranger, mut inbox) = exchange.open(NodeId(9));
     let beat = Heartbeat {

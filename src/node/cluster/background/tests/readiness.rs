@@ -77,7 +77,7 @@ async fn node_without_others_says_that_it_cannot_save() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_is_alone_needs_no_messages() {
-    let (way, exchange) = (Way::default(), Exchange::new());
+    let (way, exchange) = (Way::default(), MemoryNetwork::new());
     let node = node(1, &way, &exchange).await;
     exchange.isolate(node.id());
     told(&node, Readiness::Ready, Some(Readiness::Degraded(UNHEARD))).await;
