@@ -1,6 +1,6 @@
 //! Devices that have signed in before: strangers' attempts do not count towards theirs.
 
-use super::seal::{Seal, random_text};
+use super::token_signer::{Seal, random_text};
 use crate::access::Subject;
 
 /// What the cookie of a browser that has signed in says, sealed.

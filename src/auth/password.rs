@@ -8,7 +8,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 
 use zxcvbn::{Score, zxcvbn};
 
-use super::work_queue::{Class, Overloaded, Priority, WorkQueue};
+use super::priority_queue::{Class, Overloaded, Priority, WorkQueue};
 
 /// The least that a new password is worth by zxcvbn's estimate: a million guesses. It knows 30,000 common passwords, names
 /// and words, their usual disguises, keyboard patterns, dates and repetitions.

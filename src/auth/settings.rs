@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{host, origin};
+use super::{origin, token_verifier};
 
 /// Who is let in.
 #[derive(Debug, Clone, Deserialize)]
@@ -82,7 +82,7 @@ impl AuthSettings {
         if self.mode != Mode::Tokens {
             return Ok(());
         }
-        host::check(self).map_err(|(key, error)| (key, error.to_string()))
+        token_verifier::check(self).map_err(|(key, error)| (key, error.to_string()))
     }
 }
 

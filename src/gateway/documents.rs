@@ -8,9 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answers::{NO_STORE, failure, no_document, unavailable};
+use super::accounts::{permitted, person};
 use super::gateway::Gateway;
-use super::people::{permitted, person};
+use super::responses::{NO_STORE, failure, no_document, unavailable};
 use super::store_watch::while_it_answers;
 use crate::access::Role;
 use crate::id::Name;

@@ -13,15 +13,15 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse, rt};
 use rustls::ServerConfig;
 
-use super::answers::{NO_STORE, failure, unauthorized, unavailable};
-use super::bearer;
+use super::accounts;
+use super::assets::{self, Page};
 use super::documents;
 use super::exchange::Patience;
 use super::gateway::{Counted, Gateway};
 use super::health;
 use super::intake;
-use super::page::{self, Page};
-use super::people;
+use super::request_auth;
+use super::responses::{NO_STORE, failure, unauthorized, unavailable};
 use super::rights::Rights;
 use super::server::{self, Bounds};
 use super::session::Session;
@@ -61,8 +61,8 @@ pub fn serve(
                 elsewhere(request, base_path.clone())
             }))
             .wrap(from_fn(store_watch::watch_store))
-            .wrap(from_fn(bearer::watch_origin))
-            .wrap(from_fn(bearer::watch_pace))
+            .wrap(from_fn(request_auth::watch_origin))
+            .wrap(from_fn(request_auth::watch_pace))
             .wrap(from_fn(intake::watch))
             .wrap(headers(is_secure))
     };
@@ -98,7 +98,7 @@ fn routes(config: &mut web::ServiceConfig, gateway: &Gateway) {
             .configure(health::routes)
             .route("/", web::get().to(index))
             .route("/d/{id}", web::get().to(index))
-            .configure(people::routes)
+            .configure(accounts::routes)
             .configure(sharing::routes)
             .configure(documents::routes)
             .route("/api/{rest:.*}", web::route().to(no_such_api))
@@ -135,7 +135,7 @@ fn may_knock(request: &HttpRequest, gateway: &Gateway, network: IpAddr) -> bool 
     if gateway.door().mode() == Mode::Open {
         return true;
     }
-    let principal = bearer::principal(request, gateway, network);
+    let principal = request_auth::principal(request, gateway, network);
     gateway.limits().may_knock(network, principal)
 }
 
@@ -161,17 +161,17 @@ async fn open_socket(
             "The server restarts: come back",
         ));
     }
-    if !bearer::may_act(&request, &gateway) {
-        return Ok(bearer::foreign_page(&request));
+    if !request_auth::may_act(&request, &gateway) {
+        return Ok(request_auth::foreign_page(&request));
     }
-    let address = bearer::address(&request, &gateway);
+    let address = request_auth::address(&request, &gateway);
     if !may_knock(&request, &gateway, network(address)) {
         return Ok(too_many_sockets(&gateway).await);
     }
     let told = gateway.door().told();
     let person = match gateway
         .door()
-        .identify(&bearer::credentials(&request))
+        .identify(&request_auth::credentials(&request))
         .await
     {
         Ok(Some(person)) => person,
@@ -227,7 +227,7 @@ async fn open_socket(
 
 async fn index(request: HttpRequest, page: Data<Page>) -> actix_web::Result<HttpResponse> {
     let mut response = page.answer(&request);
-    if let Some(cookie) = bearer::new_guest(&request) {
+    if let Some(cookie) = request_auth::new_guest(&request) {
         response
             .add_cookie(&cookie)
             .map_err(actix_web::error::ErrorInternalServerError)?;
@@ -236,7 +236,7 @@ async fn index(request: HttpRequest, page: Data<Page>) -> actix_web::Result<Http
 }
 
 async fn asset(request: HttpRequest, path: web::Path<String>) -> HttpResponse {
-    page::asset(&request, &path)
+    assets::asset(&request, &path)
 }
 
 /// What is outside of the base path. Its name without the last slash leads to the page.

@@ -18,9 +18,9 @@ use actix_web::web::{Bytes, Data, JsonConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::Stream;
 
-use super::answers::failure;
-use super::bearer;
 use super::gateway::Gateway;
+use super::request_auth;
+use super::responses::failure;
 use super::socket::Socket;
 use crate::auth::{Mode, network};
 
@@ -121,7 +121,7 @@ async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceRespo
     if gateway.door().mode() == Mode::Open || bytes <= SMALL_ANSWER_BYTES {
         return answer;
     }
-    let address = network(bearer::address(answer.request(), gateway));
+    let address = network(request_auth::address(answer.request(), gateway));
     match gateway.limits().may_answer(address, bytes) {
         Some(wait) => {
             if !wait.is_zero() {
@@ -129,7 +129,7 @@ async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceRespo
             }
             answer
         }
-        None => answer.into_response(bearer::too_fast()),
+        None => answer.into_response(request_auth::too_fast()),
     }
 }
 

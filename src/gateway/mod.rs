@@ -1,8 +1,8 @@
 //! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
 
-mod answers;
+mod accounts;
+mod assets;
 mod bare;
-mod bearer;
 mod connections;
 mod documents;
 #[cfg(feature = "echo")]
@@ -19,9 +19,9 @@ mod http;
 mod intake;
 mod limits;
 mod outdated;
-mod page;
-mod people;
 mod rebalance;
+mod request_auth;
+mod responses;
 mod rights;
 mod server;
 mod session;

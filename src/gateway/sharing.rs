@@ -8,13 +8,13 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::{failure, unavailable};
-use super::bearer;
-use super::gateway::Gateway;
-use super::people::{
+use super::accounts::{
     AUDIT_MAX, Before, answer, denied_response, no_accounts, no_such_role, parse_role, permitted,
     respond, shown_deeds,
 };
+use super::gateway::Gateway;
+use super::request_auth;
+use super::responses::{failure, unavailable};
 use crate::access::{Account, Grant, Principal, Role, ShareError, ShareLink, Subject};
 use crate::auth::{Mode, Person, is_name};
 use crate::id::DocId;
@@ -322,8 +322,8 @@ async fn open(
     if door.mode() == Mode::Open {
         return no_accounts();
     }
-    let from = bearer::address(&request, &gateway);
-    let brought = bearer::credentials(&request);
+    let from = request_auth::address(&request, &gateway);
+    let brought = request_auth::credentials(&request);
     let (secret, password) = (&asked.secret, asked.password.as_deref());
     match door.open_link(secret, password, &brought, from).await {
         Ok((link, token)) => {
@@ -332,7 +332,7 @@ async fn open(
                 "id": link.doc.id.as_str(),
                 "role": link.role.as_str(),
             });
-            answer(&body, vec![bearer::opened(&request, &token)])
+            answer(&body, vec![request_auth::opened(&request, &token)])
         }
         Err(denied) => denied_response(&denied),
     }

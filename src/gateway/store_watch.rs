@@ -9,8 +9,8 @@ use actix_web::rt::time::sleep;
 use actix_web::web::Data;
 use tokio::select;
 
-use super::answers::unavailable;
 use super::gateway::Gateway;
+use super::responses::unavailable;
 use crate::store::StoreError;
 
 /// How often a read that is under way looks whether the store has gone away meanwhile.

@@ -20,8 +20,8 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::{Stream, StreamExt};
 
-use super::bearer;
 use super::guard::{Guard, MessageLimits, Passage};
+use super::request_auth;
 use super::socket::{Incoming, NoBody, Socket};
 use crate::node::{Outbox, SnapshotBudget, WakeQueue};
 
@@ -48,7 +48,7 @@ pub(super) async fn open(
     let payload = web::Payload::from_request(request, &mut watched).await?;
     // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
     let (response, _, stream) =
-        actix_ws::handle_with_protocols(request, payload, &[bearer::SUBPROTOCOL])?;
+        actix_ws::handle_with_protocols(request, payload, &[request_auth::SUBPROTOCOL])?;
     let stream = stream
         .max_frame_size(limits.bytes_max)
         .aggregate_continuations()

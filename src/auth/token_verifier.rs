@@ -586,7 +586,10 @@ mod tests {
 
     /// Made for this test: `openssl genrsa -traditional 2048`.
     fn rs256(id: &'static str) -> Pair {
-        let (pem, modulus) = (include_str!("host/rsa.pem"), include_str!("host/rsa.txt"));
+        let (pem, modulus) = (
+            include_str!("token_verifier/rsa.pem"),
+            include_str!("token_verifier/rsa.txt"),
+        );
         Pair {
             id,
             algorithm: Algorithm::RS256,

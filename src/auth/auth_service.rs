@@ -10,16 +10,16 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::device::Device;
-use super::host::{Claims, Host, KeyError};
+use super::identity::Person;
 use super::login_throttle::{AttemptKey, LoginThrottle, network};
-use super::meter::Meters;
 use super::origin;
 use super::password::{NotHashed, Passwords};
-use super::person::Person;
-use super::seal::{Seal, hashed, random_text};
+use super::priority_queue::{Class, Overloaded, Priority};
+use super::revocation_hub::{Watch, Watchers};
 use super::settings::{AuthSettings, Mode, Registration};
-use super::watch::{Watch, Watchers};
-use super::work_queue::{Class, Overloaded, Priority};
+use super::token_signer::{Seal, hashed, random_text};
+use super::token_verifier::{Claims, Host, KeyError};
+use super::usage_quota::Meters;
 use crate::access::{
     Account, AccountDraft, Admission, CreateAccountError, DocumentRegistration, HOME_TENANT,
     NewInvitation, NewShareLink, PasswordReset, Permission, Principal, Renewal, Role, SessionKey,

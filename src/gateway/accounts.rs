@@ -8,9 +8,9 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::{NO_STORE, failure, no_document, unauthorized, unavailable};
-use super::bearer;
 use super::gateway::Gateway;
+use super::request_auth;
+use super::responses::{NO_STORE, failure, no_document, unauthorized, unavailable};
 use crate::access::{Account, AuditEvent, HOME_TENANT, PendingInvitation, Role, Subject};
 use crate::auth::{Denied, Mode, NewAccount, PASSWORD_CHARS_MIN, Person, Tokens};
 use crate::id::DocId;
@@ -68,19 +68,22 @@ pub(super) async fn person(
     request: &HttpRequest,
     gateway: &Gateway,
 ) -> Result<Person, HttpResponse> {
-    let found = gateway.door().identify(&bearer::credentials(request)).await;
+    let found = gateway
+        .door()
+        .identify(&request_auth::credentials(request))
+        .await;
     let found = found.map_err(|error| unavailable(&error))?;
     let person = found.ok_or_else(unauthorized)?;
     if gateway.limits().may_request(&person) {
         Ok(person)
     } else {
-        Err(bearer::too_fast())
+        Err(request_auth::too_fast())
     }
 }
 
 async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     let door = gateway.door();
-    let found = match door.identify(&bearer::credentials(&request)).await {
+    let found = match door.identify(&request_auth::credentials(&request)).await {
         Ok(found) => found,
         Err(error) => return unavailable(&error),
     };
@@ -114,7 +117,7 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         "user": user,
         "is_guest": found.is_some() && user.is_none(),
         "needs_setup": needs_setup,
-        "needs_setup_code": needs_setup && !bearer::caller(&request, &gateway).is_own_machine,
+        "needs_setup_code": needs_setup && !request_auth::caller(&request, &gateway).is_own_machine,
         "registration": door.registration().as_str(),
         "collection": collection,
         "password_chars_min": PASSWORD_CHARS_MIN,
@@ -147,8 +150,8 @@ async fn register(
         password: asked.password,
         invitation: asked.invitation,
     };
-    let brought = bearer::credentials(&request);
-    let caller = bearer::caller(&request, &gateway);
+    let brought = request_auth::credentials(&request);
+    let caller = request_auth::caller(&request, &gateway);
     let tokens = gateway.door().register(&account, &brought, caller);
     signed_in(&request, &gateway, tokens.await)
 }
@@ -168,8 +171,8 @@ async fn sign_in(
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let from = bearer::address(&request, &gateway);
-    let brought = bearer::credentials(&request);
+    let from = request_auth::address(&request, &gateway);
+    let brought = request_auth::credentials(&request);
     let (login, password) = (&asked.login, &asked.password);
     let tokens = gateway.door().sign_in(login, password, &brought, from);
     signed_in(&request, &gateway, tokens.await)
@@ -201,15 +204,17 @@ async fn begin(
         Err(response) => return response,
     };
     let replaces = asked.is_some_and(|asked| asked.replace);
-    match bearer::kept(&request, &gateway).await {
+    match request_auth::kept(&request, &gateway).await {
         Err(error) => return unavailable(&error),
         Ok(Some(kept)) if !replaces && kept.user_id() != person.user_id() => {
             return other_session(&kept, &person);
         }
         Ok(_) => {}
     }
-    let token = bearer::credentials(&request).access.unwrap_or_default();
-    answer(&json!({}), vec![bearer::vouched(&request, &token)])
+    let token = request_auth::credentials(&request)
+        .access
+        .unwrap_or_default();
+    answer(&json!({}), vec![request_auth::vouched(&request, &token)])
 }
 
 /// The answer that names both users, so that the page can ask which of them it should be.
@@ -230,14 +235,14 @@ async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let Some(token) = bearer::refresh(&request) else {
+    let Some(token) = request_auth::refresh(&request) else {
         return unauthorized();
     };
     match gateway.door().refresh(&token).await {
         Ok(tokens) => admitted(&request, &gateway, &tokens),
         Err(Denied::Wrong(_)) => {
             let mut response = unauthorized();
-            add(&mut response, bearer::signed_out(&request));
+            add(&mut response, request_auth::signed_out(&request));
             response
         }
         Err(denied) => denied_response(&denied),
@@ -247,8 +252,8 @@ async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
 async fn sign_out(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     if gateway.door().mode() == Mode::Accounts {
         let (access, refresh) = (
-            bearer::credentials(&request).access,
-            bearer::refresh(&request),
+            request_auth::credentials(&request).access,
+            request_auth::refresh(&request),
         );
         let ended = gateway
             .door()
@@ -257,7 +262,7 @@ async fn sign_out(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse 
             return unavailable(&error);
         }
     }
-    answer(&json!({}), bearer::signed_out(&request))
+    answer(&json!({}), request_auth::signed_out(&request))
 }
 
 async fn sign_out_everywhere(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
@@ -269,7 +274,7 @@ async fn sign_out_everywhere(request: HttpRequest, gateway: Data<Gateway>) -> Ht
         return unauthorized();
     };
     match gateway.door().sign_out_everywhere(user).await {
-        Ok(()) => answer(&json!({}), bearer::signed_out(&request)),
+        Ok(()) => answer(&json!({}), request_auth::signed_out(&request)),
         Err(error) => unavailable(&error),
     }
 }
@@ -525,7 +530,7 @@ async fn reset_password(
     if gateway.door().mode() != Mode::Accounts {
         return no_accounts();
     }
-    let brought = bearer::credentials(&request);
+    let brought = request_auth::credentials(&request);
     let (code, password) = (&asked.code, &asked.password);
     let tokens = gateway.door().reset_password(code, password, &brought);
     signed_in(&request, &gateway, tokens.await)
@@ -641,7 +646,7 @@ fn signed_in(
 
 fn admitted(request: &HttpRequest, gateway: &Gateway, tokens: &Tokens) -> HttpResponse {
     let lasts = gateway.door().access_lasts();
-    answer(&json!({}), bearer::signed_in(request, tokens, lasts))
+    answer(&json!({}), request_auth::signed_in(request, tokens, lasts))
 }
 
 pub(super) fn denied_response(denied: &Denied) -> HttpResponse {

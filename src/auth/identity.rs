@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::host::Claims;
-use super::seal::hashed;
+use super::token_signer::hashed;
+use super::token_verifier::Claims;
 use crate::access::{
     HOME_TENANT, LiveSession, Permission, Principal, Role, SessionKey, Subject, tenant_of,
 };

@@ -16,10 +16,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::answers::failure;
+use super::assets;
 use super::gateway::Gateway;
 use super::health;
-use super::page;
+use super::responses::failure;
 use super::socket::Socket;
 use crate::auth::{
     Caller, Credentials, Mode, Person, RateLimitKey, SESSION_LASTS, Tokens, is_loopback, network,
@@ -318,7 +318,7 @@ fn may_ask(request: &HttpRequest, gateway: &Gateway) -> bool {
 /// Whether a request counts towards its address's pace. Sockets have a pace of their own.
 fn is_paced(gateway: &Gateway, request: &ServiceRequest) -> bool {
     let path = request.match_info().as_str();
-    let is_page = gateway.below_base(path).is_some_and(page::is_page);
+    let is_page = gateway.below_base(path).is_some_and(assets::is_page);
     let is_free = *request.method() == Method::GET && (is_page || health::is_liveness(path));
     !is_free && !gateway.is_socket_path(path)
 }

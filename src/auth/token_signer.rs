@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use super::mint::derived;
+use super::client_id::derived;
 use crate::access::{SecretHash, SessionKey, Subject};
 
 /// Seals texts, and opens what it has sealed.
