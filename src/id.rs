@@ -180,7 +180,7 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// One open editor: ShareDB's `src`. Minted by `auth::Mint`, named anew at every page load, the same across
+/// One open editor: ShareDB's `src`. Minted by `auth::ClientIdIssuer`, named anew at every page load, the same across
 /// reconnects. `(user, client, seq)` names a submit for ever.
 ///
 /// An id that another server gave is kept [under a mark](Self::as_foreign): no other client is ever sent it without, so it
@@ -196,7 +196,7 @@ const FOREIGN: char = '~';
 pub const CLIENT_BYTES_MAX: usize = 64;
 
 impl ClientId {
-    /// Parses 1 to 64 bytes of printable ASCII. Whether we minted it is `auth::Mint::vouches`'s question.
+    /// Parses 1 to 64 bytes of printable ASCII. Whether we minted it is `auth::ClientIdIssuer::is_issued_to`'s question.
     ///
     /// # Errors
     /// When it is anything else.

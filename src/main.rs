@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use copydesk::auth::{Door, Mint, Mode};
+use copydesk::auth::{AuthMode, AuthService, ClientIdIssuer};
 use copydesk::cluster::{ClusterTransport, RedisUrl};
 use copydesk::config::{self, Config};
 use copydesk::gateway::{self, Certificate, Gateway};
@@ -201,7 +201,7 @@ fn command(command: Command) -> Result<ExitCode> {
             config.redis.url = serve.redis.or(config.redis.url);
             config.server.node = serve.node.unwrap_or(config.server.node);
             if serve.open {
-                config.auth.mode = Mode::Open;
+                config.auth.mode = AuthMode::Open;
             }
             if let Err((_, message)) = config::check(&config) {
                 bail!(message);
@@ -574,10 +574,10 @@ async fn run(
     telemetry::set_node(&name, id);
     allow_files(&config);
     let listen = config.server.listen;
-    let door_step = take_address(listen).with_context(|| format!("listen on {listen}"))?;
+    let listening_socket = take_address(listen).with_context(|| format!("listen on {listen}"))?;
     let store = OpenStore::open(&config, id).await?;
     let secret = store.get().secret().await?;
-    let mint = Mint::new(&secret);
+    let client_ids = ClientIdIssuer::new(&secret);
     let (transport, inbox) = match &config.redis.url {
         None => (None, None),
         Some(_) => {
@@ -587,14 +587,15 @@ async fn run(
         }
     };
     let (mode, settings, accounts) = (config.auth.mode, config.auth, store.accounts());
-    let door = tokio::task::spawn_blocking(move || Door::open(settings, Some(accounts), &secret));
-    let door = door.await.context("open the door")??;
-    let known = door.begin_watch().await?;
-    let is_new = mode == Mode::Accounts && !door.accounts().has_accounts().await?;
-    let setup_code = is_new.then(|| door.setup_code());
+    let auth =
+        tokio::task::spawn_blocking(move || AuthService::open(settings, Some(accounts), &secret));
+    let auth = auth.await.context("start the authentication service")??;
+    let known = auth.last_revocation().await?;
+    let is_new = mode == AuthMode::Accounts && !auth.accounts().has_accounts().await?;
+    let setup_code = is_new.then(|| auth.setup_code());
     let keeper = tokio::spawn({
-        let door = door.clone();
-        async move { door.keep(known).await }
+        let auth = auth.clone();
+        async move { auth.run(known).await }
     });
     let runtime = Handle::current();
     let node = Node::new((id, &name), store.get(), transport, config.node, runtime);
@@ -605,15 +606,15 @@ async fn run(
             .inspect_err(|error| tracing::error!(%error, "this node does not join the cluster"))?;
     }
     tokio::spawn({
-        let (door, mut history) = (door.clone(), node.watch_log_history());
+        let (auth, mut history) = (auth.clone(), node.watch_log_history());
         async move {
             while history.changed().await.is_ok() {
-                door.store_went_back();
+                auth.store_rewound();
             }
         }
     });
-    let gateway = Gateway::new(node.clone(), mint, door, config.gateway);
-    if mode == Mode::Open {
+    let gateway = Gateway::new(node.clone(), client_ids, auth, config.gateway);
+    if mode == AuthMode::Open {
         tracing::warn!(
             "open mode: whoever reaches {listen} may read and write every document; serve without --open for accounts"
         );
@@ -622,11 +623,11 @@ async fn run(
     let certificate = Certificate::open(&config.tls)?;
     let tls = certificate.as_ref().map(Certificate::config).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    door_step
+    listening_socket
         .listen(BACKLOG)
         .with_context(|| format!("listen on {listen}"))?;
-    let (address, handle, server) =
-        gateway::serve(gateway.clone(), door_step.into(), tls).context("start the server")?;
+    let (address, handle, server) = gateway::serve(gateway.clone(), listening_socket.into(), tls)
+        .context("start the server")?;
     // Taken in any case: a hangup is no reason to end.
     let hangup = signal(SignalKind::hangup())?;
     let refresher = tokio::spawn(async move {

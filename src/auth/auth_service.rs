@@ -9,17 +9,17 @@ use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use super::device::Device;
-use super::identity::Person;
+use super::device::KnownDevice;
+use super::identity::Identity;
 use super::login_throttle::{AttemptKey, LoginThrottle, network};
 use super::origin;
-use super::password::{NotHashed, Passwords};
-use super::priority_queue::{Class, Overloaded, Priority};
-use super::revocation_hub::{Watch, Watchers};
-use super::settings::{AuthSettings, Mode, Registration};
-use super::token_signer::{Seal, hashed, random_text};
-use super::token_verifier::{Claims, Host, KeyError};
-use super::usage_quota::Meters;
+use super::password::{PasswordError, Passwords};
+use super::priority_queue::{CallerClass, Overloaded, Priority};
+use super::revocation_hub::{RevocationHub, RevocationSubscription};
+use super::settings::{AuthMode, AuthSettings, Registration};
+use super::token_signer::{TokenSigner, hashed, random_text};
+use super::token_verifier::{TokenClaims, TokenKeyError, TokenVerifier};
+use super::usage_quota::UsageQuota;
 use crate::access::{
     Account, AccountDraft, Admission, CreateAccountError, DocumentRegistration, HOME_TENANT,
     NewInvitation, NewShareLink, PasswordReset, Permission, Principal, Renewal, Role, SessionKey,
@@ -56,11 +56,11 @@ const NOTES_MAX: usize = 100;
 
 /// The priority of what a session, a code or an invitation has the right to.
 const KNOWN: Priority = Priority {
-    class: Class::Known,
+    class: CallerClass::Known,
     rank: 0,
 };
 
-const NOT_INVITED: Denied = Denied::Wrong("accounts are made by invitation here");
+const NOT_INVITED: AuthError = AuthError::Wrong("accounts are made by invitation here");
 
 /// The shortest password, in characters, and the longest, in bytes.
 pub const PASSWORD_CHARS_MIN: usize = 8;
@@ -70,20 +70,20 @@ const PASSWORD_BYTES_MAX: usize = 1_000;
 const NAME_CHARS_MAX: usize = 100;
 
 /// Lets people in, and says what they may do.
-pub struct Door {
+pub struct AuthService {
     settings: AuthSettings,
     /// None only where everybody may do everything.
     accounts: Option<Arc<dyn AccessStore>>,
-    host: Option<Host>,
-    seal: Seal,
+    verifier: Option<TokenVerifier>,
+    signer: TokenSigner,
     passwords: Passwords,
     throttle: Mutex<LoginThrottle>,
     /// Taken by attempts that the throttle delays.
     delayed: Semaphore,
     /// Taken by audit lines that are written after an answer.
     notes: Arc<Semaphore>,
-    watchers: Arc<Watchers>,
-    meters: Meters,
+    revocations: Arc<RevocationHub>,
+    usage: UsageQuota,
     /// Rights were changed on this node: not to be waited for.
     changed: Notify,
     /// Whether the store has gone back in time, and the numbers of its revocations with it.
@@ -93,10 +93,10 @@ pub struct Door {
 
 /// Why there is no door.
 #[derive(Debug, Error)]
-pub enum DoorError {
-    /// Tokens cannot be looked at.
+pub enum AuthSetupError {
+    /// SessionTokens cannot be looked at.
     #[error(transparent)]
-    Keys(#[from] KeyError),
+    Keys(#[from] TokenKeyError),
     /// The store keeps no people.
     #[error("auth.mode is {0}, and this store keeps no accounts: serve with --open")]
     NoAccounts(&'static str),
@@ -135,7 +135,7 @@ pub struct NewAccount {
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct Caller {
+pub struct RequestSource {
     /// The client's address.
     pub address: IpAddr,
     /// Whether the client is a program on the server's machine that asks for it by a name of this machine.
@@ -144,8 +144,8 @@ pub struct Caller {
 
 /// What signs somebody in.
 #[derive(Debug, Clone)]
-pub struct Tokens {
-    /// Good for [`Door::access_lasts`].
+pub struct SessionTokens {
+    /// Good for [`AuthService::access_lasts`].
     pub access: String,
     /// Good once; none where another tab has the next one.
     pub refresh: Option<String>,
@@ -155,7 +155,7 @@ pub struct Tokens {
 
 /// Why something about people was not done.
 #[derive(Debug, Error)]
-pub enum Denied {
+pub enum AuthError {
     /// Too many attempts: try again after this.
     #[error("too many attempts: try again in {} s", .0.as_secs().max(1))]
     Wait(Duration),
@@ -176,17 +176,17 @@ pub enum Denied {
     Store(#[from] StoreError),
 }
 
-impl From<Overloaded> for Denied {
+impl From<Overloaded> for AuthError {
     fn from(_: Overloaded) -> Self {
         Self::Busy
     }
 }
 
-impl From<NotHashed> for Denied {
-    fn from(why: NotHashed) -> Self {
+impl From<PasswordError> for AuthError {
+    fn from(why: PasswordError) -> Self {
         match why {
-            NotHashed::Overloaded => Self::Busy,
-            NotHashed::Guessable => Self::Unfit(
+            PasswordError::Overloaded => Self::Busy,
+            PasswordError::Guessable => Self::Unfit(
                 "this password is easy to guess: choose a longer one, or several unusual words"
                     .to_owned(),
             ),
@@ -194,7 +194,7 @@ impl From<NotHashed> for Denied {
     }
 }
 
-impl Door {
+impl AuthService {
     /// A door in front of `accounts`. Reads keys, so it may block for some seconds at the start.
     ///
     /// # Errors
@@ -203,25 +203,25 @@ impl Door {
         settings: AuthSettings,
         accounts: Option<Arc<dyn AccessStore>>,
         secret: &[u8; 32],
-    ) -> Result<Arc<Self>, DoorError> {
-        if settings.mode != Mode::Open && accounts.is_none() {
-            return Err(DoorError::NoAccounts(settings.mode.as_str()));
+    ) -> Result<Arc<Self>, AuthSetupError> {
+        if settings.mode != AuthMode::Open && accounts.is_none() {
+            return Err(AuthSetupError::NoAccounts(settings.mode.as_str()));
         }
-        let host = match settings.mode {
-            Mode::Tokens => Some(Host::open(&settings)?),
-            Mode::Open | Mode::Accounts => None,
+        let verifier = match settings.mode {
+            AuthMode::Tokens => Some(TokenVerifier::open(&settings)?),
+            AuthMode::Open | AuthMode::Accounts => None,
         };
         Ok(Arc::new(Self {
-            meters: Meters::new(settings.tenant_mib_max << 20),
+            usage: UsageQuota::new(settings.tenant_mib_max << 20),
             settings,
             accounts,
-            host,
-            seal: Seal::new(secret),
+            verifier,
+            signer: TokenSigner::new(secret),
             passwords: Passwords::new(),
             throttle: Mutex::default(),
             delayed: Semaphore::new(DELAYED_MAX),
             notes: Arc::new(Semaphore::new(NOTES_MAX)),
-            watchers: Arc::default(),
+            revocations: Arc::default(),
             changed: Notify::new(),
             is_rewound: AtomicBool::new(false),
             started: Instant::now(),
@@ -230,7 +230,7 @@ impl Door {
 
     /// How people say who they are.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> AuthMode {
         self.settings.mode
     }
 
@@ -255,8 +255,8 @@ impl Door {
     /// Whether a page of `origin` may act for its user; in open mode, for whoever's machine it runs on. There a proxy in
     /// front may keep the port to itself.
     #[must_use]
-    pub fn may_act(&self, origin: Option<&str>, host: &str, is_tls: bool) -> bool {
-        let in_trial = self.mode() == Mode::Open && origin::may_be_ours(origin, host);
+    pub fn allows_origin(&self, origin: Option<&str>, host: &str, is_tls: bool) -> bool {
+        let in_trial = self.mode() == AuthMode::Open && origin::may_be_ours(origin, host);
         in_trial || origin::may_act(origin, host, is_tls, &self.settings.origins)
     }
 
@@ -266,9 +266,9 @@ impl Door {
     /// is refused, in open mode and because it could make the first account. Where a proxy in front is declared, the names
     /// are the proxy's to check.
     #[must_use]
-    pub fn is_for_us(&self, host: Option<&str>, is_local: bool) -> bool {
+    pub fn allows_host(&self, host: Option<&str>, is_local: bool) -> bool {
         !is_local
-            || (self.settings.behind_proxy && self.mode() != Mode::Open)
+            || (self.settings.behind_proxy && self.mode() != AuthMode::Open)
             || host.is_none_or(|host| origin::is_here(host, &self.settings.origins))
     }
 
@@ -287,27 +287,27 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn identify(&self, brought: &Credentials) -> Result<Option<Person>, StoreError> {
+    pub async fn identify(&self, brought: &Credentials) -> Result<Option<Identity>, StoreError> {
         let guest = brought.guest.as_deref();
         let links = || {
             let token = brought.links.as_deref().unwrap_or_default();
-            self.seal.open_links(token)
+            self.signer.open_links(token)
         };
         let access = brought.access.as_deref().unwrap_or_default();
         let found = match self.mode() {
-            Mode::Open => Some(Person::free(guest)),
-            Mode::Accounts => match self.seal.open_access(access, now_seconds()) {
+            AuthMode::Open => Some(Identity::unrestricted(guest)),
+            AuthMode::Accounts => match self.signer.open_access(access, now_seconds()) {
                 None => None,
                 Some(key) => {
                     let live = self.accounts().session(key.clone()).await?;
                     // A session that nobody has renewed is not over, but cannot be used until somebody does.
                     let lasts = self.access_lasts();
                     live.filter(|live| live.age < lasts)
-                        .map(|live| Person::user(key, live, links(), lasts))
+                        .map(|live| Identity::from_session(key, live, links(), lasts))
                 }
             },
-            Mode::Tokens => {
-                let host = self.host.as_ref().filter(|_| !access.is_empty());
+            AuthMode::Tokens => {
+                let host = self.verifier.as_ref().filter(|_| !access.is_empty());
                 match host.and_then(|host| host.claims(access)) {
                     None => None,
                     Some(claims) => self.vouched(claims, links()).await?,
@@ -316,37 +316,38 @@ impl Door {
         };
         Ok(found.or_else(|| {
             let links = links();
-            (!links.is_empty()).then(|| Person::guest(guest, links))
+            (!links.is_empty()).then(|| Identity::guest(guest, links))
         }))
     }
 
     /// Whoever another application vouches for, unless the tokens that it has issued for them until then were ended.
     async fn vouched(
         &self,
-        claims: Claims,
+        claims: TokenClaims,
         links: Vec<Subject>,
-    ) -> Result<Option<Person>, StoreError> {
+    ) -> Result<Option<Identity>, StoreError> {
         let issued_at = claims.iat.unwrap_or(0);
         // What has run out by our own clock opens no page either: its socket would be closed at once.
-        let person = Person::vouched(claims, links);
-        let Some(person) = person.filter(|person| person.lasts != Some(Duration::ZERO)) else {
+        let identity = Identity::from_claims(claims, links);
+        let Some(identity) = identity.filter(|identity| identity.lasts != Some(Duration::ZERO))
+        else {
             return Ok(None);
         };
-        let ended = match person.user_id() {
+        let ended = match identity.user_id() {
             None => None,
             Some(user) => self.accounts().tokens_ended(user.clone()).await?,
         };
         Ok(ended
             .is_none_or(|until| issued_at > until)
-            .then_some(person))
+            .then_some(identity))
     }
 
     /// Looks again at somebody who has come in: how much longer they may be believed; none: no longer.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn still(&self, person: &Person) -> Result<Option<Duration>, StoreError> {
-        match (&person.session, person.until) {
+    pub async fn revalidate(&self, identity: &Identity) -> Result<Option<Duration>, StoreError> {
+        match (&identity.session, identity.until) {
             (Some(key), _) => {
                 let live = self.accounts().session(key.clone()).await?;
                 let lasts = live.and_then(|live| self.access_lasts().checked_sub(live.age));
@@ -365,12 +366,12 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn rights(
+    pub async fn permissions(
         &self,
-        person: &Person,
+        identity: &Identity,
         docs: Vec<DocId>,
     ) -> Result<Vec<Permission>, StoreError> {
-        let Some(who) = &person.who else {
+        let Some(who) = &identity.principal else {
             let all = Permission {
                 role: Some(Role::Owner),
                 lasts: None,
@@ -383,7 +384,7 @@ impl Door {
             .await?;
         let both = docs.iter().zip(rights);
         Ok(both
-            .map(|(doc, right)| person.with_grants(doc, right))
+            .map(|(doc, right)| identity.with_grants(doc, right))
             .collect())
     }
 
@@ -391,8 +392,8 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn role(&self, person: &Person, doc: &DocId) -> Result<Option<Role>, StoreError> {
-        let rights = self.rights(person, vec![doc.clone()]).await?;
+    pub async fn role(&self, identity: &Identity, doc: &DocId) -> Result<Option<Role>, StoreError> {
+        let rights = self.permissions(identity, vec![doc.clone()]).await?;
         Ok(rights[0].role)
     }
 
@@ -416,12 +417,12 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn own(
+    pub async fn claim_ownership(
         &self,
-        person: &Person,
+        identity: &Identity,
         doc: &DocId,
     ) -> Result<DocumentRegistration, StoreError> {
-        let Some(user) = person.user_id().filter(|_| person.may_create(doc)) else {
+        let Some(user) = identity.user_id().filter(|_| identity.may_create(doc)) else {
             return Ok(DocumentRegistration::Exists);
         };
         let most = self.settings.tenant_documents_max;
@@ -433,25 +434,25 @@ impl Door {
 
     /// Counts bytes that somebody wants to add to what a tenant keeps; `false`: the tenant keeps as much as it may.
     #[must_use]
-    pub fn may_add(&self, tenant: &str, bytes: usize) -> bool {
-        self.meters.may_add(tenant, bytes as u64)
+    pub fn try_add_bytes(&self, tenant: &str, bytes: usize) -> bool {
+        self.usage.try_add(tenant, bytes as u64)
     }
 
-    /// How often sockets were told of revocations: see [`Watchers::told`].
+    /// How often sockets were told of revocations: see [`RevocationHub::generation`].
     #[must_use]
-    pub fn told(&self) -> u64 {
-        self.watchers.told()
+    pub fn revocation_generation(&self) -> u64 {
+        self.revocations.generation()
     }
 
     /// Listens for changes of somebody's rights since `told`.
     #[must_use]
-    pub fn watch(&self, person: &Person, told: u64) -> Watch {
-        self.watchers
-            .enter(person.subjects(), person.session.clone(), told)
+    pub fn subscribe_revocations(&self, identity: &Identity, told: u64) -> RevocationSubscription {
+        self.revocations
+            .subscribe(identity.subjects(), identity.session.clone(), told)
     }
 
     /// Says that rights were changed here, so that nobody waits for the next look.
-    pub fn rights_changed(&self) {
+    pub fn permissions_changed(&self) {
         self.changed.notify_one();
     }
 
@@ -459,30 +460,30 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn begin_watch(&self) -> Result<u64, StoreError> {
+    pub async fn last_revocation(&self) -> Result<u64, StoreError> {
         match self.mode() {
-            Mode::Open => Ok(0),
-            Mode::Accounts | Mode::Tokens => self.accounts().last_revocation().await,
+            AuthMode::Open => Ok(0),
+            AuthMode::Accounts | AuthMode::Tokens => self.accounts().last_revocation().await,
         }
     }
 
     /// Tells this node's sockets of revocations after `known`, and keeps another application's keys fresh. Never ends.
-    pub async fn keep(&self, known: u64) {
-        if self.mode() == Mode::Open {
+    pub async fn run(&self, known: u64) {
+        if self.mode() == AuthMode::Open {
             return std::future::pending().await;
         }
         let keys = async {
-            if let Some(host) = &self.host {
+            if let Some(host) = &self.verifier {
                 host.keep_fresh().await;
             }
         };
-        let bytes = self.meters.keep(self.accounts());
+        let bytes = self.usage.run(self.accounts());
         tokio::join!(self.keep_watch(known), keys, bytes);
     }
 
     /// Revocations are read on from where they end now: the store went back in time, and would give numbers again that this
     /// node has passed. All sockets of before are closed.
-    pub fn store_went_back(&self) {
+    pub fn store_rewound(&self) {
         self.is_rewound.store(true, Ordering::SeqCst);
         self.changed.notify_one();
     }
@@ -514,7 +515,7 @@ impl Door {
     /// Reads and tells the revocations after `known`; after the store went back in time, those from now on.
     async fn read_revocations(&self, known: &mut u64) -> Result<(), StoreError> {
         if self.is_rewound.swap(false, Ordering::SeqCst) {
-            let newest = self.begin_watch().await;
+            let newest = self.last_revocation().await;
             *known = newest.inspect_err(|_| self.is_rewound.store(true, Ordering::SeqCst))?;
         }
         self.tell_news(known).await
@@ -526,7 +527,7 @@ impl Door {
             let news = self.accounts().revocations(*known).await?;
             for revocation in &news {
                 *known = revocation.sequence;
-                self.watchers.tell(revocation);
+                self.revocations.publish(revocation);
             }
             if news.len() < REVOCATIONS_PAGE {
                 return Ok(());
@@ -536,7 +537,7 @@ impl Door {
 }
 
 /// What people do about their accounts.
-impl Door {
+impl AuthService {
     /// Makes an account and signs in: the first, with an invitation, or where everybody may.
     ///
     /// # Errors
@@ -545,8 +546,8 @@ impl Door {
         &self,
         asked: &NewAccount,
         brought: &Credentials,
-        from: Caller,
-    ) -> Result<Tokens, Denied> {
+        from: RequestSource,
+    ) -> Result<SessionTokens, AuthError> {
         let (login, name) = (clean_login(&asked.login)?, clean_name(&asked.name)?);
         check_password(&asked.password)?;
         let admission = self.admission(asked.invitation.as_deref(), from).await?;
@@ -555,7 +556,7 @@ impl Door {
             // There is no success that would clear this: an address makes so many accounts in a time.
             Admission::Open { .. } => {
                 let keys = [AttemptKey::Network(network(from.address))];
-                self.admit(Class::Stranger, &keys).await?
+                self.throttle_attempt(CallerClass::Stranger, &keys).await?
             }
         };
         let names = vec![login.clone(), name.clone()];
@@ -569,12 +570,12 @@ impl Door {
         };
         let id = user.id.clone();
         match self.accounts().create_account(user, admission).await? {
-            Ok(()) => self.begin(id, brought).await,
-            Err(CreateAccountError::LoginTaken) => Err(Denied::Unfit(
+            Ok(()) => self.begin_session(id, brought).await,
+            Err(CreateAccountError::LoginTaken) => Err(AuthError::Unfit(
                 "somebody signs in by that name already".to_owned(),
             )),
             Err(CreateAccountError::NotFirst | CreateAccountError::NotInvited) => Err(NOT_INVITED),
-            Err(CreateAccountError::QuotaReached) => Err(Denied::Full(
+            Err(CreateAccountError::QuotaReached) => Err(AuthError::Full(
                 "no more accounts can be made without an invitation: ask the owner for one",
             )),
         }
@@ -582,8 +583,12 @@ impl Door {
 
     /// By what right an account is made. Asked before a password is hashed for it, and before anything is said of its
     /// login.
-    async fn admission(&self, code: Option<&str>, from: Caller) -> Result<Admission, Denied> {
-        const NO_CODE: Denied = Denied::Wrong(
+    async fn admission(
+        &self,
+        code: Option<&str>,
+        from: RequestSource,
+    ) -> Result<Admission, AuthError> {
+        const NO_CODE: AuthError = AuthError::Wrong(
             "the first account is made on the server's own machine, or with the set-up code that the server's log shows",
         );
         let is_set_up = self.accounts().has_accounts().await?;
@@ -605,8 +610,8 @@ impl Door {
 
     /// The user who signed in last with the browser that has this cookie.
     #[must_use]
-    pub fn known_user(&self, device: &str) -> Option<Subject> {
-        let device = Device::open(&self.seal, Some(device));
+    pub fn last_user_of_device(&self, device: &str) -> Option<Subject> {
+        let device = KnownDevice::open(&self.signer, Some(device));
         device.users.into_iter().next()
     }
 
@@ -616,28 +621,31 @@ impl Door {
     /// Whether the session still lives is not known yet: this decides which pace the request counts towards, and lets
     /// nobody in.
     #[must_use]
-    pub fn sealed_principal(&self, brought: &Credentials) -> Option<RateLimitKey> {
+    pub fn rate_limit_key_from_cookies(&self, brought: &Credentials) -> Option<RateLimitKey> {
         let access = brought.access.as_deref().unwrap_or_default();
         let session = match self.mode() {
-            Mode::Accounts => self.seal.open_access(access, now_seconds()),
-            Mode::Open | Mode::Tokens => None,
+            AuthMode::Accounts => self.signer.open_access(access, now_seconds()),
+            AuthMode::Open | AuthMode::Tokens => None,
         };
         if let Some(SessionKey(session)) = session {
             return Some(RateLimitKey(format!("session {session}")));
         }
-        let user = self.known_user(brought.device.as_deref()?)?;
+        let user = self.last_user_of_device(brought.device.as_deref()?)?;
         Some(RateLimitKey(format!("device of {}", user.0)))
     }
 
     /// The principal that another application's token proves. Verifying its signature takes a processor up to a tenth of a
     /// millisecond: the caller limits how often.
     #[must_use]
-    pub fn vouched_principal(&self, brought: &Credentials) -> Option<RateLimitKey> {
+    pub fn rate_limit_key_from_token(&self, brought: &Credentials) -> Option<RateLimitKey> {
         let access = brought
             .access
             .as_deref()
             .filter(|access| !access.is_empty())?;
-        let host = self.host.as_ref().filter(|_| self.mode() == Mode::Tokens)?;
+        let host = self
+            .verifier
+            .as_ref()
+            .filter(|_| self.mode() == AuthMode::Tokens)?;
         let claims = host.claims(access)?;
         let tenant = claims.tenant.unwrap_or_default();
         Some(RateLimitKey(format!("user {tenant}/{}", claims.sub)))
@@ -646,7 +654,7 @@ impl Door {
     /// The code with which the first account can be made from another machine. It is worth nothing once there is one.
     #[must_use]
     pub fn setup_code(&self) -> String {
-        self.seal.setup_code()
+        self.signer.setup_code()
     }
 
     /// Signs in.
@@ -659,8 +667,8 @@ impl Door {
         password: &str,
         brought: &Credentials,
         from: IpAddr,
-    ) -> Result<Tokens, Denied> {
-        const WRONG: Denied = Denied::Wrong("the name or the password is not right");
+    ) -> Result<SessionTokens, AuthError> {
+        const WRONG: AuthError = AuthError::Wrong("the name or the password is not right");
         let Ok(login) = clean_login(login) else {
             return Err(WRONG);
         };
@@ -674,7 +682,7 @@ impl Door {
         if self.throttle().is_known_wrong(&keys[1], password, &stored) {
             return Err(WRONG);
         }
-        let priority = self.admit(class, &keys).await?;
+        let priority = self.throttle_attempt(class, &keys).await?;
         let right = self
             .passwords
             .verify(priority, password.to_owned(), hash)
@@ -685,10 +693,10 @@ impl Door {
         match user {
             Some(user) if right && !user.disabled => {
                 self.throttle().succeeded(&keys);
-                self.begin(user.id, brought).await
+                self.begin_session(user.id, brought).await
             }
             Some(user) => {
-                self.note_later(user.id, "fail to sign in");
+                self.audit_later(user.id, "fail to sign in");
                 Err(WRONG)
             }
             None => Err(WRONG),
@@ -703,8 +711,8 @@ impl Door {
         user: Option<&Account>,
         brought: &Credentials,
         from: IpAddr,
-    ) -> (Class, [AttemptKey; 2]) {
-        let device = Device::open(&self.seal, brought.device.as_deref());
+    ) -> (CallerClass, [AttemptKey; 2]) {
+        let device = KnownDevice::open(&self.signer, brought.device.as_deref());
         match user.filter(|user| device.knows(&user.id)) {
             Some(user) => {
                 let name = user.id.0.clone();
@@ -712,7 +720,7 @@ impl Door {
                     AttemptKey::KnownUser(name.clone()),
                     AttemptKey::Device(device.id, name),
                 ];
-                (Class::Known, keys)
+                (CallerClass::Known, keys)
             }
             None => {
                 let from = network(from);
@@ -720,7 +728,7 @@ impl Door {
                     AttemptKey::Network(from),
                     AttemptKey::Account(from, format!("login {login}")),
                 ];
-                (Class::Stranger, keys)
+                (CallerClass::Stranger, keys)
             }
         }
     }
@@ -729,10 +737,10 @@ impl Door {
     ///
     /// # Errors
     /// When the token is not the newest of a session that lives.
-    pub async fn refresh(&self, token: &str) -> Result<Tokens, Denied> {
-        const OVER: Denied = Denied::Wrong("sign in again");
-        let key = self.seal.open_refresh(token).ok_or(OVER)?;
-        let next = self.seal.refresh(&key);
+    pub async fn refresh(&self, token: &str) -> Result<SessionTokens, AuthError> {
+        const OVER: AuthError = AuthError::Wrong("sign in again");
+        let key = self.signer.open_refresh(token).ok_or(OVER)?;
+        let next = self.signer.refresh(&key);
         let accounts = self.accounts();
         let renewal = accounts
             .renew_session(key.clone(), hashed(token), hashed(&next), GRACE)
@@ -743,7 +751,7 @@ impl Door {
             Renewal::Ended => Err(OVER),
             Renewal::Reused => {
                 tracing::warn!("a refresh token was used twice: its session is ended");
-                self.rights_changed();
+                self.permissions_changed();
                 Err(OVER)
             }
         }
@@ -759,11 +767,11 @@ impl Door {
         refresh: Option<&str>,
     ) -> Result<(), StoreError> {
         let key = access
-            .and_then(|token| self.seal.open_access(token, 0))
-            .or_else(|| refresh.and_then(|token| self.seal.open_refresh(token)));
+            .and_then(|token| self.signer.open_access(token, 0))
+            .or_else(|| refresh.and_then(|token| self.signer.open_refresh(token)));
         if let Some(key) = key {
             self.accounts().end_session(key).await?;
-            self.rights_changed();
+            self.permissions_changed();
         }
         Ok(())
     }
@@ -775,7 +783,7 @@ impl Door {
     pub async fn sign_out_everywhere(&self, user: &Subject) -> Result<(), StoreError> {
         let accounts = self.accounts();
         accounts.end_sessions_of(user.clone(), user.clone()).await?;
-        self.rights_changed();
+        self.permissions_changed();
         Ok(())
     }
 
@@ -785,22 +793,22 @@ impl Door {
     /// When the present password is not right or the new one will not do.
     pub async fn change_password(
         &self,
-        person: &Person,
+        identity: &Identity,
         present: &str,
         next: &str,
-    ) -> Result<(), Denied> {
-        const WRONG: Denied = Denied::Wrong("the password is not right");
+    ) -> Result<(), AuthError> {
+        const WRONG: AuthError = AuthError::Wrong("the password is not right");
         check_password(next)?;
         if present.len() > PASSWORD_BYTES_MAX {
             return Err(WRONG);
         }
-        let id = person.user_id().ok_or(WRONG)?;
-        let session = person.session.clone().ok_or(WRONG)?;
+        let id = identity.user_id().ok_or(WRONG)?;
+        let session = identity.session.clone().ok_or(WRONG)?;
         let keys = [
             AttemptKey::KnownUser(id.0.clone()),
             AttemptKey::Device(session.0, id.0.clone()),
         ];
-        let priority = self.admit(Class::Known, &keys).await?;
+        let priority = self.throttle_attempt(CallerClass::Known, &keys).await?;
         let user = self.accounts().account(id.clone()).await?.ok_or(WRONG)?;
         let verified = self
             .passwords
@@ -816,9 +824,9 @@ impl Door {
             .await?;
         let accounts = self.accounts();
         accounts
-            .set_password(user.id, hash, person.session.clone())
+            .set_password(user.id, hash, identity.session.clone())
             .await?;
-        self.rights_changed();
+        self.permissions_changed();
         Ok(())
     }
 
@@ -828,13 +836,13 @@ impl Door {
     /// When the store does not answer.
     pub async fn set_tenant_role(
         &self,
-        by: &Person,
+        by: &Identity,
         login: &str,
         role: Option<Role>,
-    ) -> Result<bool, Denied> {
-        let (by, user) = self.colleague(by, login).await?;
+    ) -> Result<bool, AuthError> {
+        let (by, user) = self.other_user(by, login).await?;
         let changed = self.accounts().set_tenant_role(user, role, by).await?;
-        self.rights_changed();
+        self.permissions_changed();
         Ok(changed)
     }
 
@@ -842,10 +850,10 @@ impl Door {
     ///
     /// # Errors
     /// When there is no such user or the store does not answer.
-    pub async fn send_away(&self, by: &Person, login: &str) -> Result<(), Denied> {
-        let (by, user) = self.colleague(by, login).await?;
+    pub async fn end_user_sessions(&self, by: &Identity, login: &str) -> Result<(), AuthError> {
+        let (by, user) = self.other_user(by, login).await?;
         self.accounts().end_sessions_of(user, by).await?;
-        self.rights_changed();
+        self.permissions_changed();
         Ok(())
     }
 
@@ -855,13 +863,13 @@ impl Door {
     /// When there is no such user or the store does not answer.
     pub async fn set_disabled(
         &self,
-        by: &Person,
+        by: &Identity,
         login: &str,
         disabled: bool,
-    ) -> Result<(), Denied> {
-        let (by, user) = self.colleague(by, login).await?;
+    ) -> Result<(), AuthError> {
+        let (by, user) = self.other_user(by, login).await?;
         self.accounts().set_disabled(user, disabled, by).await?;
-        self.rights_changed();
+        self.permissions_changed();
         Ok(())
     }
 
@@ -869,8 +877,8 @@ impl Door {
     ///
     /// # Errors
     /// When there is no such user or the store does not answer.
-    pub async fn allow_reset(&self, by: &Person, login: &str) -> Result<String, Denied> {
-        let (by, user) = self.colleague(by, login).await?;
+    pub async fn allow_reset(&self, by: &Identity, login: &str) -> Result<String, AuthError> {
+        let (by, user) = self.other_user(by, login).await?;
         let code = random_text();
         let reset = PasswordReset {
             code: hashed(&code),
@@ -890,8 +898,8 @@ impl Door {
         code: &str,
         password: &str,
         brought: &Credentials,
-    ) -> Result<Tokens, Denied> {
-        const WRONG: Denied = Denied::Wrong("the link is good for nothing (any more)");
+    ) -> Result<SessionTokens, AuthError> {
+        const WRONG: AuthError = AuthError::Wrong("the link is good for nothing (any more)");
         check_password(password)?;
         // A code has 128 bits: guesses at it need no throttle besides the pace of requests.
         let code = hashed(code);
@@ -900,16 +908,20 @@ impl Door {
         }
         let hash = self.passwords.hash(KNOWN, password.to_owned(), Vec::new());
         let reset = self.accounts().reset_password(code, hash.await?).await?;
-        self.rights_changed();
-        self.begin(reset.ok_or(WRONG)?, brought).await
+        self.permissions_changed();
+        self.begin_session(reset.ok_or(WRONG)?, brought).await
     }
 
     /// Who asks, and another user of their tenant.
-    async fn colleague(&self, by: &Person, login: &str) -> Result<(Subject, Subject), Denied> {
-        const NOBODY: Denied = Denied::Wrong("nobody else here signs in by that name");
+    async fn other_user(
+        &self,
+        by: &Identity,
+        login: &str,
+    ) -> Result<(Subject, Subject), AuthError> {
+        const NOBODY: AuthError = AuthError::Wrong("nobody else here signs in by that name");
         let me = by.user_id().ok_or(NOBODY)?;
         let tenant = by.tenant().ok_or(NOBODY)?;
-        let user = if self.mode() == Mode::Tokens {
+        let user = if self.mode() == AuthMode::Tokens {
             // The application has the users; by whatever name it knows one, there is nobody else of that name.
             Subject(format!("{tenant}:{login}"))
         } else {
@@ -929,8 +941,11 @@ impl Door {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn invite(&self, by: &Person, role: Option<Role>) -> Result<String, Denied> {
-        let user = by.user_id().ok_or(Denied::Wrong("sign in first"))?.clone();
+    pub async fn invite(&self, by: &Identity, role: Option<Role>) -> Result<String, AuthError> {
+        let user = by
+            .user_id()
+            .ok_or(AuthError::Wrong("sign in first"))?
+            .clone();
         let code = random_text();
         let invitation = NewInvitation {
             code: hashed(&code),
@@ -942,7 +957,7 @@ impl Door {
         };
         match self.accounts().create_invitation(invitation, user).await? {
             true => Ok(code),
-            false => Err(Denied::Full(
+            false => Err(AuthError::Full(
                 "the tenant has as many open invitations as it may: end some of them first",
             )),
         }
@@ -952,14 +967,14 @@ impl Door {
     ///
     /// # Errors
     /// When it is not made.
-    pub async fn share(
+    pub async fn create_link(
         &self,
         by: Principal,
         doc: &DocId,
         role: Role,
         password: Option<&str>,
         lasts: Option<Duration>,
-    ) -> Result<(Subject, String), Denied> {
+    ) -> Result<(Subject, String), AuthError> {
         let password = match password {
             None => None,
             Some(password) => {
@@ -981,47 +996,47 @@ impl Door {
         let id = link.id.clone();
         match self.accounts().create_link(link, by).await? {
             Ok(()) => Ok((id, secret)),
-            Err(ShareError::QuotaReached) => Err(Denied::Full(
+            Err(ShareError::QuotaReached) => Err(AuthError::Full(
                 "the document has as many share links as it may: end some of them first",
             )),
-            Err(_) => Err(Denied::Wrong("only the owner shares a document")),
+            Err(_) => Err(AuthError::Wrong("only the owner shares a document")),
         }
     }
 
     /// Opens a share link: the document, and what to bring along from now on.
     ///
     /// # Errors
-    /// When there is no such link, or it wants another password: [`Denied::Unfit`] when it wants one at all.
+    /// When there is no such link, or it wants another password: [`AuthError::Unfit`] when it wants one at all.
     pub async fn open_link(
         &self,
         secret: &str,
         password: Option<&str>,
         brought: &Credentials,
         from: IpAddr,
-    ) -> Result<(ShareLink, String), Denied> {
-        const WRONG: Denied = Denied::Wrong("the link does not open anything (any more)");
+    ) -> Result<(ShareLink, String), AuthError> {
+        const WRONG: AuthError = AuthError::Wrong("the link does not open anything (any more)");
         // A secret has 128 bits: guesses at it need no throttle besides the pace of requests.
         let found = self.accounts().link_by_secret(hashed(secret)).await?;
         let link = found.ok_or(WRONG)?;
         if let Some(hash) = &link.password {
             let Some(password) = password else {
-                return Err(Denied::Unfit("the link wants a password".to_owned()));
+                return Err(AuthError::Unfit("the link wants a password".to_owned()));
             };
             self.check_link_password(&link.id, hash, password, network(from))
                 .await?;
         }
         // Who it was is of interest where they have an account; of a guest, that the link was opened.
-        let person = self.identify(brought).await?;
-        let user = person.as_ref().and_then(Person::user_id);
+        let identity = self.identify(brought).await?;
+        let user = identity.as_ref().and_then(Identity::user_id);
         let actor = user.cloned().unwrap_or_else(|| link.id.clone());
-        self.note(actor, "open link", Some(&link.doc), Some(&link.id))
+        self.audit(actor, "open link", Some(&link.doc), Some(&link.id))
             .await?;
         let opened = brought.links.as_deref().unwrap_or_default();
-        let mut links = self.seal.open_links(opened);
+        let mut links = self.signer.open_links(opened);
         links.retain(|known| *known != link.id);
         links.insert(0, link.id.clone());
         links.truncate(LINKS_MAX);
-        let token = self.seal.links(&links);
+        let token = self.signer.links(&links);
         Ok((link, token))
     }
 
@@ -1031,8 +1046,8 @@ impl Door {
         hash: &str,
         password: &str,
         from: IpAddr,
-    ) -> Result<(), Denied> {
-        const WRONG: Denied = Denied::Wrong("the password is not right");
+    ) -> Result<(), AuthError> {
+        const WRONG: AuthError = AuthError::Wrong("the password is not right");
         let keys = [
             AttemptKey::Network(from),
             AttemptKey::Account(from, format!("link {}", link.0)),
@@ -1042,7 +1057,7 @@ impl Door {
         {
             return Err(WRONG);
         }
-        let priority = self.admit(Class::Link, &keys).await?;
+        let priority = self.throttle_attempt(CallerClass::Link, &keys).await?;
         let verified = self
             .passwords
             .verify(priority, password.to_owned(), Some(hash.to_owned()));
@@ -1056,7 +1071,7 @@ impl Door {
 
     /// Keeps in the audit log what somebody did, after the answer: how long that takes says nothing then. When the store
     /// is so slow that too many wait, the line goes to the server's log instead.
-    fn note_later(self: &Arc<Self>, actor: Subject, deed: &'static str) {
+    fn audit_later(self: &Arc<Self>, actor: Subject, deed: &'static str) {
         let Ok(place) = self.notes.clone().try_acquire_owned() else {
             tracing::warn!(
                 actor = actor.0,
@@ -1074,7 +1089,7 @@ impl Door {
         });
     }
 
-    async fn note(
+    async fn audit(
         &self,
         actor: Subject,
         deed: &'static str,
@@ -1085,11 +1100,15 @@ impl Door {
         self.accounts().audit(actor, deed, doc, subject).await
     }
 
-    async fn begin(&self, user: Subject, brought: &Credentials) -> Result<Tokens, Denied> {
+    async fn begin_session(
+        &self,
+        user: Subject,
+        brought: &Credentials,
+    ) -> Result<SessionTokens, AuthError> {
         let key = SessionKey(random_text());
-        let refresh = self.seal.refresh(&key);
-        let device = Device::open(&self.seal, brought.device.as_deref());
-        let device = device.with(&self.seal, &user);
+        let refresh = self.signer.refresh(&key);
+        let device = KnownDevice::open(&self.signer, brought.device.as_deref());
+        let device = device.with(&self.signer, &user);
         let accounts = self.accounts();
         accounts
             .begin_session(
@@ -1100,16 +1119,16 @@ impl Door {
                 self.settings.user_sessions_max,
             )
             .await?;
-        Ok(Tokens {
+        Ok(SessionTokens {
             device: Some(device),
             ..self.tokens(&key, Some(refresh))
         })
     }
 
-    fn tokens(&self, key: &SessionKey, refresh: Option<String>) -> Tokens {
-        Tokens {
+    fn tokens(&self, key: &SessionKey, refresh: Option<String>) -> SessionTokens {
+        SessionTokens {
             access: self
-                .seal
+                .signer
                 .access(key, now_seconds() + self.access_lasts().as_secs()),
             refresh,
             device: None,
@@ -1117,11 +1136,15 @@ impl Door {
     }
 
     /// Counts an attempt, and waits until its password may be checked: with which priority.
-    async fn admit(&self, class: Class, keys: &[AttemptKey]) -> Result<Priority, Denied> {
+    async fn throttle_attempt(
+        &self,
+        class: CallerClass,
+        keys: &[AttemptKey],
+    ) -> Result<Priority, AuthError> {
         let attempt = self.throttle().attempt(keys, self.started.elapsed());
-        let admitted = attempt.map_err(Denied::Wait)?;
+        let admitted = attempt.map_err(AuthError::Wait)?;
         if !admitted.wait.is_zero() {
-            let _place = self.delayed.try_acquire().map_err(|_| Denied::Busy)?;
+            let _place = self.delayed.try_acquire().map_err(|_| AuthError::Busy)?;
             sleep(admitted.wait).await;
         }
         let rank = admitted.rank;
@@ -1133,26 +1156,26 @@ impl Door {
     }
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for AuthService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door")
+        f.debug_struct("AuthService")
             .field("mode", &self.mode())
             .finish_non_exhaustive()
     }
 }
 
 /// A login as it is kept: case and surrounding space make no difference.
-pub(super) fn clean_login(login: &str) -> Result<String, Denied> {
+pub(super) fn clean_login(login: &str) -> Result<String, AuthError> {
     let login = clean_name(login)?.to_lowercase();
     if login.contains(char::is_whitespace) {
-        return Err(Denied::Unfit(
+        return Err(AuthError::Unfit(
             "a name to sign in by has no spaces".to_owned(),
         ));
     }
     Ok(login)
 }
 
-fn clean_name(name: &str) -> Result<String, Denied> {
+fn clean_name(name: &str) -> Result<String, AuthError> {
     let name = name.trim();
     let sound =
         (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
@@ -1161,17 +1184,17 @@ fn clean_name(name: &str) -> Result<String, Denied> {
     }
     let message =
         format!("a name has 1 to {NAME_CHARS_MAX} characters, none of them control characters");
-    Err(Denied::Unfit(message))
+    Err(AuthError::Unfit(message))
 }
 
-fn check_password(password: &str) -> Result<(), Denied> {
+fn check_password(password: &str) -> Result<(), AuthError> {
     let sound =
         password.chars().count() >= PASSWORD_CHARS_MIN && password.len() <= PASSWORD_BYTES_MAX;
     if sound {
         return Ok(());
     }
     let message = format!("a password has at least {PASSWORD_CHARS_MIN} characters");
-    Err(Denied::Unfit(message))
+    Err(AuthError::Unfit(message))
 }
 
 fn now_seconds() -> u64 {
@@ -1186,7 +1209,7 @@ mod tests {
     use futures_util::{FutureExt, TryFutureExt};
 
     use super::*;
-    use crate::auth::{News, Scope};
+    use crate::auth::{AccessChange, PermissionScope};
     use crate::store::{SqliteSettings, SqliteStore};
 
     /// What another node does reaches this one by the store alone: nobody here is told.
@@ -1199,9 +1222,9 @@ mod tests {
         };
         let store = Arc::new(SqliteStore::open(&settings).unwrap());
         let accounts: Arc<dyn AccessStore> = store.clone();
-        let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
-        let known = door.begin_watch().await.unwrap();
-        let here = Caller {
+        let door = AuthService::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
+        let known = door.last_revocation().await.unwrap();
+        let here = RequestSource {
             address: IpAddr::from([192, 0, 2, 1]),
             is_own_machine: true,
         };
@@ -1217,28 +1240,32 @@ mod tests {
             access: Some(registered.await.unwrap().access),
             ..Credentials::default()
         };
-        let person = door.identify(&brought).await.unwrap().unwrap();
-        let watch = door.watch(&person, door.told());
+        let identity = door.identify(&brought).await.unwrap().unwrap();
+        let watch = door.subscribe_revocations(&identity, door.revocation_generation());
         let keeper = tokio::spawn({
             let door = door.clone();
-            async move { door.keep(known).await }
+            async move { door.run(known).await }
         });
-        let by = person.user_id().unwrap().clone();
+        let by = identity.user_id().unwrap().clone();
         let doc = DocId::parse("notes", "plan").unwrap();
-        let key = person.session.clone().unwrap();
-        let who = person.who.clone().unwrap();
-        let changed = News::Changed(Scope::Documents(BTreeSet::from([doc.clone()])));
+        let key = identity.session.clone().unwrap();
+        let who = identity.principal.clone().unwrap();
+        let changed =
+            AccessChange::Permissions(PermissionScope::Documents(BTreeSet::from([doc.clone()])));
         for (what, news) in [
             (store.transfer_ownership(doc, by, who).boxed(), changed),
-            (store.end_session(key).map_ok(Ok).boxed(), News::Ended),
+            (
+                store.end_session(key).map_ok(Ok).boxed(),
+                AccessChange::SessionEnded,
+            ),
         ] {
             assert_eq!(what.await.unwrap(), Ok(()));
-            let told = timeout(Duration::from_secs(5), watch.told());
+            let told = timeout(Duration::from_secs(5), watch.notified());
             told.await.expect("it is told in time");
             assert_eq!(watch.take(), Some(news));
         }
         assert!(door.identify(&brought).await.unwrap().is_none());
-        assert_eq!(door.still(&person).await.unwrap(), None);
+        assert_eq!(door.revalidate(&identity).await.unwrap(), None);
         keeper.abort();
     }
 }

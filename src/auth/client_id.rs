@@ -11,7 +11,7 @@ use crate::store::{History, HistoryMark};
 
 /// Mints clients' ids and tells its own from others.
 #[derive(Clone)]
-pub struct Mint {
+pub struct ClientIdIssuer {
     key: Hmac<Sha256>,
     /// Marks ids as ours, whomever they were minted for.
     ours: Hmac<Sha256>,
@@ -31,7 +31,7 @@ const MARK_BYTES: usize = size_of::<HistoryMark>();
 /// How many bytes of the MAC an id carries: 96 bits cannot be guessed over a socket.
 const MAC_BYTES: usize = 12;
 
-impl Mint {
+impl ClientIdIssuer {
     /// A mint whose ids every node with the same secret vouches for.
     ///
     /// # Panics
@@ -50,7 +50,7 @@ impl Mint {
     /// # Panics
     /// Never: base64 is printable.
     #[must_use]
-    pub fn mint(&self, user: &UserId, nonce: [u8; NONCE_BYTES], history: History) -> ClientId {
+    pub fn issue(&self, user: &UserId, nonce: [u8; NONCE_BYTES], history: History) -> ClientId {
         let mut bytes = nonce.to_vec();
         bytes.extend(self.tag(&nonce));
         bytes.extend(history.mark().into_iter().flatten());
@@ -64,26 +64,26 @@ impl Mint {
     /// # Panics
     /// Never: a MAC is longer than a nonce.
     #[must_use]
-    pub fn successor(&self, user: &UserId, foreign: &ClientId, history: History) -> ClientId {
+    pub fn replacement(&self, user: &UserId, foreign: &ClientId, history: History) -> ClientId {
         let mut mac = self.successors.clone();
         mac.update(foreign.unmarked().as_bytes());
         mac.update(b"\n");
         mac.update(user.as_str().as_bytes());
         let mac = mac.finalize().into_bytes();
         let nonce = mac[..NONCE_BYTES].try_into().expect("a MAC is longer");
-        self.mint(user, nonce, history)
+        self.issue(user, nonce, history)
     }
 
     /// Returns true if the id was minted here in another history than `history`: what its client holds may not be what
     /// the log holds. Ids of other servers are of no history.
     #[must_use]
     pub fn is_of_another_history(&self, client: &ClientId, history: History) -> bool {
-        self.is_ours(client) && decoded(client).is_some_and(|id| id.mark() != history.mark())
+        self.is_issued_here(client) && decoded(client).is_some_and(|id| id.mark() != history.mark())
     }
 
     /// Whether the id was minted here, for whichever user.
     #[must_use]
-    pub fn is_ours(&self, client: &ClientId) -> bool {
+    pub fn is_issued_here(&self, client: &ClientId) -> bool {
         decoded(client).is_some_and(|id| {
             let (nonce, rest) = id.body().split_at(NONCE_BYTES);
             rest[..OURS_BYTES] == self.tag(nonce)
@@ -100,7 +100,7 @@ impl Mint {
 
     /// Whether the id was minted for this very user.
     #[must_use]
-    pub fn vouches(&self, user: &UserId, client: &ClientId) -> bool {
+    pub fn is_issued_to(&self, user: &UserId, client: &ClientId) -> bool {
         decoded(client).is_some_and(|id| {
             let (body, mac) = (id.body(), id.mac());
             self.mac(user, body).verify_truncated_left(mac).is_ok()
@@ -158,9 +158,9 @@ pub(super) fn derived(secret: &[u8; 32], purpose: &str) -> Hmac<Sha256> {
     new(&mac.finalize().into_bytes())
 }
 
-impl std::fmt::Debug for Mint {
+impl std::fmt::Debug for ClientIdIssuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mint")
+        f.write_str("ClientIdIssuer")
     }
 }
 
@@ -170,14 +170,16 @@ mod tests {
 
     #[test]
     fn an_id_speaks_for_the_user_it_was_minted_for_and_no_other() {
-        let mint = Mint::new(&[7; 32]);
+        let mint = ClientIdIssuer::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
-        let client = mint.mint(&ann, [1; NONCE_BYTES], History::default());
-        assert!(mint.vouches(&ann, &client));
-        assert!(!mint.vouches(&bob, &client));
-        assert!(!mint.vouches(&UserId::anyone(), &client));
-        assert!(!Mint::new(&[8; 32]).vouches(&ann, &client));
-        assert!(mint.is_ours(&client) && !Mint::new(&[8; 32]).is_ours(&client));
+        let client = mint.issue(&ann, [1; NONCE_BYTES], History::default());
+        assert!(mint.is_issued_to(&ann, &client));
+        assert!(!mint.is_issued_to(&bob, &client));
+        assert!(!mint.is_issued_to(&UserId::anyone(), &client));
+        assert!(!ClientIdIssuer::new(&[8; 32]).is_issued_to(&ann, &client));
+        assert!(
+            mint.is_issued_here(&client) && !ClientIdIssuer::new(&[8; 32]).is_issued_here(&client)
+        );
         for forged in [
             "A",
             "ann",
@@ -186,7 +188,7 @@ mod tests {
             &"A".repeat(64),
         ] {
             assert!(
-                !mint.vouches(&ann, &ClientId::parse(forged).unwrap()),
+                !mint.is_issued_to(&ann, &ClientId::parse(forged).unwrap()),
                 "{forged}"
             );
         }
@@ -194,21 +196,24 @@ mod tests {
 
     #[test]
     fn an_id_is_of_the_history_that_it_was_minted_in() {
-        let mint = Mint::new(&[7; 32]);
+        let mint = ClientIdIssuer::new(&[7; 32]);
         let ann = UserId::new("ann");
         let first = History::default();
         let [second, third] = [1 << 120, 2 << 120].map(|id| first.after(first, id));
         let histories = [first, second, third];
         for minted in histories {
-            let client = mint.mint(&ann, [1; NONCE_BYTES], minted);
-            assert!(mint.vouches(&ann, &client) && !mint.vouches(&UserId::new("bob"), &client));
+            let client = mint.issue(&ann, [1; NONCE_BYTES], minted);
+            assert!(
+                mint.is_issued_to(&ann, &client)
+                    && !mint.is_issued_to(&UserId::new("bob"), &client)
+            );
             for history in histories {
                 let is_of_another = mint.is_of_another_history(&client, history);
                 assert_eq!(is_of_another, minted != history, "{minted:?} {history:?}");
             }
         }
         // Taken out of an id, or changed, the mark makes the id one that nobody vouches for.
-        let id = mint.mint(&ann, [1; NONCE_BYTES], second);
+        let id = mint.issue(&ann, [1; NONCE_BYTES], second);
         let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).unwrap();
         let (before, rest) = bytes.split_at(NONCE_BYTES + OURS_BYTES);
         for forged in [
@@ -216,7 +221,7 @@ mod tests {
             [before, &third.mark().unwrap(), &rest[MARK_BYTES..]].concat(),
         ] {
             let forged = ClientId::parse(&URL_SAFE_NO_PAD.encode(forged)).unwrap();
-            assert!(mint.is_ours(&forged) && !mint.vouches(&ann, &forged));
+            assert!(mint.is_issued_here(&forged) && !mint.is_issued_to(&ann, &forged));
         }
         let elsewhere = ClientId::parse("0123456789abcdef0123456789abcdef").unwrap();
         assert!(!mint.is_of_another_history(&elsewhere, second));
@@ -224,14 +229,15 @@ mod tests {
 
     #[test]
     fn a_client_from_elsewhere_has_one_id_here_and_each_user_another() {
-        let mint = Mint::new(&[7; 32]);
+        let mint = ClientIdIssuer::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
-        let foreign = Mint::new(&[8; 32]).mint(&ann, [1; NONCE_BYTES], History::default());
-        assert!(!mint.is_ours(&foreign) && !mint.vouches(&ann, &foreign));
-        let here = mint.successor(&ann, &foreign, History::default());
-        assert!(mint.vouches(&ann, &here));
-        assert_eq!(here, mint.successor(&ann, &foreign, History::default()));
-        assert_ne!(here, mint.successor(&bob, &foreign, History::default()));
+        let foreign =
+            ClientIdIssuer::new(&[8; 32]).issue(&ann, [1; NONCE_BYTES], History::default());
+        assert!(!mint.is_issued_here(&foreign) && !mint.is_issued_to(&ann, &foreign));
+        let here = mint.replacement(&ann, &foreign, History::default());
+        assert!(mint.is_issued_to(&ann, &here));
+        assert_eq!(here, mint.replacement(&ann, &foreign, History::default()));
+        assert_ne!(here, mint.replacement(&bob, &foreign, History::default()));
         let marked = foreign.as_foreign().unwrap();
         assert_eq!(marked, foreign, "it is the same client");
         assert_ne!(marked.as_str(), foreign.as_str());

@@ -1,6 +1,6 @@
 //! Devices that have signed in before: strangers' attempts do not count towards theirs.
 
-use super::token_signer::{Seal, random_text};
+use super::token_signer::{TokenSigner, random_text};
 use crate::access::Subject;
 
 /// What the cookie of a browser that has signed in says, sealed.
@@ -8,7 +8,7 @@ use crate::access::Subject;
 /// It proves that somebody signed in to these accounts with this browser, and nothing else: it signs nobody in, and a
 /// copy of it is worth attempts that are counted apart from those of strangers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Device {
+pub(super) struct KnownDevice {
     /// Drawn at random.
     pub(super) id: String,
     /// The accounts, the newest first.
@@ -18,9 +18,9 @@ pub(super) struct Device {
 /// How many accounts are remembered; the oldest is forgotten first.
 const USERS_MAX: usize = 10;
 
-impl Device {
+impl KnownDevice {
     /// Reads a cookie; a device that nothing is known of, if it is none of ours.
-    pub(super) fn open(seal: &Seal, cookie: Option<&str>) -> Self {
+    pub(super) fn open(seal: &TokenSigner, cookie: Option<&str>) -> Self {
         let known = cookie.and_then(|cookie| seal.open_device(cookie));
         let known = known.and_then(|text| {
             let mut parts = text.split('~').map(str::to_owned);
@@ -42,7 +42,7 @@ impl Device {
     }
 
     /// The cookie after `user` has signed in.
-    pub(super) fn with(mut self, seal: &Seal, user: &Subject) -> String {
+    pub(super) fn with(mut self, seal: &TokenSigner, user: &Subject) -> String {
         self.users.retain(|known| known != user);
         self.users.insert(0, user.clone());
         self.users.truncate(USERS_MAX);
@@ -58,30 +58,34 @@ mod tests {
 
     #[test]
     fn a_device_knows_those_who_signed_in_with_it() {
-        let seal = Seal::new(&[1; 32]);
+        let seal = TokenSigner::new(&[1; 32]);
         let [ann, bob] = ["ann", "bob"].map(|name| Subject(name.to_owned()));
-        let fresh = Device::open(&seal, None);
+        let fresh = KnownDevice::open(&seal, None);
         assert!(!fresh.knows(&ann));
         let id = fresh.id.clone();
         let cookie = fresh.with(&seal, &ann);
-        let device = Device::open(&seal, Some(&cookie));
+        let device = KnownDevice::open(&seal, Some(&cookie));
         assert_eq!((device.id.clone(), device.knows(&ann)), (id, true));
         assert!(!device.knows(&bob));
         let mut cookie = device.with(&seal, &bob);
         for n in 0..USERS_MAX - 1 {
-            assert!(Device::open(&seal, Some(&cookie)).knows(&bob));
-            cookie = Device::open(&seal, Some(&cookie)).with(&seal, &Subject(n.to_string()));
+            assert!(KnownDevice::open(&seal, Some(&cookie)).knows(&bob));
+            cookie = KnownDevice::open(&seal, Some(&cookie)).with(&seal, &Subject(n.to_string()));
         }
-        assert_eq!(Device::open(&seal, Some(&cookie)).users.len(), USERS_MAX);
-        assert!(!Device::open(&seal, Some(&cookie)).knows(&ann));
+        assert_eq!(
+            KnownDevice::open(&seal, Some(&cookie)).users.len(),
+            USERS_MAX
+        );
+        assert!(!KnownDevice::open(&seal, Some(&cookie)).knows(&ann));
         // What another server sealed, or a client wrote, says nothing.
         let links = seal.links(std::slice::from_ref(&ann));
         for forged in [
-            Device::open(&Seal::new(&[2; 32]), None).with(&Seal::new(&[2; 32]), &ann),
+            KnownDevice::open(&TokenSigner::new(&[2; 32]), None)
+                .with(&TokenSigner::new(&[2; 32]), &ann),
             links,
             "x~ann.AAAA".to_owned(),
         ] {
-            assert!(!Device::open(&seal, Some(&forged)).knows(&ann));
+            assert!(!KnownDevice::open(&seal, Some(&forged)).knows(&ann));
         }
     }
 }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::token_signer::hashed;
-use super::token_verifier::Claims;
+use super::token_verifier::TokenClaims;
 use crate::access::{
     HOME_TENANT, LiveSession, Permission, Principal, Role, SessionKey, Subject, tenant_of,
 };
@@ -15,13 +15,13 @@ use crate::id::{DocId, UserId};
 
 /// Somebody who has come in.
 #[derive(Debug, Clone)]
-pub struct Person {
+pub struct Identity {
     /// Who is responsible for what they write.
     pub author: UserId,
     /// What they sign in by and what others see, where we know it.
-    pub known: Option<Known>,
+    pub profile: Option<Profile>,
     /// As far as rights go; none where everybody may do everything.
-    pub who: Option<Principal>,
+    pub principal: Option<Principal>,
     /// The session they are signed in by.
     pub session: Option<SessionKey>,
     /// How long this may be believed before it is looked at again.
@@ -34,7 +34,7 @@ pub struct Person {
 
 /// A name to us and to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct Profile {
     /// What they sign in by; empty where they do so elsewhere.
     pub login: String,
     /// What others see.
@@ -49,13 +49,13 @@ pub fn is_name(text: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-impl Person {
+impl Identity {
     /// Somebody where everybody may do everything. The log tells guests apart, and what it says proves nothing.
-    pub(super) fn free(guest: Option<&str>) -> Self {
+    pub(super) fn unrestricted(guest: Option<&str>) -> Self {
         Self {
             author: guest_author(guest),
-            known: None,
-            who: None,
+            profile: None,
+            principal: None,
             session: None,
             lasts: None,
             until: None,
@@ -66,18 +66,18 @@ impl Person {
     /// Somebody without an account who has opened share links.
     pub(super) fn guest(guest: Option<&str>, links: Vec<Subject>) -> Self {
         Self {
-            who: Some(Principal {
+            principal: Some(Principal {
                 user: None,
                 tenant: None,
                 role: None,
                 links,
             }),
-            ..Self::free(guest)
+            ..Self::unrestricted(guest)
         }
     }
 
     /// Somebody with a session here.
-    pub(super) fn user(
+    pub(super) fn from_session(
         session: SessionKey,
         live: LiveSession,
         links: Vec<Subject>,
@@ -86,12 +86,12 @@ impl Person {
         let user = live.user;
         Self {
             author: UserId::new(&user.id.0),
-            known: Some(Known {
+            profile: Some(Profile {
                 login: user.login,
                 name: user.name,
                 role: user.role,
             }),
-            who: Some(Principal {
+            principal: Some(Principal {
                 user: Some(user.id),
                 tenant: Some(user.tenant),
                 role: None,
@@ -105,7 +105,7 @@ impl Person {
     }
 
     /// Somebody whom another application vouches for; none where the token names a tenant or a user that cannot be.
-    pub(super) fn vouched(claims: Claims, links: Vec<Subject>) -> Option<Self> {
+    pub(super) fn from_claims(claims: TokenClaims, links: Vec<Subject>) -> Option<Self> {
         let tenant = claims
             .tenant
             .clone()
@@ -126,12 +126,12 @@ impl Person {
         let name = claims.name.filter(|name| is_name(name));
         Some(Self {
             author: UserId::new(&subject.0),
-            known: Some(Known {
+            profile: Some(Profile {
                 login: String::new(),
                 name: name.unwrap_or(claims.sub),
                 role,
             }),
-            who: Some(Principal {
+            principal: Some(Principal {
                 user: Some(subject),
                 tenant: Some(tenant),
                 role,
@@ -147,12 +147,12 @@ impl Person {
     /// Somebody of a tenant, for tests.
     #[cfg(test)]
     pub(crate) fn of_tenant(name: &str, tenant: &str) -> Self {
-        let mut person = Self::guest(None, Vec::new());
-        if let Some(who) = &mut person.who {
+        let mut identity = Self::guest(None, Vec::new());
+        if let Some(who) = &mut identity.principal {
             who.user = Some(Subject(name.to_owned()));
             who.tenant = Some(tenant.to_owned());
         }
-        person
+        identity
     }
 
     /// A guest with a share link, for tests.
@@ -163,20 +163,20 @@ impl Person {
 
     /// Whether they may do everything.
     #[must_use]
-    pub fn is_free(&self) -> bool {
-        self.who.is_none()
+    pub fn is_unrestricted(&self) -> bool {
+        self.principal.is_none()
     }
 
     /// The user, if they are one.
     #[must_use]
     pub fn user_id(&self) -> Option<&Subject> {
-        self.who.as_ref()?.user.as_ref()
+        self.principal.as_ref()?.user.as_ref()
     }
 
     /// The tenant they belong to.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.who.as_ref()?.tenant.as_deref()
+        self.principal.as_ref()?.tenant.as_deref()
     }
 
     /// Whether they may make documents of such a name.
@@ -191,8 +191,8 @@ impl Person {
 
     /// As far as rights on one document go, with what a token vouches for.
     #[must_use]
-    pub fn who_on(&self, doc: &DocId) -> Option<Principal> {
-        let mut who = self.who.clone()?;
+    pub fn principal_on(&self, doc: &DocId) -> Option<Principal> {
+        let mut who = self.principal.clone()?;
         who.role = who.role.max(self.grants.get(doc).copied());
         Some(who)
     }
@@ -200,7 +200,7 @@ impl Person {
     /// Everybody whose change of rights changes theirs.
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
-        let Some(who) = &self.who else {
+        let Some(who) = &self.principal else {
             return Vec::new();
         };
         who.user.iter().chain(&who.links).cloned().collect()
@@ -239,7 +239,7 @@ fn guest_author(guest: Option<&str>) -> UserId {
 mod tests {
     use super::*;
 
-    fn claims(text: &str) -> Claims {
+    fn claims(text: &str) -> TokenClaims {
         serde_json::from_str(text).unwrap()
     }
 
@@ -247,15 +247,15 @@ mod tests {
     fn a_token_gives_roles_in_its_own_tenant_only() {
         let said = r#"{"sub":"7","exp":9,"tenant":"acme","documents":
             {"acme:notes/plan":"editor","notes/plan":"owner","acme:notes/odd":"king","nonsense":"editor"}}"#;
-        let person = Person::vouched(claims(said), Vec::new()).unwrap();
+        let identity = Identity::from_claims(claims(said), Vec::new()).unwrap();
         let role = |collection, id| {
             let doc = DocId::parse(collection, id).unwrap();
-            person.with_grants(&doc, Permission::default()).role
+            identity.with_grants(&doc, Permission::default()).role
         };
         assert_eq!(role("acme:notes", "plan"), Some(Role::Editor));
         assert_eq!(role("notes", "plan"), None);
         assert_eq!(role("acme:notes", "odd"), None);
-        let may = |collection| person.may_create(&DocId::parse(collection, "x").unwrap());
+        let may = |collection| identity.may_create(&DocId::parse(collection, "x").unwrap());
         assert!(may("acme:notes"));
         assert!(!may("notes") && !may("other:notes") && !may("acme:a.b"));
     }
@@ -270,7 +270,7 @@ mod tests {
             r#"{"sub":"7","exp":9,"tenant":"a.b"}"#,
         ] {
             assert!(
-                Person::vouched(claims(said), Vec::new()).is_none(),
+                Identity::from_claims(claims(said), Vec::new()).is_none(),
                 "{said}"
             );
         }

@@ -68,7 +68,7 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 const RECENT: Duration = Duration::from_mins(1);
 
 /// The delays of a kind of key.
-struct Pace {
+struct DelayPolicy {
     /// How many failures cost no delay.
     free: f32,
     /// The delay after the first failure beyond those. It grows with the square root of the failures.
@@ -80,16 +80,16 @@ struct Pace {
 }
 
 impl AttemptKey {
-    fn pace(&self) -> Option<Pace> {
+    fn policy(&self) -> Option<DelayPolicy> {
         match self {
             // Many people share an address.
-            Self::Network(_) => Some(Pace {
+            Self::Network(_) => Some(DelayPolicy {
                 free: 50.0,
                 first: Duration::from_millis(100),
                 most: Duration::from_secs(1),
                 forgiven: Duration::from_secs(10),
             }),
-            Self::Account(..) | Self::Device(..) => Some(Pace {
+            Self::Account(..) | Self::Device(..) => Some(DelayPolicy {
                 free: 5.0,
                 first: Duration::from_millis(500),
                 most: Duration::from_secs(8),
@@ -120,14 +120,14 @@ impl LoginThrottle {
         }
         let mut rank = 0;
         for key in keys {
-            let pace = key.pace();
+            let policy = key.policy();
             let attempts = self.entry(key);
-            attempts.age(now, pace.as_ref());
+            attempts.age(now, policy.as_ref());
             rank = rank.max(attempts.recent as u32);
             attempts.recent += 1.0;
-            if let Some(pace) = pace {
+            if let Some(policy) = policy {
                 attempts.failures += 1.0;
-                attempts.next_at = attempts.next_at.max(now) + pace.delay(attempts.failures);
+                attempts.next_at = attempts.next_at.max(now) + policy.delay(attempts.failures);
             }
         }
         Ok(Admitted { wait, rank })
@@ -188,17 +188,17 @@ impl LoginThrottle {
 
 impl Attempts {
     /// Forgives what time forgives.
-    fn age(&mut self, now: Duration, pace: Option<&Pace>) {
+    fn age(&mut self, now: Duration, policy: Option<&DelayPolicy>) {
         let elapsed = now.saturating_sub(self.at).as_secs_f32();
         self.at = self.at.max(now);
         self.recent *= (-elapsed / RECENT.as_secs_f32()).exp();
-        if let Some(pace) = pace {
-            self.failures = (self.failures - elapsed / pace.forgiven.as_secs_f32()).max(0.0);
+        if let Some(policy) = policy {
+            self.failures = (self.failures - elapsed / policy.forgiven.as_secs_f32()).max(0.0);
         }
     }
 }
 
-impl Pace {
+impl DelayPolicy {
     /// How long after an attempt the next one is checked.
     fn delay(&self, failures: f32) -> Duration {
         if failures <= self.free {

@@ -1,4 +1,4 @@
-//! Who may come in, as whom, and what they may do. [`Door`] is what the gateway asks; passwords, sealed tokens, another
+//! Who may come in, as whom, and what they may do. [`AuthService`] is what the gateway asks; passwords, sealed tokens, another
 //! application's tokens and the login throttle are its parts. What is kept, the store keeps.
 
 mod auth_service;
@@ -16,13 +16,13 @@ mod token_verifier;
 mod usage_quota;
 
 pub use auth_service::{
-    Caller, Credentials, Denied, Door, DoorError, NewAccount, PASSWORD_CHARS_MIN, RateLimitKey,
-    SESSION_LASTS, Tokens,
+    AuthError, AuthService, AuthSetupError, Credentials, NewAccount, PASSWORD_CHARS_MIN,
+    RateLimitKey, RequestSource, SESSION_LASTS, SessionTokens,
 };
-pub use client_id::{Mint, NONCE_BYTES};
-pub use identity::{Known, Person, is_name};
+pub use client_id::{ClientIdIssuer, NONCE_BYTES};
+pub use identity::{Identity, Profile, is_name};
 pub use login_throttle::network;
 pub use origin::is_loopback;
-pub use revocation_hub::{News, Scope, Watch, Watchers};
-pub use settings::{AuthSettings, Mode, Registration, Secret};
-pub use token_verifier::KeyError;
+pub use revocation_hub::{AccessChange, PermissionScope, RevocationHub, RevocationSubscription};
+pub use settings::{AuthMode, AuthSettings, Registration, Secret};
+pub use token_verifier::TokenKeyError;

@@ -8,7 +8,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 
 use zxcvbn::{Score, zxcvbn};
 
-use super::priority_queue::{Class, Overloaded, Priority, WorkQueue};
+use super::priority_queue::{CallerClass, Overloaded, Priority, PriorityQueue};
 
 /// The least that a new password is worth by zxcvbn's estimate: a million guesses. It knows 30,000 common passwords, names
 /// and words, their usual disguises, keyboard patterns, dates and repetitions.
@@ -24,14 +24,14 @@ const LINKS_WAITING_MAX: usize = 200;
 
 /// Why a new password is not hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotHashed {
+pub(super) enum PasswordError {
     /// It is common, or made of what is known of the user.
     Guessable,
     /// See [`Overloaded`].
     Overloaded,
 }
 
-impl From<Overloaded> for NotHashed {
+impl From<Overloaded> for PasswordError {
     fn from(_: Overloaded) -> Self {
         Self::Overloaded
     }
@@ -40,9 +40,9 @@ impl From<Overloaded> for NotHashed {
 /// Hashes and compares passwords.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    queue: Arc<WorkQueue>,
-    /// Taken before a place in `queue` by [`Class::Link`].
-    links: Arc<WorkQueue>,
+    queue: Arc<PriorityQueue>,
+    /// Taken before a place in `queue` by [`CallerClass::Link`].
+    links: Arc<PriorityQueue>,
     /// What is compared with where there is no account, so that it takes as long.
     no_account: String,
 }
@@ -50,8 +50,8 @@ pub(super) struct Passwords {
 impl Passwords {
     pub(super) fn new() -> Self {
         Self {
-            queue: WorkQueue::new(AT_ONCE, WAITING_MAX),
-            links: WorkQueue::new(1, LINKS_WAITING_MAX),
+            queue: PriorityQueue::new(AT_ONCE, WAITING_MAX),
+            links: PriorityQueue::new(1, LINKS_WAITING_MAX),
             no_account: hash("nobody signs in by this"),
         }
     }
@@ -65,11 +65,11 @@ impl Passwords {
         priority: Priority,
         password: String,
         names: Vec<String>,
-    ) -> Result<String, NotHashed> {
+    ) -> Result<String, PasswordError> {
         let hashed = self.work(priority, move || {
             is_hard_to_guess(&password, &names).then(|| hash(&password))
         });
-        hashed.await?.ok_or(NotHashed::Guessable)
+        hashed.await?.ok_or(PasswordError::Guessable)
     }
 
     /// Whether `password` is the one of this hash; where there is no hash, it takes as long to say no.
@@ -96,8 +96,8 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
         let turn = match priority.class {
-            Class::Known | Class::Stranger => None,
-            Class::Link => Some(self.links.permit(priority).await?),
+            CallerClass::Known | CallerClass::Stranger => None,
+            CallerClass::Link => Some(self.links.permit(priority).await?),
         };
         let permit = self.queue.permit(priority).await?;
         let done = tokio::task::spawn_blocking(move || {
@@ -138,14 +138,18 @@ mod tests {
 
     use super::*;
 
-    fn of(class: Class) -> Priority {
+    fn of(class: CallerClass) -> Priority {
         Priority { class, rank: 0 }
     }
 
     #[tokio::test]
     async fn a_password_is_known_by_its_hash_alone() {
         let passwords = Passwords::new();
-        let hash = passwords.hash(of(Class::Known), "correct horse".to_owned(), Vec::new());
+        let hash = passwords.hash(
+            of(CallerClass::Known),
+            "correct horse".to_owned(),
+            Vec::new(),
+        );
         let hash = hash.await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$"), "{hash}");
         for (password, hash, same) in [
@@ -154,7 +158,7 @@ mod tests {
             ("nobody signs in by this", None, false),
             ("x", Some("not a hash".to_owned()), false),
         ] {
-            for class in [Class::Known, Class::Stranger, Class::Link] {
+            for class in [CallerClass::Known, CallerClass::Stranger, CallerClass::Link] {
                 let found = passwords.verify(of(class), password.to_owned(), hash.clone());
                 assert_eq!(found.await, Ok(same), "{password}");
             }
@@ -184,7 +188,7 @@ mod tests {
             ("kT9#vq2L", true),
             ("пароль от стола", true),
         ] {
-            let hashed = passwords.hash(of(Class::Known), password.to_owned(), names());
+            let hashed = passwords.hash(of(CallerClass::Known), password.to_owned(), names());
             let hashed = hashed.await;
             assert_eq!(hashed.is_ok(), is_taken, "{password}: {hashed:?}");
         }
@@ -195,14 +199,14 @@ mod tests {
     async fn links_leave_room_for_who_signs_in() {
         let passwords = Passwords::new();
         let (begun, ends) = (Semaphore::new(0), Arc::new(std::sync::Barrier::new(2)));
-        let first = passwords.work(of(Class::Link), {
+        let first = passwords.work(of(CallerClass::Link), {
             let ends = ends.clone();
             move || ends.wait().is_leader()
         });
-        let others = (0..2 * WAITING_MAX).map(|_| passwords.work(of(Class::Link), || false));
+        let others = (0..2 * WAITING_MAX).map(|_| passwords.work(of(CallerClass::Link), || false));
         let sign_in = async {
             begun.acquire().await.unwrap().forget();
-            let signed_in = passwords.work(of(Class::Stranger), || true).await;
+            let signed_in = passwords.work(of(CallerClass::Stranger), || true).await;
             ends.wait();
             signed_in
         };

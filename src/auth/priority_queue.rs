@@ -15,14 +15,14 @@ use crate::sync::lock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Priority {
     /// What kind of caller it is.
-    pub(super) class: Class,
+    pub(super) class: CallerClass,
     /// How much the caller has asked for recently: see [`Admitted::rank`](super::login_throttle::Admitted::rank).
     pub(super) rank: u32,
 }
 
 /// A kind of caller, the first before the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
+pub(super) enum CallerClass {
     /// A session, a device that has signed in to the account before, or a code that is valid.
     Known,
     /// Anybody else who signs in.
@@ -36,25 +36,25 @@ pub(super) enum Class {
 /// When as many wait as may, a newcomer takes the place of the last in order, if it comes before that one; otherwise the
 /// newcomer is refused. So a crowd cannot keep out callers of a better class or of a network that asks for little.
 #[derive(Debug)]
-pub(super) struct WorkQueue {
+pub(super) struct PriorityQueue {
     waiting_max: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     /// How many permits are not handed out.
     free: usize,
-    waiting: BTreeMap<Place, oneshot::Sender<Permit>>,
+    waiting: BTreeMap<Position, oneshot::Sender<Permit>>,
     /// How many have come so far.
     arrivals: u64,
 }
 
-type Place = (Priority, Reverse<u64>);
+type Position = (Priority, Reverse<u64>);
 
 /// The right to run; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Option<Arc<WorkQueue>>);
+pub(super) struct Permit(Option<Arc<PriorityQueue>>);
 
 /// The work is not done: too many wait, or it has waited too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +63,12 @@ pub(super) struct Overloaded;
 /// How long a caller waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-impl WorkQueue {
+impl PriorityQueue {
     /// A queue with so many permits, for which at most so many callers wait.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Arc<Self> {
         Arc::new(Self {
             waiting_max,
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 free: at_once,
                 waiting: BTreeMap::new(),
                 arrivals: 0,
@@ -82,8 +82,8 @@ impl WorkQueue {
     /// If the queue is full of callers that come first, or the wait is too long.
     pub(super) async fn permit(self: &Arc<Self>, priority: Priority) -> Result<Permit, Overloaded> {
         let (place, receiver) = match self.enter(priority)? {
-            Entered::Running(permit) => return Ok(permit),
-            Entered::Waiting(place, receiver) => (place, receiver),
+            QueueEntry::Running(permit) => return Ok(permit),
+            QueueEntry::Waiting(place, receiver) => (place, receiver),
         };
         let _leaves = Leaves { queue: self, place };
         match timeout(PATIENCE, receiver).await {
@@ -93,11 +93,11 @@ impl WorkQueue {
         }
     }
 
-    fn enter(self: &Arc<Self>, priority: Priority) -> Result<Entered, Overloaded> {
+    fn enter(self: &Arc<Self>, priority: Priority) -> Result<QueueEntry, Overloaded> {
         let mut state = self.state();
         if state.free > 0 {
             state.free -= 1;
-            return Ok(Entered::Running(Permit(Some(self.clone()))));
+            return Ok(QueueEntry::Running(Permit(Some(self.clone()))));
         }
         let place = (priority, Reverse(state.arrivals));
         state.arrivals += 1;
@@ -110,7 +110,7 @@ impl WorkQueue {
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.insert(place, sender);
-        Ok(Entered::Waiting(place, receiver))
+        Ok(QueueEntry::Waiting(place, receiver))
     }
 
     /// Hands a permit that was given back to the first who waits.
@@ -126,20 +126,20 @@ impl WorkQueue {
         state.free += 1;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         lock(&self.state)
     }
 }
 
-enum Entered {
+enum QueueEntry {
     Running(Permit),
-    Waiting(Place, oneshot::Receiver<Permit>),
+    Waiting(Position, oneshot::Receiver<Permit>),
 }
 
 /// Takes a caller out of the queue.
 struct Leaves<'a> {
-    queue: &'a WorkQueue,
-    place: Place,
+    queue: &'a PriorityQueue,
+    place: Position,
 }
 
 impl Drop for Leaves<'_> {
@@ -163,21 +163,21 @@ mod tests {
 
     use super::*;
 
-    fn of(class: Class, rank: u32) -> Priority {
+    fn of(class: CallerClass, rank: u32) -> Priority {
         Priority { class, rank }
     }
 
     #[tokio::test(start_paused = true)]
     async fn known_callers_and_quiet_networks_come_first() {
-        let queue = WorkQueue::new(1, 10);
-        let running = queue.permit(of(Class::Link, 9)).await.unwrap();
+        let queue = PriorityQueue::new(1, 10);
+        let running = queue.permit(of(CallerClass::Link, 9)).await.unwrap();
         let order = Mutex::new(Vec::new());
         let callers = [
-            of(Class::Link, 0),
-            of(Class::Stranger, 7),
-            of(Class::Stranger, 0),
-            of(Class::Known, 3),
-            of(Class::Stranger, 0),
+            of(CallerClass::Link, 0),
+            of(CallerClass::Stranger, 7),
+            of(CallerClass::Stranger, 0),
+            of(CallerClass::Known, 3),
+            of(CallerClass::Stranger, 0),
         ];
         let callers = callers.iter().enumerate().map(async |(number, priority)| {
             let permit = queue.permit(*priority).await.unwrap();
@@ -195,18 +195,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_has_room_for_who_comes_first() {
-        let queue = WorkQueue::new(1, 3);
-        let running = queue.permit(of(Class::Stranger, 0)).await.unwrap();
+        let queue = PriorityQueue::new(1, 3);
+        let running = queue.permit(of(CallerClass::Stranger, 0)).await.unwrap();
         let mut crowd: Vec<_> = (0..3)
-            .map(|_| Box::pin(queue.permit(of(Class::Stranger, 5))))
+            .map(|_| Box::pin(queue.permit(of(CallerClass::Stranger, 5))))
             .collect();
         for caller in &mut crowd {
             assert!(caller.now_or_never().is_none());
         }
         // As many wait as may: who asks for more is refused, a quiet network takes the place of the last.
-        let refused = queue.permit(of(Class::Stranger, 6)).now_or_never();
+        let refused = queue.permit(of(CallerClass::Stranger, 6)).now_or_never();
         assert_eq!(refused.unwrap().unwrap_err(), Overloaded);
-        let mut quiet = Box::pin(queue.permit(of(Class::Stranger, 0)));
+        let mut quiet = Box::pin(queue.permit(of(CallerClass::Stranger, 0)));
         assert!((&mut quiet).now_or_never().is_none());
         let displaced = (&mut crowd[0]).now_or_never();
         assert_eq!(displaced.unwrap().unwrap_err(), Overloaded);
@@ -216,21 +216,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_leaves_takes_no_permit_along() {
-        let queue = WorkQueue::new(1, 3);
-        let running = queue.permit(of(Class::Known, 0)).await.unwrap();
-        let mut gone = Box::pin(queue.permit(of(Class::Known, 0)));
+        let queue = PriorityQueue::new(1, 3);
+        let running = queue.permit(of(CallerClass::Known, 0)).await.unwrap();
+        let mut gone = Box::pin(queue.permit(of(CallerClass::Known, 0)));
         assert!((&mut gone).now_or_never().is_none());
         // The permit is sent, and never received.
         drop(running);
         drop(gone);
         assert_eq!(queue.state().free, 1);
-        let running = queue.permit(of(Class::Known, 0)).await.unwrap();
-        let mut gone = Box::pin(queue.permit(of(Class::Known, 0)));
+        let running = queue.permit(of(CallerClass::Known, 0)).await.unwrap();
+        let mut gone = Box::pin(queue.permit(of(CallerClass::Known, 0)));
         assert!((&mut gone).now_or_never().is_none());
         drop(gone);
         assert!(queue.state().waiting.is_empty());
         // Who waits too long is told so.
-        let late = queue.permit(of(Class::Known, 0)).await;
+        let late = queue.permit(of(CallerClass::Known, 0)).await;
         assert_eq!(late.unwrap_err(), Overloaded);
         drop(running);
         assert_eq!(queue.state().free, 1);

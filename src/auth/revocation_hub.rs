@@ -12,33 +12,33 @@ use crate::sync::lock;
 
 /// The open sockets of this node, by the subjects whose rights they use.
 #[derive(Debug, Default)]
-pub struct Watchers {
+pub struct RevocationHub {
     /// Locked for look-ups only.
-    sockets: Mutex<HashMap<Subject, Vec<Arc<Socket>>>>,
+    sockets: Mutex<HashMap<Subject, Vec<Arc<Subscriber>>>>,
     /// How often anybody was told anything.
-    told: AtomicU64,
+    generation: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Socket {
+struct Subscriber {
     session: Option<SessionKey>,
     /// What it has not taken yet. Locked to be merged into or taken.
-    news: Mutex<Option<News>>,
+    news: Mutex<Option<AccessChange>>,
     notify: Notify,
 }
 
 /// What a socket is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum AccessChange {
     /// Rights are to be looked up anew.
-    Changed(Scope),
+    Permissions(PermissionScope),
     /// The socket is to be closed.
-    Ended,
+    SessionEnded,
 }
 
 /// On which documents rights may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum PermissionScope {
     /// On every document.
     Everything,
     /// On these, at most [`DOCUMENTS_MAX`].
@@ -48,28 +48,28 @@ pub enum Scope {
 /// How many documents are named to a socket that has not looked yet. If there are more, it looks everything up anew.
 const DOCUMENTS_MAX: usize = 64;
 
-impl News {
+impl AccessChange {
     /// What a revocation says to a socket that it is about.
     fn of(revocation: &Revocation) -> Self {
         if revocation.ends {
-            return Self::Ended;
+            return Self::SessionEnded;
         }
-        Self::Changed(match &revocation.doc {
-            Some(doc) => Scope::Documents(BTreeSet::from([doc.clone()])),
-            None => Scope::Everything,
+        Self::Permissions(match &revocation.doc {
+            Some(doc) => PermissionScope::Documents(BTreeSet::from([doc.clone()])),
+            None => PermissionScope::Everything,
         })
     }
 
     /// Both of them.
     fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Ended, _) | (_, Self::Ended) => Self::Ended,
-            (Self::Changed(one), Self::Changed(other)) => Self::Changed(one.and(other)),
+            (Self::SessionEnded, _) | (_, Self::SessionEnded) => Self::SessionEnded,
+            (Self::Permissions(one), Self::Permissions(other)) => Self::Permissions(one.and(other)),
         }
     }
 }
 
-impl Scope {
+impl PermissionScope {
     /// Both of them; [`Everything`](Self::Everything) if that names too many documents.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -88,29 +88,29 @@ impl Scope {
 
 /// One socket's ear. Dropped, it is told nothing more.
 #[derive(Debug)]
-pub struct Watch {
-    watchers: Arc<Watchers>,
+pub struct RevocationSubscription {
+    hub: Arc<RevocationHub>,
     subjects: Vec<Subject>,
-    socket: Arc<Socket>,
+    socket: Arc<Subscriber>,
 }
 
-impl Watchers {
+impl RevocationHub {
     /// How often anybody was told anything. Asked for before somebody's rights are looked up, and handed to
-    /// [`enter`](Self::enter) after: so nothing is missed between the two.
+    /// [`subscribe`](Self::subscribe) after: so nothing is missed between the two.
     #[must_use]
-    pub fn told(&self) -> u64 {
-        self.told.load(Ordering::SeqCst)
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// Listens for what happens to these subjects' rights from `told` on.
     #[must_use]
-    pub fn enter(
+    pub fn subscribe(
         self: &Arc<Self>,
         subjects: Vec<Subject>,
         session: Option<SessionKey>,
         told: u64,
-    ) -> Watch {
-        let socket = Arc::new(Socket {
+    ) -> RevocationSubscription {
+        let socket = Arc::new(Subscriber {
             session,
             news: Mutex::default(),
             notify: Notify::new(),
@@ -121,36 +121,36 @@ impl Watchers {
             of_subject.push(socket.clone());
         }
         drop(sockets);
-        if self.told() != told {
-            socket.tell(News::Changed(Scope::Everything));
+        if self.generation() != told {
+            socket.notify(AccessChange::Permissions(PermissionScope::Everything));
         }
-        Watch {
-            watchers: self.clone(),
+        RevocationSubscription {
+            hub: self.clone(),
             subjects,
             socket,
         }
     }
 
     /// Tells those whom it is about.
-    pub fn tell(&self, revocation: &Revocation) {
-        self.told.fetch_add(1, Ordering::SeqCst);
+    pub fn publish(&self, revocation: &Revocation) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
         let sockets = self.lock();
         let about = sockets.get(&revocation.subject).into_iter().flatten();
-        let meant = |socket: &&Arc<Socket>| {
+        let meant = |socket: &&Arc<Subscriber>| {
             revocation.session.is_none() || revocation.session == socket.session
         };
         for socket in about.filter(meant) {
-            socket.tell(News::of(revocation));
+            socket.notify(AccessChange::of(revocation));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Socket>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Subscriber>>>> {
         lock(&self.sockets)
     }
 }
 
-impl Socket {
-    fn tell(&self, news: News) {
+impl Subscriber {
+    fn notify(&self, news: AccessChange) {
         let mut waiting = self.lock();
         *waiting = Some(match waiting.take() {
             Some(before) => before.and(news),
@@ -160,33 +160,33 @@ impl Socket {
         self.notify.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<News>> {
+    fn lock(&self) -> MutexGuard<'_, Option<AccessChange>> {
         lock(&self.news)
     }
 }
 
-impl Watch {
+impl RevocationSubscription {
     /// Takes what there is to be told.
     #[must_use]
-    pub fn take(&self) -> Option<News> {
+    pub fn take(&self) -> Option<AccessChange> {
         self.socket.lock().take()
     }
 
     /// Whether there is something to be told.
     #[must_use]
-    pub fn has_news(&self) -> bool {
+    pub fn has_change(&self) -> bool {
         self.socket.lock().is_some()
     }
 
     /// Waits until there is something to be told. May be woken for nothing.
-    pub async fn told(&self) {
+    pub async fn notified(&self) {
         self.socket.notify.notified().await;
     }
 }
 
-impl Drop for Watch {
+impl Drop for RevocationSubscription {
     fn drop(&mut self) {
-        let mut sockets = self.watchers.lock();
+        let mut sockets = self.hub.lock();
         for subject in &self.subjects {
             let Some(of_subject) = sockets.get_mut(subject) else {
                 continue;
@@ -217,8 +217,8 @@ mod tests {
         }
     }
 
-    fn changed() -> Option<News> {
-        Some(News::Changed(Scope::Everything))
+    fn changed() -> Option<AccessChange> {
+        Some(AccessChange::Permissions(PermissionScope::Everything))
     }
 
     fn plan(name: &str) -> DocId {
@@ -234,58 +234,58 @@ mod tests {
 
     #[test]
     fn documents_of_waiting_changes_are_named_together() {
-        let watchers = Arc::new(Watchers::default());
-        let watch = watchers.enter(vec![subject("ann")], None, watchers.told());
+        let hub = Arc::new(RevocationHub::default());
+        let watch = hub.subscribe(vec![subject("ann")], None, hub.generation());
         let docs: BTreeSet<DocId> = (0..DOCUMENTS_MAX).map(|n| plan(&n.to_string())).collect();
         for doc in &docs {
-            watchers.tell(&on("ann", doc));
+            hub.publish(&on("ann", doc));
         }
-        let all = News::Changed(Scope::Documents(docs.clone()));
+        let all = AccessChange::Permissions(PermissionScope::Documents(docs.clone()));
         assert_eq!(watch.take(), Some(all), "as many as are named");
         for doc in docs.iter().chain([&plan("one more")]) {
-            watchers.tell(&on("ann", doc));
+            hub.publish(&on("ann", doc));
         }
-        let everything = News::Changed(Scope::Everything);
+        let everything = AccessChange::Permissions(PermissionScope::Everything);
         assert_eq!(watch.take(), Some(everything.clone()), "one more");
-        watchers.tell(&on("ann", &plan("0")));
-        watchers.tell(&revocation("ann", None, false));
-        watchers.tell(&on("ann", &plan("1")));
+        hub.publish(&on("ann", &plan("0")));
+        hub.publish(&revocation("ann", None, false));
+        hub.publish(&on("ann", &plan("1")));
         assert_eq!(watch.take(), Some(everything));
-        watchers.tell(&revocation("ann", None, true));
-        watchers.tell(&on("ann", &plan("1")));
-        assert_eq!(watch.take(), Some(News::Ended));
+        hub.publish(&revocation("ann", None, true));
+        hub.publish(&on("ann", &plan("1")));
+        assert_eq!(watch.take(), Some(AccessChange::SessionEnded));
         assert_eq!(watch.take(), None);
     }
 
     #[test]
     fn those_whom_it_is_about_are_told() {
-        let watchers = Arc::new(Watchers::default());
+        let hub = Arc::new(RevocationHub::default());
         let enter = |names: &[&str], session: &str| {
             let subjects = names.iter().copied().map(subject).collect();
             let session = Some(SessionKey(session.to_owned()));
-            watchers.enter(subjects, session, watchers.told())
+            hub.subscribe(subjects, session, hub.generation())
         };
         let (desk, phone) = (enter(&["ann", "link"], "desk"), enter(&["ann"], "phone"));
         let bob = enter(&["bob"], "bob");
         let heard = || [desk.take(), phone.take(), bob.take()];
-        watchers.tell(&revocation("ann", None, false));
+        hub.publish(&revocation("ann", None, false));
         assert_eq!(heard(), [changed(), changed(), None]);
         assert_eq!(heard(), [None, None, None]);
-        watchers.tell(&revocation("ann", Some("desk"), true));
-        watchers.tell(&revocation("ann", None, false));
-        assert_eq!(heard(), [Some(News::Ended), changed(), None]);
-        watchers.tell(&revocation("link", None, false));
+        hub.publish(&revocation("ann", Some("desk"), true));
+        hub.publish(&revocation("ann", None, false));
+        assert_eq!(heard(), [Some(AccessChange::SessionEnded), changed(), None]);
+        hub.publish(&revocation("link", None, false));
         assert_eq!(heard(), [changed(), None, None]);
         drop((desk, phone, bob));
-        assert!(watchers.lock().is_empty());
+        assert!(hub.lock().is_empty());
     }
 
     #[test]
     fn what_was_told_meanwhile_is_not_missed() {
-        let watchers = Arc::new(Watchers::default());
-        let told = watchers.told();
-        watchers.tell(&revocation("ann", None, true));
-        let watch = watchers.enter(vec![subject("ann")], None, told);
+        let hub = Arc::new(RevocationHub::default());
+        let told = hub.generation();
+        hub.publish(&revocation("ann", None, true));
+        let watch = hub.subscribe(vec![subject("ann")], None, told);
         assert_eq!(watch.take(), changed());
     }
 }

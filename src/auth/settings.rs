@@ -9,7 +9,7 @@ use super::{origin, token_verifier};
 #[serde(deny_unknown_fields, default)]
 pub struct AuthSettings {
     /// How people say who they are.
-    pub mode: Mode,
+    pub mode: AuthMode,
     /// Who may make an account, after the first.
     pub registration: Registration,
     /// The pages, besides our own, that may speak for their users: `https://app.example.org`.
@@ -45,7 +45,7 @@ pub struct AuthSettings {
 impl Default for AuthSettings {
     fn default() -> Self {
         Self {
-            mode: Mode::Accounts,
+            mode: AuthMode::Accounts,
             registration: Registration::Invite,
             origins: Vec::new(),
             access_seconds: 600,
@@ -79,7 +79,7 @@ impl AuthSettings {
                 return Err(("auth.origins", message));
             }
         }
-        if self.mode != Mode::Tokens {
+        if self.mode != AuthMode::Tokens {
             return Ok(());
         }
         token_verifier::check(self).map_err(|(key, error)| (key, error.to_string()))
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Secret {
 /// How people say who they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum AuthMode {
     /// They need not: whoever reaches the server may read and write everything. For tests and trials.
     Open,
     /// They have an account here and sign in.
@@ -114,7 +114,7 @@ pub enum Mode {
     Tokens,
 }
 
-impl Mode {
+impl AuthMode {
     /// The mode as the settings write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

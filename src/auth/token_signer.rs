@@ -10,11 +10,11 @@ use crate::access::{SecretHash, SessionKey, Subject};
 
 /// Seals texts, and opens what it has sealed.
 #[derive(Clone)]
-pub(super) struct Seal {
+pub(super) struct TokenSigner {
     key: Hmac<Sha256>,
 }
 
-impl Seal {
+impl TokenSigner {
     /// A seal that every node with the same secret knows.
     pub(super) fn new(secret: &[u8; 32]) -> Self {
         Self {
@@ -97,9 +97,9 @@ impl Seal {
     }
 }
 
-impl std::fmt::Debug for Seal {
+impl std::fmt::Debug for TokenSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seal")
+        f.write_str("TokenSigner")
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_seal_is_no_clients_id() {
         let secret = [1; 32];
-        let (seal, keys) = (Seal::new(&secret), ["sealed texts", "clients' ids"]);
+        let (seal, keys) = (TokenSigner::new(&secret), ["sealed texts", "clients' ids"]);
         let of = |key: &str| {
             let mut mac = derived(&secret, key);
             mac.update(b"access\0text");
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn only_what_was_sealed_for_the_purpose_is_opened() {
-        let (seal, other) = (Seal::new(&[1; 32]), Seal::new(&[2; 32]));
+        let (seal, other) = (TokenSigner::new(&[1; 32]), TokenSigner::new(&[2; 32]));
         let session = SessionKey(random_text());
         let access = seal.access(&session, 100);
         assert_eq!(seal.open_access(&access, 99), Some(session.clone()));

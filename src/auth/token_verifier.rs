@@ -1,4 +1,4 @@
-//! Tokens of another application: it has its own users, signs who they are, and we believe its key.
+//! SessionTokens of another application: it has its own users, signs who they are, and we believe its key.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ use super::settings::AuthSettings;
 
 /// What a token says of its bearer.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Claims {
+pub(super) struct TokenClaims {
     /// The user, as the application names it.
     pub(super) sub: String,
     /// What others see.
@@ -43,7 +43,7 @@ pub(super) struct Claims {
     pub(super) iat: Option<u64>,
 }
 
-impl Claims {
+impl TokenClaims {
     /// How long the token holds.
     pub(super) fn lasts(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -53,7 +53,7 @@ impl Claims {
 
 /// Why tokens cannot be looked at.
 #[derive(Debug, Error)]
-pub enum KeyError {
+pub enum TokenKeyError {
     /// The settings name no key.
     #[error(
         "auth.mode is tokens: auth.token_keys must name a file or an address of public keys, or auth.token_secret a secret of at least 32 bytes"
@@ -79,16 +79,16 @@ pub enum KeyError {
 }
 
 /// Looks at tokens.
-pub(super) struct Host {
-    keys: ArcSwap<Vec<Key>>,
-    source: Source,
+pub(super) struct TokenVerifier {
+    keys: ArcSwap<Vec<VerificationKey>>,
+    source: KeySource,
     issuer: Option<String>,
     audience: Option<String>,
     /// A token names a key that is not known: there may be new ones.
     missing: Notify,
 }
 
-enum Source {
+enum KeySource {
     Secret,
     File(String),
     Address(String),
@@ -96,7 +96,7 @@ enum Source {
 
 /// A key is good for one algorithm: a token cannot choose how it is looked at.
 #[derive(Clone)]
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
@@ -116,17 +116,17 @@ const LEEWAY_SECONDS: u64 = 60;
 /// The most that an address may answer with.
 const KEYS_BYTES_MAX: u64 = 1 << 20;
 
-impl Host {
+impl TokenVerifier {
     /// Reads the keys that the settings name, or fetches them: where their address does not answer, nobody comes in until
     /// it does. Blocks.
-    pub(super) fn open(settings: &AuthSettings) -> Result<Self, KeyError> {
+    pub(super) fn open(settings: &AuthSettings) -> Result<Self, TokenKeyError> {
         let (source, keys) = if let Some(secret) = secret(settings) {
-            let key = Key {
+            let key = VerificationKey {
                 id: None,
                 algorithm: Algorithm::HS256,
                 key: DecodingKey::from_secret(secret),
             };
-            (Source::Secret, vec![key])
+            (KeySource::Secret, vec![key])
         } else if settings.token_keys.contains("://") {
             let address = settings.token_keys.clone();
             check_address(&address)?;
@@ -134,13 +134,13 @@ impl Host {
                 tracing::error!(%error, "no JWKS keys loaded: rejecting all tokens until there are");
                 Vec::new()
             });
-            (Source::Address(address), keys)
+            (KeySource::Address(address), keys)
         } else if settings.token_keys.is_empty() {
-            return Err(KeyError::None);
+            return Err(TokenKeyError::None);
         } else {
             let file = settings.token_keys.clone();
             let keys = read(&file)?;
-            (Source::File(file), keys)
+            (KeySource::File(file), keys)
         };
         let said = |text: &String| (!text.is_empty()).then(|| text.clone());
         Ok(Self {
@@ -153,7 +153,7 @@ impl Host {
     }
 
     /// What a token says, if it is signed by one of the keys and holds now.
-    pub(super) fn claims(&self, token: &str) -> Option<Claims> {
+    pub(super) fn claims(&self, token: &str) -> Option<TokenClaims> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         // Parts that must be understood (RFC 7515, 4.1.11): none of those that exist is.
         if header.crit.is_some() {
@@ -163,7 +163,7 @@ impl Host {
             return None;
         }
         let keys = self.keys.load();
-        let fits = |key: &&Key| {
+        let fits = |key: &&VerificationKey| {
             let same_id = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
             same_id && key.algorithm == header.alg
         };
@@ -173,7 +173,7 @@ impl Host {
         }
         fitting.find_map(|key| {
             let rules = self.rules(key.algorithm);
-            let data = jsonwebtoken::decode::<Claims>(token, &key.key, &rules).ok()?;
+            let data = jsonwebtoken::decode::<TokenClaims>(token, &key.key, &rules).ok()?;
             Some(data.claims)
         })
     }
@@ -201,9 +201,9 @@ impl Host {
     /// Takes new keys. Never ends.
     pub(super) async fn keep_fresh(&self) {
         match &self.source {
-            Source::Secret => std::future::pending().await,
-            Source::File(file) => self.keep_read(file).await,
-            Source::Address(address) => self.keep_fetched(address).await,
+            KeySource::Secret => std::future::pending().await,
+            KeySource::File(file) => self.keep_read(file).await,
+            KeySource::Address(address) => self.keep_fetched(address).await,
         }
     }
 
@@ -243,7 +243,7 @@ impl Host {
         }
     }
 
-    fn take(&self, keys: Result<Vec<Key>, KeyError>) {
+    fn take(&self, keys: Result<Vec<VerificationKey>, TokenKeyError>) {
         match keys {
             Ok(keys) => self.keys.store(keys.into()),
             Err(error) => tracing::error!(%error, "the keys of tokens stay as they are"),
@@ -251,13 +251,13 @@ impl Host {
     }
 }
 
-impl std::fmt::Debug for Host {
+impl std::fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let source = match &self.source {
-            Source::Secret => "a secret",
-            Source::File(name) | Source::Address(name) => name,
+            KeySource::Secret => "a secret",
+            KeySource::File(name) | KeySource::Address(name) => name,
         };
-        f.debug_tuple("Host").field(&source).finish()
+        f.debug_tuple("TokenVerifier").field(&source).finish()
     }
 }
 
@@ -265,16 +265,16 @@ impl std::fmt::Debug for Host {
 ///
 /// # Errors
 /// What is wrong, with the name of the setting.
-pub(super) fn check(settings: &AuthSettings) -> Result<(), (&'static str, KeyError)> {
+pub(super) fn check(settings: &AuthSettings) -> Result<(), (&'static str, TokenKeyError)> {
     let (secret, keys) = (&settings.token_secret.0, &settings.token_keys);
     if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
-        return Err(("auth.token_secret", KeyError::ShortSecret));
+        return Err(("auth.token_secret", TokenKeyError::ShortSecret));
     }
     if keys.contains("://") {
         return check_address(keys).map_err(|error| ("auth.token_keys", error));
     }
     if secret.is_empty() && keys.is_empty() {
-        return Err(("auth.mode", KeyError::None));
+        return Err(("auth.mode", TokenKeyError::None));
     }
     Ok(())
 }
@@ -288,7 +288,7 @@ fn secret(settings: &AuthSettings) -> Option<&[u8]> {
 }
 
 /// Keys that come without TLS from another machine are whoever's is in between.
-fn check_address(address: &str) -> Result<(), KeyError> {
+fn check_address(address: &str) -> Result<(), TokenKeyError> {
     let plain = || {
         let rest = address.strip_prefix("http://")?;
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -297,31 +297,31 @@ fn check_address(address: &str) -> Result<(), KeyError> {
     if address.starts_with("https://") || plain().is_some() {
         return Ok(());
     }
-    Err(KeyError::Plain(address.to_owned()))
+    Err(TokenKeyError::Plain(address.to_owned()))
 }
 
-fn read(file: &str) -> Result<Vec<Key>, KeyError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|error| KeyError::File(file.to_owned(), error))?;
+fn read(file: &str) -> Result<Vec<VerificationKey>, TokenKeyError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| TokenKeyError::File(file.to_owned(), error))?;
     parse(&text, file)
 }
 
-fn fetch(address: &str) -> Result<Vec<Key>, KeyError> {
+fn fetch(address: &str) -> Result<Vec<VerificationKey>, TokenKeyError> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(5)))
         // Who else could answer for that address is not whom the settings name.
         .max_redirects(0)
         .build()
         .into();
-    let error = |error: ureq::Error| KeyError::Fetch(address.to_owned(), error.to_string());
+    let error = |error: ureq::Error| TokenKeyError::Fetch(address.to_owned(), error.to_string());
     let mut response = agent.get(address).call().map_err(error)?;
     let body = response.body_mut().with_config().limit(KEYS_BYTES_MAX);
     parse(&body.read_to_string().map_err(error)?, address)
 }
 
 /// Reads a JWK set, a JWK or a public key in PEM.
-fn parse(text: &str, source: &str) -> Result<Vec<Key>, KeyError> {
-    let keys: Vec<Key> = if text.trim_start().starts_with('{') {
+fn parse(text: &str, source: &str) -> Result<Vec<VerificationKey>, TokenKeyError> {
+    let keys: Vec<VerificationKey> = if text.trim_start().starts_with('{') {
         let set = serde_json::from_str::<JwkSet>(text)
             .map(|set| set.keys)
             .or_else(|_| serde_json::from_str::<Jwk>(text).map(|key| vec![key]))
@@ -331,13 +331,13 @@ fn parse(text: &str, source: &str) -> Result<Vec<Key>, KeyError> {
         of_pem(text.as_bytes()).into_iter().collect()
     };
     if keys.is_empty() {
-        return Err(KeyError::Nothing(source.to_owned()));
+        return Err(TokenKeyError::Nothing(source.to_owned()));
     }
     Ok(keys)
 }
 
 /// The key, if it is one that tokens can be verified with; a log line says why not.
-fn of_jwk(jwk: &Jwk) -> Option<Key> {
+fn of_jwk(jwk: &Jwk) -> Option<VerificationKey> {
     let id = jwk.common.key_id.clone();
     let refuse = |reason: &str| {
         tracing::warn!(
@@ -376,7 +376,7 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
         return refuse("its \"alg\" is not RS256, ES256 or EdDSA, whichever it can be");
     }
     match DecodingKey::from_jwk(jwk) {
-        Ok(key) => Some(Key { id, algorithm, key }),
+        Ok(key) => Some(VerificationKey { id, algorithm, key }),
         Err(_) => refuse("it cannot be read"),
     }
 }
@@ -395,7 +395,7 @@ fn bits(number: &[u8]) -> usize {
         .saturating_sub(first % 8)
 }
 
-fn of_pem(pem: &[u8]) -> Option<Key> {
+fn of_pem(pem: &[u8]) -> Option<VerificationKey> {
     let found = DecodingKey::from_ed_pem(pem)
         .map(|key| (Algorithm::EdDSA, key))
         .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
@@ -413,7 +413,7 @@ fn of_pem(pem: &[u8]) -> Option<Key> {
         );
         return None;
     }
-    Some(Key {
+    Some(VerificationKey {
         id: None,
         algorithm,
         key,
@@ -459,13 +459,13 @@ mod tests {
 
     const SECRET: &str = "a secret of more than thirty-two bytes";
 
-    fn host(change: impl FnOnce(&mut AuthSettings)) -> Host {
+    fn host(change: impl FnOnce(&mut AuthSettings)) -> TokenVerifier {
         let mut settings = AuthSettings {
             token_secret: Secret(SECRET.to_owned()),
             ..AuthSettings::default()
         };
         change(&mut settings);
-        Host::open(&settings).unwrap()
+        TokenVerifier::open(&settings).unwrap()
     }
 
     fn token(algorithm: Algorithm, claims: &serde_json::Value, key: &EncodingKey) -> String {
@@ -641,19 +641,19 @@ mod tests {
         }
     }
 
-    fn fetching(address: &str) -> Host {
+    fn fetching(address: &str) -> TokenVerifier {
         host(|settings| {
             settings.token_secret = Secret::default();
             settings.token_keys = address.to_owned();
         })
     }
 
-    fn knows(host: &Host, pair: &Pair) -> bool {
+    fn knows(host: &TokenVerifier, pair: &Pair) -> bool {
         host.claims(&pair.token()).is_some()
     }
 
     /// Waits until a token holds, while time runs as fast as it may.
-    async fn comes_to_know(host: &Host, pair: &Pair) {
+    async fn comes_to_know(host: &TokenVerifier, pair: &Pair) {
         let fetched = async {
             while !knows(host, pair) {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -730,7 +730,7 @@ mod tests {
                 token_keys: address.to_owned(),
                 ..AuthSettings::default()
             };
-            let error = Host::open(&settings).unwrap_err().to_string();
+            let error = TokenVerifier::open(&settings).unwrap_err().to_string();
             assert!(error.contains("by https"), "{error}");
         }
     }
@@ -859,7 +859,7 @@ mod tests {
                 token_keys: keys.to_owned(),
                 ..AuthSettings::default()
             };
-            let error = Host::open(&settings).unwrap_err().to_string();
+            let error = TokenVerifier::open(&settings).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         assert!(parse(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#, "x").is_err());

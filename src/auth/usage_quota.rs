@@ -12,15 +12,15 @@ use crate::sync::lock;
 
 /// What the tenants keep, as far as this node knows.
 #[derive(Debug)]
-pub(super) struct Meters {
+pub(super) struct UsageQuota {
     /// How many bytes one tenant may keep; none: any number.
     most: Option<u64>,
     /// Locked for look-ups only.
-    meters: Mutex<HashMap<String, Meter>>,
+    tenants: Mutex<HashMap<String, TenantUsage>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Meter {
+struct TenantUsage {
     /// What all nodes had counted when the store was told last.
     known: u64,
     /// What this node has counted since.
@@ -28,59 +28,59 @@ struct Meter {
 }
 
 /// How often the store is told.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 
-impl Meters {
-    /// Meters of tenants that may keep `most` bytes each; 0: any number.
+impl UsageQuota {
+    /// UsageQuota of tenants that may keep `most` bytes each; 0: any number.
     pub(super) fn new(most: u64) -> Self {
         Self {
             most: (most > 0).then_some(most),
-            meters: Mutex::default(),
+            tenants: Mutex::default(),
         }
     }
 
     /// Counts bytes that a tenant adds; `false`, and they are not counted: it keeps as much as it may.
-    pub(super) fn may_add(&self, tenant: &str, bytes: u64) -> bool {
+    pub(super) fn try_add(&self, tenant: &str, bytes: u64) -> bool {
         let Some(most) = self.most else {
             return true;
         };
-        let mut meters = self.lock();
-        let meter = meters.entry(tenant.to_owned()).or_default();
-        if meter
+        let mut tenants = self.lock();
+        let usage = tenants.entry(tenant.to_owned()).or_default();
+        if usage
             .known
-            .saturating_add(meter.pending)
+            .saturating_add(usage.pending)
             .saturating_add(bytes)
             > most
         {
             return false;
         }
-        meter.pending += bytes;
+        usage.pending += bytes;
         true
     }
 
     /// Tells the store what was counted, and learns what other nodes have. Never ends.
-    pub(super) async fn keep(&self, accounts: &dyn AccessStore) {
+    pub(super) async fn run(&self, accounts: &dyn AccessStore) {
         if self.most.is_none() {
             return std::future::pending().await;
         }
         loop {
-            sleep(TELL_INTERVAL).await;
-            self.tell(accounts).await;
+            sleep(EXCHANGE_INTERVAL).await;
+            self.exchange(accounts).await;
         }
     }
 
-    async fn tell(&self, accounts: &dyn AccessStore) {
-        let counted: Vec<(String, Meter)> = {
-            let meters = self.lock();
-            let counted = meters.iter().map(|(name, meter)| (name.clone(), *meter));
+    async fn exchange(&self, accounts: &dyn AccessStore) {
+        let counted: Vec<(String, TenantUsage)> = {
+            let tenants = self.lock();
+            let counted = tenants.iter().map(|(name, usage)| (name.clone(), *usage));
             counted.collect()
         };
-        for (tenant, Meter { pending, .. }) in counted {
+        for (tenant, TenantUsage { pending, .. }) in counted {
             match accounts.add_usage(tenant.clone(), pending).await {
                 Ok(known) => {
-                    if let Some(meter) = self.lock().get_mut(&tenant) {
-                        meter.known = known;
-                        meter.pending -= pending;
+                    if let Some(usage) = self.lock().get_mut(&tenant) {
+                        usage.known = known;
+                        usage.pending -= pending;
                     }
                 }
                 // What may have been counted is counted again: a little too much.
@@ -94,8 +94,8 @@ impl Meters {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Meter>> {
-        lock(&self.meters)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, TenantUsage>> {
+        lock(&self.tenants)
     }
 }
 
@@ -112,16 +112,16 @@ mod tests {
             ..SqliteSettings::default()
         };
         let store = SqliteStore::open(&settings).unwrap();
-        let nodes = [Meters::new(100), Meters::new(100)];
-        assert!(nodes[0].may_add("acme", 60));
-        assert!(!nodes[0].may_add("acme", 41));
-        assert!(nodes[0].may_add("home", 100));
-        assert!(nodes[1].may_add("acme", 30));
-        nodes[0].tell(&store).await;
-        nodes[1].tell(&store).await;
+        let nodes = [UsageQuota::new(100), UsageQuota::new(100)];
+        assert!(nodes[0].try_add("acme", 60));
+        assert!(!nodes[0].try_add("acme", 41));
+        assert!(nodes[0].try_add("home", 100));
+        assert!(nodes[1].try_add("acme", 30));
+        nodes[0].exchange(&store).await;
+        nodes[1].exchange(&store).await;
         // The other node's count has been read.
-        assert!(!nodes[1].may_add("acme", 11));
-        assert!(nodes[1].may_add("acme", 10));
-        assert!(Meters::new(0).may_add("acme", u64::MAX));
+        assert!(!nodes[1].try_add("acme", 11));
+        assert!(nodes[1].try_add("acme", 10));
+        assert!(UsageQuota::new(0).try_add("acme", u64::MAX));
     }
 }

@@ -12,7 +12,7 @@ use super::gateway::Gateway;
 use super::request_auth;
 use super::responses::{NO_STORE, failure, no_document, unauthorized, unavailable};
 use crate::access::{Account, AuditEvent, HOME_TENANT, PendingInvitation, Role, Subject};
-use crate::auth::{Denied, Mode, NewAccount, PASSWORD_CHARS_MIN, Person, Tokens};
+use crate::auth::{AuthError, AuthMode, Identity, NewAccount, PASSWORD_CHARS_MIN, SessionTokens};
 use crate::id::DocId;
 use crate::store::StoreError;
 
@@ -48,12 +48,12 @@ pub(super) async fn permitted(
     gateway: &Gateway,
     path: &(String, String),
     least: Role,
-) -> Result<(Person, DocId, Role), HttpResponse> {
-    let person = person(request, gateway).await?;
+) -> Result<(Identity, DocId, Role), HttpResponse> {
+    let identity = identity(request, gateway).await?;
     let doc = DocId::parse_path(&path.0, &path.1).map_err(|_| no_document())?;
-    let role = gateway.door().role(&person, &doc).await;
+    let role = gateway.auth().role(&identity, &doc).await;
     match role.map_err(|error| unavailable(&error))? {
-        Some(role) if role >= least => Ok((person, doc, role)),
+        Some(role) if role >= least => Ok((identity, doc, role)),
         Some(_) => Err(failure(
             StatusCode::FORBIDDEN,
             "forbidden",
@@ -64,64 +64,64 @@ pub(super) async fn permitted(
 }
 
 /// Whoever makes a request; an answer where it is nobody we know.
-pub(super) async fn person(
+pub(super) async fn identity(
     request: &HttpRequest,
     gateway: &Gateway,
-) -> Result<Person, HttpResponse> {
+) -> Result<Identity, HttpResponse> {
     let found = gateway
-        .door()
+        .auth()
         .identify(&request_auth::credentials(request))
         .await;
     let found = found.map_err(|error| unavailable(&error))?;
-    let person = found.ok_or_else(unauthorized)?;
-    if gateway.limits().may_request(&person) {
-        Ok(person)
+    let identity = found.ok_or_else(unauthorized)?;
+    if gateway.limits().may_request(&identity) {
+        Ok(identity)
     } else {
         Err(request_auth::too_fast())
     }
 }
 
 async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
-    let door = gateway.door();
-    let found = match door.identify(&request_auth::credentials(&request)).await {
+    let auth = gateway.auth();
+    let found = match auth.identify(&request_auth::credentials(&request)).await {
         Ok(found) => found,
         Err(error) => return unavailable(&error),
     };
-    let needs_setup = match door.mode() {
-        Mode::Accounts => match door.accounts().has_accounts().await {
+    let needs_setup = match auth.mode() {
+        AuthMode::Accounts => match auth.accounts().has_accounts().await {
             Ok(any) => !any,
             Err(error) => return unavailable(&error),
         },
-        Mode::Open | Mode::Tokens => false,
+        AuthMode::Open | AuthMode::Tokens => false,
     };
-    let user = found.as_ref().and_then(|person| {
-        let (id, known) = (person.user_id()?, person.known.as_ref()?);
+    let user = found.as_ref().and_then(|identity| {
+        let (id, known) = (identity.user_id()?, identity.profile.as_ref()?);
         Some(json!({
             "id": id.0,
             "login": known.login,
             "name": known.name,
             "role": known.role.map(Role::as_str),
-            "may_sign_out": person.session.is_some(),
+            "may_sign_out": identity.session.is_some(),
         }))
     });
     let tenant = found
         .as_ref()
-        .and_then(Person::tenant)
+        .and_then(Identity::tenant)
         .unwrap_or(HOME_TENANT);
     let collection = match tenant {
         HOME_TENANT => "documents".to_owned(),
         other => format!("{other}:documents"),
     };
     let body = json!({
-        "mode": door.mode().as_str(),
+        "mode": auth.mode().as_str(),
         "user": user,
         "is_guest": found.is_some() && user.is_none(),
         "needs_setup": needs_setup,
         "needs_setup_code": needs_setup && !request_auth::caller(&request, &gateway).is_own_machine,
-        "registration": door.registration().as_str(),
+        "registration": auth.registration().as_str(),
         "collection": collection,
         "password_chars_min": PASSWORD_CHARS_MIN,
-        "renew_after_ms": door.access_lasts().as_millis() as u64 * 8 / 10,
+        "renew_after_ms": auth.access_lasts().as_millis() as u64 * 8 / 10,
     });
     answer(&body, Vec::new())
 }
@@ -140,7 +140,7 @@ async fn register(
     gateway: Data<Gateway>,
     asked: web::Json<Register>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return no_accounts();
     }
     let asked = asked.into_inner();
@@ -152,7 +152,7 @@ async fn register(
     };
     let brought = request_auth::credentials(&request);
     let caller = request_auth::caller(&request, &gateway);
-    let tokens = gateway.door().register(&account, &brought, caller);
+    let tokens = gateway.auth().register(&account, &brought, caller);
     signed_in(&request, &gateway, tokens.await)
 }
 
@@ -168,13 +168,13 @@ async fn sign_in(
     gateway: Data<Gateway>,
     asked: web::Json<SignIn>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return no_accounts();
     }
     let from = request_auth::address(&request, &gateway);
     let brought = request_auth::credentials(&request);
     let (login, password) = (&asked.login, &asked.password);
-    let tokens = gateway.door().sign_in(login, password, &brought, from);
+    let tokens = gateway.auth().sign_in(login, password, &brought, from);
     signed_in(&request, &gateway, tokens.await)
 }
 
@@ -195,19 +195,19 @@ async fn begin(
     gateway: Data<Gateway>,
     asked: Option<web::Json<Begin>>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Tokens {
+    if gateway.auth().mode() != AuthMode::Tokens {
         return no_accounts();
     }
-    let person = match person(&request, &gateway).await {
-        Ok(person) if person.user_id().is_some() => person,
+    let identity = match identity(&request, &gateway).await {
+        Ok(identity) if identity.user_id().is_some() => identity,
         Ok(_) => return unauthorized(),
         Err(response) => return response,
     };
     let replaces = asked.is_some_and(|asked| asked.replace);
     match request_auth::kept(&request, &gateway).await {
         Err(error) => return unavailable(&error),
-        Ok(Some(kept)) if !replaces && kept.user_id() != person.user_id() => {
-            return other_session(&kept, &person);
+        Ok(Some(kept)) if !replaces && kept.user_id() != identity.user_id() => {
+            return other_session(&kept, &identity);
         }
         Ok(_) => {}
     }
@@ -218,8 +218,8 @@ async fn begin(
 }
 
 /// The answer that names both users, so that the page can ask which of them it should be.
-fn other_session(kept: &Person, offered: &Person) -> HttpResponse {
-    let name = |person: &Person| person.known.as_ref().map(|known| known.name.clone());
+fn other_session(kept: &Identity, offered: &Identity) -> HttpResponse {
+    let name = |identity: &Identity| identity.profile.as_ref().map(|known| known.name.clone());
     let body = json!({
         "error": {
             "code": "other_session",
@@ -232,15 +232,15 @@ fn other_session(kept: &Person, offered: &Person) -> HttpResponse {
 }
 
 async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return no_accounts();
     }
     let Some(token) = request_auth::refresh(&request) else {
         return unauthorized();
     };
-    match gateway.door().refresh(&token).await {
+    match gateway.auth().refresh(&token).await {
         Ok(tokens) => admitted(&request, &gateway, &tokens),
-        Err(Denied::Wrong(_)) => {
+        Err(AuthError::Wrong(_)) => {
             let mut response = unauthorized();
             add(&mut response, request_auth::signed_out(&request));
             response
@@ -250,13 +250,13 @@ async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
 }
 
 async fn sign_out(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
-    if gateway.door().mode() == Mode::Accounts {
+    if gateway.auth().mode() == AuthMode::Accounts {
         let (access, refresh) = (
             request_auth::credentials(&request).access,
             request_auth::refresh(&request),
         );
         let ended = gateway
-            .door()
+            .auth()
             .sign_out(access.as_deref(), refresh.as_deref());
         if let Err(error) = ended.await {
             return unavailable(&error);
@@ -266,14 +266,14 @@ async fn sign_out(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse 
 }
 
 async fn sign_out_everywhere(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
-    let person = match person(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match identity(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let Some(user) = person.user_id() else {
+    let Some(user) = identity.user_id() else {
         return unauthorized();
     };
-    match gateway.door().sign_out_everywhere(user).await {
+    match gateway.auth().sign_out_everywhere(user).await {
         Ok(()) => answer(&json!({}), request_auth::signed_out(&request)),
         Err(error) => unavailable(&error),
     }
@@ -291,15 +291,15 @@ async fn change_password(
     gateway: Data<Gateway>,
     asked: web::Json<ChangePassword>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return no_accounts();
     }
-    let person = match person(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match identity(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
     let (present, next) = (&asked.present, &asked.next);
-    let changed = gateway.door().change_password(&person, present, next);
+    let changed = gateway.auth().change_password(&identity, present, next);
     match changed.await {
         Ok(()) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
@@ -317,14 +317,14 @@ async fn invite(
     gateway: Data<Gateway>,
     asked: web::Json<Invite>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
     let Ok(role) = parse_role(asked.role.as_deref()) else {
         return no_such_role();
     };
-    match gateway.door().invite(&person, role).await {
+    match gateway.auth().invite(&identity, role).await {
         Ok(code) => answer(&json!({ "code": code }), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
@@ -347,14 +347,14 @@ async fn people(
     gateway: Data<Gateway>,
     page: web::Query<After>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
+    let tenant = identity.tenant().unwrap_or(HOME_TENANT).to_owned();
     let after = page.into_inner().after;
     let found = gateway
-        .door()
+        .auth()
         .accounts()
         .accounts_of(tenant, after, PEOPLE_MAX);
     respond(found.await.map(|users| {
@@ -375,12 +375,12 @@ fn shown_user(user: &Account) -> Value {
 }
 
 async fn invitations(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
-    let found = gateway.door().accounts().invitations(tenant).await;
+    let tenant = identity.tenant().unwrap_or(HOME_TENANT).to_owned();
+    let found = gateway.auth().accounts().invitations(tenant).await;
     respond(found.map(|invitations| {
         let invitations: Vec<Value> = invitations.iter().map(shown_invitation).collect();
         json!({ "invitations": invitations })
@@ -401,17 +401,17 @@ async fn end_invitation(
     gateway: Data<Gateway>,
     id: web::Path<String>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let Some(by) = person.user_id().cloned() else {
+    let Some(by) = identity.user_id().cloned() else {
         return unauthorized();
     };
-    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
+    let tenant = identity.tenant().unwrap_or(HOME_TENANT).to_owned();
     let id = Subject(id.into_inner());
     match gateway
-        .door()
+        .auth()
         .accounts()
         .delete_invitation(tenant, id, by)
         .await
@@ -437,12 +437,12 @@ async fn audit(
     gateway: Data<Gateway>,
     page: web::Query<Before>,
 ) -> HttpResponse {
-    let person = match tenant_owner(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match tenant_owner(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let tenant = person.tenant().unwrap_or(HOME_TENANT).to_owned();
-    let accounts = gateway.door().accounts();
+    let tenant = identity.tenant().unwrap_or(HOME_TENANT).to_owned();
+    let accounts = gateway.auth().accounts();
     let deeds = accounts
         .audit_events_of(tenant, page.before, AUDIT_MAX)
         .await;
@@ -482,12 +482,12 @@ async fn set_disabled(
     gateway: Data<Gateway>,
     asked: web::Json<SetDisabled>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    let door = gateway.door();
-    let set = door.set_disabled(&person, &asked.login, asked.disabled);
+    let auth = gateway.auth();
+    let set = auth.set_disabled(&identity, &asked.login, asked.disabled);
     match set.await {
         Ok(()) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
@@ -505,11 +505,11 @@ async fn allow_reset(
     gateway: Data<Gateway>,
     asked: web::Json<AllowReset>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    match gateway.door().allow_reset(&person, &asked.login).await {
+    match gateway.auth().allow_reset(&identity, &asked.login).await {
         Ok(code) => answer(&json!({ "code": code }), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
@@ -527,31 +527,31 @@ async fn reset_password(
     gateway: Data<Gateway>,
     asked: web::Json<ResetPassword>,
 ) -> HttpResponse {
-    if gateway.door().mode() != Mode::Accounts {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return no_accounts();
     }
     let brought = request_auth::credentials(&request);
     let (code, password) = (&asked.code, &asked.password);
-    let tokens = gateway.door().reset_password(code, password, &brought);
+    let tokens = gateway.auth().reset_password(code, password, &brought);
     signed_in(&request, &gateway, tokens.await)
 }
 
 /// Whoever asks, if they own the whole tenant and its accounts are kept here.
-async fn host(request: &HttpRequest, gateway: &Gateway) -> Result<Person, HttpResponse> {
-    if gateway.door().mode() != Mode::Accounts {
+async fn host(request: &HttpRequest, gateway: &Gateway) -> Result<Identity, HttpResponse> {
+    if gateway.auth().mode() != AuthMode::Accounts {
         return Err(no_accounts());
     }
     tenant_owner(request, gateway).await
 }
 
 /// Whoever asks, if they own the whole tenant. Where everybody is let in nobody does.
-async fn tenant_owner(request: &HttpRequest, gateway: &Gateway) -> Result<Person, HttpResponse> {
-    if gateway.door().mode() == Mode::Open {
+async fn tenant_owner(request: &HttpRequest, gateway: &Gateway) -> Result<Identity, HttpResponse> {
+    if gateway.auth().mode() == AuthMode::Open {
         return Err(no_accounts());
     }
-    let person = person(request, gateway).await?;
-    if person.known.as_ref().and_then(|known| known.role) == Some(Role::Owner) {
-        return Ok(person);
+    let identity = identity(request, gateway).await?;
+    if identity.profile.as_ref().and_then(|known| known.role) == Some(Role::Owner) {
+        return Ok(identity);
     }
     Err(failure(
         StatusCode::FORBIDDEN,
@@ -572,14 +572,16 @@ async fn set_tenant_role(
     gateway: Data<Gateway>,
     asked: web::Json<SetTenantRole>,
 ) -> HttpResponse {
-    let person = match host(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match host(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
     let Ok(role) = parse_role(asked.role.as_deref()) else {
         return no_such_role();
     };
-    let set = gateway.door().set_tenant_role(&person, &asked.login, role);
+    let set = gateway
+        .auth()
+        .set_tenant_role(&identity, &asked.login, role);
     match set.await {
         Ok(_) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
@@ -597,11 +599,15 @@ async fn send_away(
     gateway: Data<Gateway>,
     asked: web::Json<SendAway>,
 ) -> HttpResponse {
-    let person = match tenant_owner(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match tenant_owner(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
-    match gateway.door().send_away(&person, &asked.login).await {
+    match gateway
+        .auth()
+        .end_user_sessions(&identity, &asked.login)
+        .await
+    {
         Ok(()) => answer(&json!({}), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
@@ -636,7 +642,7 @@ pub(super) fn no_accounts() -> HttpResponse {
 fn signed_in(
     request: &HttpRequest,
     gateway: &Gateway,
-    tokens: Result<Tokens, Denied>,
+    tokens: Result<SessionTokens, AuthError>,
 ) -> HttpResponse {
     match tokens {
         Ok(tokens) => admitted(request, gateway, &tokens),
@@ -644,29 +650,29 @@ fn signed_in(
     }
 }
 
-fn admitted(request: &HttpRequest, gateway: &Gateway, tokens: &Tokens) -> HttpResponse {
-    let lasts = gateway.door().access_lasts();
+fn admitted(request: &HttpRequest, gateway: &Gateway, tokens: &SessionTokens) -> HttpResponse {
+    let lasts = gateway.auth().access_lasts();
     answer(&json!({}), request_auth::signed_in(request, tokens, lasts))
 }
 
-pub(super) fn denied_response(denied: &Denied) -> HttpResponse {
+pub(super) fn denied_response(denied: &AuthError) -> HttpResponse {
     let message = denied.to_string();
     match denied {
-        Denied::Wait(wait) => {
+        AuthError::Wait(wait) => {
             let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "too_many", &message);
             let seconds = wait.as_secs().max(1);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
             response
         }
-        Denied::Busy => {
+        AuthError::Busy => {
             let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "busy", &message);
             response.headers_mut().insert(RETRY_AFTER, 1.into());
             response
         }
-        Denied::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
-        Denied::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
-        Denied::Full(_) => failure(StatusCode::TOO_MANY_REQUESTS, "quota", &message),
-        Denied::Store(error) => unavailable(error),
+        AuthError::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
+        AuthError::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
+        AuthError::Full(_) => failure(StatusCode::TOO_MANY_REQUESTS, "quota", &message),
+        AuthError::Store(error) => unavailable(error),
     }
 }
 

@@ -64,9 +64,9 @@ const ENCODINGS: [(&str, &str); 2] = [(".br", "br"), (".gz", "gzip")];
 const PIECE_BYTES: usize = 16 << 10;
 
 /// The page itself: the list of documents and the editor are one page.
-pub(super) struct Page(Option<File>);
+pub(super) struct EditorPage(Option<File>);
 
-impl Page {
+impl EditorPage {
     /// The page whose relative addresses begin at `base_path`, wherever below it the page is opened, and whose sockets are at
     /// `socket_path` below that.
     pub(super) fn new(base_path: &str, socket_path: &str) -> Self {

@@ -23,18 +23,18 @@ pub(super) struct Connections {
     /// None: not bounded, since all connections come from the proxy in front.
     address_connections_max: Option<usize>,
     started: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     count: usize,
-    by_address: HashMap<IpAddr, Vec<Arc<Slot>>>,
+    by_address: HashMap<IpAddr, Vec<Arc<ConnectionSlot>>>,
 }
 
 /// One connection, as other threads see it.
 #[derive(Debug)]
-struct Slot {
+struct ConnectionSlot {
     /// Since when the connection waits for its client, in microseconds after the start; `BUSY` while it does not.
     waiting_since: AtomicU64,
     is_evicted: AtomicBool,
@@ -44,8 +44,8 @@ struct Slot {
 const BUSY: u64 = u64::MAX;
 
 /// A connection's share of the bounds, until it is dropped.
-pub(super) struct Place {
-    slot: Arc<Slot>,
+pub(super) struct ConnectionPermit {
+    slot: Arc<ConnectionSlot>,
     address: IpAddr,
     connections: Arc<Connections>,
 }
@@ -63,7 +63,7 @@ impl Connections {
 
     /// Counts a new connection, which waits for its client. `None` if a bound is reached and every connection that could
     /// give way is being served.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let mut open = lock(&self.open);
         let of_address = open.by_address.get(&address).map_or(0, Vec::len);
         if self
@@ -74,7 +74,7 @@ impl Connections {
         } else if open.count >= self.connections_max {
             open.evict(None)?;
         }
-        let slot = Arc::new(Slot {
+        let slot = Arc::new(ConnectionSlot {
             waiting_since: AtomicU64::new(self.now()),
             is_evicted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -82,7 +82,7 @@ impl Connections {
         open.count += 1;
         let of_address = open.by_address.entry(address).or_default();
         of_address.push(slot.clone());
-        Some(Place {
+        Some(ConnectionPermit {
             slot,
             address,
             connections: self.clone(),
@@ -94,7 +94,7 @@ impl Connections {
     }
 }
 
-impl Open {
+impl OpenConnections {
     /// Ends the connection that has waited longest, of one address or of all. `None`: no connection waits.
     fn evict(&mut self, address: Option<IpAddr>) -> Option<()> {
         let candidates = self
@@ -112,7 +112,7 @@ impl Open {
         Some(())
     }
 
-    fn remove(&mut self, address: IpAddr, slot: &Arc<Slot>) {
+    fn remove(&mut self, address: IpAddr, slot: &Arc<ConnectionSlot>) {
         let Some(slots) = self.by_address.get_mut(&address) else {
             return;
         };
@@ -126,7 +126,7 @@ impl Open {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The connection's request is being worked on: it does not give way.
     pub(super) fn set_busy(&self) {
         self.slot.waiting_since.store(BUSY, Ordering::Relaxed);
@@ -154,15 +154,15 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for ConnectionPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place")
+        f.debug_struct("ConnectionPermit")
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = lock(&self.connections.open);
         open.remove(self.address, &self.slot);
@@ -179,12 +179,12 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn is_evicted(place: &Place) -> bool {
+    fn is_evicted(place: &ConnectionPermit) -> bool {
         place.poll_evicted(&Context::from_waker(Waker::noop()))
     }
 
     /// As if the connections had been made one after the other.
-    fn admitted(connections: &Arc<Connections>, last: u8, waiting_since: u64) -> Place {
+    fn admitted(connections: &Arc<Connections>, last: u8, waiting_since: u64) -> ConnectionPermit {
         let place = connections.admit(address(last)).unwrap();
         place
             .slot

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::accounts::{permitted, person};
+use super::accounts::{identity, permitted};
 use super::gateway::Gateway;
 use super::responses::{NO_STORE, failure, no_document, unavailable};
 use super::store_watch::while_it_answers;
@@ -83,8 +83,8 @@ async fn list(
         after,
         title: params.q.filter(|q| !q.is_empty()),
     };
-    let person = match person(&request, &gateway).await {
-        Ok(person) => person,
+    let identity = match identity(&request, &gateway).await {
+        Ok(identity) => identity,
         Err(response) => return response,
     };
     let Some(_turn) = gateway.list_turn().await else {
@@ -92,9 +92,9 @@ async fn list(
         return failure(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
     };
     let found = async {
-        match &person.who {
+        match &identity.principal {
             None => gateway.node().store().list(query).await,
-            Some(who) => gateway.door().accounts().list_for(who.clone(), query).await,
+            Some(who) => gateway.auth().accounts().list_for(who.clone(), query).await,
         }
     };
     match while_it_answers(&gateway, found).await {
@@ -158,7 +158,7 @@ async fn describe(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rename {
+struct RenameDocument {
     title: String,
 }
 
@@ -169,7 +169,7 @@ async fn rename(
     request: HttpRequest,
     gateway: Data<Gateway>,
     path: web::Path<(String, String)>,
-    rename: web::Json<Rename>,
+    rename: web::Json<RenameDocument>,
 ) -> HttpResponse {
     let doc = match permitted(&request, &gateway, &path, Role::Editor).await {
         Ok((_, doc, _)) => doc,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::rt::time::{Instant, Sleep, sleep_until};
 
-use super::connections::Place;
+use super::connections::ConnectionPermit;
 
 /// How long the rest of a body that no handler reads is read and discarded after the answer, so that the client can read
 /// the answer before the connection ends.
@@ -30,7 +30,7 @@ pub(super) struct Exchange {
     /// Until when what is being written must be read; `None` unless the network takes no more.
     answer_until: Cell<Option<Instant>>,
     /// The connection's share of the bound on connections; none after a WebSocket took the connection over.
-    place: RefCell<Option<Place>>,
+    place: RefCell<Option<ConnectionPermit>>,
 }
 
 /// How long an HTTP connection waits for its client.
@@ -44,7 +44,7 @@ pub(super) struct Patience {
 
 impl Exchange {
     /// Waits for the first request. `place` is held until a WebSocket takes the connection over.
-    pub(super) fn new(patience: Patience, place: Option<Place>) -> Self {
+    pub(super) fn new(patience: Patience, place: Option<ConnectionPermit>) -> Self {
         Self {
             patience,
             request_until: Cell::new(Some(Instant::now() + patience.request)),

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::limits::Limits;
 use super::rebalance::Departures;
 use super::settings::GatewaySettings;
-use crate::auth::{Door, Mint};
+use crate::auth::{AuthService, ClientIdIssuer};
 use crate::id::DocId;
 use crate::node::Node;
 use crate::protocol::{Refusal, Shown};
@@ -32,8 +32,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Gateway {
     node: Arc<Node>,
-    mint: Mint,
-    door: Arc<Door>,
+    client_ids: ClientIdIssuer,
+    auth: Arc<AuthService>,
     settings: GatewaySettings,
     limits: Limits,
     /// Taken by who looks at what documents were.
@@ -52,15 +52,15 @@ impl Gateway {
     #[must_use]
     pub fn new(
         node: Arc<Node>,
-        mint: Mint,
-        door: Arc<Door>,
+        client_ids: ClientIdIssuer,
+        auth: Arc<AuthService>,
         settings: GatewaySettings,
     ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         Arc::new(Self {
             node,
-            mint,
-            door,
+            client_ids,
+            auth,
             limits: Limits::new(&settings),
             histories: Semaphore::new(HISTORIES_AT_ONCE),
             lists: Semaphore::new(LISTS_AT_ONCE),
@@ -155,16 +155,16 @@ impl Gateway {
         &self.node
     }
 
-    pub(super) fn mint(&self) -> &Mint {
-        &self.mint
+    pub(super) fn client_ids(&self) -> &ClientIdIssuer {
+        &self.client_ids
     }
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    pub(super) fn door(&self) -> &Arc<Door> {
-        &self.door
+    pub(super) fn auth(&self) -> &Arc<AuthService> {
+        &self.auth
     }
 
     pub(super) fn settings(&self) -> &GatewaySettings {
@@ -191,9 +191,9 @@ const STRANDED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Counts a socket for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<Gateway>);
+pub(super) struct SocketGuard(Arc<Gateway>);
 
-impl Counted {
+impl SocketGuard {
     /// None: as many are open as may be.
     pub(super) fn new(gateway: &Arc<Gateway>) -> Option<Self> {
         let counted = Self(gateway.clone());
@@ -204,7 +204,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.0.sockets.send_modify(|open| *open -= 1);
     }
@@ -213,7 +213,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{AuthSettings, Mode};
+    use crate::auth::{AuthMode, AuthSettings};
     use crate::id::NodeId;
     use crate::node::NodeSettings;
     use crate::store::MemoryStore;
@@ -234,15 +234,15 @@ mod tests {
             ..GatewaySettings::default()
         };
         let open = AuthSettings {
-            mode: Mode::Open,
+            mode: AuthMode::Open,
             ..AuthSettings::default()
         };
-        let door = Door::open(open, None, &[7; 32]).unwrap();
-        let gateway = Gateway::new(node, Mint::new(&[7; 32]), door, settings);
-        let first = Counted::new(&gateway);
+        let auth = AuthService::open(open, None, &[7; 32]).unwrap();
+        let gateway = Gateway::new(node, ClientIdIssuer::new(&[7; 32]), auth, settings);
+        let first = SocketGuard::new(&gateway);
         assert!(first.is_some());
-        assert!(Counted::new(&gateway).is_none());
+        assert!(SocketGuard::new(&gateway).is_none());
         drop(first);
-        assert!(Counted::new(&gateway).is_some());
+        assert!(SocketGuard::new(&gateway).is_some());
     }
 }

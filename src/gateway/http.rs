@@ -14,21 +14,21 @@ use actix_web::{App, HttpRequest, HttpResponse, rt};
 use rustls::ServerConfig;
 
 use super::accounts;
-use super::assets::{self, Page};
+use super::assets::{self, EditorPage};
 use super::documents;
 use super::exchange::Patience;
-use super::gateway::{Counted, Gateway};
+use super::gateway::{Gateway, SocketGuard};
 use super::health;
 use super::intake;
 use super::request_auth;
 use super::responses::{NO_STORE, failure, unauthorized, unavailable};
 use super::rights::Rights;
-use super::server::{self, Bounds};
+use super::server::{self, ServerLimits};
 use super::session::Session;
 use super::sharing;
 use super::store_watch;
 use super::upgrade;
-use crate::auth::{Mode, NONCE_BYTES, network};
+use crate::auth::{AuthMode, NONCE_BYTES, network};
 use crate::node::Outbox;
 
 /// Serves on `listener`. The future runs until the handle stops it.
@@ -48,7 +48,7 @@ pub fn serve(
     let is_secure = tls.is_some();
     let bounds = bounds(&gateway);
     let settings = gateway.settings();
-    let page = Data::new(Page::new(&settings.base_path, &settings.socket_path));
+    let page = Data::new(EditorPage::new(&settings.base_path, &settings.socket_path));
     let app = move || {
         let request_bytes_max = gateway.settings().request_bytes_max;
         let base_path = gateway.settings().base_path.clone();
@@ -61,8 +61,8 @@ pub fn serve(
                 elsewhere(request, base_path.clone())
             }))
             .wrap(from_fn(store_watch::watch_store))
-            .wrap(from_fn(request_auth::watch_origin))
-            .wrap(from_fn(request_auth::watch_pace))
+            .wrap(from_fn(request_auth::check_origin))
+            .wrap(from_fn(request_auth::limit_request_rate))
             .wrap(from_fn(intake::watch))
             .wrap(headers(is_secure))
     };
@@ -70,12 +70,12 @@ pub fn serve(
     Ok((address, server.handle(), server))
 }
 
-fn bounds(gateway: &Gateway) -> Bounds {
+fn bounds(gateway: &Gateway) -> ServerLimits {
     let settings = gateway.settings();
-    Bounds {
+    ServerLimits {
         sockets_max: settings.sockets_max,
         connections_max: settings.connections_max,
-        address_connections_max: (!gateway.door().is_behind_proxy())
+        address_connections_max: (!gateway.auth().is_behind_proxy())
             .then_some(settings.address_connections_max),
         patience: Patience {
             request: Duration::from_millis(settings.request_timeout_ms),
@@ -132,10 +132,10 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
 
 /// Whether one more socket may be asked for now, by the request's principal or, where it proves none, from its address.
 fn may_knock(request: &HttpRequest, gateway: &Gateway, network: IpAddr) -> bool {
-    if gateway.door().mode() == Mode::Open {
+    if gateway.auth().mode() == AuthMode::Open {
         return true;
     }
-    let principal = request_auth::principal(request, gateway, network);
+    let principal = request_auth::rate_limit_key(request, gateway, network);
     gateway.limits().may_knock(network, principal)
 }
 
@@ -168,27 +168,27 @@ async fn open_socket(
     if !may_knock(&request, &gateway, network(address)) {
         return Ok(too_many_sockets(&gateway).await);
     }
-    let told = gateway.door().told();
-    let person = match gateway
-        .door()
+    let told = gateway.auth().revocation_generation();
+    let identity = match gateway
+        .auth()
         .identify(&request_auth::credentials(&request))
         .await
     {
-        Ok(Some(person)) => person,
+        Ok(Some(identity)) => identity,
         Ok(None) => return Ok(unauthorized()),
         Err(error) => return Ok(unavailable(&error)),
     };
-    if !gateway.limits().may_connect(&person) {
+    if !gateway.limits().may_connect(&identity) {
         return Ok(too_many_sockets(&gateway).await);
     }
-    let Some(counted) = Counted::new(&gateway) else {
+    let Some(counted) = SocketGuard::new(&gateway) else {
         return Ok(failure(
             StatusCode::SERVICE_UNAVAILABLE,
             "full",
             "As many sockets are open as may be",
         ));
     };
-    let Ok(places) = gateway.limits().hold_socket(&person, network(address)) else {
+    let Ok(places) = gateway.limits().hold_socket(&identity, network(address)) else {
         return Ok(failure(
             StatusCode::TOO_MANY_REQUESTS,
             "quota",
@@ -199,9 +199,9 @@ async fn open_socket(
     getrandom::fill(&mut nonce)
         .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
     let history = gateway.node().log_history();
-    let client = gateway.mint().mint(&person.author, nonce, history);
-    let share = gateway.limits().share(&person, network(address));
-    let rights = Rights::new(gateway.door().clone(), person, told);
+    let client = gateway.client_ids().issue(&identity.author, nonce, history);
+    let share = gateway.limits().share(&identity, network(address));
+    let rights = Rights::new(gateway.auth().clone(), identity, told);
     let hears_of_rights = request.query_string() == "rights";
 
     let limits = gateway.settings().message_limits();
@@ -225,7 +225,7 @@ async fn open_socket(
     Ok(response)
 }
 
-async fn index(request: HttpRequest, page: Data<Page>) -> actix_web::Result<HttpResponse> {
+async fn index(request: HttpRequest, page: Data<EditorPage>) -> actix_web::Result<HttpResponse> {
     let mut response = page.answer(&request);
     if let Some(cookie) = request_auth::new_guest(&request) {
         response

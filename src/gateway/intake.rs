@@ -22,7 +22,7 @@ use super::gateway::Gateway;
 use super::request_auth;
 use super::responses::failure;
 use super::socket::Socket;
-use crate::auth::{Mode, network};
+use crate::auth::{AuthMode, network};
 
 /// The longest address of a request, in bytes: path and query.
 const URL_BYTES_MAX: usize = 8 << 10;
@@ -118,7 +118,7 @@ async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceRespo
     let BodySize::Sized(bytes) = answer.response().body().size() else {
         return answer;
     };
-    if gateway.door().mode() == Mode::Open || bytes <= SMALL_ANSWER_BYTES {
+    if gateway.auth().mode() == AuthMode::Open || bytes <= SMALL_ANSWER_BYTES {
         return answer;
     }
     let address = network(request_auth::address(answer.request(), gateway));

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::settings::GatewaySettings;
-use crate::auth::{Person, RateLimitKey};
+use crate::auth::{Identity, RateLimitKey};
 use crate::id::DocId;
 use crate::sync::lock;
 
@@ -125,8 +125,8 @@ impl Limits {
     }
 
     /// What the messages of somebody's socket from an address count towards; nothing where nobody is told apart.
-    pub(super) fn share(&self, person: &Person, address: IpAddr) -> Share {
-        if person.is_free() {
+    pub(super) fn share(&self, person: &Identity, address: IpAddr) -> Share {
+        if person.is_unrestricted() {
             return Share::default();
         }
         let name = name_of(person, address);
@@ -147,10 +147,10 @@ impl Limits {
     /// As many are open as may be.
     pub(super) fn hold_socket(
         &self,
-        person: &Person,
+        person: &Identity,
         address: IpAddr,
     ) -> Result<[Option<Place>; 2], TooMany> {
-        if person.is_free() {
+        if person.is_unrestricted() {
             return Ok([None, None]);
         }
         let user = self.user_sockets.take(&name_of(person, address))?;
@@ -174,7 +174,7 @@ impl Limits {
     }
 
     /// Whether one more socket of a user may be opened now. A user with many sessions has the pace of one.
-    pub(super) fn may_connect(&self, person: &Person) -> bool {
+    pub(super) fn may_connect(&self, person: &Identity) -> bool {
         let name = person.user_id().map(|user| user.0.clone());
         name.is_none_or(|name| may_pass(&self.user_handshakes, name))
     }
@@ -195,7 +195,7 @@ impl Limits {
     }
 
     /// Whether somebody may make one more request now.
-    pub(super) fn may_request(&self, person: &Person) -> bool {
+    pub(super) fn may_request(&self, person: &Identity) -> bool {
         let name = person.user_id().map(|user| user.0.clone());
         name.is_none_or(|name| may_pass(&self.user_requests, name))
     }
@@ -210,7 +210,7 @@ impl Limits {
 }
 
 /// Whose pace it is: a user's, or, for a cookie is soon thrown away, a guest's address.
-fn name_of(person: &Person, address: IpAddr) -> String {
+fn name_of(person: &Identity, address: IpAddr) -> String {
     match person.user_id() {
         Some(user) => user.0.clone(),
         None => format!("guest {address}"),
@@ -468,8 +468,8 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn user(name: &str) -> Person {
-        Person::of_tenant(name, "home")
+    fn user(name: &str) -> Identity {
+        Identity::of_tenant(name, "home")
     }
 
     fn plan() -> DocId {
@@ -521,7 +521,7 @@ mod tests {
             tenant_ops_per_second: 1,
             ..GatewaySettings::default()
         });
-        let guest = |cookie| Person::of_link(cookie, "a link");
+        let guest = |cookie| Identity::of_link(cookie, "a link");
         let mut one = limits.share(&guest("one"), HERE);
         exhaust(&limits, &mut one);
         // Another cookie is no other guest.
@@ -532,7 +532,7 @@ mod tests {
         for doc in [Some(&plan()), Some(&plan()), None] {
             assert_eq!(far.take(&limits, "acme", doc, 1), Some(Duration::ZERO));
         }
-        let mut ann = limits.share(&Person::of_tenant("ann", "acme"), HERE);
+        let mut ann = limits.share(&Identity::of_tenant("ann", "acme"), HERE);
         let wait = ann.take(&limits, "acme", Some(&plan()), 1);
         assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
     }

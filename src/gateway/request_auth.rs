@@ -22,7 +22,8 @@ use super::health;
 use super::responses::failure;
 use super::socket::Socket;
 use crate::auth::{
-    Caller, Credentials, Mode, Person, RateLimitKey, SESSION_LASTS, Tokens, is_loopback, network,
+    AuthMode, Credentials, Identity, RateLimitKey, RequestSource, SESSION_LASTS, SessionTokens,
+    is_loopback, network,
 };
 use crate::store::StoreError;
 use crate::sync::lock;
@@ -68,42 +69,42 @@ pub(super) fn credentials(request: &HttpRequest) -> Credentials {
 pub(super) async fn kept(
     request: &HttpRequest,
     gateway: &Gateway,
-) -> Result<Option<Person>, StoreError> {
+) -> Result<Option<Identity>, StoreError> {
     let brought = Credentials {
         access: cookie(request, ACCESS),
         ..Credentials::default()
     };
-    gateway.door().identify(&brought).await
+    gateway.auth().identify(&brought).await
 }
 
 /// The principal that a request proves, whose pace it counts towards; `None`: it counts towards that of its address.
-pub(super) fn principal(
+pub(super) fn rate_limit_key(
     request: &HttpRequest,
     gateway: &Gateway,
     address: IpAddr,
 ) -> Option<RateLimitKey> {
-    let (door, brought) = (gateway.door(), credentials(request));
-    let by_seal = door.sealed_principal(&brought);
+    let (auth, brought) = (gateway.auth(), credentials(request));
+    let by_seal = auth.rate_limit_key_from_cookies(&brought);
     by_seal.or_else(|| {
-        let is_token = door.mode() == Mode::Tokens && brought.access.is_some();
+        let is_token = auth.mode() == AuthMode::Tokens && brought.access.is_some();
         (is_token && gateway.limits().may_verify(address))
-            .then(|| door.vouched_principal(&brought))
+            .then(|| auth.rate_limit_key_from_token(&brought))
             .flatten()
     })
 }
 
 /// Where a request comes from.
-pub(super) fn caller(request: &HttpRequest, gateway: &Gateway) -> Caller {
+pub(super) fn caller(request: &HttpRequest, gateway: &Gateway) -> RequestSource {
     let socket = request.conn_data::<Socket>();
     let is_local = socket.is_some_and(Socket::is_local);
     let host = said(request, HOST).unwrap_or_default();
     let is_passed_on = PASSED_ON
         .iter()
         .any(|name| request.headers().contains_key(*name));
-    let door = gateway.door();
-    Caller {
+    let auth = gateway.auth();
+    RequestSource {
         address: address(request, gateway),
-        is_own_machine: is_local && !is_passed_on && !door.is_behind_proxy() && is_loopback(host),
+        is_own_machine: is_local && !is_passed_on && !auth.is_behind_proxy() && is_loopback(host),
     }
 }
 
@@ -155,7 +156,7 @@ pub(super) fn is_secure(request: &HttpRequest) -> bool {
         return true;
     }
     let gateway = request.app_data::<Data<Gateway>>();
-    let behind_proxy = gateway.is_some_and(|gateway| gateway.door().is_behind_proxy());
+    let behind_proxy = gateway.is_some_and(|gateway| gateway.auth().is_behind_proxy());
     behind_proxy && last_forwarded(request, "x-forwarded-proto").is_some_and(is_tls)
 }
 
@@ -183,7 +184,7 @@ fn forwarded_address(said: &str) -> Option<IpAddr> {
 pub(super) fn address(request: &HttpRequest, gateway: &Gateway) -> IpAddr {
     let peer = request.peer_addr().map(|peer| peer.ip());
     let said = || last_forwarded(request, "x-forwarded-for").and_then(forwarded_address);
-    let said = gateway.door().is_behind_proxy().then(said).flatten();
+    let said = gateway.auth().is_behind_proxy().then(said).flatten();
     said.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
@@ -192,14 +193,14 @@ pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
     let origin = said(request, ORIGIN);
     let host = said(request, HOST).unwrap_or_default();
     let is_secure = is_secure(request);
-    is_for_us(request, gateway) && gateway.door().may_act(origin, host, is_secure)
+    is_for_us(request, gateway) && gateway.auth().allows_origin(origin, host, is_secure)
 }
 
 /// Whether the request was sent to a name of ours.
 fn is_for_us(request: &HttpRequest, gateway: &Gateway) -> bool {
     let socket = request.conn_data::<Socket>();
     let is_local = socket.is_none_or(Socket::is_local);
-    gateway.door().is_for_us(said(request, HOST), is_local)
+    gateway.auth().allows_host(said(request, HOST), is_local)
 }
 
 /// What a header says; nothing readable is an empty text.
@@ -261,7 +262,7 @@ impl Seldom {
 }
 
 /// Lets nothing be changed by another site's page, and nothing be read by the name of another site.
-pub(super) async fn watch_origin(
+pub(super) async fn check_origin(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -282,7 +283,7 @@ fn is_watched(request: &HttpRequest) -> bool {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return !is_for_us(request, gateway);
     }
-    let is_ours = gateway.door().mode() == Mode::Open
+    let is_ours = gateway.auth().mode() == AuthMode::Open
         || request.headers().contains_key(OURS)
         || request.headers().contains_key(AUTHORIZATION);
     !is_ours || !may_act(request, gateway)
@@ -290,13 +291,13 @@ fn is_watched(request: &HttpRequest) -> bool {
 
 /// Lets an address ask no more than its share. Counted is every request but those for the page, its files and whether the
 /// process lives, which are answered from memory: by its decoded path, for that is what is routed by, and whether or not there is such a route.
-pub(super) async fn watch_pace(
+pub(super) async fn limit_request_rate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let gateway = request
         .app_data::<Data<Gateway>>()
-        .filter(|gateway| gateway.door().mode() != Mode::Open && is_paced(gateway, &request));
+        .filter(|gateway| gateway.auth().mode() != AuthMode::Open && is_paced(gateway, &request));
     if let Some(gateway) = gateway.cloned()
         && !may_ask(request.request(), &gateway)
     {
@@ -311,7 +312,7 @@ pub(super) async fn watch_pace(
 /// Whether a request is within the pace of its principal or, where it proves none, of its address.
 fn may_ask(request: &HttpRequest, gateway: &Gateway) -> bool {
     let address = network(address(request, gateway));
-    let principal = principal(request, gateway, address);
+    let principal = rate_limit_key(request, gateway, address);
     gateway.limits().may_ask(address, principal)
 }
 
@@ -334,7 +335,7 @@ pub(super) fn too_fast() -> HttpResponse {
 /// The cookies that sign somebody in.
 pub(super) fn signed_in(
     request: &HttpRequest,
-    tokens: &Tokens,
+    tokens: &SessionTokens,
     access_lasts: Duration,
 ) -> Vec<Cookie<'static>> {
     let seconds = |lasts: Duration| CookieDuration::seconds(lasts.as_secs().cast_signed());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout};
 
 use crate::access::{DocumentRegistration, Permission, Role, tenant_of};
-use crate::auth::{Door, News, Person, Scope, Watch};
+use crate::auth::{AccessChange, AuthService, Identity, PermissionScope, RevocationSubscription};
 use crate::id::{DocId, Name};
 use crate::outage::LineLimit;
 use crate::protocol::{Code, Refusal};
@@ -17,9 +17,9 @@ use crate::store::StoreError;
 /// costs a look into a map.
 #[derive(Debug)]
 pub(super) struct Rights {
-    door: Arc<Door>,
-    person: Person,
-    watch: Watch,
+    door: Arc<AuthService>,
+    person: Identity,
+    watch: RevocationSubscription,
     held: BTreeMap<DocId, Held>,
     /// When the person is to be looked at again; none: not before somebody says so.
     again_at: Option<Instant>,
@@ -74,8 +74,8 @@ const DOUBT_MAX: Duration = Duration::from_secs(4);
 
 impl Rights {
     /// The rights of somebody who came in when `told` revocations had been told.
-    pub(super) fn new(door: Arc<Door>, person: Person, told: u64) -> Self {
-        let watch = door.watch(&person, told);
+    pub(super) fn new(door: Arc<AuthService>, person: Identity, told: u64) -> Self {
+        let watch = door.subscribe_revocations(&person, told);
         let again_at = person.lasts.and_then(in_future);
         Self {
             door,
@@ -89,30 +89,30 @@ impl Rights {
         }
     }
 
-    pub(super) fn person(&self) -> &Person {
+    pub(super) fn person(&self) -> &Identity {
         &self.person
     }
 
     /// Takes what happened to the person's rights. After a change that the store has not told yet, every document is looked
     /// at: an answer about some of them does not end the doubt.
-    pub(super) fn news(&mut self) -> Option<News> {
-        let News::Changed(scope) = self.watch.take()? else {
-            return Some(News::Ended);
+    pub(super) fn news(&mut self) -> Option<AccessChange> {
+        let AccessChange::Permissions(scope) = self.watch.take()? else {
+            return Some(AccessChange::SessionEnded);
         };
         let is_in_doubt = self.in_doubt.is_some();
         self.in_doubt.get_or_insert_with(Instant::now);
         let scope = if is_in_doubt {
-            Scope::Everything
+            PermissionScope::Everything
         } else {
             scope
         };
-        Some(News::Changed(scope))
+        Some(AccessChange::Permissions(scope))
     }
 
     /// Waits until something has happened. Cancel-safe.
     pub(super) async fn told(&self) {
-        while !self.watch.has_news() {
-            self.watch.told().await;
+        while !self.watch.has_change() {
+            self.watch.notified().await;
         }
     }
 
@@ -125,7 +125,7 @@ impl Rights {
     /// at the person. Other roles within the scope are forgotten: they are looked up when they are needed.
     pub(super) async fn look_again(
         &mut self,
-        mut scope: Scope,
+        mut scope: PermissionScope,
         mut in_use: BTreeSet<DocId>,
     ) -> Result<Vec<Found>, Over> {
         if let Some(rested) = self.rested {
@@ -134,11 +134,11 @@ impl Rights {
         let now = Instant::now();
         if self.expires_at.is_some_and(|at| at <= now) {
             self.in_doubt.get_or_insert(now);
-            scope = Scope::Everything;
+            scope = PermissionScope::Everything;
         }
         let is_meant = |doc: &DocId| match &scope {
-            Scope::Everything => true,
-            Scope::Documents(docs) => docs.contains(doc),
+            PermissionScope::Everything => true,
+            PermissionScope::Documents(docs) => docs.contains(doc),
         };
         self.held
             .retain(|doc, held| !is_meant(doc) || held.is_used_to_write || in_use.contains(doc));
@@ -160,7 +160,7 @@ impl Rights {
             }
             Err(error) => {
                 // Told while the store was asked, perhaps right at the beginning.
-                if self.watch.has_news() {
+                if self.watch.has_change() {
                     self.in_doubt.get_or_insert(now);
                 }
                 self.not_known(&error)
@@ -187,22 +187,22 @@ impl Rights {
     /// Asks the store for the roles on `docs`. `None`: the person is not signed in any more.
     async fn try_look_again(
         &mut self,
-        scope: &Scope,
+        scope: &PermissionScope,
         docs: Vec<DocId>,
     ) -> Result<Option<Vec<Found>>, StoreError> {
-        let is_everything = *scope == Scope::Everything;
+        let is_everything = *scope == PermissionScope::Everything;
         if !is_everything && docs.is_empty() {
             return Ok(Some(Vec::new()));
         }
         let lasts = if is_everything {
-            let Some(lasts) = self.door.still(&self.person).await? else {
+            let Some(lasts) = self.door.revalidate(&self.person).await? else {
                 return Ok(None);
             };
             Some(lasts)
         } else {
             None
         };
-        let rights = self.door.rights(&self.person, docs.clone()).await?;
+        let rights = self.door.permissions(&self.person, docs.clone()).await?;
         if let Some(lasts) = lasts {
             self.again_at = in_future(lasts);
             self.expires_at = None;
@@ -224,7 +224,7 @@ impl Rights {
 
     /// Makes sure that the roles on these documents are held.
     pub(super) async fn know(&mut self, docs: impl Iterator<Item = &DocId>) -> Result<(), Refusal> {
-        if self.person.is_free() {
+        if self.person.is_unrestricted() {
             return Ok(());
         }
         let missing: Vec<DocId> = docs
@@ -237,7 +237,7 @@ impl Rights {
         if self.held.len() + missing.len() > HELD_MAX {
             self.held.clear();
         }
-        let rights = self.door.rights(&self.person, missing.clone()).await;
+        let rights = self.door.permissions(&self.person, missing.clone()).await;
         let rights = rights.map_err(|error| {
             report(&error);
             Refusal::store_unavailable()
@@ -257,7 +257,7 @@ impl Rights {
 
     /// What the person may do with a document.
     pub(super) async fn role(&mut self, doc: &DocId) -> Result<Option<Role>, Refusal> {
-        if self.person.is_free() {
+        if self.person.is_unrestricted() {
             return Ok(Some(Role::Owner));
         }
         if let Some(held) = self.held.get(doc) {
@@ -287,13 +287,17 @@ impl Rights {
 
     /// Makes a document that nobody knows the person's own; `false`: somebody knows it.
     pub(super) async fn own(&mut self, doc: &DocId) -> Result<bool, Refusal> {
-        if self.person.is_free() {
+        if self.person.is_unrestricted() {
             return Ok(false);
         }
-        let owned = self.door.own(&self.person, doc).await.map_err(|error| {
-            report(&error);
-            Refusal::store_unavailable()
-        })?;
+        let owned = self
+            .door
+            .claim_ownership(&self.person, doc)
+            .await
+            .map_err(|error| {
+                report(&error);
+                Refusal::store_unavailable()
+            })?;
         match owned {
             DocumentRegistration::Registered => {}
             DocumentRegistration::Exists => return Ok(false),
@@ -316,7 +320,9 @@ impl Rights {
 
     /// Refuses what goes beyond what the document's tenant may keep.
     pub(super) fn demand_room(&self, doc: &DocId, bytes: usize) -> Result<(), Refusal> {
-        if self.person.is_free() || self.door.may_add(tenant_of(&doc.collection), bytes) {
+        if self.person.is_unrestricted()
+            || self.door.try_add_bytes(tenant_of(&doc.collection), bytes)
+        {
             return Ok(());
         }
         Err(Refusal::new(Code::Quota, "As much is kept here as may be"))
@@ -324,7 +330,7 @@ impl Rights {
 
     /// Refuses presence on a channel whose document the person may not read.
     pub(super) async fn demand_channel(&mut self, channel: &Name) -> Result<(), Refusal> {
-        if self.person.is_free() {
+        if self.person.is_unrestricted() {
             return Ok(());
         }
         match document_of(channel) {
@@ -386,10 +392,10 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::auth::{AuthSettings, Caller, Credentials, NewAccount};
+    use crate::auth::{AuthSettings, Credentials, NewAccount, RequestSource};
     use crate::store::{AccessStore, SqliteSettings, SqliteStore};
 
-    const HERE: Caller = Caller {
+    const HERE: RequestSource = RequestSource {
         address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         is_own_machine: true,
     };
@@ -397,7 +403,7 @@ mod tests {
     /// Ann, who owns a document and everything else, with a store that can be taken away.
     struct Desk {
         store: Arc<SqliteStore>,
-        door: Arc<Door>,
+        door: Arc<AuthService>,
         rights: Rights,
         _folder: tempfile::TempDir,
     }
@@ -411,7 +417,8 @@ mod tests {
             };
             let store = Arc::new(SqliteStore::open(&settings).unwrap());
             let accounts: Arc<dyn AccessStore> = store.clone();
-            let door = Door::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
+            let door =
+                AuthService::open(AuthSettings::default(), Some(accounts), &[7; 32]).unwrap();
             let account = NewAccount {
                 login: "ann".to_owned(),
                 name: "Ann".to_owned(),
@@ -425,7 +432,7 @@ mod tests {
                 ..Credentials::default()
             };
             let ann = door.identify(&brought).await.unwrap().unwrap();
-            let rights = Rights::new(door.clone(), ann, door.told());
+            let rights = Rights::new(door.clone(), ann, door.revocation_generation());
             Self {
                 store,
                 door,
@@ -436,22 +443,27 @@ mod tests {
 
         /// Somebody changes Ann's rights, and her socket is told.
         async fn change(&mut self) {
-            let known = self.door.begin_watch().await.unwrap();
+            let known = self.door.last_revocation().await.unwrap();
             let ann = self.rights.person().user_id().unwrap().clone();
             let set = self
                 .store
                 .set_tenant_role(ann.clone(), Some(Role::Viewer), ann);
             assert!(set.await.unwrap());
             tokio::select! {
-                () = self.door.keep(known) => {}
+                () = self.door.run(known) => {}
                 () = self.rights.told() => {}
             }
-            assert_eq!(self.rights.news(), Some(News::Changed(Scope::Everything)));
+            assert_eq!(
+                self.rights.news(),
+                Some(AccessChange::Permissions(PermissionScope::Everything))
+            );
         }
 
         async fn look_again(&mut self) -> Result<Vec<Found>, Over> {
             let in_use = BTreeSet::from([plan()]);
-            self.rights.look_again(Scope::Everything, in_use).await
+            self.rights
+                .look_again(PermissionScope::Everything, in_use)
+                .await
         }
     }
 
@@ -520,7 +532,8 @@ mod tests {
             let least = Role::Editor;
             desk.rights.demand(&doc(name), least).await.unwrap();
         }
-        let look = |docs: &[&str]| Scope::Documents(docs.iter().map(|name| doc(name)).collect());
+        let look =
+            |docs: &[&str]| PermissionScope::Documents(docs.iter().map(|name| doc(name)).collect());
         let in_use = BTreeSet::from([plan(), doc("other")]);
         let scope = look(&["written", "plan", "never seen"]);
         let found = desk.rights.look_again(scope, in_use.clone()).await.unwrap();
@@ -536,10 +549,10 @@ mod tests {
     #[tokio::test]
     async fn a_doubt_about_everything_is_not_ended_by_one_document() {
         let mut desk = Desk::new().await;
-        let known = desk.door.begin_watch().await.unwrap();
+        let known = desk.door.last_revocation().await.unwrap();
         desk.rights.in_doubt = Some(Instant::now());
         let ann = desk.rights.person().user_id().unwrap().clone();
-        let by = desk.rights.person().who.clone().unwrap();
+        let by = desk.rights.person().principal.clone().unwrap();
         desk.store
             .register_document(plan(), ann.clone(), None)
             .await
@@ -551,11 +564,14 @@ mod tests {
             .unwrap();
         assert_eq!(shared, Ok(()));
         tokio::select! {
-            () = desk.door.keep(known) => {}
+            () = desk.door.run(known) => {}
             () = desk.rights.told() => {}
         }
         // What changed before is still unknown, whatever the store says of one document.
-        assert_eq!(desk.rights.news(), Some(News::Changed(Scope::Everything)));
+        assert_eq!(
+            desk.rights.news(),
+            Some(AccessChange::Permissions(PermissionScope::Everything))
+        );
     }
 
     #[tokio::test]

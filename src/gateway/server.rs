@@ -36,7 +36,7 @@ const FIRST_HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What bounds the connections of a server.
 #[derive(Debug, Clone)]
-pub(super) struct Bounds {
+pub(super) struct ServerLimits {
     /// How many WebSockets may be open on all threads.
     pub(super) sockets_max: usize,
     /// How many other connections may be.
@@ -55,7 +55,7 @@ pub(super) fn serve<A, F>(
     app: impl Fn() -> A + Send + Clone + 'static,
     listener: TcpListener,
     tls: Option<ServerConfig>,
-    bounds: &Bounds,
+    bounds: &ServerLimits,
 ) -> io::Result<Server>
 where
     A: IntoServiceFactory<F, Request>,
@@ -80,7 +80,7 @@ where
             .finish(map_config(app, |()| AppConfig::default()))
     };
     let is_secure = tls.is_some();
-    let entrance = Arc::new(Entrance {
+    let entrance = Arc::new(ConnectionAcceptor {
         connections: Connections::new(bounds.connections_max, bounds.address_connections_max),
         tls: tls.map(|mut tls| {
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -109,13 +109,13 @@ where
 }
 
 /// What all threads use to take connections.
-struct Entrance {
+struct ConnectionAcceptor {
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
     patience: Patience,
 }
 
-impl Entrance {
+impl ConnectionAcceptor {
     /// A connection as HTTP takes it: counted, and encrypted if the server speaks TLS. A handshake gives way to other
     /// connections as a request that does not come does, and holds up no other connection.
     async fn enter(&self, tcp: TcpStream) -> io::Result<(HttpEnd, Protocol, Option<SocketAddr>)> {

@@ -18,7 +18,7 @@ use super::outdated::OutdatedClient;
 use super::rights::{Found, Over, Rights, document_of, no_such_document};
 use super::upgrade::{self, Messages};
 use crate::access::{HOME_TENANT, Role, tenant_of};
-use crate::auth::{News, Scope};
+use crate::auth::{AccessChange, PermissionScope};
 use crate::doc::{ReadMode, SessionReply, SessionRequest, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
@@ -289,7 +289,7 @@ impl Session {
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Err(end) = Box::pin(self.look_again(Scope::Everything)).await {
+                    if let Err(end) = Box::pin(self.look_again(PermissionScope::Everything)).await {
                         return end;
                     }
                 }
@@ -596,14 +596,14 @@ impl Session {
     async fn heed(&mut self) -> Result<(), End> {
         match self.rights.news() {
             None => Ok(()),
-            Some(News::Changed(scope)) => self.look_again(scope).await,
-            Some(News::Ended) => Err(SIGNED_OUT),
+            Some(AccessChange::Permissions(scope)) => self.look_again(scope).await,
+            Some(AccessChange::SessionEnded) => Err(SIGNED_OUT),
         }
     }
 
     /// Looks at the user's rights again. Who may no longer read something that they are told of is sent away: there is no
     /// word for it in the protocol, and asked for again, the document is refused.
-    async fn look_again(&mut self, scope: Scope) -> Result<(), End> {
+    async fn look_again(&mut self, scope: PermissionScope) -> Result<(), End> {
         let heard = self.channels.keys().filter_map(document_of);
         let shown = self.documents.iter().chain(&self.unseen).cloned();
         let in_use: BTreeSet<DocId> = shown.chain(heard).collect();
@@ -721,7 +721,7 @@ impl Session {
 
     fn vouches(&self, client: &ClientId) -> bool {
         let author = &self.rights.person().author;
-        self.gateway.mint().vouches(author, client)
+        self.gateway.client_ids().is_issued_to(author, client)
     }
 
     /// Refuses what a client of another history asks about a document that it holds as it was there.
@@ -738,7 +738,7 @@ impl Session {
     fn shake_hands(&mut self, claimed: Option<String>) -> Result<(), End> {
         self.has_returned |= claimed.is_some();
         let claimed = claimed.and_then(|id| ClientId::parse(&id).ok());
-        let mint = self.gateway.mint();
+        let mint = self.gateway.client_ids();
         let history = self.outbox.history();
         if let Some(claimed) = &claimed
             && mint.is_of_another_history(claimed, history)
@@ -750,11 +750,11 @@ impl Session {
             let documents_max = self.gateway.settings().documents_max;
             self.outdated = Some(OutdatedClient::new(documents_max));
         }
-        if let Some(claimed) = claimed.filter(|id| self.vouches(id) || !mint.is_ours(id)) {
+        if let Some(claimed) = claimed.filter(|id| self.vouches(id) || !mint.is_issued_here(id)) {
             self.client = if self.vouches(&claimed) {
                 claimed
             } else {
-                mint.successor(&self.rights.person().author, &claimed, history)
+                mint.replacement(&self.rights.person().author, &claimed, history)
             };
         }
         self.say(protocol::handshake("hs", &self.client));
@@ -770,16 +770,20 @@ impl Session {
             // Its op was made in another history, whatever its socket says.
             Some(src)
                 if self.outdated.is_none()
-                    && self.gateway.mint().is_of_another_history(&src, history) =>
+                    && self
+                        .gateway
+                        .client_ids()
+                        .is_of_another_history(&src, history) =>
             {
                 return Err(Refusal::history_changed());
             }
             Some(src) if src == self.client || self.vouches(&src) => return Ok(src),
             Some(src) => src,
         };
-        let mint = self.gateway.mint();
+        let mint = self.gateway.client_ids();
         let author = &self.rights.person().author;
-        let came_with = !mint.is_ours(&src) && self.client == mint.successor(author, &src, history);
+        let came_with =
+            !mint.is_issued_here(&src) && self.client == mint.replacement(author, &src, history);
         let foreign = src.as_foreign().filter(|_| came_with);
         foreign.ok_or_else(|| {
             let message = "The src is another client's: reconnect to get one";
@@ -850,8 +854,8 @@ impl Session {
         }
         self.demand_own_name(&presence)?;
         let person = self.rights.person();
-        if !person.is_free() {
-            let known = person.known.as_ref();
+        if !person.is_unrestricted() {
+            let known = person.profile.as_ref();
             presence.sign(known.map(|known| known.name.as_str()));
         }
         self.keep_presence(&presence)?;

@@ -16,7 +16,7 @@ use super::gateway::Gateway;
 use super::request_auth;
 use super::responses::{failure, unavailable};
 use crate::access::{Account, Grant, Principal, Role, ShareError, ShareLink, Subject};
-use crate::auth::{Mode, Person, is_name};
+use crate::auth::{AuthMode, Identity, is_name};
 use crate::id::DocId;
 use crate::store::StoreError;
 
@@ -45,13 +45,13 @@ async fn owner(
     request: &HttpRequest,
     gateway: &Gateway,
     path: &(String, String),
-) -> Result<(Principal, Person, DocId), HttpResponse> {
-    if gateway.door().mode() == Mode::Open {
+) -> Result<(Principal, Identity, DocId), HttpResponse> {
+    if gateway.auth().mode() == AuthMode::Open {
         return Err(no_accounts());
     }
-    let (person, doc, _) = permitted(request, gateway, path, Role::Owner).await?;
-    let who = person.who_on(&doc).ok_or_else(no_accounts)?;
-    Ok((who, person, doc))
+    let (identity, doc, _) = permitted(request, gateway, path, Role::Owner).await?;
+    let who = identity.principal_on(&doc).ok_or_else(no_accounts)?;
+    Ok((who, identity, doc))
 }
 
 async fn people(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> HttpResponse {
@@ -63,7 +63,7 @@ async fn people(request: HttpRequest, gateway: Data<Gateway>, path: Path) -> Htt
 }
 
 async fn shared(gateway: &Gateway, doc: DocId) -> Result<Value, StoreError> {
-    let accounts = gateway.door().accounts();
+    let accounts = gateway.auth().accounts();
     let holders = accounts.grants(doc.clone()).await?;
     let links = accounts.links(doc).await?;
     let holders: Vec<Value> = holders.iter().map(shown_holder).collect();
@@ -100,7 +100,7 @@ async fn set_role(
     path: Path,
     asked: web::Json<SetRole>,
 ) -> HttpResponse {
-    let (by, person, doc) = match owner(&request, &gateway, &path).await {
+    let (by, identity, doc) = match owner(&request, &gateway, &path).await {
         Ok(found) => found,
         Err(response) => return response,
     };
@@ -110,7 +110,7 @@ async fn set_role(
     };
     let subject = match whom(
         &gateway,
-        &person,
+        &identity,
         asked.login.as_deref(),
         asked.id.as_deref(),
     )
@@ -119,10 +119,10 @@ async fn set_role(
         Ok(subject) => subject,
         Err(response) => return response,
     };
-    let set = gateway.door().set_role(doc.clone(), subject, role, by);
+    let set = gateway.auth().set_role(doc.clone(), subject, role, by);
     match set.await {
         Ok(Ok(())) => {
-            gateway.door().rights_changed();
+            gateway.auth().permissions_changed();
             respond(shared(&gateway, doc).await)
         }
         Ok(Err(why)) => not_shared(why),
@@ -166,13 +166,13 @@ async fn transfer(
     path: Path,
     asked: web::Json<Transfer>,
 ) -> HttpResponse {
-    let (by, person, doc) = match owner(&request, &gateway, &path).await {
+    let (by, identity, doc) = match owner(&request, &gateway, &path).await {
         Ok(found) => found,
         Err(response) => return response,
     };
     let to = match whom(
         &gateway,
-        &person,
+        &identity,
         asked.login.as_deref(),
         asked.id.as_deref(),
     )
@@ -182,13 +182,13 @@ async fn transfer(
         Err(response) => return response,
     };
     match gateway
-        .door()
+        .auth()
         .accounts()
         .transfer_ownership(doc, to, by)
         .await
     {
         Ok(Ok(())) => {
-            gateway.door().rights_changed();
+            gateway.auth().permissions_changed();
             answer(&json!({}), Vec::new())
         }
         Ok(Err(why)) => not_shared(why),
@@ -199,7 +199,7 @@ async fn transfer(
 /// Whom a request means, in the tenant of who makes it.
 async fn whom(
     gateway: &Gateway,
-    person: &Person,
+    identity: &Identity,
     login: Option<&str>,
     id: Option<&str>,
 ) -> Result<Subject, HttpResponse> {
@@ -207,21 +207,23 @@ async fn whom(
         let message = "nobody here signs in by that name";
         failure(StatusCode::NOT_FOUND, "no_such_person", message)
     };
-    let tenant = person.tenant().unwrap_or_default();
-    let door = gateway.door();
-    let found: Result<Option<Account>, StoreError> = match (door.mode(), login, id) {
-        (Mode::Tokens, None, Some(id)) => {
+    let tenant = identity.tenant().unwrap_or_default();
+    let auth = gateway.auth();
+    let found: Result<Option<Account>, StoreError> = match (auth.mode(), login, id) {
+        (AuthMode::Tokens, None, Some(id)) => {
             let id = id.strip_prefix(&format!("{tenant}:")).unwrap_or(id);
             if !is_name(id) {
                 return Err(nobody());
             }
             return Ok(Subject(format!("{tenant}:{id}")));
         }
-        (Mode::Accounts, Some(login), None) => {
+        (AuthMode::Accounts, Some(login), None) => {
             let login = login.trim().to_lowercase();
-            door.accounts().account_by_login(login).await
+            auth.accounts().account_by_login(login).await
         }
-        (Mode::Accounts, None, Some(id)) => door.accounts().account(Subject(id.to_owned())).await,
+        (AuthMode::Accounts, None, Some(id)) => {
+            auth.accounts().account(Subject(id.to_owned())).await
+        }
         _ => return Err(nobody()),
     };
     let found = found.map_err(|error| unavailable(&error))?;
@@ -231,7 +233,7 @@ async fn whom(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Share {
+struct CreateLink {
     role: String,
     days: Option<u64>,
     password: Option<String>,
@@ -241,7 +243,7 @@ async fn share(
     request: HttpRequest,
     gateway: Data<Gateway>,
     path: Path,
-    asked: web::Json<Share>,
+    asked: web::Json<CreateLink>,
 ) -> HttpResponse {
     let (by, _, doc) = match owner(&request, &gateway, &path).await {
         Ok(found) => found,
@@ -259,7 +261,11 @@ async fn share(
     }
     let lasts = asked.days.map(|days| Duration::from_hours(24 * days));
     let password = asked.password.as_deref().filter(|text| !text.is_empty());
-    match gateway.door().share(by, &doc, role, password, lasts).await {
+    match gateway
+        .auth()
+        .create_link(by, &doc, role, password, lasts)
+        .await
+    {
         Ok((id, secret)) => answer(&json!({ "id": id.0, "secret": secret }), Vec::new()),
         Err(denied) => denied_response(&denied),
     }
@@ -276,13 +282,13 @@ async fn end_link(
         Err(response) => return response,
     };
     match gateway
-        .door()
+        .auth()
         .accounts()
         .delete_link(doc, Subject(link), by)
         .await
     {
         Ok(Ok(())) => {
-            gateway.door().rights_changed();
+            gateway.auth().permissions_changed();
             answer(&json!({}), Vec::new())
         }
         Ok(Err(why)) => not_shared(why),
@@ -300,14 +306,14 @@ async fn audit(
         Ok(found) => found,
         Err(response) => return response,
     };
-    let accounts = gateway.door().accounts();
+    let accounts = gateway.auth().accounts();
     let deeds = accounts.audit_events(doc, page.before, AUDIT_MAX).await;
     respond(deeds.map(|deeds| shown_deeds(&deeds)))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Open {
+struct OpenLink {
     secret: String,
     password: Option<String>,
 }
@@ -316,16 +322,16 @@ struct Open {
 async fn open(
     request: HttpRequest,
     gateway: Data<Gateway>,
-    asked: web::Json<Open>,
+    asked: web::Json<OpenLink>,
 ) -> HttpResponse {
-    let door = gateway.door();
-    if door.mode() == Mode::Open {
+    let auth = gateway.auth();
+    if auth.mode() == AuthMode::Open {
         return no_accounts();
     }
     let from = request_auth::address(&request, &gateway);
     let brought = request_auth::credentials(&request);
     let (secret, password) = (&asked.secret, asked.password.as_deref());
-    match door.open_link(secret, password, &brought, from).await {
+    match auth.open_link(secret, password, &brought, from).await {
         Ok((link, token)) => {
             let body = json!({
                 "collection": link.doc.collection.as_str(),
