@@ -11,7 +11,7 @@ use serde_json::json;
 use super::accounts::{identity, permitted};
 use super::gateway::Gateway;
 use super::responses::{NO_STORE, failure, no_document, unavailable};
-use super::store_watch::while_it_answers;
+use super::store_availability::while_it_answers;
 use crate::access::Role;
 use crate::id::Name;
 use crate::store::{ListQuery, ListedDocument};

@@ -9,8 +9,8 @@ use actix_web::{App, HttpRequest, HttpResponse, rt, web};
 use actix_ws::AggregatedMessage;
 use tokio::select;
 
-use super::exchange::Patience;
-use super::guard::MessageLimits;
+use super::connection_deadlines::Patience;
+use super::frame_limiter::MessageLimits;
 use super::server::{self, Bounds};
 use super::upgrade::{self, Messages};
 use crate::node::{Outbox, SnapshotBudget};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::limits::Limits;
+use super::rate_limits::Limits;
 use super::rebalance::Departures;
 use super::settings::GatewaySettings;
 use crate::auth::{AuthService, ClientIdIssuer};

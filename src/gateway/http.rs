@@ -15,18 +15,18 @@ use rustls::ServerConfig;
 
 use super::accounts;
 use super::assets::{self, EditorPage};
+use super::connection_deadlines::Patience;
 use super::documents;
-use super::exchange::Patience;
 use super::gateway::{Gateway, SocketGuard};
 use super::health;
-use super::intake;
+use super::permission_cache::Rights;
 use super::request_auth;
+use super::request_limits;
 use super::responses::{NO_STORE, failure, unauthorized, unavailable};
-use super::rights::Rights;
 use super::server::{self, ServerLimits};
 use super::session::Session;
 use super::sharing;
-use super::store_watch;
+use super::store_availability;
 use super::upgrade;
 use crate::auth::{AuthMode, NONCE_BYTES, network};
 use crate::node::Outbox;
@@ -55,15 +55,15 @@ pub fn serve(
         App::new()
             .app_data(Data::from(gateway.clone()))
             .app_data(page.clone())
-            .app_data(intake::json(request_bytes_max))
+            .app_data(request_limits::json(request_bytes_max))
             .configure(|config| routes(config, &gateway))
             .default_service(web::to(move |request| {
                 elsewhere(request, base_path.clone())
             }))
-            .wrap(from_fn(store_watch::watch_store))
+            .wrap(from_fn(store_availability::watch_store))
             .wrap(from_fn(request_auth::check_origin))
             .wrap(from_fn(request_auth::limit_request_rate))
-            .wrap(from_fn(intake::watch))
+            .wrap(from_fn(request_limits::watch))
             .wrap(headers(is_secure))
     };
     let server = server::serve(app, listener, tls, &bounds)?;

@@ -2,33 +2,32 @@
 
 mod accounts;
 mod assets;
-mod bare;
+mod builtin_responses;
+mod connection_deadlines;
 mod connections;
 mod documents;
 #[cfg(feature = "echo")]
 mod echo;
-mod exchange;
+mod frame_limiter;
 #[expect(
     clippy::module_inception,
     reason = "the gateway is the main type of `gateway`"
 )]
 mod gateway;
-mod guard;
 mod health;
 mod http;
-mod intake;
-mod limits;
-mod outdated;
+mod permission_cache;
+mod rate_limits;
 mod rebalance;
 mod request_auth;
+mod request_limits;
 mod responses;
-mod rights;
 mod server;
 mod session;
 mod settings;
 mod sharing;
 mod socket;
-mod store_watch;
+mod store_availability;
 mod tls;
 mod upgrade;
 

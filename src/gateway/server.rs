@@ -17,8 +17,8 @@ use actix_web::rt::time::timeout;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
+use super::connection_deadlines::{Exchange, Patience};
 use super::connections::Connections;
-use super::exchange::{Exchange, Patience};
 use super::socket::{Connection, HttpEnd};
 use crate::auth::network;
 

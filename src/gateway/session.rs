@@ -1,5 +1,7 @@
 //! One socket's life: its requests in, their answers and the commits out.
 
+mod outdated_client;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use futures_util::FutureExt;
 use tokio::select;
 use tokio::sync::{Semaphore, watch};
 
+use self::outdated_client::OutdatedClient;
 use super::gateway::{Gateway, Phase};
-use super::limits::Share;
-use super::outdated::OutdatedClient;
-use super::rights::{Found, Over, Rights, document_of, no_such_document};
+use super::permission_cache::{Found, Over, Rights, document_of, no_such_document};
+use super::rate_limits::Share;
 use super::upgrade::{self, Messages};
 use crate::access::{HOME_TENANT, Role, tenant_of};
 use crate::auth::{AccessChange, PermissionScope};

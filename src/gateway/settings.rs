@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::guard::MessageLimits;
+use super::frame_limiter::MessageLimits;
 
 /// What bounds a socket. Sizes are bytes.
 #[derive(Debug, Clone, Deserialize)]

@@ -26,8 +26,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::bare;
-use super::exchange::Exchange;
+use super::builtin_responses;
+use super::connection_deadlines::Exchange;
 use crate::node::{Outbox, SnapshotBudget};
 
 /// A client's connection.
@@ -219,7 +219,7 @@ impl AsyncWrite for HttpEnd {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(self.poll_last(cx))?;
-        if let Some(completed) = bare::complete(bytes) {
+        if let Some(completed) = builtin_responses::complete(bytes) {
             self.last = completed.into();
             return Poll::Ready(Ok(bytes.len()));
         }

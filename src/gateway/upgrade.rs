@@ -20,7 +20,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::{Stream, StreamExt};
 
-use super::guard::{Guard, MessageLimits, Passage};
+use super::frame_limiter::{Guard, MessageLimits, Passage};
 use super::request_auth;
 use super::socket::{Incoming, NoBody, Socket};
 use crate::node::{Outbox, SnapshotBudget, WakeQueue};

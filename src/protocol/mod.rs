@@ -2,7 +2,7 @@
 //! parsed here and trusted after; replies are written here as whole WebSocket frames, once for all who get them.
 
 mod frame;
-mod oversize;
+mod oversized_message;
 mod refusal;
 mod reply;
 mod request;
@@ -10,7 +10,7 @@ mod request;
 #[cfg(feature = "echo")]
 pub use frame::binary_frame;
 pub use frame::{Frames, close_frame, ping_frame, pong_frame};
-pub use oversize::Members;
+pub use oversized_message::Members;
 pub use refusal::{Code, Refusal};
 pub use reply::{
     Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,

@@ -175,7 +175,7 @@ fn refusal(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse>
 }
 
 /// Replaces the request's body by one that ends with an error when it is too large or too late. The bytes of a WebSocket
-/// are no body: [`Guard`](super::guard::Guard) bounds them.
+/// are no body: [`Guard`](super::frame_limiter::Guard) bounds them.
 fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) {
     if gateway.is_socket_path(request.match_info().as_str()) {
         return;
