@@ -14,9 +14,9 @@ use crate::ot::{Content, Op, OtError, Side};
 
 /// What the server says about the document.
 #[derive(Debug, Clone)]
-pub enum Message {
+pub enum ServerMessage {
     /// The document as it stands.
-    Shown(Snapshot),
+    Snapshot(Snapshot),
     /// All commits since the revision that was asked from have been sent.
     Done,
     /// A commit. The client's own one is its ack.
@@ -29,7 +29,7 @@ pub enum Message {
         revision: Revision,
     },
     /// What the client submitted under `seq` was refused.
-    Refused {
+    Rejected {
         /// The client's count.
         seq: u64,
     },
@@ -37,7 +37,7 @@ pub enum Message {
 
 /// What the client asks of the server.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Request {
+pub enum ClientRequest {
     /// The document, or its commits since a revision, and its commits from then on.
     Subscribe {
         /// What the client has, if it has anything.
@@ -57,13 +57,13 @@ pub enum Request {
         /// The change.
         change: Change,
         /// Whether it may have been said before: then it names its client.
-        again: bool,
+        is_resend: bool,
     },
 }
 
 /// Why a change could not be made or taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unfit {
+pub enum InvalidEdit {
     /// The document is not known yet, or its local changes were just thrown away.
     #[error("the document is not known yet")]
     Unknown,
@@ -98,12 +98,12 @@ pub struct Client {
     seq: u64,
     /// Every ack: the count of the submit, and the revision that it led to.
     acknowledged: Vec<(u64, Revision)>,
-    link: Link,
+    connection: ConnectionState,
     /// Whether the document or its commits were asked for and have not all come.
     asked: bool,
     /// Whether commits are missing that nobody has been asked for.
     missing: bool,
-    troubles: Troubles,
+    anomalies: Anomalies,
 }
 
 #[derive(Debug)]
@@ -111,13 +111,13 @@ struct InFlight {
     seq: u64,
     change: Change,
     /// Whether it has to be said (again).
-    unsaid: bool,
+    needs_send: bool,
     /// Whether it may have been said on an earlier socket.
-    again: bool,
+    is_resend: bool,
 }
 
 #[derive(Debug, PartialEq)]
-enum Link {
+enum ConnectionState {
     /// There is no socket.
     Down,
     /// There is a socket, on which the subscription has not been asked for.
@@ -128,7 +128,7 @@ enum Link {
 
 /// What should not happen, counted: a client heals from it, so the final texts alone do not show it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Troubles {
+pub struct Anomalies {
     /// How often a commit or an ack came too early, and the ones before it had to be fetched.
     pub gaps: u64,
     /// How often local changes were thrown away: refused, or made on a document that others created or deleted.
@@ -147,10 +147,10 @@ impl Client {
             pending: VecDeque::new(),
             seq: 0,
             acknowledged: Vec::new(),
-            link: Link::Down,
+            connection: ConnectionState::Down,
             asked: false,
             missing: false,
-            troubles: Troubles::default(),
+            anomalies: Anomalies::default(),
         }
     }
 
@@ -158,10 +158,10 @@ impl Client {
     ///
     /// # Errors
     /// When it exists already or nothing is known of it.
-    pub fn create(&mut self, content: Content) -> Result<(), Unfit> {
-        self.revision.ok_or(Unfit::Unknown)?;
+    pub fn create(&mut self, content: Content) -> Result<(), InvalidEdit> {
+        self.revision.ok_or(InvalidEdit::Unknown)?;
         if self.content.is_some() {
-            return Err(Unfit::Exists);
+            return Err(InvalidEdit::Exists);
         }
         self.content = Some(content.clone());
         self.pending.push_back(Change::Create(content));
@@ -172,9 +172,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no document, or the op does not fit it.
-    pub fn edit(&mut self, op: Op) -> Result<(), Unfit> {
-        self.revision.ok_or(Unfit::Unknown)?;
-        let content = self.content.as_mut().ok_or(Unfit::Missing)?;
+    pub fn edit(&mut self, op: Op) -> Result<(), InvalidEdit> {
+        self.revision.ok_or(InvalidEdit::Unknown)?;
+        let content = self.content.as_mut().ok_or(InvalidEdit::Missing)?;
         content.apply(&op)?;
         match self.pending.back_mut() {
             Some(Change::Edit(last)) => match last.compose(&op) {
@@ -194,39 +194,39 @@ impl Client {
     ///
     /// # Errors
     /// When there is none.
-    pub fn delete(&mut self) -> Result<(), Unfit> {
-        self.revision.ok_or(Unfit::Unknown)?;
-        self.content.take().ok_or(Unfit::Missing)?;
+    pub fn delete(&mut self) -> Result<(), InvalidEdit> {
+        self.revision.ok_or(InvalidEdit::Unknown)?;
+        self.content.take().ok_or(InvalidEdit::Missing)?;
         self.pending.push_back(Change::Delete);
         Ok(())
     }
 
     /// A socket is there, and its handshake is done.
     pub fn connected(&mut self) {
-        self.link = Link::Up;
+        self.connection = ConnectionState::Up;
         self.missing = false;
         if let Some(in_flight) = &mut self.in_flight {
-            in_flight.again |= !in_flight.unsaid;
-            in_flight.unsaid = true;
+            in_flight.is_resend |= !in_flight.needs_send;
+            in_flight.needs_send = true;
         }
     }
 
     /// The socket is gone. Editing goes on.
     pub fn disconnected(&mut self) {
-        self.link = Link::Down;
+        self.connection = ConnectionState::Down;
     }
 
     /// Takes in what the server said.
     ///
     /// # Errors
     /// When a commit does not fit the content: the two halves no longer agree, and nothing will mend it.
-    pub fn received(&mut self, message: Message) -> Result<(), Unfit> {
+    pub fn received(&mut self, message: ServerMessage) -> Result<(), InvalidEdit> {
         match message {
-            Message::Shown(snapshot) => self.shown(snapshot),
-            Message::Done => self.asked = false,
-            Message::Commit(entry) => return self.committed(&entry),
-            Message::Acked { seq, revision } => self.acked(seq, revision),
-            Message::Refused { seq } => {
+            ServerMessage::Snapshot(snapshot) => self.shown(snapshot),
+            ServerMessage::Done => self.asked = false,
+            ServerMessage::Commit(entry) => return self.committed(&entry),
+            ServerMessage::Acked { seq, revision } => self.acked(seq, revision),
+            ServerMessage::Rejected { seq } => {
                 if self.in_flight.as_ref().is_some_and(|it| it.seq == seq) {
                     self.roll_back();
                 }
@@ -236,24 +236,24 @@ impl Client {
     }
 
     /// The next thing to say. On a new socket the unanswered submit comes first, then the subscription.
-    pub fn poll(&mut self) -> Option<Request> {
-        if self.link == Link::Down {
+    pub fn poll(&mut self) -> Option<ClientRequest> {
+        if self.connection == ConnectionState::Down {
             return None;
         }
         if let Some(submit) = self.submit() {
             return Some(submit);
         }
-        if self.link == Link::Up {
-            self.link = Link::Subscribed;
+        if self.connection == ConnectionState::Up {
+            self.connection = ConnectionState::Subscribed;
             self.asked = true;
-            return Some(Request::Subscribe {
+            return Some(ClientRequest::Subscribe {
                 since: self.revision,
             });
         }
         if (self.missing || self.revision.is_none()) && !self.asked {
             self.asked = true;
             self.missing = false;
-            return Some(Request::Fetch {
+            return Some(ClientRequest::Fetch {
                 since: self.revision,
             });
         }
@@ -304,11 +304,11 @@ impl Client {
 
     /// What should not have happened.
     #[must_use]
-    pub fn troubles(&self) -> Troubles {
-        self.troubles
+    pub fn anomalies(&self) -> Anomalies {
+        self.anomalies
     }
 
-    fn submit(&mut self) -> Option<Request> {
+    fn submit(&mut self) -> Option<ClientRequest> {
         let base = self.revision?;
         if self.in_flight.is_none() {
             let change = self.pending.pop_front()?;
@@ -316,18 +316,19 @@ impl Client {
             self.in_flight = Some(InFlight {
                 seq: self.seq,
                 change,
-                unsaid: true,
-                again: false,
+                needs_send: true,
+                is_resend: false,
             });
         }
-        let in_flight = self.in_flight.as_mut().filter(|it| it.unsaid)?;
-        in_flight.unsaid = false;
-        let (seq, change, again) = (in_flight.seq, in_flight.change.clone(), in_flight.again);
-        Some(Request::Submit {
+        let in_flight = self.in_flight.as_mut().filter(|it| it.needs_send)?;
+        in_flight.needs_send = false;
+        let (seq, change, is_resend) =
+            (in_flight.seq, in_flight.change.clone(), in_flight.is_resend);
+        Some(ClientRequest::Submit {
             seq,
             base,
             change,
-            again,
+            is_resend,
         })
     }
 
@@ -340,7 +341,7 @@ impl Client {
         }
     }
 
-    fn committed(&mut self, entry: &Entry) -> Result<(), Unfit> {
+    fn committed(&mut self, entry: &Entry) -> Result<(), InvalidEdit> {
         let Some(revision) = self.revision else {
             return Ok(());
         };
@@ -384,18 +385,18 @@ impl Client {
 
     fn gap(&mut self) {
         self.missing = true;
-        self.troubles.gaps += 1;
+        self.anomalies.gaps += 1;
     }
 
     /// Takes in what another did: past each local change in turn, never past their composition.
-    fn absorb(&mut self, change: &Change) -> Result<(), Unfit> {
+    fn absorb(&mut self, change: &Change) -> Result<(), InvalidEdit> {
         let mut theirs = Cow::Borrowed(change);
         let in_flight = self.in_flight.iter_mut().map(|it| &mut it.change);
         for ours in in_flight.chain(&mut self.pending) {
             match pass(ours, &theirs)? {
-                Passed::Theirs(past) => theirs = Cow::Owned(past),
-                Passed::Same => {}
-                Passed::Conflict => {
+                RebaseOutcome::Theirs(past) => theirs = Cow::Owned(past),
+                RebaseOutcome::Same => {}
+                RebaseOutcome::Conflict => {
                     self.roll_back();
                     return Ok(());
                 }
@@ -403,7 +404,11 @@ impl Client {
         }
         match &*theirs {
             Change::Create(content) => self.content = Some(content.clone()),
-            Change::Edit(op) => self.content.as_mut().ok_or(Unfit::Missing)?.apply(op)?,
+            Change::Edit(op) => self
+                .content
+                .as_mut()
+                .ok_or(InvalidEdit::Missing)?
+                .apply(op)?,
             Change::Delete => self.content = None,
             Change::Nothing => {}
         }
@@ -416,12 +421,12 @@ impl Client {
         self.pending.clear();
         self.revision = None;
         self.content = None;
-        self.troubles.rollbacks += 1;
+        self.anomalies.rollbacks += 1;
     }
 }
 
 /// What became of another's change on its way past a local one.
-enum Passed {
+enum RebaseOutcome {
     /// It is this now.
     Theirs(Change),
     /// It is what it was.
@@ -431,21 +436,21 @@ enum Passed {
 }
 
 /// Takes another's commit past a local change, and the local change past the commit.
-fn pass(ours: &mut Change, theirs: &Change) -> Result<Passed, OtError> {
+fn pass(ours: &mut Change, theirs: &Change) -> Result<RebaseOutcome, OtError> {
     match (&*ours, theirs) {
-        (_, Change::Nothing) | (Change::Nothing, _) => Ok(Passed::Same),
+        (_, Change::Nothing) | (Change::Nothing, _) => Ok(RebaseOutcome::Same),
         (Change::Edit(own), Change::Edit(other)) => {
             let past = other.transform(own, Side::Right)?;
             *ours = Change::Edit(own.transform(other, Side::Left)?);
-            Ok(Passed::Theirs(Change::Edit(past)))
+            Ok(RebaseOutcome::Theirs(Change::Edit(past)))
         }
         // The user has deleted it: what others do to it until then is not seen.
         (Change::Delete, Change::Create(_) | Change::Edit(_) | Change::Delete) => {
-            Ok(Passed::Theirs(Change::Nothing))
+            Ok(RebaseOutcome::Theirs(Change::Nothing))
         }
         (Change::Edit(_), Change::Create(_) | Change::Delete)
         | (Change::Create(_), Change::Create(_) | Change::Edit(_) | Change::Delete) => {
-            Ok(Passed::Conflict)
+            Ok(RebaseOutcome::Conflict)
         }
     }
 }
@@ -540,16 +545,21 @@ mod tests {
         fn hear(&mut self, client: &mut Client) {
             while let Some(request) = client.poll() {
                 match request {
-                    Request::Subscribe { since: None } | Request::Fetch { since: None } => {
-                        client.received(Message::Shown(self.head.clone())).unwrap();
+                    ClientRequest::Subscribe { since: None }
+                    | ClientRequest::Fetch { since: None } => {
+                        client
+                            .received(ServerMessage::Snapshot(self.head.clone()))
+                            .unwrap();
                     }
-                    Request::Subscribe { .. } | Request::Fetch { .. } => self.tell(client),
-                    Request::Submit {
+                    ClientRequest::Subscribe { .. } | ClientRequest::Fetch { .. } => {
+                        self.tell(client)
+                    }
+                    ClientRequest::Submit {
                         seq, base, change, ..
                     } => {
                         let id = client.id().clone();
                         if self.submit(&id, seq, base, change).is_err() {
-                            client.received(Message::Refused { seq }).unwrap();
+                            client.received(ServerMessage::Rejected { seq }).unwrap();
                         }
                     }
                 }
@@ -559,9 +569,11 @@ mod tests {
         fn tell(&self, client: &mut Client) {
             let since = usize::try_from(client.revision().unwrap_or_default().0).unwrap();
             for entry in &self.log[since..] {
-                client.received(Message::Commit(Arc::clone(entry))).unwrap();
+                client
+                    .received(ServerMessage::Commit(Arc::clone(entry)))
+                    .unwrap();
             }
-            client.received(Message::Done).unwrap();
+            client.received(ServerMessage::Done).unwrap();
         }
     }
 
@@ -589,11 +601,14 @@ mod tests {
         let mut ann = client("ann");
         server.hear(&mut ann);
         ann.edit(op(r#"["a"]"#)).unwrap();
-        assert!(matches!(ann.poll(), Some(Request::Submit { seq: 1, .. })));
+        assert!(matches!(
+            ann.poll(),
+            Some(ClientRequest::Submit { seq: 1, .. })
+        ));
         ann.edit(op(r#"[1,"b"]"#)).unwrap();
         ann.edit(op(r#"[2,"c"]"#)).unwrap();
         assert_eq!(ann.poll(), None);
-        ann.received(Message::Acked {
+        ann.received(ServerMessage::Acked {
             seq: 1,
             revision: Revision(2),
         })
@@ -601,11 +616,11 @@ mod tests {
         let (seq, base, change) = (2, Revision(2), Change::Edit(op(r#"[1,"bc"]"#)));
         assert_eq!(
             ann.poll(),
-            Some(Request::Submit {
+            Some(ClientRequest::Submit {
                 seq,
                 base,
                 change,
-                again: false
+                is_resend: false
             })
         );
     }
@@ -627,10 +642,10 @@ mod tests {
         let again = ann.poll();
         assert!(matches!(
             again,
-            Some(Request::Submit {
+            Some(ClientRequest::Submit {
                 seq: 1,
                 base: Revision(1),
-                again: true,
+                is_resend: true,
                 ..
             })
         ));
@@ -656,13 +671,13 @@ mod tests {
             server.hear(&mut bob);
             server.tell(&mut bob);
         }
-        ann.received(Message::Commit(Arc::clone(&server.log[2])))
+        ann.received(ServerMessage::Commit(Arc::clone(&server.log[2])))
             .unwrap();
-        ann.received(Message::Commit(Arc::clone(&server.log[3])))
+        ann.received(ServerMessage::Commit(Arc::clone(&server.log[3])))
             .unwrap();
         assert_eq!(
             ann.poll(),
-            Some(Request::Fetch {
+            Some(ClientRequest::Fetch {
                 since: Some(Revision(1))
             })
         );
@@ -670,8 +685,8 @@ mod tests {
         server.tell(&mut ann);
         assert_eq!((seen(&ann).as_str(), ann.poll()), ("cba", None));
         assert_eq!(
-            ann.troubles(),
-            Troubles {
+            ann.anomalies(),
+            Anomalies {
                 gaps: 2,
                 rollbacks: 0
             }
@@ -689,7 +704,7 @@ mod tests {
         ann.edit(op(r#"["X"]"#)).unwrap();
         server.hear(&mut ann); // refused
         assert_eq!((ann.content(), ann.revision()), (None, Some(Revision(2))));
-        assert_eq!(ann.troubles().rollbacks, 1);
+        assert_eq!(ann.anomalies().rollbacks, 1);
         ann.create(text("new")).unwrap();
         ann.edit(op(r#"["a "]"#)).unwrap();
         server.hear(&mut ann);
@@ -701,7 +716,7 @@ mod tests {
         );
         assert_eq!(
             ann.edit(op(r#"[9,"x"]"#)),
-            Err(Unfit::Op(OtError::NotApplied(
+            Err(InvalidEdit::Op(OtError::NotApplied(
                 "The op is too long for this document"
             )))
         );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use copydesk::client::Request;
+use copydesk::client::ClientRequest;
 use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Change, Entry, Revision};
 use copydesk::ot::{Content, Kind};
@@ -58,11 +58,11 @@ impl Clerk {
     pub(crate) async fn create(&mut self, doc: &DocId, content: Content) -> Result<()> {
         self.seq += 1;
         let (kind, seq) = (content.kind(), self.seq);
-        let request = Request::Submit {
+        let request = ClientRequest::Submit {
             seq,
             base: Revision::ZERO,
             change: Change::Create(content),
-            again: false,
+            is_resend: false,
         };
         self.ask(doc, kind, &request, |heard| match heard {
             Heard::Bare(_, acked, _) => Ok(acked == seq),
@@ -84,7 +84,7 @@ impl Clerk {
         self.ask(
             doc,
             kind,
-            &Request::Fetch { since: None },
+            &ClientRequest::Fetch { since: None },
             |heard| match heard {
                 Heard::Shown {
                     revision,
@@ -111,7 +111,7 @@ impl Clerk {
         kind: Kind,
         mut each: impl FnMut(&Entry),
     ) -> Result<()> {
-        let request = Request::Fetch {
+        let request = ClientRequest::Fetch {
             since: Some(Revision::ZERO),
         };
         self.ask(doc, kind, &request, |heard| match heard {
@@ -137,7 +137,7 @@ impl Clerk {
         &mut self,
         doc: &DocId,
         kind: Kind,
-        request: &Request,
+        request: &ClientRequest,
         mut answered: impl FnMut(Heard<'_>) -> Result<bool>,
     ) -> Result<()> {
         let mut json = Vec::new();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use copydesk::client::{Client, Message, Request};
+use copydesk::client::{Client, ClientRequest, ServerMessage};
 use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Change, Revision, Snapshot};
 use copydesk::ot::{Kind, Op};
@@ -93,7 +93,7 @@ impl Editor {
                     stats.delivered(commit.due, now);
                     self.writer.moved(&commit.entry.change);
                 }
-                Message::Commit(commit.entry)
+                ServerMessage::Commit(commit.entry)
             }
             Told::Other(heard) => match self.other(heard, stats)? {
                 Some(message) => message,
@@ -108,7 +108,7 @@ impl Editor {
         Ok(())
     }
 
-    fn other(&mut self, heard: Heard<'_>, stats: &mut Stats) -> Result<Option<Message>> {
+    fn other(&mut self, heard: Heard<'_>, stats: &mut Stats) -> Result<Option<ServerMessage>> {
         Ok(Some(match heard {
             Heard::Shown {
                 revision,
@@ -118,22 +118,22 @@ impl Editor {
                 let content = exists
                     .then(|| self.tape.borrow_mut().content(data))
                     .transpose()?;
-                Message::Shown(Snapshot {
+                ServerMessage::Snapshot(Snapshot {
                     revision,
                     content,
                     ..Snapshot::default()
                 })
             }
-            Heard::Done => Message::Done,
+            Heard::Done => ServerMessage::Done,
             Heard::Bare(id, seq, revision) if id == *self.client.id() => {
-                Message::Acked { seq, revision }
+                ServerMessage::Acked { seq, revision }
             }
             Heard::Bare(id, seq, revision) => {
-                Message::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
+                ServerMessage::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
             }
             Heard::Refused(Some(seq), said) => {
                 stats.failed(&anyhow::anyhow!("submit {seq} was refused: {said}"));
-                Message::Refused { seq }
+                ServerMessage::Rejected { seq }
             }
             Heard::Refused(None, said) => bail!("the server refused: {said}"),
             Heard::Commit(_) | Heard::Handshake(_) | Heard::Other => return Ok(None),
@@ -177,7 +177,7 @@ impl Editor {
     /// Says what there is to say.
     pub(crate) fn speak(&mut self, socket: &mut Socket) {
         while let Some(request) = self.client.poll() {
-            if let Request::Submit { seq, .. } = &request {
+            if let ClientRequest::Submit { seq, .. } = &request {
                 self.in_flight.clear();
                 std::mem::swap(&mut self.in_flight, &mut self.waiting);
                 if let Some(due) = self.in_flight.first() {
@@ -256,7 +256,7 @@ impl Reader {
     fn act(&mut self, socket: &mut Socket) {
         if !std::mem::replace(&mut self.asked, true) {
             let mut json = Vec::new();
-            let request = Request::Subscribe { since: None };
+            let request = ClientRequest::Subscribe { since: None };
             wire::write(&self.tape.borrow().doc, &self.id, &request, &mut json);
             socket.say(&json);
         }
@@ -301,7 +301,7 @@ impl Member {
     /// How many gaps it had to heal.
     pub(crate) fn gaps(&self) -> u64 {
         match self {
-            Self::Editor(editor) => editor.client.troubles().gaps,
+            Self::Editor(editor) => editor.client.anomalies().gaps,
             Self::Reader(_) => 0,
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
-use copydesk::client::Request;
+use copydesk::client::ClientRequest;
 use copydesk::id::{ClientId, DocId, UserId};
 use copydesk::log::{Change, Entry, Epoch, Revision, SubmitId, write_content};
 use copydesk::ot::{Content, Kind, Op};
@@ -159,12 +159,12 @@ pub(crate) fn entry(client: ClientId, seq: u64, revision: Revision, change: Chan
 }
 
 /// Writes what a client asks about a document.
-pub(crate) fn write(doc: &DocId, client: &ClientId, request: &Request, out: &mut Vec<u8>) {
+pub(crate) fn write(doc: &DocId, client: &ClientId, request: &ClientRequest, out: &mut Vec<u8>) {
     out.clear();
     let (action, version) = match request {
-        Request::Subscribe { since } => ("s", *since),
-        Request::Fetch { since } => ("f", *since),
-        Request::Submit { base, .. } => ("op", Some(*base)),
+        ClientRequest::Subscribe { since } => ("s", *since),
+        ClientRequest::Fetch { since } => ("f", *since),
+        ClientRequest::Submit { base, .. } => ("op", Some(*base)),
     };
     // Names are ours: they hold nothing that would have to be escaped.
     let _ = write!(
@@ -176,11 +176,14 @@ pub(crate) fn write(doc: &DocId, client: &ClientId, request: &Request, out: &mut
         Some(version) => drop(write!(out, ",\"v\":{version}")),
         None => out.extend_from_slice(b",\"v\":null"),
     }
-    if let Request::Submit {
-        seq, change, again, ..
+    if let ClientRequest::Submit {
+        seq,
+        change,
+        is_resend,
+        ..
     } = request
     {
-        if *again {
+        if *is_resend {
             let _ = write!(out, ",\"src\":\"{}\"", client.as_str());
         }
         let _ = write!(out, ",\"seq\":{seq},\"x\":{{}}");
@@ -246,11 +249,11 @@ mod tests {
         let doc = DocId::parse("d", "1").unwrap();
         let client = ClientId::parse("A").unwrap();
         let change = Change::Edit(Op::parse(Kind::TextUnicode, r#"[2,"AA"]"#).unwrap());
-        let request = Request::Submit {
+        let request = ClientRequest::Submit {
             seq: 3,
             base: Revision(2),
             change,
-            again: true,
+            is_resend: true,
         };
         let mut out = Vec::new();
         write(&doc, &client, &request, &mut out);

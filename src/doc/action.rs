@@ -6,7 +6,7 @@ use super::event::{PageRequester, Ticket};
 use super::peer_message::PeerMessage;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
-use crate::protocol::{Presence, Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 
 /// Something for the caller of the state machine to do.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub enum Action {
     /// [`Event::SnapshotRefolded`](super::Event::SnapshotRefolded).
     RefoldSnapshot {
         /// The snapshot.
-        snapshot: Arc<Shown>,
+        snapshot: Arc<EncodedSnapshot>,
         /// The entries after it.
         entries: Vec<Arc<Entry>>,
     },
@@ -92,7 +92,7 @@ pub enum Action {
 #[derive(Debug, Clone)]
 pub enum SessionReply {
     /// The document. The commits after it follow.
-    Snapshot(Arc<Shown>),
+    Snapshot(Arc<EncodedSnapshot>),
     /// Everything that was asked for has been delivered.
     Done,
     /// The submit is committed and its commit has been delivered: the client is sent nothing more.

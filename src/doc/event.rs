@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::peer_message::{PeerMessage, Submit};
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
-use crate::protocol::{Presence, Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 use crate::store::{AppendError, StoreError};
 
 /// The time at which an event is handled. The caller reads the clocks: the state machines have none.
@@ -106,7 +106,7 @@ pub enum Event {
     /// The answer to [`Action::LoadSnapshot`](super::Action::LoadSnapshot) or
     /// [`Action::EncodeSnapshot`](super::Action::EncodeSnapshot): a snapshot, and the entries around it that were loaded with
     /// it.
-    SnapshotEncoded(Result<(Arc<Shown>, Vec<Arc<Entry>>), StoreError>),
+    SnapshotEncoded(Result<(Arc<EncodedSnapshot>, Vec<Arc<Entry>>), StoreError>),
     /// Instead of [`Event::SnapshotEncoded`] or [`Event::Claimed`]: only a part of the log can be folded.
     ReadOnly(ReadOnly),
     /// The store does not answer. New readers are served from memory until [`Event::StoreAvailable`].
@@ -115,7 +115,7 @@ pub enum Event {
     StoreAvailable,
     /// The answer to [`Action::RefoldSnapshot`](super::Action::RefoldSnapshot): the snapshot with the entries applied and a
     /// notice that it may be old; `None` if the entries do not fit it.
-    SnapshotRefolded(Option<Arc<Shown>>),
+    SnapshotRefolded(Option<Arc<EncodedSnapshot>>),
     /// The answer to [`Action::LoadPage`](super::Action::LoadPage).
     PageLoaded {
         /// The reader that asked.
@@ -150,7 +150,7 @@ pub enum Event {
 #[derive(Debug, Clone)]
 pub struct ReadOnly {
     /// The newest readable state; `None` if there is none.
-    pub readable: Option<Arc<Shown>>,
+    pub readable: Option<Arc<EncodedSnapshot>>,
     /// The number of entries in the log.
     pub head: Revision,
     /// The answer to all changes, and to reads that `readable` cannot serve.

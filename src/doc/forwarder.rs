@@ -12,7 +12,7 @@ use super::peer_message::Submit;
 use super::settings::DocumentSettings;
 use crate::id::{ClientId, SessionId};
 use crate::log::{Entry, Revision, SubmitId, Tail};
-use crate::protocol::{Presence, Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 
 /// Stands between this node's sessions and the owner: delivers commits in order, remembers what is unanswered.
 ///
@@ -26,7 +26,7 @@ pub(super) struct Forwarder {
     /// The sessions that get every commit, sorted. All of them have been sent everything up to the tail's head.
     live: Arc<Vec<SessionId>>,
     /// The newest snapshot that was encoded: served, with the commits after it, to whoever joins.
-    shown: Option<Arc<Shown>>,
+    shown: Option<Arc<EncodedSnapshot>>,
     /// Those who wait for a snapshot, or for the tail to be known at all.
     joiners: Vec<Joiner>,
     /// The reads of clients that are behind the tail: each is brought to it from the store, page by page, at its client's
@@ -210,7 +210,7 @@ impl Walker {
 #[derive(Debug, Default)]
 struct StoreAway {
     /// The document as far as this node knows it, with a notice.
-    shown: Option<Arc<Shown>>,
+    shown: Option<Arc<EncodedSnapshot>>,
     /// Whether a newer one was asked for and has not come.
     refolding: bool,
 }
@@ -535,7 +535,12 @@ impl Forwarder {
     }
 
     /// A snapshot came, with entries around it.
-    pub(super) fn shown(&mut self, shown: Arc<Shown>, entries: &[Arc<Entry>], out: &mut Vec<Want>) {
+    pub(super) fn shown(
+        &mut self,
+        shown: Arc<EncodedSnapshot>,
+        entries: &[Arc<Entry>],
+        out: &mut Vec<Want>,
+    ) {
         self.showing = false;
         let start = entries
             .first()

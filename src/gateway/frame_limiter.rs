@@ -16,7 +16,7 @@ use actix_web::web::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use crate::node::Outbox;
-use crate::protocol::Members;
+use crate::protocol::OversizedMessage;
 
 /// A socket's bytes, watched. After a breach nothing more passes, but all is still read: unread bytes would make the network
 /// drop the close frame.
@@ -215,7 +215,7 @@ struct Message {
     frames: u32,
     is_text: bool,
     /// Its small members, where it is refused or may still become too large.
-    members: Option<Members>,
+    members: Option<OversizedMessage>,
     is_refused: bool,
     /// Whether frames of it have passed.
     has_passed: bool,

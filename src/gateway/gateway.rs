@@ -12,7 +12,7 @@ use super::settings::GatewaySettings;
 use crate::auth::{AuthService, ClientIdIssuer};
 use crate::id::DocId;
 use crate::node::Node;
-use crate::protocol::{Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Refusal};
 use crate::store::LoadRange;
 
 /// How far the server is on its way down.
@@ -113,7 +113,7 @@ impl Gateway {
         &self,
         doc: &DocId,
         reach: LoadRange,
-    ) -> Result<Arc<Shown>, Refusal> {
+    ) -> Result<Arc<EncodedSnapshot>, Refusal> {
         let turn = self.histories.acquire().await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
         self.node.history(doc, reach).await

@@ -29,8 +29,8 @@ use crate::node::{
     PresenceRequester, ReplyTo, RequestSlot, TRY_AGAIN_LATER,
 };
 use crate::protocol::{
-    self, BadRequest, ClientMessage, Code, Echo, Frames, Presence, Proposal, Refusal, Shown,
-    ping_frame, pong_frame,
+    self, BadRequest, ClientMessage, Code, EchoedFields, EncodedSnapshot, Frames, Presence,
+    Proposal, Refusal, ping_frame, pong_frame,
 };
 use crate::store::LoadRange;
 
@@ -391,7 +391,7 @@ impl Session {
                 return Err(End::Close(1007, "a message is a JSON object"));
             }
         };
-        let submits = message.changes().is_some();
+        let submits = message.changed_document().is_some();
         if submits {
             self.edited = Instant::now();
         }
@@ -408,7 +408,7 @@ impl Session {
     }
 
     /// Serves a message when the paces that it counts towards have room for it.
-    async fn paced(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Unserved> {
+    async fn paced(&mut self, message: ClientMessage, echo: &EchoedFields) -> Result<(), Unserved> {
         let weight = self.weight(&message);
         self.pace.add(weight - 1);
         let weight = weight.saturating_add(std::mem::take(&mut self.pieces));
@@ -418,7 +418,7 @@ impl Session {
         }
         // Right before it is served, and not when the loop comes round: what is refused is refused at once.
         self.heed().await?;
-        if message.reads() {
+        if message.is_read() {
             self.answers_written().await?;
         }
         let served = self.serve(message, echo).await;
@@ -490,12 +490,18 @@ impl Session {
 
     /// Counts a message towards the paces that it shares: how long it is to wait; none: too many wait already.
     fn count(&mut self, message: &ClientMessage, weight: u32) -> Option<Duration> {
-        let tenant = message.about().map_or(HOME_TENANT, tenant_of);
-        self.share
-            .take(self.gateway.limits(), tenant, message.changes(), weight)
+        let tenant = message
+            .collection_or_channel()
+            .map_or(HOME_TENANT, tenant_of);
+        self.share.take(
+            self.gateway.limits(),
+            tenant,
+            message.changed_document(),
+            weight,
+        )
     }
 
-    async fn serve(&mut self, message: ClientMessage, echo: &Echo) -> Result<(), Unserved> {
+    async fn serve(&mut self, message: ClientMessage, echo: &EchoedFields) -> Result<(), Unserved> {
         match message {
             ClientMessage::Handshake { client } => Ok(self.shake_hands(client)?),
             ClientMessage::Ping => {
@@ -700,10 +706,10 @@ impl Session {
     }
 
     /// Answers as if there were no document, for there may be none.
-    fn show_nothing(&self, since: Option<Revision>, echo: &Echo) -> Result<(), Refusal> {
+    fn show_nothing(&self, since: Option<Revision>, echo: &EchoedFields) -> Result<(), Refusal> {
         match nothing(since)? {
             SessionReply::Snapshot(shown) => {
-                self.outbox.answer(protocol::shown_reply(echo, &shown))
+                self.outbox.answer(protocol::snapshot_reply(echo, &shown))
             }
             SessionReply::Done | SessionReply::Committed | SessionReply::Rejected(_) => {
                 self.say(protocol::done(echo))
@@ -796,8 +802,8 @@ impl Session {
     async fn submit(
         &mut self,
         doc: DocId,
-        submit: protocol::Submit,
-        echo: &Echo,
+        submit: protocol::SubmitRequest,
+        echo: &EchoedFields,
     ) -> Result<(), Unserved> {
         if let Some(outdated) = &mut self.outdated {
             outdated.admit_submit(&doc, submit.base, &submit.proposal)?;
@@ -841,7 +847,11 @@ impl Session {
         Ok(taken.ok().flatten().ok_or_else(Refusal::busy)?)
     }
 
-    async fn presence(&mut self, mut presence: Presence, echo: &Echo) -> Result<(), Refusal> {
+    async fn presence(
+        &mut self,
+        mut presence: Presence,
+        echo: &EchoedFields,
+    ) -> Result<(), Refusal> {
         let bytes_max = self.gateway.settings().presence_bytes_max;
         if presence.value.len() > bytes_max {
             let message = format!("A presence has at most {bytes_max} bytes");
@@ -976,7 +986,7 @@ impl Session {
         Ok(())
     }
 
-    async fn unsubscribe(&mut self, doc: &DocId, echo: &Echo) -> Result<(), Refusal> {
+    async fn unsubscribe(&mut self, doc: &DocId, echo: &EchoedFields) -> Result<(), Refusal> {
         self.unseen.remove(doc);
         if self.documents.remove(doc) {
             return self.ask(doc, SessionRequest::Unsubscribe, echo).await;
@@ -987,8 +997,8 @@ impl Session {
 
     async fn bulk(
         &mut self,
-        bulk: protocol::Bulk,
-        echo: &Echo,
+        bulk: protocol::BulkRequest,
+        echo: &EchoedFields,
         ask: impl Fn(Option<Revision>) -> SessionRequest,
     ) -> Result<(), Unserved> {
         let names: Vec<DocId> = documents(&bulk).collect();
@@ -1043,8 +1053,8 @@ impl Session {
 
     async fn bulk_unsubscribe(
         &mut self,
-        bulk: &protocol::Bulk,
-        echo: &Echo,
+        bulk: &protocol::BulkRequest,
+        echo: &EchoedFields,
     ) -> Result<(), Refusal> {
         let beyond = bulk.beyond.iter().map(|id| DocId {
             collection: bulk.collection.clone(),
@@ -1069,7 +1079,12 @@ impl Session {
         Ok(())
     }
 
-    async fn history(&mut self, doc: &DocId, reach: LoadRange, echo: &Echo) -> Result<(), Refusal> {
+    async fn history(
+        &mut self,
+        doc: &DocId,
+        reach: LoadRange,
+        echo: &EchoedFields,
+    ) -> Result<(), Refusal> {
         self.rights.demand(doc, Role::Viewer).await?;
         let shown = {
             let history = self.gateway.history(doc, reach);
@@ -1089,14 +1104,19 @@ impl Session {
         &mut self,
         doc: &DocId,
         ask: SessionRequest,
-        echo: &Echo,
+        echo: &EchoedFields,
     ) -> Result<(), Unserved> {
         let slot = self.slot(&self.reads.clone()).await?;
         let reply = ReplyTo::Read(echo.clone(), slot);
         Ok(self.ask_for(doc, ask, reply).await?)
     }
 
-    async fn ask(&self, doc: &DocId, ask: SessionRequest, echo: &Echo) -> Result<(), Refusal> {
+    async fn ask(
+        &self,
+        doc: &DocId,
+        ask: SessionRequest,
+        echo: &EchoedFields,
+    ) -> Result<(), Refusal> {
         self.ask_for(doc, ask, ReplyTo::Socket(echo.clone())).await
     }
 
@@ -1144,7 +1164,7 @@ impl Session {
 /// What a document says that is not there, or not for them. Whoever has some of it, had it once: that is over.
 fn nothing(since: Option<Revision>) -> Result<SessionReply, Refusal> {
     match since {
-        None => Ok(SessionReply::Snapshot(Arc::new(Shown::of(
+        None => Ok(SessionReply::Snapshot(Arc::new(EncodedSnapshot::of(
             &Snapshot::default(),
         )))),
         Some(Revision::ZERO) => Ok(SessionReply::Done),
@@ -1157,7 +1177,7 @@ fn too_many_documents(documents_max: usize) -> Refusal {
     Refusal::new(Code::TooMany, message)
 }
 
-fn documents(bulk: &protocol::Bulk) -> impl Iterator<Item = DocId> {
+fn documents(bulk: &protocol::BulkRequest) -> impl Iterator<Item = DocId> {
     bulk.docs.keys().map(|id| DocId {
         collection: bulk.collection.clone(),
         id: id.clone(),

@@ -10,12 +10,13 @@ mod request;
 #[cfg(feature = "echo")]
 pub use frame::binary_frame;
 pub use frame::{Frames, close_frame, ping_frame, pong_frame};
-pub use oversized_message::Members;
+pub use oversized_message::OversizedMessage;
 pub use refusal::{Code, Refusal};
 pub use reply::{
-    Shown, bulk_reply, commit, done, error, handshake, history, presence, presence_requested,
-    presence_subscribed, rights, shown_reply, slowed,
+    EncodedSnapshot, bulk_reply, commit, done, error, handshake, history, presence,
+    presence_requested, presence_subscribed, rights, slowed, snapshot_reply,
 };
 pub use request::{
-    BadRequest, Bulk, ClientMessage, Echo, Position, Presence, Proposal, SEQ_MAX, Submit, parse,
+    BadRequest, BulkRequest, ClientMessage, EchoedFields, Position, Presence, Proposal, SEQ_MAX,
+    SubmitRequest, parse,
 };

@@ -9,7 +9,7 @@ use super::request::echo_of;
 /// The small members of a JSON object that is read byte by byte and not held: `a`, `c`, `d`, `seq` and their like, wherever
 /// in the object they stand. Takes at most some 20 KiB, whatever it is fed.
 #[derive(Debug, Default)]
-pub struct Members {
+pub struct OversizedMessage {
     /// The members that were whole, as an object that is not closed yet.
     kept: Vec<u8>,
     /// The member that is being read.
@@ -27,7 +27,7 @@ const MEMBER_BYTES_MAX: usize = 3_200;
 /// The most bytes of all that are kept.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
-impl Members {
+impl OversizedMessage {
     /// Reads more of the object.
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn refused(json: &str) -> Option<String> {
-        let mut members = Members::default();
+        let mut members = OversizedMessage::default();
         json.as_bytes().chunks(7).for_each(|it| members.read(it));
         assert!(members.kept.len() + members.member.len() <= KEPT_BYTES_MAX + MEMBER_BYTES_MAX);
         let frame = members.refusal(1_000)?;

@@ -8,14 +8,14 @@ use bytes::Bytes;
 
 use super::frame::Frames;
 use super::refusal::Refusal;
-use super::request::{Echo, Presence};
+use super::request::{EchoedFields, Presence};
 use crate::id::{ClientId, DocId, Name};
 use crate::log::{Change, Entry, Revision, Snapshot, write_content};
 use crate::ot::Kind;
 
 /// A snapshot as it goes over the wire: encoded once, whoever is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct EncodedSnapshot {
     /// The snapshot's revision.
     pub revision: Revision,
     /// The document's type, while it exists.
@@ -26,7 +26,7 @@ pub struct Shown {
     data: (usize, usize),
 }
 
-impl Shown {
+impl EncodedSnapshot {
     /// Encodes a snapshot.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
@@ -113,7 +113,7 @@ pub fn handshake(action: &str, client: &ClientId) -> Bytes {
 
 /// A request's refusal.
 #[must_use]
-pub fn error(echo: &Echo, refusal: &Refusal) -> Bytes {
+pub fn error(echo: &EchoedFields, refusal: &Refusal) -> Bytes {
     let mut json = format!("{{{}\"error\":", echo.all()).into_bytes();
     write_refusal(refusal, &mut json);
     json.push(b'}');
@@ -148,14 +148,14 @@ pub fn slowed(wait: Duration) -> Bytes {
 
 /// A request's success that has nothing to add.
 #[must_use]
-pub fn done(echo: &Echo) -> Bytes {
+pub fn done(echo: &EchoedFields) -> Bytes {
     let members = echo.with_bulk();
     Frames::one(format!("{{{}}}", members.trim_end_matches(',')).as_bytes())
 }
 
 /// A fetch's or subscription's success with a snapshot: one frame in pieces, which shares the snapshot's memory.
 #[must_use]
-pub fn shown_reply(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
+pub fn snapshot_reply(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     let head = format!("{{{}\"data\":", echo.plain());
     Frames::of_pieces([head.into(), shown.json.clone(), Bytes::from_static(b"}")])
 }
@@ -167,8 +167,8 @@ pub fn shown_reply(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
 /// pieces, which shares the snapshots' memory.
 #[must_use]
 pub fn bulk_reply(
-    echo: &Echo,
-    shown: &BTreeMap<Name, Option<Arc<Shown>>>,
+    echo: &EchoedFields,
+    shown: &BTreeMap<Name, Option<Arc<EncodedSnapshot>>>,
     refused: &BTreeMap<Name, Refusal>,
 ) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * shown.len() + 1);
@@ -199,7 +199,7 @@ pub fn bulk_reply(
 
 /// The document as it once was: the answer to `nf` and `nt`. One frame in pieces, which shares the snapshot's memory.
 #[must_use]
-pub fn history(echo: &Echo, shown: &Shown) -> Vec<Bytes> {
+pub fn history(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     let mut head = format!("{{{}\"v\":{},\"type\":", echo.plain(), shown.revision).into_bytes();
     match shown.kind {
         Some(kind) => {
@@ -338,7 +338,7 @@ mod tests {
         std::str::from_utf8(&frame[skip..]).unwrap()
     }
 
-    fn echo_of(text: &str) -> Echo {
+    fn echo_of(text: &str) -> EchoedFields {
         parse(text).unwrap().1
     }
 
@@ -346,8 +346,8 @@ mod tests {
     fn replies_repeat_what_the_client_looks_for() {
         let echo = echo_of(r#"{"a":"s","c":"x","d":"y","v":null}"#);
         assert_eq!(payload(&done(&echo)), r#"{"a":"s","c":"x","d":"y"}"#);
-        let shown = Shown::of(&Snapshot::default());
-        let reply = shown_reply(&echo, &shown);
+        let shown = EncodedSnapshot::of(&Snapshot::default());
+        let reply = snapshot_reply(&echo, &shown);
         assert_eq!(
             payload(&reply.concat().into()),
             r#"{"a":"s","c":"x","d":"y","data":{"v":0,"type":null}}"#

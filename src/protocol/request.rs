@@ -45,17 +45,17 @@ pub enum ClientMessage {
         doc: DocId,
     },
     /// `bf`: many fetches with one answer.
-    BulkFetch(Bulk),
+    BulkFetch(BulkRequest),
     /// `bs`: many subscriptions with one answer.
-    BulkSubscribe(Bulk),
+    BulkSubscribe(BulkRequest),
     /// `bu`: many unsubscriptions with one answer.
-    BulkUnsubscribe(Bulk),
+    BulkUnsubscribe(BulkRequest),
     /// `op`: a change.
     Submit {
         /// The document.
         doc: DocId,
         /// The change.
-        submit: Submit,
+        submit: SubmitRequest,
     },
     /// `nf`: the document as it was at a revision; now, if none is given.
     HistoryAt {
@@ -97,7 +97,7 @@ pub enum ClientMessage {
 impl ClientMessage {
     /// The collection or the channel that it is about: it says whose that is.
     #[must_use]
-    pub fn about(&self) -> Option<&Name> {
+    pub fn collection_or_channel(&self) -> Option<&Name> {
         match self {
             Self::Handshake { .. } | Self::Ping => None,
             Self::Fetch { doc, .. }
@@ -118,7 +118,7 @@ impl ClientMessage {
 
     /// Whether its answer may be large: documents, or commits.
     #[must_use]
-    pub fn reads(&self) -> bool {
+    pub fn is_read(&self) -> bool {
         matches!(
             self,
             Self::Fetch { .. }
@@ -132,7 +132,7 @@ impl ClientMessage {
 
     /// The document that it would change.
     #[must_use]
-    pub fn changes(&self) -> Option<&DocId> {
+    pub fn changed_document(&self) -> Option<&DocId> {
         match self {
             Self::Submit { doc, .. } => Some(doc),
             _ => None,
@@ -142,7 +142,7 @@ impl ClientMessage {
 
 /// The documents of a bulk request, all of one collection.
 #[derive(Debug, Clone)]
-pub struct Bulk {
+pub struct BulkRequest {
     /// The collection.
     pub collection: Name,
     /// What the client has of each.
@@ -155,7 +155,7 @@ pub struct Bulk {
 
 /// A change that a client wants committed.
 #[derive(Debug, Clone)]
-pub struct Submit {
+pub struct SubmitRequest {
     /// The client that it is said to come from; none: the one of its connection.
     pub client: Option<ClientId>,
     /// The client's count of its submits.
@@ -264,7 +264,7 @@ const BULK_NAMES_MAX: usize = 10_000;
 
 /// The members of a request that its reply repeats, as JSON, each with a comma behind it.
 #[derive(Debug, Clone, Default)]
-pub struct Echo {
+pub struct EchoedFields {
     members: Box<str>,
     /// Where the members end that a plain reply repeats: `a`, and `id` or else `c` and `d`.
     plain: usize,
@@ -272,7 +272,7 @@ pub struct Echo {
     bulk: usize,
 }
 
-impl Echo {
+impl EchoedFields {
     /// What an error repeats.
     pub(super) fn all(&self) -> &str {
         &self.members
@@ -293,7 +293,7 @@ impl Echo {
 #[derive(Debug)]
 pub enum BadRequest {
     /// It can be answered.
-    Refused(Echo, Refusal),
+    Refused(EchoedFields, Refusal),
     /// It is no JSON object, so there is nothing to answer: the socket closes.
     NotAnObject,
 }
@@ -302,7 +302,7 @@ pub enum BadRequest {
 ///
 /// # Errors
 /// When it breaks a rule of form; the protocol's own sentence says which.
-pub fn parse(text: &str) -> Result<(ClientMessage, Echo), BadRequest> {
+pub fn parse(text: &str) -> Result<(ClientMessage, EchoedFields), BadRequest> {
     if !text.trim_start().starts_with('{') {
         return Err(BadRequest::NotAnObject);
     }
@@ -311,7 +311,7 @@ pub fn parse(text: &str) -> Result<(ClientMessage, Echo), BadRequest> {
         // A field named twice is an object still, but not one whose meaning is plain.
         Err(error) if error.is_data() => {
             return Err(BadRequest::Refused(
-                Echo::default(),
+                EchoedFields::default(),
                 badly_formed("Invalid or unknown message"),
             ));
         }
@@ -324,7 +324,7 @@ pub fn parse(text: &str) -> Result<(ClientMessage, Echo), BadRequest> {
 }
 
 /// What a reply to a message would repeat, from its small members alone; none: it does not say what it asks.
-pub(super) fn echo_of(text: &str) -> Option<Echo> {
+pub(super) fn echo_of(text: &str) -> Option<EchoedFields> {
     let fields: Fields<'_> = serde_json::from_str(text).ok()?;
     fields.a.string("").ok()??;
     Some(fields.echo())
@@ -495,7 +495,7 @@ impl Fields<'_> {
     }
 
     /// What the reply repeats. A member too long to be somebody's is left out: no client waits on it.
-    fn echo(&self) -> Echo {
+    fn echo(&self) -> EchoedFields {
         const MEMBER_BYTES_MAX: usize = 6 * (2 * NAME_BYTES_MAX + 1) + 2;
         let mut members = String::with_capacity(96);
         let mut add = |name: &str, raw: Raw<'_>, bytes_max: usize| {
@@ -527,7 +527,7 @@ impl Fields<'_> {
         ] {
             add(name, raw, MEMBER_BYTES_MAX);
         }
-        Echo {
+        EchoedFields {
             members: members.into(),
             plain,
             bulk,
@@ -569,7 +569,7 @@ impl Fields<'_> {
         Ok(self.seq.count("Invalid seq")?.unwrap_or(0))
     }
 
-    fn bulk(&self) -> Result<Bulk, Refusal> {
+    fn bulk(&self) -> Result<BulkRequest, Refusal> {
         let invalid = || badly_formed("Invalid bulk subscribe data");
         let collection = self
             .c
@@ -607,7 +607,7 @@ impl Fields<'_> {
         }
         let first_beyond = docs.keys().nth(BULK_DOCS_MAX).cloned();
         let beyond = first_beyond.map(|first| docs.split_off(&first));
-        Ok(Bulk {
+        Ok(BulkRequest {
             collection,
             docs,
             beyond: beyond.into_iter().flatten().map(|(name, _)| name).collect(),
@@ -615,7 +615,7 @@ impl Fields<'_> {
         })
     }
 
-    fn submit(&self) -> Result<Submit, Refusal> {
+    fn submit(&self) -> Result<SubmitRequest, Refusal> {
         let base = self.v.revision()?;
         let seq = self.seq.count("Invalid seq");
         let client = match self.src.json() {
@@ -636,7 +636,7 @@ impl Fields<'_> {
             let message = "Connection seq has exceeded the max safe integer, maybe from being open for too long";
             return Err(Refusal::new(Code::SeqOverflow, message));
         }
-        Ok(Submit {
+        Ok(SubmitRequest {
             client,
             seq,
             base,

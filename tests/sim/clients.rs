@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copydesk::client::{Client, Message, Request};
+use copydesk::client::{Client, ClientRequest, ServerMessage};
 use copydesk::doc::{Event, SessionRequest, Submit, Ticket};
 use copydesk::id::{SessionId, UserId};
 use copydesk::log::{Change, SubmitId};
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    pub(crate) fn request(&mut self, index: usize, session: SessionId, request: Request) {
+    pub(crate) fn request(&mut self, index: usize, session: SessionId, request: ClientRequest) {
         // What was on its way on a socket that broke may still arrive.
         let Some(node) = self
             .nodes
@@ -155,9 +155,9 @@ impl World {
             return;
         };
         let ask = match request {
-            Request::Subscribe { since } => SessionRequest::Subscribe { since },
-            Request::Fetch { since } => SessionRequest::Fetch { since },
-            Request::Submit {
+            ClientRequest::Subscribe { since } => SessionRequest::Subscribe { since },
+            ClientRequest::Fetch { since } => SessionRequest::Fetch { since },
+            ClientRequest::Submit {
                 seq, base, change, ..
             } => {
                 let client = self.clients[index].machine.id().clone();
@@ -202,14 +202,14 @@ impl World {
         );
     }
 
-    pub(crate) fn message(&mut self, index: usize, session: SessionId, message: Message) {
+    pub(crate) fn message(&mut self, index: usize, session: SessionId, message: ServerMessage) {
         if self.clients[index]
             .socket
             .is_none_or(|socket| socket.session != session)
         {
             return;
         }
-        if let Message::Refused { seq } = message {
+        if let ServerMessage::Rejected { seq } = message {
             let client = self.clients[index].machine.id().clone();
             self.refused.insert((client, seq));
         }
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    pub(crate) fn send_client(&mut self, node: usize, session: SessionId, message: Message) {
+    pub(crate) fn send_client(&mut self, node: usize, session: SessionId, message: ServerMessage) {
         let Some(index) = self.nodes[node].sessions.get(&session).copied() else {
             return;
         };

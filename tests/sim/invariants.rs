@@ -63,7 +63,7 @@ fn judge_client(
         let (has, head) = (machine.content(), &head.content);
         return Err(format!("{id} differs: {has:?}, the log: {head:?}"));
     }
-    if machine.troubles().rollbacks > 0 && world.lives == Lives::One {
+    if machine.anomalies().rollbacks > 0 && world.lives == Lives::One {
         return Err(format!("{id} had work thrown away"));
     }
     for (seq, revision) in machine.acknowledged() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use copydesk::client::Message;
+use copydesk::client::ServerMessage;
 use copydesk::cluster::Membership;
 use copydesk::doc::{
     Action, Document, DocumentSettings, Event, Now, PeerMessage, SessionReply, Ticket,
@@ -12,7 +12,7 @@ use copydesk::doc::{
 use copydesk::id::{NodeId, SessionId};
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
-use copydesk::protocol::{Code, Shown};
+use copydesk::protocol::{Code, EncodedSnapshot};
 use copydesk::store::{Batch, LoadRange};
 
 use super::clients::READS;
@@ -232,7 +232,7 @@ impl World {
                 self.answers(node, doc, 20, Event::SnapshotEncoded(shown));
             }
             Action::EncodeSnapshot(snapshot) => {
-                let shown = (Arc::new(Shown::of(&snapshot)), Vec::new());
+                let shown = (Arc::new(EncodedSnapshot::of(&snapshot)), Vec::new());
                 self.answers(node, doc, 5, Event::SnapshotEncoded(Ok(shown)));
             }
             Action::LoadPage { requester, since } => {
@@ -303,7 +303,7 @@ impl World {
                 self.open(node, doc).knows(entry.revision);
                 let heard = Heard::Commit(entry.clone());
                 if !self.visitor_is_told(node, *session, heard) {
-                    self.send_client(node, *session, Message::Commit(entry.clone()));
+                    self.send_client(node, *session, ServerMessage::Commit(entry.clone()));
                 }
             }
         }
@@ -322,9 +322,11 @@ impl World {
             return;
         }
         let message = match answer {
-            SessionReply::Snapshot(shown) => Message::Shown(snapshot(&shown)),
-            SessionReply::Done => Message::Done,
-            SessionReply::Rejected(_) if ticket.0 < READS => Message::Refused { seq: ticket.0 },
+            SessionReply::Snapshot(shown) => ServerMessage::Snapshot(snapshot(&shown)),
+            SessionReply::Done => ServerMessage::Done,
+            SessionReply::Rejected(_) if ticket.0 < READS => {
+                ServerMessage::Rejected { seq: ticket.0 }
+            }
             SessionReply::Rejected(refusal) => {
                 // The client would ask again on a new socket.
                 if self.trace {
@@ -386,7 +388,7 @@ impl Open {
 }
 
 /// The snapshot that a client reads from what it is shown.
-fn snapshot(shown: &Shown) -> Snapshot {
+fn snapshot(shown: &EncodedSnapshot) -> Snapshot {
     let content = shown.kind.map(|kind| {
         let data = shown.data();
         let data = std::str::from_utf8(&data).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use copydesk::doc::Event;
 use copydesk::id::{DocId, NodeId};
 use copydesk::log::{Entry, Fence, Revision, Snapshot, Tail};
-use copydesk::protocol::Shown;
+use copydesk::protocol::EncodedSnapshot;
 use copydesk::store::{
     AppendError, Batch, DocumentChanges, Heartbeat, HeartbeatReply, LoadRange, Loaded, MemoryStore,
     OpenDocuments, Store, StoreError,
@@ -63,9 +63,9 @@ impl Depot {
         (snapshot, entries)
     }
 
-    pub(crate) fn show(&self, doc: &DocId) -> (Arc<Shown>, Vec<Arc<Entry>>) {
+    pub(crate) fn show(&self, doc: &DocId) -> (Arc<EncodedSnapshot>, Vec<Arc<Entry>>) {
         let (head, entries) = self.head(doc);
-        (Arc::new(Shown::of(&head)), entries)
+        (Arc::new(EncodedSnapshot::of(&head)), entries)
     }
 
     pub(crate) fn claim(&self, doc: &DocId, node: NodeId) -> (Fence, Snapshot, Tail) {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
-use copydesk::client::{Client, Message, Request};
+use copydesk::client::{Client, ClientRequest, ServerMessage};
 use copydesk::doc::{Event, SessionRequest, Ticket};
 use copydesk::id::{ClientId, DocId, NodeId, SessionId};
 use copydesk::log::Revision;
@@ -70,8 +70,8 @@ pub(crate) enum Happening {
     Edit(usize),
     Connect(usize),
     Cut(usize, SessionId),
-    Request(usize, SessionId, Request),
-    Message(usize, SessionId, Message),
+    Request(usize, SessionId, ClientRequest),
+    Message(usize, SessionId, ServerMessage),
     Visit(usize),
     VisitorGoes(usize, SessionId),
     VisitorAsks(usize, SessionId, Ticket, SessionRequest),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use copydesk::client::{Client, Message, Request};
+use copydesk::client::{Client, ClientRequest, ServerMessage};
 use copydesk::log::Snapshot;
 use copydesk::ot::{Content, Kind};
 use fastrand::Rng;
@@ -168,7 +168,12 @@ impl Typist {
         let (mut socket, id) = join(target, 1).await?;
         let (doc, kind) = self.editor.doc();
         let mut json = Vec::new();
-        wire::write(&doc, &id, &Request::Subscribe { since: None }, &mut json);
+        wire::write(
+            &doc,
+            &id,
+            &ClientRequest::Subscribe { since: None },
+            &mut json,
+        );
         let mut client = Client::new(id);
         let wanted = self.editor.client.revision();
         socket.take_received();
@@ -190,13 +195,13 @@ impl Typist {
                         data,
                     } => {
                         let content = exists.then(|| Content::create(kind, data)).transpose()?;
-                        Message::Shown(Snapshot {
+                        ServerMessage::Snapshot(Snapshot {
                             revision,
                             content,
                             ..Snapshot::default()
                         })
                     }
-                    Heard::Commit(entry) => Message::Commit(entry.into()),
+                    Heard::Commit(entry) => ServerMessage::Commit(entry.into()),
                     Heard::Refused(_, said) => bail!("the server refused: {said}"),
                     _ => return Ok(()),
                 };

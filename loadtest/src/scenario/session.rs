@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use copydesk::client::{Client, Message, Request};
+use copydesk::client::{Client, ClientRequest, ServerMessage};
 use copydesk::id::ClientId;
 use copydesk::log::{Change, Revision, Snapshot};
 use copydesk::ot::{Content, Kind, Op, Side};
@@ -41,7 +41,7 @@ struct Agent {
     client: Client,
     lens: Lens,
     /// What the server has sent and the client has not been told, in order.
-    inbox: VecDeque<Message>,
+    inbox: VecDeque<ServerMessage>,
     /// The revision that the next in the inbox, or the next to arrive, leads to.
     arriving: Revision,
     /// How many transactions of each agent the person has seen.
@@ -281,8 +281,8 @@ impl Agent {
     }
 
     /// Another's commit as it changes what the client has.
-    fn applied(&self, message: &Message) -> Result<Op> {
-        let Message::Commit(entry) = message else {
+    fn applied(&self, message: &ServerMessage) -> Result<Op> {
+        let ServerMessage::Commit(entry) = message else {
             bail!("a commit of another is no ack")
         };
         match (&entry.change, self.client.in_flight()) {
@@ -297,7 +297,7 @@ impl Agent {
             let mut json = Vec::new();
             wire::write(&tape.borrow().doc, self.client.id(), &request, &mut json);
             self.socket.say(&json);
-            if let Request::Submit { .. } = request {
+            if let ClientRequest::Submit { .. } = request {
                 self.sent = Some(Instant::now());
             }
         }
@@ -329,14 +329,14 @@ fn message(
     tape: &SharedTape,
     client: &Client,
     arriving: &mut Revision,
-) -> Result<Option<Message>> {
+) -> Result<Option<ServerMessage>> {
     let (message, revision) = match told {
         Told::Commit(commit) => {
             let revision = commit.entry.revision;
-            (Message::Commit(commit.entry), revision)
+            (ServerMessage::Commit(commit.entry), revision)
         }
         Told::Other(Heard::Bare(id, seq, revision)) if id == *client.id() => {
-            (Message::Acked { seq, revision }, revision)
+            (ServerMessage::Acked { seq, revision }, revision)
         }
         Told::Other(Heard::Shown {
             revision,
@@ -351,7 +351,7 @@ fn message(
                 content,
                 ..Snapshot::default()
             };
-            return Ok(Some(Message::Shown(snapshot)));
+            return Ok(Some(ServerMessage::Snapshot(snapshot)));
         }
         Told::Other(Heard::Refused(_, said)) => bail!("the server refused: {said}"),
         Told::Other(_) => return Ok(None),

@@ -12,7 +12,7 @@ use crate::doc::{SessionReply, Ticket};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};
 use crate::ot::{Content, Kind};
-use crate::protocol::{Proposal, Shown};
+use crate::protocol::{EncodedSnapshot, Proposal};
 use crate::store::{Batch, LoadRange, MemoryStore, Store};
 
 const ME: NodeId = NodeId(1);
@@ -201,7 +201,7 @@ impl Desk {
         let event = match action {
             Action::LoadSnapshot => Event::SnapshotEncoded(Ok(self.show())),
             Action::EncodeSnapshot(snapshot) => {
-                Event::SnapshotEncoded(Ok((Arc::new(Shown::of(&snapshot)), vec![])))
+                Event::SnapshotEncoded(Ok((Arc::new(EncodedSnapshot::of(&snapshot)), vec![])))
             }
             Action::LoadPage { requester, since } => {
                 let loaded = now(self.store.load(&self.doc, LoadRange::Since(since)));
@@ -309,9 +309,9 @@ impl Desk {
         self.handle(Event::Timeout);
     }
 
-    fn show(&self) -> (Arc<Shown>, Vec<Arc<Entry>>) {
+    fn show(&self) -> (Arc<EncodedSnapshot>, Vec<Arc<Entry>>) {
         let (head, entries) = self.head();
-        (Arc::new(Shown::of(&head)), entries)
+        (Arc::new(EncodedSnapshot::of(&head)), entries)
     }
 
     fn head(&self) -> (Snapshot, Vec<Arc<Entry>>) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Forwarder, Joiner, Least, Want, reply};
 use crate::doc::action::{Action, SessionReply};
-use crate::protocol::{Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Refusal};
 
 impl Forwarder {
     /// Returns true while the store is known not to answer.
@@ -92,7 +92,11 @@ impl Forwarder {
     }
 
     /// The document at the tail's head came, or what is in memory does not fit together.
-    pub(in crate::doc) fn refolded(&mut self, shown: Option<Arc<Shown>>, out: &mut Vec<Want>) {
+    pub(in crate::doc) fn refolded(
+        &mut self,
+        shown: Option<Arc<EncodedSnapshot>>,
+        out: &mut Vec<Want>,
+    ) {
         let Some(away) = &mut self.store_away else {
             return;
         };

@@ -10,7 +10,7 @@ use super::byte_budget::BytePermit;
 use super::outbox::{Outbox, TRY_AGAIN_LATER};
 use crate::doc::SessionReply;
 use crate::id::Name;
-use crate::protocol::{self, Code, Echo, Refusal, Shown};
+use crate::protocol::{self, Code, EchoedFields, EncodedSnapshot, Refusal};
 use crate::sync::lock;
 
 /// One of a session's few requests of a kind that may be without an answer, until it is dropped.
@@ -31,13 +31,13 @@ impl RequestSlot {
 #[derive(Debug)]
 pub enum ReplyTo {
     /// To the socket, as the answer to this request.
-    Socket(Echo),
+    Socket(EchoedFields),
     /// To the socket, as the answer to a fetch or a subscription.
-    Read(Echo, RequestSlot),
+    Read(EchoedFields, RequestSlot),
     /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
     /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
     /// that the submit takes.
-    Submit(Echo, BytePermit, RequestSlot),
+    Submit(EchoedFields, BytePermit, RequestSlot),
     /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
     Unrequested,
     /// Into the answer to a bulk request, under this name.
@@ -77,7 +77,7 @@ impl ReplyTo {
             (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
                 match answer {
                     SessionReply::Snapshot(shown) => {
-                        AnswerFrames::Content(protocol::shown_reply(&echo, &shown))
+                        AnswerFrames::Content(protocol::snapshot_reply(&echo, &shown))
                     }
                     SessionReply::Rejected(refusal) => {
                         AnswerFrames::One(protocol::error(&echo, &refusal))
@@ -105,7 +105,7 @@ impl ReplyTo {
 /// commit before the snapshot would fetch the document again.
 #[derive(Debug)]
 pub struct BulkReply {
-    echo: Echo,
+    echo: EchoedFields,
     /// Whether the answer shows snapshots; otherwise commits come first, and the answer says only that they came.
     shows: bool,
     inner: Mutex<Parts>,
@@ -115,7 +115,7 @@ pub struct BulkReply {
 struct Parts {
     missing: usize,
     /// What each document answered: none where its commits were all it had to say.
-    shown: BTreeMap<Name, Option<Arc<Shown>>>,
+    shown: BTreeMap<Name, Option<Arc<EncodedSnapshot>>>,
     shown_bytes: usize,
     refused: BTreeMap<Name, Refusal>,
     /// Frames, each with its pieces.
@@ -128,7 +128,12 @@ struct Parts {
 impl BulkReply {
     /// An answer that is complete after `documents` have answered. `turn` is the session's right to it.
     #[must_use]
-    pub fn new(echo: Echo, shows: bool, documents: usize, turn: Option<RequestSlot>) -> Arc<Self> {
+    pub fn new(
+        echo: EchoedFields,
+        shows: bool,
+        documents: usize,
+        turn: Option<RequestSlot>,
+    ) -> Arc<Self> {
         let parts = Parts {
             missing: documents,
             shown: BTreeMap::new(),

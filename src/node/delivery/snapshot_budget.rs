@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use crate::protocol::Shown;
+use crate::protocol::EncodedSnapshot;
 
 /// Bounds the bytes of encoded snapshots on a node: those that documents keep for the next reader, and those that wait to
 /// be written to sockets. A snapshot is encoded once and shared by all sockets that are sent it, and counts once.
@@ -85,7 +85,7 @@ impl SnapshotBudget {
 
     /// Counts a snapshot for as long as anything holds its bytes.
     #[must_use]
-    pub fn count(&self, shown: Shown) -> Shown {
+    pub fn count(&self, shown: EncodedSnapshot) -> EncodedSnapshot {
         if shown.size() < COUNTED_BYTES_MIN {
             return shown;
         }
@@ -129,14 +129,14 @@ mod tests {
     async fn a_snapshot_counts_once_for_as_long_as_it_is_held() {
         let budget = SnapshotBudget::new(COUNTED_BYTES_MIN);
         assert!(budget.turn().await.is_some());
-        let small = budget.count(Shown::of(&Snapshot::default()));
+        let small = budget.count(EncodedSnapshot::of(&Snapshot::default()));
         assert_eq!((budget.used(), small.size() > 0), (0, true));
         let text = format!("{:?}", "x".repeat(COUNTED_BYTES_MIN));
         let snapshot = Snapshot {
             content: Content::create(Kind::TextUnicode, Some(&text)).ok(),
             ..Snapshot::default()
         };
-        let shown = budget.count(Shown::of(&snapshot));
+        let shown = budget.count(EncodedSnapshot::of(&snapshot));
         let size = shown.size();
         assert!(size > COUNTED_BYTES_MIN);
         let sent = shown.json().clone();

@@ -6,16 +6,16 @@ use super::task::off_path;
 use crate::log::{Entry, Snapshot};
 use crate::node::Node;
 use crate::ot::Content;
-use crate::protocol::{Refusal, Shown};
+use crate::protocol::{EncodedSnapshot, Refusal};
 
 impl Node {
     /// Folds `entries` into `shown`, with a notice that the store is away and this may not be the newest state. `None` if they
     /// do not fit, or there is no room for it.
     pub(in crate::node) async fn refold(
         &self,
-        shown: Arc<Shown>,
+        shown: Arc<EncodedSnapshot>,
         entries: Vec<Arc<Entry>>,
-    ) -> Option<Arc<Shown>> {
+    ) -> Option<Arc<EncodedSnapshot>> {
         let _turn = self.snapshot_turn("encode").await.ok()?;
         let bytes = shown.size() + entries.iter().map(|entry| entry.size()).sum::<usize>();
         let refolded = off_path(bytes, move || fold(&shown, &entries)).await?;
@@ -23,7 +23,7 @@ impl Node {
     }
 }
 
-fn fold(shown: &Shown, entries: &[Arc<Entry>]) -> Option<Shown> {
+fn fold(shown: &EncodedSnapshot, entries: &[Arc<Entry>]) -> Option<EncodedSnapshot> {
     let content = match shown.kind {
         Some(kind) => {
             let data = shown.data();
@@ -39,5 +39,5 @@ fn fold(shown: &Shown, entries: &[Arc<Entry>]) -> Option<Shown> {
     };
     snapshot.fold_all(entries).ok()?;
     let notice = Refusal::store_away(snapshot.revision);
-    Some(Shown::of(&snapshot).with_notice(&notice))
+    Some(EncodedSnapshot::of(&snapshot).with_notice(&notice))
 }

@@ -33,7 +33,7 @@ use crate::node::node::{Node, OpenDocument, Standing};
 use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
-use crate::protocol::{self, Code, Frames, Refusal, Shown};
+use crate::protocol::{self, Code, EncodedSnapshot, Frames, Refusal};
 use crate::store::{Batch, History, LoadRange, Loaded, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
@@ -870,13 +870,13 @@ impl Node {
     }
 
     /// Encodes a snapshot when there is room for it.
-    async fn encode_in_turn(&self, snapshot: Snapshot) -> Result<Arc<Shown>, StoreError> {
+    async fn encode_in_turn(&self, snapshot: Snapshot) -> Result<Arc<EncodedSnapshot>, StoreError> {
         let _turn = self.snapshot_turn("encode").await?;
         Ok(self.encode(snapshot).await)
     }
 
-    async fn encode(&self, snapshot: Snapshot) -> Arc<Shown> {
-        let shown = off_path(weight(&snapshot), move || Shown::of(&snapshot)).await;
+    async fn encode(&self, snapshot: Snapshot) -> Arc<EncodedSnapshot> {
+        let shown = off_path(weight(&snapshot), move || EncodedSnapshot::of(&snapshot)).await;
         Arc::new(self.snapshots().count(shown))
     }
 
@@ -909,9 +909,9 @@ impl Node {
     }
 
     /// Encodes a snapshot that says why it is not the newest state of the document.
-    async fn encode_noticed(&self, snapshot: Snapshot, notice: &Refusal) -> Arc<Shown> {
+    async fn encode_noticed(&self, snapshot: Snapshot, notice: &Refusal) -> Arc<EncodedSnapshot> {
         let notice = notice.clone();
-        let encode = move || Shown::of(&snapshot).with_notice(&notice);
+        let encode = move || EncodedSnapshot::of(&snapshot).with_notice(&notice);
         Arc::new(self.snapshots().count(off_path(usize::MAX, encode).await))
     }
 
@@ -960,7 +960,11 @@ impl Node {
     ///
     /// # Errors
     /// When the log has not reached that revision, or the store does not answer.
-    pub async fn history(&self, doc: &DocId, reach: LoadRange) -> Result<Arc<Shown>, Refusal> {
+    pub async fn history(
+        &self,
+        doc: &DocId,
+        reach: LoadRange,
+    ) -> Result<Arc<EncodedSnapshot>, Refusal> {
         // All there is was there at a time that is not in the past, also where a wrong clock gave entries later times.
         let reach = match reach {
             LoadRange::AtTime(at_ms) if at_ms >= self.time_ms() => LoadRange::Head,
@@ -1080,7 +1084,7 @@ mod tests {
     use crate::log::{Change, Epoch, SubmitId};
     use crate::node::{NodeSettings, RepairMode, repair};
     use crate::ot::{Content, Kind, Op};
-    use crate::protocol::{BadRequest, Echo, Proposal};
+    use crate::protocol::{BadRequest, EchoedFields, Proposal};
     use crate::store::{MemoryStore, Store};
 
     fn task() -> (Task, mpsc::Sender<Post>) {
@@ -1097,7 +1101,7 @@ mod tests {
         )
     }
 
-    fn echo(text: &str) -> Echo {
+    fn echo(text: &str) -> EchoedFields {
         match protocol::parse(text) {
             Ok((_, echo)) | Err(BadRequest::Refused(echo, _)) => echo,
             Err(BadRequest::NotAnObject) => panic!("{text}"),
@@ -1383,7 +1387,7 @@ mod tests {
         let subscribe = SessionRequest::Subscribe { since: None };
         let part = ReplyTo::Bulk(bulk.clone(), name("a"), None);
         task.asked(session, outbox.clone(), part, subscribe);
-        let shown = Arc::new(Shown::of(&Snapshot::default()));
+        let shown = Arc::new(EncodedSnapshot::of(&Snapshot::default()));
         task.reply(session, Ticket(0), SessionReply::Snapshot(shown.clone()));
         task.deliver(&[session], &[commit(1)]);
         // Another bulk request for it is complete sooner; its commits may not overtake the one before.

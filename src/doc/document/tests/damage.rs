@@ -20,7 +20,7 @@ impl Desk {
                 readable.for_each(|it| snapshot.fold(it).unwrap());
                 let readable = snapshot.content.is_some();
                 Event::ReadOnly(ReadOnly {
-                    readable: readable.then(|| Arc::new(Shown::of(&snapshot))),
+                    readable: readable.then(|| Arc::new(EncodedSnapshot::of(&snapshot))),
                     head: Revision(entries.len() as u64),
                     refusal: cause.refusal(readable.then_some(at)),
                     cause,

@@ -32,7 +32,7 @@ impl Desk {
                     ..Snapshot::default()
                 };
                 snapshot.fold_all(&entries).unwrap();
-                Event::SnapshotRefolded(Some(Arc::new(Shown::of(&snapshot))))
+                Event::SnapshotRefolded(Some(Arc::new(EncodedSnapshot::of(&snapshot))))
             }
             other => panic!("not answered: {other:?}"),
         };
