@@ -14,6 +14,7 @@ pub mod node;
 pub mod ot;
 pub mod outage;
 pub mod protocol;
+pub mod setting;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::{AuthMode, AuthService, ClientIdIssuer};
-use copydesk::cluster::{ClusterTransport, RedisUrl};
-use copydesk::config::{self, Config};
+use copydesk::cluster::ClusterTransport;
+use copydesk::config::{self, Config, Flag};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
 use copydesk::node::{self, HISTORY_CHANGED, JoinError, Node, RepairMode};
@@ -96,12 +96,12 @@ struct Serve {
     file: ConfigFile,
     /// The address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     #[command(flatten)]
     store: StoreChoice,
     /// The Redis or Valkey that carries messages between the nodes of a cluster [default: this node is alone]
     #[arg(long, value_name = "redis://…")]
-    redis: Option<RedisUrl>,
+    redis: Option<String>,
     /// Let everybody in, without accounts: for tests and trials
     #[arg(long)]
     open: bool,
@@ -117,7 +117,7 @@ struct StoreChoice {
     store: Option<String>,
     /// The folder of the database [default: data/]
     #[arg(long, value_name = "FOLDER")]
-    data: Option<PathBuf>,
+    data: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -195,50 +195,35 @@ fn main() -> ExitCode {
 fn command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(serve) => {
-            let mut config = serve.file.load()?;
-            config.server.listen = serve.listen.unwrap_or(config.server.listen);
-            serve.store.choose(&mut config);
-            config.redis.url = serve.redis.or(config.redis.url);
-            config.server.node = serve.node.unwrap_or(config.server.node);
-            if serve.open {
-                config.auth.mode = AuthMode::Open;
-            }
-            if let Err((_, message)) = config::check(&config) {
-                bail!(message);
-            }
+            let config = serve.file.load(&serve.flags())?;
             telemetry::begin(&config.log)?;
             let threads = config.server.threads();
             runtime(threads)?.block_on(run(config))?;
         }
         Command::Where(Where { doc, file, store }) => {
-            let mut config = file.load()?;
-            store.choose(&mut config);
+            let config = file.load(&store.flags())?;
             runtime(1)?.block_on(locate(&doc, &config))?;
         }
         Command::Verify(Verify { after, file, store }) => {
-            let mut config = file.load()?;
-            store.choose(&mut config);
+            let config = file.load(&store.flags())?;
             return Ok(runtime(1)?.block_on(verify(VerifyRange { after }, &config)));
         }
-        Command::Migrate(mut command) => {
-            let mut config = command.file.load()?;
-            std::mem::take(&mut command.store).choose(&mut config);
+        Command::Migrate(command) => {
+            let config = command.file.load(&command.store.flags())?;
             telemetry::begin(&config.log)?;
             runtime(1)?.block_on(migrate(&command, &config))?;
         }
         Command::Repair(Repair { doc, dry_run }) => {
             let Where { doc, file, store } = doc;
-            let mut config = file.load()?;
-            store.choose(&mut config);
+            let config = file.load(&store.flags())?;
             runtime(1)?.block_on(repair(&doc, dry_run, &config))?;
         }
         Command::Restored(Restored { file, store }) => {
-            let mut config = file.load()?;
-            store.choose(&mut config);
+            let config = file.load(&store.flags())?;
             runtime(1)?.block_on(restored(&config))?;
         }
         Command::Config(ConfigCommand::Check(file)) => {
-            let config = file.load()?;
+            let config = file.load(&[])?;
             println!("{config:#?}");
             println!("The configuration is sound.");
         }
@@ -253,27 +238,68 @@ fn runtime(threads: usize) -> Result<Runtime> {
     builder.build().context("start the runtime")
 }
 
+impl Serve {
+    /// The settings that the flags set.
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = self.store.flags();
+        let given = [
+            ("--listen", "server.listen", &self.listen),
+            ("--redis", "redis.url", &self.redis),
+            ("--node", "server.node", &self.node),
+        ];
+        for (name, setting, value) in given {
+            flags.extend(value.clone().map(|value| Flag {
+                name,
+                setting,
+                value,
+            }));
+        }
+        if self.open {
+            flags.push(Flag {
+                name: "--open",
+                setting: "auth.mode",
+                value: AuthMode::Open.as_str().to_owned(),
+            });
+        }
+        flags
+    }
+}
+
 impl StoreChoice {
-    /// What the command line says goes before what the file says.
-    fn choose(self, config: &mut Config) {
-        if let Some(data) = self.data {
-            config.server.data = data;
-            config.postgres.url = String::new();
+    /// The settings that the flags set. `--data` also overrides a Postgres of the file or environment.
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |name, setting, value: &str| Flag {
+            name,
+            setting,
+            value: value.to_owned(),
+        };
+        let mut flags = Vec::new();
+        if let Some(data) = &self.data {
+            flags.push(flag("--data", "server.data", data));
+            flags.push(flag("--data", "postgres.url", ""));
         }
-        if let Some(store) = self.store {
-            config.postgres.url = store;
+        if let Some(store) = &self.store {
+            flags.push(flag("--store", "postgres.url", store));
         }
+        flags
     }
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Config> {
+    fn load(&self, flags: &[Flag]) -> Result<Config> {
         let usual = Path::new("config.toml");
         let path = self
             .config
             .as_deref()
             .or_else(|| usual.exists().then_some(usual));
-        Ok(config::load(path, std::env::vars())?)
+        // Variables whose names are not UTF-8 are not ours.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        });
+        Ok(config::load(path, environment, flags)?)
     }
 }
 

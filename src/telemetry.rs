@@ -14,14 +14,18 @@ use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How the server logs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogSettings {
-    /// What is logged: a level, or levels by module, as `tracing` filters are written.
-    pub level: String,
-    /// How a line looks.
-    pub format: LogFormat,
+use crate::setting::settings;
+
+settings! {
+    /// Settings of the log.
+    pub struct LogSettings {
+        /// The lowest level that is logged, or levels by module, in the syntax of `tracing` filters. `actix_http` logs an
+        /// error for each request that it cannot parse, so clients could fill the log; `deadpool` warns of each connection
+        /// that an outage ended, which the server logs once.
+        pub level: String = "info,actix_server=warn,actix_http=off,fred=error,deadpool=error".to_owned();
+        /// The format of a log line.
+        pub format: LogFormat = LogFormat::Auto;
+    }
 }
 
 /// How a log line looks.
@@ -34,15 +38,6 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            level: "info,actix_server=warn,actix_http=off,fred=error,deadpool=error".to_owned(),
-            format: LogFormat::Auto,
-        }
-    }
 }
 
 /// The level is not one.

@@ -576,9 +576,9 @@ async fn tls_with_an_authority_of_our_own() {
     let Some(mut lab) = OverRedis::start(Door::Tls) else {
         return;
     };
-    let ca_file = Some(lab.server.ca());
+    let ca_file = lab.server.ca();
     let other = OverRedis::start(Door::Tls).expect("the first has started");
-    lab.settings.ca_file = Some(other.server.ca());
+    lab.settings.ca_file = other.server.ca();
     open(&lab.settings, ANN).bad_for("InvalidCertificate").await;
     lab.settings.ca_file = ca_file;
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
@@ -586,7 +586,7 @@ async fn tls_with_an_authority_of_our_own() {
     let big = Bytes::from(vec![9; 2 << 20]);
     ann.transport.send(BOB, big.clone());
     assert!(bob.receive().await.messages == [big]);
-    lab.settings.ca_file = Some("/nowhere/ca.pem".into());
+    lab.settings.ca_file = "/nowhere/ca.pem".into();
     let error = RedisTransport::open(&lab.settings, EVE)
         .unwrap_err()
         .to_string();

@@ -1,67 +1,45 @@
-//! Who is let in.
+//! Settings of sign-in, quotas and tokens.
 
 use serde::Deserialize;
 
 use super::{origin, token_verifier};
+use crate::setting::settings;
 
-/// Who is let in.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthSettings {
-    /// How people say who they are.
-    pub mode: AuthMode,
-    /// Who may make an account, after the first.
-    pub registration: Registration,
-    /// The pages, besides our own, that may speak for their users: `https://app.example.org`.
-    pub origins: Vec<String>,
-    /// How long an access token is good, and a session that is not renewed, in seconds.
-    pub access_seconds: u64,
-    /// How many documents one tenant may make; 0: any number.
-    pub tenant_documents_max: u64,
-    /// How many MiB of ops one tenant may keep; 0: any number.
-    pub tenant_mib_max: u64,
-    /// How many share links that have not expired one document may have.
-    pub document_links_max: u64,
-    /// How many people may have a role of their own on one document.
-    pub document_people_max: u64,
-    /// How many invitations that have been neither used nor ended one tenant may have.
-    pub tenant_invitations_max: u64,
-    /// How many accounts there may be before none is made without an invitation.
-    pub accounts_max: u64,
-    /// How many sessions one user may have; one more ends the one that was renewed longest ago.
-    pub user_sessions_max: u64,
-    /// Whether a proxy in front says each client's address, as the last in X-Forwarded-For.
-    pub behind_proxy: bool,
-    /// The public keys that tokens are signed with: a file (PEM or JWK set), or the address of a JWK set.
-    pub token_keys: String,
-    /// The secret that tokens are signed with (HS256), instead of keys.
-    pub token_secret: Secret,
-    /// Who must have issued a token; empty: whoever has the key.
-    pub token_issuer: String,
-    /// Whom a token must be meant for; empty: whoever reads it.
-    pub token_audience: String,
-}
-
-impl Default for AuthSettings {
-    fn default() -> Self {
-        Self {
-            mode: AuthMode::Accounts,
-            registration: Registration::Invite,
-            origins: Vec::new(),
-            access_seconds: 600,
-            tenant_documents_max: 0,
-            tenant_mib_max: 0,
-            document_links_max: 100,
-            document_people_max: 1_000,
-            tenant_invitations_max: 1_000,
-            accounts_max: 100_000,
-            user_sessions_max: 100,
-            behind_proxy: false,
-            token_keys: String::new(),
-            token_secret: Secret::default(),
-            token_issuer: String::new(),
-            token_audience: String::new(),
-        }
+settings! {
+    /// Sign-in, quotas and tokens.
+    pub struct AuthSettings {
+        /// How users identify themselves.
+        pub mode: AuthMode = AuthMode::Accounts;
+        /// Which users may create an account, after the first.
+        pub registration: Registration = Registration::Invite;
+        /// Origins besides the server's own from which pages may send requests with credentials: `https://app.example.org`.
+        pub origins: Vec<String> = Vec::new();
+        /// Lifetime of an access token, and of a session that is not renewed, in seconds.
+        pub access_seconds: u64 = 600, in 2..=86_400;
+        /// Documents that one tenant may create; 0: unlimited.
+        pub tenant_documents_max: u64 = 0, in 0..=1 << 40;
+        /// MiB of ops that one tenant may store; 0: unlimited.
+        pub tenant_mib_max: u64 = 0, in 0..=1 << 40;
+        /// Unexpired share links of one document.
+        pub document_links_max: u64 = 100, in 1..=1_000_000;
+        /// Users with a role of their own on one document.
+        pub document_people_max: u64 = 1_000, in 1..=1_000_000;
+        /// Open invitations of one tenant.
+        pub tenant_invitations_max: u64 = 1_000, in 1..=1_000_000;
+        /// Accounts after which new ones need an invitation.
+        pub accounts_max: u64 = 100_000, in 1..=100_000_000;
+        /// Sessions of one user. One more ends the session that was renewed longest ago.
+        pub user_sessions_max: u64 = 100, in 1..=10_000;
+        /// True if a proxy in front appends the client's address to X-Forwarded-For.
+        pub behind_proxy: bool = false;
+        /// The public keys of tokens: a file (PEM or JWK set), or the URL of a JWK set.
+        pub token_keys: String = String::new();
+        /// The secret of tokens that are signed with HS256, instead of keys.
+        pub token_secret: Secret = Secret::default() => self_redacting;
+        /// The issuer that a token must name; empty: any.
+        pub token_issuer: String = String::new();
+        /// The audience that a token must name; empty: any.
+        pub token_audience: String = String::new();
     }
 }
 
@@ -87,7 +65,7 @@ impl AuthSettings {
 }
 
 /// A setting that is not shown.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 

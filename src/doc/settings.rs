@@ -1,54 +1,36 @@
-//! What bounds a document.
+//! Limits of a document.
 
-use serde::Deserialize;
+use crate::setting::settings;
 
-/// What bounds a document. Sizes are bytes, counts are entries.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DocumentSettings {
-    /// The largest that a document may grow.
-    pub document_bytes_max: usize,
-    /// The most commits that are held in memory for transforming and for those who come back.
-    pub tail_entries_max: usize,
-    /// The most bytes of commits that are held in memory.
-    pub tail_bytes_max: usize,
-    /// How many commits make a snapshot due.
-    pub snapshot_entries: usize,
-    /// How many bytes of commits make a snapshot due.
-    pub snapshot_bytes: usize,
-    /// How old a submit's base may be, in commits.
-    pub behind_entries_max: u64,
-    /// How many submits with old bases may wait at once.
-    pub late_submits_max: usize,
-    /// How many steps of work may be spent on one submit to bring it from its base to the head; what needs more is refused.
-    /// A step is one component of an op that is read and written, about 100 ns.
-    pub combine_steps_max: u64,
-    /// How many of those steps are done at once. Then other documents have their turn.
-    pub combine_slice_steps: u64,
-    /// How many submits may wait to become durable.
-    pub staged_entries_max: usize,
-    /// How many bytes of them may wait, how many of those with old bases, and how many of those that wait for a claim. The
-    /// one that goes beyond it still may.
-    pub staged_bytes_max: usize,
-    /// How many submits one session may have waiting.
-    pub session_submits_max: usize,
-}
-
-impl Default for DocumentSettings {
-    fn default() -> Self {
-        Self {
-            document_bytes_max: 10 << 20,
-            tail_entries_max: 1_000,
-            tail_bytes_max: 1 << 20,
-            snapshot_entries: 1_000,
-            snapshot_bytes: 1 << 20,
-            behind_entries_max: 1_000_000,
-            late_submits_max: 1_000,
-            combine_steps_max: 100_000_000,
-            combine_slice_steps: 200_000,
-            staged_entries_max: 10_000,
-            staged_bytes_max: 64 << 20,
-            session_submits_max: 64,
-        }
+settings! {
+    /// Limits of one document. Sizes are bytes.
+    pub struct DocumentSettings {
+        /// The largest size of the content as JSON. The upper bound is the size that can still be loaded,
+        /// `ot::CONTENT_BYTES_MAX`.
+        pub document_bytes_max: usize = 10 << 20, in 1 << 10..=64 << 20;
+        /// Commits held in memory for transforming submits and for clients that reconnect.
+        pub tail_entries_max: usize = 1_000, in 1..=1_000_000;
+        /// Bytes of those commits.
+        pub tail_bytes_max: usize = 1 << 20, in 1 << 10..=1 << 30;
+        /// Commits after which a snapshot is saved.
+        pub snapshot_entries: usize = 1_000, in 1..=1_000_000;
+        /// Bytes of commits after which a snapshot is saved.
+        pub snapshot_bytes: usize = 1 << 20, in 1 << 10..=1 << 30;
+        /// How many commits the base of a submit may lie behind the head.
+        pub behind_entries_max: u64 = 1_000_000, in 1..=1 << 40;
+        /// Submits with a base before the tail that may wait at once.
+        pub late_submits_max: usize = 1_000, in 1..=1_000_000;
+        /// Steps of work to bring one submit from its base to the head; a submit that needs more is rejected. A step reads
+        /// and writes one component of an op and takes about 100 ns.
+        pub combine_steps_max: u64 = 100_000_000, in 1_000..=1_000_000_000_000;
+        /// Steps done at once, before other documents have their turn.
+        pub combine_slice_steps: u64 = 200_000, in 1_000..=1_000_000_000;
+        /// Submits that may wait to become durable.
+        pub staged_entries_max: usize = 10_000, in 1..=1_000_000;
+        /// Bytes of those submits. The same bound applies to submits with old bases and to submits that wait for a claim.
+        /// The submit that crosses the bound is still accepted.
+        pub staged_bytes_max: usize = 64 << 20, in 1 << 10..=1 << 40;
+        /// Submits of one session that may wait for their commit.
+        pub session_submits_max: usize = 64, in 1..=100_000;
     }
 }

@@ -35,5 +35,5 @@ mod upgrade;
 pub use echo::echo;
 pub use gateway::{Gateway, Phase};
 pub use http::serve;
-pub use settings::GatewaySettings;
-pub use tls::{Certificate, TlsError, TlsSettings};
+pub use settings::{GatewaySettings, TlsSettings};
+pub use tls::{Certificate, TlsError};

@@ -1,83 +1,93 @@
-//! What bounds a socket.
+//! Limits of HTTP and of sockets, and the files of the TLS certificate.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::frame_limiter::MessageLimits;
+use crate::setting::settings;
 
-/// What bounds a socket. Sizes are bytes.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GatewaySettings {
-    /// How many sockets may be open at once.
-    pub sockets_max: usize,
-    /// The largest message that a client may send, whether in one frame or in many.
-    pub message_bytes_max: usize,
-    /// The largest message that is read to its end and refused with `ERR_TOO_LARGE`; a larger one closes its socket.
-    pub message_refused_bytes_max: usize,
-    /// How much may wait to be written to a socket before its reader counts as too slow.
-    pub outbox_bytes_max: usize,
-    /// How many bytes of submits one socket may have without an answer before it is not read.
-    pub submits_bytes_max: usize,
-    /// How many documents one socket may subscribe to.
-    pub documents_max: usize,
-    /// How many presence channels one socket may use.
-    pub channels_max: usize,
-    /// The largest presence value.
-    pub presence_bytes_max: usize,
-    /// How many messages a second a socket is read for; a flood waits in the client's network stack.
-    pub messages_per_second: u32,
-    /// How many messages a quiet socket may send at once before that rate holds.
-    pub messages_burst: u32,
-    /// How many messages a second all sockets of one user are read for.
-    pub user_messages_per_second: u32,
-    /// How many messages a second all sockets of one tenant are read for.
-    pub tenant_messages_per_second: u32,
-    /// How many sockets a second may be asked for from one address.
-    pub address_handshakes_per_second: u32,
-    /// How many sockets a second one user, and one session, may ask for with a request that proves who they are.
-    pub user_handshakes_per_second: u32,
-    /// How many requests a second one address may make.
-    pub address_requests_per_second: u32,
-    /// How many bytes of answers a second one address is sent.
-    pub address_answer_bytes_per_second: u32,
-    /// How many requests a second one user may make.
-    pub user_requests_per_second: u32,
-    /// How many sockets one user may have open on this node; 0: any number.
-    pub user_sockets_max: usize,
-    /// How many sockets those of one tenant may have open on this node; 0: any number.
-    pub tenant_sockets_max: usize,
-    /// How many ops a second all sockets of one tenant are read for; 0: any number.
-    pub tenant_ops_per_second: u32,
-    /// How many ops a second all sockets are read for that change one document.
-    pub document_ops_per_second: u32,
-    /// The largest body of a request of the API.
-    pub request_bytes_max: usize,
-    /// How many connections may be open that are not WebSockets, TLS handshakes included.
-    pub connections_max: usize,
-    /// How many of those one address may have open; not behind a proxy.
-    pub address_connections_max: usize,
-    /// How long a client may take to send a request's head, and then its body, in milliseconds.
-    pub request_timeout_ms: u64,
-    /// How long the network may take nothing more of an answer, in milliseconds; each 4 KiB taken adds a second.
-    pub answer_timeout_ms: u64,
-    /// The path of the WebSockets below the base path. From `server.socket_path`.
-    #[serde(skip)]
-    pub socket_path: String,
-    /// The path that all routes are below; empty: none. From `server.base_path`.
-    #[serde(skip)]
-    pub base_path: String,
-    /// How long a socket may be silent before it is pinged, in milliseconds.
-    pub ping_interval_ms: u64,
-    /// How long a socket may be silent, pings unanswered, before it is closed, in milliseconds.
-    pub idle_timeout_ms: u64,
-    /// In how long a node that stops sends its sockets to the other nodes, in milliseconds.
-    pub hand_over_ms: u64,
-    /// How many sockets a second a node with clearly more than the others sends to them; 0: none.
-    pub rebalance_per_second: u32,
-    /// How long a socket that is being closed may take to read the rest, in milliseconds.
-    pub close_patience_ms: u64,
+settings! {
+    /// Limits of HTTP and of sockets. Sizes are bytes, times are milliseconds.
+    pub struct GatewaySettings {
+        /// Sockets that may be open at once.
+        pub sockets_max: usize = 50_000, in 1..=10_000_000;
+        /// The largest message of a client, whether in one frame or in several.
+        pub message_bytes_max: usize = 2 << 20, in 1 << 10..=256 << 20;
+        /// The largest message that is read to its end and refused with `ERR_TOO_LARGE`; a larger one closes its socket.
+        pub message_refused_bytes_max: usize = 64 << 20, in 1 << 10..=1 << 32;
+        /// Bytes that may wait to be written to a socket before it is closed as too slow.
+        pub outbox_bytes_max: usize = 4 << 20, in 64 << 10..=1 << 30;
+        /// Bytes of submits that one socket may have without an answer. A socket that has more is not read.
+        pub submits_bytes_max: usize = 8 << 20, in 1 << 10..=u32::MAX as usize;
+        /// Documents that one socket may subscribe to.
+        pub documents_max: usize = 1_000, in 1..=1_000_000;
+        /// Presence channels that one socket may use.
+        pub channels_max: usize = 1_000, in 1..=1_000_000;
+        /// The largest presence value.
+        pub presence_bytes_max: usize = 8 << 10, in 64..=1 << 20;
+        /// Messages a second that one socket is read for. More wait in the client's network stack.
+        pub messages_per_second: u32 = 5_000, in 1..=1_000_000_000;
+        /// Messages that a socket may send at once after a quiet time.
+        pub messages_burst: u32 = 10_000, in 1..=1_000_000_000;
+        /// Messages a second that all sockets of one user are read for.
+        pub user_messages_per_second: u32 = 10_000, in 1..=1_000_000_000;
+        /// Messages a second that all sockets of one tenant are read for.
+        pub tenant_messages_per_second: u32 = 50_000, in 1..=1_000_000_000;
+        /// WebSocket handshakes a second from one address, for requests without credentials.
+        pub address_handshakes_per_second: u32 = 100, in 1..=1_000_000_000;
+        /// WebSocket handshakes a second of one user, and of one session, for requests with credentials.
+        pub user_handshakes_per_second: u32 = 250, in 1..=1_000_000_000;
+        /// HTTP requests a second from one address.
+        pub address_requests_per_second: u32 = 100, in 1..=1_000_000_000;
+        /// HTTP requests a second of one user.
+        pub user_requests_per_second: u32 = 50, in 1..=1_000_000_000;
+        /// Bytes a second of HTTP responses above 16 KiB to one address.
+        pub address_answer_bytes_per_second: u32 = 32 << 20, in 1 << 20..=1_000_000_000;
+        /// Sockets that one user may have open on this node; 0: unlimited.
+        pub user_sockets_max: usize = 500, in 0..=10_000_000;
+        /// Sockets that one tenant may have open on this node; 0: unlimited.
+        pub tenant_sockets_max: usize = 0, in 0..=10_000_000;
+        /// Ops a second that all sockets of one tenant are read for; 0: unlimited.
+        pub tenant_ops_per_second: u32 = 0, in 0..=1_000_000_000;
+        /// Ops a second on one document that all sockets of this node are read for.
+        pub document_ops_per_second: u32 = 20_000, in 1..=1_000_000_000;
+        /// The largest body of an HTTP request.
+        pub request_bytes_max: usize = 16 << 10, in 8 << 10..=1 << 20;
+        /// Open connections that are not WebSockets, TLS handshakes included.
+        pub connections_max: usize = 4_000, in 10..=1_000_000;
+        /// Open connections of one address that are not WebSockets. Not applied behind a proxy.
+        pub address_connections_max: usize = 500, in 1..=1_000_000;
+        /// How long a client may take to send the head of a request, and then its body.
+        pub request_timeout_ms: u64 = 10_000, in 500..=600_000;
+        /// How long a client may read nothing of a response; each 4 KiB that it reads adds a second.
+        pub answer_timeout_ms: u64 = 10_000, in 500..=600_000;
+        /// How long a socket may be silent before it is pinged.
+        pub ping_interval_ms: u64 = 20_000, in 100..=3_600_000;
+        /// How long a socket may be silent, pings unanswered, before it is closed. Longer than `ping_interval_ms`.
+        pub idle_timeout_ms: u64 = 45_000, in 200..=7_200_000;
+        /// Time over which a stopping node spreads the moving of its sockets to other nodes.
+        pub hand_over_ms: u64 = 3_000, in 0..=600_000;
+        /// Sockets a second that a node with more than its share sends to other nodes; 0: none.
+        pub rebalance_per_second: u32 = 5, in 0..=10_000;
+        /// How long a socket that is being closed may take to read what is left.
+        pub close_patience_ms: u64 = 2_000, in 10..=60_000;
+        derived {
+            /// The path of the WebSockets below the base path: the value of `server.socket_path`.
+            pub socket_path: String = "/ws".to_owned();
+            /// The path that all routes are below; empty: the root. The value of `server.base_path`.
+            pub base_path: String = String::new();
+        }
+    }
+}
+
+settings! {
+    /// Files of the TLS certificate.
+    pub struct TlsSettings {
+        /// The certificate with its chain, in PEM; empty: no TLS.
+        pub cert: PathBuf = PathBuf::new();
+        /// The certificate's private key, in PEM.
+        pub key: PathBuf = PathBuf::new();
+    }
 }
 
 impl GatewaySettings {
@@ -102,45 +112,5 @@ impl GatewaySettings {
 
     pub(super) fn close_patience(&self) -> Duration {
         Duration::from_millis(self.close_patience_ms)
-    }
-}
-
-impl Default for GatewaySettings {
-    fn default() -> Self {
-        Self {
-            sockets_max: 50_000,
-            message_bytes_max: 2 << 20,
-            message_refused_bytes_max: 64 << 20,
-            outbox_bytes_max: 4 << 20,
-            submits_bytes_max: 8 << 20,
-            documents_max: 1_000,
-            channels_max: 1_000,
-            presence_bytes_max: 8 << 10,
-            messages_per_second: 5_000,
-            messages_burst: 10_000,
-            user_messages_per_second: 10_000,
-            tenant_messages_per_second: 50_000,
-            address_handshakes_per_second: 100,
-            user_handshakes_per_second: 250,
-            address_requests_per_second: 100,
-            address_answer_bytes_per_second: 32 << 20,
-            user_requests_per_second: 50,
-            user_sockets_max: 500,
-            tenant_sockets_max: 0,
-            tenant_ops_per_second: 0,
-            document_ops_per_second: 20_000,
-            request_bytes_max: 16 << 10,
-            connections_max: 4_000,
-            address_connections_max: 500,
-            request_timeout_ms: 10_000,
-            answer_timeout_ms: 10_000,
-            socket_path: "/ws".to_owned(),
-            base_path: String::new(),
-            ping_interval_ms: 20_000,
-            idle_timeout_ms: 45_000,
-            hand_over_ms: 3_000,
-            rebalance_per_second: 5,
-            close_patience_ms: 2_000,
-        }
     }
 }

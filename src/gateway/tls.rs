@@ -11,20 +11,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use serde::Deserialize;
 use thiserror::Error;
 use tokio::signal::unix::Signal;
 use tokio::time::timeout;
 
-/// Where the certificate is.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsSettings {
-    /// The certificate and those that vouch for it, in PEM; empty: no TLS.
-    pub cert: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
-}
+use super::settings::TlsSettings;
 
 /// Why there is no TLS.
 #[derive(Debug, Error)]

@@ -7,6 +7,7 @@ mod document;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod presence;
+mod settings;
 #[cfg(debug_assertions)]
 mod test_environment;
 
@@ -20,5 +21,6 @@ pub use delivery::reply::{BulkReply, ReplyTo, RequestSlot};
 pub use delivery::snapshot_budget::SnapshotBudget;
 pub use delivery::wake_queue::{WakeQueue, WakeTask};
 pub use document::repair::{RepairMode, repair};
-pub use node::{AskError, Node, NodeSettings};
+pub use node::{AskError, Node};
 pub use presence::registry::{PresenceRegistry, PresenceRequester};
+pub use settings::NodeSettings;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
@@ -17,7 +16,6 @@ use super::cluster::peers::Peers;
 use super::cluster::readiness::SaveChecks;
 use super::cluster::store_clock::StoreClock;
 use super::cluster::store_status::StoreStatus;
-use super::cluster::wire_version;
 use super::delivery::byte_budget::ByteBudget;
 use super::delivery::outbox::Outbox;
 use super::delivery::outbox_budget::OutboxBudget;
@@ -27,80 +25,14 @@ use super::document::damage::DamageReports;
 use super::document::slices::{Slice, slices_at_once};
 use super::document::task::{Post, Task};
 use super::presence::registry::{Heard, PresenceRegistry};
+use super::settings::NodeSettings;
 use crate::cluster::Transport;
-use crate::doc::{DocumentSettings, Event, Now, PeerMessage, SessionRequest};
+use crate::doc::{Event, Now, PeerMessage, SessionRequest};
 use crate::id::{DocId, Name, NodeId, SessionId};
 use crate::log::{Epoch, Revision};
 use crate::store::{Heartbeat, History, OpenDocuments, Store, StoreError};
 use crate::sync::lock;
-use crate::version::{Capabilities, NodeVersion};
-
-/// What bounds a node.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeSettings {
-    /// How long a document that nobody needs stays in memory, in milliseconds.
-    pub idle_close_ms: u64,
-    /// How many documents may be open at once.
-    pub documents_max: usize,
-    /// How many requests may wait for one document. When they are as many, the sockets that have more are not read.
-    pub mailbox_max: usize,
-    /// How many bytes of submits may be without an answer, of all sockets together. Those that have more are not read.
-    pub submits_bytes_max: usize,
-    /// How many bytes of encoded snapshots may be held for readers, all documents and sockets together.
-    pub snapshots_bytes_max: usize,
-    /// How many bytes may wait to be written to sockets that read slowly, all sockets together.
-    pub outboxes_bytes_max: usize,
-    /// How many documents are claimed at once: when a node goes, others take over all that it had.
-    pub claims_max: usize,
-    /// How often a node says that it lives, in milliseconds.
-    pub heartbeat_ms: u64,
-    /// How long a node may say nothing until the others take its documents, in milliseconds: as the store has it.
-    #[serde(skip)]
-    pub dead_after_ms: u64,
-    /// What bounds each document.
-    #[serde(skip)]
-    pub document: DocumentSettings,
-    /// What is added to this machine's clock, in milliseconds: tests set it.
-    #[serde(skip)]
-    pub clock_offset_ms: i64,
-    /// The versions that the node understands: the program's own, but in tests.
-    #[serde(skip, default = "wire_version::of_this_program")]
-    pub version: NodeVersion,
-}
-
-impl NodeSettings {
-    pub(in crate::node) fn idle_close(&self) -> Duration {
-        Duration::from_millis(self.idle_close_ms)
-    }
-
-    pub(in crate::node) fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_ms)
-    }
-
-    pub(in crate::node) fn dead_after(&self) -> Duration {
-        Duration::from_millis(self.dead_after_ms)
-    }
-}
-
-impl Default for NodeSettings {
-    fn default() -> Self {
-        Self {
-            idle_close_ms: 60_000,
-            documents_max: 200_000,
-            mailbox_max: 1_024,
-            submits_bytes_max: 256 << 20,
-            snapshots_bytes_max: 256 << 20,
-            outboxes_bytes_max: 256 << 20,
-            claims_max: 256,
-            heartbeat_ms: 500,
-            dead_after_ms: 3_000,
-            document: DocumentSettings::default(),
-            clock_offset_ms: 0,
-            version: wire_version::of_this_program(),
-        }
-    }
-}
+use crate::version::Capabilities;
 
 /// The documents that are open on this node, by name, and what they share.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ mod number_cache;
 mod outages;
 mod pool;
 mod schema;
+mod settings;
 mod snapshots;
 mod sockets;
 mod title_index;
@@ -30,14 +31,12 @@ mod verify;
 
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -50,6 +49,7 @@ use self::error::PostgresError;
 use self::load::DocumentReader;
 use self::number_cache::NumberCache;
 use self::pool::Pool;
+pub use self::settings::PostgresSettings;
 use self::updated_at_queue::UpdatedAtQueue;
 use self::verify::PostgresRows;
 use super::snapshot_codec::Packing;
@@ -64,83 +64,6 @@ use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
 use crate::sync::lock;
 use crate::version::Capabilities;
-
-/// How the shared store is set up. All times are in milliseconds.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PostgresSettings {
-    /// `postgres://user:password@host,host/database?sslmode=require`.
-    pub url: String,
-    /// The certificates that the server's is verified against; empty: the system's.
-    pub ca_file: PathBuf,
-    /// A replica for what documents once were; empty: the primary is asked. What documents are, it is always.
-    pub replica_url: String,
-    /// How many connections append. Two at once wait for each other's flush, and each carries half as much: more than one
-    /// pays where the way to Postgres is slower than its disk.
-    pub append_connections: usize,
-    /// How many connections claim and beat, at least 3.
-    pub claim_connections: usize,
-    /// How many connections read documents.
-    pub read_connections: usize,
-    /// How many connections list and search documents: a search cannot keep a document from being opened.
-    pub list_connections: usize,
-    /// How long a statement of a list or a search may take.
-    pub list_timeout_ms: u64,
-    /// How many connections ask and change what is kept about people. One more reads revocations.
-    pub people_connections: usize,
-    /// How long somebody waits for a connection when all are busy.
-    pub acquire_timeout_ms: u64,
-    /// How long a connection may take to come about.
-    pub connect_timeout_ms: u64,
-    /// How long a statement may take.
-    pub statement_timeout_ms: u64,
-    /// How long a claim waits for a row until it ends the connection of ours that holds it.
-    pub lock_timeout_ms: u64,
-    /// How long the start waits for a Postgres that is away.
-    pub open_patience_ms: u64,
-    /// How long a node may say nothing until the others take its documents.
-    pub node_dead_after_ms: u64,
-    /// How long the table `changes` keeps what changed, in milliseconds. A node that could not read for longer compares all
-    /// its open documents with the store.
-    pub changes_kept_ms: u64,
-}
-
-impl Default for PostgresSettings {
-    fn default() -> Self {
-        Self {
-            url: String::new(),
-            ca_file: PathBuf::new(),
-            replica_url: String::new(),
-            append_connections: 1,
-            claim_connections: 4,
-            read_connections: 6,
-            list_connections: 2,
-            list_timeout_ms: 2_000,
-            people_connections: 4,
-            acquire_timeout_ms: 5_000,
-            connect_timeout_ms: 3_000,
-            statement_timeout_ms: 10_000,
-            lock_timeout_ms: 1_000,
-            open_patience_ms: 30_000,
-            node_dead_after_ms: 3_000,
-            changes_kept_ms: 60_000,
-        }
-    }
-}
-
-impl fmt::Debug for PostgresSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The urls hold passwords.
-        f.debug_struct("PostgresSettings")
-            .field("ca_file", &self.ca_file)
-            .field("append_connections", &self.append_connections)
-            .field("claim_connections", &self.claim_connections)
-            .field("read_connections", &self.read_connections)
-            .field("list_connections", &self.list_connections)
-            .field("people_connections", &self.people_connections)
-            .finish_non_exhaustive()
-    }
-}
 
 /// How long a heartbeat that was written proves that Postgres takes writes.
 const BEAT_HOLDS: Duration = Duration::from_secs(1);

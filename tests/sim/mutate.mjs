@@ -52,13 +52,14 @@ const MODULES = [
   'log.rs',
   'ot',
   'protocol',
+  'setting.rs',
   'sync.rs',
   'cluster/membership.rs',
   'cluster/ring.rs',
   'store/memory.rs',
   'store/store.rs',
 ];
-const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'store', 'sync'];
+const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'setting', 'store', 'sync'];
 
 const manifest = read('Cargo.toml').split('\n');
 const edition = manifest.find((line) => line.startsWith('edition = '));

@@ -8,15 +8,17 @@ use std::str::FromStr;
 use serde::Deserialize;
 use tokio::net::{UdpSocket, lookup_host};
 
-/// Where a node listens for the other nodes, and what it tells them. Used only if `redis.url` is set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClusterSettings {
-    /// Where to listen.
-    pub listen: ListenAddress,
-    /// The address that other nodes connect to: `HOST:PORT`, or `HOST` for the port of `listen`. Empty: the address that
-    /// this node listens on.
-    pub advertise: String,
+use crate::setting::settings;
+
+settings! {
+    /// Addresses of the direct links between nodes. Used only if `redis.url` is set.
+    pub struct ClusterSettings {
+        /// Where to listen.
+        pub listen: ListenAddress = ListenAddress::Auto;
+        /// The address that other nodes connect to: `HOST:PORT`, or `HOST` with the port of `listen`; empty: the address that
+        /// this node listens on.
+        pub advertise: String = String::new();
+    }
 }
 
 /// Where a node listens for direct links.

@@ -49,7 +49,7 @@ impl RedisConnector {
         config.fail_fast = true;
         if url.tls() {
             config.tls = Some(TlsConfig {
-                connector: TlsConnector::from(tls::client(settings.ca_file.as_deref())?),
+                connector: TlsConnector::from(tls::client(&settings.ca_file)?),
                 // A cluster tells its nodes by address; their certificates are in the name that we know.
                 hostnames: TlsHostMapping::DefaultHost,
             });

@@ -1,4 +1,4 @@
-//! How the transport over Redis is set up.
+//! Settings of the transport over Redis.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,52 +6,37 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::url::RedisUrl;
+use crate::setting::settings;
 
-/// How the transport over Redis is set up. Sizes are bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RedisSettings {
-    /// Where Redis is; none, or an empty text: nowhere, and a transport that is opened all the same looks on this machine.
-    #[serde(deserialize_with = "empty_is_none")]
-    pub url: Option<RedisUrl>,
-    /// What the names of our keys begin with. Clusters that share a Redis have different ones.
-    pub prefix: String,
-    /// The certificates of the authorities to trust, in PEM, for addresses with TLS; none: those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// About how many entries an inbox may hold; the oldest go. What was read goes at once.
-    pub inbox_entries_max: u64,
-    /// About how many bytes of one node's entries an inbox may hold.
-    pub inbox_bytes_max: usize,
-    /// How long the inbox of a node that is gone stays, in milliseconds.
-    pub inbox_expiry_ms: u64,
-    /// How much may wait to be sent to one node.
-    pub target_bytes_max: usize,
-    /// How much may wait to be sent to all of them.
-    pub queue_bytes_max: usize,
-    /// How long Redis may take to answer until the connection is given up, in milliseconds.
-    pub command_timeout_ms: u64,
+settings! {
+    /// Settings of the transport over Redis. Sizes are bytes, times are milliseconds.
+    pub struct RedisSettings {
+        /// The address of Redis; empty: no Redis. A transport opened without an address connects to this machine.
+        #[serde(deserialize_with = "empty_is_none")]
+        pub url: Option<RedisUrl> = None => self_redacting;
+        /// Prefix of the names of all keys. Clusters that share a Redis need different prefixes.
+        pub prefix: String = "copydesk:".to_owned();
+        /// Certificates, in PEM, that the server's certificate is verified against; empty: those of the system.
+        pub ca_file: PathBuf = PathBuf::new();
+        /// Approximate number of entries in an inbox; beyond it the oldest are dropped. Entries are removed when read.
+        pub inbox_entries_max: u64 = 10_000, in 100..=100_000_000;
+        /// Approximate bytes of one node's entries in an inbox.
+        pub inbox_bytes_max: usize = 16 << 20, in 1 << 20..=1 << 40;
+        /// How long the inbox of a node that is gone stays.
+        pub inbox_expiry_ms: u64 = 60_000, in 1_000..=86_400_000;
+        /// Bytes that may wait to be sent to one node.
+        pub target_bytes_max: usize = 16 << 20, in 1 << 20..=1 << 40;
+        /// Bytes that may wait to be sent to all nodes. At least `target_bytes_max`.
+        pub queue_bytes_max: usize = 64 << 20, in 1 << 20..=1 << 40;
+        /// Time limit for one command, after which the connection is closed.
+        pub command_timeout_ms: u64 = 2_000, in 100..=600_000;
+    }
 }
 
 fn empty_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<RedisUrl>, D::Error> {
     let text = String::deserialize(from)?;
     let url = (!text.is_empty()).then(|| text.parse());
     url.transpose().map_err(serde::de::Error::custom)
-}
-
-impl Default for RedisSettings {
-    fn default() -> Self {
-        Self {
-            url: None,
-            prefix: "copydesk:".to_owned(),
-            ca_file: None,
-            inbox_entries_max: 10_000,
-            inbox_bytes_max: 16 << 20,
-            inbox_expiry_ms: 60_000,
-            target_bytes_max: 16 << 20,
-            queue_bytes_max: 64 << 20,
-            command_timeout_ms: 2_000,
-        }
-    }
 }
 
 impl RedisSettings {

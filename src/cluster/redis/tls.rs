@@ -11,10 +11,11 @@ use rustls::{ClientConfig, RootCertStore};
 use super::RedisError;
 
 /// The client's side of TLS.
-pub(super) fn client(ca_file: Option<&Path>) -> Result<ClientConfig, RedisError> {
-    let roots = match ca_file {
-        Some(file) => of_file(file)?,
-        None => of_system()?,
+pub(super) fn client(ca_file: &Path) -> Result<ClientConfig, RedisError> {
+    let roots = if ca_file.as_os_str().is_empty() {
+        of_system()?
+    } else {
+        of_file(ca_file)?
     };
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
