@@ -8,7 +8,7 @@ mod connection;
 mod frames;
 mod handshake;
 mod listener;
-mod peers;
+mod peer_links;
 mod settings;
 
 use std::io;
@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout};
 
 use self::connection::ConnectionShared;
 use self::handshake::LinkKey;
-pub(super) use self::peers::LiveLinks;
-use self::peers::{PeerLinks, keep};
+pub(super) use self::peer_links::LiveLinks;
+use self::peer_links::{PeerLinks, keep};
 pub use self::settings::{ClusterSettings, ListenAddress};
 use super::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;

@@ -5,13 +5,13 @@
 //! connection of its own, because a blocking read holds its connection. A connection that failed once is thrown away with
 //! all that waits in it, and a new one is made: whom to connect to is then asked anew, which a failover needs.
 
-mod budget;
 mod connection;
-mod inbox;
+mod inbox_budget;
+mod inbox_reader;
 mod settings;
+mod stream_writer;
 mod tls;
 mod url;
-mod writer;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,11 +26,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use self::connection::RedisConnector;
-use self::inbox::{InboxReader, StreamPosition};
+use self::inbox_reader::{InboxReader, StreamPosition};
 pub use self::settings::RedisSettings;
+use self::stream_writer::StreamWriter;
 pub use self::url::{BadRedisUrl, RedisUrl};
-use self::writer::StreamWriter;
-use super::outgoing::SendQueue;
+use super::send_queue::SendQueue;
 use super::transport::{
     Delivery, Health, Inbox, Transport, TransportCounters, TransportStats, add,
 };

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frames::{FrameDecryptor, FrameEncryptor, FrameError, LinkFrame, LinkStatus};
-use crate::cluster::frame::{pack, unpack};
-use crate::cluster::outgoing::SendQueue;
+use crate::cluster::packing::{pack, unpack};
+use crate::cluster::send_queue::SendQueue;
 use crate::cluster::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;
 use crate::sync::lock;

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::{PIECE_BYTES_ACCEPTED, read_frame};
 use super::frames::FrameDecryptor;
 use super::handshake::{HandshakeError, SecureChannel, respond};
-use super::peers::{HANDSHAKE_PATIENCE, PeerLinks};
+use super::peer_links::{HANDSHAKE_PATIENCE, PeerLinks};
 
 /// How many connections may have a handshake that is not complete. One beyond is closed at once; a node tries again.
 pub(super) const STRANGERS_MAX: usize = 64;

@@ -13,11 +13,11 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tracing::debug;
 
-use super::budget::InboxBudget;
 use super::connection::{ReconnectBackoff, RedisConnection, RedisConnector};
-use super::inbox::{FROM, MESSAGES, PING, StreamPosition};
+use super::inbox_budget::InboxBudget;
+use super::inbox_reader::{FROM, MESSAGES, PING, StreamPosition};
 use super::{PING_INTERVAL, RedisShared, lock};
-use crate::cluster::frame::pack;
+use crate::cluster::packing::pack;
 use crate::cluster::transport::add;
 use crate::id::NodeId;
 

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::connection::{ReconnectBackoff, RedisConnection, RedisConnector};
 use super::{RedisShared, lock};
-use crate::cluster::frame::unpack;
+use crate::cluster::packing::unpack;
 use crate::cluster::transport::{Delivery, add};
 use crate::id::NodeId;
 
@@ -207,7 +207,7 @@ fn parse(fields: Vec<Value>) -> Option<(NodeId, StreamEntry)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::frame::pack;
+    use crate::cluster::packing::pack;
 
     fn texts(texts: &[&str]) -> Vec<Value> {
         texts.iter().map(|&text| Value::from(text)).collect()
