@@ -13,7 +13,8 @@ use copydesk::cluster::ClusterTransport;
 use copydesk::config::{self, Config, Flag};
 use copydesk::gateway::{self, Certificate, Gateway};
 use copydesk::id::{DocId, NodeId};
-use copydesk::node::{self, HISTORY_CHANGED, JoinError, Node, RepairMode};
+use copydesk::node::{self, JoinError, Node, RepairMode};
+use copydesk::protocol::CloseCode;
 use copydesk::store::{
     AccessStore, History, MigrationPhase, PostgresStore, SqliteSettings, SqliteStore, Store,
     VerifyEvent, VerifyRange,
@@ -459,8 +460,9 @@ async fn restored(config: &Config) -> Result<()> {
     store.close().await?;
     println!("history  {}: renewed", renewed?.generation);
     println!(
-        "Running nodes load all documents anew within a second and close their sockets with {HISTORY_CHANGED}. Pages reload; \
-         text that they had not saved is kept there for copying. Other clients get ERR_HISTORY_CHANGED for what they hold."
+        "Running nodes load all documents anew within a second and close their sockets with {}. Pages reload; \
+         text that they had not saved is kept there for copying. Other clients get ERR_HISTORY_CHANGED for what they hold.",
+        CloseCode::HistoryChanged as u16
     );
     Ok(())
 }

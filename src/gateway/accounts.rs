@@ -74,7 +74,7 @@ pub(super) async fn identity(
         .await;
     let found = found.map_err(|error| unavailable(&error))?;
     let identity = found.ok_or_else(unauthorized)?;
-    if gateway.limits().may_request(&identity) {
+    if gateway.limits().allow_user_request(&identity) {
         Ok(identity)
     } else {
         Err(request_auth::too_fast())

@@ -21,8 +21,8 @@ const ANSWER_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 /// While a request is being worked on nothing is waited for. Otherwise one of two deadlines holds: until when the
 /// answer must be read, if the network takes no more of it, or else until when the next request must have come.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    patience: Patience,
+pub(super) struct ConnectionDeadlines {
+    timeouts: ConnectionTimeouts,
     /// Until when a whole head must have come; `None` while a request is being worked on.
     request_until: Cell<Option<Instant>>,
     /// How long the next request may take after the answer is read.
@@ -35,20 +35,20 @@ pub(super) struct Exchange {
 
 /// How long an HTTP connection waits for its client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct ConnectionTimeouts {
     /// For a request's head, on a fresh connection and after each answer.
     pub(super) request: Duration,
     /// For an answer to be read; a large one has more, at the least pace.
     pub(super) answer: Duration,
 }
 
-impl Exchange {
+impl ConnectionDeadlines {
     /// Waits for the first request. `place` is held until a WebSocket takes the connection over.
-    pub(super) fn new(patience: Patience, place: Option<ConnectionPermit>) -> Self {
+    pub(super) fn new(timeouts: ConnectionTimeouts, place: Option<ConnectionPermit>) -> Self {
         Self {
-            patience,
-            request_until: Cell::new(Some(Instant::now() + patience.request)),
-            request_patience: Cell::new(patience.request),
+            timeouts,
+            request_until: Cell::new(Some(Instant::now() + timeouts.request)),
+            request_patience: Cell::new(timeouts.request),
             answer_until: Cell::default(),
             place: RefCell::new(place),
         }
@@ -67,7 +67,7 @@ impl Exchange {
         let patience = if is_body_unread {
             LINGER
         } else {
-            self.patience.request
+            self.timeouts.request
         };
         self.request_patience.set(patience);
         self.wait_for_request();
@@ -93,7 +93,7 @@ impl Exchange {
     /// The network takes no more at present.
     pub(super) fn blocked(&self) {
         if self.answer_until.get().is_none() {
-            let until = Instant::now() + self.patience.answer;
+            let until = Instant::now() + self.timeouts.answer;
             self.answer_until.set(Some(until));
         }
     }
@@ -144,59 +144,59 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
         request: Duration::from_secs(10),
         answer: Duration::from_secs(20),
     };
 
-    async fn is_overdue(exchange: &Exchange) -> bool {
+    async fn is_overdue(deadlines: &ConnectionDeadlines) -> bool {
         let mut alarm = None;
-        poll_fn(|cx| Poll::Ready(exchange.poll_overdue(&mut alarm, cx))).await
+        poll_fn(|cx| Poll::Ready(deadlines.poll_overdue(&mut alarm, cx))).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_waits_for_a_request_and_not_while_it_works_on_one() {
-        let exchange = Exchange::new(PATIENCE, None);
+        let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
         advance(Duration::from_secs(9)).await;
-        assert!(!is_overdue(&exchange).await);
-        exchange.begin();
+        assert!(!is_overdue(&deadlines).await);
+        deadlines.begin();
         advance(Duration::from_secs(60)).await;
-        assert!(!is_overdue(&exchange).await);
-        exchange.end(false);
+        assert!(!is_overdue(&deadlines).await);
+        deadlines.end(false);
         advance(Duration::from_secs(9)).await;
-        assert!(!is_overdue(&exchange).await);
+        assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;
-        assert!(is_overdue(&exchange).await);
+        assert!(is_overdue(&deadlines).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unread_body_is_waited_for_shortly() {
-        let exchange = Exchange::new(PATIENCE, None);
-        exchange.begin();
-        exchange.end(true);
+        let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
+        deadlines.begin();
+        deadlines.end(true);
         advance(LINGER + Duration::from_millis(2)).await;
-        assert!(is_overdue(&exchange).await);
+        assert!(is_overdue(&deadlines).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_must_be_read_at_a_least_pace() {
-        let exchange = Exchange::new(PATIENCE, None);
-        exchange.begin();
-        exchange.end(false);
-        exchange.blocked();
+        let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
+        deadlines.begin();
+        deadlines.end(false);
+        deadlines.blocked();
         // Twenty seconds, and one for each 4 KiB that are read.
         advance(Duration::from_secs(19)).await;
-        exchange.written(8 << 10);
-        exchange.blocked();
+        deadlines.written(8 << 10);
+        deadlines.blocked();
         advance(Duration::from_secs(2)).await;
-        assert!(!is_overdue(&exchange).await);
+        assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;
-        assert!(is_overdue(&exchange).await);
+        assert!(is_overdue(&deadlines).await);
         // After it is read the next request has its whole time.
-        exchange.flushed();
+        deadlines.flushed();
         advance(Duration::from_secs(9)).await;
-        assert!(!is_overdue(&exchange).await);
+        assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;
-        assert!(is_overdue(&exchange).await);
+        assert!(is_overdue(&deadlines).await);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::accounts::{identity, permitted};
 use super::gateway::Gateway;
 use super::responses::{NO_STORE, failure, no_document, unavailable};
-use super::store_availability::while_it_answers;
+use super::store_availability::unless_unavailable;
 use crate::access::Role;
 use crate::id::Name;
 use crate::store::{ListQuery, ListedDocument};
@@ -97,7 +97,7 @@ async fn list(
             Some(who) => gateway.auth().accounts().list_for(who.clone(), query).await,
         }
     };
-    match while_it_answers(&gateway, found).await {
+    match unless_unavailable(&gateway, found).await {
         Ok(found) => {
             let next = found.next.as_ref().map(cursor);
             let now_ms = gateway.node().time_ms();

@@ -9,12 +9,12 @@ use actix_web::{App, HttpRequest, HttpResponse, rt, web};
 use actix_ws::AggregatedMessage;
 use tokio::select;
 
-use super::connection_deadlines::Patience;
+use super::connection_deadlines::ConnectionTimeouts;
 use super::frame_limiter::MessageLimits;
 use super::server::{self, Bounds};
-use super::upgrade::{self, Messages};
+use super::upgrade::{self, MessageStream};
 use crate::node::{Outbox, SnapshotBudget};
-use crate::protocol::{Frames, binary_frame, pong_frame};
+use crate::protocol::{CloseReason, Frames, binary_frame, pong_frame};
 
 /// The suite's largest message has 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
@@ -23,7 +23,7 @@ const BOUNDS: Bounds = Bounds {
     sockets_max: 1_000,
     connections_max: 1_000,
     address_connections_max: None,
-    patience: Patience {
+    timeouts: ConnectionTimeouts {
         request: Duration::from_secs(10),
         answer: Duration::from_secs(10),
     },
@@ -52,16 +52,16 @@ async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<
         Some(upgrade::wake_queue()),
     ));
     let snapshots = Arc::new(SnapshotBudget::new(usize::MAX));
-    let open = upgrade::open(&request, payload, LIMITS, outbox.clone(), snapshots);
+    let open = upgrade::accept(&request, payload, LIMITS, outbox.clone(), snapshots);
     let (response, messages) = open.await?;
     rt::spawn(answer(messages, outbox));
     Ok(response)
 }
 
-async fn answer(mut messages: Messages, outbox: Arc<Outbox>) {
-    let (status, reason) = loop {
+async fn answer(mut messages: MessageStream, outbox: Arc<Outbox>) {
+    let reason = loop {
         let message = select! {
-            () = outbox.closed() => break (1000, ""),
+            () = outbox.closed() => break CloseReason::Normal,
             message = messages.next() => message,
         };
         let said = match message {
@@ -69,13 +69,13 @@ async fn answer(mut messages: Messages, outbox: Arc<Outbox>) {
             Some(Ok(AggregatedMessage::Binary(bytes))) => binary_frame(&bytes),
             Some(Ok(AggregatedMessage::Ping(payload))) => pong_frame(&payload),
             Some(Ok(AggregatedMessage::Pong(_))) => continue,
-            Some(Ok(AggregatedMessage::Close(_))) | None => break (1000, ""),
-            Some(Err(error)) => break upgrade::fault(&error).unwrap_or((1000, "")),
+            Some(Ok(AggregatedMessage::Close(_))) | None => break CloseReason::Normal,
+            Some(Err(error)) => break upgrade::close_reason(&error).unwrap_or(CloseReason::Normal),
         };
         if outbox.push(said).is_err() {
-            break (1013, "");
+            break CloseReason::ReadsTooSlowly;
         }
     };
-    outbox.close(status, reason);
+    outbox.close(reason);
     messages.end(&outbox, PATIENCE).await;
 }

@@ -16,22 +16,22 @@ use actix_web::web::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use crate::node::Outbox;
-use crate::protocol::OversizedMessage;
+use crate::protocol::{CloseReason, OversizedMessage};
 
 /// A socket's bytes, watched. After a breach nothing more passes, but all is still read: unread bytes would make the network
 /// drop the close frame.
 #[derive(Debug)]
-pub(super) struct Guard<S> {
+pub(super) struct FrameLimiter<S> {
     bytes: S,
-    watch: Watch,
+    watch: FrameScanner,
     /// Told of messages that are refused, and closed at a breach.
     outbox: Arc<Outbox>,
-    passage: Rc<Passage>,
+    passage: Rc<ReadGate>,
 }
 
 /// What the guard and the reader of the messages behind it tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Passage {
+pub(super) struct ReadGate {
     /// Whether the guard has ended the socket.
     is_over: Cell<bool>,
     /// Whether one more portion of bytes may pass.
@@ -45,7 +45,7 @@ pub(super) struct Passage {
     taken: Cell<u64>,
 }
 
-impl Passage {
+impl ReadGate {
     /// Whether the guard has ended the socket.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.get()
@@ -96,25 +96,25 @@ pub(super) struct MessageLimits {
     pub(super) refused_bytes_max: usize,
 }
 
-impl<S> Guard<S> {
+impl<S> FrameLimiter<S> {
     /// Lets messages within `limits` pass, refuses larger ones through `outbox`, and closes it at a breach.
     pub(super) fn new(bytes: S, limits: MessageLimits, outbox: Arc<Outbox>) -> Self {
         Self {
             bytes,
-            watch: Watch::new(limits),
+            watch: FrameScanner::new(limits),
             outbox,
             passage: Rc::default(),
         }
     }
 
     /// What the reader of the messages tells it, and is told.
-    pub(super) fn passage(&self) -> Rc<Passage> {
+    pub(super) fn passage(&self) -> Rc<ReadGate> {
         Rc::clone(&self.passage)
     }
 
     /// Lets the guard's verdict on some bytes be known; returns those that pass.
     fn pass(&mut self, bytes: &[u8]) -> Option<Bytes> {
-        let mut passed = Passed::default();
+        let mut passed = ScanOutput::default();
         let verdict = self.watch.pass(bytes, &mut passed);
         let work = &self.passage.work;
         work.set(work.get().saturating_add(passed.work));
@@ -127,15 +127,15 @@ impl<S> Guard<S> {
         }
         match verdict {
             Ok(()) => return Some(passed.bytes.freeze()),
-            Err(Breach::TooLarge) => self.outbox.close(1009, "the message is too large"),
-            Err(Breach::Reserved) => self.outbox.close(1002, "a reserved bit or opcode"),
+            Err(FrameViolation::TooLarge) => self.outbox.close(CloseReason::MessageTooLarge),
+            Err(FrameViolation::Reserved) => self.outbox.close(CloseReason::ReservedBits),
         }
         self.passage.is_over.set(true);
         None
     }
 }
 
-impl<S> Stream for Guard<S>
+impl<S> Stream for FrameLimiter<S>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
@@ -165,14 +165,14 @@ where
 
 /// What no client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Breach {
+enum FrameViolation {
     TooLarge,
     Reserved,
 }
 
 /// What came of some bytes.
 #[derive(Debug, Default)]
-struct Passed {
+struct ScanOutput {
     /// Those that pass.
     bytes: BytesMut,
     /// The answers to messages that do not.
@@ -184,13 +184,13 @@ struct Passed {
 
 /// Where in the stream of frames (RFC 6455, section 5.2) the bytes are.
 #[derive(Debug)]
-struct Watch {
+struct FrameScanner {
     /// The header that is being read. It passes when it is whole.
     header: [u8; HEADER_BYTES_MAX],
     /// How much of it has come.
     header_bytes: usize,
-    frame: Frame,
-    message: Message,
+    frame: FrameState,
+    message: MessageState,
     /// How many data messages have passed, or have begun to.
     messages: u64,
     limits: MessageLimits,
@@ -198,7 +198,7 @@ struct Watch {
 
 /// The frame that is being read.
 #[derive(Debug, Default)]
-struct Frame {
+struct FrameState {
     /// How much of its payload has not come.
     payload_bytes: u64,
     mask: [u8; 4],
@@ -210,7 +210,7 @@ struct Frame {
 
 /// The data message that is being read, over all of its frames.
 #[derive(Debug, Default)]
-struct Message {
+struct MessageState {
     bytes: u64,
     frames: u32,
     is_text: bool,
@@ -237,20 +237,20 @@ const LENGTH: u8 = 0x7f;
 /// An empty continuation frame, the last of its message, masked with zeros.
 const EMPTY_LAST: [u8; 6] = [FINAL, MASKED, 0, 0, 0, 0];
 
-impl Watch {
+impl FrameScanner {
     fn new(limits: MessageLimits) -> Self {
         Self {
             header: [0; HEADER_BYTES_MAX],
             header_bytes: 0,
-            frame: Frame::default(),
-            message: Message::default(),
+            frame: FrameState::default(),
+            message: MessageState::default(),
             messages: 0,
             limits,
         }
     }
 
     /// Looks at bytes, and lets those pass that may.
-    fn pass(&mut self, mut bytes: &[u8], passed: &mut Passed) -> Result<(), Breach> {
+    fn pass(&mut self, mut bytes: &[u8], passed: &mut ScanOutput) -> Result<(), FrameViolation> {
         while let Some((first, rest)) = bytes.split_first() {
             if self.frame.payload_bytes > 0 {
                 let length = self.frame.payload_bytes.min(bytes.len() as u64) as usize;
@@ -265,7 +265,7 @@ impl Watch {
             // The codec behind this one passes over them.
             let is_known = matches!(first & OPCODE, 0..=2 | 8..=10);
             if self.header_bytes == 0 && (first & RESERVED != 0 || !is_known) {
-                return Err(Breach::Reserved);
+                return Err(FrameViolation::Reserved);
             }
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
@@ -296,7 +296,7 @@ impl Watch {
         2 + length + mask
     }
 
-    fn begin_frame(&mut self, header_bytes: usize) -> Result<(), Breach> {
+    fn begin_frame(&mut self, header_bytes: usize) -> Result<(), FrameViolation> {
         let [first, second, long @ ..] = self.header;
         let length = match second & LENGTH {
             126 => u64::from(u16::from_be_bytes([long[0], long[1]])),
@@ -309,7 +309,7 @@ impl Watch {
             mask.copy_from_slice(&self.header[header_bytes - 4..header_bytes]);
         }
         self.header_bytes = 0;
-        self.frame = Frame {
+        self.frame = FrameState {
             payload_bytes: length,
             mask,
             offset: 0,
@@ -319,7 +319,7 @@ impl Watch {
         if self.frame.is_control {
             let is_long = length > self.limits.bytes_max as u64;
             return if is_long {
-                Err(Breach::TooLarge)
+                Err(FrameViolation::TooLarge)
             } else {
                 Ok(())
             };
@@ -327,7 +327,12 @@ impl Watch {
         self.begin_data_frame(first & OPCODE, length, is_masked)
     }
 
-    fn begin_data_frame(&mut self, opcode: u8, length: u64, masked: bool) -> Result<(), Breach> {
+    fn begin_data_frame(
+        &mut self,
+        opcode: u8,
+        length: u64,
+        masked: bool,
+    ) -> Result<(), FrameViolation> {
         let message = &mut self.message;
         message.is_text |= message.frames == 0 && opcode == TEXT;
         message.bytes = message.bytes.saturating_add(length);
@@ -335,7 +340,7 @@ impl Watch {
         let is_large = message.bytes > self.limits.bytes_max as u64;
         let is_huge = message.bytes > self.limits.refused_bytes_max as u64;
         if is_huge || message.frames > FRAMES_MAX || (is_large && !(message.is_text && masked)) {
-            return Err(Breach::TooLarge);
+            return Err(FrameViolation::TooLarge);
         }
         message.is_refused |= is_large;
         if message.is_text && (is_large || !self.frame.is_final) {
@@ -349,7 +354,7 @@ impl Watch {
         self.message.is_refused && !self.frame.is_control
     }
 
-    fn pass_header(&mut self, size: usize, passed: &mut Passed) {
+    fn pass_header(&mut self, size: usize, passed: &mut ScanOutput) {
         let is_piece = !self.frame.is_control && !self.frame.is_final;
         passed.work = passed.work.saturating_add(u32::from(is_piece));
         if self.is_refused() {
@@ -361,7 +366,7 @@ impl Watch {
         }
     }
 
-    fn payload(&mut self, payload: &[u8], passed: &mut Passed) {
+    fn payload(&mut self, payload: &[u8], passed: &mut ScanOutput) {
         let frame = &mut self.frame;
         frame.payload_bytes -= payload.len() as u64;
         if let Some(members) = self.message.members.as_mut().filter(|_| !frame.is_control) {
@@ -382,7 +387,7 @@ impl Watch {
 
     /// A frame is whole. A message that was refused is answered when all of it has come; what had passed of it is brought
     /// to an end.
-    fn end_frame(&mut self, passed: &mut Passed) -> Result<(), Breach> {
+    fn end_frame(&mut self, passed: &mut ScanOutput) -> Result<(), FrameViolation> {
         if self.frame.is_control || !self.frame.is_final {
             return Ok(());
         }
@@ -396,7 +401,9 @@ impl Watch {
         }
         let members = message.members.unwrap_or_default();
         let refusal = members.refusal(self.limits.bytes_max);
-        passed.refusals.push(refusal.ok_or(Breach::TooLarge)?);
+        passed
+            .refusals
+            .push(refusal.ok_or(FrameViolation::TooLarge)?);
         Ok(())
     }
 }
@@ -437,12 +444,12 @@ mod tests {
 
     /// What comes of bytes, whatever pieces they come in: what passes, how many refusals there are, and which message is
     /// broken.
-    fn watched(bytes: &[u8]) -> Result<(Vec<u8>, usize, Option<u64>), Breach> {
+    fn watched(bytes: &[u8]) -> Result<(Vec<u8>, usize, Option<u64>), FrameViolation> {
         let outcomes = [1, 2, 3, 7, 1_000, usize::MAX].map(|size| {
-            let mut watch = Watch::new(LIMITS);
+            let mut watch = FrameScanner::new(LIMITS);
             let (mut all, mut refusals, mut broken) = (Vec::new(), 0, None);
             for piece in bytes.chunks(size.min(bytes.len().max(1))) {
-                let mut passed = Passed::default();
+                let mut passed = ScanOutput::default();
                 watch.pass(piece, &mut passed)?;
                 all.extend_from_slice(&passed.bytes);
                 refusals += passed.refusals.len();
@@ -475,16 +482,16 @@ mod tests {
         ));
         assert!(!passes(&frame(0x81, 1_001)));
         let huge = [frame(0x81, 10), frame(0x81, 100_001)].concat();
-        assert_eq!(watched(&huge), Err(Breach::TooLarge));
+        assert_eq!(watched(&huge), Err(FrameViolation::TooLarge));
         // The header alone is enough to tell.
         let mut announced = vec![0x81, MASKED | 127];
         announced.extend_from_slice(&(1_u64 << 62).to_be_bytes());
         announced.extend_from_slice(&[0; 4]);
-        assert_eq!(watched(&announced), Err(Breach::TooLarge));
+        assert_eq!(watched(&announced), Err(FrameViolation::TooLarge));
         // Neither binary messages nor those of what is no client are read to their end.
-        assert_eq!(watched(&frame(0x82, 1_001)), Err(Breach::TooLarge));
+        assert_eq!(watched(&frame(0x82, 1_001)), Err(FrameViolation::TooLarge));
         let unmasked = [vec![0x81, 126, 0x10, 0x00], vec![b' '; 0x1000]].concat();
-        assert_eq!(watched(&unmasked), Err(Breach::TooLarge));
+        assert_eq!(watched(&unmasked), Err(FrameViolation::TooLarge));
     }
 
     fn large_op(bytes: usize) -> Vec<u8> {
@@ -500,7 +507,7 @@ mod tests {
         let passed = [before, after].concat();
         assert_eq!(watched(&all), Ok((passed, 1, None)));
         // Without names there is nothing to answer.
-        assert_eq!(watched(&frame(0x81, 50_000)), Err(Breach::TooLarge));
+        assert_eq!(watched(&frame(0x81, 50_000)), Err(FrameViolation::TooLarge));
     }
 
     #[test]
@@ -526,7 +533,11 @@ mod tests {
     #[test]
     fn reserved_bits_and_opcodes_do_not_pass() {
         for first in [0x91, 0xa1, 0xc1, 0x83, 0x87, 0x8b, 0x8f] {
-            assert_eq!(watched(&frame(first, 3)), Err(Breach::Reserved), "{first}");
+            assert_eq!(
+                watched(&frame(first, 3)),
+                Err(FrameViolation::Reserved),
+                "{first}"
+            );
         }
         for first in [0x81, 0x82, 0x88, 0x89, 0x8a] {
             assert!(passes(&frame(first, 3)), "{first}");
@@ -551,7 +562,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert!(passes(&endless(1_023)));
-        let mut passed = Passed::default();
+        let mut passed = ScanOutput::default();
         let pieces = [
             frame(0x81, 5),
             frame(0x01, 5),
@@ -559,8 +570,8 @@ mod tests {
             frame(0x80, 5),
         ]
         .concat();
-        assert_eq!(Watch::new(LIMITS).pass(&pieces, &mut passed), Ok(()));
+        assert_eq!(FrameScanner::new(LIMITS).pass(&pieces, &mut passed), Ok(()));
         assert_eq!(passed.work, 2, "a message counts by itself");
-        assert_eq!(watched(&endless(1_024)), Err(Breach::TooLarge));
+        assert_eq!(watched(&endless(1_024)), Err(FrameViolation::TooLarge));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use actix_web::rt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::rate_limits::Limits;
-use super::rebalance::Departures;
+use super::rate_limits::RateLimits;
+use super::rebalance::RebalanceQueue;
 use super::settings::GatewaySettings;
 use crate::auth::{AuthService, ClientIdIssuer};
 use crate::id::DocId;
@@ -35,7 +35,7 @@ pub struct Gateway {
     client_ids: ClientIdIssuer,
     auth: Arc<AuthService>,
     settings: GatewaySettings,
-    limits: Limits,
+    limits: RateLimits,
     /// Taken by who looks at what documents were.
     histories: Semaphore,
     /// Taken by a request for a list of documents while the store looks through them.
@@ -44,7 +44,7 @@ pub struct Gateway {
     /// How many sockets are open.
     sockets: watch::Sender<usize>,
     /// Calls some of them to leave for nodes with fewer.
-    departures: Departures,
+    rebalance_queue: RebalanceQueue,
 }
 
 impl Gateway {
@@ -61,13 +61,13 @@ impl Gateway {
             node,
             client_ids,
             auth,
-            limits: Limits::new(&settings),
+            limits: RateLimits::new(&settings),
             histories: Semaphore::new(HISTORIES_AT_ONCE),
             lists: Semaphore::new(LISTS_AT_ONCE),
             settings,
             phase,
             sockets: watch::Sender::new(0),
-            departures: Departures::new(),
+            rebalance_queue: RebalanceQueue::new(),
         })
     }
 
@@ -147,8 +147,8 @@ impl Gateway {
         *self.sockets.borrow()
     }
 
-    pub(super) fn departures(&self) -> &Departures {
-        &self.departures
+    pub(super) fn rebalance_queue(&self) -> &RebalanceQueue {
+        &self.rebalance_queue
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {
@@ -159,7 +159,7 @@ impl Gateway {
         &self.client_ids
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &RateLimits {
         &self.limits
     }
 

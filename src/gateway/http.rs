@@ -15,11 +15,11 @@ use rustls::ServerConfig;
 
 use super::accounts;
 use super::assets::{self, EditorPage};
-use super::connection_deadlines::Patience;
+use super::connection_deadlines::ConnectionTimeouts;
 use super::documents;
 use super::gateway::{Gateway, SocketGuard};
 use super::health;
-use super::permission_cache::Rights;
+use super::permission_cache::PermissionCache;
 use super::request_auth;
 use super::request_limits;
 use super::responses::{NO_STORE, failure, unauthorized, unavailable};
@@ -55,15 +55,15 @@ pub fn serve(
         App::new()
             .app_data(Data::from(gateway.clone()))
             .app_data(page.clone())
-            .app_data(request_limits::json(request_bytes_max))
+            .app_data(request_limits::json_config(request_bytes_max))
             .configure(|config| routes(config, &gateway))
             .default_service(web::to(move |request| {
                 elsewhere(request, base_path.clone())
             }))
-            .wrap(from_fn(store_availability::watch_store))
+            .wrap(from_fn(store_availability::reject_while_unavailable))
             .wrap(from_fn(request_auth::check_origin))
             .wrap(from_fn(request_auth::limit_request_rate))
-            .wrap(from_fn(request_limits::watch))
+            .wrap(from_fn(request_limits::enforce))
             .wrap(headers(is_secure))
     };
     let server = server::serve(app, listener, tls, &bounds)?;
@@ -77,7 +77,7 @@ fn bounds(gateway: &Gateway) -> ServerLimits {
         connections_max: settings.connections_max,
         address_connections_max: (!gateway.auth().is_behind_proxy())
             .then_some(settings.address_connections_max),
-        patience: Patience {
+        timeouts: ConnectionTimeouts {
             request: Duration::from_millis(settings.request_timeout_ms),
             answer: Duration::from_millis(settings.answer_timeout_ms),
         },
@@ -131,16 +131,16 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' https:
      frame-ancestors 'none'; form-action 'self'";
 
 /// Whether one more socket may be asked for now, by the request's principal or, where it proves none, from its address.
-fn may_knock(request: &HttpRequest, gateway: &Gateway, network: IpAddr) -> bool {
+fn allow_handshake(request: &HttpRequest, gateway: &Gateway, network: IpAddr) -> bool {
     if gateway.auth().mode() == AuthMode::Open {
         return true;
     }
     let principal = request_auth::rate_limit_key(request, gateway, network);
-    gateway.limits().may_knock(network, principal)
+    gateway.limits().allow_handshake(network, principal)
 }
 
 async fn too_many_sockets(gateway: &Gateway) -> HttpResponse {
-    gateway.limits().hold_back().await;
+    gateway.limits().delay_rejection().await;
     failure(
         StatusCode::TOO_MANY_REQUESTS,
         "too_many",
@@ -165,7 +165,7 @@ async fn open_socket(
         return Ok(request_auth::foreign_page(&request));
     }
     let address = request_auth::address(&request, &gateway);
-    if !may_knock(&request, &gateway, network(address)) {
+    if !allow_handshake(&request, &gateway, network(address)) {
         return Ok(too_many_sockets(&gateway).await);
     }
     let told = gateway.auth().revocation_generation();
@@ -178,7 +178,7 @@ async fn open_socket(
         Ok(None) => return Ok(unauthorized()),
         Err(error) => return Ok(unavailable(&error)),
     };
-    if !gateway.limits().may_connect(&identity) {
+    if !gateway.limits().allow_connect(&identity) {
         return Ok(too_many_sockets(&gateway).await);
     }
     let Some(counted) = SocketGuard::new(&gateway) else {
@@ -188,7 +188,7 @@ async fn open_socket(
             "As many sockets are open as may be",
         ));
     };
-    let Ok(places) = gateway.limits().hold_socket(&identity, network(address)) else {
+    let Ok(places) = gateway.limits().reserve_socket(&identity, network(address)) else {
         return Ok(failure(
             StatusCode::TOO_MANY_REQUESTS,
             "quota",
@@ -200,8 +200,8 @@ async fn open_socket(
         .map_err(|_| actix_web::error::ErrorInternalServerError("no randomness"))?;
     let history = gateway.node().log_history();
     let client = gateway.client_ids().issue(&identity.author, nonce, history);
-    let share = gateway.limits().share(&identity, network(address));
-    let rights = Rights::new(gateway.auth().clone(), identity, told);
+    let share = gateway.limits().for_socket(&identity, network(address));
+    let rights = PermissionCache::new(gateway.auth().clone(), identity, told);
     let hears_of_rights = request.query_string() == "rights";
 
     let limits = gateway.settings().message_limits();
@@ -209,7 +209,7 @@ async fn open_socket(
     let outbox = Outbox::new(gateway.settings().outbox_bytes_max, bell);
     let outbox = outbox.in_history(history);
     let outbox = Arc::new(outbox.within(gateway.node().outboxes().clone()));
-    let open = upgrade::open(
+    let open = upgrade::accept(
         &request,
         payload,
         limits,

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 /// What one socket's user may do. Looked up once for each document and not again until somebody changes it, so that an op
 /// costs a look into a map.
 #[derive(Debug)]
-pub(super) struct Rights {
+pub(super) struct PermissionCache {
     door: Arc<AuthService>,
     person: Identity,
     watch: RevocationSubscription,
@@ -42,7 +42,7 @@ struct Held {
 
 /// What the person may do with a document, as it was just looked up.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct RefreshedRole {
     pub(super) doc: DocId,
     pub(super) role: Option<Role>,
     /// Whether that is something else than before.
@@ -51,7 +51,7 @@ pub(super) struct Found {
 
 /// Why the person may not stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum AccessLost {
     /// They are not signed in any more.
     SignedOut,
     /// Their rights have changed, and for too long nobody knows to what.
@@ -72,7 +72,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// nobody has changed may stay however long it is away.
 const DOUBT_MAX: Duration = Duration::from_secs(4);
 
-impl Rights {
+impl PermissionCache {
     /// The rights of somebody who came in when `told` revocations had been told.
     pub(super) fn new(door: Arc<AuthService>, person: Identity, told: u64) -> Self {
         let watch = door.subscribe_revocations(&person, told);
@@ -127,7 +127,7 @@ impl Rights {
         &mut self,
         mut scope: PermissionScope,
         mut in_use: BTreeSet<DocId>,
-    ) -> Result<Vec<Found>, Over> {
+    ) -> Result<Vec<RefreshedRole>, AccessLost> {
         if let Some(rested) = self.rested {
             sleep_until(rested.into()).await;
         }
@@ -156,7 +156,7 @@ impl Rights {
         match timeout(patience, looked).await.unwrap_or_else(late) {
             Ok(found) => {
                 self.in_doubt = None;
-                found.ok_or(Over::SignedOut)
+                found.ok_or(AccessLost::SignedOut)
             }
             Err(error) => {
                 // Told while the store was asked, perhaps right at the beginning.
@@ -170,7 +170,7 @@ impl Rights {
 
     /// The store did not answer: every role is asked for again, and soon all of this. Whose rights have changed may not
     /// stay for long.
-    fn not_known(&mut self, error: &StoreError) -> Result<Vec<Found>, Over> {
+    fn not_known(&mut self, error: &StoreError) -> Result<Vec<RefreshedRole>, AccessLost> {
         report(error);
         self.held.clear();
         self.expires_at = None;
@@ -178,7 +178,7 @@ impl Rights {
         self.again_at = Some(retry);
         match self.in_doubt {
             Some(since) if retry.saturating_duration_since(since) >= DOUBT_MAX => {
-                Err(Over::Unknown)
+                Err(AccessLost::Unknown)
             }
             _ => Ok(Vec::new()),
         }
@@ -189,7 +189,7 @@ impl Rights {
         &mut self,
         scope: &PermissionScope,
         docs: Vec<DocId>,
-    ) -> Result<Option<Vec<Found>>, StoreError> {
+    ) -> Result<Option<Vec<RefreshedRole>>, StoreError> {
         let is_everything = *scope == PermissionScope::Everything;
         if !is_everything && docs.is_empty() {
             return Ok(Some(Vec::new()));
@@ -213,7 +213,7 @@ impl Rights {
             let writes = self.held.get(&doc).map(|held| held.is_used_to_write);
             held.is_used_to_write = writes.unwrap_or(false);
             let before = self.hold(doc.clone(), held);
-            found.push(Found {
+            found.push(RefreshedRole {
                 doc,
                 role: held.role,
                 is_news: before.is_none_or(|before| before.role != held.role),
@@ -404,7 +404,7 @@ mod tests {
     struct Desk {
         store: Arc<SqliteStore>,
         door: Arc<AuthService>,
-        rights: Rights,
+        rights: PermissionCache,
         _folder: tempfile::TempDir,
     }
 
@@ -432,7 +432,7 @@ mod tests {
                 ..Credentials::default()
             };
             let ann = door.identify(&brought).await.unwrap().unwrap();
-            let rights = Rights::new(door.clone(), ann, door.revocation_generation());
+            let rights = PermissionCache::new(door.clone(), ann, door.revocation_generation());
             Self {
                 store,
                 door,
@@ -459,7 +459,7 @@ mod tests {
             );
         }
 
-        async fn look_again(&mut self) -> Result<Vec<Found>, Over> {
+        async fn look_again(&mut self) -> Result<Vec<RefreshedRole>, AccessLost> {
             let in_use = BTreeSet::from([plan()]);
             self.rights
                 .look_again(PermissionScope::Everything, in_use)
@@ -496,7 +496,7 @@ mod tests {
         assert!(desk.look_again().await.unwrap().is_empty());
         // The first news counts, not the newest.
         desk.rights.in_doubt = long_ago();
-        assert_eq!(desk.look_again().await.unwrap_err(), Over::Unknown);
+        assert_eq!(desk.look_again().await.unwrap_err(), AccessLost::Unknown);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::sync::lock;
 
 /// What those who share it have in common: paces, and how many sockets they may have open.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct RateLimits {
     users: Shared<String>,
     /// What each user may send in any case, whatever others of the tenant do.
     assured: Shared<String>,
@@ -47,7 +47,7 @@ pub(super) struct Limits {
 
 /// What one socket's messages count towards.
 #[derive(Debug, Default)]
-pub(super) struct Share {
+pub(super) struct SocketRateLimits {
     /// None where nobody is told apart.
     user: Option<User>,
     /// Its user's tenant: all that it sends counts towards that.
@@ -93,7 +93,7 @@ const ASSURED_PER_SECOND: u32 = 50;
 /// How many tenants, and how many documents, one socket is counted towards at once.
 const KEPT_MAX: usize = 20;
 
-impl Limits {
+impl RateLimits {
     pub(super) fn new(settings: &GatewaySettings) -> Self {
         let ops = settings.tenant_ops_per_second;
         Self {
@@ -118,19 +118,19 @@ impl Limits {
 
     /// Lets somebody wait whose address has asked too often, before the refusal: whoever waits for answers asks less often
     /// for that. Not when many wait already; each keeps its connection's buffers.
-    pub(super) async fn hold_back(&self) {
+    pub(super) async fn delay_rejection(&self) {
         if let Ok(_place) = self.held_back.try_acquire() {
             sleep(HOLD).await;
         }
     }
 
     /// What the messages of somebody's socket from an address count towards; nothing where nobody is told apart.
-    pub(super) fn share(&self, person: &Identity, address: IpAddr) -> Share {
+    pub(super) fn for_socket(&self, person: &Identity, address: IpAddr) -> SocketRateLimits {
         if person.is_unrestricted() {
-            return Share::default();
+            return SocketRateLimits::default();
         }
         let name = name_of(person, address);
-        Share {
+        SocketRateLimits {
             user: Some(User {
                 messages: self.users.bucket(name.clone()),
                 assured: self.assured.bucket(name),
@@ -145,7 +145,7 @@ impl Limits {
     ///
     /// # Errors
     /// As many are open as may be.
-    pub(super) fn hold_socket(
+    pub(super) fn reserve_socket(
         &self,
         person: &Identity,
         address: IpAddr,
@@ -161,12 +161,12 @@ impl Limits {
     }
 
     /// Whether one more token from an address may be verified now.
-    pub(super) fn may_verify(&self, address: IpAddr) -> bool {
+    pub(super) fn allow_token_check(&self, address: IpAddr) -> bool {
         may_pass(&self.proofs, address)
     }
 
     /// Whether one more socket may be asked for now, by a principal or, without one, from an address.
-    pub(super) fn may_knock(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
+    pub(super) fn allow_handshake(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
         match principal {
             Some(principal) => may_pass(&self.proven_handshakes, principal),
             None => may_pass(&self.handshakes, address),
@@ -174,13 +174,13 @@ impl Limits {
     }
 
     /// Whether one more socket of a user may be opened now. A user with many sessions has the pace of one.
-    pub(super) fn may_connect(&self, person: &Identity) -> bool {
+    pub(super) fn allow_connect(&self, person: &Identity) -> bool {
         let name = person.user_id().map(|user| user.0.clone());
         name.is_none_or(|name| may_pass(&self.user_handshakes, name))
     }
 
     /// Whether one more request may be made now, as with sockets.
-    pub(super) fn may_ask(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
+    pub(super) fn allow_request(&self, address: IpAddr, principal: Option<RateLimitKey>) -> bool {
         match principal {
             Some(principal) => may_pass(&self.proven_requests, principal),
             None => may_pass(&self.requests, address),
@@ -188,14 +188,14 @@ impl Limits {
     }
 
     /// How long an answer of so many bytes to an address is to wait; `None`: for too long.
-    pub(super) fn may_answer(&self, address: IpAddr, bytes: u64) -> Option<Duration> {
+    pub(super) fn response_delay(&self, address: IpAddr, bytes: u64) -> Option<Duration> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let bucket = self.answers.bucket(address);
         bucket.take_many(Instant::now(), bytes, WAIT_MAX)
     }
 
     /// Whether somebody may make one more request now.
-    pub(super) fn may_request(&self, person: &Identity) -> bool {
+    pub(super) fn allow_user_request(&self, person: &Identity) -> bool {
         let name = person.user_id().map(|user| user.0.clone());
         name.is_none_or(|name| may_pass(&self.user_requests, name))
     }
@@ -222,12 +222,12 @@ fn may_pass<K: Eq + Hash>(shared: &Shared<K>, key: K) -> bool {
     bucket.take(Instant::now(), Duration::ZERO).is_some()
 }
 
-impl Share {
+impl SocketRateLimits {
     /// Counts a message about something of `tenant`'s that would change `doc`, if it is an op, as `weight` messages: how
     /// long it is to wait; none: too many wait already.
     pub(super) fn take(
         &mut self,
-        limits: &Limits,
+        limits: &RateLimits,
         tenant: &str,
         doc: Option<&DocId>,
         weight: u32,
@@ -415,30 +415,36 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_wait_but_not_more_than_there_is_room_for() {
-        let limits = Limits::new(&GatewaySettings::default());
+        let limits = RateLimits::new(&GatewaySettings::default());
         let mut waiting: Vec<_> = (0..HELD_BACK_MAX)
-            .map(|_| Box::pin(limits.hold_back()))
+            .map(|_| Box::pin(limits.delay_rejection()))
             .collect();
         for held in &mut waiting {
             assert!(held.as_mut().now_or_never().is_none());
         }
-        assert!(limits.hold_back().now_or_never().is_some(), "no room");
+        assert!(limits.delay_rejection().now_or_never().is_some(), "no room");
         waiting.pop();
-        assert!(limits.hold_back().now_or_never().is_none(), "room again");
+        assert!(
+            limits.delay_rejection().now_or_never().is_none(),
+            "room again"
+        );
     }
 
     #[test]
     fn the_bytes_of_answers_are_slowed_then_refused() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             address_answer_bytes_per_second: 1_000_000,
             ..GatewaySettings::default()
         });
-        assert_eq!(limits.may_answer(HERE, 1_900_000), Some(Duration::ZERO));
-        let wait = limits.may_answer(HERE, 1_000_000).unwrap();
+        assert_eq!(limits.response_delay(HERE, 1_900_000), Some(Duration::ZERO));
+        let wait = limits.response_delay(HERE, 1_000_000).unwrap();
         assert!(wait > Duration::from_millis(500) && wait < Duration::from_secs(1));
-        assert_eq!(limits.may_answer(HERE, 3_000_000), None);
+        assert_eq!(limits.response_delay(HERE, 3_000_000), None);
         let there = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(limits.may_answer(there, 1_900_000), Some(Duration::ZERO));
+        assert_eq!(
+            limits.response_delay(there, 1_900_000),
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]
@@ -478,14 +484,15 @@ mod tests {
 
     #[test]
     fn a_document_has_a_pace_and_who_only_types_does_not_wait_for_it() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             document_ops_per_second: 100,
             ..GatewaySettings::default()
         });
-        let share = |name| limits.share(&user(name), HERE);
+        let share = |name| limits.for_socket(&user(name), HERE);
         let (mut eve, mut bob, mut ann) = (share("eve"), share("bob"), share("ann"));
         let other = DocId::parse("home:notes", "other").unwrap();
-        let waits = |share: &mut Share, doc: &DocId| share.take(&limits, "home", Some(doc), 1);
+        let waits =
+            |share: &mut SocketRateLimits, doc: &DocId| share.take(&limits, "home", Some(doc), 1);
         while waits(&mut eve, &plan()).is_some() {}
         assert_eq!(waits(&mut ann, &plan()), Some(Duration::ZERO));
         let assured = &bob.user.as_ref().unwrap().assured;
@@ -495,19 +502,19 @@ mod tests {
     }
 
     /// Takes as many as there are at once.
-    fn exhaust(limits: &Limits, share: &mut Share) {
+    fn exhaust(limits: &RateLimits, share: &mut SocketRateLimits) {
         while share.take(limits, "home", None, 1).is_some() {}
     }
 
     #[test]
     fn who_types_does_not_wait_for_the_greedy_of_the_same_tenant() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             tenant_messages_per_second: 10,
             ..GatewaySettings::default()
         });
-        let mut greedy = limits.share(&user("eve"), HERE);
+        let mut greedy = limits.for_socket(&user("eve"), HERE);
         exhaust(&limits, &mut greedy);
-        let mut typist = limits.share(&user("ann"), HERE);
+        let mut typist = limits.for_socket(&user("ann"), HERE);
         for _ in 0..ASSURED_PER_SECOND {
             let wait = typist.take(&limits, "home", Some(&plan()), 1);
             assert_eq!(wait, Some(Duration::ZERO));
@@ -516,35 +523,35 @@ mod tests {
 
     #[test]
     fn guests_count_towards_their_address_and_the_documents_tenant() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             user_messages_per_second: 100,
             tenant_ops_per_second: 1,
             ..GatewaySettings::default()
         });
         let guest = |cookie| Identity::of_link(cookie, "a link");
-        let mut one = limits.share(&guest("one"), HERE);
+        let mut one = limits.for_socket(&guest("one"), HERE);
         exhaust(&limits, &mut one);
         // Another cookie is no other guest.
-        let mut two = limits.share(&guest("two"), HERE);
+        let mut two = limits.for_socket(&guest("two"), HERE);
         assert_eq!(two.take(&limits, "home", None, 1), None);
         let there = IpAddr::from([192, 0, 2, 1]);
-        let mut far = limits.share(&guest("one"), there);
+        let mut far = limits.for_socket(&guest("one"), there);
         for doc in [Some(&plan()), Some(&plan()), None] {
             assert_eq!(far.take(&limits, "acme", doc, 1), Some(Duration::ZERO));
         }
-        let mut ann = limits.share(&Identity::of_tenant("ann", "acme"), HERE);
+        let mut ann = limits.for_socket(&Identity::of_tenant("ann", "acme"), HERE);
         let wait = ann.take(&limits, "acme", Some(&plan()), 1);
         assert!(wait.is_some_and(|wait| !wait.is_zero()), "{wait:?}");
     }
 
     #[test]
     fn a_user_and_a_tenant_have_so_many_sockets() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             user_sockets_max: 2,
             tenant_sockets_max: 3,
             ..GatewaySettings::default()
         });
-        let hold = |name| limits.hold_socket(&user(name), HERE);
+        let hold = |name| limits.reserve_socket(&user(name), HERE);
         let first = hold("ann").unwrap();
         let _second = hold("ann").unwrap();
         assert!(hold("ann").is_err());
@@ -556,25 +563,28 @@ mod tests {
 
     #[test]
     fn principals_of_one_address_are_apart_and_a_user_has_one_pace_for_all_sessions() {
-        let limits = Limits::new(&GatewaySettings {
+        let limits = RateLimits::new(&GatewaySettings {
             address_handshakes_per_second: 1,
             user_handshakes_per_second: 5,
             ..GatewaySettings::default()
         });
-        let strangers = (0..10).filter(|_| limits.may_knock(HERE, None));
+        let strangers = (0..10).filter(|_| limits.allow_handshake(HERE, None));
         assert_eq!(strangers.count(), 2);
         let session = |number: usize| Some(RateLimitKey(format!("session {number}")));
         for office in 0..100 {
-            assert!(limits.may_knock(HERE, session(office)));
+            assert!(limits.allow_handshake(HERE, session(office)));
         }
-        let flood = (0..100).filter(|_| limits.may_knock(HERE, session(0)));
+        let flood = (0..100).filter(|_| limits.allow_handshake(HERE, session(0)));
         assert_eq!(flood.count(), 9, "one of its ten is taken");
         let sessions = (0..100).filter(|number| {
-            limits.may_knock(HERE, session(1_000 + number)) && limits.may_connect(&user("ann"))
+            limits.allow_handshake(HERE, session(1_000 + number))
+                && limits.allow_connect(&user("ann"))
         });
         assert_eq!(sessions.count(), 10, "a new session has no new pace");
-        assert!(limits.may_connect(&user("bob")));
-        let proofs = (0..10_000).filter(|_| limits.may_verify(HERE)).count();
+        assert!(limits.allow_connect(&user("bob")));
+        let proofs = (0..10_000)
+            .filter(|_| limits.allow_token_check(HERE))
+            .count();
         assert!(
             (4_000..10_000).contains(&proofs),
             "{proofs} tokens verified"

@@ -46,15 +46,15 @@ impl Surplus {
 
 /// Calls sockets to leave: the one that has waited longest is called first, and leaves if it is at rest.
 #[derive(Debug)]
-pub(super) struct Departures(Semaphore);
+pub(super) struct RebalanceQueue(Semaphore);
 
-impl Departures {
+impl RebalanceQueue {
     pub(super) fn new() -> Self {
         Self(Semaphore::new(0))
     }
 
     /// Waits until this socket is called. Cancel-safe, but loses its place in line.
-    pub(super) async fn called(&self) {
+    pub(super) async fn selected(&self) {
         match self.0.acquire().await {
             Ok(call) => call.forget(),
             // It is never closed.
@@ -63,7 +63,7 @@ impl Departures {
     }
 
     /// Calls so many. Calls that no socket was there for are taken back first: they are not for those that come later.
-    fn call(&self, count: usize) {
+    fn select(&self, count: usize) {
         self.0.forget_permits(self.0.available_permits());
         self.0.add_permits(count);
     }
@@ -97,8 +97,8 @@ impl Gateway {
             if count > 0 {
                 tracing::debug!(mine, count, "calls sockets to leave for nodes with fewer");
             }
-            self.departures()
-                .call(usize::try_from(count).unwrap_or(usize::MAX));
+            self.rebalance_queue()
+                .select(usize::try_from(count).unwrap_or(usize::MAX));
         }
     }
 }
@@ -178,13 +178,13 @@ mod tests {
 
     #[test]
     fn a_call_that_no_socket_was_there_for_is_taken_back() {
-        let departures = Departures::new();
-        departures.call(5);
-        departures.call(1);
-        assert!(departures.called().now_or_never().is_some());
-        assert!(departures.called().now_or_never().is_none());
-        departures.call(1);
-        departures.call(0);
-        assert!(departures.called().now_or_never().is_none());
+        let rebalance_queue = RebalanceQueue::new();
+        rebalance_queue.select(5);
+        rebalance_queue.select(1);
+        assert!(rebalance_queue.selected().now_or_never().is_some());
+        assert!(rebalance_queue.selected().now_or_never().is_none());
+        rebalance_queue.select(1);
+        rebalance_queue.select(0);
+        assert!(rebalance_queue.selected().now_or_never().is_none());
     }
 }

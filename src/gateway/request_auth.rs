@@ -20,7 +20,7 @@ use super::assets;
 use super::gateway::Gateway;
 use super::health;
 use super::responses::failure;
-use super::socket::Socket;
+use super::socket::ConnectionHandle;
 use crate::auth::{
     AuthMode, Credentials, Identity, RateLimitKey, RequestSource, SESSION_LASTS, SessionTokens,
     is_loopback, network,
@@ -87,7 +87,7 @@ pub(super) fn rate_limit_key(
     let by_seal = auth.rate_limit_key_from_cookies(&brought);
     by_seal.or_else(|| {
         let is_token = auth.mode() == AuthMode::Tokens && brought.access.is_some();
-        (is_token && gateway.limits().may_verify(address))
+        (is_token && gateway.limits().allow_token_check(address))
             .then(|| auth.rate_limit_key_from_token(&brought))
             .flatten()
     })
@@ -95,8 +95,8 @@ pub(super) fn rate_limit_key(
 
 /// Where a request comes from.
 pub(super) fn caller(request: &HttpRequest, gateway: &Gateway) -> RequestSource {
-    let socket = request.conn_data::<Socket>();
-    let is_local = socket.is_some_and(Socket::is_local);
+    let socket = request.conn_data::<ConnectionHandle>();
+    let is_local = socket.is_some_and(ConnectionHandle::is_local);
     let host = said(request, HOST).unwrap_or_default();
     let is_passed_on = PASSED_ON
         .iter()
@@ -150,8 +150,8 @@ fn name_of(name: &str, is_secure: bool) -> String {
 /// Whether the client's end speaks TLS: to us, or to the proxy in front.
 pub(super) fn is_secure(request: &HttpRequest) -> bool {
     if request
-        .conn_data::<Socket>()
-        .is_some_and(Socket::is_encrypted)
+        .conn_data::<ConnectionHandle>()
+        .is_some_and(ConnectionHandle::is_encrypted)
     {
         return true;
     }
@@ -198,8 +198,8 @@ pub(super) fn may_act(request: &HttpRequest, gateway: &Gateway) -> bool {
 
 /// Whether the request was sent to a name of ours.
 fn is_for_us(request: &HttpRequest, gateway: &Gateway) -> bool {
-    let socket = request.conn_data::<Socket>();
-    let is_local = socket.is_none_or(Socket::is_local);
+    let socket = request.conn_data::<ConnectionHandle>();
+    let is_local = socket.is_none_or(ConnectionHandle::is_local);
     gateway.auth().allows_host(said(request, HOST), is_local)
 }
 
@@ -299,9 +299,9 @@ pub(super) async fn limit_request_rate(
         .app_data::<Data<Gateway>>()
         .filter(|gateway| gateway.auth().mode() != AuthMode::Open && is_paced(gateway, &request));
     if let Some(gateway) = gateway.cloned()
-        && !may_ask(request.request(), &gateway)
+        && !allow_request(request.request(), &gateway)
     {
-        gateway.limits().hold_back().await;
+        gateway.limits().delay_rejection().await;
         return Ok(request.into_response(too_fast()));
     }
     next.call(request)
@@ -310,10 +310,10 @@ pub(super) async fn limit_request_rate(
 }
 
 /// Whether a request is within the pace of its principal or, where it proves none, of its address.
-fn may_ask(request: &HttpRequest, gateway: &Gateway) -> bool {
+fn allow_request(request: &HttpRequest, gateway: &Gateway) -> bool {
     let address = network(address(request, gateway));
     let principal = rate_limit_key(request, gateway, address);
-    gateway.limits().may_ask(address, principal)
+    gateway.limits().allow_request(address, principal)
 }
 
 /// Whether a request counts towards its address's pace. Sockets have a pace of their own.

@@ -21,7 +21,7 @@ use futures_util::Stream;
 use super::gateway::Gateway;
 use super::request_auth;
 use super::responses::failure;
-use super::socket::Socket;
+use super::socket::ConnectionHandle;
 use crate::auth::{AuthMode, network};
 
 /// The longest address of a request, in bytes: path and query.
@@ -33,7 +33,7 @@ const HEADERS_BYTES_MAX: usize = 32 << 10;
 
 /// Reads JSON bodies up to `bytes_max` bytes. Compressed bodies are never unpacked: `watch` refuses them before, and the
 /// decompressors are not compiled in.
-pub(super) fn json(bytes_max: usize) -> JsonConfig {
+pub(super) fn json_config(bytes_max: usize) -> JsonConfig {
     JsonConfig::default()
         .limit(bytes_max)
         .error_handler(move |error, _| {
@@ -72,16 +72,16 @@ fn too_large(bytes_max: usize) -> HttpResponse {
 
 /// Refuses a request whose head breaks a bound, bounds the bytes and the time of its body, and closes the connection
 /// after the answer if a part of the body was not read.
-pub(super) async fn watch(
+pub(super) async fn enforce(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let Some(gateway) = request.app_data::<Data<Gateway>>().cloned() else {
         return Err(actix_web::error::ErrorInternalServerError("no gateway"));
     };
-    let socket = request.conn_data::<Socket>().cloned();
+    let socket = request.conn_data::<ConnectionHandle>().cloned();
     if let Some(socket) = &socket {
-        socket.exchange().begin();
+        socket.deadlines().begin();
     }
     let unread = Unread::default();
     let response = match refusal(request.request(), gateway.settings().request_bytes_max) {
@@ -100,7 +100,7 @@ pub(super) async fn watch(
         }
     };
     if let Some(socket) = &socket {
-        socket.exchange().end(unread.get());
+        socket.deadlines().end(unread.get());
     }
     let mut response = response?;
     if unread.get() {
@@ -122,7 +122,7 @@ async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceRespo
         return answer;
     }
     let address = network(request_auth::address(answer.request(), gateway));
-    match gateway.limits().may_answer(address, bytes) {
+    match gateway.limits().response_delay(address, bytes) {
         Some(wait) => {
             if !wait.is_zero() {
                 sleep(wait).await;
@@ -175,7 +175,7 @@ fn refusal(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse>
 }
 
 /// Replaces the request's body by one that ends with an error when it is too large or too late. The bytes of a WebSocket
-/// are no body: [`Guard`](super::frame_limiter::Guard) bounds them.
+/// are no body: [`FrameLimiter`](super::frame_limiter::FrameLimiter) bounds them.
 fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) {
     if gateway.is_socket_path(request.match_info().as_str()) {
         return;

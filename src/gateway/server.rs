@@ -17,9 +17,9 @@ use actix_web::rt::time::timeout;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection_deadlines::{Exchange, Patience};
+use super::connection_deadlines::{ConnectionDeadlines, ConnectionTimeouts};
 use super::connections::Connections;
-use super::socket::{Connection, HttpEnd};
+use super::socket::{ClientStream, HttpStream};
 use crate::auth::network;
 
 /// How requests may take to end when the server stops, in seconds.
@@ -44,7 +44,7 @@ pub(super) struct ServerLimits {
     /// How many of those one address may have; `None` behind a proxy, whose address all of them have.
     pub(super) address_connections_max: Option<usize>,
     /// How long they wait for their clients.
-    pub(super) patience: Patience,
+    pub(super) timeouts: ConnectionTimeouts,
 }
 
 /// Serves what `app` makes, one for each thread, to the connections of `listener`.
@@ -74,7 +74,7 @@ where
         HttpService::build()
             .client_request_timeout(FIRST_HEAD_PATIENCE)
             .client_disconnect_timeout(DISCONNECT_PATIENCE)
-            .on_connect_ext(|end: &HttpEnd, data| {
+            .on_connect_ext(|end: &HttpStream, data| {
                 data.insert(end.socket());
             })
             .finish(map_config(app, |()| AppConfig::default()))
@@ -86,7 +86,7 @@ where
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             TlsAcceptor::from(Arc::new(tls))
         }),
-        patience: bounds.patience,
+        timeouts: bounds.timeouts,
     });
     let server = Server::build()
         .disable_signals()
@@ -112,31 +112,34 @@ where
 struct ConnectionAcceptor {
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
 }
 
 impl ConnectionAcceptor {
     /// A connection as HTTP takes it: counted, and encrypted if the server speaks TLS. A handshake gives way to other
     /// connections as a request that does not come does, and holds up no other connection.
-    async fn enter(&self, tcp: TcpStream) -> io::Result<(HttpEnd, Protocol, Option<SocketAddr>)> {
+    async fn enter(
+        &self,
+        tcp: TcpStream,
+    ) -> io::Result<(HttpStream, Protocol, Option<SocketAddr>)> {
         let peer = tcp.peer_addr().map(|peer| peer.ip());
         let address = network(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let place = self.connections.admit(address).ok_or_else(|| {
             io::Error::new(io::ErrorKind::ConnectionRefused, "too many connections")
         })?;
         let connection = match &self.tls {
-            None => Connection::Plain(tcp),
+            None => ClientStream::Plain(tcp),
             Some(tls) => {
                 let handshake = timeout(HANDSHAKE_PATIENCE, tls.accept(tcp));
                 let handshaken = tokio::select! {
                     handshaken = handshake => handshaken.map_err(|_| io::ErrorKind::TimedOut)??,
                     () = place.evicted() => return Err(io::ErrorKind::TimedOut.into()),
                 };
-                Connection::Encrypted(Box::new(handshaken))
+                ClientStream::Encrypted(Box::new(handshaken))
             }
         };
-        let exchange = Exchange::new(self.patience, Some(place));
-        let (end, peer) = HttpEnd::new(connection, exchange);
+        let deadlines = ConnectionDeadlines::new(self.timeouts, Some(place));
+        let (end, peer) = HttpStream::new(connection, deadlines);
         Ok((end, Protocol::Http1, peer))
     }
 }

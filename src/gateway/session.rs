@@ -16,21 +16,22 @@ use tokio::sync::{Semaphore, watch};
 
 use self::outdated_client::OutdatedClient;
 use super::gateway::{Gateway, Phase};
-use super::permission_cache::{Found, Over, Rights, document_of, no_such_document};
-use super::rate_limits::Share;
-use super::upgrade::{self, Messages};
+use super::permission_cache::{
+    AccessLost, PermissionCache, RefreshedRole, document_of, no_such_document,
+};
+use super::rate_limits::SocketRateLimits;
+use super::upgrade::{self, MessageStream};
 use crate::access::{HOME_TENANT, Role, tenant_of};
 use crate::auth::{AccessChange, PermissionScope};
 use crate::doc::{ReadMode, SessionReply, SessionRequest, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
 use crate::node::{
-    AskError, BulkReply, ByteBudget, BytePermit, HISTORY_CHANGED, HISTORY_CHANGED_REASON, Outbox,
-    PresenceRequester, ReplyTo, RequestSlot, TRY_AGAIN_LATER,
+    AskError, BulkReply, ByteBudget, BytePermit, Outbox, PresenceRequester, ReplyTo, RequestSlot,
 };
 use crate::protocol::{
-    self, BadRequest, ClientMessage, Code, EchoedFields, EncodedSnapshot, Frames, Presence,
-    Proposal, Refusal, ping_frame, pong_frame,
+    self, BadRequest, ClientMessage, CloseReason, Code, EchoedFields, EncodedSnapshot, Frames,
+    Presence, Proposal, Refusal, ping_frame, pong_frame,
 };
 use crate::store::LoadRange;
 
@@ -40,7 +41,7 @@ pub(super) struct Session {
     id: SessionId,
     gateway: Arc<Gateway>,
     /// Who it is, and what they may do.
-    rights: Rights,
+    rights: PermissionCache,
     /// Whether it wants to be told of its rights: the ShareDB client does not know such a message.
     hears_of_rights: bool,
     /// Whether its client was connected before.
@@ -72,7 +73,7 @@ pub(super) struct Session {
     presences_bytes: usize,
     pace: Pace,
     /// The paces that it shares with others.
-    share: Share,
+    share: SocketRateLimits,
     /// When it was opened, or its client sent the newest edit.
     edited: Instant,
 }
@@ -124,7 +125,7 @@ enum End {
     /// The peer is gone, or the outbox closed itself.
     Gone,
     /// We close, and say why.
-    Close(u16, &'static str),
+    Close(CloseReason),
     /// Nothing was heard for too long.
     Silent,
 }
@@ -176,37 +177,31 @@ impl From<End> for Unserved {
     }
 }
 
-const OUTDATED: End = End::Close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
+const OUTDATED: End = End::Close(CloseReason::HistoryChanged);
 
 /// Why a socket closes that goes to a node with fewer.
-const MOVES: End = End::Close(1012, "another node has fewer sockets: come back");
+const MOVES: End = End::Close(CloseReason::Rebalanced);
 
 /// How long a socket must be open, and without an edit, until it may be sent to another node.
 const AT_REST: Duration = Duration::from_secs(3);
 
-/// Why sockets close when the server stops.
-const RESTARTS: &str = "the server restarts: come back";
-
 /// The server has slowed the socket down for as long as it may, and its edits still cannot be taken.
-const OVERLOADED: End = End::Close(
-    TRY_AGAIN_LATER,
-    "ERR_BUSY: too many edits wait: come back in 5 s and send them again",
-);
+const OVERLOADED: End = End::Close(CloseReason::Overloaded);
 
-const SIGNED_OUT: End = End::Close(4401, "sign in again");
+const SIGNED_OUT: End = End::Close(CloseReason::SignedOut);
 
-const LOST: End = End::Close(4403, "a document is no longer shared with you");
+const LOST: End = End::Close(CloseReason::AccessLost);
 
-const NOT_KNOWN: End = End::Close(TRY_AGAIN_LATER, "your rights have changed: come back");
+const NOT_KNOWN: End = End::Close(CloseReason::PermissionsUnknown);
 
 impl Session {
     pub(super) fn new(
         gateway: Arc<Gateway>,
-        rights: Rights,
+        rights: PermissionCache,
         hears_of_rights: bool,
         client: ClientId,
         outbox: Arc<Outbox>,
-        share: Share,
+        share: SocketRateLimits,
     ) -> Self {
         let settings = gateway.settings();
         let pace = Pace::new(settings.messages_per_second, settings.messages_burst);
@@ -238,16 +233,16 @@ impl Session {
     }
 
     /// Lives until the peer leaves, breaks a rule, falls silent, reads too slowly, or the server stops.
-    pub(super) async fn run(mut self, mut messages: Messages) {
+    pub(super) async fn run(mut self, mut messages: MessageStream) {
         let _released = Released(self.outbox.clone());
         self.say(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();
         let end = self.listen(&mut messages, &mut phase).await;
         // Closed before it leaves: whoever still holds it sees by that that the session is over.
         match end {
-            End::Close(status, reason) => self.outbox.close(status, reason),
-            End::Silent => self.outbox.close(1001, "nothing was heard for too long"),
-            End::Gone => self.outbox.close(1000, ""),
+            End::Close(reason) => self.outbox.close(reason),
+            End::Silent => self.outbox.close(CloseReason::IdleTimeout),
+            End::Gone => self.outbox.close(CloseReason::Normal),
         }
         let patience = match end {
             End::Silent => self.silence().last_wait,
@@ -258,7 +253,11 @@ impl Session {
     }
 
     /// Each branch is cancel-safe: a watch, a notification, a stream and a timer.
-    async fn listen(&mut self, messages: &mut Messages, phase: &mut watch::Receiver<Phase>) -> End {
+    async fn listen(
+        &mut self,
+        messages: &mut MessageStream,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> End {
         let mut heard = Instant::now();
         let mut pinged = heard;
         // Where the node leaves: when this socket goes.
@@ -266,12 +265,12 @@ impl Session {
         let own_history = self.outbox.history();
         let mut history = self.gateway.node().watch_log_history();
         let gateway = self.gateway.clone();
-        let mut called = pin!(gateway.departures().called());
+        let mut called = pin!(gateway.rebalance_queue().selected());
         loop {
             let now_in = *phase.borrow_and_update();
             let serving = matches!(now_in, Phase::Serving | Phase::Leaving);
             match now_in {
-                Phase::Closing => return End::Close(1012, RESTARTS),
+                Phase::Closing => return End::Close(CloseReason::Restarting),
                 Phase::Leaving => {
                     goes_at.get_or_insert(Instant::now() + self.turn_to_go());
                 }
@@ -308,13 +307,13 @@ impl Session {
                     heard = Instant::now();
                 }
                 () = sleep_until(goes_at.unwrap_or(silent_at)), if goes_at.is_some() => {
-                    return End::Close(1012, RESTARTS);
+                    return End::Close(CloseReason::Restarting);
                 }
                 () = &mut called => {
                     if now_in == Phase::Serving && self.is_at_rest() {
                         return MOVES;
                     }
-                    called.set(gateway.departures().called());
+                    called.set(gateway.rebalance_queue().selected());
                 }
                 () = sleep_until(silent_at) => {
                     let now = Instant::now();
@@ -366,15 +365,15 @@ impl Session {
         }
         match message {
             Ok(AggregatedMessage::Text(text)) => self.request(&text).await,
-            Ok(AggregatedMessage::Binary(_)) => Err(End::Close(1003, "only text is spoken here")),
+            Ok(AggregatedMessage::Binary(_)) => Err(End::Close(CloseReason::BinaryMessage)),
             Ok(AggregatedMessage::Ping(payload)) => {
                 self.say(pong_frame(&payload));
                 Ok(())
             }
             Ok(AggregatedMessage::Pong(_)) => Ok(()),
-            Ok(AggregatedMessage::Close(_)) => Err(End::Close(1000, "")),
-            Err(error) => Err(match upgrade::fault(&error) {
-                Some((status, reason)) => End::Close(status, reason),
+            Ok(AggregatedMessage::Close(_)) => Err(End::Close(CloseReason::Normal)),
+            Err(error) => Err(match upgrade::close_reason(&error) {
+                Some(reason) => End::Close(reason),
                 None => End::Gone,
             }),
         }
@@ -388,7 +387,7 @@ impl Session {
                 return Ok(());
             }
             Err(BadRequest::NotAnObject) => {
-                return Err(End::Close(1007, "a message is a JSON object"));
+                return Err(End::Close(CloseReason::NotAnObject));
             }
         };
         let submits = message.changed_document().is_some();
@@ -466,7 +465,7 @@ impl Session {
                 () = self.outbox.closed() => return Err(End::Gone),
                 _ = history.wait_for(|history| *history != own_history) => return Err(OUTDATED),
                 _ = phase.wait_for(|phase| *phase == Phase::Closing) => {
-                    return Err(End::Close(1012, RESTARTS));
+                    return Err(End::Close(CloseReason::Restarting));
                 }
                 done = &mut awaited => return Ok(done),
                 () = self.rights.told() => Box::pin(self.heed()).await?,
@@ -617,11 +616,11 @@ impl Session {
         let in_use: BTreeSet<DocId> = shown.chain(heard).collect();
         let found = match self.rights.look_again(scope, in_use).await {
             Ok(found) => found,
-            Err(Over::SignedOut) => return Err(SIGNED_OUT),
-            Err(Over::Unknown) => return Err(NOT_KNOWN),
+            Err(AccessLost::SignedOut) => return Err(SIGNED_OUT),
+            Err(AccessLost::Unknown) => return Err(NOT_KNOWN),
         };
         let mut lost = false;
-        for Found { doc, role, is_news } in found {
+        for RefreshedRole { doc, role, is_news } in found {
             if is_news && self.hears_of_rights {
                 self.say(protocol::rights(&doc, role.map(Role::as_str)));
             }
@@ -654,8 +653,7 @@ impl Session {
         };
         // A refusal has nobody to go to: the client comes back and asks again.
         if self.ask_for(doc, ask, ReplyTo::Unrequested).await.is_err() {
-            self.outbox
-                .close(TRY_AGAIN_LATER, "come back with your version");
+            self.outbox.close(CloseReason::SubscriptionFailed);
         }
     }
 
@@ -815,7 +813,7 @@ impl Session {
             self.rights.demand_room(&doc, bytes)?;
         }
         let (slot, taken) = self.room_for(bytes).await?;
-        // Rights may have changed while it waited.
+        // PermissionCache may have changed while it waited.
         self.may_submit(&doc, &submit.proposal).await?;
         let id = SubmitId {
             author: self.rights.person().author.clone(),
@@ -1136,7 +1134,7 @@ impl Session {
             Err(AskError::Stopping) => {
                 // No answer at all: a client whose submit is refused throws its work away, one that must come back
                 // says it again.
-                self.outbox.close(1012, "the server restarts: come back");
+                self.outbox.close(CloseReason::Restarting);
                 Ok(())
             }
             Err(AskError::Full) => {

@@ -27,18 +27,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::builtin_responses;
-use super::connection_deadlines::Exchange;
+use super::connection_deadlines::ConnectionDeadlines;
 use crate::node::{Outbox, SnapshotBudget};
+use crate::protocol::CloseReason;
 
 /// A client's connection.
-pub(super) enum Connection {
+pub(super) enum ClientStream {
     Plain(TcpStream),
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
 /// The connection as HTTP has it.
 #[derive(Debug)]
-pub(super) struct HttpEnd {
+pub(super) struct HttpStream {
     shared: Rc<Shared>,
     /// Wakes HTTP when its client is overdue; made when HTTP first waits.
     alarm: Option<Pin<Box<Sleep>>>,
@@ -48,13 +49,13 @@ pub(super) struct HttpEnd {
 
 /// The connection as its WebSocket has it. Two tasks of one thread use it: one reads, one writes.
 #[derive(Debug, Clone)]
-pub(super) struct Socket(Rc<Shared>);
+pub(super) struct ConnectionHandle(Rc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    connection: RefCell<Connection>,
+    connection: RefCell<ClientStream>,
     /// How long HTTP waits for its client.
-    exchange: Exchange,
+    deadlines: ConnectionDeadlines,
     holder: Cell<Holder>,
     /// The socket's two tasks, while HTTP has the connection.
     waiting: RefCell<Vec<Waker>>,
@@ -68,7 +69,7 @@ enum Holder {
     HttpForNow {
         has_written: bool,
     },
-    Socket,
+    ConnectionHandle,
     Nobody,
 }
 
@@ -79,13 +80,13 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// does not read has the kernel keep megabytes.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tcp().fmt(f)
     }
 }
 
-impl Connection {
+impl ClientStream {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
@@ -101,9 +102,12 @@ impl Connection {
     }
 }
 
-impl HttpEnd {
+impl HttpStream {
     /// Prepares a fresh connection: no waiting to fill packets, no waiting for a peer that is gone.
-    pub(super) fn new(connection: Connection, exchange: Exchange) -> (Self, Option<SocketAddr>) {
+    pub(super) fn new(
+        connection: ClientStream,
+        deadlines: ConnectionDeadlines,
+    ) -> (Self, Option<SocketAddr>) {
         let tcp = connection.tcp();
         let socket = SockRef::from(tcp);
         let prepared = socket
@@ -116,7 +120,7 @@ impl HttpEnd {
         let peer = tcp.peer_addr().ok();
         let shared = Shared {
             connection: RefCell::new(connection),
-            exchange,
+            deadlines,
             holder: Cell::new(Holder::Http),
             waiting: RefCell::default(),
         };
@@ -128,19 +132,19 @@ impl HttpEnd {
         (end, peer)
     }
 
-    pub(super) fn socket(&self) -> Socket {
-        Socket(self.shared.clone())
+    pub(super) fn socket(&self) -> ConnectionHandle {
+        ConnectionHandle(self.shared.clone())
     }
 
     /// Writes what the network takes.
     fn poll_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.shared.connection.borrow_mut().poll_write(cx, bytes);
         let Poll::Ready(written) = written else {
-            self.shared.exchange.blocked();
+            self.shared.deadlines.blocked();
             return self.poll_waiting(cx);
         };
         if let Ok(written) = written {
-            self.shared.exchange.written(written);
+            self.shared.deadlines.written(written);
         }
         Poll::Ready(written)
     }
@@ -160,7 +164,7 @@ impl HttpEnd {
 
     /// What HTTP waits for is not there: fails if the client is overdue.
     fn poll_waiting<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if !self.shared.exchange.poll_overdue(&mut self.alarm, cx) {
+        if !self.shared.deadlines.poll_overdue(&mut self.alarm, cx) {
             return Poll::Pending;
         }
         self.shared.connection.borrow().reset_on_drop();
@@ -179,12 +183,12 @@ impl HttpEnd {
 impl Shared {
     fn pass_to(&self, holder: Holder) {
         self.holder.set(holder);
-        self.exchange.release();
+        self.deadlines.release();
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 }
 
-impl Drop for HttpEnd {
+impl Drop for HttpStream {
     fn drop(&mut self) {
         if self.holds() {
             self.shared.pass_to(Holder::Nobody);
@@ -192,7 +196,7 @@ impl Drop for HttpEnd {
     }
 }
 
-impl AsyncRead for HttpEnd {
+impl AsyncRead for HttpStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -209,7 +213,7 @@ impl AsyncRead for HttpEnd {
     }
 }
 
-impl AsyncWrite for HttpEnd {
+impl AsyncWrite for HttpStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -240,12 +244,12 @@ impl AsyncWrite for HttpEnd {
         ready!(self.poll_last(cx))?;
         let flushed = self.shared.connection.borrow_mut().poll_flush(cx)?;
         if flushed.is_pending() {
-            self.shared.exchange.blocked();
+            self.shared.deadlines.blocked();
             return self.poll_waiting(cx);
         }
-        self.shared.exchange.flushed();
+        self.shared.deadlines.flushed();
         if self.shared.holder.get() == (Holder::HttpForNow { has_written: true }) {
-            self.shared.pass_to(Holder::Socket);
+            self.shared.pass_to(Holder::ConnectionHandle);
             // So that it comes to see its end.
             cx.waker().wake_by_ref();
         }
@@ -259,17 +263,17 @@ impl AsyncWrite for HttpEnd {
         ready!(self.poll_last(cx))?;
         let ended = self.shared.connection.borrow_mut().poll_shutdown(cx)?;
         if ended.is_pending() {
-            self.shared.exchange.blocked();
+            self.shared.deadlines.blocked();
             return self.poll_waiting(cx);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl Socket {
+impl ConnectionHandle {
     /// How long HTTP waits for the client.
-    pub(super) fn exchange(&self) -> &Exchange {
-        &self.0.exchange
+    pub(super) fn deadlines(&self) -> &ConnectionDeadlines {
+        &self.0.deadlines
     }
 
     /// Has HTTP let go of the connection when its next answer is written.
@@ -281,7 +285,7 @@ impl Socket {
 
     /// Whether the client's end speaks TLS.
     pub(super) fn is_encrypted(&self) -> bool {
-        matches!(&*self.0.connection.borrow(), Connection::Encrypted(_))
+        matches!(&*self.0.connection.borrow(), ClientStream::Encrypted(_))
     }
 
     /// Whether the client is on this machine, or a proxy in front is.
@@ -326,7 +330,7 @@ impl Shared {
                 }
                 Poll::Pending
             }
-            Holder::Socket => Poll::Ready(true),
+            Holder::ConnectionHandle => Poll::Ready(true),
             Holder::Nobody => Poll::Ready(false),
         }
     }
@@ -388,18 +392,18 @@ fn is_too_slow(stalled: Duration, lasted: Duration, bytes: u64, is_short: bool) 
 
 impl Drop for WriteEnd {
     fn drop(&mut self) {
-        self.1.close(1006, "");
+        self.1.close(CloseReason::ConnectionLost);
     }
 }
 
 /// What the client sends: what HTTP had read already when it let go, then what comes from the connection.
 pub(super) struct Incoming {
-    socket: Socket,
+    socket: ConnectionHandle,
     early: Option<Payload>,
 }
 
 impl Incoming {
-    pub(super) fn new(socket: Socket, early: Payload) -> Self {
+    pub(super) fn new(socket: ConnectionHandle, early: Payload) -> Self {
         Self {
             socket,
             early: Some(early),
@@ -454,10 +458,10 @@ impl Stream for Incoming {
 
 /// The body of an answer to an upgrade, which is none: it ends when HTTP has let go.
 #[derive(Debug)]
-pub(super) struct NoBody(Socket);
+pub(super) struct NoBody(ConnectionHandle);
 
 impl NoBody {
-    pub(super) fn new(socket: Socket) -> Self {
+    pub(super) fn new(socket: ConnectionHandle) -> Self {
         Self(socket)
     }
 }
@@ -476,12 +480,12 @@ impl MessageBody for NoBody {
         match self.0.0.holder.get() {
             // HTTP wakes itself when it lets go.
             Holder::Http | Holder::HttpForNow { .. } => Poll::Pending,
-            Holder::Socket | Holder::Nobody => Poll::Ready(None),
+            Holder::ConnectionHandle | Holder::Nobody => Poll::Ready(None),
         }
     }
 }
 
-impl Connection {
+impl ClientStream {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

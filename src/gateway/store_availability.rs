@@ -17,7 +17,7 @@ use crate::store::StoreError;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Answers requests of the API with 503 while the store is away.
-pub(super) async fn watch_store(
+pub(super) async fn reject_while_unavailable(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -34,7 +34,7 @@ pub(super) async fn watch_store(
 ///
 /// # Errors
 /// Those of the read, and when the store goes away.
-pub(super) async fn while_it_answers<T>(
+pub(super) async fn unless_unavailable<T>(
     gateway: &Gateway,
     read: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {

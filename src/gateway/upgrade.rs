@@ -20,27 +20,28 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream};
 use futures_util::{Stream, StreamExt};
 
-use super::frame_limiter::{Guard, MessageLimits, Passage};
+use super::frame_limiter::{FrameLimiter, MessageLimits, ReadGate};
 use super::request_auth;
-use super::socket::{Incoming, NoBody, Socket};
+use super::socket::{ConnectionHandle, Incoming, NoBody};
 use crate::node::{Outbox, SnapshotBudget, WakeQueue};
+use crate::protocol::CloseReason;
 
 /// Shakes hands. From the answer on, what is in the outbox is written to the socket, and the stream is what the client
 /// says in messages within `limits`.
 ///
 /// # Errors
 /// When the request is not one for a WebSocket.
-pub(super) async fn open(
+pub(super) async fn accept(
     request: &HttpRequest,
     payload: web::Payload,
     limits: MessageLimits,
     outbox: Arc<Outbox>,
     snapshots: Arc<SnapshotBudget>,
-) -> actix_web::Result<(HttpResponse, Messages)> {
-    let socket = request.conn_data::<Socket>().cloned();
+) -> actix_web::Result<(HttpResponse, MessageStream)> {
+    let socket = request.conn_data::<ConnectionHandle>().cloned();
     let socket = socket.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
     let incoming = Incoming::new(socket.clone(), payload);
-    let watched = Guard::new(incoming, limits, outbox.clone());
+    let watched = FrameLimiter::new(incoming, limits, outbox.clone());
     let passage = watched.passage();
     let mut watched = Payload::Stream {
         payload: Box::pin(watched) as Pin<Box<dyn Stream<Item = Result<web::Bytes, PayloadError>>>>,
@@ -56,7 +57,7 @@ pub(super) async fn open(
     let (response, answer) = response.into_parts();
     socket.take_over();
     let writer = rt::spawn(socket.clone().write(outbox, snapshots));
-    let messages = Messages {
+    let messages = MessageStream {
         stream,
         is_over: false,
         passage,
@@ -69,20 +70,20 @@ pub(super) async fn open(
 }
 
 /// What a client says, message by message.
-pub(super) struct Messages {
+pub(super) struct MessageStream {
     stream: AggregatedMessageStream,
     /// Whether the client has closed, or said what cannot be gone on from.
     is_over: bool,
     /// What lets its bytes pass.
-    passage: Rc<Passage>,
+    passage: Rc<ReadGate>,
     /// Writes what is in the outbox.
     writer: JoinHandle<()>,
-    socket: Socket,
+    socket: ConnectionHandle,
     /// What the handshake would have sent by: its end would tell the stream that the connection is gone.
     _answer: BoxBody,
 }
 
-impl Messages {
+impl MessageStream {
     /// The next one; `None`: the connection is at its end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
         loop {
@@ -144,12 +145,12 @@ impl Messages {
 }
 
 /// What a socket closes with on which something came that is no message; `None`: there is nobody to tell.
-pub(super) fn fault(error: &ProtocolError) -> Option<(u16, &'static str)> {
+pub(super) fn close_reason(error: &ProtocolError) -> Option<CloseReason> {
     match error {
-        ProtocolError::Overflow => Some((1009, "the message is too large")),
-        error if is_bad_text(error) => Some((1007, "not what a text frame carries")),
+        ProtocolError::Overflow => Some(CloseReason::MessageTooLarge),
+        error if is_bad_text(error) => Some(CloseReason::InvalidUtf8),
         ProtocolError::Io(_) => None,
-        _ => Some((1002, "not what a WebSocket carries")),
+        _ => Some(CloseReason::MalformedFrame),
     }
 }
 

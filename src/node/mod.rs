@@ -12,10 +12,9 @@ mod settings;
 mod test_environment;
 
 pub use cluster::background::JoinError;
-pub use cluster::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON};
 pub use cluster::readiness::Readiness;
 pub use delivery::byte_budget::{ByteBudget, BytePermit};
-pub use delivery::outbox::{Outbox, OutboxFull, TRY_AGAIN_LATER};
+pub use delivery::outbox::{Outbox, OutboxFull};
 pub use delivery::outbox_budget::OutboxBudget;
 pub use delivery::reply::{BulkReply, ReplyTo, RequestSlot};
 pub use delivery::snapshot_budget::SnapshotBudget;

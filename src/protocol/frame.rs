@@ -3,6 +3,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::close::CloseReason;
+
 /// Whole WebSocket text frames, one after the other.
 #[derive(Debug, Default)]
 pub struct Frames(BytesMut);
@@ -55,17 +57,18 @@ impl Frames {
     }
 }
 
-/// A close frame with its status and a reason of at most 123 bytes.
+/// A close frame with the code and the text of `reason`.
 #[must_use]
-pub fn close_frame(status: u16, reason: &str) -> Bytes {
+pub fn close_frame(reason: CloseReason) -> Bytes {
+    let text = reason.text();
     debug_assert!(
-        reason.len() <= 123,
+        text.len() <= 123,
         "a control frame carries at most 125 bytes"
     );
-    let mut out = BytesMut::with_capacity(reason.len() + 4);
-    header(&mut out, CLOSE, reason.len() + 2);
-    out.put_u16(status);
-    out.extend_from_slice(reason.as_bytes());
+    let mut out = BytesMut::with_capacity(text.len() + 4);
+    header(&mut out, CLOSE, text.len() + 2);
+    out.put_u16(reason.code() as u16);
+    out.extend_from_slice(text.as_bytes());
     out.freeze()
 }
 
@@ -149,11 +152,14 @@ mod tests {
         let (_, _, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
         assert_eq!(payload.unwrap(), pieces.concat());
         assert!(bytes.is_empty());
-        let mut bytes = BytesMut::from(close_frame(1012, "restart").as_ref());
+        let mut bytes = BytesMut::from(close_frame(CloseReason::Restarting).as_ref());
         let (_, opcode, payload) = Parser::parse(&mut bytes, false, 1 << 20).unwrap().unwrap();
         assert_eq!(
             (opcode, &payload.unwrap()[..]),
-            (OpCode::Close, &b"\x03\xf4restart"[..])
+            (
+                OpCode::Close,
+                &b"\x03\xf4server is restarting: reconnect"[..]
+            )
         );
     }
 }

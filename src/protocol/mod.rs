@@ -1,12 +1,14 @@
 //! What a client's socket carries: the ShareDB wire protocol 1.2, as the npm client of sharedb 7 speaks it. Requests are
 //! parsed here and trusted after; replies are written here as whole WebSocket frames, once for all who get them.
 
+mod close;
 mod frame;
 mod oversized_message;
 mod refusal;
 mod reply;
 mod request;
 
+pub use close::{CloseCode, CloseReason};
 #[cfg(feature = "echo")]
 pub use frame::binary_frame;
 pub use frame::{Frames, close_frame, ping_frame, pong_frame};

@@ -149,7 +149,7 @@ test('`copydesk restored` tells clients of before, and a restart does not', () =
       page.on('open', () => page.send(JSON.stringify({ a: 'hs', id, protocol: 1, protocolMinor: 2 })));
       const [code, reason] = await new Promise((done) => page.on('close', (...ended) => done(ended)));
       assert.equal(code, CLOSED);
-      assert.match(String(reason), /load the document anew/);
+      assert.match(String(reason), /load the document again/);
     },
   ));
 

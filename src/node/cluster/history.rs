@@ -18,13 +18,6 @@ use crate::node::Node;
 use crate::store::{HeartbeatReply, History, StoreError};
 use crate::sync::lock;
 
-/// The status that a socket is closed with if the history of the log has changed: its client must load its documents anew.
-pub const HISTORY_CHANGED: u16 = 4409;
-
-/// The reason beside [`HISTORY_CHANGED`].
-pub const HISTORY_CHANGED_REASON: &str =
-    "ERR_HISTORY_CHANGED: the server was restored to an earlier state: load the document anew";
-
 /// The newest commit that a node knows of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node) struct Known {
@@ -116,7 +109,7 @@ impl Node {
         self.histories().get()
     }
 
-    /// Told when the history of the log changes: sockets of another one are closed with [`HISTORY_CHANGED`].
+    /// Told when the history of the log changes: sockets of another one are closed with [`HistoryChanged`](crate::protocol::CloseReason::HistoryChanged).
     #[must_use]
     pub fn watch_log_history(&self) -> watch::Receiver<History> {
         self.histories().history.subscribe()

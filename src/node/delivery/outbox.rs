@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::outbox_budget::OutboxBudget;
 use super::wake_queue::{WakeBatch, WakeQueue};
 use crate::id::{ClientId, Name};
-use crate::protocol::close_frame;
+use crate::protocol::{CloseReason, close_frame};
 use crate::store::History;
 use crate::sync::lock;
 
@@ -95,9 +95,6 @@ enum State {
 /// The outbox was full, and is closed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxFull;
-
-/// The WebSocket status that sends a client away for a while.
-pub const TRY_AGAIN_LATER: u16 = 1013;
 
 /// The most bytes that one write gathers.
 const WRITE_BYTES: usize = 64 << 10;
@@ -261,11 +258,11 @@ impl Outbox {
         is_within || beyond == 0
     }
 
-    /// Closes behind what is queued, with a WebSocket status and a reason of at most 123 bytes.
-    pub fn close(&self, status: u16, reason: &str) {
+    /// Closes behind what is queued.
+    pub fn close(&self, reason: CloseReason) {
         let inner = self.lock();
         if inner.state == State::Open {
-            self.end(inner, status, reason);
+            self.end(inner, reason);
         }
     }
 
@@ -291,19 +288,13 @@ impl Outbox {
         inner.presences = Presences::default();
         inner.held = inner.writing;
         self.charge(&mut inner);
-        self.end(
-            inner,
-            TRY_AGAIN_LATER,
-            "you read too slowly: come back with your version",
-        );
+        self.end(inner, CloseReason::ReadsTooSlowly);
     }
 
-    fn end(&self, mut inner: MutexGuard<'_, Inner>, status: u16, reason: &str) {
+    fn end(&self, mut inner: MutexGuard<'_, Inner>, reason: CloseReason) {
         inner.state = State::Closing;
         inner.presences = Presences::default();
-        inner
-            .queue
-            .push_back((Kind::Pushed, close_frame(status, reason)));
+        inner.queue.push_back((Kind::Pushed, close_frame(reason)));
         let drainer = inner.drainer.take();
         drop(inner);
         if let Some(drainer) = drainer {
@@ -498,9 +489,12 @@ mod tests {
         outbox.push(Bytes::from_static(b"b")).unwrap();
         assert_eq!(take(&outbox), Poll::Ready(Some(Bytes::from_static(b"ab"))));
         assert_eq!(take(&outbox), Poll::Pending);
-        outbox.close(1000, "");
+        outbox.close(CloseReason::Normal);
         outbox.push(Bytes::from_static(b"late")).unwrap();
-        assert_eq!(take(&outbox), Poll::Ready(Some(close_frame(1000, ""))));
+        assert_eq!(
+            take(&outbox),
+            Poll::Ready(Some(close_frame(CloseReason::Normal)))
+        );
         assert_eq!(take(&outbox), Poll::Pending);
         outbox.release();
         assert_eq!(take(&outbox), Poll::Ready(None));

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::byte_budget::BytePermit;
-use super::outbox::{Outbox, TRY_AGAIN_LATER};
+use super::outbox::Outbox;
 use crate::doc::SessionReply;
 use crate::id::Name;
-use crate::protocol::{self, Code, EchoedFields, EncodedSnapshot, Refusal};
+use crate::protocol::{self, CloseReason, Code, EchoedFields, EncodedSnapshot, Refusal};
 use crate::sync::lock;
 
 /// One of a session's few requests of a kind that may be without an answer, until it is dropped.
@@ -70,7 +70,7 @@ impl ReplyTo {
                 AnswerFrames::None
             }
             (_, SessionReply::Rejected(refusal)) if will_close => {
-                outbox.close(TRY_AGAIN_LATER, &refusal.message);
+                outbox.close(CloseReason::RequestRejected(refusal.code));
                 AnswerFrames::None
             }
             (Self::Unrequested, _) | (_, SessionReply::Committed) => AnswerFrames::None,

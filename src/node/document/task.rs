@@ -23,7 +23,7 @@ use crate::doc::{
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
 use crate::node::cluster::codec::Message;
-use crate::node::cluster::history::{HISTORY_CHANGED, HISTORY_CHANGED_REASON, Known};
+use crate::node::cluster::history::Known;
 use crate::node::cluster::peers;
 use crate::node::delivery::outbox::{Outbox, OutboxFull};
 use crate::node::delivery::reply::{AnswerFrames, BulkReply, ReplyTo};
@@ -33,7 +33,7 @@ use crate::node::node::{Node, OpenDocument, Standing};
 use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
-use crate::protocol::{self, Code, EncodedSnapshot, Frames, Refusal};
+use crate::protocol::{self, CloseReason, Code, EncodedSnapshot, Frames, Refusal};
 use crate::store::{Batch, History, LoadRange, Loaded, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
@@ -364,7 +364,7 @@ impl Task {
     ) -> Option<Event> {
         if outbox.history() != self.history {
             // It was asked before its socket could be closed; what its client holds is of another log.
-            outbox.close(HISTORY_CHANGED, HISTORY_CHANGED_REASON);
+            outbox.close(CloseReason::HistoryChanged);
             return None;
         }
         if self.left.contains_key(&session) {
@@ -577,7 +577,7 @@ impl Task {
             Action::Append { fence, entries } => self.append(fence, entries),
             Action::CloseSessions => {
                 for member in self.members.values() {
-                    member.outbox.close(1012, CLOSED);
+                    member.outbox.close(CloseReason::DocumentClosed);
                 }
             }
             Action::SaveSnapshot { fence, snapshot } => {
@@ -759,28 +759,26 @@ impl Drop for Task {
     fn drop(&mut self) {
         // Whatever the reason, whoever is still here comes back with its revision, and the document is opened anew.
         self.node.forget(&self.doc, self.incarnation);
-        let (status, reason) = if self.is_outdated() {
-            (HISTORY_CHANGED, HISTORY_CHANGED_REASON)
+        let reason = if self.is_outdated() {
+            CloseReason::HistoryChanged
         } else {
             if let Some(known) = self.standing.known() {
                 self.node.histories().closed(self.doc.clone(), known);
             }
-            (1012, CLOSED)
+            CloseReason::DocumentClosed
         };
         for member in self.members.values() {
-            member.outbox.close(status, reason);
+            member.outbox.close(reason);
         }
         // Whoever had only just asked would wait for an answer for ever.
         self.mailbox.close();
         while let Ok(post) = self.mailbox.try_recv() {
             if let Post::Asked { outbox, .. } = post {
-                outbox.close(status, reason);
+                outbox.close(reason);
             }
         }
     }
 }
-
-const CLOSED: &str = "the document was closed: come back with your version";
 
 /// How many requests of one session may wait for one document before its next fetch is refused. Its client has a few.
 const READS_MAX: usize = 100;
@@ -1180,7 +1178,7 @@ mod tests {
         node.linked(NodeId(2), &doc, PeerMessage::Commits { head, entries });
         outbox.closed().await;
         assert!(
-            sent(&outbox).contains(CLOSED),
+            sent(&outbox).contains(&*CloseReason::DocumentClosed.text()),
             "whoever was there comes back"
         );
         assert!(!others.is_closed());
@@ -1342,7 +1340,7 @@ mod tests {
         let fetch = || SessionRequest::Fetch { since: None };
         let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
         assert!(asked.is_some());
-        outbox.close(1013, "slow");
+        outbox.close(CloseReason::ReadsTooSlowly);
         task.handle(Event::SessionClosed(SessionId(1))).unwrap();
         let asked = task.asked(SessionId(1), outbox.clone(), to_socket(), fetch());
         assert!(asked.is_none(), "it came before the session was given up");

@@ -318,6 +318,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::protocol::CloseReason;
     use crate::version::NodeVersion;
 
     struct Member(SessionId, ClientId, Arc<Outbox>);
@@ -389,7 +390,7 @@ mod tests {
         let channel = Name::parse("ch").unwrap();
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         hub.subscribe(bob.0, (&bob.1, PresenceRequester::New), &bob.2, &channel);
-        ann.2.close(1000, "");
+        ann.2.close(CloseReason::Normal);
         leave(&hub, &ann, &channel);
         hub.publish(ann.0, &ann.1, &ann.2, value(1, "1"));
         assert_eq!(bob.heard(), "");
