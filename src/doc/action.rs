@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::encoded_snapshot::EncodedSnapshot;
 use super::event::{PageRequester, Ticket};
 use super::peer_message::PeerMessage;
+use super::presence::Presence;
+use super::rejection::Rejection;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
-use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 
 /// Something for the caller of the state machine to do.
 #[derive(Debug)]
@@ -98,5 +100,5 @@ pub enum SessionReply {
     /// The submit is committed and its commit has been delivered: the client is sent nothing more.
     Committed,
     /// The request was rejected.
-    Rejected(Refusal),
+    Rejected(Rejection),
 }

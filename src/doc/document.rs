@@ -9,13 +9,15 @@ use super::event::{
     Event, Now, PageRequester, ReadMode, ReadOnly, ReadOnlyCause, SessionRequest, Ticket,
 };
 use super::forwarder::{Forwarder, Unsettled, Want, Wanted};
-use super::peer_message::{PeerMessage, Submit};
+use super::peer_message::PeerMessage;
 use super::peer_subscriptions::Listeners;
+use super::presence::Presence;
+use super::rejection::Rejection;
 use super::sequencer::{Sequencer, Verdict};
 use super::settings::DocumentSettings;
+use super::submit::Submit;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
-use crate::protocol::{Presence, Refusal};
 use crate::store::{AppendError, StoreError, StoreErrorKind};
 
 /// One document on one node.
@@ -372,9 +374,9 @@ impl Document {
                     forwarder.commits(head, &entries, wants)
                 });
             }
-            PeerMessage::Reject { id, refusal } => {
+            PeerMessage::Reject { id, rejection } => {
                 self.forward(now, |forwarder, wants| {
-                    forwarder.rejected(&id, &refusal, wants)
+                    forwarder.rejected(&id, &rejection, wants)
                 });
             }
         }
@@ -385,8 +387,8 @@ impl Document {
     fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
         let elsewhere = from == self.me && self.owner != self.me;
         self.forwarder.look_again(now);
-        if let Some(refusal) = self.forwarder.refuses(elsewhere).cloned() {
-            return self.reject(from, submit.id, refusal);
+        if let Some(rejection) = self.forwarder.refuses(elsewhere).cloned() {
+            return self.reject(from, submit.id, rejection);
         }
         match &mut self.role {
             _ if elsewhere => {
@@ -520,7 +522,7 @@ impl Document {
         self.role = Role::Following;
         self.answered();
         for Waiting { from, submit, .. } in std::mem::take(&mut self.waiting) {
-            self.reject(from, submit.id, found.refusal.clone());
+            self.reject(from, submit.id, found.rejection.clone());
         }
         // Submits for an owner elsewhere are its to refuse: it may hold the document in memory.
         let unanswered = match self.owner == self.me || !is_damaged {
@@ -554,15 +556,15 @@ impl Document {
         now: Now,
     ) {
         self.rescue();
-        let refusal = ReadOnlyCause::Damaged { entry }.refusal(None);
+        let rejection = ReadOnlyCause::Damaged { entry }.rejection(None);
         match (requester, &mut self.role) {
             (PageRequester::CatchUp(session), _) => self.forward(now, |forwarder, wants| {
-                forwarder.not_walked(session, since, &refusal, wants);
+                forwarder.not_walked(session, since, &rejection, wants);
             }),
             (PageRequester::Sequencer(epoch), Role::Owning(sequencer))
                 if sequencer.fence().epoch == epoch =>
             {
-                sequencer.not_paged(since, refusal, &mut self.out);
+                sequencer.not_paged(since, rejection, &mut self.out);
             }
             (PageRequester::Sequencer(_), _) => {}
             (PageRequester::Gap, _) => {
@@ -576,8 +578,8 @@ impl Document {
         }
     }
 
-    fn reject(&mut self, to: NodeId, id: SubmitId, refusal: Refusal) {
-        let message = PeerMessage::Reject { id, refusal };
+    fn reject(&mut self, to: NodeId, id: SubmitId, rejection: Rejection) {
+        let message = PeerMessage::Reject { id, rejection };
         self.out.push_back(Action::Send { to, message });
     }
 
@@ -588,7 +590,7 @@ impl Document {
             return;
         };
         if let Verdict::Ahead(submit) = sequencer.submit(from, submit, now, &mut self.out) {
-            self.reject(from, submit.id, Refusal::future_version());
+            self.reject(from, submit.id, Rejection::future_revision());
         }
     }
 

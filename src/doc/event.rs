@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peer_message::{PeerMessage, Submit};
+use super::encoded_snapshot::EncodedSnapshot;
+use super::peer_message::PeerMessage;
+use super::presence::Presence;
+use super::rejection::Rejection;
+use super::submit::Submit;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
-use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 use crate::store::{AppendError, StoreError};
 
 /// The time at which an event is handled. The caller reads the clocks: the state machines have none.
@@ -154,7 +157,7 @@ pub struct ReadOnly {
     /// The number of entries in the log.
     pub head: Revision,
     /// The answer to all changes, and to reads that `readable` cannot serve.
-    pub refusal: Refusal,
+    pub rejection: Rejection,
     /// The cause.
     pub cause: ReadOnlyCause,
 }
@@ -174,10 +177,10 @@ pub enum ReadOnlyCause {
 impl ReadOnlyCause {
     /// The answer to requests that cannot be served while the document is shown as of `readable`.
     #[must_use]
-    pub fn refusal(self, readable: Option<Revision>) -> Refusal {
+    pub fn rejection(self, readable: Option<Revision>) -> Rejection {
         match self {
-            Self::Oversized => Refusal::oversized(readable.unwrap_or_default()),
-            Self::Damaged { entry } => Refusal::damaged(entry, readable),
+            Self::Oversized => Rejection::oversized(readable.unwrap_or_default()),
+            Self::Damaged { entry } => Rejection::damaged(entry, readable),
         }
     }
 }

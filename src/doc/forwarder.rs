@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, SessionReply};
+use super::encoded_snapshot::EncodedSnapshot;
 use super::event::{Now, PageRequester, ReadOnly, ReadOnlyCause, Ticket};
-use super::peer_message::Submit;
+use super::presence::Presence;
+use super::rejection::Rejection;
 use super::settings::DocumentSettings;
+use super::submit::Submit;
 use crate::id::{ClientId, SessionId};
 use crate::log::{Entry, Revision, SubmitId, Tail};
-use crate::protocol::{EncodedSnapshot, Presence, Refusal};
 
 /// Stands between this node's sessions and the owner: delivers commits in order, remembers what is unanswered.
 ///
@@ -122,7 +124,7 @@ impl Frozen {
         match (since, &self.found.readable) {
             (None, Some(readable)) => SessionReply::Snapshot(readable.clone()),
             (Some(since), Some(readable)) if since == readable.revision => SessionReply::Done,
-            (Some(_), _) | (None, None) => SessionReply::Rejected(self.found.refusal.clone()),
+            (Some(_), _) | (None, None) => SessionReply::Rejected(self.found.rejection.clone()),
         }
     }
 }
@@ -386,7 +388,7 @@ impl Forwarder {
             return;
         };
         for waiting in queue.split_off(1.min(queue.len())) {
-            let refused = SessionReply::Rejected(Refusal::may_not_change());
+            let refused = SessionReply::Rejected(Rejection::read_only_access());
             out.push(reply(session, waiting.ticket, refused));
         }
     }
@@ -404,7 +406,7 @@ impl Forwarder {
             return out.push(reply(
                 session,
                 ticket,
-                SessionReply::Rejected(Refusal::busy()),
+                SessionReply::Rejected(Rejection::busy()),
             ));
         }
         queue.push_back(Unanswered { ticket, submit });
@@ -438,7 +440,7 @@ impl Forwarder {
             let answer = frozen.answer(joiner.since);
             out.push(reply(joiner.session, joiner.ticket, answer));
         }
-        let refused = || SessionReply::Rejected(frozen.found.refusal.clone());
+        let refused = || SessionReply::Rejected(frozen.found.rejection.clone());
         for walker in std::mem::take(&mut self.walkers) {
             if let Then::Joined { ticket, .. } | Then::Proven { ticket, .. } = walker.then {
                 out.push(reply(walker.session, ticket, refused()));
@@ -457,10 +459,10 @@ impl Forwarder {
 
     /// The answer to every submit while only a part of the document can be read. A damaged document may be held whole by an
     /// owner `elsewhere`: then that owner answers.
-    pub(super) fn refuses(&self, elsewhere: bool) -> Option<&Refusal> {
+    pub(super) fn refuses(&self, elsewhere: bool) -> Option<&Rejection> {
         let found = &self.frozen.as_ref()?.found;
         let is_damaged = matches!(found.cause, ReadOnlyCause::Damaged { .. });
-        (!elsewhere || !is_damaged).then_some(&found.refusal)
+        (!elsewhere || !is_damaged).then_some(&found.rejection)
     }
 
     /// Forgets that only a part can be read, if the document is to be loaded again.
@@ -526,9 +528,9 @@ impl Forwarder {
     }
 
     /// The owner refused a submit.
-    pub(super) fn rejected(&mut self, id: &SubmitId, refusal: &Refusal, out: &mut Vec<Want>) {
+    pub(super) fn rejected(&mut self, id: &SubmitId, rejection: &Rejection, out: &mut Vec<Want>) {
         while let Some((session, first)) = self.take_answered(id) {
-            let refused = SessionReply::Rejected(refusal.clone());
+            let refused = SessionReply::Rejected(rejection.clone());
             out.push(reply(session, first.ticket, refused));
             self.send_first(session, out);
         }
@@ -554,7 +556,7 @@ impl Forwarder {
             if matches!(joiner.least, Least::Shown(number) if number <= self.shows) {
                 joiner.least = Least::Known(shown.revision);
                 if joiner.min > shown.revision {
-                    let refused = SessionReply::Rejected(Refusal::future_version());
+                    let refused = SessionReply::Rejected(Rejection::future_revision());
                     out.push(reply(joiner.session, joiner.ticket, refused));
                     return false;
                 }
@@ -600,7 +602,7 @@ impl Forwarder {
         self.joiners.retain(|joiner| {
             let waits = now.clock < joiner.deadline;
             if !waits {
-                let refused = SessionReply::Rejected(Refusal::store_unavailable());
+                let refused = SessionReply::Rejected(Rejection::store_unavailable());
                 out.push(reply(joiner.session, joiner.ticket, refused));
             }
             waits
@@ -691,7 +693,7 @@ impl Forwarder {
         };
         let session = walker.session;
         if entries.first().is_none_or(|entry| entry.revision != min) {
-            let refused = SessionReply::Rejected(Refusal::future_version());
+            let refused = SessionReply::Rejected(Rejection::future_revision());
             out.push(reply(session, ticket, refused));
         } else {
             self.told_head = self.told_head.max(min);
@@ -725,7 +727,7 @@ impl Forwarder {
         self.walkers[place].is_paged = false;
         if let Then::Proven { ticket, .. } = self.walkers[place].then {
             self.walkers.remove(place);
-            let refused = SessionReply::Rejected(Refusal::store_unavailable());
+            let refused = SessionReply::Rejected(Rejection::store_unavailable());
             out.push(reply(session, ticket, refused));
             self.walk(session, out);
         }
@@ -737,7 +739,7 @@ impl Forwarder {
         &mut self,
         session: SessionId,
         since: Revision,
-        refusal: &Refusal,
+        rejection: &Rejection,
         out: &mut Vec<Want>,
     ) {
         let Some(walker) = self
@@ -751,7 +753,7 @@ impl Forwarder {
                 out.push(reply(
                     session,
                     ticket,
-                    SessionReply::Rejected(refusal.clone()),
+                    SessionReply::Rejected(rejection.clone()),
                 ));
             }
             Then::Acked(revision) => {
@@ -934,12 +936,12 @@ impl Forwarder {
             return;
         };
         if at < has {
-            let refused = SessionReply::Rejected(Refusal::future_version());
+            let refused = SessionReply::Rejected(Rejection::future_revision());
             return out.push(reply(session, ticket, refused));
         }
         if self.tail.as_ref().is_some_and(|tail| at < tail.start()) {
             // Better no stream than one with a gap.
-            let refused = SessionReply::Rejected(Refusal::ops_not_found());
+            let refused = SessionReply::Rejected(Rejection::revision_too_old());
             return out.push(reply(session, ticket, refused));
         }
         out.push(reply(session, ticket, SessionReply::Done));

@@ -4,19 +4,27 @@
 
 mod action;
 mod document;
+mod encoded_snapshot;
 mod event;
 mod forwarder;
 mod peer_message;
 mod peer_subscriptions;
+mod presence;
+mod rejection;
 mod salvage;
 mod sequencer;
 mod settings;
+mod submit;
 
 pub use action::{Action, SessionReply};
 pub use document::{Document, PoisonSubmit};
+pub use encoded_snapshot::EncodedSnapshot;
 pub use event::{
     Event, Now, PageRequester, ReadMode, ReadOnly, ReadOnlyCause, SessionRequest, Ticket,
 };
-pub use peer_message::{PeerMessage, Submit};
+pub use peer_message::PeerMessage;
+pub use presence::{Position, Presence};
+pub use rejection::{Rejection, RejectionReason};
 pub use salvage::{Salvaged, salvage};
 pub use settings::DocumentSettings;
+pub use submit::{Proposal, Submit};

@@ -2,19 +2,9 @@
 
 use std::sync::Arc;
 
+use super::rejection::Rejection;
+use super::submit::Submit;
 use crate::log::{Entry, Revision, SubmitId};
-use crate::protocol::{Proposal, Refusal};
-
-/// A change on its way to the owner.
-#[derive(Debug, Clone)]
-pub struct Submit {
-    /// Identifies the submit, also across reconnects.
-    pub id: SubmitId,
-    /// The revision that the change was made on; `None`: whichever is current when it is sequenced.
-    pub base: Option<Revision>,
-    /// The change.
-    pub proposal: Proposal,
-}
 
 /// A message between two nodes about one document.
 ///
@@ -41,7 +31,7 @@ pub enum PeerMessage {
         /// The submit.
         id: SubmitId,
         /// The reason.
-        refusal: Refusal,
+        rejection: Rejection,
     },
     /// To the owner: the stored log is damaged. The owner saves a snapshot of what it holds in memory, from which the document
     /// can be loaded again.

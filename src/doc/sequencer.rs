@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use super::action::Action;
 use super::event::{Now, PageRequester};
-use super::peer_message::{PeerMessage, Submit};
+use super::peer_message::PeerMessage;
 use super::peer_subscriptions::Listeners;
+use super::rejection::Rejection;
 use super::settings::DocumentSettings;
+use super::submit::Proposal;
+use super::submit::Submit;
 use crate::id::{ClientId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
 use crate::ot::{Budget, ContentBounds, Newline, Op, OtError, Side};
-use crate::protocol::{Proposal, Refusal};
 
 /// Gives every submit its place in the log. Knows nodes, not sessions.
 ///
@@ -46,10 +48,10 @@ pub(super) struct Sequencer {
     /// Whether [`Action::RequestSlice`] was asked for and has not come.
     slice_wanted: bool,
     /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
-    refused: VecDeque<(SubmitId, Refusal)>,
+    refused: VecDeque<(SubmitId, Rejection)>,
     /// Refusals that were decided on what is staged, each with the revision up to which it was looked at, and the node that
     /// waits: they are told when that is durable. It may never be, and then another owner lets the submit in.
-    unsaid: VecDeque<(Revision, NodeId, SubmitId, Refusal)>,
+    unsaid: VecDeque<(Revision, NodeId, SubmitId, Rejection)>,
     /// The other nodes that are told the commits.
     listeners: Listeners,
     /// The document as it will be when the append under way is durable, if somebody waits for it.
@@ -172,8 +174,8 @@ impl Sequencer {
             return Verdict::Settled;
         }
         let refused = self.refused.iter().find(|(id, _)| *id == submit.id);
-        if let Some((id, refusal)) = refused.cloned() {
-            self.say_no(from, id, refusal, out);
+        if let Some((id, rejection)) = refused.cloned() {
+            self.say_no(from, id, rejection, out);
             return Verdict::Settled;
         }
         if submit.base.is_some_and(|base| base > self.tail.head()) {
@@ -210,11 +212,11 @@ impl Sequencer {
         let is_large = submit.proposal.size() > LARGE_OP_BYTES;
         let rebase = match Rebase::new(from, submit, &self.head, &self.settings) {
             Ok(rebase) => rebase,
-            Err((id, refusal)) => return self.refuse(from, id, refusal, out),
+            Err((id, rejection)) => return self.refuse(from, id, rejection, out),
         };
         let behind = self.tail.start().0.saturating_sub(rebase.at.0);
         if !rebase.on_current && behind > self.settings.behind_entries_max {
-            self.refuse(from, rebase.id, Refusal::ops_not_found(), out);
+            self.refuse(from, rebase.id, Rejection::revision_too_old(), out);
         } else if is_large || behind > 0 {
             self.put_aside(rebase, out);
         } else if let Some(rebase) = self.bring_on(rebase, now, out) {
@@ -223,34 +225,48 @@ impl Sequencer {
     }
 
     /// Refuses a submit, and every copy of it that is still to come.
-    fn refuse(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+    fn refuse(
+        &mut self,
+        to: NodeId,
+        id: SubmitId,
+        rejection: Rejection,
+        out: &mut VecDeque<Action>,
+    ) {
         if self.refused.len() >= REFUSED_MAX {
             self.refused.pop_front();
         }
-        self.refused.push_back((id.clone(), refusal.clone()));
-        self.say_no(to, id, refusal, out);
+        self.refused.push_back((id.clone(), rejection.clone()));
+        self.say_no(to, id, rejection, out);
     }
 
-    fn say_no(&mut self, to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+    fn say_no(
+        &mut self,
+        to: NodeId,
+        id: SubmitId,
+        rejection: Rejection,
+        out: &mut VecDeque<Action>,
+    ) {
         let waits =
             |(_, node, waiting, _): &(_, NodeId, SubmitId, _)| *node == to && *waiting == id;
         if self.staged.is_empty() {
-            reject(to, id, refusal, out);
+            reject(to, id, rejection, out);
         } else if !self.unsaid.iter().any(waits) {
-            self.unsaid.push_back((self.head.revision, to, id, refusal));
+            self.unsaid
+                .push_back((self.head.revision, to, id, rejection));
         }
     }
 
     /// Tells the refusals whose reasons are durable.
     fn say_unsaid(&mut self, out: &mut VecDeque<Action>) {
         let durable = self.tail.head();
-        while let Some((_, to, id, refusal)) = self.unsaid.pop_front_if(|(at, ..)| *at <= durable) {
-            reject(to, id, refusal, out);
+        while let Some((_, to, id, rejection)) = self.unsaid.pop_front_if(|(at, ..)| *at <= durable)
+        {
+            reject(to, id, rejection, out);
         }
     }
 
     /// Lets a submit wait for its next slice of work, or for the entries between its base and the tail. If too many wait
-    /// already it is dropped without an answer, and its forwarder sends it again: a refusal would hold for every copy.
+    /// already it is dropped without an answer, and its forwarder sends it again: a rejection would hold for every copy.
     fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
         if self.is_under_way(rebase.from, &rebase.id) {
             return;
@@ -302,7 +318,7 @@ impl Sequencer {
             && let Some(rebase) = self.late.pop_front()
         {
             // The log lacks what its head promises: nothing can be built on it.
-            self.refuse(rebase.from, rebase.id, Refusal::ops_not_found(), out);
+            self.refuse(rebase.from, rebase.id, Rejection::revision_too_old(), out);
             return self.ask_for_more(out);
         }
         self.work_on_late(now, out);
@@ -312,11 +328,11 @@ impl Sequencer {
     pub(super) fn not_paged(
         &mut self,
         since: Revision,
-        refusal: Refusal,
+        rejection: Rejection,
         out: &mut VecDeque<Action>,
     ) {
         if let Some(rebase) = self.late.pop_front_if(|late| late.at == since) {
-            self.refuse(rebase.from, rebase.id, refusal, out);
+            self.refuse(rebase.from, rebase.id, rejection, out);
             self.ask_for_more(out);
         }
     }
@@ -354,8 +370,8 @@ impl Sequencer {
         if let Wanted::Unparsed(json) = &rebase.wanted {
             match Wanted::edit(json, &self.head) {
                 Ok(wanted) => rebase.wanted = wanted,
-                Err(refusal) => {
-                    self.refuse(rebase.from, rebase.id, refusal, out);
+                Err(rejection) => {
+                    self.refuse(rebase.from, rebase.id, rejection, out);
                     return None;
                 }
             }
@@ -413,7 +429,7 @@ impl Sequencer {
         }
         if let Some(entry) = self.staged.front() {
             for node in self.listeners.nodes().chain([self.me]) {
-                reject(node, entry.id.clone(), Refusal::seq_used(), out);
+                reject(node, entry.id.clone(), Rejection::seq_used(), out);
             }
         }
         0
@@ -588,11 +604,11 @@ impl Sequencer {
     /// its forwarder sends it again.
     fn stage(&mut self, rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
         let Wanted::Change(mut change) = rebase.wanted else {
-            return self.refuse(rebase.from, rebase.id, Refusal::does_not_exist(), out);
+            return self.refuse(rebase.from, rebase.id, Rejection::does_not_exist(), out);
         };
         if let (Change::Edit(op), Some(content)) = (&mut change, &self.head.content) {
             if op.size() > CHANGE_BYTES_MAX {
-                return self.refuse(rebase.from, rebase.id, Refusal::op_too_large(), out);
+                return self.refuse(rebase.from, rebase.id, Rejection::op_too_large(), out);
             }
             // Others are told exactly what is applied.
             if let Some(told) = content.with_final_newline(op, rebase.newline) {
@@ -612,8 +628,8 @@ impl Sequencer {
             at_ms: now.wall_ms.max(self.head.at_ms),
             change,
         };
-        if let Err(refusal) = self.fold(&entry) {
-            return self.refuse(rebase.from, entry.id, refusal, out);
+        if let Err(rejection) = self.fold(&entry) {
+            return self.refuse(rebase.from, entry.id, rejection, out);
         }
         self.recent
             .insert(client_of(&entry.id), (entry.id.clone(), entry.revision));
@@ -639,14 +655,14 @@ impl Sequencer {
                     },
                 });
             }
-            Outcome::Refused(refusal) => self.refuse(rebase.from, rebase.id, refusal, out),
+            Outcome::Refused(rejection) => self.refuse(rebase.from, rebase.id, rejection, out),
         }
     }
 
     /// Folds an entry into the head, unless it does not fit or makes the document too large.
-    fn fold(&mut self, entry: &Entry) -> Result<(), Refusal> {
+    fn fold(&mut self, entry: &Entry) -> Result<(), Rejection> {
         if matches!(entry.change, Change::Create(_)) && self.head.content.is_some() {
-            return Err(Refusal::already_created());
+            return Err(Rejection::already_exists());
         }
         let bytes_max = self.settings.document_bytes_max;
         let bounds = ContentBounds::of_new(bytes_max);
@@ -654,10 +670,10 @@ impl Sequencer {
             .fold_within(entry, &bounds)
             .map_err(|error| match error {
                 FoldError::Unfit(_, OtError::ContentTooLarge) => {
-                    Refusal::document_too_large(bytes_max)
+                    Rejection::document_too_large(bytes_max)
                 }
                 FoldError::Unfit(_, error) => error.into(),
-                FoldError::Missing(_) => Refusal::does_not_exist(),
+                FoldError::Missing(_) => Rejection::does_not_exist(),
                 FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
             })
     }
@@ -723,10 +739,10 @@ fn distance(from: Revision, to: Revision) -> usize {
     usize::try_from(to.0 - from.0).unwrap_or(usize::MAX)
 }
 
-fn reject(to: NodeId, id: SubmitId, refusal: Refusal, out: &mut VecDeque<Action>) {
+fn reject(to: NodeId, id: SubmitId, rejection: Rejection, out: &mut VecDeque<Action>) {
     out.push_back(Action::Send {
         to,
-        message: PeerMessage::Reject { id, refusal },
+        message: PeerMessage::Reject { id, rejection },
     });
 }
 
@@ -765,7 +781,7 @@ enum Wanted {
 
 impl Wanted {
     /// An edit of the document at its head.
-    fn edit(json: &str, head: &Snapshot) -> Result<Self, Refusal> {
+    fn edit(json: &str, head: &Snapshot) -> Result<Self, Rejection> {
         let Some(content) = &head.content else {
             return Ok(Self::Unread);
         };
@@ -779,7 +795,7 @@ impl Wanted {
 enum Outcome {
     /// This is its first copy.
     Copy(Arc<Entry>),
-    Refused(Refusal),
+    Refused(Rejection),
 }
 
 impl Rebase {
@@ -788,7 +804,7 @@ impl Rebase {
         submit: Submit,
         head: &Snapshot,
         settings: &DocumentSettings,
-    ) -> Result<Self, (SubmitId, Refusal)> {
+    ) -> Result<Self, (SubmitId, Rejection)> {
         let Submit { id, base, proposal } = submit;
         let bytes = proposal.size();
         let wanted = match proposal {
@@ -798,7 +814,7 @@ impl Rebase {
             Proposal::Edit(json) if bytes > LARGE_OP_BYTES => Wanted::Unparsed(json),
             Proposal::Edit(json) => match Wanted::edit(&json, head) {
                 Ok(wanted) => wanted,
-                Err(refusal) => return Err((id, refusal)),
+                Err(rejection) => return Err((id, rejection)),
             },
         };
         let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
@@ -824,12 +840,12 @@ impl Rebase {
             self.at = entry.revision;
             return ControlFlow::Continue(());
         }
-        let refused = |refusal| ControlFlow::Break(Outcome::Refused(refusal));
+        let refused = |rejection| ControlFlow::Break(Outcome::Refused(rejection));
         match (&mut self.wanted, &entry.change) {
             (_, Change::Nothing) => {}
-            (_, Change::Create(_)) => return refused(Refusal::already_created()),
+            (_, Change::Create(_)) => return refused(Rejection::already_exists()),
             (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
-                return refused(Refusal::already_created());
+                return refused(Rejection::already_exists());
             }
             (
                 Wanted::Change(Change::Create(_) | Change::Edit(_))
@@ -837,7 +853,7 @@ impl Rebase {
                 | Wanted::Unread,
                 Change::Delete,
             ) => {
-                return refused(Refusal::was_deleted());
+                return refused(Rejection::deleted());
             }
             (Wanted::Change(Change::Edit(op)), Change::Edit(other)) => {
                 // The later op is the left one, as it is in its client.

@@ -10,9 +10,10 @@ use super::rate_limits::RateLimits;
 use super::rebalance::RebalanceQueue;
 use super::settings::GatewaySettings;
 use crate::auth::{AuthService, ClientIdIssuer};
+use crate::doc::EncodedSnapshot;
 use crate::id::DocId;
 use crate::node::Node;
-use crate::protocol::{EncodedSnapshot, Refusal};
+use crate::protocol::Refusal;
 use crate::store::LoadRange;
 
 /// How far the server is on its way down.

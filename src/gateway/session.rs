@@ -23,15 +23,15 @@ use super::rate_limits::SocketRateLimits;
 use super::upgrade::{self, MessageStream};
 use crate::access::{HOME_TENANT, Role, tenant_of};
 use crate::auth::{AccessChange, PermissionScope};
-use crate::doc::{ReadMode, SessionReply, SessionRequest, Submit};
+use crate::doc::{Presence, Proposal, ReadMode, SessionReply, SessionRequest, Submit};
 use crate::id::{ClientId, DocId, Name, SessionId};
 use crate::log::{Revision, Snapshot, SubmitId};
 use crate::node::{
     AskError, BulkReply, ByteBudget, BytePermit, Outbox, PresenceRequester, ReplyTo, RequestSlot,
 };
 use crate::protocol::{
-    self, BadRequest, ClientMessage, CloseReason, Code, EchoedFields, EncodedSnapshot, Frames,
-    Presence, Proposal, Refusal, ping_frame, pong_frame,
+    self, BadRequest, ClientMessage, CloseReason, Code, EchoedFields, Frames, Refusal,
+    encode_snapshot, ping_frame, pong_frame,
 };
 use crate::store::LoadRange;
 
@@ -1030,8 +1030,10 @@ impl Session {
             match self.may_read(&doc).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    let answer = nothing(since).unwrap_or_else(SessionReply::Rejected);
-                    reply.answer(&self.outbox, id, answer);
+                    match nothing(since) {
+                        Ok(answer) => reply.answer(&self.outbox, id, answer),
+                        Err(refusal) => reply.refuse(&self.outbox, id, refusal),
+                    }
                     continue;
                 }
                 Err(refusal) => {
@@ -1162,7 +1164,7 @@ impl Session {
 /// What a document says that is not there, or not for them. Whoever has some of it, had it once: that is over.
 fn nothing(since: Option<Revision>) -> Result<SessionReply, Refusal> {
     match since {
-        None => Ok(SessionReply::Snapshot(Arc::new(EncodedSnapshot::of(
+        None => Ok(SessionReply::Snapshot(Arc::new(encode_snapshot(
             &Snapshot::default(),
         )))),
         Some(Revision::ZERO) => Ok(SessionReply::Done),

@@ -15,10 +15,9 @@ pub use frame::{Frames, close_frame, ping_frame, pong_frame};
 pub use oversized_message::OversizedMessage;
 pub use refusal::{Code, Refusal};
 pub use reply::{
-    EncodedSnapshot, bulk_reply, commit, done, error, handshake, history, presence,
-    presence_requested, presence_subscribed, rights, slowed, snapshot_reply,
+    bulk_reply, commit, done, encode_snapshot, encode_snapshot_with_notice, error, handshake,
+    history, presence, presence_requested, presence_subscribed, rights, slowed, snapshot_reply,
 };
 pub use request::{
-    BadRequest, BulkRequest, ClientMessage, EchoedFields, Position, Presence, Proposal, SEQ_MAX,
-    SubmitRequest, parse,
+    BadRequest, BulkRequest, ClientMessage, EchoedFields, SEQ_MAX, SubmitRequest, parse,
 };

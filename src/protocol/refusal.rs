@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
+use crate::doc::{Rejection, RejectionReason};
 use crate::log::Revision;
-use crate::ot::{CONTENT_BYTES_MAX, OtError};
+use crate::ot::OtError;
 
 /// ShareDB's name for a kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,34 @@ impl Code {
         Self::DocDamaged,
     ];
 
+    /// The reason that a document rejects a request for with this code; `None` if documents do not use the code.
+    #[must_use]
+    pub fn rejection_reason(self) -> Option<RejectionReason> {
+        match self {
+            Self::OpBadlyFormed => Some(RejectionReason::Malformed),
+            Self::OpNotApplied => Some(RejectionReason::NotApplicable),
+            Self::AlreadyCreated => Some(RejectionReason::AlreadyExists),
+            Self::DoesNotExist => Some(RejectionReason::DoesNotExist),
+            Self::WasDeleted => Some(RejectionReason::Deleted),
+            Self::FutureVersion => Some(RejectionReason::FutureRevision),
+            Self::OpsNotFound => Some(RejectionReason::RevisionTooOld),
+            Self::TooLarge => Some(RejectionReason::TooLarge),
+            Self::NoPresence => Some(RejectionReason::PresenceUnsupported),
+            Self::Forbidden => Some(RejectionReason::Forbidden),
+            Self::Busy => Some(RejectionReason::Busy),
+            Self::StoreUnavailable => Some(RejectionReason::StoreUnavailable),
+            Self::DocOversized => Some(RejectionReason::Oversized),
+            Self::DocDamaged => Some(RejectionReason::Damaged),
+            Self::MessageBadlyFormed
+            | Self::TypeNotRecognized
+            | Self::SeqOverflow
+            | Self::NotServed
+            | Self::TooMany
+            | Self::Quota
+            | Self::HistoryChanged => None,
+        }
+    }
+
     /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -120,88 +149,12 @@ impl Refusal {
         matches!(self.code, Code::Busy | Code::StoreUnavailable)
     }
 
-    /// A create where the document exists, or an edit whose document was created anew since its base.
-    #[must_use]
-    pub fn already_created() -> Self {
-        Self::new(Code::AlreadyCreated, "Document already exists")
-    }
-
-    /// An edit where there is no document.
-    #[must_use]
-    pub fn does_not_exist() -> Self {
-        Self::new(Code::DoesNotExist, "Document does not exist")
-    }
-
-    /// An edit whose document was deleted since its base.
-    #[must_use]
-    pub fn was_deleted() -> Self {
-        Self::new(Code::WasDeleted, "Document was deleted")
-    }
-
-    /// A base or a wanted revision that the log has not reached.
-    #[must_use]
-    pub fn future_version() -> Self {
-        Self::new(
-            Code::FutureVersion,
-            "Version is newer than the document's current version",
-        )
-    }
-
-    /// A base so old that the way from it to the present is not walked for a client.
-    #[must_use]
-    pub fn ops_not_found() -> Self {
-        Self::new(
-            Code::OpsNotFound,
-            "The op was made on a version that is too old",
-        )
-    }
-
-    /// The document would outgrow what one may be.
-    #[must_use]
-    pub fn document_too_large(bytes_max: usize) -> Self {
-        Self::new(
-            Code::TooLarge,
-            format!("A document has at most {bytes_max} bytes"),
-        )
-    }
-
-    /// A change of a document that is larger than what may be held, and shown as it was at `readable`.
-    #[must_use]
-    pub fn oversized(readable: Revision) -> Self {
-        let message = format!(
-            "This document is damaged: after version {readable} it is larger than {CONTENT_BYTES_MAX} bytes. It is shown as \
-             it was at that version and cannot be changed until an operator runs `copydesk repair`"
-        );
-        Self::new(Code::DocOversized, message)
-    }
-
     /// A request of a client that holds the document as it was in another history of the log.
     #[must_use]
     pub fn history_changed() -> Self {
         let message = "The server was restored to an earlier state: this client holds changes that it no longer has. \
              Keep unsent text and load the document anew";
         Self::new(Code::HistoryChanged, message)
-    }
-
-    /// A request that needs a damaged entry of the log, of a document that is shown as it was at `readable`.
-    #[must_use]
-    pub fn damaged(entry: Option<Revision>, readable: Option<Revision>) -> Self {
-        let what = match entry {
-            Some(entry) => {
-                format!("The stored history of this document is damaged at version {entry}")
-            }
-            None => "The stored history of this document is damaged".to_owned(),
-        };
-        let shown = match readable {
-            Some(readable) => format!(
-                ". The document is shown as it was at version {readable} and cannot be changed"
-            ),
-            None => ", so what was asked for cannot be read".to_owned(),
-        };
-        Self::new(
-            Code::DocDamaged,
-            format!("{what}{shown} until an operator restores it"),
-        )
     }
 
     /// A document that a bulk request named beyond the first `docs_max`.
@@ -213,38 +166,28 @@ impl Refusal {
         Self::new(Code::TooMany, message)
     }
 
-    /// An op that takes too much memory.
+    /// An edit where there is no document.
     #[must_use]
-    pub fn op_too_large() -> Self {
-        Self::new(Code::TooLarge, "The op is too large: send smaller ones")
+    pub fn does_not_exist() -> Self {
+        Rejection::does_not_exist().into()
     }
 
-    /// A change by somebody who may read and not change.
+    /// A change by a user who may only read.
     #[must_use]
     pub fn may_not_change() -> Self {
-        let message = "You may read this document, and not change it";
-        Self::new(Code::Forbidden, message)
+        Rejection::read_only_access().into()
     }
 
-    /// A submit whose `seq` its client has used for another one before.
-    #[must_use]
-    pub fn seq_used() -> Self {
-        Self::new(Code::OpBadlyFormed, "The seq was used before")
-    }
-
-    /// More at once than one client may ask of one document.
+    /// More concurrent requests than are allowed.
     #[must_use]
     pub fn busy() -> Self {
-        Self::new(Code::Busy, "Too much is under way: try again")
+        Rejection::busy().into()
     }
 
     /// The store did not answer.
     #[must_use]
     pub fn store_unavailable() -> Self {
-        Self::new(
-            Code::StoreUnavailable,
-            "The store does not answer: try again",
-        )
+        Rejection::store_unavailable().into()
     }
 
     /// The notice in a document that is shown from memory, as it was at `revision`, while the store does not answer.
@@ -259,12 +202,79 @@ impl Refusal {
 
 impl From<OtError> for Refusal {
     fn from(error: OtError) -> Self {
-        let code = match &error {
-            OtError::Malformed(_) | OtError::BadData(_) => Code::OpBadlyFormed,
-            OtError::NotApplied(_) | OtError::KindsDiffer => Code::OpNotApplied,
-            OtError::TooLarge(_) | OtError::ContentTooLarge => Code::TooLarge,
-            OtError::NoPresence => Code::NoPresence,
-        };
-        Self::new(code, error.to_string())
+        Rejection::from(error).into()
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            code: rejection.reason.into(),
+            message: rejection.message,
+        }
+    }
+}
+
+impl From<RejectionReason> for Code {
+    fn from(reason: RejectionReason) -> Self {
+        match reason {
+            RejectionReason::Malformed => Self::OpBadlyFormed,
+            RejectionReason::NotApplicable => Self::OpNotApplied,
+            RejectionReason::AlreadyExists => Self::AlreadyCreated,
+            RejectionReason::DoesNotExist => Self::DoesNotExist,
+            RejectionReason::Deleted => Self::WasDeleted,
+            RejectionReason::FutureRevision => Self::FutureVersion,
+            RejectionReason::RevisionTooOld => Self::OpsNotFound,
+            RejectionReason::TooLarge => Self::TooLarge,
+            RejectionReason::PresenceUnsupported => Self::NoPresence,
+            RejectionReason::Forbidden => Self::Forbidden,
+            RejectionReason::Busy => Self::Busy,
+            RejectionReason::StoreUnavailable => Self::StoreUnavailable,
+            RejectionReason::Oversized => Self::DocOversized,
+            RejectionReason::Damaged => Self::DocDamaged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rejection_of_a_document_has_its_code() {
+        let revision = Some(Revision(3));
+        for (rejection, code) in [
+            (Rejection::already_exists(), "ERR_DOC_ALREADY_CREATED"),
+            (Rejection::does_not_exist(), "ERR_DOC_DOES_NOT_EXIST"),
+            (Rejection::deleted(), "ERR_DOC_WAS_DELETED"),
+            (
+                Rejection::future_revision(),
+                "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT",
+            ),
+            (
+                Rejection::revision_too_old(),
+                "ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND",
+            ),
+            (Rejection::document_too_large(9), "ERR_TOO_LARGE"),
+            (Rejection::op_too_large(), "ERR_TOO_LARGE"),
+            (Rejection::op_not_applied(), "ERR_OT_OP_NOT_APPLIED"),
+            (Rejection::read_only_access(), "ERR_FORBIDDEN"),
+            (Rejection::seq_used(), "ERR_OT_OP_BADLY_FORMED"),
+            (Rejection::busy(), "ERR_BUSY"),
+            (Rejection::store_unavailable(), "ERR_STORE_UNAVAILABLE"),
+            (Rejection::oversized(Revision(3)), "ERR_DOC_OVERSIZED"),
+            (Rejection::damaged(revision, None), "ERR_DOC_DAMAGED"),
+            (
+                OtError::NoPresence.into(),
+                "ERR_TYPE_DOES_NOT_SUPPORT_PRESENCE",
+            ),
+        ] {
+            let refusal = Refusal::from(rejection.clone());
+            assert_eq!(refusal.code.as_str(), code);
+            assert_eq!(refusal.message, rejection.message);
+            assert_eq!(refusal.will_pass(), rejection.is_transient());
+            assert_eq!(refusal.code.rejection_reason(), Some(rejection.reason));
+        }
+        assert_eq!(Code::Quota.rejection_reason(), None);
     }
 }

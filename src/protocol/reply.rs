@@ -8,96 +8,53 @@ use bytes::Bytes;
 
 use super::frame::Frames;
 use super::refusal::Refusal;
-use super::request::{EchoedFields, Presence};
+use super::request::EchoedFields;
+use crate::doc::{EncodedSnapshot, Presence};
 use crate::id::{ClientId, DocId, Name};
-use crate::log::{Change, Entry, Revision, Snapshot, write_content};
-use crate::ot::Kind;
+use crate::log::{Change, Entry, Snapshot, write_content};
 
-/// A snapshot as it goes over the wire: encoded once, whoever is shown it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedSnapshot {
-    /// The snapshot's revision.
-    pub revision: Revision,
-    /// The document's type, while it exists.
-    pub kind: Option<Kind>,
-    /// `{"v":…,"data":…,"type":…}`.
-    json: Bytes,
-    /// Where the content stands in it.
-    data: (usize, usize),
+/// Encodes a snapshot as `{"v":…,"data":…,"type":…}`.
+#[must_use]
+pub fn encode_snapshot(snapshot: &Snapshot) -> EncodedSnapshot {
+    encode(snapshot, None)
 }
 
-impl EncodedSnapshot {
-    /// Encodes a snapshot.
-    #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let size = snapshot
-            .content
-            .as_ref()
-            .map_or(0, |content| content.size_bytes());
-        let mut json = Vec::with_capacity(size + size / 16 + 96);
-        json.extend_from_slice(b"{\"v\":");
-        json.extend_from_slice(snapshot.revision.0.to_string().as_bytes());
-        let mut data = (0, 0);
-        match &snapshot.content {
-            Some(content) => {
-                json.extend_from_slice(b",\"data\":");
-                data.0 = json.len();
-                content.write_json(&mut json);
-                data.1 = json.len();
-                json.extend_from_slice(b",\"type\":\"");
-                json.extend_from_slice(content.kind().uri().as_bytes());
-                json.extend_from_slice(b"\"}");
-            }
-            None => json.extend_from_slice(b",\"type\":null}"),
+/// As [`encode_snapshot`], with a member `notice` that says why this may not be the newest state of the document. Clients that
+/// do not know the member ignore it.
+#[must_use]
+pub fn encode_snapshot_with_notice(snapshot: &Snapshot, notice: &Refusal) -> EncodedSnapshot {
+    encode(snapshot, Some(notice))
+}
+
+fn encode(snapshot: &Snapshot, notice: Option<&Refusal>) -> EncodedSnapshot {
+    let size = snapshot
+        .content
+        .as_ref()
+        .map_or(0, |content| content.size_bytes());
+    let notice_size = notice.map_or(0, |notice| notice.message.len() + 64);
+    let mut json = Vec::with_capacity(size + size / 16 + 96 + notice_size);
+    json.extend_from_slice(b"{\"v\":");
+    write_number(snapshot.revision.0, &mut json);
+    let mut content_range = 0..0;
+    match &snapshot.content {
+        Some(content) => {
+            json.extend_from_slice(b",\"data\":");
+            content_range.start = json.len();
+            content.write_json(&mut json);
+            content_range.end = json.len();
+            json.extend_from_slice(b",\"type\":\"");
+            json.extend_from_slice(content.kind().uri().as_bytes());
+            json.push(b'"');
         }
-        let kind = snapshot.content.as_ref().map(crate::ot::Content::kind);
-        Self {
-            revision: snapshot.revision,
-            kind,
-            json: json.into(),
-            data,
-        }
+        None => json.extend_from_slice(b",\"type\":null"),
     }
-
-    /// `{"v":…,"data":…,"type":…}`, as a bulk reply holds it.
-    #[must_use]
-    pub fn json(&self) -> &Bytes {
-        &self.json
-    }
-
-    /// How many bytes it takes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.json.len()
-    }
-
-    /// The content's JSON; empty where there is no document. Shares the snapshot's memory.
-    #[must_use]
-    pub fn data(&self) -> Bytes {
-        self.json.slice(self.data.0..self.data.1)
-    }
-
-    /// The same snapshot with a member `notice`, which says why it may not be the newest state of the document. Clients
-    /// that do not know it pass it over.
-    #[must_use]
-    pub fn with_notice(&self, notice: &Refusal) -> Self {
-        let mut json = Vec::with_capacity(self.json.len() + notice.message.len() + 64);
-        json.extend_from_slice(&self.json[..self.json.len() - 1]);
+    if let Some(notice) = notice {
         json.extend_from_slice(b",\"notice\":");
         write_refusal(notice, &mut json);
-        json.push(b'}');
-        Self {
-            json: json.into(),
-            ..self.clone()
-        }
     }
-
-    /// The same snapshot, its JSON held as `hold` returns it: with the same bytes.
-    #[must_use]
-    pub fn held_as(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
-        let json = hold(self.json);
-        Self { json, ..self }
-    }
+    json.push(b'}');
+    let kind = snapshot.content.as_ref().map(crate::ot::Content::kind);
+    EncodedSnapshot::new(snapshot.revision, kind, json.into(), content_range)
 }
 
 /// `init` or `hs`: who the client is, and what we speak.
@@ -157,7 +114,7 @@ pub fn done(echo: &EchoedFields) -> Bytes {
 #[must_use]
 pub fn snapshot_reply(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     let head = format!("{{{}\"data\":", echo.plain());
-    Frames::of_pieces([head.into(), shown.json.clone(), Bytes::from_static(b"}")])
+    Frames::of_pieces([head.into(), shown.json().clone(), Bytes::from_static(b"}")])
 }
 
 /// A bulk request's success: of each document its snapshot, or a refusal in its place. Where a client said what it has,
@@ -179,7 +136,7 @@ pub fn bulk_reply(
         match shown {
             Some(shown) => {
                 pieces.push(Bytes::from(std::mem::take(&mut json)));
-                pieces.push(shown.json.clone());
+                pieces.push(shown.json().clone());
             }
             None => json.extend_from_slice(b"{\"v\":0,\"type\":null}"),
         }
@@ -209,7 +166,7 @@ pub fn history(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
         None => head.extend_from_slice(b"null"),
     }
     let end = Bytes::from_static(b",\"m\":null}");
-    Frames::of_pieces([head.into(), shown.data(), end])
+    Frames::of_pieces([head.into(), shown.content_json(), end])
 }
 
 /// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack. `client` is whose commit it is for
@@ -346,7 +303,7 @@ mod tests {
     fn replies_repeat_what_the_client_looks_for() {
         let echo = echo_of(r#"{"a":"s","c":"x","d":"y","v":null}"#);
         assert_eq!(payload(&done(&echo)), r#"{"a":"s","c":"x","d":"y"}"#);
-        let shown = EncodedSnapshot::of(&Snapshot::default());
+        let shown = encode_snapshot(&Snapshot::default());
         let reply = snapshot_reply(&echo, &shown);
         assert_eq!(
             payload(&reply.concat().into()),

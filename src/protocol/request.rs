@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::refusal::{Code, Refusal};
+use crate::doc::{Position, Presence, Proposal};
 use crate::id::{ClientId, DocId, NAME_BYTES_MAX, Name};
 use crate::log::Revision;
 use crate::ot::{Content, Kind};
@@ -166,51 +167,7 @@ pub struct SubmitRequest {
     pub proposal: Proposal,
 }
 
-/// What a submit wants to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Proposal {
-    /// Begin the document.
-    Create(Content),
-    /// Edit it: the op's JSON, which only the document's type can read.
-    Edit(Arc<str>),
-    /// End it.
-    Delete,
-}
-
-impl Proposal {
-    /// About how many bytes it takes, for bounds.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        match self {
-            Self::Create(content) => content.size_bytes(),
-            Self::Edit(json) => json.len(),
-            Self::Delete => 0,
-        }
-    }
-}
-
-/// A presence's new value, as a client says it.
-#[derive(Debug, Clone)]
-pub struct Presence {
-    /// The channel.
-    pub channel: Name,
-    /// The presence's name, chosen by the client, unique in the channel.
-    pub id: Name,
-    /// The client's count of this presence's values.
-    pub version: u64,
-    /// The value as JSON; `null`: gone.
-    pub value: Arc<str>,
-    /// Where the value is a position in a document.
-    pub position: Option<Position>,
-}
-
 impl Presence {
-    /// Whether this value says that the presence is gone.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        &*self.value == "null"
-    }
-
     /// Makes the value true where it is an object with a member `name`, which readers take for the user's: a user's `name` is
     /// replaced by `user`, and only the value of a guest, who has none, keeps its name and has a member `guest`: `true`.
     pub fn sign(&mut self, user: Option<&str>) {
@@ -239,17 +196,6 @@ impl Presence {
         self.value = "null".into();
         self.version += 1;
     }
-}
-
-/// What a document presence's position counts in.
-#[derive(Debug, Clone)]
-pub struct Position {
-    /// The document.
-    pub doc: DocId,
-    /// The revision that the position is of.
-    pub revision: Revision,
-    /// The document's type.
-    pub kind: Kind,
 }
 
 /// The largest `seq`: JavaScript's largest safe integer, less one.

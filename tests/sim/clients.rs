@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use copydesk::client::{Client, ClientRequest, ServerMessage};
-use copydesk::doc::{Event, SessionRequest, Submit, Ticket};
+use copydesk::doc::{Event, Proposal, SessionRequest, Submit, Ticket};
 use copydesk::id::{SessionId, UserId};
 use copydesk::log::{Change, SubmitId};
 use copydesk::ot::{Content, Kind};
-use copydesk::protocol::Proposal;
 
 use super::probe_client::{Heard, Visitor};
 use super::rng as dice;

@@ -7,18 +7,19 @@ use std::time::Duration;
 use copydesk::client::ServerMessage;
 use copydesk::cluster::Membership;
 use copydesk::doc::{
-    Action, Document, DocumentSettings, Event, Now, PeerMessage, SessionReply, Ticket,
+    Action, Document, DocumentSettings, EncodedSnapshot, Event, Now, PeerMessage, RejectionReason,
+    SessionReply, Ticket,
 };
 use copydesk::id::{NodeId, SessionId};
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
-use copydesk::protocol::{Code, EncodedSnapshot};
 use copydesk::store::{Batch, LoadRange};
 
 use super::clients::READS;
 use super::cluster::Saying;
 use super::probe_client::Heard;
 use super::sim_store::Writer;
+use super::sim_store::encode;
 use super::world::{Happening, World};
 
 /// A node: its documents, and the sockets on it.
@@ -232,7 +233,7 @@ impl World {
                 self.answers(node, doc, 20, Event::SnapshotEncoded(shown));
             }
             Action::EncodeSnapshot(snapshot) => {
-                let shown = (Arc::new(EncodedSnapshot::of(&snapshot)), Vec::new());
+                let shown = (Arc::new(encode(&snapshot)), Vec::new());
                 self.answers(node, doc, 5, Event::SnapshotEncoded(Ok(shown)));
             }
             Action::LoadPage { requester, since } => {
@@ -314,7 +315,7 @@ impl World {
             self.fault = Some(fault);
         }
         if let SessionReply::Rejected(refusal) = &answer
-            && refusal.code == Code::OpBadlyFormed
+            && refusal.reason == RejectionReason::Malformed
         {
             self.fault = Some(format!("{session:?} said nothing wrong: {refusal}"));
         }
@@ -390,7 +391,7 @@ impl Open {
 /// The snapshot that a client reads from what it is shown.
 fn snapshot(shown: &EncodedSnapshot) -> Snapshot {
     let content = shown.kind.map(|kind| {
-        let data = shown.data();
+        let data = shown.content_json();
         let data = std::str::from_utf8(&data).unwrap();
         Content::create(kind, Some(data)).unwrap()
     });

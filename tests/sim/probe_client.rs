@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use copydesk::doc::{ReadMode, SessionReply, SessionRequest, Submit, Ticket};
+use copydesk::doc::{
+    Position, Presence, Proposal, ReadMode, SessionReply, SessionRequest, Submit, Ticket,
+};
 use copydesk::id::{ClientId, DocId, Name, UserId};
 use copydesk::log::{Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
-use copydesk::protocol::{Position, Presence, Proposal};
 
 use super::rng::Dice;
 use super::world::Lives;

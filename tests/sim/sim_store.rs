@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use copydesk::doc::Event;
+use copydesk::doc::{EncodedSnapshot, Event};
 use copydesk::id::{DocId, NodeId};
 use copydesk::log::{Entry, Fence, Revision, Snapshot, Tail};
-use copydesk::protocol::EncodedSnapshot;
+use copydesk::ot::Content;
 use copydesk::store::{
     AppendError, Batch, DocumentChanges, Heartbeat, HeartbeatReply, LoadRange, Loaded, MemoryStore,
     OpenDocuments, Store, StoreError,
@@ -65,7 +65,7 @@ impl Depot {
 
     pub(crate) fn show(&self, doc: &DocId) -> (Arc<EncodedSnapshot>, Vec<Arc<Entry>>) {
         let (head, entries) = self.head(doc);
-        (Arc::new(EncodedSnapshot::of(&head)), entries)
+        (Arc::new(encode(&head)), entries)
     }
 
     pub(crate) fn claim(&self, doc: &DocId, node: NodeId) -> (Fence, Snapshot, Tail) {
@@ -188,4 +188,15 @@ impl World {
             self.write(node);
         }
     }
+}
+
+/// The content's JSON stands for the wire's encoding of a snapshot.
+pub(crate) fn encode(snapshot: &Snapshot) -> EncodedSnapshot {
+    let mut json = Vec::new();
+    if let Some(content) = &snapshot.content {
+        content.write_json(&mut json);
+    }
+    let kind = snapshot.content.as_ref().map(Content::kind);
+    let range = 0..json.len();
+    EncodedSnapshot::new(snapshot.revision, kind, json.into(), range)
 }

@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::doc::peer_subscriptions::LISTENS_FOR;
+use crate::doc::{EncodedSnapshot, Proposal};
 use crate::doc::{SessionReply, Ticket};
 use crate::id::{ClientId, DocId, UserId};
 use crate::log::{Change, Entry, Revision, SubmitId};
 use crate::ot::{Content, Kind};
-use crate::protocol::{EncodedSnapshot, Proposal};
 use crate::store::{Batch, LoadRange, MemoryStore, Store};
 
 const ME: NodeId = NodeId(1);
@@ -134,7 +134,7 @@ impl Desk {
                     SessionReply::Snapshot(shown) => format!("shown {}", shown.revision),
                     SessionReply::Done => "done".to_owned(),
                     SessionReply::Committed => return,
-                    SessionReply::Rejected(refusal) => refusal.code.as_str().to_owned(),
+                    SessionReply::Rejected(rejection) => format!("{:?}", rejection.reason),
                 };
                 self.sent.entry(session.0).or_default().push(sentence);
             }
@@ -201,7 +201,7 @@ impl Desk {
         let event = match action {
             Action::LoadSnapshot => Event::SnapshotEncoded(Ok(self.show())),
             Action::EncodeSnapshot(snapshot) => {
-                Event::SnapshotEncoded(Ok((Arc::new(EncodedSnapshot::of(&snapshot)), vec![])))
+                Event::SnapshotEncoded(Ok((Arc::new(encoded(&snapshot)), vec![])))
             }
             Action::LoadPage { requester, since } => {
                 let loaded = now(self.store.load(&self.doc, LoadRange::Since(since)));
@@ -311,7 +311,7 @@ impl Desk {
 
     fn show(&self) -> (Arc<EncodedSnapshot>, Vec<Arc<Entry>>) {
         let (head, entries) = self.head();
-        (Arc::new(EncodedSnapshot::of(&head)), entries)
+        (Arc::new(encoded(&head)), entries)
     }
 
     fn head(&self) -> (Snapshot, Vec<Arc<Entry>>) {
@@ -334,6 +334,17 @@ impl Desk {
         let name = |entry: &Arc<Entry>| format!("{}/{}", entry.id.client.as_str(), entry.id.seq);
         entries.iter().map(name).collect()
     }
+}
+
+/// The content's JSON stands for the wire's encoding of a snapshot.
+fn encoded(snapshot: &Snapshot) -> EncodedSnapshot {
+    let mut json = Vec::new();
+    if let Some(content) = &snapshot.content {
+        content.write_json(&mut json);
+    }
+    let kind = snapshot.content.as_ref().map(Content::kind);
+    let range = 0..json.len();
+    EncodedSnapshot::new(snapshot.revision, kind, json.into(), range)
 }
 
 /// Memory answers at once.
@@ -399,8 +410,8 @@ fn who_has_more_than_the_log_is_refused() {
         desk.answer_all();
         for (session, since, answer) in [
             (1, 7, "done"),
-            (2, 8, "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"),
-            (3, 1_000, "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"),
+            (2, 8, "FutureRevision"),
+            (3, 1_000, "FutureRevision"),
         ] {
             desk.subscribe(session, since);
             desk.answer_all();
@@ -763,7 +774,7 @@ fn a_submit_from_the_future_is_refused_after_one_claim() {
             }
         }
     }
-    let refused = vec!["ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT"; 3];
+    let refused = vec!["FutureRevision"; 3];
     assert_eq!(desk.sent(1), refused);
     assert!(DOUBT_PAUSE * claims <= desk.clock - began + DOUBT_PAUSE);
     assert!(claims <= 3);
@@ -797,14 +808,14 @@ fn a_seq_that_was_used_before_is_refused_and_the_others_go_on() {
     desk.submit(2, edit("bob", 1, 7));
     desk.submit(3, edit("cat", 1, 7));
     desk.settle();
-    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.sent(1), ["Malformed"]);
     assert_eq!(desk.log()[7..], ["bob/1", "cat/1"]);
     // And in a batch with others.
     desk.submit(2, edit("bob", 2, 9));
     desk.submit(1, edit("ann", 3, 9));
     desk.submit(3, edit("cat", 2, 9));
     desk.settle();
-    assert_eq!(desk.sent(1), ["ERR_OT_OP_BADLY_FORMED"]);
+    assert_eq!(desk.sent(1), ["Malformed"]);
     assert_eq!(desk.log()[9..], ["bob/2", "cat/2"]);
 }
 
@@ -911,7 +922,7 @@ fn who_waited_too_long_for_a_snapshot_is_refused() {
         }
         desk.wait(Duration::from_secs(1));
     }
-    assert_eq!(desk.sent(1), ["ERR_STORE_UNAVAILABLE"]);
+    assert_eq!(desk.sent(1), ["StoreUnavailable"]);
     assert!(desk.document.is_idle());
 }
 
@@ -1214,7 +1225,7 @@ fn who_may_not_write_any_more_commits_nothing_that_waited() {
     }
     desk.submit(2, edit("bob", 9, 1));
     desk.handle(Event::WriteAccessRevoked(SessionId(1)));
-    let refused = |sent: Vec<String>| sent.iter().filter(|it| *it == "ERR_FORBIDDEN").count();
+    let refused = |sent: Vec<String>| sent.iter().filter(|it| *it == "Forbidden").count();
     // Only the first was with the owner; the others are answered at once.
     assert_eq!(refused(desk.sent(1)), 2);
     desk.settle();

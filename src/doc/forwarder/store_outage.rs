@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Forwarder, Joiner, Least, Want, reply};
 use crate::doc::action::{Action, SessionReply};
-use crate::protocol::{EncodedSnapshot, Refusal};
+use crate::doc::encoded_snapshot::EncodedSnapshot;
+use crate::doc::rejection::Rejection;
 
 impl Forwarder {
     /// Returns true while the store is known not to answer.
@@ -117,7 +118,7 @@ impl Forwarder {
         self.joiners.retain(|joiner| {
             let has_nothing = joiner.since.is_none();
             if has_nothing {
-                let refused = SessionReply::Rejected(Refusal::store_unavailable());
+                let refused = SessionReply::Rejected(Rejection::store_unavailable());
                 out.push(reply(joiner.session, joiner.ticket, refused));
             }
             !has_nothing

@@ -190,12 +190,12 @@ fn sentence(action: &Action) -> String {
                     let revisions: Vec<u64> = entries.iter().map(|it| it.revision.0).collect();
                     format!("{to}: commits {revisions:?}")
                 }
-                PeerMessage::Reject { id, refusal } => {
+                PeerMessage::Reject { id, rejection } => {
                     format!(
-                        "{to}: {}/{} {}",
+                        "{to}: {}/{} {:?}",
                         id.client.as_str(),
                         id.seq,
-                        refusal.code.as_str()
+                        rejection.reason
                     )
                 }
                 PeerMessage::Subscribe { .. }
@@ -221,13 +221,13 @@ fn what_was_committed_meanwhile_decides_what_may_follow() {
     let wins = "";
     let table = [
         ("edit", edit(r#"["b"]"#), wins),
-        ("edit", create(), "ERR_DOC_ALREADY_CREATED"),
+        ("edit", create(), "AlreadyExists"),
         ("edit", Proposal::Delete, wins),
-        ("create", edit(r#"["b"]"#), "ERR_DOC_ALREADY_CREATED"),
-        ("create", create(), "ERR_DOC_ALREADY_CREATED"),
-        ("create", Proposal::Delete, "ERR_DOC_ALREADY_CREATED"),
-        ("delete", edit(r#"["b"]"#), "ERR_DOC_WAS_DELETED"),
-        ("delete", create(), "ERR_DOC_WAS_DELETED"),
+        ("create", edit(r#"["b"]"#), "AlreadyExists"),
+        ("create", create(), "AlreadyExists"),
+        ("create", Proposal::Delete, "AlreadyExists"),
+        ("delete", edit(r#"["b"]"#), "Deleted"),
+        ("delete", create(), "Deleted"),
         ("delete", Proposal::Delete, wins),
     ];
     for (committed, incoming, outcome) in table {
@@ -259,10 +259,10 @@ fn what_was_committed_meanwhile_decides_what_may_follow() {
 fn the_head_decides_what_may_come_without_a_past() {
     let create = || Proposal::Create(text("new"));
     for (exists, incoming, code) in [
-        (true, create(), "ERR_DOC_ALREADY_CREATED"),
-        (false, edit(r#"["a"]"#), "ERR_DOC_DOES_NOT_EXIST"),
-        (true, edit("5"), "ERR_OT_OP_BADLY_FORMED"),
-        (true, edit(r#"[9,"a"]"#), "ERR_OT_OP_NOT_APPLIED"),
+        (true, create(), "AlreadyExists"),
+        (false, edit(r#"["a"]"#), "DoesNotExist"),
+        (true, edit("5"), "Malformed"),
+        (true, edit(r#"[9,"a"]"#), "NotApplicable"),
     ] {
         let mut owner = if exists {
             Owner::of("x")
@@ -524,7 +524,7 @@ fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
     assert_eq!(owner.said(), ["NextSlice(Epoch(1))", "me: commits [12]"]);
     let slices = owner.work_off();
     assert!((2..10).contains(&slices), "{slices} slices");
-    assert_eq!(owner.said(), ["me: ann/1 ERR_TOO_LARGE"]);
+    assert_eq!(owner.said(), ["me: ann/1 TooLarge"]);
     owner.submit(submit("ann", 2, owner.sequencer.head.revision.0, delete));
     owner.appended();
     let said = owner.said();
@@ -566,19 +566,13 @@ fn a_base_that_is_too_old_is_refused() {
     let mut owner = Owner::of("");
     owner.commits_by("bob", 25);
     owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
-    assert_eq!(
-        owner.said(),
-        ["me: ann/1 ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND"]
-    );
+    assert_eq!(owner.said(), ["me: ann/1 RevisionTooOld"]);
     // A page without entries can only mean that the log lacks them.
     owner.submit(submit("ann", 2, 9, edit(r#"["x"]"#)));
     owner
         .sequencer
         .paged(Revision(9), &[], Now::default(), &mut owner.out);
-    assert_eq!(
-        owner.said(),
-        ["page 9", "me: ann/2 ERR_SUBMIT_TRANSFORM_OPS_NOT_FOUND"]
-    );
+    assert_eq!(owner.said(), ["page 9", "me: ann/2 RevisionTooOld"]);
 }
 
 #[test]
@@ -591,7 +585,7 @@ fn a_document_at_its_limit_may_only_shrink() {
     );
     owner.commit(submit("ann", 1, 0, Proposal::Create(text(&"x".repeat(38)))));
     for (seq, json, code) in [
-        (2, r#"["yyyyyyyyyy"]"#, Some("ERR_TOO_LARGE")),
+        (2, r#"["yyyyyyyyyy"]"#, Some("TooLarge")),
         (3, r#"[{"d":9},"zzzzz"]"#, None),
         (4, r#"[{"d":5}]"#, None),
     ] {
@@ -633,7 +627,7 @@ fn a_refusal_waits_until_its_reason_is_durable() {
     // If this owner is deposed, bob's create is lost and ann's may be let in.
     assert_eq!(owner.said(), NONE);
     owner.appended();
-    let no = |to| format!("{to}: ann/1 ERR_DOC_ALREADY_CREATED");
+    let no = |to| format!("{to}: ann/1 AlreadyExists");
     let commits = |to| format!("{to}: commits [1]");
     assert_eq!(
         owner.said(),
@@ -649,7 +643,7 @@ fn what_was_refused_stays_refused() {
     owner.commit(submit("bob", 1, 1, edit(r#"[{"d":20}]"#)));
     // Its copy came by another way and took longer. By now it would fit; but its client has thrown it away.
     owner.submit_from(OTHER, grow());
-    assert_eq!(owner.said(), ["other: ann/1 ERR_TOO_LARGE"]);
+    assert_eq!(owner.said(), ["other: ann/1 TooLarge"]);
     owner.commit(submit("ann", 2, 1, edit(r#"["bcdef"]"#)));
     assert_eq!(owner.head().len(), 23);
 }
@@ -768,7 +762,7 @@ fn a_batch_that_the_log_refuses_is_tried_one_by_one() {
     assert_eq!(owner.sequencer.refused(&mut owner.out), 0);
     assert_eq!(
         owner.said(),
-        ["me: commits [2]", "me: bob/1 ERR_OT_OP_BADLY_FORMED"],
+        ["me: commits [2]", "me: bob/1 Malformed"],
         "the one that was alone cannot be"
     );
     owner.appended();
@@ -838,7 +832,7 @@ fn others_are_told_the_final_newline_that_an_op_makes_real() {
     ));
     assert_eq!(
         owner.said(),
-        ["me: cat/1 ERR_OT_OP_NOT_APPLIED"],
+        ["me: cat/1 NotApplicable"],
         "with no op between, that is beyond the end"
     );
 }
@@ -858,7 +852,7 @@ fn an_op_that_multiplies_attributes_is_refused_and_the_document_goes_on() {
     let said = owner.said();
     assert_eq!(
         said.last().map(String::as_str),
-        Some("me: ann/1 ERR_TOO_LARGE"),
+        Some("me: ann/1 TooLarge"),
         "{said:?}"
     );
     owner.commit(submit("bob", 1, 1, edit(r#"[{"insert":"b"}]"#)));

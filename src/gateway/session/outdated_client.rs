@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::doc::Proposal;
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::protocol::{Proposal, Refusal};
+use crate::protocol::Refusal;
 
 /// What a client may do that holds documents as they were in another history of the log.
 ///

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::doc::{PeerMessage, Submit};
+use crate::doc::{PeerMessage, Position, Presence, Proposal, Rejection, Submit};
 use crate::id::{ClientId, DocId, Name, NodeId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, SubmitId};
 use crate::ot::Kind;
-use crate::protocol::{Code, Position, Presence, Proposal, Refusal};
+use crate::protocol::Code;
 use crate::store::HistoryMark;
 
 /// One message from node to node.
@@ -311,8 +311,9 @@ impl<'a> WireLink<'a> {
                 Self::Commits(doc_names(doc), *head, entries.collect())
             }
             PeerMessage::SaveSnapshot => Self::SaveSnapshot(doc_names(doc)),
-            PeerMessage::Reject { id, refusal } => {
-                let (code, message) = (refusal.code.as_str(), &refusal.message);
+            PeerMessage::Reject { id, rejection } => {
+                let code = Code::from(rejection.reason).as_str();
+                let message = &rejection.message;
                 Self::Reject(doc_names(doc), WireId::of(id), code, message)
             }
         }
@@ -329,10 +330,11 @@ impl<'a> WireLink<'a> {
             }
             Self::SaveSnapshot(doc) => (doc, PeerMessage::SaveSnapshot),
             Self::Reject(doc, id, code, message) => {
-                let code = Code::parse(code).ok_or_else(|| part("code", code))?;
-                let refusal = Refusal::new(code, message);
+                let reason = Code::parse(code).and_then(Code::rejection_reason);
+                let reason = reason.ok_or_else(|| part("code", code))?;
+                let rejection = Rejection::new(reason, message);
                 let id = id.read()?;
-                (doc, PeerMessage::Reject { id, refusal })
+                (doc, PeerMessage::Reject { id, rejection })
             }
         };
         Ok(Message::Link(read_doc(doc)?, link, mark))
@@ -535,7 +537,7 @@ mod tests {
             }),
             link(PeerMessage::Reject {
                 id: id(1),
-                refusal: Refusal::busy(),
+                rejection: Rejection::busy(),
             }),
             Message::Ping,
             Message::Pong,

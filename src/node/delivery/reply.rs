@@ -8,9 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::byte_budget::BytePermit;
 use super::outbox::Outbox;
-use crate::doc::SessionReply;
+use crate::doc::{EncodedSnapshot, SessionReply};
 use crate::id::Name;
-use crate::protocol::{self, CloseReason, Code, EchoedFields, EncodedSnapshot, Refusal};
+use crate::protocol::{self, CloseReason, Code, EchoedFields, Refusal};
 use crate::sync::lock;
 
 /// One of a session's few requests of a kind that may be without an answer, until it is dropped.
@@ -61,7 +61,7 @@ impl ReplyTo {
     pub(in crate::node) fn answer(self, outbox: &Outbox, answer: SessionReply) -> AnswerFrames {
         let will_close = match (&self, &answer) {
             (Self::Unrequested, SessionReply::Rejected(_)) => true,
-            (Self::Submit(..), SessionReply::Rejected(refusal)) => refusal.will_pass(),
+            (Self::Submit(..), SessionReply::Rejected(rejection)) => rejection.is_transient(),
             _ => false,
         };
         match (self, answer) {
@@ -69,8 +69,8 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 AnswerFrames::None
             }
-            (_, SessionReply::Rejected(refusal)) if will_close => {
-                outbox.close(CloseReason::RequestRejected(refusal.code));
+            (_, SessionReply::Rejected(rejection)) if will_close => {
+                outbox.close(CloseReason::RequestRejected(rejection.reason.into()));
                 AnswerFrames::None
             }
             (Self::Unrequested, _) | (_, SessionReply::Committed) => AnswerFrames::None,
@@ -79,8 +79,8 @@ impl ReplyTo {
                     SessionReply::Snapshot(shown) => {
                         AnswerFrames::Content(protocol::snapshot_reply(&echo, &shown))
                     }
-                    SessionReply::Rejected(refusal) => {
-                        AnswerFrames::One(protocol::error(&echo, &refusal))
+                    SessionReply::Rejected(rejection) => {
+                        AnswerFrames::One(protocol::error(&echo, &rejection.into()))
                     }
                     SessionReply::Done | SessionReply::Committed => {
                         AnswerFrames::One(protocol::done(&echo))
@@ -160,7 +160,7 @@ impl BulkReply {
 
     /// A document that was not asked: it will not answer.
     pub fn refuse(&self, outbox: &Outbox, name: Name, refusal: Refusal) {
-        self.answer(outbox, name, SessionReply::Rejected(refusal));
+        self.add(outbox, name, Err(refusal));
     }
 
     /// A refusal that will pass, if one of the documents so far was refused with one: the store is away, or the node is
@@ -196,19 +196,31 @@ impl BulkReply {
 
     /// Takes in what one of the documents answered.
     pub fn answer(&self, outbox: &Outbox, name: Name, answer: SessionReply) {
+        let outcome = match answer {
+            SessionReply::Snapshot(snapshot) => Ok(Some(snapshot)),
+            SessionReply::Done | SessionReply::Committed => Ok(None),
+            SessionReply::Rejected(rejection) => Err(rejection.into()),
+        };
+        self.add(outbox, name, outcome);
+    }
+
+    /// Adds one document's part: its snapshot, `None` if its commits were all it had to send, or its refusal.
+    fn add(
+        &self,
+        outbox: &Outbox,
+        name: Name,
+        outcome: Result<Option<Arc<EncodedSnapshot>>, Refusal>,
+    ) {
         let mut parts = lock(&self.inner);
-        match answer {
-            SessionReply::Snapshot(shown) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
+        match outcome {
+            Ok(Some(shown)) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
                 parts.refused.insert(name, too_much());
             }
-            SessionReply::Snapshot(shown) => {
-                parts.shown_bytes += shown.size();
-                parts.shown.insert(name, Some(shown));
+            Ok(shown) => {
+                parts.shown_bytes += shown.as_ref().map_or(0, |shown| shown.size());
+                parts.shown.insert(name, shown);
             }
-            SessionReply::Done | SessionReply::Committed => {
-                parts.shown.insert(name, None);
-            }
-            SessionReply::Rejected(refusal) => {
+            Err(refusal) => {
                 parts.refused.insert(name, refusal);
             }
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use crate::protocol::EncodedSnapshot;
+use crate::doc::EncodedSnapshot;
 
 /// Bounds the bytes of encoded snapshots on a node: those that documents keep for the next reader, and those that wait to
 /// be written to sockets. A snapshot is encoded once and shared by all sockets that are sent it, and counts once.
@@ -89,7 +89,7 @@ impl SnapshotBudget {
         if shown.size() < COUNTED_BYTES_MIN {
             return shown;
         }
-        shown.held_as(|json| {
+        shown.map_json(|json| {
             self.used.bytes.fetch_add(json.len(), Ordering::SeqCst);
             Bytes::from_owner(Counted {
                 json,
@@ -119,6 +119,7 @@ impl SnapshotBudget {
 
 #[cfg(test)]
 mod tests {
+    use crate::protocol::encode_snapshot;
     use futures_util::FutureExt;
 
     use super::*;
@@ -129,14 +130,14 @@ mod tests {
     async fn a_snapshot_counts_once_for_as_long_as_it_is_held() {
         let budget = SnapshotBudget::new(COUNTED_BYTES_MIN);
         assert!(budget.turn().await.is_some());
-        let small = budget.count(EncodedSnapshot::of(&Snapshot::default()));
+        let small = budget.count(encode_snapshot(&Snapshot::default()));
         assert_eq!((budget.used(), small.size() > 0), (0, true));
         let text = format!("{:?}", "x".repeat(COUNTED_BYTES_MIN));
         let snapshot = Snapshot {
             content: Content::create(Kind::TextUnicode, Some(&text)).ok(),
             ..Snapshot::default()
         };
-        let shown = budget.count(EncodedSnapshot::of(&snapshot));
+        let shown = budget.count(encode_snapshot(&snapshot));
         let size = shown.size();
         assert!(size > COUNTED_BYTES_MIN);
         let sent = shown.json().clone();

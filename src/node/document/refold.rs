@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::task::off_path;
+use crate::doc::EncodedSnapshot;
 use crate::log::{Entry, Snapshot};
 use crate::node::Node;
 use crate::ot::Content;
-use crate::protocol::{EncodedSnapshot, Refusal};
+use crate::protocol::{Refusal, encode_snapshot_with_notice};
 
 impl Node {
     /// Folds `entries` into `shown`, with a notice that the store is away and this may not be the newest state. `None` if they
@@ -26,7 +27,7 @@ impl Node {
 fn fold(shown: &EncodedSnapshot, entries: &[Arc<Entry>]) -> Option<EncodedSnapshot> {
     let content = match shown.kind {
         Some(kind) => {
-            let data = shown.data();
+            let data = shown.content_json();
             let json = std::str::from_utf8(&data).ok()?;
             Some(Content::create_logged(kind, json).ok()?)
         }
@@ -39,5 +40,5 @@ fn fold(shown: &EncodedSnapshot, entries: &[Arc<Entry>]) -> Option<EncodedSnapsh
     };
     snapshot.fold_all(entries).ok()?;
     let notice = Refusal::store_away(snapshot.revision);
-    Some(EncodedSnapshot::of(&snapshot).with_notice(&notice))
+    Some(encode_snapshot_with_notice(&snapshot, &notice))
 }

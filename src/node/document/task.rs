@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::slices::Slice;
 use crate::doc::{
-    Action, Document, Event, PageRequester, PeerMessage, ReadOnly, ReadOnlyCause, SessionReply,
-    SessionRequest, Ticket,
+    Action, Document, EncodedSnapshot, Event, PageRequester, PeerMessage, ReadOnly, ReadOnlyCause,
+    Rejection, SessionReply, SessionRequest, Ticket,
 };
 use crate::id::{ClientId, DocId, NodeId, SessionId, UserId};
 use crate::log::{Entry, Fence, Revision, Snapshot, Tail};
@@ -33,7 +33,9 @@ use crate::node::node::{Node, OpenDocument, Standing};
 use crate::node::presence::registry::Heard;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
-use crate::protocol::{self, CloseReason, Code, EncodedSnapshot, Frames, Refusal};
+use crate::protocol::{
+    self, CloseReason, Frames, Refusal, encode_snapshot, encode_snapshot_with_notice,
+};
 use crate::store::{Batch, History, LoadRange, Loaded, StoreError, StoreErrorKind};
 
 /// What reaches a document's task.
@@ -391,7 +393,7 @@ impl Task {
                 | SessionRequest::ReadFrom { .. }
         );
         if reads && member.tickets.len() >= READS_MAX {
-            let frames = reply.answer(&member.outbox, SessionReply::Rejected(Refusal::busy()));
+            let frames = reply.answer(&member.outbox, SessionReply::Rejected(Rejection::busy()));
             member.answer(frames);
             return None;
         }
@@ -480,13 +482,13 @@ impl Task {
         let Some(culprit) = self.document.poison_submit() else {
             return;
         };
-        let refusal = Refusal::new(Code::OpNotApplied, "The op could not be applied");
+        let rejection = Rejection::op_not_applied();
         for (session, ticket) in culprit.requests {
-            self.reply(session, ticket, SessionReply::Rejected(refusal.clone()));
+            self.reply(session, ticket, SessionReply::Rejected(rejection.clone()));
         }
         if culprit.from != self.node.id() {
             let id = culprit.id;
-            let message = self.message(PeerMessage::Reject { id, refusal });
+            let message = self.message(PeerMessage::Reject { id, rejection });
             self.node.peers().send(culprit.from, &message);
         }
     }
@@ -874,7 +876,7 @@ impl Node {
     }
 
     async fn encode(&self, snapshot: Snapshot) -> Arc<EncodedSnapshot> {
-        let shown = off_path(weight(&snapshot), move || EncodedSnapshot::of(&snapshot)).await;
+        let shown = off_path(weight(&snapshot), move || encode_snapshot(&snapshot)).await;
         Arc::new(self.snapshots().count(shown))
     }
 
@@ -893,15 +895,18 @@ impl Node {
             ),
             ReadOnlyCause::Damaged { entry } => self.report_damage(doc, entry, at),
         }
-        let refusal = cause.refusal(at);
+        let rejection = cause.rejection(at);
         let readable = match readable {
-            Some(readable) => Some(self.encode_noticed(readable, &refusal).await),
+            Some(readable) => Some(
+                self.encode_noticed(readable, &rejection.clone().into())
+                    .await,
+            ),
             None => None,
         };
         Event::ReadOnly(ReadOnly {
             readable,
             head,
-            refusal,
+            rejection,
             cause,
         })
     }
@@ -909,7 +914,7 @@ impl Node {
     /// Encodes a snapshot that says why it is not the newest state of the document.
     async fn encode_noticed(&self, snapshot: Snapshot, notice: &Refusal) -> Arc<EncodedSnapshot> {
         let notice = notice.clone();
-        let encode = move || EncodedSnapshot::of(&snapshot).with_notice(&notice);
+        let encode = move || encode_snapshot_with_notice(&snapshot, &notice);
         Arc::new(self.snapshots().count(off_path(usize::MAX, encode).await))
     }
 
@@ -977,13 +982,13 @@ impl Node {
         if let LoadRange::At(revision) = reach
             && revision > loaded.head
         {
-            return Err(Refusal::future_version());
+            return Err(Rejection::future_revision().into());
         }
         match fold(loaded).await {
             Folded::Whole(then, _) => Ok(self.encode(then).await),
             Folded::ReadOnly(part) => {
                 let readable = part.readable.as_ref().map(|it| it.revision);
-                Err(part.cause.refusal(readable))
+                Err(part.cause.rejection(readable).into())
             }
         }
     }
@@ -992,7 +997,7 @@ impl Node {
         static LIMIT: LineLimit = LineLimit::new();
         if let StoreErrorKind::Damaged { entry } = error.kind {
             self.report_damage(doc, entry, None);
-            return ReadOnlyCause::Damaged { entry }.refusal(None);
+            return ReadOnlyCause::Damaged { entry }.rejection(None).into();
         }
         if let Some(left_out) = LIMIT.pass() {
             tracing::warn!(%doc, %error, left_out, "a document was not read");
@@ -1078,11 +1083,11 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::doc::Submit;
+    use crate::doc::{Proposal, Submit};
     use crate::log::{Change, Epoch, SubmitId};
     use crate::node::{NodeSettings, RepairMode, repair};
     use crate::ot::{Content, Kind, Op};
-    use crate::protocol::{BadRequest, EchoedFields, Proposal};
+    use crate::protocol::{BadRequest, Code, EchoedFields};
     use crate::store::{MemoryStore, Store};
 
     fn task() -> (Task, mpsc::Sender<Post>) {
@@ -1385,7 +1390,7 @@ mod tests {
         let subscribe = SessionRequest::Subscribe { since: None };
         let part = ReplyTo::Bulk(bulk.clone(), name("a"), None);
         task.asked(session, outbox.clone(), part, subscribe);
-        let shown = Arc::new(EncodedSnapshot::of(&Snapshot::default()));
+        let shown = Arc::new(encode_snapshot(&Snapshot::default()));
         task.reply(session, Ticket(0), SessionReply::Snapshot(shown.clone()));
         task.deliver(&[session], &[commit(1)]);
         // Another bulk request for it is complete sooner; its commits may not overtake the one before.

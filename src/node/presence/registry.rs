@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::doc::Presence;
 use crate::id::{ClientId, Name, NodeId, SessionId};
 use crate::node::cluster::peers::Peers;
 use crate::node::delivery::outbox::Outbox;
-use crate::protocol::{self, Presence};
+use crate::protocol::{self};
 use crate::sync::lock;
 
 /// The presence channels of this node's sessions. What is said on other nodes comes by way of `rumours.rs`. Clones are the

@@ -7,9 +7,9 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::registry::{Heard, PresenceRegistry, Remote};
+use crate::doc::Presence;
 use crate::id::{ClientId, Name, NodeId};
 use crate::node::cluster::codec::{Message, Roster, Rumour};
-use crate::protocol::Presence;
 use crate::sync::lock;
 
 /// How often a node says what is published on it and what it listens to.

@@ -17,7 +17,7 @@ fn a_session_has_few_submits_without_an_answer() {
         desk.submit(1, edit("ann", seq, 1));
     }
     desk.submit(2, edit("bob", 1, 1));
-    assert_eq!(desk.sent(1), ["ERR_BUSY"], "the third");
+    assert_eq!(desk.sent(1), ["Busy"], "the third");
     desk.settle();
     assert_eq!(desk.log(), ["maker/1", "ann/1", "bob/1", "ann/2"]);
 }

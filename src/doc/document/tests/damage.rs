@@ -3,7 +3,7 @@
 use super::*;
 use crate::doc::{ReadOnly, ReadOnlyCause};
 
-const DAMAGED: &str = "ERR_DOC_DAMAGED";
+const DAMAGED: &str = "Damaged";
 
 impl Desk {
     /// The store answers what it was asked first: entry `entry` is damaged, what stands before it can be read.
@@ -20,9 +20,9 @@ impl Desk {
                 readable.for_each(|it| snapshot.fold(it).unwrap());
                 let readable = snapshot.content.is_some();
                 Event::ReadOnly(ReadOnly {
-                    readable: readable.then(|| Arc::new(EncodedSnapshot::of(&snapshot))),
+                    readable: readable.then(|| Arc::new(encoded(&snapshot))),
                     head: Revision(entries.len() as u64),
-                    refusal: cause.refusal(readable.then_some(at)),
+                    rejection: cause.rejection(readable.then_some(at)),
                     cause,
                 })
             }
@@ -162,7 +162,7 @@ fn submits_are_left_to_an_owner_elsewhere() {
     assert_eq!(desk.sent(3), NONE);
     let message = PeerMessage::Reject {
         id: edit("bob", 100, 6).id,
-        refusal: ReadOnlyCause::Damaged { entry: None }.refusal(None),
+        rejection: ReadOnlyCause::Damaged { entry: None }.rejection(None),
     };
     desk.handle(Event::PeerMessage {
         from: OTHER,

@@ -3,8 +3,8 @@
 use super::*;
 use crate::log::Snapshot;
 
-const AWAY: &str = "ERR_STORE_UNAVAILABLE";
-const NEWER: &str = "ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT";
+const AWAY: &str = "StoreUnavailable";
+const NEWER: &str = "FutureRevision";
 
 impl Desk {
     /// The store is known to be away: what it was asked first is not answered. Snapshots in memory are refolded.
@@ -24,7 +24,7 @@ impl Desk {
                 snapshot: shown,
                 entries,
             } => {
-                let data = shown.data();
+                let data = shown.content_json();
                 let json = std::str::from_utf8(&data).unwrap();
                 let mut snapshot = Snapshot {
                     revision: shown.revision,
@@ -32,7 +32,7 @@ impl Desk {
                     ..Snapshot::default()
                 };
                 snapshot.fold_all(&entries).unwrap();
-                Event::SnapshotRefolded(Some(Arc::new(EncodedSnapshot::of(&snapshot))))
+                Event::SnapshotRefolded(Some(Arc::new(encoded(&snapshot))))
             }
             other => panic!("not answered: {other:?}"),
         };

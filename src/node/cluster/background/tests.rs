@@ -8,13 +8,12 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::cluster::MemoryNetwork;
-use crate::doc::{SessionRequest, Submit};
+use crate::doc::{Proposal, SessionRequest, Submit};
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::node::cluster::wire_version;
 use crate::node::{NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
-use crate::protocol::Proposal;
 use crate::store::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
     Lease, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, MemoryStore, OpenDocuments,
