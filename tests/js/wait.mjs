@@ -1,8 +1,11 @@
-// Waiting for what will be, never for time to pass.
+// Waits for conditions, never for time to pass.
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** Resolves when `condition` holds; looks every `everyMs`, and says what it waited for when it gives up. */
-export async function until(condition, what, deadlineMs = 15_000, everyMs = 2) {
+/** When a wait is given up. Long, because it costs a passing test nothing and suites run side by side on slow machines. */
+const DEADLINE_MS = 60_000;
+
+/** Resolves when `condition` holds, which is checked every `everyMs`; rejects after `deadlineMs` and names `what`. */
+export async function until(condition, what, deadlineMs = DEADLINE_MS, everyMs = 2) {
   const deadline = performance.now() + deadlineMs;
   for (;;) {
     const held = await condition();
@@ -13,7 +16,7 @@ export async function until(condition, what, deadlineMs = 15_000, everyMs = 2) {
 }
 
 /** Calls a function that takes a Node callback, and makes it a promise with a deadline. */
-export function called(act, what = 'a callback', deadlineMs = 15_000) {
+export function called(act, what = 'a callback', deadlineMs = DEADLINE_MS) {
   return new Promise((resolve, reject) => {
     const late = () => reject(new Error(`${what} was not called back within ${deadlineMs} ms`));
     const timer = setTimeout(late, deadlineMs);
