@@ -17,6 +17,12 @@ CUTS ?= 10000
 SECONDS ?= 60
 CLIENTS ?= 200
 DOCS ?= 24
+# Files of tests/js that assert times, and files of tests/cluster that assert none: `make test` runs those that assert times
+# alone, and the others side by side.
+TIMED_CLIENTS := greedy.test.mjs people.test.mjs
+UNTIMED_CLIENTS := $(filter-out $(TIMED_CLIENTS),$(notdir $(wildcard tests/js/*.test.mjs)))
+UNTIMED_CLUSTER := $(addsuffix .test.mjs,balancers deploy history idle ledger manifests rebalance)
+TIMED_CLUSTER := $(filter-out $(UNTIMED_CLUSTER),$(notdir $(wildcard tests/cluster/*.test.mjs)))
 CLUSTER_PACKAGES := tests/js/node_modules/.stamp tests/cluster/node_modules/.stamp
 export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk
 export CHROMIUM
@@ -71,30 +77,37 @@ test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/
 	mkdir -p $(LOGS)
 	# All suites run, whatever the ones before them found.
 	suite() {
-		echo; echo "== $$1: $${*:2}"
-		local status=0
-		export COPYDESK_SKIP_LOG="$(abspath $(LOGS))/$$1.skips"
-		"$${@:2}" 2>&1 | tee "$(LOGS)/$$1.log" || status=1
-		echo $$status >"$(LOGS)/$$1.status"
+		local name=$$1 status=0 start=$$(date +%s)
+		shift
+		echo; echo "== $$name: $$*" | cut -c1-160
+		export COPYDESK_SKIP_LOG="$(abspath $(LOGS))/$$name.skips"
+		"$$@" 2>&1 | tee "$(LOGS)/$$name.log" || status=1
+		echo $$status >"$(LOGS)/$$name.status"
+		echo "$$(($$(date +%s) - start)) s $$name" >>"$(LOGS)/times"
 	}
 	in_folder() { (cd "$$1" && "$${@:2}"); }
+	node_tests() { in_folder "tests/$$1" node --test --test-force-exit --test-concurrency=1 --test-reporter=spec "$${@:2}"; }
+	# 1. Compilers: they use all processors.
 	suite format cargo fmt --all --check
-	suite lints cargo clippy --workspace --all-targets -- -D warnings
 	suite web npx biome ci --error-on-warnings
+	suite lints cargo clippy --workspace --all-targets -- -D warnings
 	if command -v cargo-nextest >/dev/null; then
 		suite rust cargo nextest run --workspace --no-fail-fast --color never
 		suite docs cargo test --workspace --doc --no-fail-fast
 	else
 		suite rust cargo test --workspace --no-fail-fast
 	fi
-	suite dependencies tests/dependencies.sh
 	suite server cargo build --workspace --bin copydesk
-	# It waits most of its time, so it runs beside the others, and what it prints goes to its log only.
+	# 2. Suites that mostly wait, side by side. All but the browser tests print to their logs only.
+	suite dependencies nice -n 19 tests/dependencies.sh >/dev/null &
 	suite waits in_folder tests/cluster npm --silent run test:waits >/dev/null &
-	suite clients in_folder tests/js npm test
+	{ suite clients node_tests js $(UNTIMED_CLIENTS); suite cluster node_tests cluster $(UNTIMED_CLUSTER); } >/dev/null &
 	suite browser in_folder tests/browser npm test
 	wait
-	suite cluster in_folder tests/cluster npm --silent test
+	# 3. Test files that assert times, alone.
+	suite clients-timed node_tests js $(TIMED_CLIENTS)
+	suite cluster-timed node_tests cluster $(TIMED_CLUSTER)
+	echo; echo "== seconds by suite"; cat "$(LOGS)/times"
 	node tests/sum.mjs $(LOGS)
 
 .PHONY: cluster-test
@@ -216,6 +229,11 @@ endef
 %/node_modules/.stamp: %/package-lock.json %/package.json
 	@echo "== installing the packages of $*"
 	npm ci --prefix $*
+	touch $@
+
+node_modules/.stamp: package-lock.json package.json
+	@echo "== installing the formatter and linter"
+	npm ci
 	touch $@
 
 static/dist/index.html: static/node_modules/.stamp $(shell find static -type f -not -path '*/node_modules/*' -not -path 'static/dist/*')

@@ -12,7 +12,7 @@ import { contentOf, openBrowser, plainClient, textOf, Writer } from './writers.m
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const SEEDS = Number(process.env.SEEDS ?? 8);
 const OPS = 14;
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 
 const LINE_VALUES = {
   'code-block': [true, 'plain'],

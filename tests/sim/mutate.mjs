@@ -246,7 +246,8 @@ function makeShell() {
 const sources = new Map(MUTANTS.map(({ file }) => [file, read(file)]));
 
 const unmatched = MUTANTS.filter(({ file, from }) => sources.get(file).split(from).length !== 2);
-for (const { part, rule, file, from } of unmatched) console.error(`${part}: ${rule}: ${file} does not hold this once:\n${from}`);
+for (const { part, rule, file, from } of unmatched)
+  console.error(`${part}: ${rule}: ${file} does not hold this once:\n${from}`);
 if (unmatched.length) process.exit(1);
 if (process.env.CHECK) {
   console.log(`each of the ${MUTANTS.length} rows matches its file once`);
