@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The limits per 1,000 words. They are only ever lowered.
 const COMMENTS_PER_1000_MAX: f64 = 10.2;
 const TEXTS_PER_1000_MAX: f64 = 3.2;
-const DOCUMENTS_PER_1000_MAX: f64 = 4.5;
+const DOCUMENTS_PER_1000_MAX: f64 = 3.0;
 
 /// How many names of functions and tests may contain such a word. Only ever lowered.
 const FUNCTION_NAMES_MAX: usize = 49;

@@ -89,7 +89,7 @@ test('others must sign in, and guessing tells them nothing', async () => {
   await eve.leave();
 });
 
-test('who is invited makes an account', async () => {
+test('an invited user makes an account', async () => {
   const panel = await account(ann);
   await panel.getByRole('button', { name: 'Invite somebody' }).click();
   const field = panel.getByLabel('Send this address');
@@ -231,7 +231,7 @@ test('a reader reads, an editor writes, and both see it at once when that change
   await ann.press('Escape');
 });
 
-test('a link with a password lets somebody in who has no account, until it ends', async () => {
+test('a link with a password admits a guest without an account, until it ends', async () => {
   const dialog = await share(ann);
   await dialog.getByLabel('Who has the link').selectOption('editor');
   await dialog.getByLabel('Password (if you want one)').fill('open sesame');

@@ -35,7 +35,7 @@ async function open(writer, path) {
 
 const arrive = (name) => Writer.arrive(browser, server.url, name);
 
-test('the application sends somebody in by the address, where the token does not stay', async () => {
+test('the application passes a token in the address, where it does not stay', async () => {
   const ann = await arrive('Ann Lee');
   await ann.page.goto(`${server.url}/#token=${sign({ sub: '1', name: 'Ann Lee' })}`);
   await ann.page.waitForSelector('#app[data-list="ready"]');
@@ -47,7 +47,7 @@ test('the application sends somebody in by the address, where the token does not
   await ann.leave();
 });
 
-test('a token that is no good leaves nobody in', async () => {
+test('an invalid token does not sign in', async () => {
   const eve = await arrive('Eve');
   await eve.page.goto(`${server.url}/#token=${sign({ sub: '1' }, -600)}`);
   await eve.page.getByRole('heading', { name: 'Sign in elsewhere' }).waitFor();

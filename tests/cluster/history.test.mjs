@@ -76,7 +76,7 @@ describe('a failover of Postgres', { skip }, () => {
     for (const { log } of cluster.nodes) assert.doesNotMatch(log, LOSS);
   });
 
-  test('to a standby that was away loses edits, and everybody is told', LIMIT, async (t) => {
+  test('to a standby that was away loses edits, and every client is notified', LIMIT, async (t) => {
     await cluster.addStandby();
     const people = await readers('plan');
     t.after(() => people.forEach(({ client }) => client.close()));

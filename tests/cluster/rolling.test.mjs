@@ -152,7 +152,7 @@ describe('a rolling restart', { skip }, () => {
     );
   });
 
-  test(`says so before it goes, and takes nobody in any more (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`announces its stop first, and accepts no new sockets (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const [node, other] = cluster.nodes;
     const ann = await stage.person(node, other);

@@ -162,7 +162,7 @@ describe('cursors', { skip }, () => {
     await stage.assertSound();
   });
 
-  test('who comes later is told where the others are', LIMIT, async (t) => {
+  test('a later subscriber is sent the cursors of the others', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const { docs, presences } = await cursors(stage);
     await publish(presences[0].create('early'), { index: 1, length: 0 });

@@ -235,7 +235,7 @@ describe('bad frames', () => {
     });
   }
 
-  test('who does not answer a close is cut off', async () => {
+  test('a client that does not answer a close is disconnected', async () => {
     const wire = await Wire.open(server);
     wire.write(frame('nonsense'));
     await until(() => wire.isGone, 'the connection ends');
@@ -243,7 +243,7 @@ describe('bad frames', () => {
     await bystander.assertWell();
   });
 
-  test('who has closed finds the connection ended at once, and does not have to end it', async () => {
+  test("after the client's close the server ends the connection at once", async () => {
     const patient = await Server.start({ env: { COPYDESK__GATEWAY__CLOSE_PATIENCE_MS: '60000' } });
     for (const [said, code] of [
       [frame(status(1000), { opcode: close }), 1000],

@@ -142,7 +142,7 @@ const TABLE = {
     ['an empty src', submit({ src: '', op: ['x'] }), OP_FORM],
     ['a src with a space', submit({ src: 'a b', op: ['x'] }), OP_FORM],
     ['a src of 10 kB', submit({ src: LONG, op: ['x'] }), OP_FORM],
-    ['a src that nobody was given', submit({ src: 'somebody', op: ['x'] }), 'ERR_FORBIDDEN'],
+    ['a src that was never issued', submit({ src: 'somebody', op: ['x'] }), 'ERR_FORBIDDEN'],
     ['a forged src', submit({ src: 'A'.repeat(32), op: ['x'] }), 'ERR_FORBIDDEN'],
   ],
   'what is no change': [

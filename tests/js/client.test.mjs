@@ -125,7 +125,7 @@ describe('documents', () => {
     await Promise.all(unsubscribed);
   });
 
-  test('a delete ends the document for everybody, and a create begins it anew', async () => {
+  test('a delete ends the document for all clients, and a create begins it anew', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(TEXT, 'first', [ann, bob]);
     await called((done) => mine.del(done), 'delete');

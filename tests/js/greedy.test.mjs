@@ -104,7 +104,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('who never reads is dropped, and those it would have read from go on', async () => {
+  test('a client that never reads is disconnected, and the writers continue', async () => {
     const author = await Client.connect(server.ws);
     const doc = author.doc('firehose');
     await called((done) => doc.create('', TEXT.uri, done), 'create');
@@ -135,7 +135,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('who falls silent is dropped, and its presence ends', async () => {
+  test('a silent client is disconnected, and its presence ends', async () => {
     const listener = await Client.connect(server.ws);
     const room = listener.connection.getPresence('silence');
     await called((done) => room.subscribe(done), 'presence');

@@ -108,7 +108,7 @@ describe('accounts', () => {
     return { settled, first: (status) => Promise.any(answers.map(wants(status))), end: () => end.abort() };
   };
 
-  test('a stranger at the same address keeps nobody from signing in', async () => {
+  test('failed attempts from the same address do not prevent a sign-in', async () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
     const password = `password of ${login}`;
@@ -207,7 +207,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test('who is given a role gets the document on the open socket, and may do what it says', async () => {
+  test('a granted role applies on the open socket, with its permissions', async () => {
     const ann = await newcomer();
     const { client, doc, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -267,7 +267,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test('who loses a document is told nothing more of it, and its socket is closed', async () => {
+  test('a user who loses a document is sent nothing more of it, and the socket is closed', async () => {
     const ann = await newcomer();
     const { client, doc, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -288,7 +288,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test('who loses a document hears nothing more on its presence channel, and is seen there no more', async () => {
+  test('a user who loses a document is removed from its presence channel', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -327,7 +327,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test("nobody moves or removes another user's cursor by its id", async () => {
+  test('a cursor cannot be moved or removed by another user through its id', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const eve = await newcomer();
@@ -477,7 +477,7 @@ describe('accounts', () => {
     assert.equal((await ann.get('/api/documents')).status, 401);
   });
 
-  test('nobody speaks as another: neither by src, nor by seq, nor by presence', async () => {
+  test('no client can act as another: neither by src, nor by seq, nor by presence', async () => {
     const ann = await newcomer();
     const { client, doc, id } = await documentOf(ann);
     const eve = await newcomer();
@@ -583,7 +583,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test('who owns the tenant gives roles on all of it, and sends people away', async () => {
+  test('a tenant owner grants roles on the whole tenant and ends sessions', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -622,7 +622,7 @@ describe('accounts', () => {
   });
 });
 
-describe('who owns the tenant', () => {
+describe('tenant owners', () => {
   let server;
   let admin;
   before(async () => {
@@ -668,7 +668,7 @@ describe('who owns the tenant', () => {
     assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
   });
 
-  test('who owns the tenant reads what was done in it', async () => {
+  test('a tenant owner reads the audit log', async () => {
     const bob = await newcomer();
     const login = await loginOf(bob);
     const { id } = (await bob.me()).user;
@@ -754,7 +754,7 @@ describe('limits', () => {
   });
 });
 
-describe('the machine of whoever serves for themselves', () => {
+describe("requests from the server's own machine", () => {
   let server;
   before(async () => (server = await Server.start()));
   after(() => server?.stop());
@@ -781,7 +781,7 @@ describe('the machine of whoever serves for themselves', () => {
     assert.equal((await rename({ origin: own })).status, 404);
   });
 
-  test('a name that somebody else points at it is not its own', async () => {
+  test('a foreign name that points at the machine is refused', async () => {
     const answer = async (host, lines = '') => {
       const wire = await Wire.open(server, { upgrade: false });
       wire.write(`GET /api/documents HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`);
@@ -880,7 +880,7 @@ describe('invitations', () => {
   before(async () => (server = await Server.start({ open: false })));
   after(() => server?.stop());
 
-  test('who is not invited makes no account', async () => {
+  test('without an invitation there is no new account', async () => {
     const ann = await Browser.registered(server, 'ann');
     const stranger = new Browser(server);
     const asked = { login: 'bob', name: 'Bob', password: 'a long password' };
@@ -893,7 +893,7 @@ describe('invitations', () => {
     const again = { ...asked, login: 'eve', invitation: code };
     assert.equal((await new Browser(server).post('/api/register', again)).status, 403);
   });
-  test('a bad invitation says nothing of who is here', async () => {
+  test('a bad invitation reveals no user', async () => {
     const stranger = new Browser(server);
     const asked = { name: 'Eve', password: 'a long password', invitation: 'guess' };
     const answers = [];

@@ -62,7 +62,7 @@ describe('a channel', () => {
     await shows(bob.presence, 'a', undefined);
   });
 
-  test('who unsubscribed hears nothing more', async () => {
+  test('an unsubscribed client receives nothing more', async () => {
     const [ann, bob] = [await onChannel('room 5'), await onChannel('room 5')];
     await called((done) => bob.presence.unsubscribe(done), 'unsubscribe');
     bob.client.keepsReceived = true;
@@ -221,7 +221,7 @@ describe('a position in a document', () => {
     });
   }
 
-  test('who is silent for long is closed, and its position ends', async () => {
+  test('a client that is silent for long is closed, and its position ends', async () => {
     const { docs, presences } = await cursors([{ insert: 'abc\n' }]);
     const wire = await Wire.open(stage.server);
     await wire.handshake();
@@ -311,7 +311,7 @@ describe('a position in a document', () => {
     wire.end();
   });
 
-  test('many cursors move while everybody types', async () => {
+  test('many cursors move while all users type', async () => {
     const { clients, docs, presences } = await cursors([{ insert: 'abcdef\n' }], 5);
     // A cursor that comes while its reader's own edits are in flight makes the library fetch, whatever the server does.
     for (const client of clients) client.fetchesAsked = 1;

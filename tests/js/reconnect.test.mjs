@@ -174,7 +174,7 @@ describe('again and again', () => {
   });
 });
 
-describe('who is who', () => {
+describe('client identity', () => {
   /** The cookie that the page gives a browser that comes without one. */
   async function guest() {
     const page = await fetch(stage.server.http);
@@ -213,7 +213,7 @@ describe('who is who', () => {
     wire.end();
   });
 
-  test('an id that nobody was given is not taken on', async () => {
+  test('an id that was never issued is not resumed', async () => {
     const wire = await Wire.open(stage.server);
     wire.say({ a: 'hs', id: 'of-my-own-making', protocol: 1, protocolMinor: 2 });
     const greeting = await wire.heard((message) => message.a === 'hs', 'the handshake');

@@ -283,7 +283,7 @@ describe('a socket that wants too much', () => {
     author.close();
   });
 
-  test('nobody becomes another client of this server by having come from elsewhere', async () => {
+  test('a client id of another server does not resume a client of this one', async () => {
     const ann = await Client.connect(server.ws, { headers: { Cookie: `copydesk_guest=${'a'.repeat(21)}A` } });
     const src = ann.connection.id;
     const eve = await Wire.open(server, { headers: { Cookie: `copydesk_guest=${'e'.repeat(21)}A` } });

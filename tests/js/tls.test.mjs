@@ -116,7 +116,7 @@ describe('TLS', () => {
     }
   });
 
-  test('handshakes that are not finished keep nobody out', async () => {
+  test('unfinished handshakes do not block other clients', async () => {
     const BOUND = 100;
     // The first bytes of a record that announces 512 more.
     const hello = Buffer.from('1603010200010001fc0303', 'hex');
