@@ -1,9 +1,9 @@
-//! The transport of a cluster: Redis, and direct links while Redis is silent.
+//! The transport of a cluster: Redis Streams, with direct links as a fallback.
 //!
-//! Redis is the usual way. A message goes to a node by its direct link if Redis is not prompt for either of the two: each
-//! node pings itself through Redis, and says to the others by the links whether the pings come back. So the sender
-//! notices within half a second that the receiver alone is cut off from Redis. When the way changes, messages may arrive
-//! out of order or be lost with Redis; whatever waits for an answer is sent again then, see [`Transport::reopened`].
+//! A message takes the direct link if Redis is not prompt for the sender or for the receiver. Each node pings itself
+//! through Redis and publishes over its links whether the pings return, so a sender notices within half a second that
+//! only the receiver has lost Redis. When the path changes, messages may be reordered or lost; unanswered requests are
+//! sent again, see [`Transport::reopened`].
 
 use std::sync::{Arc, Mutex};
 
@@ -23,13 +23,13 @@ use super::transport::{
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// Why a node cannot take part in its cluster.
+/// Why the transport cannot be opened.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// The settings of Redis cannot work.
+    /// The Redis settings are invalid.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// The address for direct links cannot be listened on.
+    /// The listener for direct links cannot be bound.
     #[error(
         "listen for direct links from other nodes: {0}; set cluster.listen to an address of this machine, or to \"off\""
     )]
@@ -44,7 +44,7 @@ pub struct ClusterTransport {
     direct: DirectLinks,
     prompt: watch::Receiver<bool>,
     live: watch::Receiver<LiveLinks>,
-    /// For what this node sends to itself while Redis is silent; `None` once it is closed.
+    /// Delivers loopback messages while Redis is not prompt; `None` once closed.
     loopback: Mutex<Option<mpsc::Sender<Delivery>>>,
     counters: Arc<TransportCounters>,
     health: watch::Receiver<Health>,
@@ -53,11 +53,11 @@ pub struct ClusterTransport {
 }
 
 impl ClusterTransport {
-    /// Starts to carry messages for a node: over Redis alone if direct links are off. Waits for no server. Needs a tokio
-    /// runtime around it. The secret is the store's.
+    /// Opens the transport of node `me`: Redis alone if direct links are off. Does not wait for any server. `secret` is the
+    /// store's and authenticates direct links. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// If the settings cannot work.
+    /// If the settings are invalid or the listener cannot be bound.
     pub async fn open(
         redis: &RedisSettings,
         settings: &ClusterSettings,
@@ -103,8 +103,8 @@ impl ClusterTransport {
         Ok((Arc::new(transport), Inbox(inbox)))
     }
 
-    /// Delivers to this node what it sends to itself, if a link is live: while Redis is silent, that stands for all ways.
-    fn send_to_myself(&self, message: Bytes) {
+    /// Delivers a loopback message if any direct link is live, which shows that the fallback path works.
+    fn send_loopback(&self, message: Bytes) {
         let loopback = lock(&self.loopback).clone();
         let delivery = Delivery {
             from: self.me,
@@ -122,7 +122,7 @@ impl ClusterTransport {
         }
     }
 
-    /// Whether Redis is not prompt for this node or for the other one, as far as this node knows.
+    /// Returns true if Redis is not prompt for this node or, as far as known, for the other one.
     fn prefers_direct(&self, to: NodeId) -> bool {
         !*self.prompt.borrow() || self.live.borrow().get(&to) == Some(&false)
     }
@@ -132,7 +132,7 @@ impl Transport for ClusterTransport {
     fn send(&self, to: NodeId, message: Bytes) {
         let is_prompt = *self.prompt.borrow();
         if to == self.me && !is_prompt && !self.live.borrow().is_empty() {
-            return self.send_to_myself(message);
+            return self.send_loopback(message);
         }
         if !self.prefers_direct(to) || !self.direct.send(to, message.clone()) {
             self.redis.send(to, message);
@@ -183,12 +183,12 @@ impl Drop for ClusterTransport {
     }
 }
 
-/// Watches both ways, and says whether messages pass and when to send again.
+/// Publishes the health of the combined transport and its changes of path.
 struct PathMonitor {
     redis: watch::Receiver<Health>,
     prompt: watch::Receiver<bool>,
     live: watch::Receiver<LiveLinks>,
-    /// Told to the other nodes.
+    /// Published to the other nodes.
     has_redis: watch::Sender<bool>,
     health: watch::Sender<Health>,
     reopened: watch::Sender<u64>,
@@ -205,12 +205,12 @@ impl PathMonitor {
             self.has_redis
                 .send_if_modified(|has| std::mem::replace(has, is_prompt) != is_prompt);
             let was_good = self.health.borrow().is_good();
-            self.tell(&redis, live.len());
+            self.publish_health(&redis, live.len());
             if is_prompt != was_prompt {
                 log_change(is_prompt, live.len());
             }
             let is_back = !was_good && self.health.borrow().is_good();
-            if is_back || is_prompt != was_prompt || has_another_way(&known, &live, is_prompt) {
+            if is_back || is_prompt != was_prompt || has_path_change(&known, &live, is_prompt) {
                 self.reopened.send_modify(|count| *count += 1);
             }
             (was_prompt, known) = (is_prompt, live);
@@ -225,8 +225,8 @@ impl PathMonitor {
         }
     }
 
-    /// Messages pass if any way is open.
-    fn tell(&self, redis: &Health, links: usize) {
+    /// Publishes the health: good if any path is open.
+    fn publish_health(&self, redis: &Health, links: usize) {
         let health = if links > 0 {
             Health::Good
         } else {
@@ -235,7 +235,7 @@ impl PathMonitor {
         let before = self.health.send_replace(health.clone());
         match (&before, &health) {
             (Health::Good, Health::Bad(reason)) => {
-                warn!(%reason, "messages do not pass between nodes: no direct link is live, and Redis carries none");
+                warn!(%reason, "no messages pass between nodes: no direct link is live and Redis carries none");
             }
             (Health::Bad(_), Health::Good) => info!(links, "messages pass between nodes"),
             _ => {}
@@ -245,14 +245,14 @@ impl PathMonitor {
 
 fn log_change(is_prompt: bool, links: usize) {
     if is_prompt {
-        info!(links, "Redis is prompt: messages go by it");
+        info!(links, "Redis is prompt: messages take Redis");
     } else if links > 0 {
-        info!(links, "Redis is silent: messages go by direct links");
+        info!(links, "Redis is not prompt: messages take direct links");
     }
 }
 
-/// Whether a node is now reached by another way than before.
-fn has_another_way(before: &LiveLinks, now: &LiveLinks, is_prompt: bool) -> bool {
+/// Returns true if the path to any node changed.
+fn has_path_change(before: &LiveLinks, now: &LiveLinks, is_prompt: bool) -> bool {
     let is_new = |(node, has_redis): (&NodeId, &bool)| match before.get(node) {
         Some(had_redis) => had_redis != has_redis,
         None => !is_prompt || !has_redis,

@@ -1,4 +1,4 @@
-//! Which of the live nodes must stand back because they do not understand others.
+//! Selects the live nodes that take no documents because other nodes do not understand their messages.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 

@@ -1,8 +1,8 @@
 //! Direct links: one TCP connection between each two nodes, encrypted and authenticated by the store's secret.
 //!
-//! They carry messages while Redis does not. Each node listens, advertises its address in its heartbeat, and connects to
-//! the nodes whose addresses it reads there; either end of a connection sends by it. Both ends say four times a second
-//! that they live, whether they hear each other, and whether Redis carries their messages.
+//! They carry messages while Redis does not. Each node listens, publishes its address with its heartbeat and connects to
+//! the addresses that other nodes publish; both ends send over a connection. Four times a second each end sends its
+//! status: whether it receives from the other end, and whether Redis carries its messages.
 
 mod connection;
 mod frames;
@@ -24,13 +24,13 @@ use tokio::time::{Instant, timeout};
 use self::connection::ConnectionShared;
 use self::handshake::LinkKey;
 pub(super) use self::peer_links::LiveLinks;
-use self::peer_links::{PeerLinks, keep};
+use self::peer_links::{PeerLinks, maintain};
 pub use self::settings::{ClusterSettings, ListenAddress};
 use super::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;
 
 /// How long a close waits until what is queued is written.
-const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The direct links of a node.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub(super) struct DirectLinks {
 }
 
 impl DirectLinks {
-    /// Listens, and connects to the nodes that [`learn`](Self::learn) names; `None` if the settings say so. `towards`
-    /// is where the shared servers are.
+    /// Listens, and connects to the nodes passed to [`learn`](Self::learn); `None` if direct links are off. `towards` are
+    /// the addresses of the shared servers, see [`ClusterSettings`].
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -72,11 +72,11 @@ impl DirectLinks {
             peers: Mutex::default(),
             deliveries: Mutex::new(Some(deliveries)),
             live: watch::Sender::default(),
-            strangers: Arc::new(Semaphore::new(listener::STRANGERS_MAX)),
+            unauthenticated: Arc::new(Semaphore::new(listener::UNAUTHENTICATED_MAX)),
         });
         let tasks = [
             tokio::spawn(listener::accept(Arc::clone(&links), listener)).abort_handle(),
-            tokio::spawn(keep(Arc::clone(&links))).abort_handle(),
+            tokio::spawn(maintain(Arc::clone(&links))).abort_handle(),
         ];
         tracing::info!(address = %advertised, "listening for direct links from other nodes");
         Ok(Some(Self {
@@ -91,23 +91,23 @@ impl DirectLinks {
         Arc::clone(&self.advertised)
     }
 
-    /// The other nodes that live, and their addresses.
+    /// Takes the live nodes and their addresses.
     pub(super) fn learn(&self, peers: &[(NodeId, Arc<str>)]) {
         self.links.learn(peers);
     }
 
-    /// Says to the other nodes whether Redis carries this node's messages.
+    /// Publishes to the other nodes whether Redis carries this node's messages.
     pub(super) fn has_redis(&self) -> watch::Sender<bool> {
         self.links.common.has_redis.clone()
     }
 
-    /// The nodes to which a link is live, and whether Redis carries their messages.
+    /// The nodes with a live link, and whether Redis carries their messages.
     pub(super) fn watch_live(&self) -> watch::Receiver<LiveLinks> {
         self.links.live.subscribe()
     }
 
-    /// Queues a message; `false` if there is no live link to the node. A message that finds no room is dropped and
-    /// counted.
+    /// Queues a message; returns false if there is no live link to the node. A message beyond the queue's bound is dropped
+    /// and counted.
     pub(super) fn send(&self, to: NodeId, message: Bytes) -> bool {
         let Some(connection) = self.links.live_connection(to) else {
             return false;
@@ -118,12 +118,12 @@ impl DirectLinks {
         true
     }
 
-    /// Sends what is queued, within a limit, and ends all connections.
+    /// Sends what is queued, within a time limit, and closes all connections.
     pub(super) async fn close(&self) {
         for task in &self.tasks {
             task.abort();
         }
-        let _ = timeout(CLOSE_PATIENCE, self.links.flushed()).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.links.flushed()).await;
         self.links.close();
     }
 }

@@ -1,4 +1,5 @@
-//! Who takes documents, as far as this node knows: what the store tells with every heartbeat, and, sooner, who does not answer.
+//! Cluster membership as one node sees it: the nodes that the store lists with each heartbeat, less those that are
+//! suspected because they do not answer. The hash ring is built from it.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
@@ -9,94 +10,98 @@ use std::time::Duration;
 use super::HashRing;
 use crate::id::NodeId;
 
-/// Who takes documents, as far as this node knows. A pure machine: time comes in as an argument.
+/// Failure detector and membership of one node. A pure state machine: time is an argument, measured from the node's start.
 ///
-/// The store names the members, and notices within seconds that one died. A node that was asked something and is silent
-/// is noticed sooner: it is asked whether it is there, and so is this node itself, by the same way. Whoever does not
-/// answer although the way is open is passed over until it is heard again. That is an opinion: nothing is decided by it
-/// but whom to ask next.
+/// **Members** are the nodes that the store lists: nodes with a heartbeat younger than `dead_after`. That takes seconds to
+/// notice a failure. **Suspicion** is faster: a node that owes a reply is pinged, and so is this node itself through the
+/// same transport. A node that stays silent although the loopback ping arrived is suspected and left out of the ring until
+/// a message from it arrives. Suspicion decides only which node is asked next; ownership is decided by the store's fence.
 ///
-/// Where the store has not store_answered_at, or messages have not passed, it may have been so for all: whoever is first to be back
-/// would find nobody else alive. So nobody is removed on the store's word until the others have had the time to say that
-/// they live. And a node that the store does not answer, while it answers another, knows that the others take it for dead:
-/// it is *isolated*, and takes itself out of its own ring, as they do.
+/// **Grace period.** After the store or the transport failed, the other nodes may have missed heartbeats for the same
+/// reason, and the first node to recover would see no other. So for `dead_after` no member is removed.
+///
+/// **Isolation.** If the store answers another node and not this one, the other nodes remove this node once `dead_after`
+/// has passed. It removes itself from its own ring at the same time, so that all rings agree.
+///
+/// Every method that returns `bool` without saying otherwise returns true if the ring changed.
 #[derive(Debug)]
 pub struct Membership {
     me: NodeId,
-    /// How long a node may say nothing to the store until it is taken for dead.
+    /// Age of a heartbeat at which its node counts as failed.
     dead_after: Duration,
-    /// As the store told last.
+    /// The nodes that the store listed, this one included.
     members: BTreeSet<NodeId>,
-    /// The members that said that they leave.
+    /// Members that announced that they drain.
     leaving: BTreeSet<NodeId>,
-    /// Those who have been asked something and not been heard since.
+    /// Nodes that owe a reply: a request was sent, and no message has arrived since.
     awaited: BTreeMap<NodeId, AwaitedReply>,
-    /// Those who were heard though the store has not named them, and when it was last asked about each.
+    /// Nodes that sent a message and are not listed, with the time of the last store query about each.
     unknown_nodes: BTreeMap<NodeId, Duration>,
-    /// When this node last heard itself.
+    /// When the last loopback ping arrived.
     loopback_heard_at: Duration,
-    /// When the store last store_answered_at.
+    /// When the store last answered a heartbeat.
     store_answered_at: Duration,
-    /// Until when nobody is removed on the store's word.
+    /// End of the grace period in which no member is removed.
     keep_members_until: Duration,
-    /// Since when somebody lives and takes no part.
+    /// Since when at least one live node takes no documents.
     partial_since: Option<Duration>,
-    /// When the others are to be asked next whether the store answers them.
+    /// When to ask the other nodes next whether the store answers them.
     query_store_at: Duration,
-    /// Until when it is believed that the store answers another.
+    /// Until when the store is assumed to answer another node.
     others_have_store_until: Duration,
-    /// Whether this node has taken itself out of the ring.
+    /// The store answers other nodes and not this one.
     isolated: bool,
-    /// Whether this node takes no documents because other nodes do not understand it.
+    /// This node takes no documents because other nodes do not understand its messages.
     incompatible: bool,
     ring: HashRing,
 }
 
 #[derive(Debug)]
 struct AwaitedReply {
-    /// When it was asked first.
+    /// When the first unanswered request was sent.
     since: Duration,
-    /// When it was first asked whether it is there.
+    /// When the first ping was sent.
     pinged: Option<Duration>,
-    /// When it is to be asked that again.
+    /// When to send the next ping.
     ping_again: Duration,
-    /// Whether it is passed over.
+    /// Left out of the ring.
     suspect: bool,
 }
 
-/// What is to be done after a while.
+/// What the caller has to do after [`Membership::poll`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MembershipActions {
-    /// Whom to ask whether it is there; this node itself among them, where it is any.
+    /// Nodes to ping. If there are any, this node is among them.
     pub ping: Vec<NodeId>,
-    /// Whether to ask the others if the store answers them: it does not answer this node.
+    /// Ask the other nodes whether the store answers them, because it does not answer this one.
     pub query_peers_about_store: bool,
-    /// Whether the ring is another.
+    /// The ring changed.
     pub ring_changed: bool,
-    /// The nodes that are passed over from now on, because they did not answer.
+    /// Nodes that are newly suspected.
     pub suspected: Vec<NodeId>,
 }
 
-/// How long an asked node may be silent before it is asked whether it is there.
+/// Silence after a request until the node is pinged.
 const PING_AFTER: Duration = Duration::from_millis(150);
 
-/// How long it may be silent before it is passed over.
+/// Silence after a request until the node is suspected.
 const SUSPECT_AFTER: Duration = Duration::from_millis(400);
 
-/// How long a node must have been silent, while this node heard itself, for that to be its own fault once nothing passes.
+/// Silence beyond which a node stays suspected when the transport fails: its silence is older than the failure.
 const TRANSPORT_DOUBT: Duration = Duration::from_secs(1);
 
-/// How often one that is passed over is asked.
+/// Interval of the pings to a suspected node.
 const PING_SUSPECT_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the store is asked about one that it does not name. One that takes no part is heard all the same.
+/// Least interval between two store queries about one unlisted node: a node that takes no documents sends messages too.
 const UNKNOWN_NODE_QUERY_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the others are asked whether the store answers them.
+/// Interval of the queries to other nodes whether the store answers them.
 const STORE_QUERY_EVERY: Duration = Duration::from_millis(500);
 
 impl Membership {
-    /// A node that knows of no other. Whoever says nothing for `dead_after` is taken for dead.
+    /// Returns a membership that holds this node alone. `dead_after` is the age of a heartbeat at which its node counts as
+    /// failed.
     #[must_use]
     pub fn new(me: NodeId, dead_after: Duration) -> Self {
         Self {
@@ -118,45 +123,45 @@ impl Membership {
         }
     }
 
-    /// Those who take documents.
+    /// The ring of the nodes that take documents.
     #[must_use]
     pub fn ring(&self) -> &HashRing {
         &self.ring
     }
 
-    /// The members but this node.
+    /// The other members.
     pub fn others(&self) -> impl Iterator<Item = NodeId> {
         self.members.iter().copied().filter(|node| *node != self.me)
     }
 
-    /// Whether this node has taken itself out of its ring: the store answers others and not this node, or other nodes do
-    /// not understand it.
+    /// Returns true if this node is not in its own ring: the store answers other nodes and not this one, or other nodes do
+    /// not understand its messages.
     #[must_use]
     pub fn is_isolated(&self) -> bool {
         self.isolated || self.incompatible
     }
 
-    /// Sets whether this node stands back because other nodes do not understand it. Returns true if the ring changed.
+    /// Sets whether other nodes do not understand this node's messages. It takes no documents then.
     pub fn set_incompatible(&mut self, incompatible: bool) -> bool {
         std::mem::replace(&mut self.incompatible, incompatible) != incompatible
             && self.rebuild_ring()
     }
 
-    /// Whether the store answers this node, as far as it knows: what it says to one who is not store_answered_at.
+    /// Returns true if the store answered within half of `dead_after`: what this node replies to a node that asks.
     #[must_use]
     pub fn has_store(&self, now: Duration) -> bool {
         now < self.store_answered_at + self.dead_after / 2
     }
 
-    /// Whether the store, which store_answered_at before, has not store_answered_at for two thirds of the time after which the others take this
-    /// node for dead: four heartbeats with the usual settings.
+    /// Returns true if the store answered before and has not for two thirds of `dead_after`: four heartbeats with the
+    /// default settings.
     #[must_use]
     pub fn is_store_away(&self, now: Duration) -> bool {
         self.store_answered_at > Duration::ZERO
             && now >= self.store_answered_at + self.dead_after * 2 / 3
     }
 
-    /// A node was heard: whether to ask the store about it.
+    /// Takes a message from a node. Returns true if the store has to be asked about it, because it does not list the node.
     pub fn is_unknown(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me || self.members.contains(&node) {
             return false;
@@ -172,7 +177,7 @@ impl Membership {
         }
     }
 
-    /// The store answered; says whether the ring is another. The first that it says after a silence is of little worth.
+    /// Takes an answer of the store. The first one after a silence starts a grace period.
     pub fn store_answered(&mut self, now: Duration) -> bool {
         if !self.has_store(now) {
             self.keep_members_until = now + self.dead_after;
@@ -182,9 +187,9 @@ impl Membership {
         self.update_isolation(now)
     }
 
-    /// Messages do not pass; says whether the ring is another. If they did not for all, the store names whoever is first to
-    /// be heard again. And who seemed silent just before may have store_answered_at: were it passed over for as long as nothing
-    /// passes, it and this node would take each other's documents over again and again.
+    /// Takes a failure of the transport: starts a grace period, and withdraws suspicions that are about as young as the
+    /// failure. Such a node may have answered: if it stayed suspected while no message passes, it and this node would take
+    /// over each other's documents again and again.
     pub fn transport_failed(&mut self, now: Duration) -> bool {
         self.keep_members_until = now + self.dead_after;
         let doubtful = self.loopback_heard_at.saturating_sub(TRANSPORT_DOUBT);
@@ -193,8 +198,9 @@ impl Membership {
         self.rebuild_ring()
     }
 
-    /// Whether somebody lives and takes no part. Who begins to has not been heard of late, perhaps as nobody will be in a
-    /// moment: then all keep the ring that they know, and it must be the same. Whom it is about is passed over soon enough.
+    /// Takes whether a live node takes no documents. A node that begins to take none may be the first to lose a transport
+    /// that the others lose a moment later: so its first `dead_after` is a grace period, in which all nodes keep the same
+    /// ring. If the failure is that node's alone, it is suspected soon.
     pub fn observe_idle_nodes(&mut self, are_some: bool, now: Duration) {
         let since = *self.partial_since.get_or_insert(now);
         if !are_some {
@@ -204,8 +210,8 @@ impl Membership {
         }
     }
 
-    /// The store names the members; says whether the ring is another. Where it names none, all are cut off from each other
-    /// alike, and the ring stays as it is.
+    /// Takes the members that the store lists. An empty list means that all nodes are cut off from each other: the ring
+    /// stays as it is.
     pub fn store_listed(&mut self, nodes: &[NodeId], now: Duration) -> bool {
         if nodes.is_empty() {
             return false;
@@ -219,7 +225,7 @@ impl Membership {
         self.rebuild_ring()
     }
 
-    /// A node says that the store answers it; says whether the ring is another.
+    /// Takes the statement of another node that the store answers it.
     pub fn peer_has_store(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me || self.has_store(now) {
             return false;
@@ -228,13 +234,13 @@ impl Membership {
         self.update_isolation(now)
     }
 
-    /// A node says that it takes no more documents; says whether the ring is another.
+    /// Takes the statement of another node that it drains.
     pub fn peer_leaves(&mut self, node: NodeId) -> bool {
         self.leaving.insert(node);
         self.rebuild_ring()
     }
 
-    /// A node was asked something that it will answer, if only that it is there.
+    /// A request was sent to a node, which must send some message in reply.
     pub fn request_sent(&mut self, node: NodeId, now: Duration) {
         if node != self.me && self.members.contains(&node) {
             self.awaited.entry(node).or_insert(AwaitedReply {
@@ -246,7 +252,7 @@ impl Membership {
         }
     }
 
-    /// A node was heard, perhaps this one; says whether the ring is another.
+    /// A message of a node arrived, a loopback ping of this node included. Ends the suspicion of that node.
     pub fn message_received(&mut self, node: NodeId, now: Duration) -> bool {
         if node == self.me {
             self.loopback_heard_at = now;
@@ -256,7 +262,7 @@ impl Membership {
         awaited.is_some_and(|awaited| awaited.suspect) && self.rebuild_ring()
     }
 
-    /// Looks at who is silent, the store included.
+    /// Looks at the nodes that owe a reply, and at the age of the store's last answer. Call it about every 50 ms.
     pub fn poll(&mut self, now: Duration) -> MembershipActions {
         let mut due = MembershipActions::default();
         for (node, awaited) in &mut self.awaited {
@@ -270,9 +276,9 @@ impl Membership {
                         PING_AFTER
                     };
             }
-            // Where this node does not hear itself either, it is the way that is closed.
-            let way_is_open = awaited.pinged.is_some_and(|at| self.loopback_heard_at > at);
-            if !awaited.suspect && way_is_open && now >= awaited.since + SUSPECT_AFTER {
+            // If the loopback ping is missing too, the transport failed and not the node.
+            let transport_works = awaited.pinged.is_some_and(|at| self.loopback_heard_at > at);
+            if !awaited.suspect && transport_works && now >= awaited.since + SUSPECT_AFTER {
                 awaited.suspect = true;
                 due.suspected.push(*node);
             }
@@ -291,7 +297,7 @@ impl Membership {
         due
     }
 
-    /// Whether the others take this node for dead, where the store answers them.
+    /// Returns true if the other nodes count this one as failed, provided that the store answers them.
     fn is_taken_for_dead(&self, now: Duration) -> bool {
         now >= self.store_answered_at + self.dead_after
     }
@@ -307,11 +313,12 @@ impl Membership {
                 .get(node)
                 .is_some_and(|awaited| awaited.suspect)
         };
-        let gone = |node: &NodeId| self.is_isolated() && *node == self.me;
+        let is_removed = |node: &NodeId| self.is_isolated() && *node == self.me;
         let taking = self.members.iter().copied();
-        let ring = HashRing::new(
-            taking.filter(|node| !self.leaving.contains(node) && !suspect(node) && !gone(node)),
-        );
+        let ring =
+            HashRing::new(taking.filter(|node| {
+                !self.leaving.contains(node) && !suspect(node) && !is_removed(node)
+            }));
         let changed = ring != self.ring;
         self.ring = ring;
         changed
@@ -338,27 +345,27 @@ mod tests {
         membership
     }
 
-    /// The store answers, and names these.
+    /// A heartbeat: the store answers and lists these nodes.
     fn beat(membership: &mut Membership, nodes: &[NodeId], at: u64) -> bool {
         membership.store_answered(ms(at)) | membership.store_listed(nodes, ms(at))
     }
 
-    /// Heartbeats that name these, twice a second.
+    /// Heartbeats that list these nodes, twice a second.
     fn beats(membership: &mut Membership, nodes: &[NodeId], from: u64, to: u64) {
         for at in (from..=to).step_by(500) {
             beat(membership, nodes, at);
         }
     }
 
-    /// Lets time pass in steps, with the own pings heard or not; says when the ring changed.
-    fn pass(membership: &mut Membership, from: u64, to: u64, way_is_open: bool) -> Option<u64> {
+    /// Polls every 50 ms, with or without loopback pings; returns when the ring changed first.
+    fn pass(membership: &mut Membership, from: u64, to: u64, transport_works: bool) -> Option<u64> {
         let mut changed = None;
         for at in (from..=to).step_by(50) {
             let due = membership.poll(ms(at));
             if due.ring_changed {
                 changed.get_or_insert(at);
             }
-            if way_is_open && due.ping.contains(&ME) {
+            if transport_works && due.ping.contains(&ME) {
                 membership.message_received(ME, ms(at + 1));
             }
         }
@@ -366,11 +373,11 @@ mod tests {
     }
 
     #[test]
-    fn who_fell_silent_with_all_messages_is_not_passed_over() {
+    fn node_that_fell_silent_with_the_transport_is_not_suspected() {
         let mut membership = three();
         membership.request_sent(OTHER, ms(1_000));
         pass(&mut membership, 1_000, 1_150, true);
-        // Its own ping came back, the answer of the other did not; nothing passes since.
+        // The loopback ping arrived and the reply did not; no message passes since.
         assert_eq!(pass(&mut membership, 1_200, 1_400, false), Some(1_400));
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
         assert!(membership.transport_failed(ms(2_000)));
@@ -380,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_to_take_no_part_is_a_member_for_a_while() {
+    fn node_that_begins_to_take_no_documents_stays_a_member_for_a_grace_period() {
         let mut membership = three();
         beats(&mut membership, &[ME, OTHER, THIRD], 500, 4_500);
         for at in (5_000..=9_000).step_by(500) {
@@ -397,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_silent_long_before_is_passed_over_still() {
+    fn node_that_was_silent_before_the_transport_failed_stays_suspected() {
         let mut membership = three();
         membership.request_sent(OTHER, ms(1_000));
         pass(&mut membership, 1_000, 4_000, true);
@@ -406,12 +413,12 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_is_passed_over_until_it_is_heard() {
+    fn silent_node_is_suspected_until_a_message_arrives() {
         let mut membership = three();
         assert_eq!(
             pass(&mut membership, 0, 1_000, true),
             None,
-            "nobody was asked"
+            "no request was sent"
         );
         membership.request_sent(OTHER, ms(1_000));
         assert_eq!(pass(&mut membership, 1_000, 1_350, true), None);
@@ -422,14 +429,14 @@ mod tests {
         assert_eq!(membership.ring().nodes(), [ME, THIRD]);
         assert!(
             !beat(&mut membership, &[ME, OTHER, THIRD], 3_000),
-            "the store does not know better yet"
+            "the store still lists it"
         );
         assert!(membership.message_received(OTHER, ms(4_000)));
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
 
     #[test]
-    fn who_answers_the_ping_is_there_however_slow_its_store_is() {
+    fn node_that_answers_pings_is_not_suspected() {
         let mut membership = three();
         membership.request_sent(OTHER, ms(0));
         assert_eq!(membership.poll(ms(149)), MembershipActions::default());
@@ -439,19 +446,19 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_suspected_while_the_way_is_closed() {
+    fn no_node_is_suspected_while_the_transport_fails() {
         let mut membership = three();
         membership.request_sent(OTHER, ms(0));
         membership.request_sent(THIRD, ms(0));
         assert_eq!(pass(&mut membership, 0, 10_000, false), None);
         assert!(
             pass(&mut membership, 10_050, 12_000, true).is_some(),
-            "it is open again"
+            "the transport works again"
         );
     }
 
     #[test]
-    fn who_leaves_or_is_no_member_is_not_in_the_ring() {
+    fn draining_and_unlisted_nodes_are_not_in_the_ring() {
         let mut membership = three();
         assert!(membership.peer_leaves(OTHER));
         assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 0));
@@ -459,17 +466,17 @@ mod tests {
         assert!(beat(&mut membership, &[ME], 0));
         assert!(
             !beat(&mut membership, &[], 0),
-            "when all are cut off nothing changes"
+            "an empty list changes nothing"
         );
         assert_eq!(membership.ring().nodes(), [ME]);
         assert!(
             beat(&mut membership, &[ME, OTHER], 0),
-            "another node of that name was never leaving"
+            "a node that is listed again has not announced a drain"
         );
     }
 
     #[test]
-    fn a_suspect_is_asked_again_and_again_but_seldom() {
+    fn suspected_node_is_pinged_once_a_second() {
         let mut membership = three();
         membership.request_sent(OTHER, ms(0));
         pass(&mut membership, 0, 1_000, true);
@@ -480,8 +487,8 @@ mod tests {
     }
 
     #[test]
-    fn who_is_back_first_does_not_take_the_others_for_dead() {
-        // When the store was silent and answers again, and when messages did not pass until then.
+    fn first_node_to_recover_keeps_the_others_for_a_grace_period() {
+        // Since when the store is silent, until when the transport fails, and the end of the grace period.
         for (silent_from, unheard_until, is_lenient_until) in [
             (10_000, 0, 18_000),
             (10_000, 15_000, 18_000),
@@ -500,15 +507,15 @@ mod tests {
             }
             beats(&mut membership, &[ME, OTHER], 15_000, 17_500);
             let stays = is_lenient_until > 0;
-            let story = format!("{silent_from} {unheard_until}");
-            assert_eq!(membership.ring().nodes().contains(&THIRD), stays, "{story}");
+            let case = format!("{silent_from} {unheard_until}");
+            assert_eq!(membership.ring().nodes().contains(&THIRD), stays, "{case}");
             beats(&mut membership, &[ME, OTHER], 18_000, 18_000);
-            assert_eq!(membership.ring().nodes(), [ME, OTHER], "{story}");
+            assert_eq!(membership.ring().nodes(), [ME, OTHER], "{case}");
         }
     }
 
     #[test]
-    fn who_comes_while_others_may_come_back_is_let_in_at_once() {
+    fn new_node_joins_at_once_during_a_grace_period() {
         let mut membership = three();
         let fourth = NodeId(4);
         assert!(beat(&mut membership, &[ME, fourth], 5_000));
@@ -516,20 +523,20 @@ mod tests {
     }
 
     #[test]
-    fn who_is_stranded_leaves_its_own_ring_until_the_store_answers_it() {
+    fn isolated_node_leaves_its_own_ring_until_the_store_answers() {
         let mut membership = three();
         assert_eq!(membership.poll(ms(2_999)), MembershipActions::default());
         assert!(membership.poll(ms(3_000)).query_peers_about_store);
         assert!(
             !membership.poll(ms(3_050)).query_peers_about_store,
-            "not that often"
+            "not before the interval has passed"
         );
         assert!(membership.peer_has_store(OTHER, ms(3_060)));
         assert!(membership.is_isolated());
         assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
         assert!(
             membership.poll(ms(3_500)).query_peers_about_store,
-            "again and again"
+            "once an interval"
         );
         assert!(membership.store_answered(ms(4_000)));
         assert!(!membership.is_isolated());
@@ -537,9 +544,12 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_away_after_heartbeats_without_an_answer() {
+    fn store_is_away_after_four_heartbeats_without_an_answer() {
         let mut membership = Membership::new(ME, DEAD_AFTER);
-        assert!(!membership.is_store_away(ms(60_000)), "it is never asked");
+        assert!(
+            !membership.is_store_away(ms(60_000)),
+            "it has never answered"
+        );
         membership.store_answered(ms(500));
         assert!(!membership.is_store_away(ms(2_499)));
         assert!(membership.is_store_away(ms(2_500)));
@@ -551,7 +561,7 @@ mod tests {
     fn incompatible_node_is_not_in_its_own_ring() {
         let mut membership = three();
         assert!(membership.set_incompatible(true));
-        assert!(!membership.set_incompatible(true), "it was already");
+        assert!(!membership.set_incompatible(true), "no change");
         assert!(membership.is_isolated());
         assert_eq!(membership.ring().nodes(), [OTHER, THIRD]);
         assert!(!beat(&mut membership, &[ME, OTHER, THIRD], 500));
@@ -560,22 +570,25 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_stranded_while_the_store_answers_no_one() {
+    fn no_node_is_isolated_while_the_store_answers_none() {
         let mut membership = three();
         for at in (3_000..20_000).step_by(50) {
             assert!(!membership.poll(ms(at)).ring_changed);
         }
-        assert!(!membership.has_store(ms(20_000)), "nor says that it is");
+        assert!(
+            !membership.has_store(ms(20_000)),
+            "the reply to other nodes says so"
+        );
         assert!(membership.peer_has_store(OTHER, ms(20_000)));
         assert!(
             membership.poll(ms(23_000)).ring_changed,
-            "it was the first to be cut off, and all are"
+            "the other node has lost the store as well"
         );
         assert_eq!(membership.ring().nodes(), [ME, OTHER, THIRD]);
     }
 
     #[test]
-    fn who_is_alone_or_answered_is_not_stranded() {
+    fn lone_node_and_answered_node_are_not_isolated() {
         let mut alone = Membership::new(ME, DEAD_AFTER);
         alone.store_answered(ms(0));
         assert_eq!(alone.poll(ms(10_000)), MembershipActions::default());
@@ -583,21 +596,24 @@ mod tests {
         assert!(!standing.peer_has_store(OTHER, ms(1_000)));
         assert!(
             standing.has_store(ms(1_499)) && !standing.has_store(ms(1_500)),
-            "half of the time after which a node is dead"
+            "half of dead_after"
         );
-        assert!(!standing.poll(ms(3_000)).ring_changed, "that was long ago");
+        assert!(
+            !standing.poll(ms(3_000)).ring_changed,
+            "the statement is too old"
+        );
     }
 
     #[test]
-    fn the_store_is_asked_about_a_stranger_once_a_second() {
+    fn store_is_queried_about_an_unlisted_node_once_a_second() {
         let mut membership = three();
-        let strange = NodeId(9);
+        let unlisted = NodeId(9);
         for (node, at, asks) in [
-            (strange, 0, true),
-            (strange, 20, false),
+            (unlisted, 0, true),
+            (unlisted, 20, false),
             (NodeId(8), 20, true),
-            (strange, 999, false),
-            (strange, 1_000, true),
+            (unlisted, 999, false),
+            (unlisted, 1_000, true),
             (OTHER, 1_000, false),
             (ME, 1_000, false),
         ] {

@@ -1,4 +1,4 @@
-//! A transport in memory: several nodes in one process, for tests, with ways to make it as bad as a network.
+//! In-memory transport for tests: several nodes in one process, with injected loss, duplication and partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,33 +14,33 @@ use super::transport::{
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// How many messages may wait in an inbox; those beyond are dropped.
+/// Messages that an inbox holds; further ones are dropped.
 const INBOX_MESSAGES_MAX: usize = 4_096;
 
-/// Where the nodes of one process meet. Clones are the same exchange.
+/// A simulated network between the nodes of one process. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryNetwork(Arc<Mutex<NetworkState>>);
 
 #[derive(Debug, Default)]
 struct NetworkState {
-    /// The nodes that are open.
+    /// The open endpoints.
     endpoints: BTreeMap<NodeId, Endpoint>,
-    /// The pairs that do not hear each other, the smaller node first. A node that is cut from itself is isolated.
+    /// Partitioned pairs, the smaller id first. A node that is partitioned from itself is isolated.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// Of how many messages one is lost; zero: none.
+    /// Loses every n-th message; 0 loses none.
     lose_one_in: u64,
-    /// Of how many messages one comes twice; zero: none.
+    /// Duplicates every n-th message; 0 duplicates none.
     double_one_in: u64,
-    /// How many messages had a way so far.
+    /// Messages sent between connected nodes so far.
     carried: u64,
 }
 
-/// What the exchange has of a node.
+/// The network's side of a node.
 #[derive(Debug)]
 struct Endpoint {
     deliveries: mpsc::Sender<Delivery>,
     health: watch::Sender<Health>,
-    /// How often the health turned good.
+    /// How often the health became good.
     reopened: watch::Sender<u64>,
     counters: Arc<TransportCounters>,
 }
@@ -56,13 +56,13 @@ struct MemoryTransport {
 }
 
 impl MemoryNetwork {
-    /// An exchange where everything passes.
+    /// Returns a network without faults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes a node's transport and inbox. A node of that name from before is closed.
+    /// Opens a node's transport and inbox. An earlier node with that id is closed.
     #[must_use]
     pub fn open(&self, me: NodeId) -> (Arc<dyn Transport>, Inbox) {
         let (deliveries, inbox) = mpsc::channel(INBOX_MESSAGES_MAX);
@@ -86,12 +86,12 @@ impl MemoryNetwork {
         (Arc::new(line), Inbox(inbox))
     }
 
-    /// Nothing passes between the two any more, in either direction. Neither is told, as on a network.
+    /// Partitions two nodes in both directions. Their health stays good, as with a real partition.
     pub fn cut(&self, one: NodeId, other: NodeId) {
         self.change(|state| state.cut.insert(pair(one, other)));
     }
 
-    /// Nothing passes to the node or from it any more, and its health says so.
+    /// Partitions a node from all, itself included; its health becomes bad.
     pub fn isolate(&self, node: NodeId) {
         self.change(|state| {
             let nodes: Vec<NodeId> = state.endpoints.keys().copied().chain([node]).collect();
@@ -99,17 +99,17 @@ impl MemoryNetwork {
         });
     }
 
-    /// Everything passes again, but for what is lost by number.
+    /// Removes all partitions.
     pub fn heal(&self) {
         self.change(|state| state.cut.clear());
     }
 
-    /// Loses one message in so many; zero: none.
+    /// Loses every n-th message; 0 loses none.
     pub fn lose_one_in(&self, messages: u64) {
         self.change(|state| state.lose_one_in = messages);
     }
 
-    /// Delivers one message in so many twice; zero: none.
+    /// Duplicates every n-th message; 0 duplicates none.
     pub fn double_one_in(&self, messages: u64) {
         self.change(|state| state.double_one_in = messages);
     }
@@ -127,7 +127,7 @@ impl MemoryNetwork {
 }
 
 impl NetworkState {
-    /// Carries a message; `false` when it was lost.
+    /// Delivers a message; returns false if it was lost.
     fn carry(&mut self, from: NodeId, to: NodeId, message: &Bytes) -> bool {
         let every = |count: u64, carried: u64| count > 0 && carried.is_multiple_of(count);
         if self.cut.contains(&pair(from, to)) || !self.endpoints.contains_key(&from) {

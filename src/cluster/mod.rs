@@ -1,6 +1,8 @@
-//! What makes several nodes one server: the [`HashRing`] says which node should own a document, a [`Transport`] carries
-//! messages between nodes: over Redis, which only this module knows, and over direct links while Redis is silent, or in
-//! memory for tests. One suite, `tests/transport.rs`, holds all of them to what [`Transport`] promises.
+//! Membership, placement and transport of a cluster.
+//!
+//! [`Membership`] detects failed nodes, the [`HashRing`] built from it names the node that should own each document, and a
+//! [`Transport`] carries messages between nodes: over Redis Streams, over direct links while Redis does not answer, or in
+//! memory for tests. `tests/transport.rs` runs one suite over all transports. No other module uses Redis.
 
 mod cluster_transport;
 mod compatibility;

@@ -1,20 +1,20 @@
-//! How messages lie in one piece: a version byte, then each message behind its length in four bytes, the lowest first.
+//! Packs messages into chunks: a version byte, then each message after its length as a little-endian `u32`.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// What a message takes besides itself.
+/// Length prefix of a message.
 const LENGTH_BYTES: usize = 4;
 
-/// The first byte of every piece. A node that meets another one skips the piece: its sender is newer, and what is lost
-/// is asked for again.
+/// First byte of every chunk. A chunk with another version is skipped: its sender is newer, and lost messages are
+/// requested again.
 const VERSION: u8 = 1;
 
-/// Packs messages, in their order, into pieces of at most `bytes_max`, each with how many it holds. A message that is
-/// larger has a piece of its own.
+/// Packs messages, in order, into chunks of at most `bytes_max` bytes; a larger message has a chunk of its own. Returns
+/// each chunk with its number of messages.
 pub(super) fn pack(messages: &[Bytes], bytes_max: usize) -> Vec<(Bytes, usize)> {
-    let mut pieces = Vec::new();
+    let mut chunks = Vec::new();
     let mut rest = messages;
     while !rest.is_empty() {
         let mut bytes = 1;
@@ -23,36 +23,36 @@ pub(super) fn pack(messages: &[Bytes], bytes_max: usize) -> Vec<(Bytes, usize)> 
             bytes <= bytes_max
         });
         let count = fitting.count().max(1);
-        pieces.push((piece(&rest[..count]), count));
+        chunks.push((chunk(&rest[..count]), count));
         rest = &rest[count..];
     }
-    pieces
+    chunks
 }
 
-fn piece(messages: &[Bytes]) -> Bytes {
+fn chunk(messages: &[Bytes]) -> Bytes {
     let bytes: usize = messages.iter().map(|m| LENGTH_BYTES + m.len()).sum();
-    let mut piece = BytesMut::with_capacity(1 + bytes);
-    piece.put_u8(VERSION);
+    let mut chunk = BytesMut::with_capacity(1 + bytes);
+    chunk.put_u8(VERSION);
     for message in messages {
         let length = u32::try_from(message.len()).expect("the queue's bound is far below 4 GiB");
-        piece.put_u32_le(length);
-        piece.put_slice(message);
+        chunk.put_u32_le(length);
+        chunk.put_slice(message);
     }
-    piece.freeze()
+    chunk.freeze()
 }
 
-/// The messages of a piece, which they share; `None` when it is none of ours.
-pub(super) fn unpack(mut piece: Bytes) -> Option<Vec<Bytes>> {
-    if piece.is_empty() || piece.get_u8() != VERSION {
+/// The messages of a chunk, as slices of it; `None` if it is malformed or of another version.
+pub(super) fn unpack(mut chunk: Bytes) -> Option<Vec<Bytes>> {
+    if chunk.is_empty() || chunk.get_u8() != VERSION {
         return None;
     }
     let mut messages = Vec::new();
-    while !piece.is_empty() {
-        let length = piece.try_get_u32_le().ok()? as usize;
-        if length > piece.len() {
+    while !chunk.is_empty() {
+        let length = chunk.try_get_u32_le().ok()? as usize;
+        if length > chunk.len() {
             return None;
         }
-        messages.push(piece.split_to(length));
+        messages.push(chunk.split_to(length));
     }
     Some(messages)
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_piece_is_refused() {
+    fn malformed_chunk_is_refused() {
         for bad in [
             &[][..],
             &[0],
@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_as_they_went_in(
+        fn packed_messages_are_unpacked_unchanged(
             sizes in proptest::collection::vec(0..200usize, 0..40),
             bytes_max in 1..500usize,
         ) {
@@ -95,21 +95,21 @@ mod tests {
                 .enumerate()
                 .map(|(index, &size)| vec![index as u8; size].into())
                 .collect();
-            let pieces = pack(&messages, bytes_max);
-            for (piece, count) in &pieces {
-                prop_assert_eq!(unpack(piece.clone()).unwrap().len(), *count);
-                prop_assert!(*count == 1 || piece.len() <= bytes_max);
+            let chunks = pack(&messages, bytes_max);
+            for (chunk, count) in &chunks {
+                prop_assert_eq!(unpack(chunk.clone()).unwrap().len(), *count);
+                prop_assert!(*count == 1 || chunk.len() <= bytes_max);
             }
-            let pieces = pieces.into_iter().map(|(piece, _)| piece);
-            let unpacked: Vec<Bytes> = pieces.filter_map(unpack).flatten().collect();
+            let chunks = chunks.into_iter().map(|(chunk, _)| chunk);
+            let unpacked: Vec<Bytes> = chunks.filter_map(unpack).flatten().collect();
             prop_assert_eq!(unpacked, messages);
         }
 
         #[test]
-        fn no_bytes_can_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let bytes = Bytes::from(bytes);
             if let Some(messages) = unpack(bytes.clone()) {
-                prop_assert_eq!(piece(&messages), bytes);
+                prop_assert_eq!(chunk(&messages), bytes);
             }
         }
     }

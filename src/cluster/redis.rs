@@ -1,9 +1,9 @@
-//! The transport over Redis or Valkey: one stream per node, its inbox, that the others append to.
+//! Transport over Redis or Valkey: one stream per node, its inbox, to which the other nodes append.
 //!
-//! Nothing of worth is in Redis. It may be flushed, fail over to a replica that lacks the newest, or be away: then
-//! messages are lost, [`Health`] says so, and whoever waits asks again. One task writes and one reads, each with a
-//! connection of its own, because a blocking read holds its connection. A connection that failed once is thrown away with
-//! all that waits in it, and a new one is made: whom to connect to is then asked anew, which a failover needs.
+//! Redis holds no durable state. If it is flushed, fails over to a stale replica or is unreachable, messages are lost,
+//! [`Health`] is bad, and requests without an answer are repeated. One task writes and one reads, each over its own
+//! connection, because a blocking read occupies its connection. A connection is discarded after its first failure and the
+//! server's address is resolved again, which a failover needs.
 
 mod connection;
 mod inbox_budget;
@@ -37,44 +37,43 @@ use super::transport::{
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// How often a node writes to its own inbox to see whether messages pass. Ten of them fit into the patience: one that is
-/// lost says nothing.
+/// Interval of the pings to the node's own inbox. Ten fit into `PING_TIMEOUT`, so a single lost ping has no effect.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How old the newest ping that came back may be while Redis is prompt: a ping may be 250 ms under way.
+/// Greatest age of the newest returned ping while Redis counts as prompt: a ping may take 250 ms.
 const PROMPT_WITHIN: Duration = Duration::from_millis(450);
 
-/// How late a timer fires where this process stood still, and how long it then reads before it judges Redis.
+/// Lateness of a timer that shows that this process was stalled, and the time it then reads before it judges Redis.
 const STALL: Duration = Duration::from_millis(100);
 const READING: Duration = Duration::from_millis(50);
 
-/// How long Redis must have been prompt without a break until it is taken for prompt again.
+/// How long Redis must stay prompt after a failure until it is used again.
 const PROMPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a node hears nothing of itself until it says that messages do not pass.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+/// Age of the newest returned ping at which the health becomes bad.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many deliveries may wait for whoever holds the inbox. When they are as many, the rest waits in Redis.
+/// Deliveries that may wait in the inbox. Beyond that the reader stops and the rest waits in Redis.
 pub(super) const DELIVERIES_MAX: usize = 64;
 
-/// How long a close may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit of a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The reason before there is one.
+/// The reason of a bad health before the first attempt.
 const NOT_YET: &str = "not connected yet";
 
-/// Why the transport cannot be made at all. A server that is away is none of it.
+/// Why the transport cannot be opened. An unreachable server is not an error here.
 #[derive(Debug, Error)]
 pub enum RedisError {
-    /// The certificates of authorities cannot be had.
+    /// The CA certificates cannot be read.
     #[error("read the certificates of {place}: {reason}")]
     Certificates {
-        /// Where they are looked for.
+        /// The file, or the system's store.
         place: String,
-        /// What is wrong with them.
+        /// The cause.
         reason: String,
     },
-    /// The client refuses the settings.
+    /// The Redis client rejects the settings.
     #[error("{0}")]
     Client(String),
 }
@@ -82,46 +81,46 @@ pub enum RedisError {
 /// Carries messages over Redis.
 #[derive(Debug)]
 pub struct RedisTransport {
-    link: Arc<RedisShared>,
+    shared: Arc<RedisShared>,
     health: watch::Receiver<Health>,
     reopened: watch::Receiver<u64>,
-    /// The tasks that read and that watch; they end with the transport.
+    /// The reader and the two monitors; aborted with the transport.
     helpers: [AbortHandle; 3],
-    /// The task that writes; it ends itself when the link is closed.
+    /// The writer; it ends by itself once the transport is closed.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the tasks share.
+/// State shared by the tasks of the transport.
 #[derive(Debug)]
 struct RedisShared {
     me: NodeId,
     settings: RedisSettings,
     outgoing: Mutex<SendQueue>,
-    /// Rung when something was queued, or the link is to be closed.
-    bell: Notify,
-    /// Up to where the inbox was read.
-    place: Mutex<StreamPosition>,
-    /// When the newest ping was sent that this node has heard.
+    /// Wakes the writer: a message was queued, or the transport is closing.
+    wake_writer: Notify,
+    /// Position up to which the inbox was read.
+    position: Mutex<StreamPosition>,
+    /// Send time of the newest ping that returned.
     heard: watch::Sender<Option<Instant>>,
-    /// Whether pings come back at once at present.
+    /// Whether pings return promptly.
     prompt: watch::Sender<bool>,
-    /// When the reader or the writer failed last.
+    /// When the reader or the writer last failed.
     failed: watch::Sender<Option<Instant>>,
-    /// Whether the link is to be closed.
+    /// Whether the transport is closing.
     closing: watch::Sender<bool>,
-    /// When it was opened: pings tell their time by it.
+    /// Opening time, the epoch of the timestamps in pings.
     started: Instant,
     counters: TransportCounters,
-    /// What went wrong last, for people.
+    /// The last failure, as text.
     trouble: Mutex<Option<Arc<str>>>,
 }
 
 impl RedisTransport {
-    /// Starts to carry messages for a node. Does not wait for Redis: health is bad until the first message passed.
-    /// Wants a tokio runtime around it.
+    /// Opens the transport of node `me`. Does not wait for Redis: the health is bad until the first ping returns. Must be
+    /// called in a tokio runtime.
     ///
     /// # Errors
-    /// When the settings cannot work.
+    /// If the settings are invalid.
     pub fn open(
         settings: &RedisSettings,
         me: NodeId,
@@ -131,7 +130,7 @@ impl RedisTransport {
         Ok((Arc::new(transport), Inbox(inbox)))
     }
 
-    /// As [`open`](Self::open), into an inbox that may have other sources.
+    /// As [`open`](Self::open), with an inbox that other transports share.
     pub(super) fn start(
         settings: &RedisSettings,
         me: NodeId,
@@ -140,15 +139,15 @@ impl RedisTransport {
         let connector = RedisConnector::new(settings)?;
         let (tell, health) = watch::channel(Health::Bad(NOT_YET.into()));
         let (count, reopened) = watch::channel(0);
-        let link = Arc::new(RedisShared {
+        let shared = Arc::new(RedisShared {
             me,
             outgoing: Mutex::new(SendQueue::new(
                 settings.target_bytes_max,
                 settings.queue_bytes_max,
             )),
             settings: settings.clone(),
-            bell: Notify::new(),
-            place: Mutex::default(),
+            wake_writer: Notify::new(),
+            position: Mutex::default(),
             heard: watch::Sender::new(None),
             prompt: watch::Sender::new(false),
             failed: watch::Sender::new(None),
@@ -157,35 +156,35 @@ impl RedisTransport {
             counters: TransportCounters::default(),
             trouble: Mutex::default(),
         });
-        let reader = InboxReader::new(Arc::clone(&link), connector.clone(), deliveries);
-        let writer = StreamWriter::new(Arc::clone(&link), connector);
+        let reader = InboxReader::new(Arc::clone(&shared), connector.clone(), deliveries);
+        let writer = StreamWriter::new(Arc::clone(&shared), connector);
         Ok(Self {
             helpers: [
                 tokio::spawn(reader.run()).abort_handle(),
-                tokio::spawn(watch_health(Arc::clone(&link), (tell, count))).abort_handle(),
-                tokio::spawn(watch_pace(Arc::clone(&link))).abort_handle(),
+                tokio::spawn(watch_health(Arc::clone(&shared), (tell, count))).abort_handle(),
+                tokio::spawn(watch_promptness(Arc::clone(&shared))).abort_handle(),
             ],
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
-            link,
+            shared,
             health,
             reopened,
         })
     }
 
-    /// Whether messages pass within a moment, in both directions: noticed within half a second. Where there is another
-    /// way it is taken meanwhile.
+    /// Whether messages pass promptly in both directions; a change is noticed within half a second.
     pub(super) fn prompt(&self) -> watch::Receiver<bool> {
-        self.link.prompt.subscribe()
+        self.shared.prompt.subscribe()
     }
 }
 
 impl Transport for RedisTransport {
     fn send(&self, to: NodeId, message: Bytes) {
-        let queued = !*self.link.closing.borrow() && lock(&self.link.outgoing).push(to, message);
+        let queued =
+            !*self.shared.closing.borrow() && lock(&self.shared.outgoing).push(to, message);
         if queued {
-            self.link.bell.notify_one();
+            self.shared.wake_writer.notify_one();
         } else {
-            add(&self.link.counters.dropped, 1);
+            add(&self.shared.counters.dropped, 1);
         }
     }
 
@@ -198,16 +197,16 @@ impl Transport for RedisTransport {
     }
 
     fn counts(&self) -> TransportStats {
-        self.link.counters.read()
+        self.shared.counters.read()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            self.link.closing.send_replace(true);
-            self.link.bell.notify_one();
+            self.shared.closing.send_replace(true);
+            self.shared.wake_writer.notify_one();
             let writer = lock(&self.writer).take();
             if let Some(mut writer) = writer
-                && timeout(CLOSE_PATIENCE, &mut writer).await.is_err()
+                && timeout(CLOSE_TIMEOUT, &mut writer).await.is_err()
             {
                 writer.abort();
             }
@@ -227,47 +226,47 @@ impl Drop for RedisTransport {
 }
 
 impl RedisShared {
-    /// A node's inbox.
+    /// The key of a node's inbox.
     fn inbox(&self, node: NodeId) -> String {
         format!("{}in:{node}", self.settings.prefix)
     }
 
-    /// Notes what went wrong, for whoever asks why nothing passes.
-    fn note(&self, what: &str, reason: impl std::fmt::Display) {
+    /// Records a failure.
+    fn record_failure(&self, what: &str, reason: impl std::fmt::Display) {
         *lock(&self.trouble) = Some(format!("{what}: {reason}").into());
         self.failed.send_replace(Some(Instant::now()));
     }
 
-    /// Why nothing passes, as far as it is known.
-    fn trouble(&self) -> Arc<str> {
+    /// The reason of a bad health, as far as it is known.
+    fn failure_reason(&self) -> Arc<str> {
         let known = lock(&self.trouble).clone();
         known.unwrap_or_else(|| "what this node sends to itself does not arrive".into())
     }
 }
 
-/// Says whether messages pass, by whether this node hears itself.
+/// Publishes the health: good while this node's pings return.
 async fn watch_health(
-    link: Arc<RedisShared>,
+    shared: Arc<RedisShared>,
     (health, reopened): (watch::Sender<Health>, watch::Sender<u64>),
 ) {
-    let mut heard = link.heard.subscribe();
+    let mut heard = shared.heard.subscribe();
     loop {
         let newest = *heard.borrow_and_update();
-        let deadline = newest.unwrap_or(link.started) + PING_PATIENCE;
+        let deadline = newest.unwrap_or(shared.started) + PING_TIMEOUT;
         let overdue = deadline <= Instant::now();
         if overdue {
-            tell(&health, Health::Bad(link.trouble()));
+            publish(&health, Health::Bad(shared.failure_reason()));
         } else if newest.is_some() {
-            lock(&link.trouble).take();
+            lock(&shared.trouble).take();
             let was_good = health.borrow().is_good();
-            tell(&health, Health::Good);
+            publish(&health, Health::Good);
             if !was_good {
                 reopened.send_modify(|count| *count += 1);
             }
         }
-        // While it is bad, to tell the reason of now.
+        // While it is bad the reason may change.
         let next = if overdue {
-            Instant::now() + PING_PATIENCE
+            Instant::now() + PING_TIMEOUT
         } else {
             deadline
         };
@@ -277,26 +276,26 @@ async fn watch_health(
     }
 }
 
-/// Says whether Redis is prompt: the newest ping that came back is young, and nothing failed since it was sent.
-async fn watch_pace(link: Arc<RedisShared>) {
-    let (mut heard, mut failed) = (link.heard.subscribe(), link.failed.subscribe());
+/// Publishes whether Redis is prompt: the newest returned ping is young enough, and nothing failed since it was sent.
+async fn watch_promptness(shared: Arc<RedisShared>) {
+    let (mut heard, mut failed) = (shared.heard.subscribe(), shared.failed.subscribe());
     let mut prompt_since = None;
     loop {
         let now = Instant::now();
         let (newest, failure) = (*heard.borrow_and_update(), *failed.borrow_and_update());
         let is_young = newest.filter(|sent| now < *sent + PROMPT_WITHIN);
         let is_prompt = is_young.is_some_and(|sent| failure.is_none_or(|failed| failed < sent));
-        // The first time at once: there was nothing before that it could have broken off.
+        // The first time needs no steady second, since there was no failure before.
         let is_first = prompt_since.is_none() && failure.is_none();
         prompt_since = is_prompt.then(|| prompt_since.unwrap_or(now));
         let is_steady =
             prompt_since.is_some_and(|since| is_first || now >= since + PROMPT_AGAIN_AFTER);
-        link.prompt.send_if_modified(|known| {
+        shared.prompt.send_if_modified(|known| {
             let prompt = is_prompt && (*known || is_steady);
             std::mem::replace(known, prompt) != prompt
         });
         let until = newest.filter(|_| is_prompt).unwrap_or(now) + PROMPT_WITHIN;
-        // Where this process itself stood still it has not waited for Redis: what came meanwhile is read first.
+        // If this process was stalled it has not waited for Redis: what arrived meanwhile is read first.
         let until = until.max(now + READING);
         tokio::select! {
             changed = heard.changed() => if changed.is_err() {
@@ -312,7 +311,7 @@ async fn watch_pace(link: Arc<RedisShared>) {
     }
 }
 
-fn tell(health: &watch::Sender<Health>, news: Health) {
+fn publish(health: &watch::Sender<Health>, news: Health) {
     let before = health.borrow().clone();
     match (&before, &news) {
         _ if before == news => return,

@@ -1,4 +1,4 @@
-//! Which node should own a document: an opinion that all nodes share, computed from who lives.
+//! Rendezvous hashing of documents to nodes (Thaler and Ravishankar, 1998).
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
@@ -9,18 +9,18 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::id::{DocId, NodeId};
 
-/// The nodes that take documents, and whose each document should be, by rendezvous: every node has a weight for every
-/// document, and the heaviest is the owner. A node that comes or goes moves its own share and nothing else.
+/// Assigns documents to nodes by rendezvous hashing: every node has a weight for every document, and the node with the
+/// greatest weight should own it. A node that joins or leaves moves its own share of the documents and no others.
 ///
-/// The weights must never change: while a cluster is upgraded, old and new nodes have to agree.
+/// The weight function must never change: old and new nodes have to agree during an upgrade.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HashRing {
-    /// Sorted, none twice.
+    /// Sorted and unique.
     nodes: Arc<[NodeId]>,
 }
 
 impl HashRing {
-    /// The ring of these nodes, in whatever order they are told.
+    /// Returns the ring of these nodes; order and repetition do not matter.
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
@@ -31,7 +31,7 @@ impl HashRing {
         }
     }
 
-    /// The ring when this node is gone.
+    /// Returns the ring without a node.
     #[must_use]
     pub fn without(&self, node: NodeId) -> Self {
         let others = self.nodes.iter().copied().filter(|&other| other != node);
@@ -46,25 +46,25 @@ impl HashRing {
         &self.nodes
     }
 
-    /// Whether the node is among them.
+    /// Returns true if the ring contains the node.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.nodes.binary_search(&node).is_ok()
     }
 
-    /// Who should own the document; nobody when there is no node.
+    /// The node that should own the document; `None` in an empty ring.
     #[must_use]
     pub fn owner(&self, doc: &DocId) -> Option<NodeId> {
         self.ranked(doc).0
     }
 
-    /// Who should own the document, and who should when that one is gone.
+    /// The node that should own the document, and the one that should if the first fails.
     #[must_use]
     pub fn ranked(&self, doc: &DocId) -> (Option<NodeId>, Option<NodeId>) {
         let document = hash(doc);
         let (mut first, mut second) = (None, None);
         for &node in &*self.nodes {
-            // Equal weights: the smaller name. They take two nodes whose names collide, and then nobody may waver.
+            // Of equal weights the smaller id wins, so that all nodes agree.
             let candidate = Some((weight(node, document), Reverse(node)));
             if candidate > first {
                 (first, second) = (candidate, first);
@@ -77,7 +77,7 @@ impl HashRing {
     }
 }
 
-/// The collection seeds the id's hash: "a/bc" and "ab/c" differ.
+/// Hashes the id with the collection's hash as seed, so that "a/bc" and "ab/c" differ.
 fn hash(doc: &DocId) -> u64 {
     let collection = xxh3_64(doc.collection.as_str().as_bytes());
     xxh3_64_with_seed(doc.id.as_str().as_bytes(), collection)
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// Five incarnations as they are drawn: no pattern in them.
+    /// Five random node ids.
     const NODES: [NodeId; 5] = [
         NodeId(0x9e37_79b9_7f4a_7c15),
         NodeId(0x1f83_d9ab_fb41_bd6b),
@@ -106,7 +106,7 @@ mod tests {
         DocId::parse(collection, id).unwrap()
     }
 
-    /// 10,000 documents, so many per cent of them in one collection.
+    /// 10,000 documents, `one_collection` per cent of them in the same collection.
     fn docs(one_collection: usize) -> Vec<DocId> {
         let collection = |index: usize| match index % 100 < one_collection {
             true => "documents".to_owned(),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_or_goes_moves_its_own_share_only() {
+    fn joining_or_leaving_node_moves_its_own_share_only() {
         let (all, docs) = (HashRing::new(NODES), docs(50));
         for gone in NODES {
             let rest = all.without(gone);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn without_nodes_nobody_owns() {
+    fn empty_ring_has_no_owner() {
         let doc = doc("documents", "a");
         assert_eq!(HashRing::default().ranked(&doc), (None, None));
         assert_eq!(
@@ -175,7 +175,7 @@ mod tests {
         );
     }
 
-    /// A table for ever, with the document's hash, its first and its second node: a node of another version computes the same.
+    /// Fixed values: hash, first and second node of each document. Nodes of all versions must compute the same.
     #[test]
     fn known_documents_have_known_owners() {
         let ring = HashRing::new(NODES);

@@ -1,4 +1,4 @@
-//! What waits to be sent, by target and bounded: a target that takes nothing has its own share and no more.
+//! Queue of unsent messages, bounded for each target and in total.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
@@ -8,19 +8,19 @@ use bytes::Bytes;
 
 use crate::id::NodeId;
 
-/// What a message costs besides its bytes, so that many empty ones count too.
+/// Charged for each message besides its length, so that empty messages are bounded as well.
 const OVERHEAD_BYTES: usize = 64;
 
-/// Messages that wait to be sent.
+/// Unsent messages by target node. A target that accepts nothing fills its own share only.
 #[derive(Debug)]
 pub(super) struct SendQueue {
-    /// The most bytes for one target.
+    /// Bound for one target, in bytes.
     target_bytes_max: usize,
-    /// The most bytes for all of them.
+    /// Bound for all targets, in bytes.
     bytes_max: usize,
-    /// What waits for each target, oldest first; no queue is empty.
+    /// Messages by target, oldest first; no queue is empty.
     queues: BTreeMap<NodeId, Queue>,
-    /// What all queues cost.
+    /// Cost of all queues, in bytes.
     bytes: usize,
 }
 
@@ -40,7 +40,7 @@ impl SendQueue {
         }
     }
 
-    /// Queues a message; `false` when there is no room for it.
+    /// Queues a message; returns false if a bound is reached.
     #[must_use]
     pub(super) fn push(&mut self, to: NodeId, message: Bytes) -> bool {
         let cost = cost(&message);
@@ -55,8 +55,8 @@ impl SendQueue {
         true
     }
 
-    /// Takes what goes next: of every target the oldest, up to `share` bytes, but one message at least. So nobody waits
-    /// for another's flood.
+    /// Removes the next messages to send: the oldest of every target, up to `share` bytes each, but at least one message. So
+    /// a flood to one target does not delay the others.
     pub(super) fn take(&mut self, share: usize) -> Vec<(NodeId, Vec<Bytes>)> {
         let mut taken = Vec::with_capacity(self.queues.len());
         for (&to, queue) in &mut self.queues {
@@ -81,7 +81,7 @@ impl SendQueue {
         self.queues.is_empty()
     }
 
-    /// Drops everything; how many messages that were.
+    /// Drops all messages; returns their number.
     pub(super) fn clear(&mut self) -> usize {
         let queues = std::mem::take(&mut self.queues);
         self.bytes = 0;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_has_its_share_and_all_have_theirs() {
+    fn target_and_total_are_bounded() {
         let mut outgoing = SendQueue::new(300, 500);
         assert!(outgoing.push(ANN, message(300)));
         assert!(!outgoing.push(ANN, message(64)), "Ann's share is full");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_goes_in_shares_in_its_order() {
+    fn flood_is_taken_in_shares_and_in_order() {
         let mut outgoing = SendQueue::new(10_000, 10_000);
         for byte in 0..5_u8 {
             assert!(outgoing.push(ANN, vec![byte; 36].into()));

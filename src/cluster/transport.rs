@@ -1,4 +1,4 @@
-//! What a transport promises, and what it tells of itself.
+//! The contract of a transport between nodes.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,91 +10,90 @@ use tokio::sync::{mpsc, watch};
 
 use crate::id::NodeId;
 
-/// Carries messages between nodes. Every one may be lost, doubled or late; none is waited for. Those of one node to
-/// another keep their order as long as they go the same way, except that a stretch may come twice.
+/// Carries messages between nodes: unreliable datagrams. A message may be lost, duplicated or late. Messages from one node
+/// to another keep their order while they take the same path, except that a run of them may be repeated.
 pub trait Transport: Debug + Send + Sync {
-    /// Queues a message for a node's inbox, also the own one. Never waits: what exceeds the bound for that node, or for
-    /// all of them, is dropped and counted.
+    /// Queues a message for a node's inbox; the node may be this one. Never blocks: a message beyond the bound for that node,
+    /// or for all nodes, is dropped and counted.
     fn send(&self, to: NodeId, message: Bytes);
 
-    /// As [`send`](Self::send), by every way that there is: for a message that finds out whether the other node lives.
+    /// As [`send`](Self::send), over every available path: for pings.
     fn send_every_way(&self, to: NodeId, message: Bytes) {
         self.send(to, message);
     }
 
-    /// The address at which other nodes reach this one without a server in between; they learn it from the store.
+    /// The address of this node's listener for direct links, which the heartbeat publishes; `None` without one.
     fn address(&self) -> Option<Arc<str>> {
         None
     }
 
-    /// The other nodes that live, and their addresses, as the store names them.
+    /// Takes the live nodes and their addresses from the store's heartbeats.
     fn learn(&self, peers: &[(NodeId, Arc<str>)]) {
         let _ = peers;
     }
 
-    /// TransportStats how often messages began to pass again, or to go another way: what was sent just before may be lost, and is
-    /// worth sending again.
+    /// Counts recoveries and changes of path. What was sent just before one may be lost: unanswered requests are sent again.
     fn reopened(&self) -> watch::Receiver<u64>;
 
-    /// Whether messages pass at present, in both directions, by any way.
+    /// Whether messages pass in both directions over any path.
     fn health(&self) -> watch::Receiver<Health>;
 
-    /// What passed so far, for metrics.
+    /// Counters since the start, for metrics.
     fn counts(&self) -> TransportStats;
 
-    /// Sends what is queued, within a limit, and gives the inbox up. What is sent later is dropped.
+    /// Sends what is queued, within a time limit, and closes the inbox. Messages sent later are dropped.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Whether messages pass.
+/// Whether a transport carries messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// They pass.
+    /// It does.
     Good,
-    /// They do not, and why, as far as it is known.
+    /// It does not; the reason, as far as it is known.
     Bad(Arc<str>),
 }
 
 impl Health {
-    /// Whether messages pass.
+    /// Returns true if messages pass.
     #[must_use]
     pub fn is_good(&self) -> bool {
         *self == Self::Good
     }
 }
 
-/// Messages of one node, in its order.
+/// Messages from one node, in the order in which it sent them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Who sent them.
+    /// The sender.
     pub from: NodeId,
     /// The messages.
     pub messages: Vec<Bytes>,
 }
 
-/// A node's end of the transport: what was sent to it.
+/// The receiving half of a transport.
 ///
-/// Whoever holds it must take what comes. Where nobody does, the senders do not wait: what is too much is lost.
+/// It is bounded and must be drained: senders do not wait, and what exceeds the bound is lost.
 #[derive(Debug)]
 pub struct Inbox(pub(super) mpsc::Receiver<Delivery>);
 
 impl Inbox {
-    /// The next delivery; `None` when the transport is closed. Cancel-safe.
+    /// Waits for the next delivery; `None` once the transport is closed. Cancel-safe.
     pub async fn receive(&mut self) -> Option<Delivery> {
         self.0.recv().await
     }
 }
 
-/// What passed so far.
+/// Counters of a transport since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransportStats {
-    /// Messages that were handed over to be carried.
+    /// Messages handed to the network.
     pub sent: u64,
-    /// Messages that were delivered into the inbox.
+    /// Messages delivered into the inbox.
     pub received: u64,
-    /// Messages that were dropped on the way out: no room, no way, or too old.
+    /// Messages dropped before sending: queue full, no path, or too old.
     pub dropped: u64,
-    /// Things in the inbox that no node can have sent.
+    /// Entries in the inbox that could not be decoded.
     pub poison: u64,
 }
 
@@ -111,7 +110,7 @@ impl std::ops::Add for TransportStats {
     }
 }
 
-/// The same, while it counts.
+/// The live counters behind [`TransportStats`].
 #[derive(Debug, Default)]
 pub(super) struct TransportCounters {
     pub(super) sent: AtomicU64,

@@ -23,7 +23,7 @@ const LATE_MS = { redis: 50, postgres: 100 };
 const LIMIT = { timeout: 120_000 };
 
 /** What a node logs when it takes the direct links. */
-const BY_LINKS = /Redis is silent: messages go by direct links/g;
+const BY_LINKS = /Redis is not prompt: messages take direct links/g;
 
 describe('one node', { skip }, () => {
   for (const to of ['redis', 'postgres']) {

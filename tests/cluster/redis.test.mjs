@@ -20,8 +20,8 @@ const LIMIT = { timeout: 90_000 };
 
 const skip = missing();
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
-const BY_LINKS = /Redis is silent: messages go by direct links/g;
-const BY_REDIS = /Redis is prompt: messages go by it/g;
+const BY_LINKS = /Redis is not prompt: messages take direct links/g;
+const BY_REDIS = /Redis is prompt: messages take Redis/g;
 
 /** Two people on each node, writing into documents of all of them. */
 async function underWay(cluster, stage) {

@@ -18,32 +18,32 @@ use crate::cluster::transport::{Delivery, TransportCounters, add};
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// How often each end says that it lives. A change of its status is said at once.
+/// Interval of status frames. A change of status is sent at once.
 pub(super) const PING_EVERY: Duration = Duration::from_millis(250);
 
-/// How long the other end may be silent until the connection carries no more messages: three pings.
+/// Silence of the other end after which the connection carries no messages: three status frames.
 const SILENT_AFTER: Duration = Duration::from_millis(1_000);
 
-/// How long the other end may be silent until the connection is given up: it may be half open.
+/// Silence of the other end after which the connection is closed: it may be half open.
 const GONE_AFTER: Duration = Duration::from_secs(3);
 
-/// How long a write may make no progress.
-const WRITE_PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit of a write without progress.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// About how large a piece may be that holds several messages.
-const PIECE_BYTES_MAX: usize = 256 << 10;
+/// Approximate bound of a chunk with several messages.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
 
-/// How much is taken from the queue for one write, so that a ping does not wait for long.
+/// Bytes taken from the queue per write, so that status frames are not delayed.
 const SHARE_BYTES: usize = 1 << 20;
 
-/// How many bytes may wait to be sent to one node. What is beyond is dropped: it is lost like any other message.
+/// Bound of the queue for one node, in bytes. Messages beyond it are dropped.
 pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
 
-/// How many bytes may wait to be sent to all nodes.
+/// Bound of the queues for all nodes, in bytes.
 const QUEUES_BYTES_MAX: usize = 64 << 20;
 
-/// The largest piece that is accepted: the largest message that a queue takes, with its length.
-pub(super) const PIECE_BYTES_ACCEPTED: usize = QUEUE_BYTES_MAX + 16;
+/// The largest chunk that is accepted: the largest message that a queue takes, with its length.
+pub(super) const CHUNK_BYTES_ACCEPTED: usize = QUEUE_BYTES_MAX + 16;
 
 /// Why a connection ended.
 #[derive(Debug, Error)]
@@ -53,41 +53,41 @@ pub(super) enum LinkEnd {
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("packed messages were not understood")]
-    Piece,
+    BadChunk,
     #[error("the other node was silent for {GONE_AFTER:?}")]
     Silent,
-    #[error("a write made no progress for {WRITE_PATIENCE:?}")]
+    #[error("a write made no progress for {WRITE_TIMEOUT:?}")]
     Stuck,
     #[error("another connection took its place, or this node stops")]
     Closed,
 }
 
-/// What the connections of a node share.
+/// State shared by all connections of a node.
 #[derive(Debug)]
 pub(super) struct ConnectionShared {
-    /// What this node says of itself; `hears_you` is filled in by each connection.
+    /// Whether Redis carries this node's messages, as sent in its status.
     pub(super) has_redis: watch::Sender<bool>,
     pub(super) counters: Arc<TransportCounters>,
-    /// How many bytes wait in all queues.
+    /// Bytes in all queues.
     pub(super) queued: AtomicU64,
-    /// Told when a connection begins or ceases to carry messages.
+    /// Notified when a connection becomes live or stops being live.
     pub(super) changed: Notify,
     pub(super) started: Instant,
 }
 
-/// The half that the node's other tasks use.
+/// The handle of a connection.
 #[derive(Debug)]
 pub(super) struct DirectConnection {
     pub(super) peer: NodeId,
     common: Arc<ConnectionShared>,
     queue: Mutex<SendQueue>,
-    /// How many bytes of messages wait in the queue.
+    /// Bytes in the queue.
     queued: AtomicU64,
-    /// Told when something was queued.
+    /// Notified when a message was queued.
     wake: Notify,
-    /// When the other end was heard, in milliseconds since `ConnectionShared::started`.
+    /// When the last frame arrived, in milliseconds since `ConnectionShared::started`.
     heard_ms: AtomicU64,
-    /// What the other end said last.
+    /// From the last status of the other end.
     peer_has_redis: AtomicBool,
     peer_hears_me: AtomicBool,
     closed: watch::Sender<bool>,
@@ -109,7 +109,7 @@ impl DirectConnection {
         })
     }
 
-    /// Queues a message; `false` if there is no room for it.
+    /// Queues a message; returns false if a bound is reached or the connection is closed.
     pub(super) fn send(&self, message: Bytes) -> bool {
         let bytes = message.len() as u64;
         let waiting = self.common.queued.load(Ordering::Relaxed);
@@ -123,12 +123,12 @@ impl DirectConnection {
         is_queued
     }
 
-    /// Whether each end has heard the other of late.
+    /// Returns true if each end has received from the other recently.
     pub(super) fn is_live(&self) -> bool {
         !self.is_closed() && self.hears() && self.peer_hears_me.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis carries the other node's messages, as it said last.
+    /// Whether Redis carries the other node's messages, by its last status.
     pub(super) fn peer_has_redis(&self) -> bool {
         self.peer_has_redis.load(Ordering::Relaxed)
     }
@@ -142,14 +142,14 @@ impl DirectConnection {
         self.closed.send_replace(true);
     }
 
-    /// Whether the other end was heard of late.
+    /// Returns true if a frame arrived recently.
     fn hears(&self) -> bool {
         let now = self.common.started.elapsed().as_millis() as u64;
         let heard = self.heard_ms.load(Ordering::Relaxed);
         now.saturating_sub(heard) < SILENT_AFTER.as_millis() as u64
     }
 
-    /// Takes what is to be sent next.
+    /// Removes the next messages to send.
     fn take(&self) -> Vec<Bytes> {
         let taken = lock(&self.queue).take(SHARE_BYTES);
         let messages: Vec<Bytes> = taken.into_iter().flat_map(|(_, it)| it).collect();
@@ -163,7 +163,7 @@ impl DirectConnection {
         self.common.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Drops what was not sent, and counts it.
+    /// Closes the connection; drops and counts the unsent messages.
     fn discard(&self) {
         self.close();
         let dropped = lock(&self.queue).clear();
@@ -172,7 +172,7 @@ impl DirectConnection {
         self.common.changed.notify_one();
     }
 
-    fn note_status(&self, status: LinkStatus) {
+    fn update_status(&self, status: LinkStatus) {
         let changes = [
             (&self.peer_has_redis, status.has_redis),
             (&self.peer_hears_me, status.hears_you),
@@ -231,11 +231,11 @@ async fn write(
             sealer.status(cipher, status, &mut out);
         }
         let messages = connection.take();
-        for (piece, _) in pack(&messages, PIECE_BYTES_MAX) {
-            sealer.piece(cipher, &piece, &mut out);
+        for (chunk, _) in pack(&messages, CHUNK_BYTES_MAX) {
+            sealer.chunk(cipher, &chunk, &mut out);
         }
         if !lock(&connection.queue).is_empty() {
-            // What did not fit into this share is next.
+            // The rest follows in the next iteration.
             connection.wake.notify_one();
         }
         if let Err(end) = write_all(&mut writer, &mut out).await {
@@ -252,7 +252,7 @@ async fn write_all(
     out: &mut BytesMut,
 ) -> Result<(), LinkEnd> {
     while !out.is_empty() {
-        let written = timeout(WRITE_PATIENCE, writer.write_buf(out)).await;
+        let written = timeout(WRITE_TIMEOUT, writer.write_buf(out)).await;
         if written.map_err(|_| LinkEnd::Stuck)?? == 0 {
             return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
         }
@@ -281,14 +281,14 @@ async fn read(
         connection.heard_ms.store(now, Ordering::Relaxed);
         match frame {
             None => {}
-            Some(LinkFrame::Status(status)) => connection.note_status(status),
-            Some(LinkFrame::Piece(piece)) => {
-                let Some(messages) = unpack(piece) else {
-                    return LinkEnd::Piece;
+            Some(LinkFrame::Status(status)) => connection.update_status(status),
+            Some(LinkFrame::Chunk(chunk)) => {
+                let Some(messages) = unpack(chunk) else {
+                    return LinkEnd::BadChunk;
                 };
                 let from = connection.peer;
                 add(&connection.common.counters.received, messages.len());
-                // Where nobody takes it any more, the node is about to end.
+                // Fails only while the node shuts down.
                 let _ = deliveries.send(Delivery { from, messages }).await;
             }
         }

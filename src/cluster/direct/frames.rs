@@ -1,5 +1,5 @@
 //! The frames of a direct link. On the wire each is its length in two bytes, the higher first, and so many encrypted
-//! bytes. A frame's first byte says what it is; a piece that does not fit into one frame comes in several.
+//! bytes. A frame's first byte says what it is; a chunk that does not fit into one frame comes in several.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use snow::StatelessTransportState;
@@ -11,29 +11,29 @@ const SEALED_BYTES_MAX: usize = 65_535;
 /// The tag behind each encrypted frame.
 const TAG_BYTES: usize = 16;
 
-/// How much of a piece one frame holds, besides its first byte.
+/// How much of a chunk one frame holds, besides its first byte.
 const PART_BYTES_MAX: usize = SEALED_BYTES_MAX - TAG_BYTES - 1;
 
 const STATUS: u8 = 0;
 const PART: u8 = 1;
 const LAST_PART: u8 = 2;
 
-/// What a node says of itself with every ping.
+/// Status of a node, sent at an interval and with every change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LinkStatus {
     /// Redis carries this node's messages at present.
     pub(super) has_redis: bool,
-    /// This node has heard the other end of late, by this connection.
+    /// This node has received from the other end recently over this connection.
     pub(super) hears_you: bool,
 }
 
-/// What a frame says.
+/// A decrypted frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LinkFrame {
-    /// The other end lives.
+    /// The status of the other end.
     Status(LinkStatus),
     /// Packed messages.
-    Piece(Bytes),
+    Chunk(Bytes),
 }
 
 /// Why a frame was refused. The connection ends.
@@ -43,7 +43,7 @@ pub(super) enum FrameError {
     Forged,
     #[error("a frame has no content")]
     Empty,
-    #[error("a piece has more than the {0} bytes that are allowed")]
+    #[error("a chunk has more than the {0} bytes that are allowed")]
     Oversize(usize),
 }
 
@@ -77,15 +77,15 @@ impl FrameEncryptor {
         self.seal(cipher, &[STATUS, status.to_byte()], out);
     }
 
-    /// Appends a piece to `out`, in as many frames as it takes.
-    pub(super) fn piece(
+    /// Appends a chunk to `out`, in as many frames as it takes.
+    pub(super) fn chunk(
         &mut self,
         cipher: &StatelessTransportState,
-        piece: &[u8],
+        chunk: &[u8],
         out: &mut BytesMut,
     ) {
-        let mut plain = Vec::with_capacity(1 + piece.len().min(PART_BYTES_MAX));
-        let mut parts = piece.chunks(PART_BYTES_MAX).peekable();
+        let mut plain = Vec::with_capacity(1 + chunk.len().min(PART_BYTES_MAX));
+        let mut parts = chunk.chunks(PART_BYTES_MAX).peekable();
         while let Some(part) = parts.next() {
             plain.clear();
             plain.push(if parts.peek().is_some() {
@@ -109,29 +109,29 @@ impl FrameEncryptor {
     }
 }
 
-/// Decrypts what one direction receives, and puts pieces together.
+/// Decrypts what one direction receives, and puts chunks together.
 #[derive(Debug)]
 pub(super) struct FrameDecryptor {
     nonce: u64,
-    /// The largest piece that is put together.
-    piece_bytes_max: usize,
-    /// The parts of a piece that is not complete.
+    /// The largest chunk that is put together.
+    chunk_bytes_max: usize,
+    /// The parts of a chunk that is not complete.
     parts: BytesMut,
 }
 
 impl FrameDecryptor {
-    pub(super) fn new(piece_bytes_max: usize) -> Self {
+    pub(super) fn new(chunk_bytes_max: usize) -> Self {
         Self {
             nonce: 0,
-            piece_bytes_max,
+            chunk_bytes_max,
             parts: BytesMut::new(),
         }
     }
 
-    /// Decrypts a frame; `None` if it is part of a piece that is not complete, or of a kind that a newer node sends.
+    /// Decrypts a frame; `None` if it is part of a chunk that is not complete, or of a kind that a newer node sends.
     ///
     /// # Errors
-    /// If the frame is not the next one that the other end sent, or makes a piece too large.
+    /// If the frame is not the next one that the other end sent, or makes a chunk too large.
     pub(super) fn open(
         &mut self,
         cipher: &StatelessTransportState,
@@ -151,12 +151,12 @@ impl FrameDecryptor {
                 Ok(Some(LinkFrame::Status(LinkStatus::of_byte(*byte))))
             }
             PART | LAST_PART => {
-                if self.parts.len() + content.len() > self.piece_bytes_max {
-                    return Err(FrameError::Oversize(self.piece_bytes_max));
+                if self.parts.len() + content.len() > self.chunk_bytes_max {
+                    return Err(FrameError::Oversize(self.chunk_bytes_max));
                 }
                 self.parts.extend_from_slice(content);
                 let whole = (kind == LAST_PART).then(|| std::mem::take(&mut self.parts));
-                Ok(whole.map(|piece| LinkFrame::Piece(piece.freeze())))
+                Ok(whole.map(|chunk| LinkFrame::Chunk(chunk.freeze())))
             }
             _ => Ok(None),
         }
@@ -209,9 +209,9 @@ pub(super) mod tests {
             300_000,
             1 << 20,
         ] {
-            let piece: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+            let chunk: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
             let mut written = BytesMut::new();
-            sealer.piece(&one, &piece, &mut written);
+            sealer.chunk(&one, &chunk, &mut written);
             let status = LinkStatus {
                 has_redis: bytes % 2 == 0,
                 hears_you: bytes % 3 == 0,
@@ -221,8 +221,8 @@ pub(super) mod tests {
                 .iter()
                 .filter_map(|frame| opener.open(&other, frame).unwrap())
                 .collect();
-            let piece = (bytes > 0).then(|| LinkFrame::Piece(piece.into()));
-            let expected: Vec<LinkFrame> = piece
+            let chunk = (bytes > 0).then(|| LinkFrame::Chunk(chunk.into()));
+            let expected: Vec<LinkFrame> = chunk
                 .into_iter()
                 .chain([LinkFrame::Status(status)])
                 .collect();
@@ -236,7 +236,7 @@ pub(super) mod tests {
         let mut sealer = FrameEncryptor::default();
         let mut written = BytesMut::new();
         for byte in 0..3 {
-            sealer.piece(&one, &[byte; 10], &mut written);
+            sealer.chunk(&one, &[byte; 10], &mut written);
         }
         let frames = frames(&written);
         let mut changed = frames[0].clone();
@@ -265,7 +265,7 @@ pub(super) mod tests {
         let [one, other] = ciphers();
         let (mut sealer, mut opener) = (FrameEncryptor::default(), FrameDecryptor::new(200_000));
         let mut written = BytesMut::new();
-        sealer.piece(&one, &vec![1; 300_000], &mut written);
+        sealer.chunk(&one, &vec![1; 300_000], &mut written);
         let opened: Result<Vec<_>, _> = frames(&written)
             .iter()
             .map(|frame| opener.open(&other, frame))

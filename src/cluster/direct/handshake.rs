@@ -66,7 +66,7 @@ pub(super) enum HandshakeError {
     /// The two programs have no version of the link in common.
     #[error("no common version of the direct link")]
     Version,
-    /// The other end has another key, or somebody changed bytes.
+    /// The other end has another key, or bytes were changed in transit.
     #[error("authentication failed: the other end does not use the same store")]
     Key,
     /// A node connected to itself or to another node than it meant to.
@@ -81,7 +81,7 @@ impl From<snow::Error> for HandshakeError {
 }
 
 impl LinkKey {
-    /// The key of all nodes whose store has this secret.
+    /// Derives the key that all nodes of one store share from the store's secret.
     pub(super) fn new(secret: &[u8; 32]) -> Self {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
         mac.update(b"direct links between nodes");

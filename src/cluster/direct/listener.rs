@@ -1,4 +1,4 @@
-//! Accepts connections from other nodes, and from whatever else reaches the port.
+//! Accepts direct links from other nodes. Other programs may reach the port too, so handshakes are bounded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{PIECE_BYTES_ACCEPTED, read_frame};
+use super::connection::{CHUNK_BYTES_ACCEPTED, read_frame};
 use super::frames::FrameDecryptor;
 use super::handshake::{HandshakeError, SecureChannel, respond};
-use super::peer_links::{HANDSHAKE_PATIENCE, PeerLinks};
+use super::peer_links::{HANDSHAKE_TIMEOUT, PeerLinks};
 
 /// How many connections may have a handshake that is not complete. One beyond is closed at once; a node tries again.
-pub(super) const STRANGERS_MAX: usize = 64;
+pub(super) const UNAUTHENTICATED_MAX: usize = 64;
 
 /// The pause after a failure to accept: the limit of open files may be reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -28,12 +28,12 @@ pub(super) async fn accept(links: Arc<PeerLinks>, listener: TcpListener) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&links.strangers).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&links.unauthenticated).try_acquire_owned() else {
             continue;
         };
         let links = Arc::clone(&links);
         tokio::spawn(async move {
-            let answered = timeout(HANDSHAKE_PATIENCE, answer(&links, stream)).await;
+            let answered = timeout(HANDSHAKE_TIMEOUT, answer(&links, stream)).await;
             drop(permit);
             match answered {
                 Ok(Ok((stream, secured, opener))) => links.serve(stream, secured, opener).await,
@@ -44,14 +44,14 @@ pub(super) async fn accept(links: Arc<PeerLinks>, listener: TcpListener) {
     }
 }
 
-/// Shakes hands. The other end has proved that it lives when its first frame is authentic.
+/// Performs the handshake. The other end is authenticated with its first frame, since the handshake may be a replay.
 async fn answer(
     links: &PeerLinks,
     mut stream: TcpStream,
 ) -> Result<(TcpStream, SecureChannel, FrameDecryptor), HandshakeError> {
     stream.set_nodelay(true)?;
     let secured = respond(&mut stream, &links.key, links.me).await?;
-    let mut opener = FrameDecryptor::new(PIECE_BYTES_ACCEPTED);
+    let mut opener = FrameDecryptor::new(CHUNK_BYTES_ACCEPTED);
     let first = read_frame(&mut stream).await?;
     opener
         .open(&secured.cipher, &first)

@@ -8,18 +8,18 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::connection::{ConnectionShared, DirectConnection, PIECE_BYTES_ACCEPTED, run};
+use super::connection::{CHUNK_BYTES_ACCEPTED, ConnectionShared, DirectConnection, run};
 use super::frames::FrameDecryptor;
 use super::handshake::{LinkKey, SecureChannel, initiate};
 use crate::cluster::transport::Delivery;
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// How often it is looked at which links are live and which are to be made.
+/// Interval at which live links are published and missing ones are dialed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long connecting and the handshake may take.
-pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the node with the greater id leaves connecting to the other one, so that most pairs have one connection.
 const YIELD: Duration = Duration::from_millis(700);
@@ -38,7 +38,7 @@ const PEERS_MAX: usize = 256;
 /// later that one broke.
 const CONNECTIONS_MAX: usize = 4;
 
-/// The nodes to which a link is live; `true` if Redis carries their messages, as they say.
+/// The nodes with a live link; true if Redis carries their messages, by their status.
 pub(in crate::cluster) type LiveLinks = BTreeMap<NodeId, bool>;
 
 /// All links of a node.
@@ -52,8 +52,8 @@ pub(super) struct PeerLinks {
     /// Where messages are delivered; `None` once the links are closed.
     pub(super) deliveries: Mutex<Option<mpsc::Sender<Delivery>>>,
     pub(super) live: watch::Sender<LiveLinks>,
-    /// Bounds the connections whose handshake is not complete.
-    pub(super) strangers: Arc<Semaphore>,
+    /// Bounds the connections that have not completed their handshake.
+    pub(super) unauthenticated: Arc<Semaphore>,
 }
 
 /// Another node.
@@ -69,7 +69,7 @@ pub(super) struct PeerNode {
     /// Since when there has been no live link.
     without_link_since: Instant,
     /// Whether that was logged.
-    is_told: bool,
+    is_reported: bool,
     /// Why the last attempt to connect failed.
     trouble: String,
 }
@@ -83,7 +83,7 @@ impl PeerNode {
             is_dialed: false,
             failures: 0,
             without_link_since: now,
-            is_told: false,
+            is_reported: false,
             trouble: "not connected yet".to_owned(),
         }
     }
@@ -95,8 +95,8 @@ impl PeerNode {
 }
 
 impl PeerLinks {
-    /// Takes over what the store says of the other nodes that live. A node that it does not name is forgotten once its
-    /// connections end.
+    /// Takes the live nodes and their addresses from the store. A node that is not listed is removed once its connections
+    /// end.
     pub(super) fn learn(&self, named: &[(NodeId, Arc<str>)]) {
         let now = Instant::now();
         let mut peers = lock(&self.peers);
@@ -127,8 +127,7 @@ impl PeerLinks {
         lock(&self.peers).get(&to)?.live().cloned()
     }
 
-    /// Takes an authenticated connection, and serves it until it ends. If there are too many to that node, the oldest
-    /// one is closed.
+    /// Serves an authenticated connection until it ends. If there are too many to that node, the oldest one is closed.
     pub(super) async fn serve(
         &self,
         stream: TcpStream,
@@ -175,7 +174,7 @@ impl PeerLinks {
     }
 
     /// Publishes which links are live. Returns the nodes to connect to.
-    fn look(&self) -> Vec<(NodeId, Arc<str>)> {
+    fn refresh(&self) -> Vec<(NodeId, Arc<str>)> {
         let now = Instant::now();
         let mut live = LiveLinks::new();
         let mut to_dial = Vec::new();
@@ -183,7 +182,7 @@ impl PeerLinks {
             if let Some(connection) = peer.live() {
                 live.insert(*node, connection.peer_has_redis());
                 peer.without_link_since = now;
-                if std::mem::take(&mut peer.is_told) {
+                if std::mem::take(&mut peer.is_reported) {
                     tracing::info!(%node, "direct link to the node established");
                 }
                 continue;
@@ -195,13 +194,13 @@ impl PeerLinks {
                 peer.is_dialed = true;
                 to_dial.push((*node, Arc::clone(&address)));
             }
-            if !peer.is_told && now >= peer.without_link_since + UNREACHABLE_AFTER {
-                peer.is_told = true;
+            if !peer.is_reported && now >= peer.without_link_since + UNREACHABLE_AFTER {
+                peer.is_reported = true;
                 tracing::warn!(
                     %node,
                     %address,
                     reason = peer.trouble,
-                    "no direct link to a node that lives: while Redis is away, it and this node do not hear each other"
+                    "no direct link to a live node: it and this node cannot exchange messages while Redis is unavailable"
                 );
             }
         }
@@ -215,7 +214,7 @@ impl PeerLinks {
 
     /// Connects to a node, and serves the connection until it ends.
     async fn dial(self: Arc<Self>, node: NodeId, address: Arc<str>) {
-        let connected = timeout(HANDSHAKE_PATIENCE, self.connect(node, &address)).await;
+        let connected = timeout(HANDSHAKE_TIMEOUT, self.connect(node, &address)).await;
         let connected = connected.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         if let Some(peer) = lock(&self.peers).get_mut(&node) {
             peer.is_dialed = false;
@@ -227,7 +226,7 @@ impl PeerLinks {
             }
         }
         if let Ok((stream, secured)) = connected {
-            let opener = FrameDecryptor::new(PIECE_BYTES_ACCEPTED);
+            let opener = FrameDecryptor::new(CHUNK_BYTES_ACCEPTED);
             self.serve(stream, secured, opener).await;
         }
     }
@@ -270,8 +269,8 @@ impl PeerLinks {
     }
 }
 
-/// Makes the links that are missing, and says which are live.
-pub(super) async fn keep(links: Arc<PeerLinks>) {
+/// Dials missing links and publishes which are live.
+pub(super) async fn maintain(links: Arc<PeerLinks>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -279,7 +278,7 @@ pub(super) async fn keep(links: Arc<PeerLinks>) {
             _ = ticks.tick() => {}
             () = links.common.changed.notified() => {}
         }
-        for (node, address) in links.look() {
+        for (node, address) in links.refresh() {
             tokio::spawn(Arc::clone(&links).dial(node, address));
         }
     }

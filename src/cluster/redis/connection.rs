@@ -1,4 +1,4 @@
-//! A connection to Redis that is good until it fails once.
+//! Connections to Redis, discarded after their first failure.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use tokio::time::{sleep, timeout};
 use super::settings::RedisSettings;
 use super::{RedisError, tls};
 
-/// How long it may take until a connection stands, all handshakes included.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for connecting, handshakes included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest pause between two attempts to connect. The first is a fiftieth of it.
+/// Longest pause between two attempts to connect; the first pause is a fiftieth of it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Makes connections.
+/// Opens connections.
 #[derive(Debug, Clone)]
 pub(super) struct RedisConnector {
     config: Config,
     command_timeout: Duration,
 }
 
-/// A connection. Dropped, it is gone at once, with all that waits in it.
+/// A connection. Dropping it closes it at once and discards its queue.
 #[derive(Debug)]
 pub(super) struct RedisConnection {
     pub(super) client: Client,
-    /// The task that drives it.
+    /// The client's task.
     driver: OnceLock<AbortHandle>,
 }
 
-/// How long to wait until the next attempt: longer each time, up to a bound.
+/// Exponential backoff between attempts to connect.
 #[derive(Debug, Default)]
 pub(super) struct ReconnectBackoff {
     attempts: u32,
@@ -45,12 +45,12 @@ impl RedisConnector {
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisError> {
         let url = settings.url.clone().unwrap_or_default();
         let mut config = url.config();
-        // It says why it cannot connect, instead of trying for ever: that is ours to do.
+        // Report a failure instead of retrying: `ReconnectBackoff` does that.
         config.fail_fast = true;
         if url.tls() {
             config.tls = Some(TlsConfig {
                 connector: TlsConnector::from(tls::client(&settings.ca_file)?),
-                // A cluster tells its nodes by address; their certificates are in the name that we know.
+                // Cluster nodes are announced by address, while their certificates carry the configured name.
                 hostnames: TlsHostMapping::DefaultHost,
             });
         }
@@ -62,14 +62,14 @@ impl RedisConnector {
         Ok(connector)
     }
 
-    /// A client that is not connected yet.
+    /// Returns a client that is not connected yet.
     fn client(&self) -> Result<Client, RedisError> {
         let mut builder = Builder::from_config(self.config.clone());
         builder.with_connection_config(|connection| {
             connection.connection_timeout = self.command_timeout;
             connection.internal_command_timeout = self.command_timeout;
             connection.max_command_attempts = 1;
-            // Each of ours waits for its answers before it sends more; what is beyond is a mistake.
+            // Each task waits for its replies before it sends more, so this bound is never reached.
             connection.max_command_buffer_len = 16_384;
             connection.tcp.nodelay = Some(true);
         });
@@ -87,12 +87,12 @@ impl RedisConnector {
         let connected = async {
             tokio::select! {
                 biased;
-                // First: it has to listen before there is news.
+                // Polled first, so that it is subscribed before the event is sent.
                 connected = connection.client.wait_for_connect() => connected,
                 ended = connection.drive() => ended,
             }
         };
-        match timeout(CONNECT_PATIENCE, connected).await {
+        match timeout(CONNECT_TIMEOUT, connected).await {
             Ok(Ok(())) => Ok(connection),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer".to_owned()),
@@ -101,10 +101,10 @@ impl RedisConnector {
 }
 
 impl RedisConnection {
-    /// Starts what drives the connection, and waits for its end.
+    /// Starts the client's task and waits for its end.
     async fn drive(&self) -> Result<(), Error> {
         let driver = self.client.connect();
-        // Set once: nobody else calls this.
+        // Set once: this is the only caller.
         let _ = self.driver.set(driver.abort_handle());
         driver.await?
     }
@@ -112,7 +112,7 @@ impl RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        // Not `quit`, which waits for a server that may never answer.
+        // Not `quit`, which waits for the server.
         if let Some(driver) = self.driver.get() {
             driver.abort();
         }
@@ -127,7 +127,7 @@ impl ReconnectBackoff {
         sleep((PAUSE_MAX / 50 * (1 << shift)).min(PAUSE_MAX)).await;
     }
 
-    /// The attempt was good: the next pause is short again.
+    /// Resets the backoff after a success.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -1,4 +1,4 @@
-//! How long an inbox may be: in entries for all who write to it, and in bytes for each of them.
+//! Bounds the length of inboxes: in entries for all writers, and in bytes for each writer.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::NodeId;
 
-/// How many inboxes are accounted for. Nodes come and go under ever other ids: when there are more, all are forgotten.
+/// Inboxes that are tracked. Node ids change with every restart: beyond this number all records are dropped.
 const INBOXES_MAX: usize = 100;
 
-/// What this node has written into the others' inboxes. Redis bounds a stream by its entries alone, so each writer names
-/// as many as its own newest are within its bytes: an inbox that nobody reads holds that from each of them, and no more.
+/// Tracks what this node has written into other inboxes. Redis bounds a stream by entries only, so each writer trims to as
+/// many entries as its own newest ones within its byte budget: an unread inbox holds at most that from each writer.
 #[derive(Debug)]
 pub(super) struct InboxBudget {
     entries_max: usize,
@@ -18,13 +18,13 @@ pub(super) struct InboxBudget {
     inboxes: BTreeMap<NodeId, WrittenEntries>,
 }
 
-/// The newest entries of this node in an inbox, as if nobody read them.
+/// The newest entries of this node in an inbox, assuming that none is read.
 #[derive(Debug, Default)]
 struct WrittenEntries {
-    /// How many bytes each has, oldest first.
+    /// Their sizes in bytes, oldest first.
     sizes: VecDeque<usize>,
     bytes: usize,
-    /// Whether an older one did not fit: then the inbox holds no more entries than these.
+    /// An older entry exceeded the budget: the inbox is trimmed to these entries.
     is_full: bool,
 }
 
@@ -37,7 +37,7 @@ impl InboxBudget {
         }
     }
 
-    /// An entry of so many bytes goes into an inbox: how many may be in it then, this one included.
+    /// Records an entry of `bytes` for an inbox. Returns the number of entries to trim the inbox to, this one included.
     pub(super) fn write(&mut self, to: NodeId, bytes: usize) -> usize {
         if self.inboxes.len() >= INBOXES_MAX && !self.inboxes.contains_key(&to) {
             self.inboxes.clear();
@@ -80,18 +80,18 @@ mod tests {
     const BOB: NodeId = NodeId(2);
 
     #[test]
-    fn inbox_is_as_long_as_its_writers_newest_entries_fit() {
+    fn inbox_is_trimmed_to_the_entries_within_the_byte_budget() {
         let mut budget = InboxBudget::new(10, 100);
         for (to, bytes, entries) in [
             (ANN, 40, 10),
             (ANN, 40, 10),
-            // The first no longer fits.
+            // The first exceeds the budget.
             (ANN, 40, 2),
             (ANN, 1, 3),
-            // One inbox says nothing of another.
+            // Inboxes are independent.
             (BOB, 1, 10),
             (ANN, 90, 2),
-            // However large it is, it is sent.
+            // A single entry is always allowed.
             (ANN, 500, 1),
             (ANN, 1, 1),
             (ANN, 1, 2),
@@ -101,12 +101,16 @@ mod tests {
         for _ in 0..20 {
             budget.write(ANN, 1);
         }
-        assert_eq!(budget.write(ANN, 1), 10, "small ones are counted again");
+        assert_eq!(
+            budget.write(ANN, 1),
+            10,
+            "small entries fill the entry bound again"
+        );
         assert_eq!(budget.inboxes[&ANN].sizes.len(), 10);
     }
 
     #[test]
-    fn inboxes_of_nodes_that_are_gone_are_forgotten() {
+    fn number_of_tracked_inboxes_is_bounded() {
         let mut budget = InboxBudget::new(10, 100);
         for id in 0..1_000 {
             budget.write(NodeId(id), 1);

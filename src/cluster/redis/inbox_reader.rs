@@ -1,4 +1,4 @@
-//! The one task that reads: the own inbox, entry after entry.
+//! The task that reads this node's inbox.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::cluster::packing::unpack;
 use crate::cluster::transport::{Delivery, add};
 use crate::id::NodeId;
 
-/// The field of an entry that says who wrote it.
+/// Field of an entry that names its writer.
 pub(super) const FROM: &str = "f";
 
-/// The field with the messages, packed.
+/// Field with packed messages.
 pub(super) const MESSAGES: &str = "m";
 
-/// The field of a ping: when it was sent, in milliseconds since the link was opened.
+/// Field of a ping: its send time in milliseconds since the transport was opened.
 pub(super) const PING: &str = "p";
 
-/// How many entries one read may bring.
+/// Entries per read.
 const ENTRIES_MAX: u64 = 32;
 
-/// How long a read waits for the first entry. A reader that waits for ids that will never come finds out as late.
+/// How long a read blocks for the first entry. A reader that waits for ids of another stream notices as late.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// A place in a stream: the id of the last entry that was read. The first place is before all of them.
+/// A position in a stream: the id of the last entry read. The default is before the first entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamPosition {
     time_ms: u64,
@@ -55,38 +55,38 @@ impl fmt::Display for StreamPosition {
     }
 }
 
-/// Reads the inbox and delivers what is in it.
+/// Reads the inbox and delivers its messages.
 #[derive(Debug)]
 pub(super) struct InboxReader {
-    link: Arc<RedisShared>,
+    shared: Arc<RedisShared>,
     connector: RedisConnector,
-    /// To whoever holds the inbox. When it is full the reader waits, and the rest stays in Redis, up to the bound there.
+    /// To the owner of the inbox. While it is full the reader waits and entries stay in Redis, up to the bound there.
     deliveries: mpsc::Sender<Delivery>,
 }
 
-/// What an entry says.
+/// A decoded entry.
 #[derive(Debug, PartialEq, Eq)]
 enum StreamEntry {
-    /// What this or another node sent.
+    /// Messages of this or another node.
     Messages(Delivery),
-    /// This node's own ping.
+    /// A ping with its send time.
     Ping(Duration),
 }
 
 impl InboxReader {
     pub(super) fn new(
-        link: Arc<RedisShared>,
+        shared: Arc<RedisShared>,
         connector: RedisConnector,
         deliveries: mpsc::Sender<Delivery>,
     ) -> Self {
         Self {
-            link,
+            shared,
             connector,
             deliveries,
         }
     }
 
-    /// Connects and reads, again and again, while somebody takes what comes.
+    /// Connects and reads until the inbox is dropped.
     pub(super) async fn run(self) {
         let mut pause = ReconnectBackoff::default();
         while !self.deliveries.is_closed() {
@@ -95,26 +95,26 @@ impl InboxReader {
                 Err(reason) => ("connect to redis", reason),
             };
             debug!(%reason, what);
-            self.link.note(what, reason);
+            self.shared.record_failure(what, reason);
             pause.wait().await;
         }
     }
 
-    /// Reads until it fails; why it did.
+    /// Reads until a failure; returns its reason.
     async fn read(&self, connection: &RedisConnection, pause: &mut ReconnectBackoff) -> String {
-        // From the first entry that is there: the server may be another, with other ids. What was read is cleared away
-        // with every ping, so few come twice.
-        *lock(&self.link.place) = StreamPosition::default();
-        let inbox = self.link.inbox(self.link.me);
-        let limit = BLOCK + self.link.settings.command_timeout();
+        // Start at the first entry: the server may be another one, with other ids. Every ping trims the entries that were
+        // read, so few are read twice.
+        *lock(&self.shared.position) = StreamPosition::default();
+        let inbox = self.shared.inbox(self.shared.me);
+        let limit = BLOCK + self.shared.settings.command_timeout();
         let block_ms = BLOCK.as_millis() as u64;
         while !self.deliveries.is_closed() {
-            let place = lock(&self.link.place).to_string();
+            let position = lock(&self.shared.position).to_string();
             let read = connection.client.xread::<Value, _, _>(
                 Some(ENTRIES_MAX),
                 Some(block_ms),
                 &inbox,
-                place,
+                position,
             );
             let answer = match timeout(limit, read).await {
                 Ok(Ok(answer)) => answer,
@@ -122,34 +122,36 @@ impl InboxReader {
                 Err(_) => return "no answer".to_owned(),
             };
             let Some(entries) = entries(answer) else {
-                return "an answer that is none".to_owned();
+                return "unexpected reply to XREAD".to_owned();
             };
             pause.reset();
-            for (place, fields) in entries {
+            for (position, fields) in entries {
                 self.deliver(fields).await;
-                *lock(&self.link.place) = place;
+                *lock(&self.shared.position) = position;
             }
         }
-        "nobody takes what comes".to_owned()
+        "the inbox was dropped".to_owned()
     }
 
     async fn deliver(&self, fields: Vec<Value>) {
-        let counters = &self.link.counters;
+        let counters = &self.shared.counters;
         match parse(fields) {
             Some((_, StreamEntry::Messages(delivery))) => {
-                // Before: whoever receives it sees it counted.
+                // Counted first, so that the receiver sees it counted.
                 add(&counters.received, delivery.messages.len());
-                // Where nobody takes it any more, `read` ends.
+                // If the inbox was dropped, `read` ends.
                 let _ = self.deliveries.send(delivery).await;
             }
-            Some((from, StreamEntry::Ping(sent))) if from == self.link.me => self.heard(sent),
+            Some((from, StreamEntry::Ping(sent))) if from == self.shared.me => {
+                self.ping_returned(sent)
+            }
             Some((_, StreamEntry::Ping(_))) | None => add(&counters.poison, 1),
         }
     }
 
-    /// This node has heard itself. An old ping, read again, is no news.
-    fn heard(&self, sent: Duration) {
-        let Some(sent) = self.link.started.checked_add(sent) else {
+    /// Takes a returned ping; an old one that is read again has no effect.
+    fn ping_returned(&self, sent: Duration) {
+        let Some(sent) = self.shared.started.checked_add(sent) else {
             return;
         };
         let newer = |heard: &mut Option<Instant>| {
@@ -159,12 +161,12 @@ impl InboxReader {
             }
             news
         };
-        self.link.heard.send_if_modified(newer);
+        self.shared.heard.send_if_modified(newer);
     }
 }
 
-/// The entries of an answer to XREAD for one stream: `[[stream, [[id, [field, value, ..]], ..]]]`, or nothing. Taken apart
-/// by hand: fred's own ways fail on an empty answer, and on a field's name that is no text.
+/// The entries of a reply to XREAD for one stream: `[[stream, [[id, [field, value, ..]], ..]]]`, or null. Decoded by hand,
+/// since fred's conversions fail on an empty reply and on a field name that is not UTF-8.
 fn entries(answer: Value) -> Option<Vec<(StreamPosition, Vec<Value>)>> {
     if answer.is_null() {
         return Some(Vec::new());
@@ -185,7 +187,7 @@ fn list(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-/// What an entry says, and who says it; `None` when no node can have written it.
+/// Decodes an entry into its writer and content; `None` if no node can have written it.
 fn parse(fields: Vec<Value>) -> Option<(NodeId, StreamEntry)> {
     let [from_name, from, name, value] = <[Value; 4]>::try_from(fields).ok()?;
     if from_name.as_str()? != FROM {
@@ -198,7 +200,7 @@ fn parse(fields: Vec<Value>) -> Option<(NodeId, StreamEntry)> {
             messages: unpack(value.convert::<Bytes>().ok()?)?,
         }),
         PING => StreamEntry::Ping(Duration::from_millis(value.as_str()?.parse().ok()?)),
-        // A newer node's: like a message that was lost.
+        // Of a newer version: treated as a lost message.
         _ => return None,
     };
     Some((from, entry))
@@ -214,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn places_are_ordered_as_redis_orders_them() {
-        let place = |id| StreamPosition::parse(id).unwrap();
-        assert!(place("9-5") < place("10-0") && place("10-2") < place("10-11"));
-        assert_eq!(place("1700000000000-7").to_string(), "1700000000000-7");
+    fn positions_are_ordered_as_redis_orders_them() {
+        let position = |id| StreamPosition::parse(id).unwrap();
+        assert!(position("9-5") < position("10-0") && position("10-2") < position("10-11"));
+        assert_eq!(position("1700000000000-7").to_string(), "1700000000000-7");
         assert_eq!(StreamPosition::default().to_string(), "0-0");
         for bad in ["", "1", "-", "1-", "x-1", "1-2-3"] {
             assert_eq!(StreamPosition::parse(bad), None, "{bad}");
@@ -225,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_nodes_write_are_understood_and_others_are_poison() {
+    fn entries_of_nodes_are_decoded_and_others_are_refused() {
         let messages = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-        let (piece, _) = pack(&messages, 1_000).remove(0);
+        let (chunk, _) = pack(&messages, 1_000).remove(0);
         let mut fields = texts(&["f", "00000000000000ff", "m"]);
-        fields.push(Value::Bytes(piece));
+        fields.push(Value::Bytes(chunk));
         let from = NodeId(255);
         let delivery = Delivery { from, messages };
         assert_eq!(parse(fields), Some((from, StreamEntry::Messages(delivery))));
@@ -243,7 +245,7 @@ mod tests {
             &["f", "ff", "m", "text"],
             &["f", "ff", "p", "-1"],
             &["f", "ff", "x", "1"],
-            &["f", "nobody", "p", "1"],
+            &["f", "no id", "p", "1"],
             &["g", "ff", "p", "1"],
             &["f", "ff", "p", "1", "m", "2"],
         ] {

@@ -44,7 +44,7 @@ impl RedisSettings {
         Duration::from_millis(self.command_timeout_ms)
     }
 
-    /// The expiry as Redis takes it.
+    /// The expiry as the argument of PEXPIRE.
     pub(super) fn inbox_expiry_ms(&self) -> i64 {
         i64::try_from(self.inbox_expiry_ms).unwrap_or(i64::MAX)
     }

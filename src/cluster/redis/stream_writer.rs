@@ -1,5 +1,5 @@
-//! The one task that writes: what gathered while the last round was under way, and a little longer under load, is the next
-//! round.
+//! The task that writes to the other nodes' inboxes. Messages that gather while one batch is in flight, and under load for
+//! up to 2 ms more, form the next batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,55 +21,55 @@ use crate::cluster::packing::pack;
 use crate::cluster::transport::add;
 use crate::id::NodeId;
 
-/// About how large an entry may be. Larger ones hold up whoever shares the server.
+/// Approximate bound of an entry: larger ones delay other users of the server.
 const ENTRY_BYTES_MAX: usize = 256 << 10;
 
-/// About how much of one target goes in one round, so that a round ends soon and one flood holds up nobody else.
+/// Approximate share of one target in a batch, so that a flood to one target does not delay the others.
 const SHARE_BYTES: usize = 4 << 20;
 
-/// The writer rests for a millisecond for so many messages of its last round: it does not where few are sent, and what is
-/// sent alone never waits. A round costs more than many messages in it, and its reader as much again.
+/// The writer pauses a millisecond per this many messages of its last batch. Single messages are not delayed. A batch
+/// costs more than many messages in it, for the writer and for the reader.
 const MESSAGES_A_MS: usize = 5;
 
-/// The longest rest, in milliseconds. A message crosses to the owner and a commit comes back: both may wait as long.
+/// Longest pause in milliseconds. A forwarded op crosses twice, so it may be delayed by twice as much.
 const REST_MAX_MS: usize = 2;
 
-/// How old what was queued may be when the way is free again after a failure. Whoever waits asks again after as long:
-/// then both would arrive.
+/// Length of a failure beyond which queued messages are dropped: unanswered requests are repeated after about as long, and
+/// both would arrive.
 const STALE_AFTER: Duration = Duration::from_millis(400);
 
-/// Writes what the node sends into the others' inboxes, and pings into its own.
+/// Writes messages into the other nodes' inboxes, and pings into this node's.
 #[derive(Debug)]
 pub(super) struct StreamWriter {
-    link: Arc<RedisShared>,
+    shared: Arc<RedisShared>,
     connector: RedisConnector,
     pings: Interval,
     budget: InboxBudget,
 }
 
-/// What goes out at once.
+/// Messages that are written in one pipeline.
 #[derive(Debug)]
 struct WriteBatch {
     messages: Vec<(NodeId, Vec<Bytes>)>,
-    /// Whether to write to the own inbox too, and to renew and clear it.
+    /// Also ping, renew and trim this node's inbox.
     ping: bool,
 }
 
 impl StreamWriter {
-    pub(super) fn new(link: Arc<RedisShared>, connector: RedisConnector) -> Self {
+    pub(super) fn new(shared: Arc<RedisShared>, connector: RedisConnector) -> Self {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let settings = &link.settings;
+        let settings = &shared.settings;
         let budget = InboxBudget::new(settings.inbox_entries_max, settings.inbox_bytes_max);
         Self {
-            link,
+            shared,
             connector,
             pings,
             budget,
         }
     }
 
-    /// Connects and writes, again and again, until the link is closed.
+    /// Connects and writes until the transport is closed.
     pub(super) async fn run(mut self) {
         let mut pause = ReconnectBackoff::default();
         let mut failed: Option<Instant> = None;
@@ -77,8 +77,8 @@ impl StreamWriter {
             match self.connector.connect().await {
                 Ok(connection) => {
                     if failed.is_some_and(|since| since.elapsed() > STALE_AFTER) {
-                        let dropped = lock(&self.link.outgoing).clear();
-                        add(&self.link.counters.dropped, dropped);
+                        let dropped = lock(&self.shared.outgoing).clear();
+                        add(&self.shared.counters.dropped, dropped);
                     }
                     if self.write(&connection, &mut pause).await.is_ok() {
                         return;
@@ -87,38 +87,38 @@ impl StreamWriter {
                 }
                 Err(reason) => {
                     debug!(%reason, "connect to redis");
-                    self.link.note("connect to redis", reason);
+                    self.shared.record_failure("connect to redis", reason);
                     failed.get_or_insert_with(Instant::now);
                 }
             }
-            if *self.link.closing.borrow() {
+            if *self.shared.closing.borrow() {
                 return;
             }
             pause.wait().await;
         }
     }
 
-    /// Writes rounds until one fails; `Ok` when the link was closed.
+    /// Writes batches until one fails; `Ok` once the transport is closed.
     async fn write(
         &mut self,
         connection: &RedisConnection,
         pause: &mut ReconnectBackoff,
     ) -> Result<(), ()> {
         loop {
-            let Some(round) = self.next().await else {
-                self.leave(connection).await;
+            let Some(batch) = self.next().await else {
+                self.remove_inbox(connection).await;
                 return Ok(());
             };
-            let limit = self.link.settings.command_timeout();
-            let messages: usize = round.messages.iter().map(|(_, m)| m.len()).sum();
-            let written = match timeout(limit, self.send(connection, &round)).await {
+            let limit = self.shared.settings.command_timeout();
+            let messages: usize = batch.messages.iter().map(|(_, m)| m.len()).sum();
+            let written = match timeout(limit, self.send(connection, &batch)).await {
                 Ok(written) => written,
                 Err(_) => Err("no answer".to_owned()),
             };
             if let Err(reason) = written {
                 debug!(%reason, "write to redis");
-                self.link.note("write to redis", reason);
-                add(&self.link.counters.dropped, messages);
+                self.shared.record_failure("write to redis", reason);
+                add(&self.shared.counters.dropped, messages);
                 return Err(());
             }
             pause.reset();
@@ -129,22 +129,22 @@ impl StreamWriter {
         }
     }
 
-    /// What goes next, once there is something; `None` when the link is closed and everything is out.
+    /// Waits for the next batch; `None` once the transport is closed and the queue is empty.
     async fn next(&mut self) -> Option<WriteBatch> {
         loop {
-            let messages = lock(&self.link.outgoing).take(SHARE_BYTES);
+            let messages = lock(&self.shared.outgoing).take(SHARE_BYTES);
             if !messages.is_empty() {
-                // In a flood too, a ping is due in its time.
+                // Pings keep their interval during a flood.
                 let ping = self.ping_is_due();
                 return Some(WriteBatch { messages, ping });
             }
-            if *self.link.closing.borrow() {
+            if *self.shared.closing.borrow() {
                 return None;
             }
             tokio::select! {
                 biased;
                 _ = self.pings.tick() => return Some(WriteBatch { messages, ping: true }),
-                () = self.link.bell.notified() => {}
+                () = self.shared.wake_writer.notified() => {}
             }
         }
     }
@@ -153,33 +153,33 @@ impl StreamWriter {
         self.pings.tick().now_or_never().is_some()
     }
 
-    /// Sends a round in one go, and waits until all of it is answered. What single inboxes refuse is dropped; it fails
-    /// when nothing of it was taken, or not the ping.
+    /// Sends a batch in one pipeline and waits for all replies. Messages that single inboxes reject are dropped; fails if
+    /// all commands or the ping fail.
     async fn send(
         &mut self,
         connection: &RedisConnection,
-        round: &WriteBatch,
+        batch: &WriteBatch,
     ) -> Result<(), String> {
-        let mut commands = Commands::new(&self.link, &mut self.budget, connection);
-        if round.ping {
+        let mut commands = Commands::new(&self.shared, &mut self.budget, connection);
+        if batch.ping {
             commands.ping().await;
         }
-        for (to, messages) in &round.messages {
+        for (to, messages) in &batch.messages {
             commands.messages(*to, messages).await;
         }
         let answers = commands.pipeline.try_all::<Value>().await;
         let carried = commands.messages;
         let first = answers.first().cloned().ok_or("no answer")?;
         if answers.len() != carried.len() || answers.iter().all(Result::is_err) {
-            return Err(first.map_or_else(|error| error.to_string(), |_| "half an answer".into()));
+            return Err(first.map_or_else(|error| error.to_string(), |_| "incomplete reply".into()));
         }
-        if round.ping {
+        if batch.ping {
             let id = first.and_then(Value::convert::<String>);
-            self.written(&id.map_err(|error| error.to_string())?);
+            self.ping_written(&id.map_err(|error| error.to_string())?);
         }
         for (answer, &messages) in answers.iter().zip(&carried) {
             let taken = answer.is_ok();
-            let counters = &self.link.counters;
+            let counters = &self.shared.counters;
             add(
                 if taken {
                     &counters.sent
@@ -189,77 +189,77 @@ impl StreamWriter {
                 messages,
             );
             if let Err(error) = answer {
-                self.link.note("write to an inbox", error);
+                self.shared.record_failure("write to an inbox", error);
             }
         }
         Ok(())
     }
 
-    /// A ping has got an id. When that is below what was read already, the stream is another than before (flushed, with
-    /// a clock that went back; a replica that took over): a reader that waits for what follows the old ids sees nothing.
-    fn written(&self, id: &str) {
-        let mut place = lock(&self.link.place);
-        if StreamPosition::parse(id).is_some_and(|written| written < *place) {
-            *place = StreamPosition::default();
+    /// Takes the id of a written ping. If it is below the position read, the stream was replaced (flushed while the clock
+    /// went back, or a replica took over), and a reader that waits beyond the old ids would see nothing.
+    fn ping_written(&self, id: &str) {
+        let mut position = lock(&self.shared.position);
+        if StreamPosition::parse(id).is_some_and(|written| written < *position) {
+            *position = StreamPosition::default();
         }
     }
 
-    /// Takes the inbox away: nobody will read it.
-    async fn leave(&self, connection: &RedisConnection) {
-        let inbox = self.link.inbox(self.link.me);
-        let limit = self.link.settings.command_timeout();
-        // Without an answer it expires.
+    /// Removes this node's inbox.
+    async fn remove_inbox(&self, connection: &RedisConnection) {
+        let inbox = self.shared.inbox(self.shared.me);
+        let limit = self.shared.settings.command_timeout();
+        // If this fails, the inbox expires.
         let _ = timeout(limit, connection.client.del::<Value, _>(inbox)).await;
     }
 }
 
-/// The commands of a round.
+/// The pipeline of a batch.
 struct Commands<'a> {
-    link: &'a RedisShared,
+    shared: &'a RedisShared,
     budget: &'a mut InboxBudget,
     pipeline: Pipeline<Client>,
-    /// How many messages each command carries.
+    /// Number of messages in each command.
     messages: Vec<usize>,
 }
 
 impl<'a> Commands<'a> {
     fn new(
-        link: &'a RedisShared,
+        shared: &'a RedisShared,
         budget: &'a mut InboxBudget,
         connection: &RedisConnection,
     ) -> Self {
         Self {
-            link,
+            shared,
             budget,
             pipeline: connection.client.pipeline(),
             messages: Vec::new(),
         }
     }
 
-    /// Writes a ping to the own inbox, whose answer is the first; renews the inbox and clears it of what was read.
+    /// Writes a ping to this node's inbox as the first command; renews the inbox and trims what was read.
     async fn ping(&mut self) {
-        let inbox = self.link.inbox(self.link.me);
-        let sent = self.link.started.elapsed().as_millis();
+        let inbox = self.shared.inbox(self.shared.me);
+        let sent = self.shared.started.elapsed().as_millis();
         let ping = sent.to_string();
-        let entries_max = self.budget.write(self.link.me, ping.len());
+        let entries_max = self.budget.write(self.shared.me, ping.len());
         let ping = (PING, ping.into());
         self.add(&inbox, 0, ping, entries_max).await;
         self.renew(&inbox).await;
-        let place = *lock(&self.link.place);
-        if place > StreamPosition::default() {
-            let read = ("MINID", "=", place.to_string());
-            self.queued(self.pipeline.xtrim(&inbox, read).await, 0);
+        let position = *lock(&self.shared.position);
+        if position > StreamPosition::default() {
+            let read = ("MINID", "=", position.to_string());
+            self.record_command(self.pipeline.xtrim(&inbox, read).await, 0);
         }
     }
 
     async fn messages(&mut self, to: NodeId, messages: &[Bytes]) {
-        let inbox = self.link.inbox(to);
-        for (piece, count) in pack(messages, ENTRY_BYTES_MAX) {
-            let entries_max = self.budget.write(to, piece.len());
-            let messages = (MESSAGES, Value::Bytes(piece));
+        let inbox = self.shared.inbox(to);
+        for (chunk, count) in pack(messages, ENTRY_BYTES_MAX) {
+            let entries_max = self.budget.write(to, chunk.len());
+            let messages = (MESSAGES, Value::Bytes(chunk));
             self.add(&inbox, count, messages, entries_max).await;
         }
-        // Each time: an inbox that was flushed away is made anew by the next entry, and must not stay for ever.
+        // Each time: after a flush the next entry creates the inbox again, without an expiry.
         self.renew(&inbox).await;
     }
 
@@ -271,19 +271,19 @@ impl<'a> Commands<'a> {
         entries_max: usize,
     ) {
         let most = ("MAXLEN", "~", entries_max.to_string());
-        let entry = vec![(FROM, Value::from(self.link.me.to_string())), field];
+        let entry = vec![(FROM, Value::from(self.shared.me.to_string())), field];
         let queued = self.pipeline.xadd(inbox, false, most, "*", entry).await;
-        self.queued(queued, messages);
+        self.record_command(queued, messages);
     }
 
     async fn renew(&mut self, inbox: &str) {
-        let expiry = self.link.settings.inbox_expiry_ms();
-        self.queued(self.pipeline.pexpire(inbox, expiry, None).await, 0);
+        let expiry = self.shared.settings.inbox_expiry_ms();
+        self.record_command(self.pipeline.pexpire(inbox, expiry, None).await, 0);
     }
 
-    /// Notes a command that the pipeline has taken.
-    fn queued(&mut self, queued: Result<Value, Error>, messages: usize) {
-        queued.expect("a pipeline takes what it is given");
+    /// Records a command of the pipeline.
+    fn record_command(&mut self, queued: Result<Value, Error>, messages: usize) {
+        queued.expect("a pipeline buffers every command");
         self.messages.push(messages);
     }
 }

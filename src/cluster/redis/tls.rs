@@ -1,4 +1,4 @@
-//! TLS to Redis: rustls with ring, trusting the system's authorities or those of a file.
+//! TLS to Redis: rustls with ring, with the CA certificates of the system or of a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::RedisError;
 
-/// The client's side of TLS.
+/// The client's TLS configuration.
 pub(super) fn client(ca_file: &Path) -> Result<ClientConfig, RedisError> {
     let roots = if ca_file.as_os_str().is_empty() {
         of_system()?
@@ -44,7 +44,7 @@ fn of_file(file: &Path) -> Result<RootCertStore, RedisError> {
 fn of_system() -> Result<RootCertStore, RedisError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Some systems hold certificates that no library reads; one that is good enough is all that is needed.
+    // Some system stores hold certificates that cannot be parsed; those are skipped.
     roots.add_parsable_certificates(found.certs);
     match roots.is_empty() {
         true => Err(RedisError::Certificates {
@@ -52,7 +52,7 @@ fn of_system() -> Result<RootCertStore, RedisError> {
             reason: found
                 .errors
                 .first()
-                .map_or_else(|| "there are none".to_owned(), ToString::to_string),
+                .map_or_else(|| "no certificate found".to_owned(), ToString::to_string),
         }),
         false => Ok(roots),
     }

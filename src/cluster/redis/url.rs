@@ -1,4 +1,4 @@
-//! Where Redis is: an address that parses at the door and never shows its password.
+//! Redis addresses, validated when parsed and printed without credentials.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,47 +7,47 @@ use fred::types::config::{Config, Server};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// The address of a Redis or Valkey server, sentinel or cluster. Shown without its password.
+/// The address of a Redis or Valkey server, Sentinel or cluster. `Display` and `Debug` omit the credentials.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RedisUrl {
-    /// As the client takes it: without TLS, which is ours to set up.
+    /// The address for the client library, without TLS, which is configured separately.
     plain: String,
     scheme: String,
     tls: bool,
 }
 
-/// Why an address was refused. Says nothing of the address, which may hold a password.
+/// Why an address is invalid. Never contains the address, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BadRedisUrl {
-    /// Not one of ours.
+    /// Unknown scheme.
     #[error(
         "a Redis address begins with redis:// (or rediss:// for TLS, redis-sentinel://, rediss-sentinel://, \
          redis-cluster://, rediss-cluster://; valkey works like redis)"
     )]
     Scheme,
-    /// The rest is not sound.
+    /// Malformed after the scheme.
     #[error(
-        "the Redis address is unsound: {0} (redis://user:password@host:port/database; in a password, characters like \
+        "the Redis address is malformed: {0} (redis://user:password@host:port/database; in a password, characters like \
          @ : / ? # are written as %40 %3A %2F %3F %23)"
     )]
     Unsound(String),
 }
 
 impl RedisUrl {
-    /// The client's settings for it.
+    /// The client library's configuration for this address.
     pub(super) fn config(&self) -> Config {
-        Config::from_url(&self.plain).expect("it was parsed at the door")
+        Config::from_url(&self.plain).expect("validated when parsed")
     }
 
-    /// The servers that it names, and their ports.
+    /// The named servers with their ports.
     pub(in crate::cluster) fn hosts(&self) -> Vec<(String, u16)> {
         let hosts = self.config().server.hosts();
         let host = |server: &Server| (server.host.to_string(), server.port);
         hosts.iter().map(host).collect()
     }
 
-    /// Whether it wants TLS.
+    /// Returns true if the address asks for TLS.
     pub(super) fn tls(&self) -> bool {
         self.tls
     }
@@ -73,7 +73,7 @@ impl FromStr for RedisUrl {
             None => format!("redis://{rest}"),
         };
         Config::from_url(&plain).map_err(|error| {
-            // What stands behind a colon in the client's words is taken from the address.
+            // The part after a colon in the library's message may quote the address.
             let words = error.details().split(':').next().unwrap_or_default();
             BadRedisUrl::Unsound(words.to_lowercase().trim_end_matches('.').to_owned())
         })?;
@@ -95,7 +95,7 @@ impl TryFrom<String> for RedisUrl {
 
 impl Default for RedisUrl {
     fn default() -> Self {
-        "redis://127.0.0.1:6379".parse().expect("a sound address")
+        "redis://127.0.0.1:6379".parse().expect("a valid address")
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_shown_without_their_secrets() {
+    fn addresses_are_printed_without_credentials() {
         for (text, shown, tls) in [
             ("redis://127.0.0.1", "redis://127.0.0.1:6379", false),
             (
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_address_is_refused_without_showing_it() {
+    fn malformed_address_is_refused_without_printing_it() {
         for text in [
             "",
             "127.0.0.1:6379",
