@@ -97,8 +97,8 @@ pub enum SessionReply {
     Snapshot(Arc<EncodedSnapshot>),
     /// Everything that was asked for has been delivered.
     Done,
-    /// The submit is committed and its commit has been delivered: the client is sent nothing more.
-    Committed,
+    /// The submit is committed as this entry, and the entry has been delivered: the client is sent nothing more.
+    Committed(Arc<Entry>),
     /// The request was rejected.
     Rejected(Rejection),
 }

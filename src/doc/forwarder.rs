@@ -966,7 +966,8 @@ impl Forwarder {
         told: Told,
         out: &mut Vec<Want>,
     ) {
-        out.push(reply(session, first.ticket, SessionReply::Committed));
+        let committed = SessionReply::Committed(entry.clone());
+        out.push(reply(session, first.ticket, committed));
         let heard = told == Told::Now && self.live.binary_search(&session).is_ok();
         if !heard {
             let at = first

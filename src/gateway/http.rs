@@ -27,6 +27,7 @@ use super::server::{self, ServerLimits};
 use super::session::Session;
 use super::sharing;
 use super::store_availability;
+use super::text_ops;
 use super::upgrade;
 use crate::auth::{AuthMode, NONCE_BYTES, network};
 use crate::node::Outbox;
@@ -101,6 +102,7 @@ fn routes(config: &mut web::ServiceConfig, gateway: &Gateway) {
             .configure(accounts::routes)
             .configure(sharing::routes)
             .configure(documents::routes)
+            .configure(text_ops::routes)
             .route("/api/{rest:.*}", web::route().to(no_such_api))
             .route("/{path:.*}", web::get().to(asset)),
     );

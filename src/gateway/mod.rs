@@ -28,6 +28,7 @@ mod settings;
 mod sharing;
 mod socket;
 mod store_availability;
+mod text_ops;
 mod tls;
 mod upgrade;
 

@@ -709,7 +709,7 @@ impl Session {
             SessionReply::Snapshot(shown) => {
                 self.outbox.answer(protocol::snapshot_reply(echo, &shown))
             }
-            SessionReply::Done | SessionReply::Committed | SessionReply::Rejected(_) => {
+            SessionReply::Done | SessionReply::Committed(_) | SessionReply::Rejected(_) => {
                 self.say(protocol::done(echo))
             }
         }

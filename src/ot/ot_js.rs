@@ -1,8 +1,8 @@
 //! Plain-text edits in the form of ot.js (`[5,"abc",-2]`: retain, insert, delete), over the crate `operational-transform`.
 //!
-//! It is for edits that the server makes itself, and the second oracle of the property tests; no request carries it. Such
-//! an edit spans the whole text and puts an insert before a delete at the same place, so it cannot stand for what clients
-//! send, but it becomes a [`TextOp`] at any time. The crate loops on lengths that wrap; nothing reaches it unchecked.
+//! Edits over HTTP (`POST …/text-ops`) come and are answered in this form. It is also the second oracle of the property
+//! tests. The form has an insert before a delete at the same place, so it cannot represent every op of a socket, but every
+//! edit converts to a [`TextOp`]. The crate does not terminate on lengths that overflow, so lengths are checked before.
 
 use operational_transform::{Operation, OperationSeq};
 
@@ -45,12 +45,20 @@ impl Edit {
         Ok(edit)
     }
 
-    /// The same edit as `op` on a text of this length.
+    /// The edit that `op` makes on a text of this length.
     ///
     /// # Errors
-    /// When `op` is too long for it.
+    /// If `op` is made on a longer text.
     pub fn from_text_op(op: &TextOp, len: u64) -> Result<Self, OtError> {
         let rest = len.checked_sub(op.base_len()).ok_or(TOO_LONG)?;
+        let mut edit = Self::of_shortest_text(op);
+        edit.sequence.retain(rest);
+        Ok(edit)
+    }
+
+    /// The edit that `op` makes on the shortest text that it applies to: without the retain of the rest.
+    #[must_use]
+    pub fn of_shortest_text(op: &TextOp) -> Self {
         let mut edit = Self::default();
         for component in op.components() {
             match component {
@@ -59,8 +67,7 @@ impl Edit {
                 Component::Delete { len, .. } => edit.sequence.delete(*len),
             }
         }
-        edit.sequence.retain(rest);
-        Ok(edit)
+        edit
     }
 
     /// The same edit as clients know it.

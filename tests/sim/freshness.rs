@@ -73,7 +73,7 @@ impl Freshness {
         let shown = match answer {
             SessionReply::Snapshot(shown) => shown.revision,
             SessionReply::Done => has,
-            SessionReply::Committed | SessionReply::Rejected(_) => return Ok(()),
+            SessionReply::Committed(_) | SessionReply::Rejected(_) => return Ok(()),
         };
         if shown < least {
             return Err(format!(

@@ -338,7 +338,7 @@ impl World {
                 };
                 return self.cut(index);
             }
-            SessionReply::Committed => return,
+            SessionReply::Committed(_) => return,
         };
         self.send_client(node, session, message);
     }

@@ -226,7 +226,7 @@ impl Visitor {
     }
 
     fn hears_answer(&mut self, ticket: Ticket, answer: &SessionReply) -> Result<(), String> {
-        if let (Some(Asked::Submit(..)), SessionReply::Committed) =
+        if let (Some(Asked::Submit(..)), SessionReply::Committed(_)) =
             (self.waiting.get(&ticket), answer)
         {
             // The commit says it.
@@ -234,7 +234,7 @@ impl Visitor {
         }
         let Some(asked) = self.waiting.remove(&ticket) else {
             return match answer {
-                SessionReply::Committed => Ok(()),
+                SessionReply::Committed(_) => Ok(()),
                 _ => Err(format!("{ticket:?} is answered twice")),
             };
         };

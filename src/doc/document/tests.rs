@@ -133,7 +133,7 @@ impl Desk {
                 let sentence = match answer {
                     SessionReply::Snapshot(shown) => format!("shown {}", shown.revision),
                     SessionReply::Done => "done".to_owned(),
-                    SessionReply::Committed => return,
+                    SessionReply::Committed(_) => return,
                     SessionReply::Rejected(rejection) => format!("{:?}", rejection.reason),
                 };
                 self.sent.entry(session.0).or_default().push(sentence);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::byte_budget::BytePermit;
 use super::outbox::Outbox;
-use crate::doc::{EncodedSnapshot, SessionReply};
+use crate::doc::{EncodedSnapshot, Rejection, SessionReply};
 use crate::id::Name;
+use crate::log::Entry;
 use crate::protocol::{self, CloseReason, Code, EchoedFields, Refusal};
 use crate::sync::lock;
 
@@ -38,6 +39,9 @@ pub enum ReplyTo {
     /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
     /// that the submit takes.
     Submit(EchoedFields, BytePermit, RequestSlot),
+    /// To the caller on this node that awaits the commit of its submit. The permit is the room that the submit takes. The
+    /// channel closes without an answer if the document's task ends first: the submit may then be committed or not.
+    Commit(oneshot::Sender<Result<Arc<Entry>, Rejection>>, BytePermit),
     /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
     Unrequested,
     /// Into the answer to a bulk request, under this name.
@@ -69,11 +73,21 @@ impl ReplyTo {
                 bulk.answer(outbox, name, answer);
                 AnswerFrames::None
             }
+            (Self::Commit(caller, _room), answer) => {
+                let outcome = match answer {
+                    SessionReply::Committed(entry) => Ok(entry),
+                    SessionReply::Rejected(rejection) => Err(rejection),
+                    SessionReply::Snapshot(_) | SessionReply::Done => return AnswerFrames::None,
+                };
+                // A caller that no longer waits needs no answer.
+                let _ = caller.send(outcome);
+                AnswerFrames::None
+            }
             (_, SessionReply::Rejected(rejection)) if will_close => {
                 outbox.close(CloseReason::RequestRejected(rejection.reason.into()));
                 AnswerFrames::None
             }
-            (Self::Unrequested, _) | (_, SessionReply::Committed) => AnswerFrames::None,
+            (Self::Unrequested, _) | (_, SessionReply::Committed(_)) => AnswerFrames::None,
             (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
                 match answer {
                     SessionReply::Snapshot(shown) => {
@@ -82,7 +96,7 @@ impl ReplyTo {
                     SessionReply::Rejected(rejection) => {
                         AnswerFrames::One(protocol::error(&echo, &rejection.into()))
                     }
-                    SessionReply::Done | SessionReply::Committed => {
+                    SessionReply::Done | SessionReply::Committed(_) => {
                         AnswerFrames::One(protocol::done(&echo))
                     }
                 }
@@ -93,7 +107,11 @@ impl ReplyTo {
     /// What holds this document's commits back until the answer is complete.
     pub(in crate::node) fn hold(&self) -> Option<Arc<BulkReply>> {
         match self {
-            Self::Socket(_) | Self::Read(..) | Self::Submit(..) | Self::Unrequested => None,
+            Self::Socket(_)
+            | Self::Read(..)
+            | Self::Submit(..)
+            | Self::Commit(..)
+            | Self::Unrequested => None,
             Self::Bulk(bulk, ..) => bulk.shows.then(|| bulk.clone()),
         }
     }
@@ -198,7 +216,7 @@ impl BulkReply {
     pub fn answer(&self, outbox: &Outbox, name: Name, answer: SessionReply) {
         let outcome = match answer {
             SessionReply::Snapshot(snapshot) => Ok(Some(snapshot)),
-            SessionReply::Done | SessionReply::Committed => Ok(None),
+            SessionReply::Done | SessionReply::Committed(_) => Ok(None),
             SessionReply::Rejected(rejection) => Err(rejection.into()),
         };
         self.add(outbox, name, outcome);

@@ -666,7 +666,7 @@ impl Task {
             return;
         };
         // The commit that it waited for is in its outbox.
-        if let SessionReply::Committed = answer {
+        if let SessionReply::Committed(_) = answer {
             self.throttle.hurry(&member.outbox);
         }
         if let Some(reply) = member.take(ticket) {
