@@ -58,8 +58,8 @@ async function enter(token: string, replaces = false): Promise<void> {
 }
 
 /**
- * The secrets that the address brings along. They are gone from it before anything else happens: they are not for whoever
- * looks over a shoulder or into the history.
+ * The secrets in the address. They are removed from it first, so that neither the screen nor the browser's history shows
+ * them.
  */
 function brought(): { token: string | null; share: string | null; reset: string | null } {
   const said = new URLSearchParams(location.hash.slice(1));
@@ -69,7 +69,7 @@ function brought(): { token: string | null; share: string | null; reset: string 
   return { token, share, reset };
 }
 
-/** Who we are. An access token may have run out while no page was open: then it is renewed first. */
+/** The user's identity. An access token may have run out while no page was open: then it is renewed first. */
 async function known(): Promise<Me> {
   for (;;) {
     try {

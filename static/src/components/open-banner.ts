@@ -1,4 +1,4 @@
-/** Says that this server lets everybody in. */
+/** A banner that says that this server is in open mode. */
 
 import { h } from '../lib/dom';
 

@@ -1,4 +1,4 @@
-/** Who is here now. One's own portrait comes first and is the place to change one's name. */
+/** The people in the document. The user's own portrait comes first and opens the form for the name. */
 
 import { fill, h } from '../lib/dom';
 import { initials, NAME_LENGTH_MAX, type Person } from '../lib/person';
@@ -11,7 +11,7 @@ import { popover } from './popover';
 const SHOWN_MAX = { wide: 5, narrow: 2 };
 const narrow = matchMedia('(max-width: 640px)');
 
-/** Who has an account brings its button along: then the name is the account's. */
+/** For a signed-in user `account` is the button; the name is then the account's. */
 export function people(
   store: Store<EditorState>,
   rename: (name: string) => void,
@@ -76,7 +76,7 @@ function portrait(peer: Peer, visit: (peer: Peer) => void): HTMLElement {
 }
 
 function paint(element: HTMLElement, person: Person): void {
-  // Drawn by the style sheet, so that nobody hears the initials before the name.
+  // Drawn by the style sheet, so that a screen reader does not read the initials before the name.
   element.dataset.initials = initials(person.name);
   element.style.setProperty('--color', person.color);
 }

@@ -11,16 +11,16 @@ export function readOnly(store: Store<EditorState>): HTMLElement {
   const heading = h('h1', { class: 'sr-only' });
   const words = h('div', { role: 'status' });
   const isReading = (state: Readonly<EditorState>): boolean =>
-    state.document === 'ready' && state.taken !== 'document' && !mayWrite(state);
-  store.watch(['role', 'taken', 'damage', 'document', 'title', 'kind'], (state) => {
+    state.document === 'ready' && state.lostAccess !== 'document' && !mayWrite(state);
+  store.watch(['role', 'lostAccess', 'damage', 'document', 'title', 'kind'], (state) => {
     heading.hidden = !isReading(state) && (state.kind === 'rich' || state.document !== 'ready');
     heading.textContent = state.title || UNTITLED;
   });
-  store.watch(['role', 'taken', 'damage', 'document', 'isSignedOut'], (state) => {
+  store.watch(['role', 'lostAccess', 'damage', 'document', 'isSignedOut'], (state) => {
     const why =
       state.damage !== null
         ? state.damage
-        : state.taken === 'pen'
+        : state.lostAccess === 'write'
           ? 'You may no longer change this document, only read it.'
           : 'You may read this document, and not change it.';
     const again = h('a', { href: homeAddress(), target: '_blank' }, 'Sign in again');

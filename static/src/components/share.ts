@@ -1,4 +1,4 @@
-/** The share dialog: who may do what with the document, and links for those without an account. */
+/** The share dialog: roles of users, and links for people without an account. */
 
 import { below, segmentOf } from '../lib/address';
 import {

@@ -15,7 +15,7 @@ const ICONS: Record<Status, IconName> = {
   failed: 'offline',
 };
 
-/** Somebody who listens does not want to hear of every keystroke, only of what lasts. */
+/** A screen reader announces lasting states only, not every keystroke. */
 const SETTLED_MS = 1_200;
 
 export function statusLine(store: Store<EditorState>): HTMLElement {
@@ -23,20 +23,23 @@ export function statusLine(store: Store<EditorState>): HTMLElement {
   const spoken = h('span', { class: 'sr-only', role: 'status', 'aria-live': 'polite' });
   const element = h('div', { class: 'status' }, shown, spoken);
   let timer = 0;
-  store.watch(['document', 'link', 'wasOnline', 'waiting', 'isStuck', 'isSlowed', 'taken', 'wantedTitle'], (state) => {
-    const shownStatus = statusOf(state);
-    element.hidden = shownStatus === null;
-    clearTimeout(timer);
-    if (shownStatus === null) {
-      delete element.dataset.status;
-      spoken.textContent = '';
-      return;
-    }
-    const { status, text } = shownStatus;
-    element.dataset.status = status;
-    element.title = text;
-    fill(shown, icon(ICONS[status]), h('span', {}, text));
-    timer = window.setTimeout(() => (spoken.textContent = text), SETTLED_MS);
-  });
+  store.watch(
+    ['document', 'link', 'wasOnline', 'waiting', 'isStuck', 'isSlowed', 'lostAccess', 'wantedTitle'],
+    (state) => {
+      const shownStatus = statusOf(state);
+      element.hidden = shownStatus === null;
+      clearTimeout(timer);
+      if (shownStatus === null) {
+        delete element.dataset.status;
+        spoken.textContent = '';
+        return;
+      }
+      const { status, text } = shownStatus;
+      element.dataset.status = status;
+      element.title = text;
+      fill(shown, icon(ICONS[status]), h('span', {}, text));
+      timer = window.setTimeout(() => (spoken.textContent = text), SETTLED_MS);
+    },
+  );
   return element;
 }

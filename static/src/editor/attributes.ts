@@ -3,7 +3,7 @@
  *
  * The editor draws the attributes of a fixed list, with checked values. All others are foreign: comment marks, cells of
  * tables, links of other schemes, line formats on text. The editor carries them without drawing them, under a name with a
- * prefix and as JSON, so that typing, cutting, undo and copying keep them. `veilAttributes` and `unveilAttributes`
+ * prefix and as JSON, so that typing, cutting, undo and copying keep them. `sanitiseAttributes` and `restoreAttributes`
  * translate in the two directions.
  */
 
@@ -85,22 +85,22 @@ export function isLineName(name: string): boolean {
 }
 
 /** Attributes of the document at one place as the editor carries them. */
-export function veilAttributes(attributes: unknown, place: Place): AttributeMap {
-  const veiled: AttributeMap = {};
-  if (typeof attributes !== 'object' || attributes === null) return veiled;
+export function sanitiseAttributes(attributes: unknown, place: Place): AttributeMap {
+  const sanitised: AttributeMap = {};
+  if (typeof attributes !== 'object' || attributes === null) return sanitised;
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined) continue;
     const known = KNOWN.get(name);
     const drawn = known?.places.includes(place) ? known.draw(value) : undefined;
-    if (drawn !== undefined) veiled[name] = drawn;
+    if (drawn !== undefined) sanitised[name] = drawn;
     // What is drawn in another form than it is written in is kept beside it.
-    if (drawn !== value) veiled[foreignName(name, place)] = JSON.stringify(value);
+    if (drawn !== value) sanitised[foreignName(name, place)] = JSON.stringify(value);
   }
-  return veiled;
+  return sanitised;
 }
 
 /** Attributes of the editor, of text or of a change, as the document has them. */
-export function unveilAttributes(attributes: AttributeMap): AttributeMap {
+export function restoreAttributes(attributes: AttributeMap): AttributeMap {
   const document: AttributeMap = {};
   for (const [name, value] of Object.entries(attributes)) if (documentName(name) === null) document[name] = value;
   for (const [foreign, json] of Object.entries(attributes)) {

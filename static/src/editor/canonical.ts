@@ -8,8 +8,8 @@
  */
 
 import Delta, { AttributeMap, type Op, OpIterator } from 'quill-delta';
-import { documentName, foreignName, isImageFormat, LINE_KINDS, type Place, veilAttributes } from './attributes';
-import { veilInsert } from './sanitise';
+import { documentName, foreignName, isImageFormat, LINE_KINDS, type Place, sanitiseAttributes } from './attributes';
+import { sanitiseInsert } from './sanitise';
 
 /** A stored document as Quill shows it, with the final newline that Quill always has. */
 export function canonicalDocument(data: unknown): Delta {
@@ -107,11 +107,11 @@ export function insertsOf(data: unknown): Op[] {
 }
 
 function lineOf(parts: Op[], newline: AttributeMap | undefined): Delta {
-  const formats = veilAttributes(newline, 'line');
+  const formats = sanitiseAttributes(newline, 'line');
   const kind = LINE_KINDS.find((name) => formats[name] !== undefined);
   const isShown = (name: string): boolean => name === kind || !LINE_KINDS.includes(name);
   const line = new Delta();
-  for (const part of parts.flatMap(veilInsert))
+  for (const part of parts.flatMap(sanitiseInsert))
     line.insert(part.insert!, kind === 'code-block' ? partInCode(part) : part.attributes);
   return line.insert('\n', carried(formats, 'line', isShown));
 }
@@ -141,7 +141,7 @@ function structureOf(change: Delta): Delta {
     else if (typeof op.retain === 'number') structure.retain(op.retain);
     // A change inside an embed: one character long.
     else if (op.retain !== undefined) structure.retain(1);
-    else for (const { insert } of veilInsert(op)) structure.insert(insert!);
+    else for (const { insert } of sanitiseInsert(op)) structure.insert(insert!);
   }
   return structure;
 }
@@ -217,7 +217,7 @@ function take(from: OpIterator, length: number): Op[] {
   return taken;
 }
 
-/** The change of formats, and of objects, between two stretches whose text is the same up to a final newline. */
+/** The change of formats, and of objects, between two ranges with the same text up to a final newline. */
 function attributesBetween(current: Op[], target: Op[]): Delta {
   const change = new Delta();
   const [from, to] = [new OpIterator(current), new OpIterator(target)];

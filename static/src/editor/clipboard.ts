@@ -7,13 +7,13 @@
 import type { Range } from 'quill/core';
 import Clipboard from 'quill/modules/clipboard';
 import Delta, { AttributeMap } from 'quill-delta';
-import { unveilAttributes, veilAttributes } from './attributes';
+import { restoreAttributes, sanitiseAttributes } from './attributes';
 import { canonicalContent } from './canonical';
 import { type Copied, DELTA_TYPE, readDelta, writeDelta } from './clipboard-delta';
 import { toHtml } from './html';
 import { linkAddresses, soleAddress } from './links';
 import { flattenTables, LIST_MATCHERS } from './pasted-html';
-import { cleanPaste, isTooLarge, unveil } from './sanitise';
+import { cleanPaste, isTooLarge, restoreHidden } from './sanitise';
 
 /** What the clipboard tells the page about. */
 export interface ClipboardOptions {
@@ -50,7 +50,7 @@ export class CleanClipboard extends Clipboard {
   override onCopy(range: Range, _isCut: boolean): { html: string; text: string } {
     const content = this.quill.getContents(range.index, range.length);
     const line = this.#lastLineOf(range);
-    this.#copied = { content: unveil(content), line: line && unveilAttributes(line) };
+    this.#copied = { content: restoreHidden(content), line: line && restoreAttributes(line) };
     return {
       text: this.quill.getText(range.index, range.length),
       html: toHtml(line ? content.concat(new Delta().insert('\n', line)) : content),
@@ -106,7 +106,7 @@ export class CleanClipboard extends Clipboard {
     // The line that the content ends in takes its formats where nothing else is in it.
     const isWhole = hasNewline(shown) || (start === 0 && Object.keys(line ?? {}).length > 0);
     if (line && last && end === last.length() - 1 && isWhole) {
-      change.retain(1, AttributeMap.diff(last.formats(), veilAttributes(line, 'line')));
+      change.retain(1, AttributeMap.diff(last.formats(), sanitiseAttributes(line, 'line')));
     }
     this.quill.updateContents(change, 'user');
     this.quill.setSelection(range.index + shown.length(), 0, 'silent');

@@ -2,12 +2,12 @@
 
 import type Delta from 'quill-delta';
 import type { AttributeMap, Op } from 'quill-delta';
-import { safeImage, safeLink, veil } from './sanitise';
+import { safeImage, safeLink, sanitise } from './sanitise';
 
 export function toHtml(delta: Delta): string {
   const page = document.implementation.createHTMLDocument('');
   const body = page.body;
-  veil(delta).eachLine((line, attributes) => {
+  sanitise(delta).eachLine((line, attributes) => {
     const block = blockFor(page, body, attributes);
     for (const op of line.ops) {
       const node = leafFor(page, op);

@@ -55,7 +55,7 @@ class RemotePictures {
     this.changed();
   }
 
-  /** The servers whose pictures are not loaded. */
+  /** Hosts of pictures that are not loaded. */
   get waiting(): string[] {
     return [...new Set(withheld().map((image) => remoteHost(image.dataset.address ?? '') ?? ''))].filter(
       (host) => host !== '',

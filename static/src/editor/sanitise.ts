@@ -1,14 +1,21 @@
 /**
- * What of a document may become live on this page.
+ * Sanitises document content for the editor.
  *
- * A document is written by all who have its address, with any client. `veil` turns a Delta from outside into one that
+ * Any client may have written a document. `sanitise` turns a Delta from outside into one that
  * Quill may draw: known attributes with checked values, images with checked addresses, and an inert placeholder for every
  * other embed. What is not drawn is carried along (see `attributes.ts`). All lengths stay, so positions mean the same on
- * both sides. `unveil` is the way back, for the user's own changes.
+ * both sides. `restoreHidden` is the way back, for the user's own changes.
  */
 
 import Delta, { type Op } from 'quill-delta';
-import { checkedUrl, documentName, FORMAT_NAMES, type Place, unveilAttributes, veilAttributes } from './attributes';
+import {
+  checkedUrl,
+  documentName,
+  FORMAT_NAMES,
+  type Place,
+  restoreAttributes,
+  sanitiseAttributes,
+} from './attributes';
 
 export { safeLink } from './attributes';
 
@@ -22,17 +29,17 @@ export const CARRIAGE_RETURN = JSON.stringify('\r');
 export const FORMATS = [...FORMAT_NAMES, 'image', OPAQUE];
 
 /** A document, or another Delta of inserts. */
-export function veil(delta: Delta): Delta {
-  const veiled = new Delta();
-  for (const op of delta.ops) if (op.insert !== undefined) for (const part of veilInsert(op)) veiled.push(part);
-  return veiled;
+export function sanitise(delta: Delta): Delta {
+  const sanitised = new Delta();
+  for (const op of delta.ops) if (op.insert !== undefined) for (const part of sanitiseInsert(op)) sanitised.push(part);
+  return sanitised;
 }
 
-export function unveil(delta: Delta): Delta {
+export function restoreHidden(delta: Delta): Delta {
   const document = new Delta();
   for (const op of delta.ops) {
     const insert = typeof op.insert === 'object' && OPAQUE in op.insert ? hidden(op.insert[OPAQUE]) : op.insert;
-    const attributes = op.attributes && unveilAttributes(op.attributes);
+    const attributes = op.attributes && restoreAttributes(op.attributes);
     document.push({ ...op, ...(insert !== undefined && { insert }), ...(attributes && { attributes }) } as Op);
   }
   return document;
@@ -41,7 +48,7 @@ export function unveil(delta: Delta): Delta {
 /** Content from elsewhere keeps its text, the formats that are drawn, and the images that are. */
 export function cleanPaste(delta: Delta): Delta {
   const clean = new Delta();
-  for (const op of veil(delta).ops) {
+  for (const op of sanitise(delta).ops) {
     if ((typeof op.insert === 'object' && OPAQUE in op.insert) || isTooLarge(op)) continue;
     const drawn = Object.entries(op.attributes ?? {}).filter(([name]) => documentName(name) === null);
     clean.push(
@@ -68,11 +75,11 @@ export function safeImage(value: unknown): string | null {
 }
 
 /** An insert as Quill may draw it, in parts that are each in one place. */
-export function veilInsert(op: Op): Op[] {
+export function sanitiseInsert(op: Op): Op[] {
   if (typeof op.insert === 'string' && !op.attributes && !op.insert.includes('\r')) return [{ insert: op.insert }];
   return partsOf(op).map((part) => {
-    const attributes = veilAttributes(part.attributes, placeOf(part));
-    const insert = typeof part.insert === 'string' && part.insert !== '\r' ? part.insert : veilEmbed(part.insert);
+    const attributes = sanitiseAttributes(part.attributes, placeOf(part));
+    const insert = typeof part.insert === 'string' && part.insert !== '\r' ? part.insert : sanitiseEmbed(part.insert);
     return Object.keys(attributes).length > 0 ? { insert, attributes } : { insert };
   });
 }
@@ -85,10 +92,10 @@ function partsOf(op: Op): Op[] {
 
 function placeOf({ insert }: Op): Place {
   if (typeof insert === 'string') return insert.startsWith('\n') ? 'line' : 'text';
-  return 'image' in veilEmbed(insert) ? 'image' : 'embed';
+  return 'image' in sanitiseEmbed(insert) ? 'image' : 'embed';
 }
 
-function veilEmbed(embed: unknown): Record<string, unknown> {
+function sanitiseEmbed(embed: unknown): Record<string, unknown> {
   if (typeof embed === 'object' && embed !== null) {
     const keys = Object.keys(embed);
     const image = keys.length === 1 && keys[0] === 'image' ? safeImage((embed as { image: unknown }).image) : null;

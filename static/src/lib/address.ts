@@ -29,7 +29,7 @@ export function socketAddress(): string {
   return url.href;
 }
 
-/** The id of the document whose page an address is; undefined if it is another page. */
+/** The document id in the address of an editor page; undefined for other pages. */
 export function documentIn(pathname: string): string | undefined {
   const base = new URL('.', document.baseURI).pathname;
   if (!pathname.startsWith(base)) return undefined;

@@ -32,11 +32,11 @@ export class ApiError extends Error {
   }
 }
 
-/** Who the server takes us for. */
+/** The identity that the server sees. */
 export interface Me {
   mode: 'open' | 'accounts' | 'tokens';
   user: { id: string; login: string; name: string; role: Role | null; may_sign_out: boolean } | null;
-  /** Nobody we know, with a share link. */
+  /** A guest with a share link. */
   is_guest: boolean;
   needs_setup: boolean;
   /** The first account can only be made with the code that the server's log shows. */
@@ -87,7 +87,7 @@ const OURS = { 'x-copydesk': '1' };
 let collection = 'documents';
 let home = 'documents';
 
-/** The collection of this page's documents: who we are decides it, or the address of a document elsewhere. */
+/** The collection of this page's documents: the user's own, or the one that the address names. */
 export function ourCollection(): string {
   return collection;
 }

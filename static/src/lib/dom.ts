@@ -1,4 +1,4 @@
-/** Builds elements without ever parsing html: text is text, whoever wrote it. */
+/** Builds elements without parsing html, so that text from users stays text. */
 
 type Child = Node | string | null | undefined | false;
 type Handler = (event: never) => void;

@@ -1,6 +1,6 @@
 const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
-/** 22 characters of base62, 131 bits: an address that nobody guesses and that never occurs twice. */
+/** 22 characters of base62, 131 bits: an address that cannot be guessed and does not repeat. */
 export function randomId(length = 22): string {
   let id = '';
   while (id.length < length) {

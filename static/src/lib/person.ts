@@ -1,4 +1,4 @@
-/** Who writes here: a name the user chooses and a colour that follows from it. Only the name is kept. */
+/** The user as others see them: a chosen name and a colour derived from it. Only the name is stored. */
 
 export interface Person {
   name: string;
@@ -13,7 +13,7 @@ export function loadPerson(): Person {
   return personNamed(name);
 }
 
-/** Who has an account is called as the account is. */
+/** A signed-in user has the account's name. */
 export function personOf(accountName: string): Person {
   return personNamed(cleanName(accountName) || 'Somebody');
 }

@@ -5,7 +5,7 @@ import { ApiError, type Me, openCollection, ourCollection, readMe, renewSession 
 /** Pages of one browser take turns: each renewal is good once. */
 const LOCK = 'copydesk.session';
 const RETRY_MS = 15_000;
-/** How often somebody whose session is over asks whether they are let in again: in another tab, perhaps. */
+/** Interval at which a signed-out page checks for a new session, made in another tab for example. */
 const OVER_PAUSE_MS = 5_000;
 
 export class Session {

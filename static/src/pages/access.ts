@@ -1,4 +1,4 @@
-/** Before anybody is in: the first account, signing in, making an account, opening a share link. */
+/** Pages before sign-in: the first account, signing in, making an account, opening a share link. */
 
 import { brand } from '../components/brand';
 import { homeAddress, pageAddress } from '../lib/address';
@@ -75,7 +75,7 @@ function showRegister(app: HTMLElement, me: Me, why: 'setup' | 'invited' | 'open
 
 /**
  * Asks whether an address may sign in as another user than the present one. Resolves with whether it may. Without the question a
- * link of a stranger could make somebody write under the stranger's account.
+ * link of an attacker could make a user write under the attacker's account.
  */
 export function askToSwitch(app: HTMLElement, kept: string, offered: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -99,7 +99,7 @@ export function askToSwitch(app: HTMLElement, kept: string, offered: string): Pr
   });
 }
 
-/** Lets a user who forgot the password choose another. */
+/** Sets a new password with a reset code. */
 export function showReset(app: HTMLElement, me: Me, code: string): void {
   const password = field('password', `New password, at least ${me.password_chars_min} characters`, {
     type: 'password',
@@ -158,7 +158,7 @@ export function showShareLink(app: HTMLElement, me: Me, secret: string): void {
   });
 }
 
-/** In: the page begins anew as who we are now. */
+/** Signed in: loads the page again with the new identity. */
 function come(): void {
   history.replaceState(null, '', location.pathname + location.search);
   location.reload();

@@ -20,7 +20,7 @@ import { keepName, loadPerson, personOf } from '../lib/person';
 import { Session } from '../lib/session';
 import { Store } from '../lib/store';
 import { Binding } from '../sync/binding';
-import { isUnwritable, Line } from '../sync/connection';
+import { isUnwritable, ReconnectingConnection } from '../sync/connection';
 import { Cursors } from '../sync/cursors';
 import { nameKnownVersion } from '../sync/known-version';
 import { isPlainText } from '../sync/plain';
@@ -30,7 +30,7 @@ import { RestoredServer } from './restored';
 import { type EditorState, mayWrite, mergedRefusal } from './state';
 import { resumeUnsent } from './unsent';
 
-/** How long a change may be unacknowledged on an open line until we say that nothing is being saved. */
+/** How long a change may be unacknowledged on an open connection until the page says that nothing is being saved. */
 const OLDER =
   'The server has an older version of this document than this tab showed before: the newest changes may be missing.';
 const STUCK_MS = 4_000;
@@ -46,7 +46,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     isSlowed: false,
     role: account.mode === 'open' ? 'owner' : undefined,
     isCreating: false,
-    taken: null,
+    lostAccess: null,
     damage: null,
     isSignedOut: false,
     title: '',
@@ -72,7 +72,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   let slowed = 0;
   const fresh = (isDoubtful: boolean): Promise<void> => session?.fresh(isDoubtful) ?? Promise.resolve();
   const restored = new RestoredServer(store);
-  const line = new Line(
+  const server = new ReconnectingConnection(
     (link) => {
       store.set({ link, wasOnline: store.state.wasOnline || link === 'online' });
       if (link === 'online') {
@@ -101,8 +101,8 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
         const couldWrite = store.state.role !== undefined && mayWrite(store.state);
         const had = store.state.document === 'ready';
         const lost = role === null && had ? 'document' : null;
-        const stilled = role !== null && couldWrite && !mayWrite({ ...store.state, role }) ? 'pen' : null;
-        store.set({ role, taken: lost ?? stilled, isCreating: false });
+        const readOnly = role !== null && couldWrite && !mayWrite({ ...store.state, role }) ? 'write' : null;
+        store.set({ role, lostAccess: lost ?? readOnly, isCreating: false });
       },
     },
   );
@@ -121,7 +121,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     }
     cursors.draw();
   };
-  const doc = line.connection.get(ourCollection(), id);
+  const doc = server.connection.get(ourCollection(), id);
   const knownVersion = nameKnownVersion(doc);
   // Each peer's presence listens.
   doc.setMaxListeners(0);
@@ -140,7 +140,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     },
     drawn,
     refused(refusal) {
-      // What the loss of the document takes along is said once.
+      // Reported once, together with the loss of the document.
       if (store.state.role === null && refusal.lost === '') return;
       store.set({ refusal: mergedRefusal(store.state.refusal, refusal) });
     },
@@ -167,7 +167,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   /** What the document is written in: a document of the type text-unicode has no formats. */
   const text = (): Pick<PlainText, 'enable' | 'focus'> => (store.state.kind === 'plain' ? plain : quill);
   const presence = new Presence(
-    line.connection,
+    server.connection,
     doc,
     () => ({ person: store.state.me, range: selection, titleRevision: title.revision }),
     (peers) => store.set({ peers }),
@@ -268,19 +268,19 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     readOnly(store),
     remotePictures(quill),
   );
-  const absent = h('div', { class: 'absent', hidden: true });
-  store.watch(['document', 'taken', 'role', 'damage', 'kind'], (state) => {
-    const isLost = state.taken === 'document';
-    const isAbsent = isLost || state.document === 'missing' || state.document === 'deleted';
-    absent.hidden = !isAbsent;
-    const hasText = !isAbsent && state.document !== 'failed';
+  const notFound = h('div', { class: 'not-found', hidden: true });
+  store.watch(['document', 'lostAccess', 'role', 'damage', 'kind'], (state) => {
+    const isLost = state.lostAccess === 'document';
+    const isNotFound = isLost || state.document === 'missing' || state.document === 'deleted';
+    notFound.hidden = !isNotFound;
+    const hasText = !isNotFound && state.document !== 'failed';
     sheet.hidden = !hasText || state.kind === 'plain';
     plain.element.hidden = !hasText || state.kind === 'rich';
     tools.element.hidden = sheet.hidden || !mayWrite(state);
-    if (!isAbsent) return;
-    if (isLost || account.mode !== 'open') return fill(absent, ...elsewhere(state, isLost));
+    if (!isNotFound) return;
+    if (isLost || account.mode !== 'open') return fill(notFound, ...elsewhere(state, isLost));
     fill(
-      absent,
+      notFound,
       h('h1', {}, state.document === 'missing' ? 'There is no document here yet' : 'This document was deleted'),
       h('p', {}, 'Check the address, or begin a document under it.'),
       h(
@@ -296,9 +296,9 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     { class: 'sr-only', id: 'editor-keys' },
     'Press Alt and F10 to reach the toolbar, Escape to come back.',
   );
-  fill(app, bar, h('main', { class: 'desk' }, sheet, plain.element, tools.bubble, absent, keys));
+  fill(app, bar, h('main', { class: 'desk' }, sheet, plain.element, tools.bubble, notFound, keys));
 }
-/** What there is to say where there is no document, or none for us: which of the two, the server does not tell. */
+/** Shown for a document that does not exist or is not shared with the user; the server does not tell which. */
 function elsewhere(state: Readonly<EditorState>, isLost: boolean): HTMLElement[] {
   const [title, words] = isLost
     ? ['You no longer have access to this document', 'Its owner has taken it back. What you wrote before is in it.']

@@ -72,7 +72,7 @@ export function showList(app: HTMLElement, me: Me): void {
       if (question === asked) store.set({ error: messageOf(error) });
     }
   };
-  /** As much as is shown already, so that nobody loses their place. */
+  /** Loads as many rows as are shown, so that the scroll position is kept. */
   const reload = (): Promise<void> => {
     const shown = store.state.documents?.length ?? 0;
     return load(undefined, Math.min(PAGE_LENGTH_MAX, Math.max(PAGE_LENGTH, shown)));

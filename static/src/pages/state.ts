@@ -27,8 +27,8 @@ export interface EditorState {
    */
   isCreating: boolean;
   /** We had a document and have lost it; or could write to it and no longer may. */
-  taken: 'document' | 'pen' | null;
-  /** Why nobody can change the document: its stored history is damaged. Null if it is sound. */
+  lostAccess: 'document' | 'write' | null;
+  /** Why the document is read-only for all: its stored history is damaged. Null if it is intact. */
   damage: string | null;
   /** The session is over, and cannot be renewed. */
   isSignedOut: boolean;
@@ -50,8 +50,8 @@ export type Status = 'connecting' | 'loading' | 'saved' | 'saving' | 'stuck' | '
 
 /** Null where there is nothing to be saved: no document, or none that the user may open any more. */
 export function statusOf(state: Readonly<EditorState>): { status: Status; text: string } | null {
-  const { document, link, wasOnline, waiting, isStuck, isSlowed, taken, wantedTitle } = state;
-  if (taken === 'document' || document === 'missing' || document === 'deleted') return null;
+  const { document, link, wasOnline, waiting, isStuck, isSlowed, lostAccess, wantedTitle } = state;
+  if (lostAccess === 'document' || document === 'missing' || document === 'deleted') return null;
   const changes = waiting === 1 ? '1 change waiting' : `${waiting} changes waiting`;
   if (document === 'failed') return { status: 'failed', text: 'Not loaded' };
   if (link !== 'online') {

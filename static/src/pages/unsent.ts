@@ -3,7 +3,7 @@
 import type { Doc } from 'sharedb/lib/client/index.js';
 import type { Me } from '../lib/api';
 import type { Store } from '../lib/store';
-import type { LineHooks } from '../sync/connection';
+import type { ConnectionHooks } from '../sync/connection';
 import { UnsentStore, type UnsentTarget } from '../sync/unsent';
 import { deliverUnsent } from '../sync/unsent-delivery';
 import { UnsentKeeper } from '../sync/unsent-keeper';
@@ -13,7 +13,7 @@ import { type EditorState, mergedRefusal } from './state';
 const WAIT_MS = 5_000;
 
 export interface UnsentHooks {
-  fresh: LineHooks['fresh'];
+  fresh: ConnectionHooks['fresh'];
   /** Counts an edit that waits for the server, until the returned function is called. */
   pending(): () => void;
   titled(title: string): void;

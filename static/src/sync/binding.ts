@@ -11,7 +11,7 @@ import Delta, { type Op } from 'quill-delta';
 import type { Doc, ShareDBError } from 'sharedb/lib/client/index.js';
 import { Auditor, redraw, textShown } from '../editor/audit';
 import { canonicalChange, canonicalDocument, exclusiveChange, mayReveal, storableOp } from '../editor/canonical';
-import { unveil } from '../editor/sanitise';
+import { restoreHidden } from '../editor/sanitise';
 import { MergeLimit, piecesOf } from './pieces';
 import { isPlainText } from './plain';
 import { RefusedOps } from './refused-ops';
@@ -128,7 +128,7 @@ export class Binding {
   }
 
   #edited(delta: Delta, before: Delta): void {
-    const own = exclusiveChange(unveil(delta));
+    const own = exclusiveChange(restoreHidden(delta));
     const moved = storableOp(this.#undrawn.transform(own, true), this.doc.data);
     this.#undrawn = own.transform(this.#undrawn, false);
     if (moved.ops.length === 0) return;

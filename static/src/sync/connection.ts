@@ -1,9 +1,9 @@
 /**
- * The line to the server: a ShareDB connection over a socket that comes back by itself.
+ * The connection to the server: a ShareDB connection over a socket that reconnects by itself.
  *
  * The client keeps one connection object for the page's life, so ops that were cut off are sent again under the same
- * (src, seq) and the server commits them once. The same is done about a server that says "not now": to the client such an
- * answer would be a refusal like any other, and it would take the user's work back.
+ * (src, seq) and the server commits them once. Ops that the server refuses for the moment are sent again as well:
+ * the ShareDB client would treat such an answer like any refusal and undo the user's edit.
  */
 
 import ReconnectingWebSocket from 'partysocket/ws';
@@ -33,10 +33,10 @@ export interface Limited {
   message: string;
 }
 
-export interface LineHooks {
+export interface ConnectionHooks {
   limited(limited: Limited): void;
   rights(rights: Rights): void;
-  /** Resolves when a socket may be opened: who is signed in needs a session that is not about to end. */
+  /** Resolves when a socket may be opened: a signed-in user needs a session that is not about to end. */
   fresh(isDoubtful: boolean): Promise<void>;
   /** The server reads this page's messages more slowly until then, because there are too many. */
   slowed(untilMs: number): void;
@@ -47,10 +47,10 @@ export interface LineHooks {
   outdated(): void;
 }
 
-/** How sockets end whose session is over, and those that were never let in: a browser does not say why. */
+/** Close codes after which the session may be over. A refused handshake closes with 1006: a browser does not say why. */
 const SIGNED_OUT = 4401;
 const REFUSED = 1006;
-/** How sockets end whose client holds documents as they were in another history of the log. */
+/** Close code for a client with documents of another history of the log. */
 const HISTORY_CHANGED = 4409;
 
 const HEARTBEAT_MS = 10_000;
@@ -60,7 +60,7 @@ const NOT_NOW_PAUSE_MS = 1_000;
 /** The longest pause that a server can ask for. */
 const RETRY_AFTER_MS_MAX = 60_000;
 
-export class Line {
+export class ReconnectingConnection {
   readonly connection: Connection;
   #socket: ReconnectingWebSocket;
   /** Heartbeats that the server has not answered with anything at all. */
@@ -76,7 +76,7 @@ export class Line {
   /** `id` is that of an earlier connection of the same user, to be resumed. */
   constructor(
     onChange: (link: Link) => void,
-    private readonly hooks: LineHooks,
+    private readonly hooks: ConnectionHooks,
     id: string | null = null,
   ) {
     this.#socket = this.#open();
@@ -92,7 +92,7 @@ export class Line {
       this.#unanswered = 0;
       const rights = rightsIn(request.data);
       if (rights) {
-        // Not a word of ShareDB's.
+        // Not a ShareDB message.
         request.data = null;
         return hooks.rights(rights);
       }
@@ -133,12 +133,12 @@ export class Line {
       case 'connecting':
         return 'connecting';
       default:
-        // Until the first handshake nobody has lost anything yet.
+        // Before the first handshake there was no connection to lose.
         return this.#wasOnline || !navigator.onLine ? 'offline' : 'connecting';
     }
   }
 
-  /** A half-open socket says nothing for ever; a handshake may hang as well. Both end here. */
+  /** Closes a half-open socket, and one with a handshake that hangs. */
   #beat(): void {
     if (this.connection.state !== 'connected' && this.connection.state !== 'connecting') return;
     if (Date.now() < this.#quietUntilMs) return;
@@ -176,7 +176,7 @@ export class Line {
     return socket;
   }
 
-  /** The library cannot be talked out of a long pause, so the pause is left behind with its socket. */
+  /** The library cannot shorten a pause that has begun, so a new socket object takes its place. */
   #wake(): void {
     if (this.connection.state !== 'disconnected') return;
     this.#socket = this.#open();
@@ -196,7 +196,7 @@ export function isUnwritable(code: string): boolean {
   return UNWRITABLE.includes(code);
 }
 
-/** A snapshot says it in `notice`, a refusal in `error`. */
+/** Stated in `notice` of a snapshot, in `error` of a refusal. */
 function limitedIn(message: unknown): Limited | null {
   const { c, d, data, error } = (message ?? {}) as { c?: unknown; d?: unknown; data?: unknown; error?: unknown };
   const notice = (data as { notice?: unknown } | null | undefined)?.notice;
@@ -246,7 +246,7 @@ function openSocket(fresh: () => Promise<void>): ReconnectingWebSocket {
     reconnectionDelayGrowFactor: 1.6,
     connectionTimeout: 8_000,
     minUptime: 5_000,
-    // ShareDB knows what to send again; a second queue underneath would send it twice.
+    // ShareDB sends again what was not acknowledged; a second queue below it would send it twice.
     maxEnqueuedMessages: 0,
   });
 }

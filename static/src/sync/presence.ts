@@ -1,8 +1,8 @@
 /**
- * Who else is here and where they write, by ShareDB document presence.
+ * The other people in the document and their cursors, by ShareDB document presence.
  *
- * A presence moves along with the text by itself on every side. It says nothing of a peer whose line broke while ours
- * was down, so after each reconnection only peers that were heard of again count.
+ * The ShareDB client moves a presence along with the text. It does not report a peer that disconnected while this page
+ * was offline, so after a reconnection only peers that announce themselves again are shown.
  */
 
 import type { Connection, Doc, DocPresence, LocalPresence } from 'sharedb/lib/client/index.js';
@@ -41,7 +41,7 @@ export class Presence {
   /** Of every peer heard of on this socket: the last message and when it came. */
   #heard = new Map<string, Heard>();
   #titleRevisions = new Map<string, number>();
-  /** A value that the server has not acknowledged: the next one waits, so a slow line sees fewer, not later ones. */
+  /** A value that the server has not acknowledged: the next one waits, so a slow connection sends fewer values, not later ones. */
   #underway = false;
   #stale = false;
   #isScheduled = false;
@@ -81,7 +81,7 @@ export class Presence {
     doc.on('create', () => queueMicrotask(() => this.#join()));
   }
 
-  /** Enters the document's channel anew, so that everybody there says again where they are. */
+  /** Enters the document's channel anew, so that all peers announce their cursors again. */
   #join(): void {
     const report = (error?: Error): void => {
       if (error) console.warn('presence:', error.message);
@@ -92,7 +92,7 @@ export class Presence {
     this.publish();
   }
 
-  /** Tells the others where we are. Call it as often as you like. */
+  /** Publishes this user's cursor. Calls may be frequent: sending is throttled. */
   publish(): void {
     if (this.#underway) {
       this.#stale = true;
@@ -169,7 +169,7 @@ function peerFrom(id: string, value: Record<string, unknown>, heard: Heard): Pee
 }
 
 function personFrom(value: Record<string, unknown>): Person {
-  // The server writes the account's name over that of a user, and marks guests, who choose theirs.
+  // The server sets the name of a signed-in user, and marks guests, since a guest chooses the name.
   const name = `${cleanName(value.name) || 'Somebody'}${value.guest === true ? GUEST : ''}`;
   return { name, color: cleanColor(value.color, name) };
 }

@@ -28,7 +28,7 @@ interface Message {
 }
 
 export class RefusedOps {
-  /** True while the client processes a refusal whose op alone is undone. */
+  /** True while the client processes a refusal that undoes one op only. */
   isUndoing = false;
   readonly #connection: Connection;
   /** The refusal and the messages behind it. */

@@ -1,8 +1,8 @@
 /**
  * Keeps the shown title level with the server's.
  *
- * Titles go by REST, not by op: whoever renames says so in its presence, and the others ask again. A title that cannot
- * be sent now, because the line is down or the document itself is still on its way, is sent later.
+ * Titles are changed by REST, not by ops. A page that renames the document announces it in its presence, and the other
+ * pages read the title again. A title that cannot be sent yet (offline, or the document is not created yet) is sent later.
  */
 
 import { ApiError, type DocumentSummary } from '../lib/api';
@@ -71,7 +71,7 @@ export class TitleKeeper {
   refresh(): void {
     const { document, link, waiting } = this.store.state;
     if (document !== 'ready' || link !== 'online') return;
-    // A document whose creation is still under way has no title to read or to change.
+    // A document that is not created yet has no title to read or to change.
     if (waiting > 0 && !this.#isKnown) return;
     if (this.#busy) {
       this.#again = true;

@@ -7,12 +7,12 @@
 
 import type { Callback, Connection, Doc, PendingOp, ShareDBError, Snapshot } from 'sharedb/lib/client/index.js';
 import type { Refusal } from './binding';
-import { Line, type LineHooks } from './connection';
+import { type ConnectionHooks, ReconnectingConnection } from './connection';
 import { RefusedOps, textOf } from './refused-ops';
 import { ifClosed, type UnsentRecord, type UnsentStore, type UnsentTarget } from './unsent';
 
 export interface DeliveryHooks {
-  fresh: LineHooks['fresh'];
+  fresh: ConnectionHooks['fresh'];
   /** An edit was refused. Its record is deleted when `forget` is called: until then the text is told at each opening. */
   refused(refusal: Refusal, forget: () => void): void;
   /** A closed page wanted this title. */
@@ -39,16 +39,16 @@ async function deliver(store: UnsentStore, record: UnsentRecord, hooks: Delivery
 
 async function send(record: UnsentRecord, hooks: DeliveryHooks): Promise<Refusal | null> {
   const { promise: outdated, resolve: outdate } = withResolvers<Refusal>();
-  const line = new Line(
+  const server = new ReconnectingConnection(
     () => {},
     // The edits belong to a document that the server no longer has in that form: they are handed back as text.
     { fresh: hooks.fresh, limited() {}, rights() {}, slowed() {}, outdated: () => outdate(lossOf(record, RESTORED)) },
     record.client,
   );
   try {
-    return await Promise.race([sendOver(line.connection, record), outdated]);
+    return await Promise.race([sendOver(server.connection, record), outdated]);
   } finally {
-    line.close();
+    server.close();
   }
 }
 
