@@ -1,11 +1,11 @@
-//! A cache that drops its least recently used entry when it is full, and takes memory only as it fills.
+//! A cache that drops its least recently used entry when it is full. It allocates memory only as it fills.
 
 use std::fmt;
 use std::hash::Hash;
 
 use lru::LruCache;
 
-/// At most so many entries.
+/// A cache of at most `entries_max` entries.
 pub(super) struct BoundedCache<K, V> {
     entries: LruCache<K, V>,
     entries_max: usize,
@@ -23,7 +23,7 @@ impl<K: Hash + Eq, V> BoundedCache<K, V> {
         self.entries.get(key)
     }
 
-    /// Adds or replaces an entry. If there are too many, the least recently used one is dropped.
+    /// Adds or replaces an entry. If the cache is full, the least recently used entry is dropped.
     pub(super) fn put(&mut self, key: K, value: V) {
         self.entries.put(key, value);
         if self.entries.len() > self.entries_max {

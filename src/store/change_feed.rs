@@ -1,4 +1,4 @@
-//! The feed of changes of a store that serves one process: the newest changes, in memory.
+//! The feed of changes of a store that serves one process. It is in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -8,14 +8,13 @@ use crate::id::DocId;
 use crate::log::{Epoch, Revision};
 use crate::sync::lock;
 
-/// How many changes are kept. A cursor that is older than the oldest of them is answered with
-/// [`Continuity::Incomplete`].
+/// How many changes are kept. An older cursor is answered with [`Continuity::Incomplete`].
 const KEPT_MAX: usize = 16_384;
 
-/// What happened to a document.
+/// A change of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FeedChange {
-    /// It was claimed under this epoch.
+    /// It was claimed, with this epoch.
     Claimed(Epoch),
     /// It was appended to, up to this revision.
     Appended(Revision),
@@ -27,13 +26,13 @@ pub(super) struct ChangeFeed(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// How many changes were noted before the oldest that is kept.
+    /// How many changes were recorded before the oldest that is kept.
     before: u64,
     changes: VecDeque<(DocId, FeedChange)>,
 }
 
 impl ChangeFeed {
-    /// Adds changes that have become durable. Beyond [`KEPT_MAX`] the oldest are dropped.
+    /// Records changes that are durable. Beyond [`KEPT_MAX`] the oldest are dropped.
     pub(super) fn record(&self, changes: impl IntoIterator<Item = (DocId, FeedChange)>) {
         let mut kept = self.lock();
         kept.changes.extend(changes);
@@ -42,14 +41,14 @@ impl ChangeFeed {
         kept.before += surplus as u64;
     }
 
-    /// Makes every cursor incomplete: changes may have become durable that were not noted.
+    /// Makes all earlier cursors incomplete: changes may be durable that were not recorded.
     pub(super) fn interrupt(&self) {
         let mut kept = self.lock();
         kept.before += kept.changes.len() as u64 + 1;
         kept.changes.clear();
     }
 
-    /// What was noted since a cursor. A cursor of another feed is incomplete.
+    /// The changes since a cursor. A cursor of another feed is answered with [`Continuity::Incomplete`].
     pub(super) fn since(&self, cursor: Option<&ChangeCursor>) -> Changes {
         let kept = self.lock();
         let end = kept.before + kept.changes.len() as u64;
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn interrupted_feed_completes_no_older_cursor() {
+    fn cursors_from_before_an_interruption_are_incomplete() {
         let feed = ChangeFeed::default();
         let start = feed.since(None).cursor;
         feed.interrupt();

@@ -1,31 +1,34 @@
-//! Histories: what tells a store's logs from the same logs after they went back in time.
+//! Histories: they distinguish the logs of a store before and after it went back in time.
+
+use crate::id::{ClientId, UserId};
+use crate::log::{Epoch, SubmitId, fingerprint};
 
 /// Identifies one history of a store's logs.
 ///
-/// Within one history, a log only grows: revision `r` names one entry for ever. A restored backup, or a failover that lost
-/// commits, ends that; the store then gets a new history, and whatever was learned from the one before (open documents,
-/// clients' revisions, messages of other nodes) is not resumed in it.
+/// Within one history a log only grows: revision `r` identifies one entry. A restored backup or a failover that lost
+/// commits ends the history, and the store gets a new one. State of the previous history (open documents, revisions of
+/// clients, messages of other nodes) is not resumed in the new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct History {
-    /// How often the history was renewed; 0: the one that the tables were made with.
+    /// How often the history was renewed; 0 for the one that was created with the tables.
     pub generation: u64,
-    /// Random, drawn at each renewal: two restores of one backup are two histories.
+    /// Random, so that two restores of one backup are two histories.
     pub id: u128,
 }
 
-/// What client ids and messages between nodes carry of a [`History`]: the first bytes of its id.
+/// Identifies a [`History`] in client ids and in messages between nodes: the first bytes of its id.
 pub type HistoryMark = [u8; 6];
 
 impl History {
-    /// The mark of what belongs to this history; `None` in a store whose history was never renewed, where nothing carries
-    /// a mark.
+    /// The mark of this history; `None` in a store whose history was never renewed, where client ids and messages have
+    /// none.
     #[must_use]
     pub fn mark(&self) -> Option<HistoryMark> {
         let [a, b, c, d, e, f, ..] = self.id.to_be_bytes();
         (self.generation > 0).then_some([a, b, c, d, e, f])
     }
 
-    /// The history that follows both this one and `other`, with the random id `id`.
+    /// The history that follows both this one and `other`, with the random `id`.
     #[must_use]
     pub fn after(self, other: Self, id: u128) -> Self {
         Self {
@@ -34,12 +37,26 @@ impl History {
         }
     }
 
-    /// Returns true if a store that has this history can have had `other` before. A store that went back in time to before
-    /// a renewal has a history of a smaller or equal generation.
+    /// Returns true if a store with this history may have had `other` before. A store that went back to a time before a
+    /// renewal has a smaller or equal generation.
     #[must_use]
     pub fn follows(self, other: Self) -> bool {
         self.generation > other.generation
     }
+}
+
+/// The fingerprint of a stored entry, from its columns. An entry with a client id that cannot be parsed was not written by
+/// this program; its fingerprint is 0, so it differs from that of any entry that a node has seen.
+pub(super) fn stored_fingerprint(epoch: Epoch, author: &str, client: &str, seq: u64) -> u64 {
+    let author = UserId::new(author);
+    ClientId::parse(client).map_or(0, |client| {
+        let id = SubmitId {
+            author,
+            client,
+            seq,
+        };
+        fingerprint(epoch, &id)
+    })
 }
 
 #[cfg(test)]

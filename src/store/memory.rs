@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::change_feed::{self, ChangeFeed};
-use super::store::last_at;
+use super::revision_search::last_at;
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
     Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange, Loaded, OpenDocuments,

@@ -1,61 +1,60 @@
-//! A numbered change of the tables, and the rule which programs may use tables that are newer than they are.
+//! Migrations: numbered changes of the tables, and which programs may use newer tables.
 //!
-//! A file may begin with a line that states how the change is applied and which programs it leaves working, such as
-//! `-- migration: online, works with 4`. Without it a change is quick and works with the version before.
+//! A migration file may begin with a line that states its kind and the oldest version that works with it, such as `--
+//! migration: online, works with 4`. Without that line it is quick and works with the version before.
 
 /// A change of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Migration {
-    /// Its number, from 1.
+    /// The version of the tables after it, from 1.
     pub(super) version: i32,
-    /// What is executed.
+    /// The statements.
     pub(super) sql: &'static str,
-    /// When it is applied, and how.
+    /// When and how it is applied.
     pub(super) kind: MigrationKind,
-    /// The oldest version of the tables whose programs still work after this change. A program that knows at least this
-    /// version may use the tables, although it does not know the change.
+    /// The oldest version whose programs work with the tables after this migration. A program that knows this version
+    /// may use them although it does not know the migration.
     pub(super) works_with: i32,
 }
 
-/// When a change is applied, and how.
+/// When and how a migration is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MigrationKind {
-    /// Adds something, and is quick however large the tables are: one transaction, at the start of a node.
+    /// Adds something; fast regardless of the size of the tables. Applied in one transaction at the start of a node.
     Quick,
-    /// Takes as long as a table is large, and the program needs it: one transaction. In a large database only `copydesk
-    /// migrate` applies it.
+    /// Takes time in proportion to the size of a table, and the program needs it. Applied in one transaction; in a
+    /// large database only by `copydesk migrate`.
     Long,
-    /// Takes as long as a table is large, and the program works without it: statements outside of a transaction that can
-    /// be repeated. In a large database only `copydesk migrate` applies it.
+    /// Takes time in proportion to the size of a table, and the program works without it. Applied outside of a
+    /// transaction, by statements that can be repeated; in a large database only by `copydesk migrate`.
     Online,
-    /// Removes what only older programs need: only `copydesk migrate --contract` applies it to a database that is not
-    /// new.
+    /// Removes what only older programs need. Applied by `copydesk migrate --contract`, and in a new database.
     Contract,
 }
 
-/// A phase of an upgrade of the tables.
+/// A phase of a migration of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationPhase {
-    /// Adds what the new program needs; older programs go on.
+    /// Adds what the new program needs; older programs still work.
     Expand,
-    /// Removes what only older programs needed.
+    /// Removes what only older programs need.
     Contract,
 }
 
-/// Which changes of the tables were applied, by their numbers.
+/// The versions of the migrations that were applied and that are pending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationStatus {
-    /// Those that were applied, in their order. A newer program may have applied some that this one does not know.
+    /// Applied, in order. A newer program may have applied some that this one does not know.
     pub applied: Vec<i32>,
-    /// Those that this program knows and that were not applied.
+    /// Known to this program and not applied.
     pub pending: Vec<i32>,
 }
 
-/// How the line that describes a change begins.
+/// The beginning of the line that describes a migration.
 const HEADER: &str = "-- migration: ";
 
 impl Migration {
-    /// The changes of these files, in their order.
+    /// The migrations in these files, in order.
     pub(super) fn list(files: &[&'static str]) -> Vec<Self> {
         (1..)
             .zip(files)
@@ -74,7 +73,7 @@ impl Migration {
         }
     }
 
-    /// The statements, without comments. `true`: the statement is repeated until it changes no row.
+    /// The statements without comments. With `true`, the statement is repeated until it changes no row.
     pub(super) fn statements(&self) -> Vec<(String, bool)> {
         let mut statements = Vec::new();
         let (mut statement, mut repeats) = (String::new(), false);
@@ -106,11 +105,10 @@ fn parse_header(line: &str) -> Option<(MigrationKind, i32)> {
     Some((kind, works_with.trim().parse().ok()?))
 }
 
-/// Whether a program that knows versions up to `known` may use tables to which these versions were applied, each with the
-/// oldest version that it works with (`None`: only itself).
+/// Checks whether a program that knows versions up to `known` may use tables to which these versions were applied, each
+/// with the oldest version that works with it (`None`: only itself).
 ///
 /// # Errors
-/// The newest version that the program cannot work with.
 pub(super) fn accepts(
     known: i32,
     applied: impl IntoIterator<Item = (i32, Option<i32>)>,
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn first_line_states_the_step() {
+    fn first_line_states_the_kind() {
         let files = [
             "CREATE TABLE a (b integer);",
             "-- migration: online, works with 1\nCREATE INDEX a;",
@@ -178,7 +176,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// Every file of a folder, with its name.
+    /// The files of a folder with their names.
     fn files(dialect: &str) -> Vec<(String, String)> {
         let folder = format!("{}/sql/{dialect}", env!("CARGO_MANIFEST_DIR"));
         let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -196,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_contract_migrations_take_something_away() {
-        // What an older program that runs beside the new one would miss.
+        // Statements that would break an older program which runs beside the new one.
         let breaking = ["DROP ", "RENAME ", " TYPE ", "SET NOT NULL", "TRUNCATE "];
         for (name, sql) in ["postgres", "sqlite"]
             .iter()

@@ -1,14 +1,18 @@
-//! The store: where the truth is kept, and the only room that speaks SQL. [`Store`] says what it promises; SQLite (in a
-//! data folder), Postgres (for many nodes) and memory (for tests) keep the promise, and one suite, `tests/store.rs`, holds
-//! them to it.
+//! The stores. [`Store`] is the interface for documents, [`AccessStore`] for accounts and permissions. SQLite (one node, a
+//! data folder), Postgres (many nodes) and memory (tests) implement it; the suite `tests/store.rs` runs against each. This
+//! is the only module with SQL.
 
 mod accounts;
 mod bounded_cache;
 mod change_feed;
+mod damage;
+mod error;
 mod history;
+mod list;
 mod memory;
 mod migration;
 mod postgres;
+mod revision_search;
 mod snapshot_codec;
 mod snapshot_retention;
 mod sqlite;
@@ -17,17 +21,20 @@ mod sqlite;
     reason = "the trait's file is named as the trait is"
 )]
 mod store;
+mod stored_entry;
 mod verify;
 
 pub use accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};
+pub use error::{AppendError, StoreError, StoreErrorKind};
 pub use history::{History, HistoryMark};
+pub use list::{ListPage, ListQuery, ListedDocument};
 pub use memory::MemoryStore;
 pub use migration::{MigrationPhase, MigrationStatus};
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{SqliteSettings, SqliteStore, WriterCounts};
 pub use store::{
-    AppendError, Batch, ChangeCursor, Changes, Continuity, DocumentChanges, DocumentLocation,
-    Heartbeat, HeartbeatReply, Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange,
-    Loaded, OpenDocuments, PAGE_BYTES, PAGE_ENTRIES, Store, StoreError, StoreErrorKind,
+    Batch, ChangeCursor, Changes, Continuity, DocumentChanges, DocumentLocation, Heartbeat,
+    HeartbeatReply, Lease, LiveNode, LoadRange, Loaded, OpenDocuments, PAGE_BYTES, PAGE_ENTRIES,
+    Store,
 };
 pub use verify::{DamageReport, VerifyEvent, VerifyRange, VerifyTotals};

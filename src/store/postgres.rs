@@ -1,4 +1,4 @@
-//! The shared store: Postgres. Many nodes stand on one database, and the fence says who of them may append.
+//! The shared store: Postgres. Many nodes use one database, and the fence decides which of them may append.
 
 mod accounts;
 mod address;
@@ -18,6 +18,7 @@ mod locate;
 mod lock_breaker;
 mod migrate;
 mod number_cache;
+mod open_documents;
 mod outages;
 mod pool;
 mod schema;
@@ -41,7 +42,6 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::append::EncodedBatch;
 use self::append_worker::AppendWorker;
 use self::claim_queue::{ClaimQueue, Claimer};
 use self::connect::{PostgresConnector, SessionPurpose};
@@ -53,6 +53,7 @@ pub use self::settings::PostgresSettings;
 use self::updated_at_queue::UpdatedAtQueue;
 use self::verify::PostgresRows;
 use super::snapshot_codec::Packing;
+use super::stored_entry::EncodedBatch;
 use super::verify::{verify, verify_document};
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
@@ -65,53 +66,52 @@ use crate::log::{Fence, Revision, Snapshot};
 use crate::sync::lock;
 use crate::version::Capabilities;
 
-/// How long a heartbeat that was written proves that Postgres takes writes.
+/// How long a written heartbeat proves that Postgres accepts writes.
 const BEAT_HOLDS: Duration = Duration::from_secs(1);
 
-/// How long a close waits for what was accepted.
+/// How long a close waits for queued writes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A store in a Postgres database. Its number of connections is fixed, whatever the load.
+/// A store in a Postgres database. It has a fixed number of connections.
 pub struct PostgresStore {
-    /// Each document has its own; so its appends come one after the other.
+    /// A document always uses the same worker, so its appends run one after the other.
     append_workers: Vec<AppendWorker>,
     claims: ClaimQueue,
-    /// For claims, heartbeats and the keeping of the list.
+    /// For claims, heartbeats and updates of the list.
     urgent: Pool,
     /// For documents.
     reads: Pool,
-    /// For the list of documents, and for the index over their titles.
+    /// For the list of documents and the index over titles.
     lists: Pool,
     list_timeout: Duration,
-    /// For what is kept about people: who reads much keeps nobody from losing a right.
+    /// For accounts and permissions: loads of documents cannot delay a revocation.
     people: Pool,
-    /// For revocations alone.
+    /// For reading revocations.
     watch: Pool,
     reader: DocumentReader,
     numbers: Arc<NumberCache>,
-    touches: Arc<UpdatedAtQueue>,
-    /// Writes the touches.
-    toucher: JoinHandle<()>,
-    /// Deletes old rows of the feed of changes.
+    updated_at: Arc<UpdatedAtQueue>,
+    /// The task that writes `updated_at`.
+    updated_at_task: JoinHandle<()>,
+    /// The task that deletes old rows of the feed of changes.
     trimmer: JoinHandle<()>,
-    /// Adds the titles of a database from before there was an index over them.
+    /// The task that fills the index over titles.
     indexer: JoinHandle<()>,
     secret: [u8; 32],
     node_dead_after: Duration,
-    /// What answered the last heartbeat.
+    /// The place that answered the last heartbeat.
     place: Mutex<Arc<str>>,
-    /// When a heartbeat was last written.
+    /// When the last heartbeat was written.
     beat_at: Mutex<Option<Instant>>,
-    /// Whether every node that lived at the last heartbeat reads snapshots that are compressed by zstd.
+    /// Whether all nodes that were live at the last heartbeat can read snapshots that are compressed by zstd.
     all_read_zstd: AtomicBool,
 }
 
 impl PostgresStore {
-    /// Connects the node `me`, whom people call `name`, and brings the tables up to date. Waits for a Postgres that is
-    /// away.
+    /// Connects the node `me` with the given name, and migrates the tables. Waits for a Postgres that is away.
     ///
     /// # Errors
-    /// When Postgres stays away, does not let us in, is too old, or its tables are newer than this program.
+    /// If Postgres stays away, rejects the connection or is too old, or its tables are newer than this program.
     pub async fn open(
         settings: &PostgresSettings,
         me: NodeId,
@@ -148,11 +148,11 @@ impl PostgresStore {
         history::compare(&urgent, node_dead_after)
             .await
             .map_err(|error| error.into_store_error("open"))?;
-        let (numbers, touches): (Arc<NumberCache>, Arc<UpdatedAtQueue>) = Default::default();
+        let (numbers, updated_at): (Arc<NumberCache>, Arc<UpdatedAtQueue>) = Default::default();
         let patience = ms(settings.statement_timeout_ms);
         let lane = |_| {
-            let (numbers, touches) = (Arc::clone(&numbers), Arc::clone(&touches));
-            AppendWorker::start(appending.clone(), patience, numbers, touches)
+            let (numbers, updated_at) = (Arc::clone(&numbers), Arc::clone(&updated_at));
+            AppendWorker::start(appending.clone(), patience, numbers, updated_at)
         };
         Ok(Self {
             append_workers: (0..settings.append_connections.max(1)).map(lane).collect(),
@@ -160,13 +160,13 @@ impl PostgresStore {
                 pool: urgent.clone(),
                 name: name.into(),
                 numbers: Arc::clone(&numbers),
-                touches: Arc::clone(&touches),
+                updated_at: Arc::clone(&updated_at),
                 lock_timeout: ms(settings.lock_timeout_ms),
                 waits: Semaphore::new(1),
                 patience: ms(settings.acquire_timeout_ms),
             }),
             reader: DocumentReader::new(reads.clone(), replica),
-            toucher: touches.start(urgent.clone()),
+            updated_at_task: updated_at.start(urgent.clone()),
             trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
             indexer: title_index::start_indexing(lists.clone()),
             urgent,
@@ -176,7 +176,7 @@ impl PostgresStore {
             people,
             watch,
             numbers,
-            touches,
+            updated_at,
             secret,
             node_dead_after,
             place: Mutex::default(),
@@ -185,8 +185,8 @@ impl PostgresStore {
         })
     }
 
-    /// Applies a phase of the changes of the tables, or only says what is pending (`None`). Takes as long as the tables are
-    /// large; nodes may use them meanwhile. It may be interrupted and repeated.
+    /// Applies a phase of the migrations, or only returns what is pending (`None`). Takes time in proportion to the
+    /// size of the tables, which nodes may use meanwhile. It may be interrupted and repeated.
     ///
     /// # Errors
     /// If Postgres does not answer, the tables are newer than this program can use, or the phase must wait.
@@ -194,25 +194,25 @@ impl PostgresStore {
         settings: &PostgresSettings,
         phase: Option<MigrationPhase>,
     ) -> Result<MigrationStatus, StoreError> {
-        let operator = (NodeId(0), "migrate");
+        let no_node = (NodeId(0), "migrate");
         let connector =
-            PostgresConnector::new(&settings.url, settings, operator, SessionPurpose::Claim)?;
+            PostgresConnector::new(&settings.url, settings, no_node, SessionPurpose::Claim)?;
         let (applied, pending) = schema::migrate_tables(&connector, phase).await?;
         Ok(MigrationStatus { applied, pending })
     }
 
-    /// Where a document is; `None` when nobody ever claimed it. Changes nothing, and does not wait for a Postgres that is
+    /// Where a document is; `None` if it was never claimed. Changes nothing, and does not wait for a Postgres that is
     /// away.
     ///
     /// # Errors
-    /// When Postgres does not answer.
+    /// If Postgres does not answer.
     pub async fn locate(
         settings: &PostgresSettings,
         doc: &DocId,
     ) -> Result<Option<DocumentLocation>, StoreError> {
-        let nobody = (NodeId(0), "where");
+        let no_node = (NodeId(0), "locate");
         let connector =
-            PostgresConnector::new(&settings.url, settings, nobody, SessionPurpose::Read)?;
+            PostgresConnector::new(&settings.url, settings, no_node, SessionPurpose::Read)?;
         let dead_after = Duration::from_millis(settings.node_dead_after_ms);
         let found = locate::locate(&connector, doc, dead_after).await;
         found.map_err(|error| error.into_store_error("locate"))
@@ -249,21 +249,20 @@ impl PostgresStore {
         verify_document(&mut rows, doc).await
     }
 
-    /// Finishes what was accepted, brings the list up to the log and gives all connections back. Whatever is asked later
-    /// is answered with an error.
+    /// Completes the queued writes, updates the list and closes all connections. Later calls fail.
     ///
     /// # Errors
-    /// When the list could not be brought up to the log; the next claims do that. What was acknowledged is safe.
+    /// If the list could not be updated; the next claims do that. What was acknowledged is durable nevertheless.
     pub async fn close(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + CLOSE_PATIENCE;
         for lane in &self.append_workers {
             lane.close(deadline).await;
         }
         self.claims.close(deadline).await;
-        self.toucher.abort();
+        self.updated_at_task.abort();
         self.trimmer.abort();
         self.indexer.abort();
-        let finished = self.touches.finish(&self.urgent, deadline).await;
+        let finished = self.updated_at.finish(&self.urgent, deadline).await;
         self.urgent.close();
         self.reads.close();
         self.lists.close();
@@ -273,7 +272,7 @@ impl PostgresStore {
         finished.map_err(|error| error.into_store_error("close"))
     }
 
-    /// Why there is no list, in words that tell a search that takes too long from a Postgres that is away.
+    /// The error of a list or search. It distinguishes a slow search from a Postgres that is away.
     fn list_error(&self, fault: PostgresError) -> StoreError {
         if fault.is_timeout() {
             let reason = format!(
@@ -289,7 +288,7 @@ impl PostgresStore {
         lock(&self.beat_at)
     }
 
-    /// Which lane a document takes: always the same.
+    /// The worker of a document.
     fn append_worker(&self, doc: &DocId) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(doc);
         (hash % self.append_workers.len() as u64) as usize
@@ -298,7 +297,7 @@ impl PostgresStore {
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        self.toucher.abort();
+        self.updated_at_task.abort();
         self.trimmer.abort();
         self.indexer.abort();
     }
@@ -314,9 +313,9 @@ impl Store for PostgresStore {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: LoadRange,
+        range: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
-        let loaded = self.reader.load(doc, reach);
+        let loaded = self.reader.load(doc, range);
         loaded
             .map(|it| it.map_err(|error| error.into_store_error("load")))
             .boxed()
@@ -427,7 +426,7 @@ impl Store for PostgresStore {
         &'a self,
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
-        let news = heartbeat::compare_open(&self.urgent, &self.numbers, open);
+        let news = open_documents::compare_open(&self.urgent, &self.numbers, open);
         news.map(|it| it.map_err(|error| error.into_store_error("news")))
             .boxed()
     }
@@ -466,7 +465,7 @@ impl Store for PostgresStore {
             for lane in &self.append_workers {
                 lane.check().await?;
             }
-            // A probe waits for no connection that others may have taken, as long as heartbeats are written.
+            // While heartbeats are written, a probe does not wait for a connection.
             let beat_at = *self.lock_beat_at();
             if beat_at.is_some_and(|at| at.elapsed() < BEAT_HOLDS) {
                 return Ok(());
@@ -511,7 +510,7 @@ impl Store for PostgresStore {
     }
 }
 
-/// The secret of this store; drawn when it is not there.
+/// The secret of this store, created if there is none.
 async fn secret(pool: &Pool) -> Result<[u8; 32], StoreError> {
     let mut drawn = [0; 32];
     getrandom::fill(&mut drawn).map_err(|error| StoreError::new("open", error))?;

@@ -1,27 +1,29 @@
-//! The stored forms that can tell when they were damaged: snapshots and the log's rows.
+//! The stored form of snapshots: encoded, compressed, and with a checksum that detects damage.
 
 use thiserror::Error;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
-use crate::log::{DecodeError, Entry, Revision, Snapshot};
+use crate::log::{DecodeError, Revision, Snapshot};
 use crate::ot::CONTENT_BYTES_MAX;
 
-/// The first byte of a packed snapshot: XXH3's 128 bits over the revision and what follows, then LZ4 with its length.
+/// The first byte of a packed snapshot: it is followed by XXH3 (128 bits) over the revision and the rest, the unpacked
+/// size, and LZ4.
 const FORMAT_LZ4: u8 = 1;
 
-/// As [`FORMAT_LZ4`], but compressed by zstd. Written while every live node can read it.
+/// As [`FORMAT_LZ4`], with zstd. Written if all live nodes can read it.
 const FORMAT_ZSTD: u8 = 2;
 
-/// 20 kB of prose have 2.4 times less bytes than before (LZ4: 1.5), 200 kB 3.4 times; higher levels gain 3 % for ten times
-/// the work.
+/// Compresses 20 kB of prose by a factor of 2.4 (LZ4: 1.5) and 200 kB by 3.4. Higher levels gain 3 % for ten times the
+/// work.
 const ZSTD_LEVEL: i32 = 9;
 
-/// The most bytes that a snapshot is unpacked to. A content's JSON has less than twice the bytes that its size counts.
+/// The largest size of an unpacked snapshot, in bytes. The JSON of a content has less than twice the bytes that its
+/// size counts.
 const UNPACKED_BYTES_MAX: usize = 2 * CONTENT_BYTES_MAX;
 
 const CHECKSUM_BYTES: usize = 16;
 
-/// The bytes before a compressed body that state how many it is unpacked to, little-endian.
+/// The size of the unpacked snapshot, little-endian, before the compressed bytes.
 const SIZE_BYTES: usize = 4;
 
 /// How a snapshot is compressed.
@@ -29,11 +31,11 @@ const SIZE_BYTES: usize = 4;
 pub(super) enum Packing {
     /// Readable by every version.
     Lz4,
-    /// Smaller. Readable by nodes with [`ZSTD_SNAPSHOTS`](crate::version::Capabilities::ZSTD_SNAPSHOTS).
+    /// Smaller. Nodes need [`ZSTD_SNAPSHOTS`](crate::version::Capabilities::ZSTD_SNAPSHOTS) to read it.
     Zstd,
 }
 
-/// Why a packed snapshot was refused.
+/// Why a packed snapshot cannot be read.
 #[derive(Debug, Error)]
 pub(super) enum UnpackError {
     #[error("format {0:?} is unknown")]
@@ -50,7 +52,8 @@ pub(super) enum UnpackError {
     Decode(#[from] DecodeError),
 }
 
-/// Packs a snapshot: encoded, compressed, checked. Falls back to LZ4 where zstd fails, as it does for want of memory.
+/// Encodes and compresses a snapshot and adds the checksum. Falls back to LZ4 if zstd fails, for example for lack of
+/// memory.
 pub(super) fn pack(snapshot: &Snapshot, packing: Packing) -> Vec<u8> {
     let encoded = snapshot.encode();
     let compressed = match packing {
@@ -68,7 +71,7 @@ pub(super) fn pack(snapshot: &Snapshot, packing: Packing) -> Vec<u8> {
     packed
 }
 
-/// The size of `encoded` and its zstd frame.
+/// The size of `encoded`, followed by its zstd frame.
 fn compress_zstd(encoded: &[u8]) -> Option<Vec<u8>> {
     let size = u32::try_from(encoded.len()).ok()?;
     let frame = zstd::bulk::compress(encoded, ZSTD_LEVEL).ok()?;
@@ -78,7 +81,7 @@ fn compress_zstd(encoded: &[u8]) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// Whether the packed snapshot at `revision` is what [`pack`] wrote; if so, its compressed body.
+/// Verifies the checksum of the packed snapshot at `revision`. Returns its compressed body.
 pub(super) fn verify(revision: Revision, packed: &[u8]) -> Result<&[u8], UnpackError> {
     let Some((&(FORMAT_LZ4 | FORMAT_ZSTD), rest)) = packed.split_first() else {
         return Err(UnpackError::Format(packed.first().copied()));
@@ -92,7 +95,7 @@ pub(super) fn verify(revision: Revision, packed: &[u8]) -> Result<&[u8], UnpackE
     Ok(body)
 }
 
-/// Reads the packed snapshot at `revision`, after verifying it.
+/// Verifies and reads the packed snapshot at `revision`.
 pub(super) fn unpack(revision: Revision, packed: &[u8]) -> Result<Snapshot, UnpackError> {
     let body = verify(revision, packed)?;
     let (size, compressed) = body
@@ -109,23 +112,9 @@ pub(super) fn unpack(revision: Revision, packed: &[u8]) -> Result<Snapshot, Unpa
     Ok(Snapshot::decode(revision, &bytes)?)
 }
 
-/// The revision is part of it, so that a snapshot does not pass for another one's.
+/// The checksum includes the revision, so a snapshot of another revision does not match.
 fn checksum(revision: Revision, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     (xxh3_128(body) ^ u128::from(revision.0)).to_le_bytes()
-}
-
-/// The checksum of an entry's row: everything but the document, whose number only the database knows.
-pub(super) fn row_checksum(entry: &Entry, payload: &[u8]) -> u64 {
-    let mut hash = Xxh3::new();
-    for number in [entry.revision.0, entry.epoch.0, entry.id.seq, entry.at_ms] {
-        hash.update(&number.to_le_bytes());
-    }
-    for text in [entry.id.author.as_str(), entry.id.client.as_str()] {
-        hash.update(&(text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    }
-    hash.update(payload);
-    hash.digest()
 }
 
 #[cfg(test)]
@@ -134,7 +123,7 @@ mod tests {
     use crate::ot::{Content, Kind};
 
     #[test]
-    fn a_snapshot_that_is_too_large_is_not_unpacked() {
+    fn snapshot_that_is_too_large_is_not_unpacked() {
         let text = "a".repeat(UNPACKED_BYTES_MAX + 1);
         let body = lz4_flex::block::compress_prepend_size(text.as_bytes());
         let mut packed = vec![FORMAT_LZ4];
@@ -144,7 +133,7 @@ mod tests {
         assert!(matches!(refused, Err(UnpackError::TooLarge)), "{refused:?}");
     }
 
-    /// What versions before zstd wrote: the plain text "abc" at revision 7.
+    /// The plain text "abc" at revision 7, as versions before zstd wrote it.
     const EARLIER: &str = "01c558b49f5184fcc3cf368a01e4e04ad958000000f0287b2261745f6d73223a332c2263726561746f72223a6e756c6c\
         7d0a7b2274797065223a22687474703a2f2f73686172656a732e6f72672f1a00f00e732f746578742d756e69636f6465\
         222c2264617461223a22616263227d";
@@ -209,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_noticed() {
+    fn each_flipped_bit_is_detected() {
         let content = Content::create(Kind::TextUnicode, Some("\"aaaaaaaaaaaaaaaaab\"")).unwrap();
         let snapshot = Snapshot {
             revision: Revision(7),
@@ -218,11 +207,11 @@ mod tests {
             creator: None,
         };
         for packing in [Packing::Lz4, Packing::Zstd] {
-            assert_damage_is_noticed(&snapshot, packing);
+            assert_damage_is_detected(&snapshot, packing);
         }
     }
 
-    fn assert_damage_is_noticed(snapshot: &Snapshot, packing: Packing) {
+    fn assert_damage_is_detected(snapshot: &Snapshot, packing: Packing) {
         let packed = pack(snapshot, packing);
         assert_eq!(unpack(Revision(7), &packed).unwrap(), *snapshot);
         assert!(matches!(

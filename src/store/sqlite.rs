@@ -1,10 +1,13 @@
-//! The embedded store: SQLite in a data folder. One thread writes, a few connections read beside it.
+//! The embedded store: SQLite in a data folder. One thread writes; a few connections read beside it.
 
 mod accounts;
 mod checkpoint;
 mod data_dir;
+mod documents;
+mod error;
 mod history;
 mod jobs;
+mod list;
 mod load;
 mod updated_at_queue;
 mod verify;
@@ -23,16 +26,17 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::data_dir::{AccessMode, DataDir};
+use self::error::SqliteError;
 use self::history::{HistoryFile, RenewHistoryJob};
 use self::jobs::{
     AheadOfTheLog, AppendJob, CheckWritesJob, ClaimJob, LimitSizeJob, RenameJob, SaveSnapshotJob,
 };
-use self::load::{Reported, SqliteError};
 use self::verify::SqliteRows;
 use self::write_connection::WriteConnection;
 pub use self::writer::WriterCounts;
 use self::writer::WriterThread;
 use super::change_feed::ChangeFeed;
+use super::damage::ReportedSnapshots;
 use super::snapshot_codec::{Packing, pack};
 use super::verify::{verify, verify_document};
 use super::{
@@ -44,16 +48,15 @@ use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
 use crate::sync::lock;
 
-/// How the embedded store is set up.
+/// Settings of the embedded store.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SqliteSettings {
-    /// The data folder. It is made when it is not there, and serves one process at a time.
+    /// The data folder. It is created if it does not exist, and serves one process at a time.
     pub folder: PathBuf,
-    /// The database's largest size, in MiB; 0: as large as the disk. When it is reached, nothing more is accepted and
-    /// everything can still be read.
+    /// The largest size of the database in MiB; 0: no limit. When it is rangeed, writes fail and reads go on.
     pub size_max_mib: u64,
-    /// How many reads may be under way at once; the others wait.
+    /// How many reads may run at once; further reads wait.
     pub readers: usize,
 }
 
@@ -67,23 +70,24 @@ impl Default for SqliteSettings {
     }
 }
 
-/// A store in a data folder. Its verbs want a tokio runtime around them; reads go to its blocking threads.
+/// A store in a data folder. Its methods need a tokio runtime: reads run on its blocking threads.
 ///
-/// Dropped, it finishes what is queued and waits for it; [`SqliteStore::close`] does so without blocking.
+/// When dropped, it blocks until the queued writes are done; [`SqliteStore::close`] waits without blocking.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Arc<WriterThread>,
     readers: ReadPool,
     feed: Arc<ChangeFeed>,
     secret: [u8; 32],
-    reported: Arc<Reported>,
+    /// The damaged snapshots that were logged.
+    reported: Arc<ReportedSnapshots>,
 }
 
 impl SqliteStore {
-    /// Opens the data folder and brings its database up to date. Blocks on the disk.
+    /// Opens the data folder and applies pending migrations to its database. Blocks on the disk.
     ///
     /// # Errors
-    /// When another process uses the folder, it cannot be written, or what is in it is not ours, damaged or newer.
+    /// If another process uses the folder, it cannot be written, or its database is of another program, damaged or newer.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
         let (folder, lock) = DataDir::lock(&settings.folder)?;
@@ -110,7 +114,7 @@ impl SqliteStore {
         })
     }
 
-    /// Which changes of the tables a folder has seen. Changes nothing; a server may be using the folder.
+    /// The migrations that were applied to the database of a folder. Changes nothing; a server may be using the folder.
     ///
     /// # Errors
     /// If there is no database, it cannot be read, or it is newer than this program can use.
@@ -118,20 +122,20 @@ impl SqliteStore {
         DataDir::status(folder)
     }
 
-    /// Where a document of a folder is; `None` when nobody ever claimed it. Changes nothing, and stands in nobody's way:
-    /// a server may have the folder.
+    /// Where a document of a folder is; `None` if it was never claimed. Changes nothing; a server may be using the
+    /// folder.
     ///
     /// # Errors
-    /// When there is no database, or it cannot be read.
+    /// If there is no database, or it cannot be read.
     pub fn locate(folder: &Path, doc: &DocId) -> Result<Option<DocumentLocation>, StoreError> {
         let db = DataDir::open_read_only(folder)?;
-        load::locate(&db, doc).map_err(|error| error.into_store_error("locate"))
+        documents::locate(&db, doc).map_err(|error| error.into_store_error("locate"))
     }
 
     /// Verifies the database of a folder without changing it. A server may be using it. Blocks on the disk.
     ///
     /// # Errors
-    /// If there is no database, or it cannot be read on.
+    /// If there is no database, or it cannot be read to its end.
     pub async fn verify(
         folder: &Path,
         range: VerifyRange,
@@ -144,16 +148,16 @@ impl SqliteStore {
     /// Verifies one document of a folder without changing it, and returns its faults. Blocks on the disk.
     ///
     /// # Errors
-    /// If there is no database, or it cannot be read on.
+    /// If there is no database, or it cannot be read to its end.
     pub async fn verify_document(folder: &Path, doc: &DocId) -> Result<Vec<String>, StoreError> {
         let mut rows = SqliteRows(DataDir::open_read_only(folder)?);
         verify_document(&mut rows, doc).await
     }
 
-    /// Bounds the database's size from now on, in bytes, as `size_max_mib` does from the start.
+    /// Limits the database's size in bytes from now on. See [`SqliteSettings::size_max_mib`].
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not answer.
     pub async fn limit_size(&self, bytes: u64) -> Result<(), StoreError> {
         self.writer.execute(LimitSizeJob(bytes)).await
     }
@@ -164,11 +168,11 @@ impl SqliteStore {
         self.writer.counts()
     }
 
-    /// Finishes what is queued, leaves everything in the database's file and gives the folder free. Whatever is asked
-    /// later is answered with an error.
+    /// Completes the queued writes, moves the write-ahead log into the database file and unlocks the folder. Later
+    /// calls fail.
     ///
     /// # Errors
-    /// When the last of it could not be written. What was acknowledged is safe all the same.
+    /// If the queued writes could not be completed. What was acknowledged is durable nevertheless.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.readers.close();
         let writer = Arc::clone(&self.writer);
@@ -179,7 +183,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // Before the writer, whose connection moves the write-ahead log into the database when it is the last.
+        // Before the writer: the last connection that is closed moves the write-ahead log into the database.
         self.readers.close();
     }
 }
@@ -188,11 +192,11 @@ impl Store for SqliteStore {
     fn load<'a>(
         &'a self,
         doc: &'a DocId,
-        reach: LoadRange,
+        range: LoadRange,
     ) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         let (doc, reported) = (doc.clone(), Arc::clone(&self.reported));
         self.readers
-            .read("load", move |db| load::load(db, &doc, reach, &reported))
+            .read("load", move |db| load::load(db, &doc, range, &reported))
             .boxed()
     }
 
@@ -224,16 +228,16 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
             let revision = snapshot.revision;
-            // A large document takes a while to pack.
+            // Packing a large document takes long.
             let packed = tokio::task::spawn_blocking(move || pack(&snapshot, Packing::Zstd)).await;
             let packed = packed.map_err(|error| StoreError::new("save snapshot", error))?;
-            let kept = self.writer.execute(SaveSnapshotJob {
+            let saved = self.writer.execute(SaveSnapshotJob {
                 doc: doc.clone(),
                 fence,
                 revision,
                 packed,
             });
-            kept.await?.map_err(|AheadOfTheLog| {
+            saved.await?.map_err(|AheadOfTheLog| {
                 StoreError::new(
                     "save snapshot",
                     format!("{doc}: the log ends before {revision}"),
@@ -247,7 +251,7 @@ impl Store for SqliteStore {
         &'a self,
         beat: &'a Heartbeat,
     ) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
-        // The folder's lock says that there is no other node.
+        // The folder is locked, so there is no other node.
         let nodes = beat.takes_part.then_some(beat.me).into_iter().collect();
         async {
             Ok(HeartbeatReply {
@@ -255,7 +259,7 @@ impl Store for SqliteStore {
                 others: Vec::new(),
                 store_ms: None,
                 history: self.history().await?,
-                // No process restores a database that another one has open.
+                // A database that is open cannot be replaced by another process.
                 place: "".into(),
                 addresses: Vec::new(),
             })
@@ -274,17 +278,17 @@ impl Store for SqliteStore {
         &'a self,
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
-        let OpenDocuments { owned, followed } = open.clone();
-        let news = move |db: &Connection| {
-            let (lost, newer) = (load::lost(db, &owned)?, load::newer(db, &followed)?);
-            Ok(DocumentChanges { lost, newer })
-        };
-        self.readers.read("news", news).boxed()
+        let open = open.clone();
+        self.readers
+            .read("compare open documents", move |db| {
+                documents::compare_open(db, &open)
+            })
+            .boxed()
     }
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         self.readers
-            .read("list", move |db| load::list(db, &query))
+            .read("list", move |db| list::list(db, &query))
             .boxed()
     }
 
@@ -294,7 +298,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>> {
         let doc = doc.clone();
         self.readers
-            .read("describe", move |db| load::describe(db, &doc))
+            .read("describe", move |db| list::describe(db, &doc))
             .boxed()
     }
 
@@ -356,10 +360,10 @@ impl Store for SqliteStore {
     }
 }
 
-/// How long a transaction that was written proves that the next one can be.
+/// How long a committed transaction proves that the next one can be committed.
 const WRITTEN_LATELY: Duration = Duration::from_secs(5);
 
-/// The connections that read: opened when they are needed, at most so many.
+/// The connections that read. They are opened when they are needed.
 struct ReadPool {
     folder: DataDir,
     idle: Arc<Mutex<Vec<Connection>>>,
@@ -375,14 +379,14 @@ impl ReadPool {
         }
     }
 
-    /// Runs `read` in one read transaction on a blocking thread. When all connections are busy, it waits for one.
+    /// Runs `read` in one read transaction on a blocking thread. If all connections are busy, it waits for one.
     async fn read<T: Send + 'static>(
         &self,
         verb: &'static str,
         read: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = |_| StoreError::new(verb, "the store is closed");
-        // Goes with the work: a caller who leaves does not make room before the work is done.
+        // Released with the work: if the caller drops the future, the permit is not free before the read is done.
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
@@ -420,7 +424,7 @@ impl fmt::Debug for ReadPool {
     }
 }
 
-/// The secret of this store; drawn when it is not there.
+/// The secret of this store, created if there is none.
 fn secret(db: &Connection) -> Result<[u8; 32], StoreError> {
     let error = |error| StoreError::new("open", error);
     db.execute(
@@ -436,10 +440,10 @@ fn secret(db: &Connection) -> Result<[u8; 32], StoreError> {
         )
         .optional()
         .map_err(error)?;
-    secret.ok_or_else(|| StoreError::new("open", "the secret cannot be kept"))
+    secret.ok_or_else(|| StoreError::new("open", "the secret cannot be stored"))
 }
 
-/// Bytes that nobody can guess.
+/// Random bytes from the operating system.
 fn random<const BYTES: usize>(verb: &'static str) -> Result<[u8; BYTES], StoreError> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(verb, error))?;

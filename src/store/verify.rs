@@ -1,7 +1,8 @@
-//! Verification of a whole database: the checksum of every row, the order of every log, and snapshots against the replay.
+//! Verification of a whole database: the checksum of each row, the order of each log, and snapshots against the replay
+//! of the log.
 //!
-//! The rules are written once, over [`Rows`]; each store implements that in its dialect. Nothing is changed, and the
-//! database may be in use: a document that grows while it is read is read to its new end.
+//! The rules are here, over [`Rows`], which each store implements. Nothing is changed, and the database may be in use:
+//! a document that grows meanwhile is read to its new end.
 
 use std::fmt;
 
@@ -12,86 +13,78 @@ use super::snapshot_codec::unpack;
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 
-/// How many documents are read at once, and so how often progress is reported.
+/// How many documents are read at once; also how often progress is reported.
 pub(super) const DOCUMENTS_PAGE: usize = 1_000;
 
-/// A database, row by row. A row that cannot be read back is returned with the reason, not as an error.
+/// The result of reading some rows.
+pub(super) type RowsFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The rows of a database. A row that cannot be decoded is returned with the reason, not as an error.
 pub(super) trait Rows: Send {
-    /// Reports what the database's own check finds in its files, one sentence each.
-    fn check_files(&mut self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+    /// The faults that the database's own check finds in its files, one sentence each.
+    fn check_files(&mut self) -> RowsFuture<'_, Vec<String>>;
 
-    /// The next documents by number, at most [`DOCUMENTS_PAGE`].
-    fn documents(&mut self, after: i64) -> BoxFuture<'_, Result<Vec<DocumentRow>, StoreError>>;
+    /// The documents after a number, in order, at most [`DOCUMENTS_PAGE`].
+    fn documents(&mut self, after: i64) -> RowsFuture<'_, Vec<DocumentRow>>;
 
-    /// The row of one document; `None` if there is none of that name.
-    fn find<'a>(
-        &'a mut self,
-        doc: &'a DocId,
-    ) -> BoxFuture<'a, Result<Option<DocumentRow>, StoreError>>;
+    /// The row of one document; `None` if there is none.
+    fn find<'a>(&'a mut self, doc: &'a DocId) -> RowsFuture<'a, Option<DocumentRow>>;
 
-    /// The numbers in `after..=until` that have entries or snapshots and no document.
-    fn orphans(&mut self, after: i64, until: i64) -> BoxFuture<'_, Result<Vec<i64>, StoreError>>;
+    /// The numbers in `after..=until` that have entries or snapshots but no document.
+    fn orphans(&mut self, after: i64, until: i64) -> RowsFuture<'_, Vec<i64>>;
 
     /// Returns true if the document is marked as existing.
-    fn is_live(&mut self, document: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool>;
 
-    /// One page of the document's entries after `revision`, by revision; empty at the end of the log.
-    fn entries(
-        &mut self,
-        document: i64,
-        after: Revision,
-    ) -> BoxFuture<'_, Result<Vec<EntryRow>, StoreError>>;
+    /// One page of the document's entries after `revision`, in order; empty at the end of the log.
+    fn entries(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Vec<EntryRow>>;
 
-    /// The document's next snapshot after `revision`, packed.
-    fn snapshot(
-        &mut self,
-        document: i64,
-        after: Revision,
-    ) -> BoxFuture<'_, Result<Option<SnapshotRow>, StoreError>>;
+    /// The document's first snapshot after `revision`, packed.
+    fn snapshot(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Option<SnapshotRow>>;
 }
 
 /// A row of the table of documents.
 #[derive(Debug)]
 pub(super) struct DocumentRow {
     pub(super) number: i64,
-    /// The collection and the id, or why they are no name.
+    /// The document, or why its name is invalid.
     pub(super) doc: Result<DocId, String>,
-    /// Whether the row that fences its appends exists.
+    /// Whether the document has a fence.
     pub(super) has_fence: bool,
 }
 
-/// A row of the log: the entry, or why it cannot be read.
+/// A row of the log: the entry, or why it cannot be decoded.
 #[derive(Debug)]
 pub(super) struct EntryRow {
     pub(super) revision: Revision,
     pub(super) entry: Result<Entry, String>,
 }
 
-/// A row of the snapshots.
+/// A row of the table of snapshots.
 #[derive(Debug)]
 pub(super) struct SnapshotRow {
     pub(super) revision: Revision,
     pub(super) packed: Vec<u8>,
 }
 
-/// What verification reports while it runs.
+/// An event of a running verification.
 #[derive(Debug)]
 pub enum VerifyEvent {
-    /// Something is damaged.
+    /// Damage was found.
     Damage(DamageReport),
-    /// All documents up to this number are verified. Passed to [`VerifyRange::after`], it resumes there.
+    /// All documents up to this number are verified. With it as [`VerifyRange::after`], a verification continues there.
     Progress {
         /// The number of the last verified document.
         document: i64,
-        /// What was read so far.
+        /// The totals so far.
         totals: VerifyTotals,
     },
 }
 
-/// What is damaged, and where.
+/// Damage, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamageReport {
-    /// The document's name, or its number if it has no name; empty for the database's files.
+    /// The document, or its number if it has no valid name; empty for the files of the database.
     pub place: String,
     /// The fault, in words.
     pub fault: String,
@@ -106,14 +99,14 @@ impl fmt::Display for DamageReport {
     }
 }
 
-/// Which part of a database is verified.
+/// The part of a database that is verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VerifyRange {
     /// Only documents with a larger number.
     pub after: i64,
 }
 
-/// How much was read, and how much of it is damaged.
+/// How much was read and how much of it is damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VerifyTotals {
     /// Documents, deleted ones included.
@@ -122,14 +115,14 @@ pub struct VerifyTotals {
     pub entries: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// Reports of [`DamageReport`].
+    /// The number of [`DamageReport`]s.
     pub damages: u64,
 }
 
-/// Verifies the documents of `range` and returns what was read.
+/// Verifies the documents of `range`.
 ///
 /// # Errors
-/// If the database cannot be read on.
+/// If the database cannot be read to its end.
 pub(super) async fn verify(
     rows: &mut dyn Rows,
     range: VerifyRange,
@@ -146,7 +139,7 @@ pub(super) async fn verify(
 /// Verifies one document and returns its faults, in words.
 ///
 /// # Errors
-/// If the database cannot be read on.
+/// If the database cannot be read to its end.
 pub(super) async fn verify_document(
     rows: &mut dyn Rows,
     doc: &DocId,
@@ -218,7 +211,7 @@ impl Verifier<'_> {
             let (is_live, read_to) = (self.rows.is_live(document.number).await?, replay.at);
             self.log(document.number, &place, &mut replay).await?;
             let found = replay.state.as_ref().map(|it| it.content.is_some());
-            // Entries that came after the row was read may have changed whether the document exists.
+            // Entries that were appended after the row was read may have changed whether the document exists.
             if replay.at == read_to {
                 if found.is_some_and(|exists| exists != is_live) {
                     let fault =
@@ -232,7 +225,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Reads the entries after `replay.at` to the end of the log, and the snapshots among them.
+    /// Reads the entries after `replay.at` to the end of the log, and the snapshots between them.
     async fn log(
         &mut self,
         number: i64,
@@ -250,7 +243,7 @@ impl Verifier<'_> {
                 if row.revision != replay.at.next() {
                     self.damage(place, missing(replay.at.next(), row.revision.before()));
                     replay.lose(row.revision.before());
-                    // A snapshot in the gap says what the missing entries led to.
+                    // A snapshot in the gap has the state that the missing entries led to.
                     while let Some(kept) = snapshot.take_if(|it| it.revision < row.revision) {
                         snapshot = self.rows.snapshot(number, kept.revision).await?;
                         self.snapshot(place, &kept, replay);
@@ -267,7 +260,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Compares a snapshot with the replay, or, where the replay ended at a damaged entry, goes on from the snapshot.
+    /// Compares a snapshot with the replay. If the replay ended at a damaged entry, it continues from the snapshot.
     fn snapshot(&mut self, place: &str, row: &SnapshotRow, replay: &mut Replay) {
         self.totals.snapshots += 1;
         let revision = row.revision;
@@ -286,7 +279,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Reports the snapshots after the log's last entry.
+    /// Reports the snapshots after the last entry of the log.
     async fn snapshots_ahead(
         &mut self,
         number: i64,
@@ -318,11 +311,11 @@ impl Verifier<'_> {
     }
 }
 
-/// The fold of a log as far as it was read.
+/// The replay of a log.
 struct Replay {
-    /// The revision of the last entry that was read, whether or not it was sound.
+    /// The revision of the last entry that was read, sound or not.
     at: Revision,
-    /// The document at `at`; `None` after a damaged entry, until a snapshot says what it is.
+    /// The document at `at`; `None` after a damaged entry until the next snapshot.
     state: Option<Snapshot>,
 }
 
@@ -336,13 +329,13 @@ impl Default for Replay {
 }
 
 impl Replay {
-    /// Skips to `revision`, whose entry is damaged or missing.
+    /// Continues after `revision`: its entry is damaged or missing.
     fn lose(&mut self, revision: Revision) {
         self.at = revision;
         self.state = None;
     }
 
-    /// Folds the next entry. An unsound one is reported once; what follows it has no state to be compared with.
+    /// Applies the next entry. A damaged one is reported; until the next snapshot there is no state to compare with.
     fn fold(&mut self, row: EntryRow) -> Result<(), String> {
         let folded = match (row.entry, &mut self.state) {
             (Err(why), _) => Err(why),

@@ -632,10 +632,7 @@ async fn owner_is_named() {
     let settings = settings(&url);
     let look = async |id: &str| PostgresStore::locate(&settings, &doc(id)).await;
     let empty = look("a").await.unwrap_err().to_string();
-    assert!(
-        empty.contains("no node has stood on this database"),
-        "{empty}"
-    );
+    assert!(empty.contains("has no tables of Copydesk"), "{empty}");
     let stranger = server::connect(&url).await;
     let made = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()";
     assert_eq!(count(&stranger, made).await, 0, "to look changes nothing");
@@ -871,9 +868,15 @@ async fn what_is_wrong_is_said() {
     let error = refusal(&settings("mysql://127.0.0.1")).await;
     assert!(error.contains("read the Postgres url"), "{error}");
     let error = refusal(&settings(&url.replace("/postgres?", "/nowhere?"))).await;
-    assert!(error.contains("there is no such database"), "{error}");
+    assert!(
+        error.contains("the database of the url does not exist"),
+        "{error}"
+    );
     let error = refusal(&settings(&url.replace("//postgres@", "//nobody@"))).await;
-    assert!(error.contains("does not let this user in"), "{error}");
+    assert!(
+        error.contains("rejects the user or password of the url"),
+        "{error}"
+    );
     let settings = PostgresSettings {
         open_patience_ms: 60_000,
         ..settings(&url)

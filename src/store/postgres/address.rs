@@ -1,4 +1,4 @@
-//! A Postgres address: a connection string, with the words of libpq that tokio-postgres does not know.
+//! Connection strings of Postgres, with options of libpq that tokio-postgres does not support.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,29 @@ use tokio_postgres::Config;
 use super::error::in_words;
 use crate::store::StoreError;
 
-/// A parsed address.
+/// A parsed connection string.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    /// What tokio-postgres knows. `verify-ca` and `verify-full` are `require` in it.
+    /// The part that tokio-postgres supports. `verify-ca` and `verify-full` are `require` in it.
     pub(super) config: Config,
-    /// What of the server's certificate is verified.
+    /// What is verified of the server's certificate.
     pub(super) verification: Verification,
-    /// Where the authorities' certificates are, if the address says so.
+    /// Where the certificates of the authorities are, if the string says so.
     pub(super) roots: Option<Roots>,
 }
 
-/// What of a server's certificate is verified.
+/// What is verified of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verification {
-    /// As `sslmode` says: everything with `require`, nothing with `prefer` unless authorities are named.
+    /// According to `sslmode`: everything with `require`, nothing with `prefer` unless authorities are named.
     ByMode,
-    /// That an authority signed it, for whatever name: `sslmode=verify-ca`.
+    /// The signature of an authority: `sslmode=verify-ca`.
     Authority,
-    /// That, and that it is for the server's name: `sslmode=verify-full`.
+    /// The signature of an authority and the server's name: `sslmode=verify-full`.
     Full,
 }
 
-/// Where the authorities' certificates are.
+/// Where the certificates of the authorities are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
     /// `sslrootcert=system`.
@@ -40,7 +40,7 @@ pub(super) enum Roots {
 }
 
 impl Roots {
-    /// The file; an empty path stands for the system's.
+    /// The path of the file; empty for the system's certificates.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::System => Path::new(""),
@@ -50,11 +50,11 @@ impl Roots {
 }
 
 impl Address {
-    /// Parses `postgres://user:password@host:port,host:port/database?option=value&…`. The words of libpq that concern the
-    /// choice of a server and its certificate may stand among the options.
+    /// Parses `postgres://user:password@host:port,host:port/database?option=value&…`. The options may include those of
+    /// libpq that select a server and verify its certificate.
     ///
     /// # Errors
-    /// When an option or its value is not known; the error names it.
+    /// If an option or its value is not supported; the error names it.
     pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
         let mut verification = Verification::ByMode;
         let mut roots = None;
@@ -97,8 +97,8 @@ fn parse_roots(value: &str) -> Result<Roots, StoreError> {
     }
 }
 
-/// What tokio-postgres calls a choice of servers. It tells servers apart by whether they take writes, which is what
-/// distinguishes a primary from a standby.
+/// The value for tokio-postgres, which distinguishes servers by whether they accept writes: a primary does, a standby
+/// does not.
 fn attributes(value: &str) -> Result<&'static str, StoreError> {
     match value {
         "any" | "prefer-standby" => Ok("any"),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_verified_as_the_address_says() {
+    fn certificates_are_verified_according_to_the_options() {
         for (query, mode, verification, roots) in [
             ("", SslMode::Prefer, Verification::ByMode, None),
             ("?", SslMode::Prefer, Verification::ByMode, None),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_word_that_is_not_known() {
+    fn errors_name_the_unknown_option() {
         for (query, words) in [
             (
                 "?sslmode=verify_full",

@@ -1,7 +1,6 @@
-//! The statement that appends: many documents, each under its fence, in one transaction.
+//! The statement that appends entries to many documents, each under its fence, in one transaction.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -12,21 +11,21 @@ use tokio_postgres::{Client, Row, Statement};
 use super::connect::PostgresConnector;
 use super::error::PostgresError;
 use super::number_cache;
-use crate::id::DocId;
-use crate::log::{Change, Entry, Epoch, Fence};
-use crate::store::snapshot_codec::row_checksum;
-use crate::store::{AppendError, Batch};
+use crate::log::{Epoch, Fence, Revision};
+use crate::store::AppendError;
+use crate::store::stored_entry::{EncodedBatch, EncodedEntry, Liveness};
 
-/// Appends the entries of the documents whose fence holds and whose first entry is the next one; says which those were.
+/// Appends the entries of each document if its fence is valid and its first entry is the next one. Returns the numbers of
+/// these documents.
 ///
-/// A claim and an append of a document are in one order: each locks its row in `heads` to the end of its transaction,
-/// and the two locks exclude one another. If the claim was first, the row is read anew and its token is another. A row
-/// that is being claimed is passed over, so that nobody waits for it who shares the transaction. All rows of a document
-/// depend on its row in `mine`: they are written wholly or not at all.
+/// Claims and appends of a document are ordered: each locks its row in `heads` until its transaction ends, and the two
+/// locks exclude each other. If the claim was first, the row is read again and has another token. A row that is being
+/// claimed is skipped, so that the other documents of the transaction do not wait for it. All rows of a document depend
+/// on its row in `mine`: all of them are written, or none.
 ///
-/// That the entry before the first is there is looked for by its key, which costs the same however long the log is: the
-/// newest revision would be found by reading all of the document on its last page of the index. That none comes after
-/// it is what the primary key says.
+/// The entry before the first one is looked up by its key, at a cost that does not depend on the length of the log. Finding
+/// the newest revision would read all index entries of the document on the last page. The primary key prevents an
+/// append if there is a later entry.
 ///
 /// The row in `changes` tells the other nodes which documents have new heads.
 pub(super) const APPEND: &str = "
@@ -63,145 +62,55 @@ WITH asked AS (
 )
 SELECT doc FROM mine";
 
-/// What is known of documents that were not appended to.
-const VERDICT: &str = "
+/// The fence and the head of documents of which the batches were not appended.
+const FIND_HEADS: &str = "
 SELECT heads.doc, heads.epoch, heads.token, coalesce(
   (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
 FROM unnest($1::bigint[]) AS asked (doc)
 JOIN heads USING (doc)";
 
-/// One document's part of an append, encoded where it was asked for.
-#[derive(Debug)]
-pub(super) struct EncodedBatch {
-    pub(super) doc: DocId,
-    fence: Fence,
-    rows: Vec<EncodedEntry>,
-    life: Option<Liveness>,
-}
-
-#[derive(Debug)]
-struct EncodedEntry {
-    entry: Arc<Entry>,
-    payload: Vec<u8>,
-    checksum: u64,
-}
-
-/// Whether the document exists after a part's entries, where these say anything about it.
-#[derive(Debug)]
-struct Liveness {
-    live: bool,
-    at_ms: i64,
-    created_at_ms: Option<i64>,
-}
-
-impl EncodedBatch {
-    pub(super) fn new(batch: Batch) -> Self {
-        let mut life: Option<Liveness> = None;
-        for entry in &batch.entries {
-            let live = match entry.change {
-                Change::Create(_) => true,
-                Change::Delete => false,
-                Change::Edit(_) | Change::Nothing => continue,
-            };
-            let at_ms = entry.at_ms.cast_signed();
-            let earlier = life.and_then(|life| life.created_at_ms);
-            life = Some(Liveness {
-                live,
-                at_ms,
-                created_at_ms: earlier.or(live.then_some(at_ms)),
-            });
-        }
-        let rows = batch.entries.into_iter().map(|entry| {
-            let payload = entry.change.encode();
-            EncodedEntry {
-                checksum: row_checksum(&entry, &payload),
-                payload,
-                entry,
-            }
-        });
-        Self {
-            rows: rows.collect(),
-            doc: batch.doc,
-            fence: batch.fence,
-            life,
-        }
-    }
-
-    /// A part without entries: it is not written.
-    pub(super) fn empty(doc: DocId) -> Self {
-        Self {
-            doc,
-            fence: Fence {
-                epoch: Epoch(0),
-                token: 0,
-            },
-            rows: Vec::new(),
-            life: None,
-        }
-    }
-
-    /// About how many bytes it writes.
-    pub(super) fn weight(&self) -> usize {
-        self.rows.iter().map(|row| row.payload.len() + 200).sum()
-    }
-
-    /// Whether each entry follows the one before it.
-    fn is_contiguous(&self) -> bool {
-        let revisions = self.rows.iter().map(|row| row.entry.revision.0);
-        let first = self.rows.first().map_or(0, |row| row.entry.revision.0);
-        revisions.eq((first..=u64::MAX).take(self.rows.len())) && !self.rows.is_empty()
-    }
-
-    fn first(&self) -> i64 {
-        self.rows
-            .first()
-            .map_or(0, |row| row.entry.revision.0.cast_signed())
-    }
-
-    fn last(&self) -> i64 {
-        self.rows
-            .last()
-            .map_or(0, |row| row.entry.revision.0.cast_signed())
-    }
-
-    /// What came of a part that was not written, by what the tables said a moment later.
-    fn outcome(&self, found: Option<&StoredHead>) -> AppendOutcome {
-        let Some(found) = found.filter(|found| found.fence == self.fence) else {
-            return AppendOutcome::Done(Err(AppendError::Fenced));
-        };
-        if self.rows.is_empty() {
-            AppendOutcome::Done(Ok(()))
-        } else if self.is_contiguous() && self.first() == found.head + 1 {
-            AppendOutcome::Busy
-        } else {
-            AppendOutcome::Done(Err(AppendError::Gap))
-        }
-    }
-}
-
-/// What came of a part.
+/// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AppendOutcome {
     Done(Result<(), AppendError>),
-    /// Not written, though its fence holds and its entries follow: somebody is claiming the document.
+    /// Not appended although its fence is valid and its entries are the next ones: another session is claiming the
+    /// document.
     Busy,
 }
 
-/// A document's fence and head, as they were found.
+/// The fence and the head of a document in the database.
 struct StoredHead {
     fence: Fence,
-    head: i64,
+    head: Revision,
 }
 
-/// A connection for appends, with its statements. It runs one statement at a time and is thrown away after the first
-/// that it does not know the fate of. Never is the server asked to cancel one: a cancelled wait for the standbys reports
+impl AppendOutcome {
+    /// The result of a batch that was not appended, from what the tables had a moment later.
+    fn of_rejected(batch: &EncodedBatch, found: Option<&StoredHead>) -> Self {
+        match found {
+            Some(found) if found.fence == batch.fence => {
+                if batch.rows.is_empty() {
+                    Self::Done(Ok(()))
+                } else if batch.follows(found.head) {
+                    Self::Busy
+                } else {
+                    Self::Done(Err(AppendError::Gap))
+                }
+            }
+            _ => Self::Done(Err(AppendError::Fenced)),
+        }
+    }
+}
+
+/// A connection for appends, with its prepared statements. It runs one statement at a time, and is closed after the
+/// first one with an unknown outcome. A statement is never cancelled: a cancelled wait for the standbys reports
 /// success.
 pub(super) struct AppendConnection {
     client: Client,
     task: JoinHandle<()>,
     append: Statement,
-    verdict: Statement,
-    numbers: Statement,
+    find_heads: Statement,
+    find_numbers: Statement,
     patience: Duration,
 }
 
@@ -214,8 +123,8 @@ impl AppendConnection {
             let (client, task) = connector.connect().await?;
             Ok::<_, tokio_postgres::Error>(Self {
                 append: client.prepare(APPEND).await?,
-                verdict: client.prepare(VERDICT).await?,
-                numbers: client.prepare(number_cache::FIND).await?,
+                find_heads: client.prepare(FIND_HEADS).await?,
+                find_numbers: client.prepare(number_cache::FIND).await?,
                 client,
                 task,
                 patience,
@@ -228,74 +137,81 @@ impl AppendConnection {
         }
     }
 
-    /// Whether it can no longer be used.
+    /// Returns true if the connection can no longer be used.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// Asks [`number_cache::FIND`].
+    /// Runs [`number_cache::FIND`].
     pub(super) async fn find_numbers(
         &self,
         (collections, ids): (Vec<&str>, Vec<&str>),
     ) -> Result<Vec<Row>, PostgresError> {
-        self.query(&self.numbers, &[&collections, &ids]).await
+        self.query(&self.find_numbers, &[&collections, &ids]).await
     }
 
-    /// Appends the parts of distinct documents, in one transaction. A fault is everybody's.
+    /// Appends the batches of distinct documents, in one transaction. An error concerns all of them.
     pub(super) async fn append(
         &self,
-        parts: &[(i64, &EncodedBatch)],
+        batches: &[(i64, &EncodedBatch)],
     ) -> Result<Vec<AppendOutcome>, PostgresError> {
-        let mut sendable: Vec<_> = parts
+        let mut contiguous: Vec<_> = batches
             .iter()
-            .filter(|(_, part)| part.is_contiguous())
+            .filter(|(_, batch)| batch.is_contiguous())
             .collect();
         // The rows are locked in this order.
-        sendable.sort_unstable_by_key(|(number, _)| *number);
-        let written = if sendable.is_empty() {
+        contiguous.sort_unstable_by_key(|(number, _)| *number);
+        let written = if contiguous.is_empty() {
             HashSet::new()
         } else {
-            self.write(&sendable).await?
+            self.write(&contiguous).await?
         };
-        let left = parts
+        let rejected = batches
             .iter()
             .map(|(number, _)| *number)
             .filter(|number| !written.contains(number));
-        let left: Vec<i64> = left.collect();
-        let found = if left.is_empty() {
+        let rejected: Vec<i64> = rejected.collect();
+        let found = if rejected.is_empty() {
             HashMap::new()
         } else {
-            self.find(&left).await?
+            self.find_heads(&rejected).await?
         };
-        let outcome = |(number, part): &(i64, &EncodedBatch)| {
+        let outcome = |(number, batch): &(i64, &EncodedBatch)| {
             if written.contains(number) {
                 AppendOutcome::Done(Ok(()))
             } else {
-                part.outcome(found.get(number))
+                AppendOutcome::of_rejected(batch, found.get(number))
             }
         };
-        Ok(parts.iter().map(outcome).collect())
+        Ok(batches.iter().map(outcome).collect())
     }
 
-    async fn write(&self, parts: &[&(i64, &EncodedBatch)]) -> Result<HashSet<i64>, PostgresError> {
-        let docs: Vec<i64> = parts.iter().map(|(number, _)| *number).collect();
-        let of =
-            |value: fn(&EncodedBatch) -> i64| parts.iter().map(|(_, part)| value(part)).collect();
-        let epochs: Vec<i64> = of(|part| part.fence.epoch.0.cast_signed());
-        let [firsts, lasts]: [Vec<i64>; 2] = [of(EncodedBatch::first), of(EncodedBatch::last)];
-        let tokens: Vec<_> = parts
+    async fn write(
+        &self,
+        batches: &[&(i64, &EncodedBatch)],
+    ) -> Result<HashSet<i64>, PostgresError> {
+        let docs: Vec<i64> = batches.iter().map(|(number, _)| *number).collect();
+        let of = |value: fn(&EncodedBatch) -> i64| {
+            batches.iter().map(|(_, batch)| value(batch)).collect()
+        };
+        let epochs: Vec<i64> = of(|batch| batch.fence.epoch.0.cast_signed());
+        let [firsts, lasts]: [Vec<i64>; 2] = [
+            of(|batch| batch.first().0.cast_signed()),
+            of(|batch| batch.last().0.cast_signed()),
+        ];
+        let tokens: Vec<_> = batches
             .iter()
-            .map(|(_, part)| part.fence.token.to_be_bytes())
+            .map(|(_, batch)| batch.fence.token.to_be_bytes())
             .collect();
         let tokens: Vec<&[u8]> = tokens.iter().map(<[u8; 16]>::as_slice).collect();
         let mut new = EntryColumns::default();
         let mut lives = LivenessColumns::default();
-        for (number, part) in parts {
-            for row in &part.rows {
+        for (number, batch) in batches {
+            for row in &batch.rows {
                 new.push(*number, row);
             }
-            if let Some(life) = &part.life {
-                lives.push(*number, life);
+            if let Some(liveness) = &batch.liveness {
+                lives.push(*number, liveness);
             }
         }
         let values: [&(dyn ToSql + Sync); 18] = [
@@ -322,21 +238,21 @@ impl AppendConnection {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn find(&self, docs: &[i64]) -> Result<HashMap<i64, StoredHead>, PostgresError> {
-        let rows = self.query(&self.verdict, &[&docs]).await?;
+    async fn find_heads(&self, docs: &[i64]) -> Result<HashMap<i64, StoredHead>, PostgresError> {
+        let rows = self.query(&self.find_heads, &[&docs]).await?;
         let found = |row: &Row| {
             let token: &[u8] = row.get(2);
             let fence = Fence {
                 epoch: Epoch(row.get::<_, i64>(1).cast_unsigned()),
                 token: u128::from_be_bytes(token.try_into().ok()?),
             };
-            let head = row.get(3);
+            let head = Revision(row.get::<_, i64>(3).cast_unsigned());
             Some((row.get(0), StoredHead { fence, head }))
         };
         Ok(rows.iter().filter_map(found).collect())
     }
 
-    /// Runs a statement to its end: the answer comes with the server's word that the transaction is over.
+    /// Runs a statement and waits until the server has ended its transaction.
     async fn query(
         &self,
         statement: &Statement,
@@ -353,7 +269,7 @@ impl Drop for AppendConnection {
     }
 }
 
-/// The entries, column by column.
+/// The columns of the entries.
 #[derive(Default)]
 struct EntryColumns<'a> {
     docs: Vec<i64>,
@@ -382,7 +298,7 @@ impl<'a> EntryColumns<'a> {
     }
 }
 
-/// The documents that begin or end, column by column.
+/// The columns of the documents that are created or deleted.
 #[derive(Default)]
 struct LivenessColumns {
     docs: Vec<i64>,
@@ -392,10 +308,11 @@ struct LivenessColumns {
 }
 
 impl LivenessColumns {
-    fn push(&mut self, doc: i64, life: &Liveness) {
+    fn push(&mut self, doc: i64, liveness: &Liveness) {
         self.docs.push(doc);
-        self.live.push(life.live);
-        self.times.push(life.at_ms);
-        self.created.push(life.created_at_ms);
+        self.live.push(liveness.live);
+        self.times.push(liveness.at_ms.cast_signed());
+        self.created
+            .push(liveness.created_at_ms.map(u64::cast_signed));
     }
 }

@@ -1,8 +1,8 @@
-//! A lane: one connection that appends, and what waits for it.
+//! An append worker: one connection that appends, and its queue.
 //!
-//! While a statement is under way, parts gather; when it answers, all that gathered becomes the next one. A document's
-//! parts always take the same lane, one statement after the other. Under load a lane rests between two statements, so that
-//! more gathers: a statement costs Postgres as much as many parts.
+//! While a statement runs, batches gather in the queue; they become the next statement. The batches of a document
+//! always use the same worker, one statement after the other. Under load a worker pauses between two statements so that
+//! more batches gather: a statement costs Postgres as much as many batches.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,56 +12,56 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::append::{AppendConnection, AppendOutcome, EncodedBatch};
+use super::append::{AppendConnection, AppendOutcome};
 use super::connect::PostgresConnector;
 use super::error::{FailureKind, PostgresError};
 use super::number_cache::NumberCache;
 use super::outages::Outages;
 use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::DocId;
+use crate::store::stored_entry::EncodedBatch;
 use crate::store::{AppendError, StoreError};
 use crate::sync::lock;
 
-/// How many appends may wait in a lane's inbox, and about how many parts beyond it. When both are full, whoever asks
-/// waits.
+/// How many appends may wait in the inbox of a worker, and about how many batches in its queue. If both are full,
+/// callers wait.
 const QUEUE_MAX: usize = 512;
 
-/// How many documents one statement carries: with more the latency grows, and the rate does not.
+/// How many documents one statement has. With more, the latency grows and the throughput does not.
 const DOCUMENTS_MAX: usize = 200;
 
-/// A statement takes no more parts once it weighs this many bytes.
-const WEIGHT_MAX: usize = 2 << 20;
+/// A statement takes no more batches once they have this many bytes.
+const BYTES_MAX: usize = 2 << 20;
 
-/// A lane rests for a millisecond for so many documents of its last statement: it does not where few write, and whoever
-/// writes alone never waits.
+/// A worker pauses one millisecond for this many documents of its last statement. With few writers there is no pause.
 const DOCUMENTS_A_MS: usize = 2;
 
-/// The longest rest, in milliseconds.
-const REST_MAX_MS: usize = 5;
+/// The longest pause, in milliseconds.
+const PAUSE_MAX_MS: usize = 5;
 
-/// How long an append is tried while somebody claims its document. Most claims are over after a few milliseconds.
+/// How long an append is retried while its document is being claimed. Most claims take a few milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(1);
 
-/// How long such an append waits between two tries.
+/// The pause between two of these retries.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-/// What whoever asked for a part's append is told; an error's words where its fate is unknown.
+/// The result of a batch; the reason if its outcome is unknown.
 pub(super) type AppendReply = Result<Result<(), AppendError>, Arc<str>>;
 
-/// A part, and where its answer goes.
+/// A batch, and the channel for its result.
 pub(super) type AppendRequest = (EncodedBatch, oneshot::Sender<AppendReply>);
 
-/// The same, in line.
+/// A batch in the queue.
 struct PendingAppend {
-    part: EncodedBatch,
+    batch: EncodedBatch,
     answer: oneshot::Sender<AppendReply>,
-    /// When it is tried (again).
+    /// When it is tried.
     due: Instant,
-    /// Until when a busy document is tried.
+    /// Until when it is retried while its document is being claimed.
     until: Instant,
 }
 
-/// The way into a lane. Dropped or closed, it lets the lane finish what waits.
+/// The handle of an append worker. When it is closed or dropped, the worker completes its queue and ends.
 pub(super) struct AppendWorker {
     /// `None` once it is closed.
     inbox: Mutex<Option<mpsc::Sender<Vec<PendingAppend>>>>,
@@ -73,17 +73,17 @@ impl AppendWorker {
         connector: PostgresConnector,
         patience: Duration,
         numbers: Arc<NumberCache>,
-        touches: Arc<UpdatedAtQueue>,
+        updated_at: Arc<UpdatedAtQueue>,
     ) -> Self {
         let (inbox, outbox) = mpsc::channel(QUEUE_MAX);
         let runner = AppendTask {
             inbox: outbox,
-            waiting: VecDeque::new(),
+            queue: VecDeque::new(),
             connection: None,
             connector,
             patience,
             numbers,
-            touches,
+            updated_at,
             outages: Outages::new("append"),
         };
         Self {
@@ -92,23 +92,22 @@ impl AppendWorker {
         }
     }
 
-    /// Puts parts in line, together: they share a statement if it has room. Their answers come, whatever happens; an
-    /// answer that does not come says that the lane ended.
-    pub(super) async fn send(&self, asked: Vec<AppendRequest>) -> Result<(), StoreError> {
+    /// Queues batches together; they share a statement if it has room. Each is answered, unless the worker ends before.
+    pub(super) async fn send(&self, requests: Vec<AppendRequest>) -> Result<(), StoreError> {
         let closed = || PostgresError::Closed.into_store_error("append");
         let now = Instant::now();
-        let waiting = asked.into_iter().map(|(part, answer)| PendingAppend {
-            part,
+        let pending = requests.into_iter().map(|(batch, answer)| PendingAppend {
+            batch,
             answer,
             due: now,
             until: now + BUSY_MAX,
         });
         let inbox = lock(&self.inbox).clone().ok_or_else(closed)?;
-        inbox.send(waiting.collect()).await.map_err(|_| closed())
+        inbox.send(pending.collect()).await.map_err(|_| closed())
     }
 
-    /// Has the lane take a part of a document that does not exist: it is answered when the lane has a connection, and
-    /// when all that waits before it is written.
+    /// Checks that the worker can append: queues a batch of a document that does not exist, which is answered once the
+    /// worker has a connection and has written the batches before it.
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let doc =
             DocId::parse("check", "check").map_err(|error| StoreError::new("check", error))?;
@@ -122,7 +121,7 @@ impl AppendWorker {
             .map_err(|why| StoreError::new("append", why))
     }
 
-    /// Lets the lane finish what waits, at most until `deadline`.
+    /// Waits until the worker has completed its queue, at most until `deadline`.
     pub(super) async fn close(&self, deadline: Instant) {
         drop(lock(&self.inbox).take());
         let Some(mut task) = lock(&self.task).take() else {
@@ -136,75 +135,75 @@ impl AppendWorker {
 
 struct AppendTask {
     inbox: mpsc::Receiver<Vec<PendingAppend>>,
-    /// In the order in which they came. At most one statement's worth of busy ones and what came meanwhile.
-    waiting: VecDeque<PendingAppend>,
-    /// `None` before the first append and after a fault.
+    /// In the order of arrival. At most one statement of retried batches, and the ones that arrived meanwhile.
+    queue: VecDeque<PendingAppend>,
+    /// `None` before the first append and after a failure.
     connection: Option<AppendConnection>,
     connector: PostgresConnector,
     patience: Duration,
     numbers: Arc<NumberCache>,
-    touches: Arc<UpdatedAtQueue>,
+    updated_at: Arc<UpdatedAtQueue>,
     outages: Outages,
 }
 
 impl AppendTask {
     async fn run(mut self) {
         while let Some(picked) = self.next().await {
-            let rest_ms = (picked.len() / DOCUMENTS_A_MS).min(REST_MAX_MS);
+            let pause_ms = (picked.len() / DOCUMENTS_A_MS).min(PAUSE_MAX_MS);
             self.commit(picked).await;
-            if rest_ms > 0 {
-                sleep(Duration::from_millis(rest_ms as u64)).await;
+            if pause_ms > 0 {
+                sleep(Duration::from_millis(pause_ms as u64)).await;
             }
         }
     }
 
-    /// What the next statement carries; waits for it. `None`: nobody is left who could ask.
+    /// Waits for the batches of the next statement. Returns `None` once the handle is closed and the queue is empty.
     async fn next(&mut self) -> Option<Vec<PendingAppend>> {
         loop {
-            while self.waiting.len() < QUEUE_MAX
-                && let Ok(waiting) = self.inbox.try_recv()
+            while self.queue.len() < QUEUE_MAX
+                && let Ok(pending) = self.inbox.try_recv()
             {
-                self.waiting.extend(waiting);
+                self.queue.extend(pending);
             }
             let now = Instant::now();
             let picked = self.pick(now);
             if !picked.is_empty() {
                 return Some(picked);
             }
-            let later = self.waiting.iter().map(|it| it.due).filter(|it| *it > now);
+            let later = self.queue.iter().map(|it| it.due).filter(|it| *it > now);
             let Some(due) = later.min() else {
-                self.waiting.extend(self.inbox.recv().await?);
+                self.queue.extend(self.inbox.recv().await?);
                 continue;
             };
-            if self.waiting.len() >= QUEUE_MAX || self.inbox.is_closed() {
+            if self.queue.len() >= QUEUE_MAX || self.inbox.is_closed() {
                 sleep_until(due).await;
-            } else if let Ok(Some(waiting)) = timeout_at(due, self.inbox.recv()).await {
-                self.waiting.extend(waiting);
+            } else if let Ok(Some(pending)) = timeout_at(due, self.inbox.recv()).await {
+                self.queue.extend(pending);
             }
         }
     }
 
-    /// Takes what is due: of each document the first, and none whose document has one before it.
+    /// Takes the batches that are due, at most one of each document, in the order of arrival.
     fn pick(&mut self, now: Instant) -> Vec<PendingAppend> {
-        let (mut picked, mut weight) = (Vec::new(), 0);
+        let (mut picked, mut bytes) = (Vec::new(), 0);
         let mut kept = VecDeque::new();
         let mut met = HashSet::new();
-        for waiting in self.waiting.drain(..) {
-            let is_first = met.insert(waiting.part.doc.clone());
-            let has_room = picked.len() < DOCUMENTS_MAX && weight < WEIGHT_MAX;
-            if is_first && has_room && waiting.due <= now {
-                weight += waiting.part.weight();
-                picked.push(waiting);
+        for pending in self.queue.drain(..) {
+            let is_first = met.insert(pending.batch.doc.clone());
+            let has_room = picked.len() < DOCUMENTS_MAX && bytes < BYTES_MAX;
+            if is_first && has_room && pending.due <= now {
+                bytes += pending.batch.bytes();
+                picked.push(pending);
             } else {
-                kept.push_back(waiting);
+                kept.push_back(pending);
             }
         }
-        self.waiting = kept;
+        self.queue = kept;
         picked
     }
 
-    /// Appends in one statement; when something in it is at fault, in one for each, so that only that is refused. Where a
-    /// lock was waited for in vain, it is in the way of the others as well: each would wait for it in turn.
+    /// Appends the batches in one statement. After a data error each is appended by its own statement, so that only the
+    /// faulty one is rejected. After a lock timeout all fail: each would wait for the same lock in turn.
     async fn commit(&mut self, picked: Vec<PendingAppend>) {
         match self.attempt(&picked).await {
             Ok(outcomes) => {
@@ -213,29 +212,29 @@ impl AppendTask {
             }
             Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
             Err(fault) if fault.kind() == FailureKind::Data && picked.len() > 1 => {
-                tracing::warn!(error = %fault, documents = picked.len(), "appends one by one what cannot be appended at once");
-                for waiting in picked {
-                    self.commit_alone(waiting).await;
+                tracing::warn!(error = %fault, documents = picked.len(), "append of several documents failed: appending each by itself");
+                for pending in picked {
+                    self.commit_alone(pending).await;
                 }
             }
             Err(fault) => picked
                 .into_iter()
-                .for_each(|waiting| refuse(waiting, &fault)),
+                .for_each(|pending| reject(pending, &fault)),
         }
     }
 
-    async fn commit_alone(&mut self, waiting: PendingAppend) {
-        let picked = vec![waiting];
+    async fn commit_alone(&mut self, pending: PendingAppend) {
+        let picked = vec![pending];
         match self.attempt(&picked).await {
             Ok(outcomes) => self.answer(picked, outcomes),
             Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
             Err(fault) => picked
                 .into_iter()
-                .for_each(|waiting| refuse(waiting, &fault)),
+                .for_each(|pending| reject(pending, &fault)),
         }
     }
 
-    /// After an error of unknown fate the connection is not used again.
+    /// A connection is not used again after a statement with an unknown outcome.
     async fn attempt(
         &mut self,
         picked: &[PendingAppend],
@@ -263,23 +262,23 @@ impl AppendTask {
         connection: &AppendConnection,
         picked: &[PendingAppend],
     ) -> Result<Vec<AppendOutcome>, PostgresError> {
-        let docs = picked.iter().map(|waiting| &waiting.part.doc);
+        let docs = picked.iter().map(|pending| &pending.batch.doc);
         let mut lookup = self.numbers.look_up(docs);
         if let Some(question) = lookup.missing() {
             lookup.add(&self.numbers, &connection.find_numbers(question).await?);
         }
-        let parts: Vec<_> = lookup
+        let batches: Vec<_> = lookup
             .numbers()
             .zip(picked)
-            .filter_map(|(number, waiting)| Some((number?, &waiting.part)))
+            .filter_map(|(number, pending)| Some((number?, &pending.batch)))
             .collect();
-        let outcomes = connection.append(&parts).await?;
-        let written = parts.iter().zip(&outcomes);
+        let outcomes = connection.append(&batches).await?;
+        let written = batches.iter().zip(&outcomes);
         let written = written.filter(|(_, outcome)| **outcome == AppendOutcome::Done(Ok(())));
         let numbers = written.map(|((number, _), _)| *number);
-        self.touches.stage(numbers, Instant::now());
+        self.updated_at.stage(numbers, Instant::now());
         let mut outcomes = outcomes.into_iter();
-        // A document that has no number was never claimed.
+        // A document without a number was never claimed.
         let outcome = |number: Option<i64>| {
             number
                 .and_then(|_| outcomes.next())
@@ -290,24 +289,25 @@ impl AppendTask {
 
     fn answer(&mut self, picked: Vec<PendingAppend>, outcomes: Vec<AppendOutcome>) {
         let now = Instant::now();
-        for (mut waiting, outcome) in picked.into_iter().zip(outcomes).rev() {
+        for (mut pending, outcome) in picked.into_iter().zip(outcomes).rev() {
             match outcome {
                 AppendOutcome::Done(outcome) => {
                     if outcome == Err(AppendError::Fenced) {
-                        // Should the database be another than it was, the next claim learns the number anew.
-                        self.numbers.remove(&waiting.part.doc);
+                        // If the database was replaced by another, the number may have changed. The next claim reads it
+                        // again.
+                        self.numbers.remove(&pending.batch.doc);
                     }
-                    // Whoever asked may have gone away.
-                    let _ = waiting.answer.send(Ok(outcome));
+                    // The caller may have dropped the receiver.
+                    let _ = pending.answer.send(Ok(outcome));
                 }
-                AppendOutcome::Busy if now < waiting.until => {
-                    // Before what came later for the same document.
-                    waiting.due = now + BUSY_PAUSE;
-                    self.waiting.push_front(waiting);
+                AppendOutcome::Busy if now < pending.until => {
+                    // Before later batches of the same document.
+                    pending.due = now + BUSY_PAUSE;
+                    self.queue.push_front(pending);
                 }
                 AppendOutcome::Busy => {
-                    let why = format!("{}: somebody is claiming it", waiting.part.doc);
-                    let _ = waiting.answer.send(Err(why.into()));
+                    let why = format!("{}: the document is being claimed", pending.batch.doc);
+                    let _ = pending.answer.send(Err(why.into()));
                 }
             }
         }
@@ -317,23 +317,23 @@ impl AppendTask {
         if fault.is_outage() {
             self.outages.record_failure(fault);
         } else {
-            tracing::error!(error = %fault, documents = picked.len(), "an append has an unknown outcome and no outage explains it");
+            tracing::error!(error = %fault, documents = picked.len(), "append failed with an unknown outcome that is not an outage");
         }
         let why: Arc<str> = fault.to_string().into();
-        for waiting in picked {
-            let _ = waiting.answer.send(Err(Arc::clone(&why)));
+        for pending in picked {
+            let _ = pending.answer.send(Err(Arc::clone(&why)));
         }
     }
 }
 
-/// Answers for a part that was surely not appended, by its own fault or because its document's row was held.
-fn refuse(waiting: PendingAppend, fault: &PostgresError) {
+/// Answers a batch that was certainly not appended: its data is faulty, or the row of its document was locked.
+fn reject(pending: PendingAppend, fault: &PostgresError) {
     let answer = match fault.kind() {
         FailureKind::Data => {
-            tracing::error!(doc = %waiting.part.doc, error = %fault, "refused what does not fit into the log");
+            tracing::error!(doc = %pending.batch.doc, error = %fault, "append rejected: its values violate a constraint of the table");
             Ok(Err(AppendError::Gap))
         }
         FailureKind::Lock | FailureKind::Unknown => Err(fault.to_string().into()),
     };
-    let _ = waiting.answer.send(answer);
+    let _ = pending.answer.send(answer);
 }

@@ -1,7 +1,7 @@
-//! The feed of changes: what was claimed and appended since a node asked last, read from the table `changes`.
+//! The feed of changes, read from the table `changes`.
 //!
-//! A cursor is a snapshot of Postgres, the set of transactions that had ended. The next call reads the rows of those
-//! transactions that have ended since: each once, however late its transaction ends, and however numbers were drawn.
+//! A cursor is a snapshot of Postgres, which is the set of the transactions that had ended. A call returns the rows of
+//! the transactions that ended between two snapshots: each row once, however late its transaction ended.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,24 +19,23 @@ use crate::id::DocId;
 use crate::log::{Epoch, Revision};
 use crate::store::{ChangeCursor, Changes, Continuity};
 
-/// How many rows one call reads. A node that finds more compares its open documents with the store instead.
+/// How many rows one call reads. With more, the node compares its open documents with the store instead.
 const ROWS_MAX: usize = 4_096;
 
-/// How often old rows are deleted: so many times in the time that rows are kept.
+/// How often old rows are deleted within the time that rows are kept.
 const TRIMS_IN_KEPT: u32 = 6;
 
-/// After how many times `node_dead_after_ms` a silent node is taken not to append any more.
+/// After this multiple of `node_dead_after_ms`, a silent node is assumed not to append any more.
 const SILENCES: f64 = 3.0;
 
 /// How many documents' names one statement looks up.
 const NAMES_MAX: usize = 10_000;
 
-/// The state of the feed, and the rows of the transactions that are over in the present snapshot and were not in `$1`. One
-/// row at least, if there is a feed. `$2` is how many rows of changes are read, `$3` for how many milliseconds a node that
-/// says nothing may still append.
+/// The state of the feed, and the rows of the transactions that have ended in the present snapshot and not in `$1`; at
+/// least one row if there is a feed. `$2` limits the rows of changes. `$3` is the time in milliseconds for which a
+/// silent node may still append.
 ///
-/// Both snapshots are of transactions that wrote: of those that began before `$1` was taken, the ones that were under way
-/// are in its list.
+/// The transactions of the rows began either after `$1` was taken, or are in its list of running transactions.
 const CHANGES: &str = "
 WITH cursor AS MATERIALIZED (
   SELECT $1::text::pg_snapshot AS seen, pg_current_snapshot() AS now
@@ -67,13 +66,14 @@ LEFT JOIN LATERAL (
 ) AS change ON true
 WHERE change_feed.one";
 
-/// Begins a feed, where there is none: the tables are new, or were emptied by a crash.
+/// Creates the feed if there is none: the tables are new, or were emptied by a crash.
 const BEGIN: &str = "INSERT INTO change_feed DEFAULT VALUES ON CONFLICT DO NOTHING";
 
-/// Deletes the rows that were visible in the snapshot `$1` and not in the one of the last deletion. Returns the present
-/// snapshot.
+/// Deletes the rows that were visible in the snapshot `$1` and not in the one of the previous deletion. Returns the
+/// present snapshot.
 ///
-/// A deletion that lies in the future was restored from another server: all is deleted, also what that server wrote.
+/// If the previous deletion is in the future, it was restored from another server: all rows are deleted, also those of
+/// that server.
 const TRIM: &str = "
 WITH mark AS MATERIALIZED (
   SELECT trimmed, pg_snapshot_xmax(trimmed) > pg_snapshot_xmax(pg_current_snapshot()) AS is_foreign
@@ -108,20 +108,20 @@ WITH mark AS MATERIALIZED (
 )
 SELECT pg_current_snapshot()::text";
 
-/// The names of documents by their numbers.
+/// The names of documents, by number.
 const NAMES: &str = "
 SELECT known.number, known.collection, known.id
 FROM unnest($1::bigint[]) AS asked (number)
 JOIN documents AS known ON known.number = asked.number";
 
-/// What changed since a cursor. See [`crate::store::Store::changes`].
+/// The changes since a cursor. See [`crate::store::Store::changes`].
 pub(super) async fn changes(
     pool: &Pool,
     numbers: &NumberCache,
     since: Option<&ChangeCursor>,
     node_dead_after: Duration,
 ) -> Result<Changes, PostgresError> {
-    // The feed, and the snapshot.
+    // A cursor has the id of the feed and a snapshot.
     let since = since.and_then(|cursor| cursor.0.split_once(' '));
     let rows = read(pool, since.map(|(_, snapshot)| snapshot), node_dead_after).await?;
     let first = rows.first().ok_or_else(no_feed)?;
@@ -176,7 +176,7 @@ async fn read(
     pool.query(CHANGES, &values).await
 }
 
-/// The newest epoch and head of each document in some rows, by the documents' numbers.
+/// The newest epoch and head of each document in some rows, by number.
 #[derive(Default)]
 struct Newest {
     epochs: HashMap<i64, i64>,
@@ -187,7 +187,7 @@ impl Newest {
     fn of(rows: &[Row]) -> Result<Self, PostgresError> {
         let mut newest = Self::default();
         for row in rows {
-            // The row that has the state alone has no change.
+            // The row with only the state of the feed has no change.
             let Some(docs) = row.get::<_, Option<Vec<i64>>>(4) else {
                 continue;
             };
@@ -198,7 +198,7 @@ impl Newest {
                 };
                 if values.len() != docs.len() {
                     return Err(PostgresError::Other(
-                        "a row of changes is damaged".to_owned(),
+                        "a row of the table changes has arrays of different lengths".to_owned(),
                     ));
                 }
                 for (doc, value) in docs.iter().zip(values) {
@@ -211,7 +211,7 @@ impl Newest {
     }
 }
 
-/// The names of the documents that changed, as far as they are known to the tables.
+/// The names of the documents that changed. Documents without a row are omitted.
 async fn names(
     pool: &Pool,
     numbers: &NumberCache,
@@ -231,7 +231,7 @@ async fn names(
     Ok(names)
 }
 
-/// Starts the task that deletes rows that are older than `kept`, on each node; one of them does it at a time.
+/// Starts the task that deletes rows older than `kept`. Each node runs it; the row lock lets one delete at a time.
 pub(super) fn start_trimming(pool: Pool, kept: Duration) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut trimmer = Trimmer {
@@ -250,7 +250,7 @@ pub(super) fn start_trimming(pool: Pool, kept: Duration) -> JoinHandle<()> {
 /// Deletes old rows.
 struct Trimmer {
     kept: Duration,
-    /// Snapshots and when they were taken, oldest first: those that are younger than `kept`.
+    /// The snapshots of the last `kept`, oldest first, with the times at which they were taken.
     snapshots: VecDeque<(Instant, Arc<str>)>,
 }
 

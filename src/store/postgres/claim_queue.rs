@@ -1,4 +1,4 @@
-//! Claims: whoever asks while one statement is under way shares the next.
+//! Claims: those that arrive while one statement runs share the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -18,16 +18,16 @@ use crate::log::{Epoch, Fence, Revision};
 use crate::store::{Lease, StoreError};
 use crate::sync::lock;
 
-/// How many claims may wait. When the queue is full, whoever asks waits.
+/// How many claims may wait. While the queue is full, callers wait.
 const QUEUE_MAX: usize = 4_096;
 
 /// How many documents one statement claims.
 const DOCUMENTS_MAX: usize = 1_000;
 
-/// Tells the other nodes which documents were claimed.
-macro_rules! noted {
+/// Records in `changes` which documents were claimed, for the other nodes.
+macro_rules! record_changes {
     () => {
-        "noted AS (
+        "recorded AS (
   INSERT INTO changes (docs, epochs)
   SELECT array_agg(claimed.doc), array_agg(claimed.epoch)
   FROM claimed
@@ -36,9 +36,9 @@ macro_rules! noted {
     };
 }
 
-/// Takes the right to append to documents that are known: one more epoch, and the token that was drawn for it.
+/// Claims documents that have a row: increments the epoch and sets the random token.
 ///
-/// `$locking` says what becomes of rows that an append or another claim holds: passed over, or waited for.
+/// `$locking`: whether rows that are locked by an append or another claim are skipped or waited for.
 macro_rules! claim {
     ($locking:literal) => {
         concat!(
@@ -63,7 +63,7 @@ WITH asked AS (
   WHERE heads.doc = free.doc
   RETURNING free.place, heads.doc, heads.epoch
 ), ",
-            noted!(),
+            record_changes!(),
             "
 SELECT place, doc, epoch
 FROM claimed"
@@ -74,8 +74,8 @@ FROM claimed"
 const CLAIM_FREE: &str = claim!(" SKIP LOCKED");
 pub(super) const CLAIM_WAITING: &str = claim!("");
 
-/// Makes documents known that nobody claimed before, as claimed. The others are left as they are.
-const MAKE: &str = concat!(
+/// Adds and claims the documents that were never claimed. Others are not changed.
+const ADD: &str = concat!(
     "
 WITH asked AS (
   SELECT *
@@ -99,7 +99,7 @@ WITH asked AS (
   JOIN asked USING (collection, id)
   RETURNING doc, epoch
 ), ",
-    noted!(),
+    record_changes!(),
     "
 SELECT asked.place, claimed.doc, claimed.epoch
 FROM claimed
@@ -107,14 +107,14 @@ JOIN made ON made.number = claimed.doc
 JOIN asked USING (collection, id)"
 );
 
-/// How many entries each log holds. A statement of its own, after the claim's end: within the claim it would be as old
-/// as the claim's beginning, and miss what was appended before the claim got its row.
+/// The heads of the logs. A statement of its own, after the claim has ended: within the claim its snapshot would be
+/// from the claim's beginning and miss what was appended before the claim got the lock.
 const HEADS: &str = "
 SELECT asked.doc, coalesce(
   (SELECT entries.revision FROM entries WHERE entries.doc = asked.doc ORDER BY entries.revision DESC LIMIT 1), 0)
 FROM unnest($1::bigint[]) AS asked (doc)";
 
-/// A claim that waits, and where its answer goes.
+/// A claim in the queue, and the channel for its result.
 pub(super) struct PendingClaim {
     doc: DocId,
     me: NodeId,
@@ -122,7 +122,7 @@ pub(super) struct PendingClaim {
     answer: oneshot::Sender<Result<Lease, Arc<str>>>,
 }
 
-/// The way to the task that claims.
+/// The handle of the task that claims.
 pub(super) struct ClaimQueue {
     /// `None` once it is closed.
     inbox: Mutex<Option<mpsc::Sender<PendingClaim>>>,
@@ -131,10 +131,10 @@ pub(super) struct ClaimQueue {
 
 impl ClaimQueue {
     pub(super) fn start(claimer: Claimer) -> Self {
-        let (inbox, asks) = mpsc::channel(QUEUE_MAX);
+        let (inbox, claims) = mpsc::channel(QUEUE_MAX);
         Self {
             inbox: Mutex::new(Some(inbox)),
-            task: Mutex::new(Some(tokio::spawn(run(Arc::new(claimer), asks)))),
+            task: Mutex::new(Some(tokio::spawn(run(Arc::new(claimer), claims)))),
         }
     }
 
@@ -144,7 +144,7 @@ impl ClaimQueue {
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| StoreError::new("claim", error))?;
         let (answer, answered) = oneshot::channel();
-        let ask = PendingClaim {
+        let claim = PendingClaim {
             doc: doc.clone(),
             me,
             token,
@@ -153,14 +153,14 @@ impl ClaimQueue {
         let inbox = lock(&self.inbox).clone();
         inbox
             .ok_or_else(closed)?
-            .send(ask)
+            .send(claim)
             .await
             .map_err(|_| closed())?;
         let lease = answered.await.map_err(|_| closed())?;
         lease.map_err(|why| StoreError::new("claim", why))
     }
 
-    /// Lets what waits be answered, at most until `deadline`.
+    /// Waits until the queued claims are answered, at most until `deadline`.
     pub(super) async fn close(&self, deadline: Instant) {
         drop(lock(&self.inbox).take());
         let task = lock(&self.task).take();
@@ -171,91 +171,93 @@ impl ClaimQueue {
     }
 }
 
-/// What claims need.
+/// Claims documents.
 pub(super) struct Claimer {
     pub(super) pool: Pool,
-    /// What people call this node.
+    /// The name of this node.
     pub(super) name: Arc<str>,
     pub(super) numbers: Arc<NumberCache>,
-    pub(super) touches: Arc<UpdatedAtQueue>,
-    /// How long a row may be held until who holds it is ended.
+    pub(super) updated_at: Arc<UpdatedAtQueue>,
+    /// How long a row may be locked until the connection that holds it is ended.
     pub(super) lock_timeout: Duration,
-    /// One claim at a time waits for a row: while it does, it has two connections.
+    /// One claim at a time waits for a row, because it uses two connections.
     pub(super) waits: Semaphore,
-    /// How long a claim may wait for its turn to wait.
+    /// How long a claim may wait until it is its turn to wait for a row.
     pub(super) patience: Duration,
 }
 
 async fn run(claimer: Arc<Claimer>, mut inbox: mpsc::Receiver<PendingClaim>) {
-    let mut held = JoinSet::new();
-    let mut asks = Vec::new();
+    let mut locked = JoinSet::new();
+    let mut claims = Vec::new();
     loop {
-        while held.try_join_next().is_some() {}
-        if asks.is_empty() && inbox.recv_many(&mut asks, DOCUMENTS_MAX).await == 0 {
+        while locked.try_join_next().is_some() {}
+        if claims.is_empty() && inbox.recv_many(&mut claims, DOCUMENTS_MAX).await == 0 {
             break;
         }
-        // Two claims of one document are two epochs.
+        // Two claims of one document need two epochs, so the second one is in a later statement.
         let mut met = HashSet::new();
-        let (wave, later) = asks
+        let (wave, later) = claims
             .drain(..)
-            .partition::<Vec<_>, _>(|ask| met.insert(ask.doc.clone()));
-        asks = later;
-        for ask in claimer.claim(wave).await {
+            .partition::<Vec<_>, _>(|claim| met.insert(claim.doc.clone()));
+        claims = later;
+        for claim in claimer.claim_unlocked(wave).await {
             let claimer = Arc::clone(&claimer);
-            held.spawn(async move { claimer.claim_held(ask).await });
+            locked.spawn(async move { claimer.claim_locked(claim).await });
         }
     }
-    while held.join_next().await.is_some() {}
+    while locked.join_next().await.is_some() {}
 }
 
 impl Claimer {
-    /// Claims those that nobody holds, and answers them. Returns the others.
-    async fn claim(&self, asks: Vec<PendingClaim>) -> Vec<PendingClaim> {
+    /// Claims the documents with unlocked rows and answers their claims. Returns the others.
+    async fn claim_unlocked(&self, claims: Vec<PendingClaim>) -> Vec<PendingClaim> {
         let mut claimed = HashMap::new();
-        match self.try_claim(&asks, &mut claimed).await {
+        match self.try_claim(&claims, &mut claimed).await {
             Ok(leases) => {
-                let mut held = Vec::new();
-                for (place, ask) in asks.into_iter().enumerate() {
+                let mut locked = Vec::new();
+                for (place, claim) in claims.into_iter().enumerate() {
                     match leases.get(&place) {
-                        Some(lease) => drop(ask.answer.send(Ok(*lease))),
-                        None => held.push(ask),
+                        Some(lease) => drop(claim.answer.send(Ok(*lease))),
+                        None => locked.push(claim),
                     }
                 }
-                held
+                locked
             }
-            Err(fault) => {
-                fail(asks, &fault);
+            Err(error) => {
+                fail(claims, &error);
                 Vec::new()
             }
         }
     }
 
-    /// The leases, by the places of who asked. Where there is none, somebody holds the document's row.
+    /// The leases by the positions of their claims. A claim without a lease found its document's row locked.
     async fn try_claim(
         &self,
-        asks: &[PendingClaim],
+        claims: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<HashMap<usize, Lease>, PostgresError> {
         let mut connection = self.pool.acquire().await?;
-        self.ask(&mut connection, CLAIM_FREE, asks, claimed).await?;
-        if claimed.len() < asks.len() {
-            self.ask(&mut connection, MAKE, asks, claimed).await?;
+        self.run_statement(&mut connection, CLAIM_FREE, claims, claimed)
+            .await?;
+        if claimed.len() < claims.len() {
+            self.run_statement(&mut connection, ADD, claims, claimed)
+                .await?;
         }
         self.leases(&mut connection, claimed).await
     }
 
-    /// Runs one of the statements for those that are not claimed yet.
-    async fn ask(
+    /// Runs one of the statements for the claims that have no fence yet.
+    async fn run_statement(
         &self,
         connection: &mut PooledConnection,
         sql: &'static str,
-        asks: &[PendingClaim],
+        claims: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<(), PostgresError> {
-        let left: Vec<_> = (0..asks.len())
+        let left: Vec<_> = (0..claims.len())
             .filter(|at| !claimed.contains_key(at))
             .collect();
-        let of = |at: &usize| &asks[*at];
+        let of = |at: &usize| &claims[*at];
         let collections: Vec<_> = left
             .iter()
             .map(|at| of(at).doc.collection.as_str())
@@ -271,9 +273,9 @@ impl Claimer {
             let at = left[place];
             let fence = Fence {
                 epoch: Epoch(row.get::<_, i64>(2).cast_unsigned()),
-                token: u128::from_be_bytes(asks[at].token),
+                token: u128::from_be_bytes(claims[at].token),
             };
-            self.numbers.insert(&asks[at].doc, row.get(1));
+            self.numbers.insert(&claims[at].doc, row.get(1));
             claimed.insert(at, (row.get(1), fence));
         }
         Ok(())
@@ -290,9 +292,9 @@ impl Claimer {
         }
         let rows = connection.query(HEADS, &[&docs]).await?;
         let heads: HashMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        // A crash may have kept the time of the last edit from the list.
+        // A crash may have lost the update of updated_at_ms.
         let edited = heads.iter().filter(|(_, head)| **head > 0);
-        self.touches
+        self.updated_at
             .stage(edited.map(|(doc, _)| *doc), Instant::now());
         let lease = |(at, (doc, fence)): (&usize, &(i64, Fence))| {
             let head = Revision(heads.get(doc).copied().unwrap_or(0).cast_unsigned());
@@ -307,49 +309,52 @@ impl Claimer {
         Ok(claimed.iter().map(lease).collect())
     }
 
-    /// Claims a document whose row somebody holds: waits for it, and after a while ends who holds it.
-    async fn claim_held(&self, ask: PendingClaim) {
-        let asks = [ask];
+    /// Claims a document with a locked row: waits for the lock, and after `lock_timeout` ends the connection that
+    /// holds it.
+    async fn claim_locked(&self, claim: PendingClaim) {
+        let claims = [claim];
         let mut claimed = HashMap::new();
         let lease = match timeout(self.patience, self.waits.acquire()).await {
-            Ok(Ok(_turn)) => self.wait_and_claim(&asks, &mut claimed).await,
+            Ok(Ok(_turn)) => self.wait_and_claim(&claims, &mut claimed).await,
             _ => Err(PostgresError::Other(
-                "many documents' rows are held".to_owned(),
+                "the rows of many documents are locked".to_owned(),
             )),
         };
-        let [ask] = asks;
-        let answer = lease.map_err(|fault| format!("{}: {fault}", ask.doc).into());
-        let _ = ask.answer.send(answer);
+        let [claim] = claims;
+        let answer = lease.map_err(|error| format!("{}: {error}", claim.doc).into());
+        let _ = claim.answer.send(answer);
     }
 
     async fn wait_and_claim(
         &self,
-        asks: &[PendingClaim],
+        claims: &[PendingClaim],
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<Lease, PostgresError> {
         let mut connection = self.pool.acquire().await?;
         let pid = lock_breaker::backend_pid(&mut connection).await?;
         {
-            let claim = self.ask(&mut connection, CLAIM_WAITING, asks, claimed);
-            let free = lock_breaker::break_locks(&self.pool, pid, self.lock_timeout);
-            tokio::pin!(claim, free);
+            let claiming = self.run_statement(&mut connection, CLAIM_WAITING, claims, claimed);
+            let breaking = lock_breaker::break_locks(&self.pool, pid, self.lock_timeout);
+            tokio::pin!(claiming, breaking);
             tokio::select! {
                 biased;
-                done = &mut claim => done?,
-                () = &mut free => claim.await?,
+                done = &mut claiming => done?,
+                () = &mut breaking => claiming.await?,
             }
         }
         let leases = self.leases(&mut connection, claimed).await?;
         let lease = leases.get(&0).copied();
         lease.ok_or_else(|| {
-            PostgresError::Other("another node made it known at this moment".to_owned())
+            PostgresError::Other(
+                "another node claimed it for the first time at this moment".to_owned(),
+            )
         })
     }
 }
 
-fn fail(asks: Vec<PendingClaim>, fault: &PostgresError) {
-    let why: Arc<str> = fault.to_string().into();
-    for ask in asks {
-        let _ = ask.answer.send(Err(Arc::clone(&why)));
+fn fail(claims: Vec<PendingClaim>, error: &PostgresError) {
+    let why: Arc<str> = error.to_string().into();
+    for claim in claims {
+        let _ = claim.answer.send(Err(Arc::clone(&why)));
     }
 }

@@ -1,4 +1,4 @@
-//! How a connection is made: where to, as whom, behind which certificate, with which settings of the session.
+//! Connections: the host, the name, the certificates and the settings of the session.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,32 +22,32 @@ use crate::id::NodeId;
 use crate::outage::LineLimit;
 use crate::store::StoreError;
 
-/// Makes connections of one kind.
+/// Opens connections of one purpose.
 #[derive(Clone)]
 pub(super) struct PostgresConnector {
-    /// Of the whole url.
+    /// The configuration with all hosts of the url.
     config: Config,
-    /// Of each host of the url alone, in their order.
+    /// The configurations with one host each, in the order of the url.
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
-    /// Sets the session up, in one statement.
+    /// The statement that configures the session.
     session: Arc<str>,
 }
 
-/// What the connections of a pool are for: their settings differ.
+/// The purpose of a connection, which determines the settings of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionPurpose {
     Append,
     Claim,
     Read,
-    /// Of the list of documents.
+    /// Lists and searches documents.
     List,
-    /// Of what documents once were: a standby knows it too.
+    /// Reads earlier states of documents, for which a standby suffices.
     Past,
 }
 
 impl PostgresConnector {
-    /// How `url` is connected to, by the node `me` whom people call `name`.
+    /// Creates the connector of the node `me` with the given name to `url`.
     pub(super) fn new(
         url: &str,
         settings: &PostgresSettings,
@@ -69,7 +69,7 @@ impl PostgresConnector {
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(20));
         if purpose != SessionPurpose::Past {
-            // Whatever the url says: who reads for those who join must see what was appended.
+            // Regardless of the url: a document must be loaded where its entries are appended.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let ca_file = roots.as_ref().map_or(&*settings.ca_file, Roots::path);
@@ -81,15 +81,18 @@ impl PostgresConnector {
         })
     }
 
-    /// A new connection, set up, to the first host that takes us. Its task ends with the client, or is aborted. Each host
-    /// but the last has its time; the last has what is left of [`patience`](Self::patience), which whoever asks keeps.
+    /// Opens and configures a connection to the first host that accepts it. Its task ends with the client, or is
+    /// aborted by the caller. Each host but the last has its own time limit; the caller enforces
+    /// [`patience`](Self::patience) for all of them.
     pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), Error> {
         let (last, first) = self.hosts.split_last().expect("a url has a host");
         for host in first {
             match timeout(self.host_patience(), self.connect_to(host)).await {
                 Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => tracing::debug!(%error, "a Postgres of several"),
-                Err(_) => tracing::debug!("a Postgres of several does not answer"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a host of the Postgres url refused the connection")
+                }
+                Err(_) => tracing::debug!("a host of the Postgres url does not answer"),
             }
         }
         self.connect_to(last).await
@@ -104,7 +107,7 @@ impl PostgresConnector {
         Ok((client, task.disarm()))
     }
 
-    /// How long a connection may take to come about: each host in its turn, with what comes after the handshake.
+    /// How long connecting may take: the time limits of all hosts.
     pub(super) fn patience(&self) -> Duration {
         self.host_patience() * u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)
     }
@@ -129,14 +132,14 @@ impl deadpool_postgres::Connect for PostgresConnector {
 
 impl fmt::Debug for PostgresConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The configuration prints itself without the password.
+        // The configuration omits the password when it is printed.
         f.debug_struct("PostgresConnector")
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
-/// A connection's task that is aborted unless it is kept.
+/// The task of a connection, aborted when dropped unless it is disarmed.
 struct AbortOnDrop(Option<JoinHandle<()>>);
 
 impl AbortOnDrop {
@@ -153,11 +156,11 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Moves what is sent and what comes in, until the connection ends.
+/// Runs the connection until it ends.
 ///
-/// A warning ends it, once it is `armed`: the server warns when it stopped waiting for its standbys and reports success
-/// all the same. The warning comes before the statement's end, so whoever waits is told that the connection broke, and
-/// takes the fate of the statement for unknown. Warnings at the beginning are about the database, not about a statement.
+/// Once it is `armed`, a warning ends it: the server sends one when it stopped waiting for its standbys, and reports
+/// success nevertheless. The warning arrives before the end of the statement, so the caller sees a broken connection
+/// and treats the outcome as unknown. Warnings before that concern the database and not a statement.
 async fn drive<T>(mut connection: Connection<Socket, T>, armed: Arc<AtomicBool>)
 where
     Connection<Socket, T>: Unpin,
@@ -180,8 +183,8 @@ where
     }
 }
 
-/// Of the warnings of one minute the first is logged. Those of a server that stops come on every connection, and the pools
-/// report that.
+/// Logs at most one warning a minute. Those of a server that shuts down arrive on each connection, and the pools log
+/// that.
 fn report_warning(notice: &tokio_postgres::error::DbError) {
     static LIMIT: LineLimit = LineLimit::new();
     let (code, message) = (notice.code().code(), notice.message());
@@ -193,15 +196,15 @@ fn report_warning(notice: &tokio_postgres::error::DbError) {
 }
 
 fn is_warning(notice: &tokio_postgres::error::DbError) -> bool {
-    // Servers that do not say it in English say it twice.
+    // A server with another language sends the severity in English as well.
     match notice.parsed_severity() {
         Some(severity) => severity == Severity::Warning,
         None => notice.severity() == "WARNING",
     }
 }
 
-/// The configuration once for each host: the crate's own walk over them has a limit for the way to a host, and none for
-/// one that takes the connection and then says nothing.
+/// One configuration for each host. The crate's own loop over the hosts limits the time to connect, but not the time
+/// that a host which accepted the connection may take to answer.
 fn hosts(config: &Config) -> Vec<Config> {
     let (names, addresses, ports) = (
         config.get_hosts(),
@@ -222,7 +225,7 @@ fn hosts(config: &Config) -> Vec<Config> {
         if let Some(address) = addresses.get(at) {
             alone.hostaddr(*address);
         }
-        // One port is for all.
+        // A single port applies to all hosts.
         if let Some(port) = ports.get(at).or_else(|| ports.first()) {
             alone.port(*port);
         }
@@ -231,7 +234,7 @@ fn hosts(config: &Config) -> Vec<Config> {
     (0..count).map(host).collect()
 }
 
-/// All that a configuration says but where to.
+/// The configuration without its hosts.
 fn without_hosts(config: &Config) -> Config {
     let mut other = Config::new();
     other
@@ -271,8 +274,7 @@ fn without_hosts(config: &Config) -> Config {
     other
 }
 
-/// `copydesk:<name>:<id>`, within the 63 bytes that Postgres keeps. Whoever claims recognises by it whose connection
-/// holds a row.
+/// `copydesk:<name>:<id>`, within the 63 bytes that Postgres keeps. Claims identify the connections of nodes by it.
 fn application_name(NodeId(id): NodeId, name: &str) -> String {
     let name: String = name
         .chars()
@@ -288,11 +290,11 @@ fn application_name(NodeId(id): NodeId, name: &str) -> String {
     format!("copydesk:{name}:{id:016x}")
 }
 
-/// The statement that sets a session up. What an older server does not know is left out.
+/// The statement that configures a session. Settings that an older server does not have are skipped.
 fn session(settings: &PostgresSettings, purpose: SessionPurpose) -> String {
     let ms = |ms: u64| ms.to_string();
     let lock_timeout = match purpose {
-        // A claim that waits first ends who stands in its way, and then waits on.
+        // A claim that waits first ends the connection that holds the row, and then waits again.
         SessionPurpose::Claim => settings.lock_timeout_ms.saturating_mul(3),
         SessionPurpose::Append
         | SessionPurpose::Read
@@ -307,17 +309,17 @@ fn session(settings: &PostgresSettings, purpose: SessionPurpose) -> String {
         | SessionPurpose::Past => settings.statement_timeout_ms,
     };
     let mut wishes = vec![
-        // Pinned: repeatable read would make a lost race the error of a whole batch.
+        // Fixed because with repeatable read, a lost race would fail a whole statement.
         ("default_transaction_isolation", "read committed".to_owned()),
         ("statement_timeout", ms(statement_timeout)),
         ("lock_timeout", ms(lock_timeout)),
         ("idle_in_transaction_session_timeout", ms(5_000)),
         ("transaction_timeout", ms(statement_timeout)),
         ("client_connection_check_interval", ms(2_000)),
-        // Each of our statements has its index. Plans that were made while the tables were empty would not use it.
+        // Each statement has its index. Plans that were made while the tables were empty would not use it.
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),
-        // What a walk that is "off" is said to cost makes the planner compile each run of a statement to machine code.
+        // The cost of disabled plans makes the planner compile each execution of a statement to machine code.
         ("jit", "off".to_owned()),
         ("synchronous_commit", "on".to_owned()),
     ];
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_told_apart_and_keep_what_they_share() {
+    fn hosts_are_separated_and_keep_the_common_settings() {
         let shared = "postgres://ann:secret@%s/db?application_name=a&sslmode=require&options=-cx%3D1&connect_timeout=3\
                       &tcp_user_timeout=9&keepalives=1&keepalives_idle=5&keepalives_interval=6&keepalives_retries=7\
                       &target_session_attrs=read-write&channel_binding=disable";

@@ -1,6 +1,6 @@
-//! What can still be read of a damaged document.
+//! Loading the readable part of a damaged document.
 //!
-//! A statement that meets a damaged page fails as a whole, so the rows around it are read with ever smaller statements.
+//! A statement that reads a damaged page fails completely, so the rows before it are read by smaller and smaller statements.
 
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ FROM entries
 WHERE doc = $1 AND revision > $2 AND revision <= $2 + $3
 ORDER BY revision";
 
-/// How many entries one statement reads at most. Halved when a statement meets a damaged page.
+/// The largest number of entries that one statement reads. It is halved after each statement that read a damaged page.
 const ENTRIES_PAGE: u64 = 1_024;
 
 impl DocumentReader {
-    /// The newest good snapshot, and the entries after it up to the first that is missing or damaged.
+    /// The newest readable snapshot, and the entries after it up to the first that is missing or damaged.
     pub(super) async fn before_damage(
         &self,
         connection: &mut PooledConnection,
@@ -47,7 +47,7 @@ impl DocumentReader {
         })
     }
 
-    /// The newest snapshot that can be read, ahead of the log or not; the empty document if there is none.
+    /// The newest readable snapshot, also one after the head; the empty document if there is none.
     async fn newest_snapshot(
         &self,
         connection: &mut PooledConnection,
@@ -55,18 +55,18 @@ impl DocumentReader {
         number: i64,
     ) -> Result<Snapshot, PostgresError> {
         let rows = match connection.query(SNAPSHOTS, &[&number]).await {
-            Err(fault) if fault.is_corruption() => Vec::new(),
+            Err(error) if error.is_corruption() => Vec::new(),
             rows => rows?,
         };
         for row in rows {
             let revision: i64 = row.get(0);
             let data = match connection.query(SNAPSHOT, &[&number, &revision]).await {
-                Err(fault) if fault.is_corruption() => continue,
+                Err(error) if error.is_corruption() => continue,
                 rows => rows?,
             };
             let data = data.first().map(|row| row.get(0));
             if let Some(data) = data
-                && let Some(snapshot) = self.kept(doc, revision, Some(data)).await?
+                && let Some(snapshot) = self.unpack(doc, revision, Some(data)).await?
             {
                 return Ok(snapshot);
             }
@@ -86,8 +86,8 @@ async fn entries_before_damage(
     while at < head {
         let (since, limit) = (at.0.cast_signed(), page.cast_signed());
         let rows = match connection.query(ENTRIES, &[&number, &since, &limit]).await {
-            Err(fault) if fault.is_corruption() && page == 1 => break,
-            Err(fault) if fault.is_corruption() => {
+            Err(error) if error.is_corruption() && page == 1 => break,
+            Err(error) if error.is_corruption() => {
                 page /= 2;
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Why Postgres did not do what was asked.
+//! Errors of Postgres, and what they mean for the statement that failed.
 
 use std::time::Duration;
 
@@ -6,14 +6,13 @@ use deadpool_postgres::PoolError;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::id::DocId;
-use crate::log::Revision;
 use crate::store::StoreError;
+use crate::store::damage::LogDamage;
 
-/// Why something could not be done.
+/// Why a statement failed.
 #[derive(Debug, Error)]
 pub(super) enum PostgresError {
-    /// Postgres says why, or the connection to it broke.
+    /// Postgres reported an error, or the connection broke.
     #[error("{}", in_words(.0))]
     Sql(#[from] tokio_postgres::Error),
     #[error("Postgres did not answer within {} ms", .0.as_millis())]
@@ -24,23 +23,18 @@ pub(super) enum PostgresError {
     Away(String),
     #[error("the store is closed")]
     Closed,
-    /// What is stored is not what was stored.
-    #[error("{doc}: entry {entry}: {what}: the log is damaged")]
-    Damage {
-        doc: DocId,
-        /// The first entry that cannot be read.
-        entry: Revision,
-        what: String,
-    },
+    /// A row of the log is missing or fails its checks.
+    #[error("{0}")]
+    Damage(#[from] LogDamage),
     #[error("{0}")]
     Other(String),
 }
 
 impl PostgresError {
-    /// What whoever asked for `verb` is told.
+    /// The error that the caller of `verb` gets.
     pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         match self {
-            Self::Damage { entry, .. } => StoreError::damaged(verb, Some(entry), self),
+            Self::Damage(damage) => damage.into_store_error(verb),
             Self::Sql(_) if self.is_corruption() => StoreError::damaged(verb, None, self),
             _ => StoreError::new(verb, self),
         }
@@ -55,7 +49,7 @@ impl PostgresError {
         error.code().is_some_and(|code| corrupted.contains(&code))
     }
 
-    /// Why no connection came from the pool.
+    /// Why the pool returned no connection.
     pub(super) fn from_pool(error: PoolError, waited: Duration) -> Self {
         match error {
             PoolError::Backend(error) => Self::Away(in_words(&error)),
@@ -66,12 +60,12 @@ impl PostgresError {
         }
     }
 
-    /// Whether Postgres or the way to it is away, overloaded or full: the same call may succeed later. Otherwise the
-    /// statement, its data or the database is at fault, and a person has to look.
+    /// Returns true if Postgres is away, overloaded or full, so that the same call may succeed later. Otherwise the
+    /// statement, its data or the database is at fault, and an operator has to act.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Late(_) | Self::Busy(_) | Self::Away(_) | Self::Closed => true,
-            Self::Damage { .. } | Self::Other(_) => false,
+            Self::Damage(_) | Self::Other(_) => false,
             Self::Sql(error) => match error.code() {
                 Some(state) => is_outage_code(state.code()),
                 None => error.is_closed() || is_io(error),
@@ -79,7 +73,7 @@ impl PostgresError {
         }
     }
 
-    /// Whether the statement took longer than its session allows.
+    /// Returns true if the statement exceeded the time limit of its session.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             Self::Sql(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
@@ -88,13 +82,13 @@ impl PostgresError {
         }
     }
 
-    /// What the statement's end means for what it was to write.
+    /// What the failure means for the changes of the statement.
     pub(super) fn kind(&self) -> FailureKind {
         let Self::Sql(error) = self else {
             return FailureKind::Unknown;
         };
         let Some(state) = error.code() else {
-            // Some values are refused before they are sent.
+            // Some values are rejected before they are sent.
             return FailureKind::Unknown;
         };
         match &state.code()[..2] {
@@ -113,8 +107,8 @@ impl PostgresError {
     }
 }
 
-/// Whether an error's code says that the server cannot serve now: no connection (08), no transaction that may write
-/// (25006), no room or no connection left (53), ended by an operator, a restart or a time limit (57).
+/// Returns true if an error code means that the server cannot serve now: no connection (08), a read-only transaction
+/// (25006), no space or connection left (53), ended by an operator, a restart or a time limit (57).
 pub(super) fn is_outage_code(code: &str) -> bool {
     ["08", "53", "57"]
         .iter()
@@ -122,23 +116,23 @@ pub(super) fn is_outage_code(code: &str) -> bool {
         || code == "25006"
 }
 
-/// Whether the way to the server broke, which the crate says only by the error's source.
+/// Returns true if the connection broke, which the crate reports only in the source of the error.
 fn is_io(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
-/// What an error says of the statement's fate.
+/// What a failure means for the changes of the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureKind {
-    /// Surely undone, by the fault of something in it. It would come again.
+    /// They are undone because of the statement's data. The same statement would fail again.
     Data,
-    /// Surely undone: somebody held a row for too long.
+    /// They are undone because another session held a row for too long.
     Lock,
-    /// Done or not done.
+    /// They may be done or undone.
     Unknown,
 }
 
-/// The error with its reasons. By itself the crate's says "db error" and no more.
+/// The error with its causes. The error of the crate displays only "db error".
 pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let detail = db.detail().map(|it| format!(" ({it})")).unwrap_or_default();
@@ -158,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_told_from_what_a_person_must_mend() {
+    fn outages_are_distinguished_from_errors_that_need_an_operator() {
         for code in [
             "08006", "25006", "53100", "53300", "57014", "57P01", "57P02", "57P03",
         ] {

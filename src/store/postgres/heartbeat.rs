@@ -1,4 +1,4 @@
-//! Who lives, what was lost, and what is newer.
+//! Heartbeats: the nodes that are live.
 
 use std::time::Duration;
 
@@ -8,19 +8,17 @@ use tokio_postgres::types::ToSql;
 use super::error::PostgresError;
 use super::history;
 use super::migrate::NEWEST;
-use super::number_cache::{self, NumberCache, place};
 use super::pool::Pool;
-use crate::id::{DocId, NodeId};
-use crate::log::Revision;
-use crate::store::{DocumentChanges, Heartbeat, HeartbeatReply, LiveNode, OpenDocuments};
+use crate::id::NodeId;
+use crate::store::{Heartbeat, HeartbeatReply, LiveNode};
 use crate::version::{Capabilities, NodeVersion, WireRange};
 
-/// How long the row of a node that says nothing more is kept, for people.
+/// How long the row of a silent node is kept, for operators.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Writes this node's heartbeat, deletes the rows of nodes that have long been silent, and returns the other live nodes, or
-/// NULLs if there is none, with this server's time, the history of the logs, and which server, database and tables answer.
-/// Every user may ask for these. Who lives is decided by this server's clock alone.
+/// Writes this node's heartbeat, deletes the rows of nodes that have been silent for long, and returns the other live
+/// nodes (NULLs if there are none) with the server's time, the history, and an identifier of the server, the database
+/// and the tables. It needs no special privileges. Liveness is decided by the server's clock alone.
 const BEAT: &str = "
 WITH beat AS (
   INSERT INTO nodes (id, name, takes_part, beat_at, wire_oldest, wire_newest, capabilities, program, schema, address,
@@ -47,21 +45,7 @@ LEFT JOIN (
   WHERE id <> $1 AND beat_at >= clock_timestamp() - $4 * interval '1 millisecond'
 ) AS others ON true";
 
-/// Each document is looked up by itself: a plan that joins would read the tables whole, twice a second.
-const LOST: &str = "
-SELECT asked.place
-FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (doc, epoch, place)
-WHERE asked.epoch IS DISTINCT FROM (SELECT heads.epoch FROM heads WHERE heads.doc = asked.doc)";
-
-/// As above. Of a log that has nothing newer nothing is read.
-const NEWER: &str = "
-SELECT asked.place, head.revision
-FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (doc, known, place)
-CROSS JOIN LATERAL (
-  SELECT revision FROM entries WHERE doc = asked.doc AND revision > asked.known ORDER BY revision DESC LIMIT 1
-) AS head";
-
-/// One heartbeat.
+/// Sends a heartbeat.
 pub(super) async fn heartbeat(
     pool: &Pool,
     beat: &Heartbeat,
@@ -115,8 +99,8 @@ pub(super) async fn heartbeat(
     })
 }
 
-/// The other node of a row of [`BEAT`]; `None` if there is none. A version that no node can have stated is read as the
-/// nearest possible one.
+/// The other node of a row of [`BEAT`]; `None` if there is none. Versions out of range are read as the nearest valid
+/// one.
 fn live_node(row: &Row) -> Option<LiveNode> {
     let id: Option<i64> = row.get(0);
     let wire_version = |at: usize| u8::try_from(row.get::<_, i16>(at).max(0)).unwrap_or(u8::MAX);
@@ -135,99 +119,13 @@ fn live_node(row: &Row) -> Option<LiveNode> {
     })
 }
 
-/// Fails if this Postgres, or this user of it, takes no writes. Nothing is changed.
+/// Fails if the server or its user is read-only. Changes nothing.
 const CHECK_WRITES: &str = "
 UPDATE nodes
 SET beat_at = beat_at
 WHERE id = (SELECT id FROM nodes ORDER BY id LIMIT 1)";
 
-/// Writes something that changes nothing.
+/// Checks that the server accepts writes, by one that changes nothing.
 pub(super) async fn check_writes(pool: &Pool) -> Result<(), PostgresError> {
     pool.query(CHECK_WRITES, &[]).await.map(drop)
-}
-
-/// What is new of a node's open documents. So many at a time that a statement takes no longer than it may.
-pub(super) async fn compare_open(
-    pool: &Pool,
-    numbers: &NumberCache,
-    open: &OpenDocuments,
-) -> Result<DocumentChanges, PostgresError> {
-    let mut news = DocumentChanges::default();
-    for owned in open.owned.chunks(NEWS_MAX) {
-        let asked =
-            ComparedDocuments::about(pool, numbers, owned, |epoch| epoch.0.cast_signed()).await?;
-        let rows = asked.ask(pool, LOST).await?;
-        let lost = rows.iter().map(|row| asked.docs[place(row)]);
-        // What the tables know nothing of was lost with them.
-        news.lost.extend(lost.chain(asked.unknown).cloned());
-    }
-    for followed in open.followed.chunks(NEWS_MAX) {
-        let asked =
-            ComparedDocuments::about(pool, numbers, followed, |known| clamp(*known)).await?;
-        let rows = asked.ask(pool, NEWER).await?;
-        let newer = rows.iter().map(|row| {
-            let head = Revision(row.get::<_, i64>(1).cast_unsigned());
-            (asked.docs[place(row)].clone(), head)
-        });
-        news.newer.extend(newer);
-    }
-    Ok(news)
-}
-
-/// How many documents one statement asks about.
-const NEWS_MAX: usize = 10_000;
-
-/// Documents that something is asked of, column by column.
-struct ComparedDocuments<'a> {
-    docs: Vec<&'a DocId>,
-    numbers: Vec<i64>,
-    /// What is known of each.
-    known: Vec<i64>,
-    /// Those that nobody ever claimed.
-    unknown: Vec<&'a DocId>,
-}
-
-impl<'a> ComparedDocuments<'a> {
-    async fn about<T>(
-        pool: &Pool,
-        numbers: &NumberCache,
-        docs: &'a [(DocId, T)],
-        known: impl Fn(&T) -> i64,
-    ) -> Result<Self, PostgresError> {
-        let mut lookup = numbers.look_up(docs.iter().map(|(doc, _)| doc));
-        if let Some((collections, ids)) = lookup.missing() {
-            let found = pool
-                .query(number_cache::FIND, &[&collections, &ids])
-                .await?;
-            lookup.add(numbers, &found);
-        }
-        let mut asked = Self {
-            docs: Vec::with_capacity(docs.len()),
-            numbers: Vec::with_capacity(docs.len()),
-            known: Vec::with_capacity(docs.len()),
-            unknown: Vec::new(),
-        };
-        for ((doc, about), number) in docs.iter().zip(lookup.numbers()) {
-            let Some(number) = number else {
-                asked.unknown.push(doc);
-                continue;
-            };
-            asked.docs.push(doc);
-            asked.numbers.push(number);
-            asked.known.push(known(about));
-        }
-        Ok(asked)
-    }
-
-    async fn ask(&self, pool: &Pool, sql: &'static str) -> Result<Vec<Row>, PostgresError> {
-        if self.docs.is_empty() {
-            return Ok(Vec::new());
-        }
-        pool.query(sql, &[&self.numbers, &self.known]).await
-    }
-}
-
-/// A revision as the tables' integers, which end earlier.
-pub(super) fn clamp(revision: Revision) -> i64 {
-    i64::try_from(revision.0).unwrap_or(i64::MAX)
 }

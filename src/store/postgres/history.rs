@@ -1,21 +1,22 @@
-//! The history of the shared database, and how a node that starts notices that the database went back in time.
+//! The history of the shared database, and how the start of a node detects that the database went back in time.
 //!
-//! Nodes that run compare the log with what they hold ([`fingerprints`]). If no node runs, nothing remembers what the log
-//! was; then the server itself tells: a restored dump is in another cluster of Postgres, in another database or in other
-//! tables, and a promotion or a point-in-time recovery begins a new timeline. A volume that was rolled back as a whole
-//! tells nothing: an operator must say so (`copydesk restored`).
+//! Running nodes compare the log with what they hold ([`fingerprints`]). If no node runs, the identity of the server is
+//! compared with the recorded one: a restored dump is in another cluster of Postgres, another database or other tables,
+//! and a promotion or a point-in-time recovery begins a new timeline. The rollback of a whole volume changes none of
+//! them, so an operator must report it with `copydesk restored`.
 
 use std::time::Duration;
 
 use tokio_postgres::Row;
 
 use super::error::PostgresError;
-use super::heartbeat::clamp;
 use super::number_cache::place;
+use super::open_documents::clamp;
 use super::pool::Pool;
-use crate::id::{ClientId, DocId, UserId};
-use crate::log::{Epoch, Revision, SubmitId, fingerprint};
+use crate::id::DocId;
+use crate::log::{Epoch, Revision};
 use crate::store::History;
+use crate::store::history::stored_fingerprint;
 
 const CURRENT: &str = "SELECT generation, id FROM history";
 
@@ -25,18 +26,19 @@ pub(super) async fn current(pool: &Pool) -> Result<History, PostgresError> {
     read(rows.first().ok_or_else(is_missing)?, 0)
 }
 
-/// A history from the columns `generation`, which is at `column`, and `id`, which follows it.
+/// Reads a history from the columns `generation`, at `column`, and `id` after it.
 pub(super) fn read(row: &Row, column: usize) -> Result<History, PostgresError> {
     let id: &[u8] = row.get(column + 1);
     let id = id.try_into();
-    let id = id.map_err(|_| PostgresError::Other("history.id is not of 16 bytes".to_owned()))?;
+    let id =
+        id.map_err(|_| PostgresError::Other("history.id does not have 16 bytes".to_owned()))?;
     Ok(History {
         generation: row.get::<_, i64>(column).cast_unsigned(),
         id: u128::from_be_bytes(id),
     })
 }
 
-/// The error if the table has lost its row.
+/// The error if the table `history` is empty.
 pub(super) fn is_missing() -> PostgresError {
     PostgresError::Other("the table `history` has no row: restore it from a backup".to_owned())
 }
@@ -46,8 +48,8 @@ UPDATE history
 SET generation = $1, id = $2, place = $3
 WHERE id = $4";
 
-/// Replaces the history `known` by `next` if the database still has `known`, and records its place; returns the history
-/// that it has then.
+/// Replaces the history `known` by `next` if the database has `known`, and records its place. Returns the history that
+/// the database has then.
 pub(super) async fn renew(
     pool: &Pool,
     known: History,
@@ -64,8 +66,8 @@ pub(super) async fn renew(
     read(rows.first().ok_or_else(is_missing)?, 0)
 }
 
-/// The cluster of Postgres, the timeline, the database and the tables. Unlike what a heartbeat tells, a restart of the
-/// server leaves it as it is. Not every user or provider permits this; then `TABLES` does.
+/// The cluster of Postgres, the timeline, the database and the tables. Unlike the place in a heartbeat, it survives a
+/// restart of the server. Not each user or provider has access to it; then `TABLES` is used.
 const PLACE: &str = "
 SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
   left(pg_walfile_name(pg_current_wal_lsn()), 8),
@@ -74,9 +76,9 @@ SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
 const TABLES: &str = "
 SELECT concat_ws('/', (SELECT oid FROM pg_database WHERE datname = current_database()), to_regclass('history')::oid)";
 
-/// Records the place of the history. Renews it, with the id `$2`, if it was recorded at another place and no node lives
-/// that could tell whether anything was lost on the way. A node that lives compares the logs itself, and records the place
-/// then.
+/// Records the place of the history. If it was recorded at another place and no node lives, the history is renewed with
+/// the id `$2`: nothing can show whether entries were lost. A live node compares the logs and then records the place
+/// itself.
 const COMPARE: &str = "
 UPDATE history
 SET place = $1,
@@ -89,7 +91,7 @@ WHERE history.place <> $1 AND (history.place = '' OR NOT EXISTS (
   WHERE beat_at >= clock_timestamp() - $3 * interval '1 millisecond'))
 RETURNING locked.before, history.generation";
 
-/// Compares the place of the database with the recorded one, at the start of a node.
+/// Compares the place of the database with the recorded one. Called at the start of a node.
 pub(super) async fn compare(pool: &Pool, dead_after: Duration) -> Result<(), PostgresError> {
     let here = where_it_is(pool).await?;
     let mut id = [0; 16];
@@ -105,7 +107,7 @@ pub(super) async fn compare(pool: &Pool, dead_after: Duration) -> Result<(), Pos
             before,
             here,
             generation,
-            "the database was restored or another server was promoted while no node ran: its history is renewed, and clients of the history before must reload"
+            "the database was restored or another server was promoted while no node ran: its history was renewed, and clients of the previous history must reload"
         );
     }
     Ok(())
@@ -119,7 +121,7 @@ async fn where_it_is(pool: &Pool) -> Result<String, PostgresError> {
     Ok(rows.first().ok_or_else(is_missing)?.get(0))
 }
 
-/// Each entry is looked up by itself: a plan that joins would read the tables whole.
+/// Each entry is looked up by its key: a join could be planned as a scan of the whole table.
 const ENTRIES: &str = "
 SELECT asked.place, entry.epoch, entry.author, entry.client, entry.seq
 FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS asked (collection, id, revision, place)
@@ -133,8 +135,8 @@ CROSS JOIN LATERAL (
 /// How many entries one statement looks up.
 const ENTRIES_MAX: usize = 10_000;
 
-/// The fingerprint of the entry at each of these revisions; `None` where there is no such entry. Documents are looked up by
-/// name: in a database that went back in time their numbers may be others.
+/// The fingerprint of the entry at each of these revisions; `None` if there is no such entry. Documents are looked up
+/// by name, because their numbers may have changed in a database that went back in time.
 pub(super) async fn fingerprints(
     pool: &Pool,
     entries: &[(DocId, Revision)],
@@ -159,19 +161,13 @@ pub(super) async fn fingerprints(
     Ok(found)
 }
 
-/// An id that cannot be parsed was not written by this program: it is not the entry that was asked about.
 fn fingerprint_in(row: &Row) -> u64 {
     let epoch = Epoch(row.get::<_, i64>(1).cast_unsigned());
-    let author = UserId::new(&String::from_utf8_lossy(row.get(2)));
-    ClientId::parse(row.get(3)).map_or(0, |client| {
-        let seq = row.get::<_, i64>(4).cast_unsigned();
-        fingerprint(
-            epoch,
-            &SubmitId {
-                author,
-                client,
-                seq,
-            },
-        )
-    })
+    let author = String::from_utf8_lossy(row.get(2));
+    stored_fingerprint(
+        epoch,
+        &author,
+        row.get(3),
+        row.get::<_, i64>(4).cast_unsigned(),
+    )
 }

@@ -1,9 +1,9 @@
-//! The list of documents, and the search in it.
+//! The list of documents, and its search.
 //!
-//! However many documents a collection has, a page costs a bounded number of rows. A user with few grants: their documents.
-//! Else the newest documents in order, until the page is full, but not more than [`WALK_MAX`]. Where a search finds too few
-//! among those, the index over the letters of all titles is asked; if it finds so many that they cannot be sorted in time,
-//! the page remains short, and its `next` goes on after the documents that were looked at.
+//! A page reads a bounded number of rows, however many documents the collection has. For a user with few grants these
+//! are the documents of the grants. Otherwise they are the newest documents in order, until the page is full, at most
+//! [`WALK_MAX`]. If a search finds too few of them, the index over the titles is used. If that finds too many documents
+//! to sort in time, the page stays short, and its `next` continues after the documents that were read.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -16,13 +16,13 @@ use crate::id::DocId;
 use crate::log::Revision;
 use crate::store::{ListPage, ListQuery, ListedDocument};
 
-/// How many documents one page looks at in their order: some 20 ms.
+/// How many documents one page reads in their order: some 20 ms.
 const WALK_MAX: i64 = 10_000;
 
-/// How many documents of the index over titles, or of a user's grants, are sorted.
+/// How many documents of the title index or of a user's grants are sorted.
 const SORT_MAX: usize = 3_000;
 
-/// The columns of what the list says.
+/// The columns of a document in the list.
 macro_rules! listed {
     ($($rest:expr),+) => {
         concat!(
@@ -59,8 +59,8 @@ macro_rules! may_read {
     };
 }
 
-/// The documents of a collection after a place, newest edit first: `$5` that match, or fewer once `$6` were looked at. The
-/// last of those is returned in any case.
+/// The documents of a collection after a place, newest edit first: at most `$5` that match, out of at most `$6` that
+/// are read. The last one that was read is returned in any case.
 const WALK: &str = concat!(listed!(
     ", documents.is_match, documents.place = $6
 FROM (
@@ -82,7 +82,7 @@ ORDER BY updated_at_ms DESC, id DESC
 LIMIT $5"
 ));
 
-/// Those of the documents with these numbers that match, newest edit first.
+/// The documents with these numbers that match, newest edit first.
 const SORT: &str = listed!(
     "
 FROM (
@@ -99,8 +99,8 @@ FROM (
 ORDER BY updated_at_ms DESC, id DESC"
 );
 
-/// Whether a user's role on the tenant lets them read everything; if not, the numbers of the documents that they have a
-/// grant or an opened share link of, at most so many.
+/// Whether a user's role on the tenant permits reading all documents; if not, the numbers of the documents with a grant
+/// for the user or an opened share link, at most `$5`.
 const SCOPE: &str = concat!(
     "
 WITH tenant AS MATERIALIZED (
@@ -126,7 +126,7 @@ SELECT sees_all, ARRAY(
 FROM tenant"
 );
 
-/// The numbers of the documents whose titles may hold a text, at most so many; and whether all titles are in the index.
+/// The numbers of the documents with titles that may contain a text, at most `$3`; and whether the index has all titles.
 const TITLED: &str = "
 SELECT copydesk_titled($1, $2, $3), is_complete
 FROM titles_progress";
@@ -154,21 +154,25 @@ pub(super) async fn list(pool: &Pool, query: &ListQuery) -> Result<ListPage, Pos
     search.walk().await
 }
 
-/// A page of the documents that exist and that `who` may read.
+/// A page of the documents that exist and that the principal may read.
 pub(super) async fn list_for(
     pool: &Pool,
-    who: &Principal,
+    principal: &Principal,
     query: &ListQuery,
 ) -> Result<ListPage, PostgresError> {
     let tenant = tenant_of(&query.collection);
-    let user = who.user.as_ref();
-    let Some(user) = user.filter(|_| who.tenant.as_deref() == Some(tenant)) else {
+    let user = principal.user.as_ref();
+    let Some(user) = user.filter(|_| principal.tenant.as_deref() == Some(tenant)) else {
         return Ok(ListPage::default());
     };
     let reader = ListAccess {
-        sees_all: who.role.is_some(),
+        sees_all: principal.role.is_some(),
         user: user.0.as_bytes(),
-        links: who.links.iter().map(|link| link.0.as_bytes()).collect(),
+        links: principal
+            .links
+            .iter()
+            .map(|link| link.0.as_bytes())
+            .collect(),
     };
     let mut search = Search::new(pool, query, reader).await?;
     if search.reader.sees_all {
@@ -181,7 +185,7 @@ pub(super) async fn list_for(
     search.walk().await
 }
 
-/// Who reads a list.
+/// What the reader of a list may see.
 struct ListAccess<'a> {
     sees_all: bool,
     user: &'a [u8],
@@ -207,25 +211,20 @@ impl<'a> Search<'a> {
         query: &'a ListQuery,
         reader: ListAccess<'a>,
     ) -> Result<Self, PostgresError> {
-        // No id is as large as this: the first page begins before it.
-        let (at_ms, id) = match &query.after {
-            Some((at_ms, id)) => (i64::try_from(*at_ms).unwrap_or(i64::MAX), id.as_str()),
-            None => (i64::MAX, "\u{10ffff}"),
-        };
+        let (at_ms, id) = query.start();
         if id.contains('\0') {
             // No id holds one, and Postgres takes none.
             return Err(PostgresError::Other(
                 "the page before ends with no document's id".to_owned(),
             ));
         }
-        let title = query.title.as_deref().unwrap_or_default().to_lowercase();
         Ok(Self {
             connection: pool.acquire().await?,
             reader,
             collection: query.collection.as_str(),
             at_ms,
             id,
-            title: title.into_bytes(),
+            title: query.folded_title().into_bytes(),
             limit: query.limit,
         })
     }
@@ -274,8 +273,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The numbers of the documents whose titles may hold the text; `None` if there are too many, not all titles are indexed,
-    /// or the index does not answer in time.
+    /// The numbers of the documents with titles that may contain the text; `None` if there are too many, the index is not
+    /// complete, or it does not answer in time.
     async fn titled(&mut self) -> Option<Vec<i64>> {
         let most = SORT_MAX as i64 + 1;
         let values: [&(dyn ToSql + Sync); 3] = [&self.collection, &self.title, &most];

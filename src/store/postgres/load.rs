@@ -1,26 +1,26 @@
-//! Documents, as they are and as they were.
+//! Loading documents, at their heads and at earlier revisions.
 //!
-//! A document is loaded by one statement: where a node takes over thousands, each way to the server and back counts.
+//! A document is loaded by one statement, because a node that takes over thousands of documents needs a round trip for each.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tokio_postgres::Row;
 
 use super::error::PostgresError;
-use super::heartbeat::clamp;
+use super::open_documents::clamp;
 use super::pool::{Pool, PooledConnection};
-use crate::id::{ClientId, DocId, UserId};
-use crate::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
+use crate::id::DocId;
+use crate::log::{Entry, Revision, Snapshot};
 use crate::outage::LineLimit;
-use crate::store::snapshot_codec::{row_checksum, unpack};
-use crate::store::store::RevisionSearch;
+use crate::store::damage::{LogDamage, ReportedSnapshots};
+use crate::store::revision_search::RevisionSearch;
+use crate::store::snapshot_codec::unpack;
+use crate::store::stored_entry::StoredEntry;
 use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
-use crate::sync::lock;
 
-/// The newest snapshot before `$4` that is at or before `$3`, or ahead of the log; and the entries from there to `$3`, each
-/// with the log's length. The snapshot's data is in the first row alone.
+/// The newest snapshot before `$4` that is at or before `$3`, or after the head; and the entries from there to `$3`, each
+/// with the head. Only the row of the entry after the snapshot has the snapshot's data.
 const LOAD: &str = "
 SELECT later.revision, later.epoch, later.author, later.client, later.seq, later.at_ms, later.payload, later.checksum,
        head.revision, kept.revision,
@@ -82,18 +82,15 @@ ORDER BY page.revision";
 
 const AT_MS: &str = "SELECT at_ms FROM entries WHERE doc = $1 AND revision = $2";
 
-/// How many damaged snapshots are remembered. When there are more, all are forgotten and may be reported again.
-const REPORTED_MAX: usize = 1_024;
-
 /// Reads documents.
 #[derive(Debug)]
 pub(super) struct DocumentReader {
-    /// Where appends go.
+    /// The server of the appends.
     primary: Pool,
-    /// For what documents were, where there is one.
+    /// A standby for earlier revisions, if there is one.
     replica: Option<Pool>,
-    /// The damaged snapshots that were reported: once each, not at every load.
-    reported: Mutex<HashSet<(DocId, Revision)>>,
+    /// The damaged snapshots that were logged.
+    reported: ReportedSnapshots,
 }
 
 impl DocumentReader {
@@ -101,42 +98,42 @@ impl DocumentReader {
         Self {
             primary,
             replica,
-            reported: Mutex::default(),
+            reported: ReportedSnapshots::default(),
         }
     }
 
     pub(super) async fn load(
         &self,
         doc: &DocId,
-        reach: LoadRange,
+        range: LoadRange,
     ) -> Result<Loaded, PostgresError> {
-        let is_old = matches!(reach, LoadRange::At(_) | LoadRange::AtTime(_));
+        let is_old = matches!(range, LoadRange::At(_) | LoadRange::AtTime(_));
         if let Some(replica) = self.replica.as_ref().filter(|_| is_old) {
-            match self.load_from(replica, doc, reach).await {
-                // What reaches to the replica's end may go on beyond it.
+            match self.load_from(replica, doc, range).await {
+                // A range that ends at the head of the replica may continue on the primary.
                 Ok((loaded, until)) if until < loaded.head => return Ok(loaded),
                 Ok(_) => {}
                 Err(error) => {
                     static LIMIT: LineLimit = LineLimit::new();
                     if let Some(left_out) = LIMIT.pass() {
-                        tracing::warn!(%error, left_out, "the replica does not answer; the primary is asked");
+                        tracing::warn!(%error, left_out, "the replica does not answer: reading from the primary");
                     }
                 }
             }
         }
-        let (loaded, _) = self.load_from(&self.primary, doc, reach).await?;
+        let (loaded, _) = self.load_from(&self.primary, doc, range).await?;
         Ok(loaded)
     }
 
-    /// The document and the revision that it was wanted at.
+    /// Loads from one server. Returns the revision at which the range ends as well.
     async fn load_from(
         &self,
         pool: &Pool,
         doc: &DocId,
-        reach: LoadRange,
+        range: LoadRange,
     ) -> Result<(Loaded, Revision), PostgresError> {
         let mut connection = pool.acquire().await?;
-        let until = match reach {
+        let until = match range {
             LoadRange::Since(revision) => {
                 let loaded = page(&mut connection, doc, revision).await?;
                 let head = loaded.head;
@@ -156,10 +153,9 @@ impl DocumentReader {
         Ok((loaded, until))
     }
 
-    /// The newest good snapshot at or before a revision, down to the empty document, and the entries from there to the
-    /// revision.
+    /// The newest readable snapshot at or before a revision, and the entries from there to the revision.
     ///
-    /// A good one that is ahead of the log proves that the log has lost its end.
+    /// A snapshot after the head proves that the end of the log is missing.
     async fn load_at(
         &self,
         connection: &mut PooledConnection,
@@ -177,23 +173,22 @@ impl DocumentReader {
             };
             let head = Revision(first.get::<_, i64>(8).cast_unsigned());
             let mut snapshot = Snapshot::default();
-            if let Some(kept) = first.get(9) {
-                match self.kept(doc, kept, first.get(10)).await? {
-                    Some(good) => snapshot = good,
+            if let Some(revision) = first.get(9) {
+                match self.unpack(doc, revision, first.get(10)).await? {
+                    Some(readable) => snapshot = readable,
                     None => {
-                        before = kept;
+                        before = revision;
                         continue;
                     }
                 }
             }
             if snapshot.revision > head {
-                let why = "it is missing, and there is a snapshot of it";
-                return Err(damage(doc, snapshot.revision.0, why));
+                return Err(LogDamage::before_snapshot(doc, snapshot.revision).into());
             }
             let entries = read(doc.clone(), snapshot.revision.next(), rows).await?;
             let last = entries.last().map_or(snapshot.revision, |it| it.revision);
             if last < until.min(head) {
-                return Err(damage(doc, last.next().0, "it is missing"));
+                return Err(LogDamage::missing(doc, last.next()).into());
             }
             return Ok(Loaded {
                 snapshot,
@@ -203,8 +198,8 @@ impl DocumentReader {
         }
     }
 
-    /// A snapshot that was kept, unless it is damaged. Its data stands beside the next entry, and lacks with that.
-    pub(super) async fn kept(
+    /// Unpacks a snapshot; `None` if it is damaged. Without `data` the next entry is missing, and `data` is returned in its row.
+    pub(super) async fn unpack(
         &self,
         doc: &DocId,
         revision: i64,
@@ -212,12 +207,12 @@ impl DocumentReader {
     ) -> Result<Option<Snapshot>, PostgresError> {
         let revision = Revision(revision.cast_unsigned());
         let Some(data) = data else {
-            return Err(damage(doc, revision.next().0, "it is missing"));
+            return Err(LogDamage::missing(doc, revision.next()).into());
         };
         match run_by_size(data.len(), move || unpack(revision, &data)).await? {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(damage) => {
-                if self.is_first(doc, revision) {
+                if self.reported.is_first(doc, revision) {
                     tracing::error!(%doc, %revision, %damage, "passed over a damaged snapshot");
                 }
                 Ok(None)
@@ -229,22 +224,6 @@ impl DocumentReader {
         if let Some(replica) = &self.replica {
             replica.close();
         }
-    }
-
-    fn is_first(&self, doc: &DocId, revision: Revision) -> bool {
-        let mut reported = lock(&self.reported);
-        if reported.len() >= REPORTED_MAX {
-            reported.clear();
-        }
-        reported.insert((doc.clone(), revision))
-    }
-}
-
-fn damage(doc: &DocId, revision: u64, what: &str) -> PostgresError {
-    PostgresError::Damage {
-        doc: doc.clone(),
-        entry: Revision(revision),
-        what: what.to_owned(),
     }
 }
 
@@ -267,7 +246,7 @@ async fn page(
     let next = revision.min(head).next();
     let entries = read(doc.clone(), next, rows).await?;
     if entries.is_empty() && revision < head {
-        return Err(damage(doc, next.0, "it is missing"));
+        return Err(LogDamage::missing(doc, next).into());
     }
     Ok(Loaded {
         snapshot: Snapshot::default(),
@@ -276,7 +255,7 @@ async fn page(
     })
 }
 
-/// The last revision whose entry was sequenced at `at_ms` or before.
+/// The revision of the last entry that was sequenced at or before `at_ms`.
 async fn last_at(
     connection: &mut PooledConnection,
     doc: &DocId,
@@ -295,14 +274,14 @@ async fn last_at(
             .await?;
         let row = rows
             .first()
-            .ok_or_else(|| damage(doc, revision.0, "it is missing"))?;
+            .ok_or_else(|| LogDamage::missing(doc, revision))?;
         let time = row.get::<_, i64>(0).cast_unsigned();
         search.narrow(revision, time <= at_ms);
     }
     Ok(search.result())
 }
 
-/// Reads entries that begin with `first`, without a gap. A row without one says that there are none.
+/// Reads entries from `first` on and checks that there is no gap. If there is no entry, there is one row of NULLs.
 async fn read(
     doc: DocId,
     first: Revision,
@@ -315,10 +294,10 @@ async fn read(
     let bytes = rows.iter().map(Row::raw_size_bytes).sum();
     run_by_size(bytes, move || {
         let mut entries = Vec::with_capacity(rows.len());
-        for (row, expected) in rows.iter().zip(first.0..) {
-            let entry = entry(row).map_err(|why| damage(&doc, expected, &why))?;
-            if entry.revision.0 != expected {
-                return Err(damage(&doc, expected, "it is missing"));
+        for (row, expected) in rows.iter().zip((first.0..).map(Revision)) {
+            let entry = entry(row).map_err(|why| LogDamage::new(&doc, expected, why))?;
+            if entry.revision != expected {
+                return Err(LogDamage::missing(&doc, expected).into());
             }
             entries.push(Arc::new(entry));
         }
@@ -327,33 +306,27 @@ async fn read(
     .await?
 }
 
-/// Reads an entry from the first eight columns of a row, or says why it cannot be read.
+/// Reads an entry from the first eight columns of a row, or returns why the row is damaged.
 pub(super) fn entry(row: &Row) -> Result<Entry, String> {
     let number = |column: usize| row.get::<_, i64>(column).cast_unsigned();
-    let payload: &[u8] = row.get(6);
-    let author = std::str::from_utf8(row.get(2)).map_err(|_| "its author is no text")?;
-    let client = ClientId::parse(row.get(3)).map_err(|_| "its client is none")?;
-    let entry = Entry {
-        revision: Revision(number(0)),
-        epoch: Epoch(number(1)),
-        id: SubmitId {
-            author: UserId::new(author),
-            client,
-            seq: number(4),
-        },
+    let author = std::str::from_utf8(row.get(2)).map_err(|_| "its author is not UTF-8")?;
+    let stored = StoredEntry {
+        revision: number(0),
+        epoch: number(1),
+        author,
+        client: row.get(3),
+        seq: number(4),
         at_ms: number(5),
-        change: Change::decode(payload).map_err(|error| error.to_string())?,
+        payload: row.get(6),
+        checksum: number(7),
     };
-    if row_checksum(&entry, payload) != number(7) {
-        return Err("its checksum does not match".to_owned());
-    }
-    Ok(entry)
+    stored.decode()
 }
 
-/// What is read in place; more goes beside.
+/// Up to this size rows are decoded in place.
 const IN_PLACE_BYTES: usize = 16 << 10;
 
-/// Reads so many bytes: a few are read before another thread would have begun.
+/// Runs `work` on `bytes` bytes: in place if they are few, because handing it to another thread would take longer.
 async fn run_by_size<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -364,7 +337,7 @@ async fn run_by_size<T: Send + 'static>(
     run_blocking(work).await
 }
 
-/// Runs what takes the processor for a while beside those threads that must not wait.
+/// Runs CPU-bound work on a blocking thread.
 pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, PostgresError> {

@@ -1,4 +1,4 @@
-//! Where a document is: for people who ask from outside, whatever the nodes do.
+//! Where a document is, for `copydesk locate`.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ FROM documents
 JOIN heads ON heads.doc = documents.number
 WHERE documents.collection = $1 AND documents.id = $2";
 
-/// Where a document is, over one connection of its own. Changes nothing, and does not wait for a server that is away.
+/// Reads the location of a document over a connection of its own. Changes nothing, and does not wait for a server that
+/// is away.
 pub(super) async fn locate(
     connector: &PostgresConnector,
     doc: &DocId,
@@ -57,7 +58,7 @@ fn away(error: tokio_postgres::Error) -> PostgresError {
 fn missing(error: tokio_postgres::Error) -> PostgresError {
     match error.code() {
         Some(code) if *code == SqlState::UNDEFINED_TABLE => {
-            PostgresError::Other("no node has stood on this database yet".to_owned())
+            PostgresError::Other("the database has no tables of Copydesk".to_owned())
         }
         _ => PostgresError::Sql(error),
     }

@@ -1,7 +1,7 @@
-//! Rows that are held for too long.
+//! Ends connections that hold the row of a document for too long.
 //!
-//! A process that is stopped between the parts of a statement holds its rows for ever: no timeout of the server applies
-//! to it. Whoever wants to claim such a document ends that connection. What it was about to write is fenced anyway.
+//! A process that is stopped in the middle of a statement keeps its locks; no timeout of the server applies. A claim of
+//! the document ends that connection. Its statement would be fenced anyway.
 
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use tokio::time::sleep;
 use super::error::PostgresError;
 use super::pool::{Pool, PooledConnection};
 
-/// Ends the connections of ours that stand in the way of `$1`; names the others. Not those that wait themselves: who
-/// holds what they wait for stands in their way too. And not those that wait for the standbys: a claim would wait next.
+/// Ends the connections of nodes that block `$1`, and returns them and other blocking connections. Connections that
+/// wait for a lock themselves are not ended, because their blockers block `$1` as well; nor are those that wait for the
+/// standbys, because a claim would wait for the standbys next.
 const FREE: &str = "
 SELECT
   activity.pid,
@@ -22,22 +23,22 @@ WHERE activity.pid = ANY (pg_blocking_pids($1))
   AND activity.wait_event_type IS DISTINCT FROM 'Lock'
   AND activity.wait_event IS DISTINCT FROM 'SyncRep'";
 
-/// By which number the server knows this connection.
+/// The process id of this connection at the server.
 pub(super) async fn backend_pid(connection: &mut PooledConnection) -> Result<i32, PostgresError> {
     let rows = connection.query("SELECT pg_backend_pid()", &[]).await?;
     let pid = rows.first().map(|row| row.get(0));
-    pid.ok_or_else(|| PostgresError::Other("a connection has no number".to_owned()))
+    pid.ok_or_else(|| PostgresError::Other("pg_backend_pid returned no row".to_owned()))
 }
 
-/// Ends who stands in the way of the connection `pid`, after `patience`; then looks once more, for a row may be held by
-/// several.
+/// Ends the connections that block the connection `pid` after `patience`, and once more after that, because several may
+/// hold the row.
 pub(super) async fn break_locks(pool: &Pool, pid: i32, patience: Duration) {
     for _ in 0..2 {
         sleep(patience).await;
         let found = match pool.query(FREE, &[&pid]).await {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "cannot see who holds a row");
+                tracing::warn!(%error, "the connections that block a claim cannot be listed");
                 continue;
             }
         };
@@ -48,10 +49,14 @@ pub(super) async fn break_locks(pool: &Pool, pid: i32, patience: Duration) {
                 tracing::warn!(
                     holder,
                     name,
-                    "ended a connection that held a document's row"
+                    "ended a connection that blocked a claim by holding a document's row"
                 );
             } else {
-                tracing::error!(holder, name, "a stranger holds a document's row");
+                tracing::error!(
+                    holder,
+                    name,
+                    "a connection of another program blocks a claim by holding a document's row"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The changes of the tables, and how they are applied: at the start of a node and by `copydesk migrate`.
+//! Migrations of the tables: at the start of a node and by `copydesk migrate`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::schema::SchemaError;
 use crate::store::MigrationPhase;
 use crate::store::migration::{Migration, MigrationKind, accepts};
 
-/// The changes of the tables, in their order.
+/// The migrations in order. Never edited after a release.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/postgres/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/postgres/0002_people.sql"),
@@ -29,45 +29,45 @@ const MIGRATIONS: &[&str] = &[
 /// The newest version of the tables that this program knows.
 pub(super) const NEWEST: i32 = MIGRATIONS.len() as i32;
 
-/// Names the lock under which tables are changed: "copydesk" in ASCII.
+/// The advisory lock of migrations: "copydesk" in ASCII.
 const LOCK: i64 = 0x636f_7079_6465_736b;
 
-/// How long another session may change the tables until this one gives up.
+/// How long to wait while another session migrates.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the lock is asked for. Asking waits for nothing: a session that waited inside a statement would hold up an
-/// index that is built concurrently, which waits for all older statements.
+/// How often the lock is tried. A session that waited for it inside a statement would delay a concurrent index build,
+/// which waits for all older statements.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
 
-/// How long a change waits for the lock of a table. All later statements on that table queue behind it, heartbeats among
-/// them, so it is far below the time after which a silent node counts as dead.
+/// How long a migration waits for the lock of a table. Later statements on the table, heartbeats among them, queue
+/// behind it, so it is far below the time after which a silent node counts as dead.
 const TABLE_LOCK_MS: u64 = 500;
 
-/// How long to wait until a change asks for the lock of a table again.
+/// The pause before a migration tries the lock of a table again.
 const TABLE_LOCK_PAUSE: Duration = Duration::from_secs(1);
 
-/// A database with less than this is migrated wholly at the start of a node.
+/// A smaller database is migrated completely at the start of a node.
 const SMALL_BYTES: i64 = 64 << 20;
 
-/// How much there is to migrate.
+/// The size of the database, which determines what a node may migrate at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DatabaseSize {
-    /// No tables.
+    /// It has no tables.
     New,
     Small,
     Large,
 }
 
-/// Why the changes cannot be applied.
+/// Why the migrations cannot be applied.
 #[derive(Debug, PartialEq, Eq)]
 enum Blocked {
-    /// A node needs this version, which only `copydesk migrate` applies.
+    /// The node needs this version, which only `copydesk migrate` applies.
     NeedsMigrate(i32),
-    /// This version of the expand phase is to be applied before the contract phase.
+    /// This version of the expand phase must be applied before the contract phase.
     ExpandFirst(i32),
 }
 
-/// Which of the pending changes are applied now, and which are left.
+/// Splits the pending migrations into those that are applied now and those that stay pending.
 fn plan(
     pending: Vec<Migration>,
     database: DatabaseSize,
@@ -93,8 +93,8 @@ fn plan(
     Ok(pending.into_iter().partition(is_applied))
 }
 
-/// Brings the tables up to date while no other session does: at the start of a node (`None`) as far as it is quick, or a
-/// phase of `copydesk migrate`. Returns the versions that are left.
+/// Migrates the tables under the lock: at the start of a node (`None`) only what is quick, otherwise a phase of
+/// `copydesk migrate`. Returns the versions that stay pending.
 pub(super) async fn migrate(
     client: &Client,
     phase: Option<MigrationPhase>,
@@ -110,7 +110,7 @@ pub(super) async fn migrate(
     let (now, left) = plan(pending, database, phase).map_err(|blocked| {
         SchemaError::Permanent(match blocked {
             Blocked::NeedsMigrate(version) => format!(
-                "the tables lack version {version}, which takes long in a large database: run `copydesk migrate --expand`; nodes of the version before go on meanwhile"
+                "the tables lack version {version}, which takes long in a large database: run `copydesk migrate --expand`; nodes of the previous version keep working meanwhile"
             ),
             Blocked::ExpandFirst(version) => format!(
                 "the tables lack version {version} of the expand phase: run `copydesk migrate --expand` first"
@@ -126,15 +126,12 @@ pub(super) async fn migrate(
         } else {
             apply_at_once(client, &migration).await?;
         }
-        tracing::info!(
-            version = migration.version,
-            "the database was brought up to date"
-        );
+        tracing::info!(version = migration.version, "migration applied");
     }
     Ok(left.iter().map(|it| it.version).collect())
 }
 
-/// The versions that were applied and those that are pending, without changing anything.
+/// The versions that were applied and that are pending. Changes nothing.
 pub(super) async fn status(client: &Client) -> Result<(Vec<i32>, Vec<i32>), SchemaError> {
     let (applied, pending) = look(client).await?;
     let applied = applied.iter().map(|(version, _)| *version);
@@ -144,7 +141,7 @@ pub(super) async fn status(client: &Client) -> Result<(Vec<i32>, Vec<i32>), Sche
     ))
 }
 
-/// Work may take as long as it takes, whatever the server's settings say.
+/// Migrations have no time limits, whatever the server's settings are.
 const SETTINGS: &str = "
 SET lock_timeout = 0;
 SET statement_timeout = 0;
@@ -152,7 +149,7 @@ SELECT set_config('transaction_timeout', '0', false)
 FROM pg_catalog.pg_settings
 WHERE name = 'transaction_timeout'";
 
-/// Takes the lock under which tables are changed. It is released with the connection.
+/// Takes the lock of migrations. It is released when the connection is closed.
 async fn lock(client: &Client) -> Result<(), SchemaError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     let take = format!("SELECT pg_try_advisory_lock({LOCK})");
@@ -166,7 +163,7 @@ async fn lock(client: &Client) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// A version of the tables, and the oldest version whose programs still work with it.
+/// A version of the tables, and the oldest version with programs that work with it.
 type Applied = (i32, Option<i32>);
 
 async fn look(client: &Client) -> Result<(Vec<Applied>, Vec<Migration>), SchemaError> {
@@ -182,7 +179,7 @@ async fn look(client: &Client) -> Result<(Vec<Applied>, Vec<Migration>), SchemaE
     Ok((applied, pending))
 }
 
-/// The versions that were applied. An older program made the table without the second column.
+/// The versions that were applied. The table of early versions lacks the second column.
 async fn applied(client: &Client) -> Result<Vec<Applied>, SchemaError> {
     let columns = "
         SELECT attname::text
@@ -213,7 +210,7 @@ async fn size(client: &Client) -> Result<i64, SchemaError> {
     Ok(client.query_one(size, &[]).await?.get(0))
 }
 
-/// The row that says that a version was applied.
+/// The statements that record a version as applied.
 fn note(migration: &Migration) -> String {
     let Migration {
         version,
@@ -230,7 +227,7 @@ fn note(migration: &Migration) -> String {
     )
 }
 
-/// Applies a change in one transaction. An index is not built concurrently then: there is little to index.
+/// Applies a migration in one transaction. Indexes are not built concurrently, because the tables are small.
 async fn apply_at_once(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let (sql, note) = (migration.sql.replace(" CONCURRENTLY", ""), note(migration));
     let transaction =
@@ -245,15 +242,15 @@ async fn apply_at_once(client: &Client, migration: &Migration) -> Result<(), Sch
         let version = migration.version;
         tracing::info!(
             version,
-            "a table is locked by another session: the change is tried again"
+            "a table is locked by another session: retrying the migration"
         );
         sleep(TABLE_LOCK_PAUSE).await;
     }
     Ok(())
 }
 
-/// Applies a change statement by statement while nodes read and write the tables. It may be interrupted and repeated: an
-/// index that was left half built is built anew, a statement that repeats does what is left.
+/// Applies a migration statement by statement while nodes use the tables. It may be interrupted and repeated: invalid
+/// indexes are dropped and built again, and a repeated statement continues with the remaining rows.
 async fn apply_online(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let half_built = "
         SELECT relname::text
@@ -277,7 +274,7 @@ async fn apply_online(client: &Client, migration: &Migration) -> Result<(), Sche
             tracing::info!(
                 version = migration.version,
                 rows,
-                "a part of the change is done"
+                "part of the migration is done"
             );
             // Leaves half of the time to the nodes.
             sleep(begun.elapsed()).await;
@@ -287,7 +284,7 @@ async fn apply_online(client: &Client, migration: &Migration) -> Result<(), Sche
     Ok(())
 }
 
-/// Refuses to remove what nodes that live, or did a minute ago, may still need.
+/// Fails if a node that lives, or lived a minute ago, needs what the migration removes.
 async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<(), SchemaError> {
     let older = "
         SELECT string_agg(convert_from(name, 'UTF8'), ', ')
@@ -297,7 +294,7 @@ async fn refuse_older_nodes(client: &Client, migration: &Migration) -> Result<()
     match row.get::<_, Option<String>>(0) {
         None => Ok(()),
         Some(names) => Err(SchemaError::Permanent(format!(
-            "version {} does not work with the program of the nodes {names}: upgrade them first, and wait a minute",
+            "version {} does not work with the program of the nodes {names}: upgrade them first, and wait one minute",
             migration.version
         ))),
     }
@@ -318,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn start_of_a_node_applies_what_is_quick() {
+    fn start_of_a_node_applies_quick_migrations() {
         use DatabaseSize::{Large, New, Small};
         use MigrationKind::{Long, Online, Quick};
         use MigrationPhase::{Contract, Expand};

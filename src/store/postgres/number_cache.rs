@@ -1,4 +1,4 @@
-//! The documents' numbers, remembered.
+//! The cache of the numbers that stand for documents in the tables.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,7 +9,8 @@ use crate::id::DocId;
 use crate::store::bounded_cache::BoundedCache;
 use crate::sync::lock;
 
-/// The numbers of documents that were ever claimed, by their places in the question, which is [`Lookup::missing`].
+/// The numbers of documents, with their positions in the query, which is [`Lookup::missing`]. Documents that were never
+/// claimed have none.
 pub(super) const FIND: &str = "
 SELECT asked.place, known.number
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (collection, id, place)
@@ -17,20 +18,19 @@ CROSS JOIN LATERAL (
   SELECT number FROM documents WHERE collection = asked.collection AND id = asked.id LIMIT 1
 ) AS known";
 
-/// The place in a list that a statement counts from one.
+/// The zero-based position from the first column, which counts from one.
 pub(super) fn place(row: &Row) -> usize {
     usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(0)
 }
 
-/// How many documents' numbers are cached: more than a node has documents open (`documents_max`). Beyond that the least
-/// recently used one is dropped.
+/// How many numbers are cached: more than a node has documents open (`documents_max`).
 const NUMBERS_MAX: usize = 262_144;
 
 /// How many names are cached by number, for the feed of changes: some 10 MB.
 const NAMES_MAX: usize = 131_072;
 
-/// Caches the numbers that stand for documents in the tables, and the names that stand for numbers. What is written by a
-/// number is written under a fence: if it is wrong, because the database was replaced by another, the fence does not hold.
+/// Caches the numbers of documents, and the documents of numbers. A write by a number is under a fence; if the number
+/// is wrong because the database was replaced, the fence does not match.
 #[derive(Debug)]
 pub(super) struct NumberCache(Mutex<Caches>);
 
@@ -50,7 +50,7 @@ impl Default for NumberCache {
 }
 
 impl NumberCache {
-    /// Begins to look for the numbers of documents: among those that are remembered.
+    /// Looks documents up in the cache.
     pub(super) fn look_up<'a>(&self, docs: impl Iterator<Item = &'a DocId>) -> Lookup<'a> {
         let mut caches = self.lock();
         let found = docs.map(|doc| (doc, caches.numbers.get(doc).copied()));
@@ -61,7 +61,7 @@ impl NumberCache {
         self.lock().numbers.put(doc.clone(), number);
     }
 
-    /// Forgets all numbers: the database went back in time or was replaced, and may give them to other documents.
+    /// Removes all numbers: the database went back in time or was replaced, and may assign them to other documents.
     pub(super) fn clear(&self) {
         let mut caches = self.lock();
         caches.numbers.clear();
@@ -72,7 +72,7 @@ impl NumberCache {
         self.lock().numbers.remove(doc);
     }
 
-    /// The cached names of some numbers, and the numbers that have none.
+    /// The cached names of some numbers, and the numbers that are not cached.
     pub(super) fn names(
         &self,
         numbers: impl Iterator<Item = i64>,
@@ -97,12 +97,11 @@ impl NumberCache {
     }
 }
 
-/// Documents in their order, and their numbers as far as they are known. What is found stays found, whatever is forgotten
-/// meanwhile.
+/// Documents in their order, with the numbers that were found. Not affected by later changes of the cache.
 pub(super) struct Lookup<'a>(Vec<(&'a DocId, Option<i64>)>);
 
 impl<'a> Lookup<'a> {
-    /// The collections and the names that [`FIND`] is to be asked about; `None`: all are known.
+    /// The collections and ids for [`FIND`]; `None` if all numbers were found.
     pub(super) fn missing(&self) -> Option<(Vec<&'a str>, Vec<&'a str>)> {
         let unknown = self.0.iter().filter(|(_, number)| number.is_none());
         let names = unknown.map(|(doc, _)| (doc.collection.as_str(), doc.id.as_str()));
@@ -110,7 +109,7 @@ impl<'a> Lookup<'a> {
         (!question.0.is_empty()).then_some(question)
     }
 
-    /// Takes in what [`FIND`] found, and has it remembered.
+    /// Adds the rows of [`FIND`], also to the cache.
     pub(super) fn add(&mut self, numbers: &NumberCache, found: &[Row]) {
         let unknown = self.0.iter_mut().filter(|(_, number)| number.is_none());
         let mut unknown: Vec<_> = unknown.collect();
@@ -121,7 +120,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The numbers, in the documents' order; `None`: nobody ever claimed that one.
+    /// The numbers in the order of the documents; `None` if the document was never claimed.
     pub(super) fn numbers(&self) -> impl Iterator<Item = Option<i64>> {
         self.0.iter().map(|(_, number)| *number)
     }

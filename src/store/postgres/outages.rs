@@ -1,12 +1,12 @@
-//! What the log says of a Postgres that is away: for each pool one line when it begins and one when it is over.
+//! Log lines about outages of Postgres: one when an outage of a pool begins and one when it ends.
 
 use super::error::PostgresError;
 use crate::outage::Outage;
 
-/// The outages of one pool or lane, as seen by those who use it.
+/// The outages of one pool or append worker.
 #[derive(Debug)]
 pub(super) struct Outages {
-    /// What the log calls the pool.
+    /// The name of the pool in log lines.
     pool: &'static str,
     current: Outage,
 }
@@ -19,7 +19,7 @@ impl Outages {
         }
     }
 
-    /// Notes a failure. What is no outage is for the caller to report: it knows whose fault it is.
+    /// Records a failure. Failures that are not outages are logged by the caller.
     pub(super) fn record_failure(&self, fault: &PostgresError) {
         let is_reported = matches!(fault, PostgresError::Closed);
         if fault.is_outage() && !is_reported && self.current.begins() {
@@ -27,7 +27,7 @@ impl Outages {
         }
     }
 
-    /// Notes an answer.
+    /// Records an answer.
     pub(super) fn record_success(&self) {
         if let Some(past) = self.current.ends() {
             let (failures, seconds) = (past.failures, past.lasted.as_secs());

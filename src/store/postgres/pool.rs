@@ -1,4 +1,4 @@
-//! A few connections that take turns.
+//! Connection pools.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use super::connect::PostgresConnector;
 use super::error::PostgresError;
 use super::outages::Outages;
 
-/// At most so many connections. Whoever comes when all are busy waits in line.
+/// A pool with a fixed number of connections. If all are in use, callers wait for one.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
     acquire: Duration,
-    /// How long a statement may take: somewhat longer than the server allows it.
+    /// The time limit of a statement: somewhat longer than the server's.
     patience: Duration,
     outages: Arc<Outages>,
 }
 
 impl Pool {
-    /// A pool whose log lines call it `name`.
+    /// Creates a pool; `name` identifies it in log lines.
     pub(super) fn new(
         name: &'static str,
         connector: PostgresConnector,
@@ -55,7 +55,7 @@ impl Pool {
         })
     }
 
-    /// A connection for some statements.
+    /// Takes a connection from the pool.
     pub(super) async fn acquire(&self) -> Result<PooledConnection, PostgresError> {
         match self.pool.get().await {
             Ok(object) => Ok(PooledConnection {
@@ -73,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// One statement.
+    /// Runs one statement on any connection.
     pub(super) async fn query(
         &self,
         sql: &'static str,
@@ -82,19 +82,19 @@ impl Pool {
         self.acquire().await?.query(sql, values).await
     }
 
-    /// Gives all connections back. Whoever asks later is told so.
+    /// Closes all connections. Later calls fail.
     pub(super) fn close(&self) {
         self.pool.close();
     }
 }
 
-/// A connection that goes back to its pool, unless something went wrong on it: a statement that nobody waits for any
-/// more would delay the next one, and a connection that is half dead cannot be told from a slow one.
+/// A connection that returns to its pool when dropped, unless its last statement failed or was not awaited: such a
+/// statement would delay the next one, and a broken connection cannot be distinguished from a slow one.
 pub(super) struct PooledConnection {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     object: Option<Object>,
     is_clean: bool,
-    /// It has a transaction under way, and is of no use to others.
+    /// Whether a transaction is open. Such a connection does not return to the pool.
     pub(super) in_transaction: bool,
     patience: Duration,
     outages: Arc<Outages>,
@@ -104,7 +104,7 @@ pub(super) struct PooledConnection {
 type Statement<'a> = (&'static str, &'a [&'a (dyn ToSql + Sync)]);
 
 impl PooledConnection {
-    /// Runs a statement, prepared when this connection first meets it, and waits for its end.
+    /// Runs a statement, which is prepared at its first use on this connection.
     pub(super) async fn query(
         &mut self,
         sql: &'static str,
@@ -123,8 +123,8 @@ impl PooledConnection {
         self.finish(rows)
     }
 
-    /// Runs two statements on one way to the server and back. The second is on its way whatever becomes of the first:
-    /// it is for the beginning and the end of a transaction, where the server knows what that means.
+    /// Runs two statements in one round trip. The second one runs even if the first one fails, so this is for the
+    /// beginning and the end of transactions, where the server handles that case.
     pub(super) async fn query_both(
         &mut self,
         first: Statement<'_>,
@@ -152,7 +152,7 @@ impl PooledConnection {
         self.finish(rows)
     }
 
-    /// Notes how a statement ended.
+    /// Records the result of a statement.
     fn finish<T>(
         &mut self,
         outcome: Result<Result<T, tokio_postgres::Error>, Elapsed>,
@@ -177,7 +177,7 @@ impl Drop for PooledConnection {
         if let Some(object) = self.object.take()
             && (self.in_transaction || !self.is_clean)
         {
-            // Its task is aborted with it. The server is not asked to cancel anything.
+            // This aborts the task of the connection. The server is not asked to cancel the statement.
             drop(Object::take(object));
         }
     }

@@ -1,4 +1,4 @@
-//! The tables: made, and brought up to date, by whichever node comes first.
+//! The preparation of the tables at the start of a node, and checks of the server.
 
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ use super::migrate::{LOCK_PATIENCE, migrate, status};
 use crate::outage::Outage;
 use crate::store::{MigrationPhase, StoreError};
 
-/// The oldest Postgres that this is tested for the likes of, as `server_version_num` counts.
+/// The oldest supported version of Postgres, as `server_version_num` counts.
 const OLDEST: i32 = 130_000;
 
-/// Waits until Postgres answers, at most `patience`, and brings its tables up to date. What time does not mend is an
-/// error at once.
+/// Waits at most `patience` until Postgres answers, and migrates its tables. Permanent errors are returned at once.
 pub(super) async fn prepare(
     connector: &PostgresConnector,
     patience: Duration,
@@ -25,8 +24,8 @@ pub(super) async fn prepare(
     let outage = Outage::new();
     loop {
         let error = match attempt(connector).await {
-            Ok(doubts) => {
-                doubts.report();
+            Ok(warnings) => {
+                warnings.report();
                 return Ok(());
             }
             Err(SchemaError::Permanent(error)) => return Err(StoreError::new("open", error)),
@@ -36,18 +35,18 @@ pub(super) async fn prepare(
             return Err(StoreError::new("open", error));
         }
         if outage.begins() {
-            tracing::warn!(%error, "waiting for Postgres");
+            tracing::warn!(%error, "Postgres does not answer: the start waits for it");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
-/// Why the tables are not there yet.
+/// Why the tables are not ready.
 pub(super) enum SchemaError {
-    /// It may be gone in a moment.
+    /// A later attempt may succeed.
     Transient(String),
-    /// Somebody has to do something.
+    /// An operator has to act.
     Permanent(String),
 }
 
@@ -58,10 +57,12 @@ impl From<tokio_postgres::Error> for SchemaError {
             return Self::Transient(format!("connect to Postgres: {words}"));
         };
         let why = match &state.code()[..2] {
-            "28" => "Postgres does not let this user in",
-            "3D" => "there is no such database",
-            "42" if *state == SqlState::INSUFFICIENT_PRIVILEGE => "this user may not make tables",
-            "42" => "the database holds what does not fit",
+            "28" => "Postgres rejects the user or password of the url",
+            "3D" => "the database of the url does not exist",
+            "42" if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+                "the user of the url may not create tables"
+            }
+            "42" => "the tables of the database have another structure",
             _ => return Self::Transient(words),
         };
         Self::Permanent(format!("{why}: {words}"))
@@ -80,7 +81,7 @@ async fn attempt(connector: &PostgresConnector) -> Result<DurabilityWarnings, Sc
                 "versions of the tables are pending: the node works without them; run `copydesk migrate`"
             );
         }
-        doubts(&client).await
+        durability_warnings(&client).await
     };
     let done = tokio::time::timeout(LOCK_PATIENCE * 2, prepared).await;
     task.abort();
@@ -91,8 +92,7 @@ async fn attempt(connector: &PostgresConnector) -> Result<DurabilityWarnings, Sc
     })
 }
 
-/// What `copydesk migrate` does: applies a phase, or says what is pending (`None`). The versions that were applied, and
-/// those that are pending.
+/// Applies a phase of `copydesk migrate`, or none (`None`). Returns the versions that are applied and that are pending.
 pub(super) async fn migrate_tables(
     connector: &PostgresConnector,
     phase: Option<MigrationPhase>,
@@ -139,7 +139,7 @@ async fn is_suitable(client: &Client) -> Result<(), SchemaError> {
         return Err(SchemaError::Permanent(why));
     }
     if row.get(3) {
-        let why = "this server is a standby and cannot be written to; name the primary, or all servers and target_session_attrs=read-write";
+        let why = "this server is a standby and read-only; name the primary, or all servers and target_session_attrs=read-write";
         return Err(SchemaError::Transient(why.to_owned()));
     }
     Ok(())
@@ -156,12 +156,12 @@ impl DurabilityWarnings {
     fn report(&self) {
         if !self.has_fsync {
             tracing::warn!(
-                "fsync is off in this Postgres: a crash of its machine may lose or damage everything"
+                "fsync is off in this Postgres: a crash of its machine may lose or damage all data"
             );
         }
         if !self.has_full_page_writes {
             tracing::warn!(
-                "full_page_writes is off in this Postgres: a crash of its machine may damage everything"
+                "full_page_writes is off in this Postgres: a crash of its machine may damage all data"
             );
         }
         if !self.waits_for_standbys {
@@ -172,9 +172,8 @@ impl DurabilityWarnings {
     }
 }
 
-/// Reads those settings. That a commit is durable when it returns, each of our sessions asks
-/// for itself, whatever the server's `synchronous_commit`.
-async fn doubts(client: &Client) -> Result<DurabilityWarnings, SchemaError> {
+/// Reads those settings. `synchronous_commit` is set by each of our sessions.
+async fn durability_warnings(client: &Client) -> Result<DurabilityWarnings, SchemaError> {
     let row = client
         .query_one(
             "SELECT current_setting('fsync') = 'on',
@@ -191,7 +190,7 @@ async fn doubts(client: &Client) -> Result<DurabilityWarnings, SchemaError> {
     })
 }
 
-/// The secret that all nodes share; `drawn` if there is none yet.
+/// The secret that all nodes share; set to `drawn` if there is none yet.
 pub(super) async fn secret(
     pool: &super::pool::Pool,
     drawn: [u8; 32],
@@ -203,7 +202,7 @@ pub(super) async fn secret(
         .query("SELECT value FROM secrets WHERE name = 'shared'", &[])
         .await?;
     let value: Option<&[u8]> = rows.first().map(|row| row.get(0));
-    value
-        .and_then(|it| it.try_into().ok())
-        .ok_or_else(|| PostgresError::Other("the secret is damaged".to_owned()))
+    value.and_then(|it| it.try_into().ok()).ok_or_else(|| {
+        PostgresError::Other("secrets.value of 'shared' does not have 32 bytes".to_owned())
+    })
 }

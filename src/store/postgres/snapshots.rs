@@ -1,4 +1,4 @@
-//! Snapshots: kept under the fence, and thinned out.
+//! Saving snapshots.
 
 use super::error::PostgresError;
 use super::load::run_blocking;
@@ -6,10 +6,11 @@ use super::pool::{Pool, PooledConnection};
 use crate::id::DocId;
 use crate::log::{Fence, Revision, Snapshot};
 use crate::store::snapshot_codec::{Packing, pack, verify};
-use crate::store::snapshot_retention::superfluous;
+use crate::store::snapshot_retention::Retention;
 
-/// Keeps a snapshot where the fence holds and the log is as long. Says which document that is, and how long its log is.
-const KEEP: &str = "
+/// Saves a snapshot if the fence is valid and the log reaches its revision. Returns the number and the head of the document
+/// if the fence is valid.
+const SAVE: &str = "
 WITH mine AS (
   SELECT heads.doc, coalesce(
     (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1),
@@ -18,7 +19,7 @@ WITH mine AS (
   JOIN heads ON heads.doc = documents.number
   WHERE documents.collection = $1 AND documents.id = $2 AND heads.epoch = $3 AND heads.token = $4
   FOR SHARE OF heads
-), kept AS (
+), saved AS (
   INSERT INTO snapshots (doc, revision, epoch, data)
   SELECT mine.doc, $5, $3, $6
   FROM mine
@@ -28,7 +29,7 @@ WITH mine AS (
 )
 SELECT doc, head FROM mine";
 
-/// Keeps a snapshot, unless the fence is void.
+/// Saves a snapshot, unless the fence is void.
 pub(super) async fn save(
     pool: &Pool,
     doc: &DocId,
@@ -38,7 +39,7 @@ pub(super) async fn save(
 ) -> Result<(), PostgresError> {
     let revision = snapshot.revision;
     if revision == Revision::ZERO {
-        // What every document is before its first entry.
+        // Every document is empty at revision zero.
         return Ok(());
     }
     let packed = run_blocking(move || pack(&snapshot, packing)).await?;
@@ -47,7 +48,7 @@ pub(super) async fn save(
     let (token, at) = (token.as_slice(), revision.0.cast_signed());
     let mut connection = pool.acquire().await?;
     let rows = connection
-        .query(KEEP, &[&collection, &id, &epoch, &token, &at, &packed])
+        .query(SAVE, &[&collection, &id, &epoch, &token, &at, &packed])
         .await?;
     let Some(row) = rows.first() else {
         return Ok(());
@@ -58,15 +59,14 @@ pub(super) async fn save(
             "{doc}: the log ends before {revision}"
         )));
     }
-    thin_out(&mut connection, number, at, head.cast_unsigned()).await
+    remove_old_snapshots(&mut connection, number, revision, head.cast_unsigned()).await
 }
 
-/// Forgets the snapshots that are no longer worth their place: see [`superfluous`]. The two newest good ones stay; the one
-/// that was just `kept` is good without being read.
-async fn thin_out(
+/// Deletes the snapshots that are no longer needed; see [`Retention`]. The one that was just `saved` is readable.
+async fn remove_old_snapshots(
     connection: &mut PooledConnection,
     number: i64,
-    kept: i64,
+    saved: Revision,
     head: u64,
 ) -> Result<(), PostgresError> {
     let rows = connection
@@ -75,47 +75,40 @@ async fn thin_out(
             &[&number],
         )
         .await?;
-    let revisions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-    let (mut good, mut newest) = (0, 0);
-    while good < 2 && newest < revisions.len() {
-        let revision = revisions[newest];
-        let is_good = revision == kept || is_good(connection, number, revision).await?;
-        good += usize::from(is_good);
-        newest += 1;
+    let revisions = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned());
+    let mut retention = Retention::new(revisions.collect());
+    while let Some(revision) = retention.next_unchecked() {
+        let revision = Revision(revision);
+        let is_readable = revision == saved || is_readable(connection, number, revision).await?;
+        retention.record(is_readable);
     }
-    let unsigned = |revision: &i64| revision.cast_unsigned();
-    let older: Vec<u64> = revisions[newest..].iter().map(unsigned).collect();
-    let newer = newest
-        .checked_sub(1)
-        .map_or(head, |at| unsigned(&revisions[at]));
-    let gone = superfluous(head, newer, &older);
-    let gone: Vec<i64> = gone.into_iter().map(u64::cast_signed).collect();
-    if !gone.is_empty() {
+    let removable = retention.removable(head);
+    let removable: Vec<i64> = removable.into_iter().map(u64::cast_signed).collect();
+    if !removable.is_empty() {
         connection
             .query(
                 "DELETE FROM snapshots WHERE doc = $1 AND revision = ANY ($2)",
-                &[&number, &gone],
+                &[&number, &removable],
             )
             .await?;
     }
     Ok(())
 }
 
-async fn is_good(
+async fn is_readable(
     connection: &mut PooledConnection,
     number: i64,
-    revision: i64,
+    revision: Revision,
 ) -> Result<bool, PostgresError> {
     let rows = connection
         .query(
             "SELECT data FROM snapshots WHERE doc = $1 AND revision = $2",
-            &[&number, &revision],
+            &[&number, &revision.0.cast_signed()],
         )
         .await?;
-    let is_good = move || {
-        let row = rows.first()?;
-        verify(Revision(revision.cast_unsigned()), row.get(0)).ok()?;
-        Some(())
+    let verify = move || {
+        let row = rows.first();
+        row.is_some_and(|row| verify(revision, row.get(0)).is_ok())
     };
-    Ok(run_blocking(is_good).await?.is_some())
+    run_blocking(verify).await
 }

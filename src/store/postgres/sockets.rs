@@ -1,4 +1,4 @@
-//! What the nodes say of themselves besides their heartbeats: how many sockets they have, and their names.
+//! What nodes state about themselves besides heartbeats: their sockets and names.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::error::PostgresError;
 use super::pool::Pool;
 use crate::id::NodeId;
 
-/// Writes how many this node has, and reads how many each other live node has that takes documents.
+/// Writes the number of this node's sockets, and returns those of the other live nodes that take part.
 const SHARE: &str = "
 WITH told AS (
   UPDATE nodes
@@ -37,7 +37,7 @@ pub(super) async fn share(
     Ok(others.map(|it| u64::try_from(it).unwrap_or(0)).collect())
 }
 
-/// The name that people gave a node.
+/// The name of a node.
 pub(super) async fn name_of(pool: &Pool, id: NodeId) -> Result<Option<String>, PostgresError> {
     let id = id.0.cast_signed();
     let rows = pool

@@ -1,4 +1,4 @@
-//! Fills the index over titles of a database that is older than the index, bit by bit and while nodes serve.
+//! The task that fills the index over titles in a database that is older than the index, while nodes serve.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use tokio::time::sleep;
 use super::error::PostgresError;
 use super::pool::Pool;
 
-/// How many documents one statement adds.
+/// How many documents one statement indexes.
 const BATCH: i64 = 500;
 
-/// How long the others have the connection and Postgres to themselves between two statements.
+/// The pause between two statements, for other users of the connection and of Postgres.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to wait while another node does it, or Postgres does not answer.
+/// How long to wait while another node fills the index, or after an error.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Adds the titles of the next documents. Answers with a row if this node did so: the number of the last document, and
-/// whether it was the last of all. A title that was changed meanwhile is there already.
+/// Indexes the titles of the next documents. Returns a row if this node did so: the number of the last document, and
+/// whether it was the last of all. A title that was changed meanwhile is in the index already.
 const ADD: &str = "
 WITH progress AS MATERIALIZED (
   SELECT number
@@ -46,7 +46,7 @@ RETURNING titles_progress.number, titles_progress.is_complete";
 
 const IS_COMPLETE: &str = "SELECT is_complete FROM titles_progress WHERE one";
 
-/// Starts the task that fills the index, and ends once it is full. Each node has it; one at a time adds titles.
+/// Starts the task that fills the index and then ends. Each node runs it; one at a time indexes titles.
 pub(super) fn start_indexing(pool: Pool) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
@@ -54,7 +54,7 @@ pub(super) fn start_indexing(pool: Pool) -> JoinHandle<()> {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "the index over titles is not full yet: retrying in 10 s");
+                    tracing::debug!(%error, "the index over titles is not complete: retrying in 10 s");
                 }
             }
             sleep(RETRY).await;
@@ -62,14 +62,14 @@ pub(super) fn start_indexing(pool: Pool) -> JoinHandle<()> {
     })
 }
 
-/// Adds titles until there are no more; `false`: another node does.
+/// Indexes titles until all are done. Returns false if another node does it.
 async fn fill(pool: &Pool) -> Result<bool, PostgresError> {
     let rows = pool.query(IS_COMPLETE, &[]).await?;
     if rows.first().is_none_or(|row| row.get(0)) {
         return Ok(true);
     }
     tracing::info!(
-        "adding the titles of older documents to the index; searches look at the newest documents first meanwhile"
+        "indexing the titles of older documents; until this is done, searches find recently edited documents only"
     );
     loop {
         let rows = pool.query(ADD, &[&BATCH]).await?;
@@ -77,7 +77,7 @@ async fn fill(pool: &Pool) -> Result<bool, PostgresError> {
             return Ok(false);
         };
         if row.get(1) {
-            tracing::info!("the index over titles is full");
+            tracing::info!("the index over titles is complete");
             return Ok(true);
         }
         sleep(PAUSE).await;

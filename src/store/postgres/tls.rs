@@ -1,4 +1,4 @@
-//! Encryption on the way to Postgres, as the url's `sslmode` asks for it.
+//! Encryption of connections to Postgres, according to `sslmode`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::address::Verification;
 use crate::store::StoreError;
 
-/// Encrypts what `config` connects to.
+/// The TLS configuration for `config`.
 ///
-/// `require` and `verify-full` verify the server's name and certificate: against `ca_file`, or the system's roots where
-/// that is empty. `verify-ca` verifies the certificate alone. `prefer` without a `ca_file` verifies nothing, as in every
-/// Postgres client: an attacker who could forge a certificate could as well say that the server does not encrypt.
+/// `require` and `verify-full` verify the name and the certificate of the server, against `ca_file` or the system's
+/// roots if that is empty. `verify-ca` verifies the certificate only. `prefer` without a `ca_file` verifies nothing, as
+/// in every Postgres client: an attacker who can forge a certificate can also claim that the server does not encrypt.
 pub(super) fn connector(
     config: &Config,
     verification: Verification,
@@ -70,7 +70,7 @@ fn from_file(ca_file: &Path) -> Result<RootCertStore, StoreError> {
         roots.add(certificate).map_err(|it| error(&it))?;
     }
     if roots.is_empty() {
-        return Err(error(&"there is no certificate in it"));
+        return Err(error(&"the file has no certificate"));
     }
     Ok(roots)
 }
@@ -80,7 +80,7 @@ fn of_the_system() -> Result<RootCertStore, StoreError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let why = "this system has no root certificates: name the authority's in ca_file";
+        let why = "this system has no root certificates: set ca_file to the authority's";
         return Err(StoreError::new("set TLS up", why));
     }
     Ok(roots)
@@ -96,7 +96,7 @@ fn unnamed(
         .with_no_client_auth()
 }
 
-/// Verifies that the server has the key of its certificate, for whatever name that is.
+/// Verifies that the server has the key of its certificate, whatever name the certificate is for.
 #[derive(Debug)]
 struct AnyNameVerifier {
     /// The authorities, one of which must have signed it; `None`: the signature is not verified.

@@ -1,7 +1,6 @@
 //! The rows of a Postgres database, for verification.
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
@@ -10,7 +9,7 @@ use super::error::{PostgresError, in_words};
 use super::load::entry;
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, SnapshotRow};
+use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, RowsFuture, SnapshotRow};
 use crate::store::{PAGE_BYTES, PAGE_ENTRIES, StoreError};
 
 const DOCUMENTS: &str = "
@@ -27,7 +26,7 @@ FROM documents
 LEFT JOIN heads ON heads.doc = documents.number
 WHERE documents.collection = $1 AND documents.id = $2";
 
-/// Steps from one number to the next by the indexes: the time depends on the documents and not on their entries.
+/// Steps from one number to the next by the indexes, so the time depends on the number of documents and not of entries.
 const ORPHANS: &str = "
 WITH RECURSIVE found (doc) AS (
   SELECT least(
@@ -46,7 +45,7 @@ WHERE found.doc <= $2 AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.nu
 
 const IS_LIVE: &str = "SELECT live FROM documents WHERE number = $1";
 
-/// One page of a log: at most `$3` entries, until they have `$4` bytes.
+/// One page of a log: at most `$3` entries, and about `$4` bytes.
 const ENTRIES: &str = "
 SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
 FROM (
@@ -67,7 +66,7 @@ WHERE doc = $1 AND revision > $2
 ORDER BY revision
 LIMIT 1";
 
-/// A database that is only read, over one connection of its own.
+/// A database for verification, over one connection of its own.
 pub(super) struct PostgresRows(Client);
 
 impl PostgresRows {
@@ -88,8 +87,6 @@ impl PostgresRows {
     }
 }
 
-type RowsFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
-
 fn document(row: &Row) -> DocumentRow {
     DocumentRow {
         number: row.get(0),
@@ -99,7 +96,7 @@ fn document(row: &Row) -> DocumentRow {
 }
 
 impl Rows for PostgresRows {
-    /// Postgres checks its pages when it reads them, where the cluster was made with checksums.
+    /// Postgres verifies its pages when it reads them, if the cluster was created with checksums.
     fn check_files(&mut self) -> RowsFuture<'_, Vec<String>> {
         async { Ok(Vec::new()) }.boxed()
     }

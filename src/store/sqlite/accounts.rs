@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
-use super::load::{SqliteError, first_place, listed, walk};
+use super::error::SqliteError;
+use super::list::{listed, walk};
 use super::write_connection::WriteConnection;
 use super::writer::WriteJob;
 use crate::access::{
@@ -1089,7 +1090,7 @@ fn list_of(
            LIMIT ?5
          )",
     )?;
-    let (at_ms, id) = first_place(query);
+    let (at_ms, id) = query.start();
     let title = query.title.as_deref().unwrap_or_default().to_lowercase();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![

@@ -1,30 +1,31 @@
-//! The checkpointer: moves the write-ahead log into the database, beside the commits and not within one.
+//! Checkpoints: the write-ahead log is moved into the database beside the commits.
 //!
-//! SQLite begins the log anew only when all of it has been moved, and under load something is always added meanwhile.
-//! So it goes in two steps: a thread moves the bulk while commits go on, then the writer moves the little rest
-//! between two transactions.
+//! SQLite restarts the log only after all of it was moved, and under load commits add to it meanwhile. So a checkpoint
+//! has two steps: a thread moves most pages while commits go on, then the writer thread moves the rest between two
+//! transactions.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 
-/// How many pages of the log may wait to be moved: half of what there is room for.
+/// How many pages may wait for a checkpoint: half of the preallocated log.
 const PAGES_MAX: i64 = 2_048;
 
-/// With so many pages waiting, 64 MiB, the writer waits too: the disk takes commits faster than it moves them.
+/// With more pages waiting (64 MiB), the writer thread waits for the checkpoint: the disk accepts commits faster than
+/// it moves pages.
 const PAGES_LIMIT: i64 = 16_384;
 
-/// The log is measured once in so many transactions.
+/// The log is measured once in this many transactions.
 const TRANSACTIONS: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    /// Asks the thread for the bulk. `None`: there is no thread.
+    /// Requests to the thread; `None` if it could not be started.
     bulk: Option<SyncSender<()>>,
-    /// The thread has moved the bulk; the rest is the writer's.
+    /// Signals that the thread has moved its part and the rest is left to the writer thread.
     moved: Receiver<()>,
-    /// The thread was asked and has not answered.
+    /// Whether a request is not answered yet.
     under_way: bool,
     thread: Option<JoinHandle<()>>,
     /// Transactions since the log was measured.
@@ -34,14 +35,14 @@ pub(super) struct Checkpointer {
 impl Checkpointer {
     /// Starts the thread, with a connection of its own.
     pub(super) fn start(db: Connection) -> Self {
-        // One request and one answer at a time: neither side ever waits to send.
+        // There is one request and one answer at a time, so neither side waits to send.
         let (bulk, requests) = sync_channel(1);
         let (answers, moved) = sync_channel(1);
         let thread = Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || move_bulk(&db, &requests, &answers));
         if let Err(error) = &thread {
-            tracing::warn!(%error, "checkpoints hold up commits: there is no thread for them");
+            tracing::warn!(%error, "the checkpoint thread did not start: checkpoints delay commits");
         }
         Self {
             bulk: thread.is_ok().then_some(bulk),
@@ -52,7 +53,8 @@ impl Checkpointer {
         }
     }
 
-    /// Between two transactions of the writer, whose connection `db` is: sees whether something is to be moved.
+    /// Starts or finishes a checkpoint if one is due. Called between two transactions of `db`, the connection that
+    /// writes.
     pub(super) fn checkpoint_if_due(&mut self, db: &Connection) {
         if self.under_way && self.moved.try_recv().is_ok() {
             return self.move_rest(db);
@@ -80,13 +82,13 @@ impl Checkpointer {
         report(checkpoint(db, "PASSIVE"));
     }
 
-    /// Ends the thread, after what it is doing.
+    /// Ends the thread after its current checkpoint.
     pub(super) fn stop(&mut self) {
         self.bulk = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the checkpointer panicked");
+            tracing::error!("the checkpoint thread panicked");
         }
     }
 }
@@ -100,15 +102,15 @@ fn move_bulk(db: &Connection, requests: &Receiver<()>, answers: &SyncSender<()>)
     }
 }
 
-/// Moves what can be moved. Returns how many pages of the log are left to move.
+/// Moves pages as far as readers permit. Returns how many are left.
 fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<i64> {
     let mut statement = db.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
     statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
 }
 
-/// A checkpoint that fails is tried again; until then the log grows.
+/// Logs a failed checkpoint. It is retried; until then the log grows.
 fn report(outcome: rusqlite::Result<i64>) {
     if let Err(error) = outcome {
-        tracing::error!(%error, "cannot move the write-ahead log into the database");
+        tracing::error!(%error, "checkpoint failed: the write-ahead log grows until one succeeds");
     }
 }

@@ -1,4 +1,4 @@
-//! The data folder: its lock, its database file, and how connections to it are opened.
+//! The data folder: its lock, its database file, and the connections to it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -10,25 +10,25 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::migration::{Migration, accepts};
 use crate::store::{MigrationStatus, StoreError};
 
-/// The database's file within the folder; `-wal` and `-shm` stand beside it while it is open.
+/// The database file in the folder. While it is open there are also `-wal` and `-shm`.
 const DATABASE: &str = "copydesk.db";
 
-/// The file whose lock says that a process uses the folder. It is empty, and stays when the process ends.
+/// The lock file: it is locked while a process uses the folder. It is empty and remains after the process has ended.
 const LOCK: &str = "copydesk.lock";
 
-/// The file that keeps room for the next start: SQLite opens no database without a little room for its index of the
-/// write-ahead log, and a server that cannot start cannot show what it holds.
+/// A file that reserves space for the next start. SQLite cannot open a database without some space for the index of the
+/// write-ahead log, and on a full disk the server should still start and serve reads.
 const RESERVE: &str = "copydesk.reserve";
 const RESERVE_BYTES: u64 = 256 << 10;
 
-/// The file that says how far the database's history had come. It is outside of the database, so it does not go back in
-/// time together with the database.
+/// The file that records the progress of the database's history. It is not in the database, so restoring the database
+/// leaves it as it is.
 const HISTORY: &str = "copydesk.history";
 
-/// Marks the file as ours ("Cpdk"), so that no other program's database is taken for one.
+/// Identifies the file as a Copydesk database ("Cpdk").
 const APPLICATION_ID: i32 = 0x4370_646b;
 
-/// In their order; the number of those that were applied is the file's `user_version`. Never edited after a release.
+/// The migrations in order. How many were applied is the file's `user_version`. Never edited after a release.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/sqlite/0001_documents_and_their_log.sql"),
     include_str!("../../../sql/sqlite/0002_people.sql"),
@@ -38,29 +38,29 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/sqlite/0006_history.sql"),
 ];
 
-/// Which versions were applied, each with the oldest version whose programs still work with the file.
+/// The versions that were applied, each with the oldest version with programs that work with the file.
 const VERSIONS: &str = "
 CREATE TABLE IF NOT EXISTS copydesk_versions (
   version INTEGER PRIMARY KEY,
   works_with INTEGER
 ) STRICT";
 
-/// How large the write-ahead log is made at once. A commit within it changes no file's size, which is what makes its
-/// flush cheap; the checkpoints see to it that it seldom grows beyond.
+/// The size to which the write-ahead log is preallocated. A commit within it does not change the size of a file, which
+/// makes its flush cheap. Checkpoints keep the log within it most of the time.
 const WAL_BYTES: u64 = 16 << 20;
 
-/// How long a connection waits for another's lock. Only foreign programs (a backup, a person) hold one for long.
+/// How long a connection waits for a lock. Only other programs, such as a backup or a shell, hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A data folder, to open connections in.
+/// A data folder.
 #[derive(Debug, Clone)]
 pub(super) struct DataDir(PathBuf);
 
-/// The folder is ours until this is dropped or the process dies.
+/// The lock of the folder, held until this is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct DataDirLock(#[expect(dead_code, reason = "held, not read")] File);
 
-/// What a connection is for.
+/// What a connection may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AccessMode {
     Write,
@@ -68,7 +68,7 @@ pub(super) enum AccessMode {
 }
 
 impl DataDir {
-    /// Takes the folder for this process; makes it when it is not there.
+    /// Creates the folder if it does not exist, and locks it for this process.
     pub(super) fn lock(path: &Path) -> Result<(Self, DataDirLock), StoreError> {
         let error = |what: &str, error: io::Error| {
             open_error(format!(
@@ -99,7 +99,7 @@ impl DataDir {
         }
     }
 
-    /// Opens the database of a folder that another process may have, to read.
+    /// Opens the database of a folder for reading. Another process may have locked the folder.
     pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
         let folder = Self(path.to_owned());
         if !folder.file().exists() {
@@ -113,22 +113,23 @@ impl DataDir {
         Ok(db)
     }
 
-    /// Opens the database for writing, brings it up to date, and makes room for its write-ahead log. On a full disk it
-    /// takes the room of the reserve.
+    /// Opens the database for writing, applies pending migrations and preallocates the write-ahead log. If the disk is
+    /// full, it frees the reserve and tries again.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
         let db = match self.open_database() {
             Err(error) if fs::remove_file(self.reserve()).is_ok() => {
-                tracing::warn!(%error, "the database was not opened: tries again in the room that is reserved for a full disk");
+                tracing::warn!(%error, "the database did not open: retrying with the space of copydesk.reserve");
                 self.open_database()?
             }
             opened => opened?,
         };
         if let Err(error) = grow(&self.reserve(), RESERVE_BYTES) {
-            tracing::warn!(%error, "no room for the reserve: the next start may fail if the disk stays full");
+            tracing::warn!(%error, "copydesk.reserve cannot be written: the next start may fail while the disk is full");
         }
-        // Without the room each commit costs more, but it is no reason not to start: a full disk can still be read.
+        // Without the preallocation each commit costs more; the server starts nevertheless, since a full disk can be
+        // read.
         if let Err(error) = grow(&self.file().with_extension("db-wal"), WAL_BYTES) {
-            tracing::warn!(%error, "cannot make room for the write-ahead log");
+            tracing::warn!(%error, "the write-ahead log cannot be preallocated: commits are slower");
         }
         Ok(db)
     }
@@ -152,12 +153,12 @@ impl DataDir {
         db.busy_timeout(BUSY_TIMEOUT)?;
         db.set_prepared_statement_cache_capacity(64);
         db.pragma_update(None, "journal_mode", "WAL")?;
-        // A commit is on the disk when it returns, whatever happens to the power.
+        // A commit is on the disk when it returns and survives a power failure.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
-        // Not within somebody's commit: `Checkpointer` sees to it.
+        // `Checkpointer` runs them outside of commits.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        // In KiB when negative. The writer's holds the last page of each of some ten thousand documents.
+        // In KiB if negative. The writer's cache has room for the last page of some 10,000 documents.
         let cache_kib = if access == AccessMode::Write {
             64 << 10
         } else {
@@ -168,7 +169,7 @@ impl DataDir {
         Ok(db)
     }
 
-    /// Applies the migrations that the file has not seen.
+    /// Applies the pending migrations.
     fn migrate(&self, db: &mut Connection) -> Result<(), StoreError> {
         let explain = |error| self.explain(&error);
         let seen: usize = self.version(db)?;
@@ -193,7 +194,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// How many migrations the file has seen, if it is one of ours or empty.
+    /// How many migrations were applied to the file.
     fn version(&self, db: &Connection) -> Result<usize, StoreError> {
         let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let explain = |error| self.explain(&error);
@@ -217,8 +218,8 @@ impl DataDir {
         Ok(usize::try_from(version).unwrap_or(0))
     }
 
-    /// Whether a program that knows versions up to `known` may use a file of a newer one: all changes that it does not know
-    /// are noted, and work with it.
+    /// Returns true if a program that knows versions up to `known` may use the newer file: all later migrations are
+    /// recorded and work with that version.
     fn is_usable(&self, db: &Connection, known: i32) -> Result<bool, StoreError> {
         let noted = || -> rusqlite::Result<Vec<(i32, Option<i32>)>> {
             let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'copydesk_versions'";
@@ -234,7 +235,7 @@ impl DataDir {
         Ok(!newer.is_empty() && accepts(known, newer).is_ok())
     }
 
-    /// The versions of the file: those that were applied, and those that this program knows and that were not.
+    /// The versions that were applied, and the ones that this program knows and that are pending.
     pub(super) fn status(path: &Path) -> Result<MigrationStatus, StoreError> {
         let db = Self::open_read_only(path)?;
         let version = Self(path.to_owned()).version(&db)? as i32;
@@ -274,7 +275,7 @@ fn open_error(reason: String) -> StoreError {
     StoreError::new("open", reason)
 }
 
-/// Takes from other users of the machine the right to read what is in the folder.
+/// Removes the permission of other users to read the data folder.
 #[cfg(unix)]
 mod permissions {
     use std::fs::{self, Metadata, Permissions};
@@ -284,12 +285,12 @@ mod permissions {
 
     use super::{DATABASE, HISTORY, LOCK, RESERVE};
 
-    /// The permissions that others have.
+    /// The permission bits of the group and of others.
     const OTHERS: u32 = 0o077;
 
-    /// Tightens the permissions of the database's files, and of the folder where it has nothing but those in it: the
-    /// database holds all texts and the secret that signs access tokens. Where that cannot be done (the owner is another
-    /// user, the file system keeps no permissions) a log line says what to do.
+    /// Tightens the permissions of the database's files, and of the folder if it has no other files: the database has
+    /// all texts and the secret that signs access tokens. If that is not possible (another user owns the file, the file
+    /// system has no permissions), a log line says what to do.
     pub(super) fn tighten(folder: &Path) {
         let (wal, shm) = (format!("{DATABASE}-wal"), format!("{DATABASE}-shm"));
         for name in [DATABASE, &wal, &shm, LOCK, RESERVE, HISTORY] {
@@ -310,13 +311,13 @@ mod permissions {
             Ok(metadata) if metadata.mode() & OTHERS != 0 => tracing::warn!(
                 folder = %folder.display(),
                 mode = format!("{:o}", metadata.mode() & 0o7777),
-                "other users of this machine may list the data folder, which has other files or another owner: its permissions are left as they are"
+                "other users of this machine can list the data folder: its permissions are unchanged because it has other files or another owner"
             ),
             _ => {}
         }
     }
 
-    /// The permissions before and after, where they are changed.
+    /// Sets the permissions if others have any. Returns those before and after, or `None` if nothing was changed.
     fn tighten_one(path: &Path, wanted: u32) -> io::Result<Option<(u32, u32)>> {
         let before = fs::metadata(path)?.mode() & 0o7777;
         if before & OTHERS == 0 {
@@ -335,22 +336,22 @@ mod permissions {
                 %path,
                 before = format!("{before:o}"),
                 after = format!("{after:o}"),
-                "other users of this machine could read this: the permissions are tightened"
+                "other users of this machine could read this file or folder: its permissions were tightened"
             ),
             Ok(Some(_)) => tracing::error!(
                 %path,
-                "other users of this machine can read this, and the file system keeps no permissions: keep them out of the folder above it"
+                "other users of this machine can read this file or folder, and the file system does not support permissions: deny access to the parent folder"
             ),
             Err(error) => tracing::error!(
                 %path,
                 %error,
-                "other users of this machine can read this, and the permissions cannot be changed: make this user its owner"
+                "other users of this machine can read this file or folder, and its permissions cannot be changed: change its owner to the user of this process"
             ),
         }
     }
 
     fn is_owner(metadata: &Metadata) -> bool {
-        // A file that this process makes is its own.
+        // `/proc/self` is owned by the user of this process.
         fs::metadata("/proc/self").is_ok_and(|own| own.uid() == metadata.uid())
     }
 
@@ -364,7 +365,7 @@ mod permissions {
         }
 
         #[test]
-        fn a_folder_that_others_can_read_is_tightened() {
+        fn folder_that_others_can_read_is_tightened() {
             let outer = tempfile::tempdir().unwrap();
             let path = outer.path().join("data");
             fs::create_dir(&path).unwrap();
@@ -383,7 +384,7 @@ mod permissions {
         }
 
         #[test]
-        fn a_folder_with_other_files_keeps_its_permissions_and_ours_in_it_are_private() {
+        fn folder_with_other_files_keeps_its_permissions_and_its_database_is_private() {
             let outer = tempfile::tempdir().unwrap();
             let path = outer.path().to_owned();
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
@@ -405,7 +406,7 @@ mod permissions {
     }
 }
 
-/// Options that make a file for this user alone.
+/// Options that create a file which only this user can read.
 pub(super) fn private() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -413,7 +414,7 @@ pub(super) fn private() -> fs::OpenOptions {
     options
 }
 
-/// Makes the folder, for this user alone: it holds all texts and the secret.
+/// Creates the folder such that only this user can read it.
 fn make_private(path: &Path) -> io::Result<()> {
     let mut folder = fs::DirBuilder::new();
     folder.recursive(true);
@@ -422,9 +423,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     folder.create(path)
 }
 
-/// Fills a file with zeros up to `bytes`; if there is no room, it stays as it was. To SQLite zeros are where the
-/// write-ahead log ends: it reads a log as far as the frames' checksums hold. Must come before the first write of this
-/// start.
+/// Extends a file with zeros to `bytes`. On an error its size is unchanged. SQLite reads a log as far as the checksums
+/// of its frames match, so zeros mark its end. Must be called before the first write after a start.
 fn grow(path: &Path, bytes: u64) -> io::Result<()> {
     let mut file = private().append(true).create(true).open(path)?;
     let before = file.metadata()?.len();
@@ -433,7 +433,7 @@ fn grow(path: &Path, bytes: u64) -> io::Result<()> {
     while missing > 0 {
         let step = missing.min(zeros.len() as u64);
         if let Err(error) = file.write_all(&zeros[..step as usize]) {
-            // What little room there is, others need.
+            // Frees the space, which other writes need.
             file.set_len(before)?;
             return Err(error);
         }

@@ -1,12 +1,12 @@
-//! The history of the embedded database, and how a start notices that the database went back in time.
+//! The history of the embedded database, and how a start detects that the database went back in time.
 //!
-//! A restored backup looks like any other database from within. Two things outside of it tell:
-//! - the database's file: a file that was copied, unpacked or moved from another disk has another inode or time of birth
-//!   than the one that the database says it is in;
-//! - `copydesk.history` beside it, which says how far the database had come: a backup that was written over the
-//!   database's file, or read into it, is behind that.
+//! The contents of a restored backup do not show that it was restored. Two things outside of the database do:
+//! - the file: a file that was copied, unpacked or moved from another disk has another inode or creation time than the one
+//!   that is recorded in the database;
+//! - `copydesk.history` beside it, which records the database's progress: a backup that was written over the file, or
+//!   imported into it, is behind that.
 //!
-//! What neither tells (a snapshot of the whole file system was rolled back) an operator must say: `copydesk restored`.
+//! A rollback of the whole file system changes both, so an operator must report it with `copydesk restored`.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -18,8 +18,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::data_dir::DataDir;
 use super::write_connection::WriteConnection;
 use super::writer::WriteJob;
-use crate::id::{ClientId, DocId, UserId};
-use crate::log::{Epoch, Revision, SubmitId, fingerprint};
+use crate::id::DocId;
+use crate::log::{Epoch, Revision};
+use crate::store::history::stored_fingerprint;
 use crate::store::{History, StoreError};
 
 /// The history that the database has.
@@ -27,7 +28,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<History> {
     Ok(Progress::read(db)?.history)
 }
 
-/// Replaces the history `known` by `next`, if the database still has `known`.
+/// Replaces the history `known` by `next` if the database has `known`.
 pub(super) struct RenewHistoryJob {
     pub(super) known: History,
     pub(super) next: History,
@@ -54,7 +55,7 @@ fn renew(db: &Connection, known: History, next: History) -> rusqlite::Result<()>
     .map(drop)
 }
 
-/// The fingerprint of the entry at each of these revisions; `None` where there is no such entry.
+/// The fingerprint of the entry at each of these revisions; `None` if there is no such entry.
 pub(super) fn fingerprints(
     db: &Connection,
     entries: &[(DocId, Revision)],
@@ -71,39 +72,22 @@ pub(super) fn fingerprints(
             doc.id.as_str(),
             revision.0.cast_signed()
         ];
-        let entry = statement
-            .query_row(names, |row| {
-                Ok((
-                    Epoch(row.get::<_, i64>(0)?.cast_unsigned()),
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, i64>(3)?.cast_unsigned(),
-                ))
-            })
-            .optional()?;
-        // An id that cannot be parsed was not written by this program: it is not the entry that was asked about.
-        found.push(entry.map(|(epoch, author, client, seq)| {
-            let author = UserId::new(&author);
-            ClientId::parse(&client).map_or(0, |client| {
-                fingerprint(
-                    epoch,
-                    &SubmitId {
-                        author,
-                        client,
-                        seq,
-                    },
-                )
-            })
-        }));
+        let entry = statement.query_row(names, |row| {
+            let epoch = Epoch(row.get::<_, i64>(0)?.cast_unsigned());
+            let (author, client): (String, String) = (row.get(1)?, row.get(2)?);
+            let seq = row.get::<_, i64>(3)?.cast_unsigned();
+            Ok(stored_fingerprint(epoch, &author, &client, seq))
+        });
+        found.push(entry.optional()?);
     }
     Ok(found)
 }
 
-/// How far a database has come.
+/// The progress of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Progress {
     history: History,
-    /// Grows by one about every second in which something is appended.
+    /// Grows by one per second in which something is appended.
     writes: u64,
 }
 
@@ -136,7 +120,7 @@ impl Progress {
         format!("{generation} {id:032x} {}\n", self.writes)
     }
 
-    /// Returns true if a database that has come as far as `self` cannot have been as far as `earlier` before.
+    /// Returns true if a database with the progress `self` cannot have had the progress `earlier` before.
     fn is_behind(self, earlier: Self) -> bool {
         if self.history == earlier.history {
             self.writes < earlier.writes
@@ -146,18 +130,18 @@ impl Progress {
     }
 }
 
-/// The file beside the database that says how far the database has come. It may be behind the database, by what was written
-/// in the last second before a crash, and is never ahead of it.
+/// The file beside the database that records its progress. After a crash it may be behind by the writes of the last
+/// second; it is never ahead.
 #[derive(Debug)]
 pub(super) struct HistoryFile {
     path: PathBuf,
     written: Option<Progress>,
-    /// Whether the last write failed: said once, not every second.
+    /// Whether the last write failed, which is logged once.
     fails: bool,
 }
 
 impl HistoryFile {
-    /// Compares the database with what is known of it from outside. A database that went back in time gets a new history.
+    /// Compares the database with the recorded progress. If the database went back in time, it gets a new history.
     pub(super) fn compare(folder: &DataDir, db: &Connection) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
         let path = folder.history();
@@ -180,13 +164,13 @@ impl HistoryFile {
                 is_copy,
                 is_behind,
                 generation = next.generation,
-                "the database went back in time: its history is renewed, and clients of the history before must reload"
+                "the database went back in time: its history was renewed, and clients of the previous history must reload"
             );
         }
         if recorded != file
             && let Err(error) = db.execute("UPDATE history SET file = ?1", [&file])
         {
-            tracing::warn!(%error, "the identity of the database's file is not recorded: a restored backup may not be noticed");
+            tracing::warn!(%error, "the identity of the database file cannot be recorded: a restored backup may not be detected");
         }
         let mut history_file = Self {
             path,
@@ -197,7 +181,7 @@ impl HistoryFile {
         Ok(history_file)
     }
 
-    /// Brings the file up to the database. Not flushed: after a crash of the machine it may be behind.
+    /// Writes the progress of the database to the file. It is not flushed, so it may be lost in a crash of the machine.
     pub(super) fn update(&mut self, db: &Connection) {
         let Ok(progress) = Progress::read(db) else {
             return;
@@ -212,14 +196,14 @@ impl HistoryFile {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.fails, true) {
-                    tracing::warn!(path = %self.path.display(), %error, "the history file is not written: a restored backup may not be noticed");
+                    tracing::warn!(path = %self.path.display(), %error, "the history file cannot be written: a restored backup may not be detected");
                 }
             }
         }
     }
 }
 
-/// Replaces the file in one step, so that a crash leaves the old text or the new one.
+/// Replaces the file atomically.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("history-new");
     let mut options = super::data_dir::private();
@@ -228,7 +212,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&fresh, path)
 }
 
-/// What tells a file from its copies; empty where the system does not say.
+/// Distinguishes a file from its copies; empty if the system does not provide that.
 fn identity(path: &Path) -> String {
     fs::metadata(path).map_or_else(|_| String::new(), |metadata| identity_of(&metadata))
 }
@@ -258,7 +242,7 @@ mod tests {
         read(&db).unwrap()
     }
 
-    /// Opens a folder, counts its progress up and leaves it.
+    /// Opens a folder and increases its progress by one.
     fn advance(folder: &Path) {
         let (folder, _lock) = DataDir::lock(folder).unwrap();
         let db = folder.open().unwrap();
@@ -284,7 +268,7 @@ mod tests {
             advance(folder.path());
             assert_eq!(history(folder.path()), first);
         }
-        // The file was lost, or is of before the crash.
+        // The file is missing, or was not written completely.
         fs::remove_file(folder.path().join("copydesk.history")).unwrap();
         assert_eq!(history(folder.path()), first);
         fs::write(folder.path().join("copydesk.history"), "torn").unwrap();
@@ -292,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_restore_a_backup_renews_the_history() {
+    fn each_way_to_restore_a_backup_renews_the_history() {
         let (data, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (data, backup) = (data.path(), backup.path());
         let database = data.join("copydesk.db");
@@ -325,10 +309,10 @@ mod tests {
             .unwrap();
         };
         let ways: [(&str, &dyn Fn()); 4] = [
-            ("written over the file", &over),
-            ("in the file's place", &anew),
+            ("copied over the file", &over),
+            ("a new file", &anew),
             ("the whole folder", &whole),
-            ("read into the database", &within),
+            ("imported into the database", &within),
         ];
         for (way, restore) in ways {
             advance(data);

@@ -1,55 +1,25 @@
-//! What is asked of the writer: appends, claims, snapshots, titles.
-
-use std::sync::Arc;
+//! The jobs that the writer thread runs: appends, claims, snapshots, titles.
 
 use rusqlite::{Connection, params};
 
-use super::write_connection::{WriteConnection, head};
+use super::documents::head;
+use super::write_connection::WriteConnection;
 use super::writer::WriteJob;
 use crate::id::DocId;
-use crate::log::{Change, Entry, Epoch, Fence, Revision};
-use crate::store::change_feed;
-use crate::store::snapshot_codec::{row_checksum, verify};
-use crate::store::snapshot_retention::superfluous;
+use crate::log::{Epoch, Fence, Revision};
+use crate::store::change_feed::FeedChange;
+use crate::store::snapshot_codec::verify;
+use crate::store::snapshot_retention::Retention;
+use crate::store::stored_entry::{EncodedBatch, Liveness};
 use crate::store::{AppendError, Batch, Lease};
 
-/// Appends many documents' entries.
+/// Appends entries to documents.
 pub(super) struct AppendJob(Vec<EncodedBatch>);
 
-/// One document's part, encoded where it was asked for and not on the writer's thread.
-struct EncodedBatch {
-    doc: DocId,
-    fence: Fence,
-    rows: Vec<EncodedEntry>,
-}
-
-struct EncodedEntry {
-    entry: Arc<Entry>,
-    payload: Vec<u8>,
-    checksum: u64,
-}
-
 impl AppendJob {
+    /// Encodes the batches.
     pub(super) fn new(batches: Vec<Batch>) -> Self {
         Self(batches.into_iter().map(EncodedBatch::new).collect())
-    }
-}
-
-impl EncodedBatch {
-    fn new(batch: Batch) -> Self {
-        let rows = batch.entries.into_iter().map(|entry| {
-            let payload = entry.change.encode();
-            EncodedEntry {
-                checksum: row_checksum(&entry, &payload),
-                payload,
-                entry,
-            }
-        });
-        Self {
-            doc: batch.doc,
-            fence: batch.fence,
-            rows: rows.collect(),
-        }
     }
 }
 
@@ -57,17 +27,16 @@ impl WriteJob for AppendJob {
     type Output = Vec<Result<(), AppendError>>;
     const VERB: &'static str = "append";
 
-    fn weight(&self) -> usize {
-        let rows = self.0.iter().flat_map(|part| &part.rows);
-        rows.map(|row| row.payload.len() + 200).sum()
+    fn bytes(&self) -> usize {
+        self.0.iter().map(EncodedBatch::bytes).sum()
     }
 
     fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output> {
-        let append = |part| {
-            let outcome = connection.isolated(|connection| append(connection, part))?;
-            // The constraints say what `Gap` says: a revision that is in the log already.
-            Ok(outcome.unwrap_or_else(|error| {
-                tracing::error!(doc = %part.doc, %error, "refused what does not fit into the log");
+        let append = |batch: &EncodedBatch| {
+            let appended = connection.isolated(|connection| append(connection, batch))?;
+            // A revision that the log has already violates the primary key, which is what `Gap` means.
+            Ok(appended.unwrap_or_else(|error| {
+                tracing::error!(doc = %batch.doc, %error, "append rejected: its values violate a constraint of the table");
                 Err(AppendError::Gap)
             }))
         };
@@ -77,82 +46,73 @@ impl WriteJob for AppendJob {
 
 fn append(
     connection: &mut WriteConnection,
-    part: &EncodedBatch,
+    batch: &EncodedBatch,
 ) -> rusqlite::Result<Result<(), AppendError>> {
-    let Some(number) = connection.fenced(&part.doc, part.fence)? else {
+    let Some(number) = connection.fenced(&batch.doc, batch.fence)? else {
         return Ok(Err(AppendError::Fenced));
     };
-    let mut revision = head(connection.db(), number)?;
-    let mut insert = connection.db().prepare_cached(
+    if !batch.follows(head(connection.db(), number)?) {
+        return Ok(Err(AppendError::Gap));
+    }
+    insert_entries(connection.db(), number, batch)?;
+    if let Some(liveness) = batch.liveness {
+        update_liveness(connection.db(), number, liveness)?;
+    }
+    if let Some(last) = batch.rows.last() {
+        connection.stage_updated_at(number, last.entry.at_ms);
+        connection.record_change(&batch.doc, FeedChange::Appended(batch.last()));
+    }
+    Ok(Ok(()))
+}
+
+fn insert_entries(db: &Connection, number: i64, batch: &EncodedBatch) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached(
         "INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    if !follow(revision, &part.rows) {
-        return Ok(Err(AppendError::Gap));
-    }
-    for EncodedEntry {
-        entry,
-        payload,
-        checksum,
-    } in &part.rows
-    {
-        revision = entry.revision;
+    for row in &batch.rows {
+        let entry = &row.entry;
         insert.execute(params![
             number,
-            revision.0.cast_signed(),
+            entry.revision.0.cast_signed(),
             entry.epoch.0.cast_signed(),
             entry.id.author.as_str(),
             entry.id.client.as_str(),
             entry.id.seq.cast_signed(),
             entry.at_ms.cast_signed(),
-            payload,
-            checksum.cast_signed(),
+            row.payload,
+            row.checksum.cast_signed(),
         ])?;
-    }
-    drop(insert);
-    live_or_die(connection.db(), number, &part.rows)?;
-    if let Some(newest) = part.rows.last() {
-        connection.stage_updated_at(number, newest.entry.at_ms);
-        connection.record_change(&part.doc, change_feed::FeedChange::Appended(revision));
-    }
-    Ok(Ok(()))
-}
-
-fn follow(head: Revision, rows: &[EncodedEntry]) -> bool {
-    let revisions = rows.iter().map(|row| row.entry.revision.0);
-    revisions.eq((head.0 + 1..).take(rows.len()))
-}
-
-/// Tells the list whether the document exists after these entries.
-fn live_or_die(db: &Connection, number: i64, rows: &[EncodedEntry]) -> rusqlite::Result<()> {
-    for EncodedEntry { entry, .. } in rows {
-        let live = match entry.change {
-            Change::Create(_) => true,
-            Change::Delete => false,
-            Change::Edit(_) | Change::Nothing => continue,
-        };
-        db.prepare_cached(
-            "UPDATE documents
-             SET live = ?2, updated_at_ms = ?3,
-                 created_at_ms = coalesce(created_at_ms, CASE WHEN ?2 THEN ?3 END)
-             WHERE number = ?1",
-        )?
-        .execute(params![number, live, entry.at_ms.cast_signed()])?;
     }
     Ok(())
 }
 
-/// Writes and removes a row: fails when there is no room for an edit of usual size.
+fn update_liveness(db: &Connection, number: i64, liveness: Liveness) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE documents
+         SET live = ?2, updated_at_ms = ?3, created_at_ms = coalesce(created_at_ms, ?4)
+         WHERE number = ?1",
+    )?
+    .execute(params![
+        number,
+        liveness.live,
+        liveness.at_ms.cast_signed(),
+        liveness.created_at_ms.map(u64::cast_signed)
+    ])
+    .map(drop)
+}
+
+/// Writes and removes a row, so that it fails if there is no room for an edit of usual size.
 pub(super) struct CheckWritesJob;
 
-/// How large that row is.
+/// The size of that row.
 const CHECK_BYTES: u32 = 16 << 10;
 
 impl WriteJob for CheckWritesJob {
     type Output = ();
     const VERB: &'static str = "check writes";
 
-    fn weight(&self) -> usize {
+    fn bytes(&self) -> usize {
         CHECK_BYTES as usize
     }
 
@@ -168,7 +128,7 @@ impl WriteJob for CheckWritesJob {
     }
 }
 
-/// Takes the right to append, with a token that was drawn where it was asked for.
+/// Claims a document: the next epoch, and the random `token`.
 pub(super) struct ClaimJob {
     pub(super) doc: DocId,
     pub(super) token: u128,
@@ -179,7 +139,7 @@ impl WriteJob for ClaimJob {
     const VERB: &'static str = "claim";
 
     fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Lease> {
-        // The time of the last edit is read from the log: a crash may have kept it from the list.
+        // A crash may have lost the update of updated_at_ms, so it is read from the log.
         let (number, epoch): (i64, i64) = connection
             .db()
             .prepare_cached(
@@ -202,7 +162,7 @@ impl WriteJob for ClaimJob {
             )?;
         connection.cache_number(&self.doc, number);
         let epoch = Epoch(epoch.cast_unsigned());
-        connection.record_change(&self.doc, change_feed::FeedChange::Claimed(epoch));
+        connection.record_change(&self.doc, FeedChange::Claimed(epoch));
         let fence = Fence {
             epoch,
             token: self.token,
@@ -214,7 +174,7 @@ impl WriteJob for ClaimJob {
     }
 }
 
-/// Keeps a snapshot that was packed where it was asked for.
+/// Saves a packed snapshot.
 pub(super) struct SaveSnapshotJob {
     pub(super) doc: DocId,
     pub(super) fence: Fence,
@@ -222,14 +182,14 @@ pub(super) struct SaveSnapshotJob {
     pub(super) packed: Vec<u8>,
 }
 
-/// The snapshot tells of entries that the log does not have.
+/// The log ends before the snapshot.
 pub(super) struct AheadOfTheLog;
 
 impl WriteJob for SaveSnapshotJob {
     type Output = Result<(), AheadOfTheLog>;
     const VERB: &'static str = "save snapshot";
 
-    fn weight(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.packed.len()
     }
 
@@ -238,7 +198,7 @@ impl WriteJob for SaveSnapshotJob {
             return Ok(Ok(()));
         };
         if self.revision == Revision::ZERO {
-            // What every document is before its first entry.
+            // Every document is empty at revision zero.
             return Ok(Ok(()));
         }
         let head = head(connection.db(), number)?;
@@ -257,44 +217,32 @@ impl WriteJob for SaveSnapshotJob {
                 self.fence.epoch.0.cast_signed(),
                 self.packed
             ])?;
-        thin_out(connection.db(), number, head)?;
+        remove_old_snapshots(connection.db(), number, head)?;
         Ok(Ok(()))
     }
 }
 
-/// Forgets the snapshots that are no longer worth their place: see [`superfluous`].
-fn thin_out(db: &Connection, number: i64, head: Revision) -> rusqlite::Result<()> {
-    let revisions: Vec<i64> = db
+/// Deletes the snapshots that are no longer needed. See [`Retention`].
+fn remove_old_snapshots(db: &Connection, number: i64, head: Revision) -> rusqlite::Result<()> {
+    let revisions = db
         .prepare_cached("SELECT revision FROM snapshots WHERE doc = ?1 ORDER BY revision DESC")?
-        .query_map([number], |row| row.get(0))?
+        .query_map([number], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?
         .collect::<rusqlite::Result<_>>()?;
-    let (mut good, mut newest) = (0, 0);
-    while good < 2 && newest < revisions.len() {
-        good += usize::from(is_good(db, number, revisions[newest])?);
-        newest += 1;
+    let mut retention = Retention::new(revisions);
+    while let Some(revision) = retention.next_unchecked() {
+        retention.record(is_readable(db, number, Revision(revision))?);
     }
-    let older: Vec<u64> = revisions[newest..]
-        .iter()
-        .map(|it| it.cast_unsigned())
-        .collect();
-    let newer = newest
-        .checked_sub(1)
-        .map_or(head.0, |at| revisions[at].cast_unsigned());
-    for revision in superfluous(head.0, newer, &older) {
-        db.prepare_cached("DELETE FROM snapshots WHERE doc = ?1 AND revision = ?2")?
-            .execute([number, revision.cast_signed()])?;
+    let mut delete = db.prepare_cached("DELETE FROM snapshots WHERE doc = ?1 AND revision = ?2")?;
+    for revision in retention.removable(head.0) {
+        delete.execute([number, revision.cast_signed()])?;
     }
     Ok(())
 }
 
-fn is_good(db: &Connection, number: i64, revision: i64) -> rusqlite::Result<bool> {
+fn is_readable(db: &Connection, number: i64, revision: Revision) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT data FROM snapshots WHERE doc = ?1 AND revision = ?2")?
-        .query_row([number, revision], |row| {
-            Ok(verify(
-                Revision(revision.cast_unsigned()),
-                row.get_ref(0)?.as_blob()?,
-            )
-            .is_ok())
+        .query_row([number, revision.0.cast_signed()], |row| {
+            Ok(verify(revision, row.get_ref(0)?.as_blob()?).is_ok())
         })
 }
 
@@ -305,6 +253,7 @@ pub(super) struct RenameJob {
 }
 
 impl WriteJob for RenameJob {
+    /// Whether the document exists.
     type Output = bool;
     const VERB: &'static str = "rename";
 
@@ -325,7 +274,7 @@ impl WriteJob for RenameJob {
     }
 }
 
-/// Bounds the database's size, in bytes.
+/// Limits the database's size, in bytes.
 pub(super) struct LimitSizeJob(pub(super) u64);
 
 impl WriteJob for LimitSizeJob {

@@ -1,70 +1,71 @@
-//! When documents were last edited, on its way into the list.
+//! Deferred updates of `documents.updated_at_ms`, the order of the list.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-/// How long the list may lag behind the log: all that was edited meanwhile is written to it at once. An append that
-/// kept the list itself would dirty four pages instead of two.
+/// How long the list may lag behind the log. The edits of this time are written together: an append that updated the
+/// list itself would write four pages instead of two.
 const LAG: Duration = Duration::from_secs(1);
 
-/// How many touches one transaction carries, so that nobody waits long for them. More go into the next one.
-const TOUCHES_MAX: usize = 1_000;
+/// How many rows one transaction updates, which bounds its duration. The rest is written by the next one.
+const ROWS_MAX: usize = 1_000;
 
-/// The documents whose `updated_at_ms` lags behind their log. A crash loses them; the next claim puts it right.
+/// The documents with an `updated_at_ms` that lags behind their log. A crash loses the queue; the next claim of a document
+/// corrects its row.
 #[derive(Debug, Default)]
 pub(super) struct UpdatedAtQueue {
-    /// In the open transaction: taken back if it is.
+    /// The edits of the open transaction.
     staged: Vec<(i64, u64)>,
-    /// Each document's newest edit; in the order in which their rows lie in the table.
+    /// The newest edit of each document, sorted as the rows of the table.
     latest: BTreeMap<i64, u64>,
-    /// When they are to be written; `None` while there are none.
+    /// When the rows are due; `None` if there are none.
     due: Option<Instant>,
 }
 
 impl UpdatedAtQueue {
-    /// When a transaction is wanted for them.
+    /// When the rows are due, which needs a transaction.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// An edit in the open transaction.
+    /// Stages an edit of the open transaction.
     pub(super) fn stage(&mut self, number: i64, at_ms: u64) {
         self.staged.push((number, at_ms));
     }
 
-    /// How many edits the open transaction has: what [`UpdatedAtQueue::truncate`] takes to undo later ones.
+    /// How many edits of the open transaction are staged, for [`truncate`](Self::truncate).
     pub(super) fn staged(&self) -> usize {
         self.staged.len()
     }
 
-    /// What is guarded was taken back, down to the transaction's first `kept` edits.
+    /// Drops all but the first `kept` edits of the open transaction: its savepoint was rolled back.
     pub(super) fn truncate(&mut self, kept: usize) {
         self.staged.truncate(kept);
     }
 
-    /// The transaction that began at `now` was taken back. What is due is tried again later: a full disk is not asked
-    /// again and again.
+    /// Drops the edits of the transaction that began at `now` and was rolled back. What was due is retried after
+    /// [`LAG`], so that a full disk is not retried at once.
     pub(super) fn rolled_back(&mut self, now: Instant) {
         self.staged.clear();
         self.due = self.due.map(|due| due.max(now + LAG));
     }
 
-    /// Writes what is due at `now`. Returns how many that were, for [`UpdatedAtQueue::committed`].
+    /// Writes the rows that are due at `now`. Returns how many, for [`committed`](Self::committed).
     pub(super) fn write(&self, db: &Connection, now: Instant) -> rusqlite::Result<usize> {
         if self.due.is_none_or(|due| now < due) {
             return Ok(0);
         }
         let mut update =
             db.prepare_cached("UPDATE documents SET updated_at_ms = ?2 WHERE number = ?1")?;
-        for (number, at_ms) in self.latest.iter().take(TOUCHES_MAX) {
+        for (number, at_ms) in self.latest.iter().take(ROWS_MAX) {
             update.execute(params![number, at_ms.cast_signed()])?;
         }
-        Ok(self.latest.len().min(TOUCHES_MAX))
+        Ok(self.latest.len().min(ROWS_MAX))
     }
 
-    /// The transaction is durable, with the first `written`.
+    /// Moves the edits of the committed transaction into the queue and removes the first `written` rows.
     pub(super) fn committed(&mut self, written: usize, now: Instant) {
         if written == self.latest.len() {
             self.due = None;
@@ -78,12 +79,12 @@ impl UpdatedAtQueue {
         }
     }
 
-    /// The store closes: everything is due at `now`.
+    /// Makes all rows due at `now`: the store is closing.
     pub(super) fn flush_now(&mut self, now: Instant) {
         self.due = self.due.map(|_| now);
     }
 
-    /// Whether the list tells what the log tells.
+    /// Returns true if no row lags behind the log.
     pub(super) fn is_empty(&self) -> bool {
         self.latest.is_empty()
     }
@@ -106,29 +107,29 @@ mod tests {
             let sql = "SELECT count(*) FROM documents WHERE updated_at_ms = 9";
             db.query_row(sql, [], |row| row.get(0)).unwrap()
         };
-        let mut touches = UpdatedAtQueue::default();
+        let mut queue = UpdatedAtQueue::default();
         let start = Instant::now();
-        let step = |touches: &mut UpdatedAtQueue, after| {
+        let step = |queue: &mut UpdatedAtQueue, after| {
             let now = start + after;
-            let count = touches.write(&db, now).unwrap();
-            touches.committed(count, now);
+            let count = queue.write(&db, now).unwrap();
+            queue.committed(count, now);
         };
         for at_ms in [7, 8, 9] {
-            (1..=1_500).for_each(|number| touches.stage(number, at_ms));
-            step(&mut touches, Duration::ZERO);
+            (1..=1_500).for_each(|number| queue.stage(number, at_ms));
+            step(&mut queue, Duration::ZERO);
         }
-        step(&mut touches, LAG - Duration::from_millis(1));
-        assert_eq!((written(), touches.due()), (0, Some(start + LAG)));
-        // The disk is full for a while.
-        touches.stage(1, 10);
-        touches.rolled_back(start + LAG);
-        step(&mut touches, LAG);
-        assert_eq!((written(), touches.due()), (0, Some(start + 2 * LAG)));
-        step(&mut touches, 2 * LAG);
-        assert_eq!((written(), touches.is_empty()), (1_000, false));
-        step(&mut touches, 2 * LAG);
+        step(&mut queue, LAG - Duration::from_millis(1));
+        assert_eq!((written(), queue.due()), (0, Some(start + LAG)));
+        // A transaction fails, as on a full disk.
+        queue.stage(1, 10);
+        queue.rolled_back(start + LAG);
+        step(&mut queue, LAG);
+        assert_eq!((written(), queue.due()), (0, Some(start + 2 * LAG)));
+        step(&mut queue, 2 * LAG);
+        assert_eq!((written(), queue.is_empty()), (1_000, false));
+        step(&mut queue, 2 * LAG);
         assert_eq!(
-            (written(), touches.is_empty(), touches.due()),
+            (written(), queue.is_empty(), queue.due()),
             (1_500, true, None)
         );
     }

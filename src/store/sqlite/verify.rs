@@ -1,13 +1,12 @@
 //! The rows of a database file, for verification.
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::load::{ENTRIES, entry};
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, SnapshotRow};
+use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, RowsFuture, SnapshotRow};
 use crate::store::{PAGE_BYTES, PAGE_ENTRIES, StoreError};
 
 /// How many faults of the file SQLite's own check reports before it ends.
@@ -25,8 +24,6 @@ impl SqliteRows {
         async { answer }.boxed()
     }
 }
-
-type RowsFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 fn document(row: &rusqlite::Row<'_>) -> rusqlite::Result<DocumentRow> {
     let names: rusqlite::Result<(String, String)> = row

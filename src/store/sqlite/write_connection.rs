@@ -1,55 +1,57 @@
-//! The connection: the one connection that writes, and its transactions.
+//! The connection that writes, and its transactions.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::checkpoint::Checkpointer;
 use super::data_dir::{AccessMode, DataDir, DataDirLock};
+use super::documents::number;
+use super::error::is_data_error;
 use super::history::HistoryFile;
 use super::updated_at_queue::UpdatedAtQueue;
 use super::writer::QueuedJob;
 use crate::id::DocId;
-use crate::log::{Epoch, Fence, Revision};
+use crate::log::{Epoch, Fence};
 use crate::store::bounded_cache::BoundedCache;
 use crate::store::change_feed::{ChangeFeed, FeedChange};
 
 /// How many documents' numbers are cached. Beyond that the least recently used one is dropped.
 const NUMBERS_MAX: usize = 100_000;
 
-/// The connection that writes. It belongs to the writer's thread.
+/// The only connection that writes, used by the writer thread.
 #[derive(Debug)]
 pub(super) struct WriteConnection {
-    /// For opening the database anew.
+    /// For reconnecting after a failed rollback.
     folder: DataDir,
-    /// Held to the end: the last that is let go.
+    /// Released last, when the connection is closed.
     lock: DataDirLock,
     db: Connection,
     numbers: BoundedCache<DocId, i64>,
-    /// The documents whose time of the last edit the table does not tell yet.
-    touches: UpdatedAtQueue,
+    /// The values of `updated_at_ms` that are not written yet.
+    updated_at: UpdatedAtQueue,
     history_file: HistoryFile,
-    /// The changes of the open transaction.
+    /// The changes of the open transaction, for the feed.
     changes: Vec<(DocId, FeedChange)>,
     feed: Arc<ChangeFeed>,
     isolation: BatchIsolation,
-    /// The most pages that the database may have.
+    /// The largest number of pages of the database.
     pages_max: u32,
     checkpointer: Checkpointer,
 }
 
-/// How the jobs of a transaction share it.
+/// How the jobs of a transaction are isolated from each other's data errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchIsolation {
-    /// A data error ends the transaction for all. Costs nothing, and data errors are bugs.
+    /// They are not: a data error rolls back the transaction. This costs nothing, and data errors are rare.
     Shared,
-    /// A data error undoes what is guarded, and the others go on.
+    /// Each job runs in a savepoint: a data error rolls back that job alone.
     PerJob,
 }
 
 impl WriteConnection {
-    /// Takes over the open database.
+    /// Takes over an open database.
     pub(super) fn new(
         folder: DataDir,
         lock: DataDirLock,
@@ -63,7 +65,7 @@ impl WriteConnection {
             lock,
             db,
             numbers: BoundedCache::new(NUMBERS_MAX),
-            touches: UpdatedAtQueue::default(),
+            updated_at: UpdatedAtQueue::default(),
             history_file,
             changes: Vec::new(),
             feed,
@@ -73,7 +75,7 @@ impl WriteConnection {
         })
     }
 
-    /// Bounds the database's size in bytes from now on. It does not shrink what is there.
+    /// Limits the database's size, in bytes. It does not shrink an existing database.
     pub(super) fn limit(&mut self, bytes: u64) -> rusqlite::Result<()> {
         let page: u64 = self
             .db
@@ -86,7 +88,7 @@ impl WriteConnection {
     }
 
     fn apply_limit(&self) -> rusqlite::Result<()> {
-        // It answers with what it is now, which is never less than what the database has.
+        // The statement returns the limit that applies, which is at least the present size.
         self.db.query_row(
             &format!("PRAGMA max_page_count = {}", self.pages_max),
             [],
@@ -94,29 +96,29 @@ impl WriteConnection {
         )
     }
 
-    /// Does all of `jobs` in one durable transaction. After an error nothing of them may be acknowledged.
+    /// Runs the jobs in one durable transaction. After an error, none of them may be acknowledged.
     pub(super) fn commit(&mut self, jobs: &mut [Box<dyn QueuedJob>]) -> rusqlite::Result<()> {
         match self.attempt(jobs, BatchIsolation::Shared) {
-            Err(error) if is_about_the_data(&error) => self.attempt(jobs, BatchIsolation::PerJob),
+            Err(error) if is_data_error(&error) => self.attempt(jobs, BatchIsolation::PerJob),
             outcome => outcome,
         }
     }
 
-    /// When the connection wants a transaction of its own, without a job.
+    /// When staged updates are due, which need a transaction also without a job.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.touches.due()
+        self.updated_at.due()
     }
 
-    /// What is done between transactions, when everybody has been answered.
+    /// Starts or finishes a checkpoint if one is due. Called between transactions, after the callers were answered.
     pub(super) fn checkpoint_if_due(&mut self) {
         self.checkpointer.checkpoint_if_due(&self.db);
     }
 
-    /// Writes what was put off, moves the write-ahead log into the database and closes it.
+    /// Writes the staged updates, moves the write-ahead log into the database and closes it.
     pub(super) fn close(mut self) -> rusqlite::Result<()> {
-        self.touches.flush_now(Instant::now());
+        self.updated_at.flush_now(Instant::now());
         let mut touched = Ok(());
-        while touched.is_ok() && !self.touches.is_empty() {
+        while touched.is_ok() && !self.updated_at.is_empty() {
             touched = self.commit(&mut []);
         }
         self.history_file.update(&self.db);
@@ -136,10 +138,10 @@ impl WriteConnection {
     ) -> rusqlite::Result<()> {
         self.isolation = isolation;
         let now = Instant::now();
-        let done = self.work(jobs, now);
+        let done = self.transact(jobs, now);
         match done {
             Ok(written) => {
-                self.touches.committed(written, now);
+                self.updated_at.committed(written, now);
                 if written > 0 {
                     self.history_file.update(&self.db);
                 }
@@ -150,13 +152,17 @@ impl WriteConnection {
         done.map(drop)
     }
 
-    /// The transaction. Returns how many touches it has written.
-    fn work(&mut self, jobs: &mut [Box<dyn QueuedJob>], now: Instant) -> rusqlite::Result<usize> {
+    /// Runs the transaction. Returns how many rows of `updated_at_ms` it has written.
+    fn transact(
+        &mut self,
+        jobs: &mut [Box<dyn QueuedJob>],
+        now: Instant,
+    ) -> rusqlite::Result<usize> {
         self.execute("BEGIN IMMEDIATE")?;
         for job in jobs {
             job.run(self)?;
         }
-        let written = self.touches.write(&self.db, now)?;
+        let written = self.updated_at.write(&self.db, now)?;
         if written > 0 {
             self.execute("UPDATE history SET writes = writes + 1")?;
         }
@@ -164,12 +170,12 @@ impl WriteConnection {
         Ok(written)
     }
 
-    /// Forgets the transaction and what was learned in it.
+    /// Rolls back the transaction and drops what was cached or staged in it.
     fn roll_back(&mut self, now: Instant) {
         self.numbers.clear();
-        self.touches.rolled_back(now);
+        self.updated_at.rolled_back(now);
         self.changes.clear();
-        // What an error of the disk during a commit has left there is unknown.
+        // A disk error during the commit leaves its outcome unknown.
         self.feed.interrupt();
         // Some errors, such as a full disk, have rolled back already.
         if self.db.is_autocommit() || self.execute("ROLLBACK").is_ok() {
@@ -180,13 +186,13 @@ impl WriteConnection {
             self.apply_limit()
         });
         if let Err(error) = opened {
-            // The next transaction fails at its beginning and comes here again.
-            tracing::error!(%error, "cannot open the store's database anew");
+            // The next transaction fails at its beginning and reconnects.
+            tracing::error!(%error, "cannot reconnect to the database after a failed rollback: retrying with the next transaction");
         }
     }
 
-    /// Does `run` so that an error which is about its data, and not about the store, can be undone alone: it is then
-    /// the inner result. All other errors end the transaction.
+    /// Runs `run` such that a data error rolls back only its changes; that error is the inner result. All other errors
+    /// fail the transaction.
     pub(super) fn isolated<T>(
         &mut self,
         run: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
@@ -194,41 +200,41 @@ impl WriteConnection {
         if self.isolation == BatchIsolation::Shared {
             return run(self).map(Ok);
         }
-        self.execute("SAVEPOINT apart")?;
-        let (staged, changes) = (self.touches.staged(), self.changes.len());
+        self.execute("SAVEPOINT job")?;
+        let (staged, changes) = (self.updated_at.staged(), self.changes.len());
         match run(self) {
-            Err(error) if is_about_the_data(&error) => {
-                self.execute("ROLLBACK TO apart")?;
-                self.execute("RELEASE apart")?;
+            Err(error) if is_data_error(&error) => {
+                self.execute("ROLLBACK TO job")?;
+                self.execute("RELEASE job")?;
                 self.numbers.clear();
-                self.touches.truncate(staged);
+                self.updated_at.truncate(staged);
                 self.changes.truncate(changes);
                 Ok(Err(error))
             }
             outcome => {
                 let outcome = outcome?;
-                self.execute("RELEASE apart")?;
+                self.execute("RELEASE job")?;
                 Ok(Ok(outcome))
             }
         }
     }
 
-    /// The connection, within the open transaction.
+    /// The database, within the open transaction.
     pub(super) fn db(&self) -> &Connection {
         &self.db
     }
 
-    /// Remembers that a document was edited, for the list.
+    /// Stages the time of a document's last edit for the list.
     pub(super) fn stage_updated_at(&mut self, number: i64, at_ms: u64) {
-        self.touches.stage(number, at_ms);
+        self.updated_at.stage(number, at_ms);
     }
 
-    /// Adds a change of a document to the feed, once the open transaction is durable.
+    /// Adds a change to the feed once the transaction is committed.
     pub(super) fn record_change(&mut self, doc: &DocId, change: FeedChange) {
         self.changes.push((doc.clone(), change));
     }
 
-    /// The document's number, if a claim has made it known.
+    /// The number of a document, from the cache if it is there; `None` if the document was never claimed.
     pub(super) fn number(&mut self, doc: &DocId) -> rusqlite::Result<Option<i64>> {
         if let Some(number) = self.numbers.get(doc) {
             return Ok(Some(*number));
@@ -240,12 +246,12 @@ impl WriteConnection {
         Ok(number)
     }
 
-    /// Remembers a document's number.
+    /// Adds the number of a document to the cache.
     pub(super) fn cache_number(&mut self, doc: &DocId, number: i64) {
         self.numbers.put(doc.clone(), number);
     }
 
-    /// The document's number if `fence` is the newest claim's.
+    /// The number of a document if `fence` is the one of its newest claim; otherwise `None`.
     pub(super) fn fenced(&mut self, doc: &DocId, fence: Fence) -> rusqlite::Result<Option<i64>> {
         let Some(number) = self.number(doc)? else {
             return Ok(None);
@@ -263,32 +269,5 @@ impl WriteConnection {
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.db.prepare_cached(sql)?.execute([]).map(drop)
-    }
-}
-
-/// The document's number, if a claim has made it known.
-pub(super) fn number(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<i64>> {
-    db.prepare_cached("SELECT number FROM documents WHERE collection = ?1 AND id = ?2")?
-        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| row.get(0))
-        .optional()
-}
-
-/// How many entries the document's log holds.
-pub(super) fn head(db: &Connection, number: i64) -> rusqlite::Result<Revision> {
-    let newest: Option<i64> = db
-        .prepare_cached("SELECT max(revision) FROM entries WHERE doc = ?1")?
-        .query_row([number], |row| row.get(0))?;
-    Ok(Revision(newest.unwrap_or(0).cast_unsigned()))
-}
-
-/// Whether an error is the fault of what was to be written. It would come again, and whoever shares the transaction
-/// has no part in it.
-fn is_about_the_data(error: &rusqlite::Error) -> bool {
-    match error {
-        rusqlite::Error::ToSqlConversionFailure(_) => true,
-        _ => matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-        ),
     }
 }

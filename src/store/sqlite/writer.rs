@@ -1,7 +1,8 @@
-//! The writer: one thread that gathers what everybody wants written into one transaction after the other.
+//! The writer thread: runs jobs on the one connection that writes, many in one transaction.
 //!
-//! While a transaction is on its way to the disk, work gathers in the queue; then all of it becomes the next one. There
-//! is no timer: an idle store commits at once, a busy one in groups as large as its disk is slow.
+//! While a transaction is being committed, further jobs gather in the queue; they become the next transaction. There is
+//! no timer: an idle store commits each job at once, and under load a transaction has as many jobs as arrive during a
+//! commit.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,37 +18,37 @@ use crate::outage::Outage;
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// How many pieces of work may wait. When the queue is full, whoever asks waits.
+/// How many jobs may wait. While the queue is full, callers wait.
 const QUEUE_MAX: usize = 1_024;
 
-/// A transaction takes no more work once it weighs this many bytes: nobody should wait long for what others write.
-const WEIGHT_MAX: usize = 256 << 10;
+/// A transaction takes no more jobs once they write this many bytes. This bounds the wait for the jobs in it.
+const BYTES_MAX: usize = 256 << 10;
 
-/// Something to be done within a transaction. It is run again when the transaction came to nothing.
+/// A job of the writer thread, run within a transaction. It is run again if the transaction was rolled back.
 pub(super) trait WriteJob: Send + 'static {
-    /// What whoever asked is told.
+    /// What the caller gets.
     type Output: Send + 'static;
 
-    /// What is asked, for errors.
+    /// What the job does, for error messages.
     const VERB: &'static str;
 
     /// About how many bytes it writes.
-    fn weight(&self) -> usize {
+    fn bytes(&self) -> usize {
         200
     }
 
-    /// Does it, within the connection's open transaction.
+    /// Runs within the connection's open transaction.
     fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output>;
 }
 
-/// What the writer has done so far.
+/// What the writer thread has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriterCounts {
-    /// Durable transactions.
+    /// Transactions that were committed.
     pub transactions: u64,
-    /// Pieces of work in them: appends, claims, snapshots, renames.
+    /// Jobs: appends, claims, snapshots, renames.
     pub jobs: u64,
-    /// Transactions of which nothing was acknowledged.
+    /// Transactions that failed. None of their jobs was acknowledged.
     pub failures: u64,
 }
 
@@ -56,11 +57,12 @@ struct WriterCounters {
     transactions: AtomicU64,
     jobs: AtomicU64,
     failures: AtomicU64,
-    /// When the last transaction was written, unless one failed since.
+    /// When the last transaction was committed; `None` if it failed.
     written: Mutex<Option<Instant>>,
 }
 
-/// The way to the writing thread. Dropped or closed, it lets the thread finish what is queued, and waits for it.
+/// The handle of the writer thread. When it is closed or dropped, it waits until the thread has run the jobs in the
+/// queue.
 pub(super) struct WriterThread {
     /// `None` once it is closed.
     jobs: Mutex<Option<mpsc::Sender<Box<dyn QueuedJob>>>>,
@@ -85,13 +87,13 @@ impl WriterThread {
         })
     }
 
-    /// Has `work` done durably and returns what came of it. When the future is dropped, it may be done all the same.
-    pub(super) async fn execute<W: WriteJob>(&self, work: W) -> Result<W::Output, StoreError> {
+    /// Runs a job durably and returns its result. If the future is dropped, the job may run nevertheless.
+    pub(super) async fn execute<W: WriteJob>(&self, job: W) -> Result<W::Output, StoreError> {
         let closed = || StoreError::new(W::VERB, "the store is closed");
         let (answer, answered) = oneshot::channel();
         let jobs = lock(&self.jobs).clone();
         let job = PendingJob {
-            work,
+            job,
             outcome: None,
             answer,
         };
@@ -102,7 +104,7 @@ impl WriterThread {
         answered.await.map_err(|_| closed())?
     }
 
-    /// Lets the thread finish what is queued and waits for its end.
+    /// Waits until the thread has run the jobs in the queue and has ended.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         drop(lock(&self.jobs).take());
         let thread = lock(&self.thread).take();
@@ -113,7 +115,7 @@ impl WriterThread {
         }
     }
 
-    /// Whether the last transaction was written, and not longer ago than `age`.
+    /// Returns true if the last transaction succeeded, at most `age` ago.
     pub(super) fn wrote_within(&self, age: Duration) -> bool {
         let written = lock(&self.counters.written);
         written.is_some_and(|at| at.elapsed() <= age)
@@ -132,7 +134,7 @@ impl WriterThread {
 impl Drop for WriterThread {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            tracing::error!(%error, "the store did not close cleanly; the next start recovers it");
+            tracing::error!(%error, "the database was not closed cleanly: the next start recovers it");
         }
     }
 }
@@ -145,7 +147,7 @@ impl fmt::Debug for WriterThread {
     }
 }
 
-/// The thread: runs until the last sender is gone and the queue is empty.
+/// The thread. It runs until all senders are dropped and the queue is empty.
 fn write(
     mut connection: WriteConnection,
     mut queue: mpsc::Receiver<Box<dyn QueuedJob>>,
@@ -193,7 +195,7 @@ fn write(
 /// What the thread does next.
 enum Next {
     Job(Box<dyn QueuedJob>),
-    /// The connection wants a transaction of its own.
+    /// Commits without a job: the connection has staged updates that are due.
     Due,
     End,
 }
@@ -216,47 +218,47 @@ fn next(
     job.map_or(Next::End, Next::Job)
 }
 
-/// Takes what else is queued, as much as one transaction should carry.
+/// Takes further jobs from the queue, up to the size of one transaction.
 fn gather(
     first: Box<dyn QueuedJob>,
     queue: &mut mpsc::Receiver<Box<dyn QueuedJob>>,
 ) -> Vec<Box<dyn QueuedJob>> {
-    let mut weight = first.weight();
+    let mut bytes = first.bytes();
     let mut jobs = vec![first];
-    while weight < WEIGHT_MAX
+    while bytes < BYTES_MAX
         && let Ok(job) = queue.try_recv()
     {
-        weight += job.weight();
+        bytes += job.bytes();
         jobs.push(job);
     }
     jobs
 }
 
-/// Some [`WriteJob`] and where its outcome goes.
+/// A [`WriteJob`] with the channel for its result.
 pub(super) trait QueuedJob: Send {
-    fn weight(&self) -> usize;
+    fn bytes(&self) -> usize;
 
-    /// Does the work and keeps its outcome.
+    /// Runs the job and stores its result.
     fn run(&mut self, connection: &mut WriteConnection) -> rusqlite::Result<()>;
 
-    /// Answers: with the outcome, or with why the transaction came to nothing.
+    /// Sends the result, or the reason why the transaction failed.
     fn answer(self: Box<Self>, failure: Option<&str>);
 }
 
 struct PendingJob<W: WriteJob> {
-    work: W,
-    /// What came of its last run; on an error, of this work alone and not of the whole transaction.
+    job: W,
+    /// The result of the last run. An error concerns this job and not the whole transaction.
     outcome: Option<rusqlite::Result<W::Output>>,
     answer: oneshot::Sender<Result<W::Output, StoreError>>,
 }
 
 impl<W: WriteJob> QueuedJob for PendingJob<W> {
-    fn weight(&self) -> usize {
-        self.work.weight()
+    fn bytes(&self) -> usize {
+        self.job.bytes()
     }
 
     fn run(&mut self, connection: &mut WriteConnection) -> rusqlite::Result<()> {
-        self.outcome = Some(connection.isolated(|connection| self.work.run(connection))?);
+        self.outcome = Some(connection.isolated(|connection| self.job.run(connection))?);
         Ok(())
     }
 
@@ -268,7 +270,7 @@ impl<W: WriteJob> QueuedJob for PendingJob<W> {
                 failure.unwrap_or("it was not run"),
             )),
         };
-        // Whoever asked may have gone away.
+        // The caller may have dropped the receiver.
         let _ = self.answer.send(answer);
     }
 }

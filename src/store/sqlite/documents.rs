@@ -1,0 +1,95 @@
+//! Look-ups of single documents: their numbers, heads and epochs.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::SqliteError;
+use crate::id::DocId;
+use crate::log::{Epoch, Revision};
+use crate::store::{DocumentChanges, DocumentLocation, OpenDocuments};
+
+/// The number that stands for a document in the other tables; `None` if it was never claimed.
+pub(super) fn number(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT number FROM documents WHERE collection = ?1 AND id = ?2")?
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// The revision of the last entry of a document's log; zero if the log is empty.
+pub(super) fn head(db: &Connection, number: i64) -> rusqlite::Result<Revision> {
+    let newest: Option<i64> = db
+        .prepare_cached("SELECT max(revision) FROM entries WHERE doc = ?1")?
+        .query_row([number], |row| row.get(0))?;
+    Ok(Revision(newest.unwrap_or(0).cast_unsigned()))
+}
+
+/// Compares a node's open documents with the database.
+pub(super) fn compare_open(
+    db: &Connection,
+    open: &OpenDocuments,
+) -> Result<DocumentChanges, SqliteError> {
+    Ok(DocumentChanges {
+        lost: lost(db, &open.owned)?,
+        newer: newer(db, &open.followed)?,
+    })
+}
+
+/// Those of the documents that were claimed since the given epoch.
+fn lost(db: &Connection, owned: &[(DocId, Epoch)]) -> rusqlite::Result<Vec<DocId>> {
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM documents WHERE collection = ?1 AND id = ?2 AND epoch = ?3",
+    )?;
+    let mut lost = Vec::new();
+    for (doc, epoch) in owned {
+        let values = params![
+            doc.collection.as_str(),
+            doc.id.as_str(),
+            epoch.0.cast_signed()
+        ];
+        if !statement.exists(values)? {
+            lost.push(doc.clone());
+        }
+    }
+    Ok(lost)
+}
+
+/// Those of the documents with a newer head than the given revision, with their heads.
+fn newer(
+    db: &Connection,
+    followed: &[(DocId, Revision)],
+) -> rusqlite::Result<Vec<(DocId, Revision)>> {
+    let mut newer = Vec::new();
+    for (doc, known) in followed {
+        let Some(number) = number(db, doc)? else {
+            continue;
+        };
+        let head = head(db, number)?;
+        if head > *known {
+            newer.push((doc.clone(), head));
+        }
+    }
+    Ok(newer)
+}
+
+/// Where a document is. The owner is not stored: it is the process that has locked the folder.
+pub(super) fn locate(
+    db: &Connection,
+    doc: &DocId,
+) -> Result<Option<DocumentLocation>, SqliteError> {
+    let mut statement =
+        db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?;
+    let row = statement
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let Some((number, epoch)) = row else {
+        return Ok(None);
+    };
+    Ok(Some(DocumentLocation {
+        owner: None,
+        owner_name: None,
+        owner_lives: false,
+        epoch: Epoch(epoch.cast_unsigned()),
+        head: head(db, number)?,
+    }))
+}
