@@ -83,6 +83,23 @@ pub enum InvalidEdit {
 /// Driven like this: make a change ([`edit`](Self::edit), [`create`](Self::create), [`delete`](Self::delete)), hand in
 /// what the server said ([`received`](Self::received)) or what became of the socket ([`connected`](Self::connected),
 /// [`disconnected`](Self::disconnected)), then [`poll`](Self::poll) until it is empty and send what it gave.
+///
+/// ```
+/// use copydesk::client::{Client, ClientRequest, ServerMessage};
+/// use copydesk::id::ClientId;
+/// use copydesk::log::Snapshot;
+/// use copydesk::ot::{Content, Kind};
+///
+/// let mut client = Client::new(ClientId::parse("ann")?);
+/// client.connected();
+/// assert_eq!(client.poll(), Some(ClientRequest::Subscribe { since: None }));
+/// // The answer: the document does not exist.
+/// client.received(ServerMessage::Snapshot(Snapshot::default()))?;
+/// client.create(Content::create(Kind::TextUnicode, Some("\"Hello\""))?)?;
+/// assert!(matches!(client.poll(), Some(ClientRequest::Submit { seq: 1, .. })));
+/// assert!(!client.is_settled());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     id: ClientId,

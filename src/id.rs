@@ -80,6 +80,13 @@ impl fmt::Debug for Name {
 }
 
 /// A document's name: its collection and its id within it.
+///
+/// ```
+/// let doc = copydesk::id::DocId::parse("documents", "plan")?;
+/// assert_eq!(doc.to_string(), "documents/plan");
+/// assert!(copydesk::id::DocId::parse("documents", "").is_err());
+/// # Ok::<(), copydesk::id::BadName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocId {
     /// The collection that holds the document.

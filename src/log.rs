@@ -193,6 +193,24 @@ pub fn fingerprint(epoch: Epoch, id: &SubmitId) -> u64 {
 }
 
 /// The document at a revision.
+///
+/// ```
+/// use copydesk::id::{ClientId, UserId};
+/// use copydesk::log::{Change, Entry, Epoch, Revision, Snapshot, SubmitId};
+/// use copydesk::ot::{Content, Kind};
+///
+/// let mut document = Snapshot::default();
+/// document.fold(&Entry {
+///     revision: Revision(1),
+///     epoch: Epoch(1),
+///     id: SubmitId { author: UserId::anyone(), client: ClientId::parse("ann")?, seq: 1 },
+///     at_ms: 0,
+///     change: Change::Create(Content::create(Kind::TextUnicode, Some("\"Hello\""))?),
+/// })?;
+/// assert_eq!(document.revision, Revision(1));
+/// assert_eq!(document.content.unwrap().to_text(), "Hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// How many entries are folded into it.
@@ -398,6 +416,16 @@ fn read_content(json: &str) -> Result<Content, DecodeError> {
 }
 
 /// The newest entries of the log, without a gap. Whoever needs older ones reads the store.
+///
+/// ```
+/// use copydesk::log::{Revision, Tail};
+///
+/// // The log up to revision 7 is not in memory: a client that has revision 6 must read the store.
+/// let tail = Tail::new(Revision(7));
+/// assert_eq!(tail.head(), Revision(7));
+/// assert!(tail.since(Revision(7)).is_some());
+/// assert!(tail.since(Revision(6)).is_none());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Tail {
     /// The revision that the first entry applies to; with no entries, the head.

@@ -13,6 +13,18 @@ use crate::id::{DocId, NodeId};
 /// greatest weight should own it. A node that joins or leaves moves its own share of the documents and no others.
 ///
 /// The weight function must never change: old and new nodes have to agree during an upgrade.
+///
+/// ```
+/// use copydesk::cluster::HashRing;
+/// use copydesk::id::{DocId, NodeId};
+///
+/// let ring = HashRing::new([NodeId(1), NodeId(2), NodeId(3)]);
+/// let doc = DocId::parse("documents", "plan")?;
+/// let owner = ring.owner(&doc).unwrap();
+/// // When the owner is gone, the next in rank owns the document; the owners of other documents stay.
+/// assert_eq!(ring.without(owner).owner(&doc), ring.ranked(&doc).1);
+/// # Ok::<(), copydesk::id::BadName>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HashRing {
     /// Sorted and unique.

@@ -24,6 +24,25 @@ use crate::store::{AppendError, StoreError, StoreErrorKind};
 ///
 /// Driven like this: [`handle`](Self::handle) an event, then [`poll`](Self::poll) until it is empty, then sleep until
 /// [`timeout`](Self::timeout). It never fails and never waits; whatever it asks for is answered by an event.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use copydesk::doc::{Action, Document, DocumentSettings, Event, Now, SessionRequest, Ticket};
+/// use copydesk::id::{NodeId, SessionId};
+///
+/// let me = NodeId(1);
+/// let mut document = Document::new(me, me, DocumentSettings::default());
+/// let subscribe = Event::Request {
+///     session: SessionId(1),
+///     ticket: Ticket(1),
+///     request: SessionRequest::Subscribe { since: None },
+/// };
+/// document.handle(subscribe, Now { clock: Duration::ZERO, wall_ms: 0 });
+/// // The document must be loaded first; the caller answers with `Event::SnapshotEncoded`.
+/// assert!(matches!(document.poll(), Some(Action::LoadSnapshot)));
+/// assert!(document.poll().is_none());
+/// ```
 #[derive(Debug)]
 pub struct Document {
     me: NodeId,

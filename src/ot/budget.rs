@@ -7,6 +7,15 @@ use super::error::OtError;
 ///
 /// A step is one piece of an op that is read and written, plus one for every 8 attributes and every kilobyte of
 /// attributes that are merged for it: about 100 ns in a release build. Steps, unlike time, are the same on every node.
+///
+/// ```
+/// use copydesk::ot::{Budget, Kind, Op};
+///
+/// let op = Op::parse(Kind::TextUnicode, "[1, \"b\"]")?;
+/// assert!(op.compose_within(&op, &mut Budget::new(0, 1 << 20)).is_err());
+/// assert!(op.compose_within(&op, &mut Budget::new(1_000, 1 << 20)).is_ok());
+/// # Ok::<(), copydesk::ot::OtError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     steps: u64,

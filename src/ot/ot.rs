@@ -58,6 +58,18 @@ pub enum Side {
 }
 
 /// A change of a document.
+///
+/// ```
+/// use copydesk::ot::{Content, Kind, Op, Side};
+///
+/// let mut content = Content::create(Kind::TextUnicode, Some("\"ac\""))?;
+/// let ours = Op::parse(Kind::TextUnicode, "[1, \"b\"]")?;
+/// let theirs = Op::parse(Kind::TextUnicode, "[2, \"!\"]")?;
+/// content.apply(&theirs)?;
+/// content.apply(&ours.transform(&theirs, Side::Left)?)?;
+/// assert_eq!(content.to_text(), "abc!");
+/// # Ok::<(), copydesk::ot::OtError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Of a plain text.
@@ -242,6 +254,18 @@ pub fn transform_presence(
 }
 
 /// What a document holds. Cloned at once, edited at the cost of the op.
+///
+/// ```
+/// use copydesk::ot::{Content, Kind, Op};
+///
+/// let mut content = Content::create(Kind::RichText, Some(r#"[{"insert": "Hello\n"}]"#))?;
+/// let bold = Op::parse(Kind::RichText, r#"[{"retain": 5, "attributes": {"bold": true}}]"#)?;
+/// let undo = bold.invert(&content)?;
+/// content.apply(&bold)?;
+/// content.apply(&undo)?;
+/// assert_eq!(content.to_text(), "Hello\n");
+/// # Ok::<(), copydesk::ot::OtError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Plain text.

@@ -21,6 +21,22 @@ use crate::sync::lock;
 /// A store in memory. A clone is another handle on the same data.
 ///
 /// It throws no dice but for the secret: tokens are counted, so that a simulation with one seed is one story.
+///
+/// ```
+/// use copydesk::id::{DocId, NodeId};
+/// use copydesk::log::Revision;
+/// use copydesk::store::{MemoryStore, Store};
+/// use futures_util::FutureExt;
+///
+/// let store = MemoryStore::new();
+/// let doc = DocId::parse("documents", "plan")?;
+/// // Its answers are ready at once. Each claim voids the fence of the one before.
+/// let first = store.claim(&doc, NodeId(1)).now_or_never().unwrap()?;
+/// let second = store.claim(&doc, NodeId(2)).now_or_never().unwrap()?;
+/// assert!(second.fence.epoch > first.fence.epoch);
+/// assert_eq!(second.head, Revision::ZERO);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<State>>);
 
