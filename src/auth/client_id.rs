@@ -1,5 +1,5 @@
-//! Who may speak as which client. A client's id is shown to every reader of its documents, so it must prove nothing by
-//! being known: it carries a MAC that binds it to the user it was minted for.
+//! Client ids. Every reader of a document sees the ids of its authors, so knowing an id must prove nothing: an id carries a
+//! MAC that binds it to the user to which it was issued.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,30 +9,30 @@ use sha2::Sha256;
 use crate::id::{ClientId, UserId};
 use crate::store::{History, HistoryMark};
 
-/// Mints clients' ids and tells its own from others.
+/// Issues client ids and recognises them.
 #[derive(Clone)]
 pub struct ClientIdIssuer {
     key: Hmac<Sha256>,
-    /// Marks ids as ours, whomever they were minted for.
-    ours: Hmac<Sha256>,
-    /// Derives the id of a client that another server gave another one.
-    successors: Hmac<Sha256>,
+    /// Tags ids as issued by this cluster, for any user.
+    tags: Hmac<Sha256>,
+    /// Derives replacements of ids that another server issued.
+    replacements: Hmac<Sha256>,
 }
 
-/// How many random bytes an id has: two clients of one user never get the same by chance.
+/// The random bytes of an id: 64 bits keep the clients of one user apart.
 pub const NONCE_BYTES: usize = 8;
 
-/// How many bytes say that an id is ours. Forged, they only make an id be refused.
-const OURS_BYTES: usize = 4;
+/// The bytes of the tag that marks an id as issued here. A forged tag only makes the id be rejected.
+const TAG_BYTES: usize = 4;
 
-/// How many bytes of an id say of which history it is; an id of a store's first history has none of them.
+/// The bytes that mark the history in which an id was issued; absent for a store's first history.
 const MARK_BYTES: usize = size_of::<HistoryMark>();
 
-/// How many bytes of the MAC an id carries: 96 bits cannot be guessed over a socket.
+/// The bytes of the truncated MAC: 96 bits cannot be guessed over a socket.
 const MAC_BYTES: usize = 12;
 
 impl ClientIdIssuer {
-    /// A mint whose ids every node with the same secret vouches for.
+    /// An issuer. Every node with the same secret recognises its ids.
     ///
     /// # Panics
     /// Never: a MAC takes a key of any length.
@@ -40,12 +40,12 @@ impl ClientIdIssuer {
     pub fn new(secret: &[u8; 32]) -> Self {
         Self {
             key: derived(secret, "clients' ids"),
-            ours: derived(secret, "clients' ids that are ours"),
-            successors: derived(secret, "clients' ids from elsewhere"),
+            tags: derived(secret, "clients' ids that are ours"),
+            replacements: derived(secret, "clients' ids from elsewhere"),
         }
     }
 
-    /// Mints an id for `user` in `history` from fresh random bytes.
+    /// Issues an id to `user` in `history`. `nonce`: fresh random bytes.
     ///
     /// # Panics
     /// Never: base64 is printable.
@@ -59,13 +59,13 @@ impl ClientIdIssuer {
         ClientId::parse(&URL_SAFE_NO_PAD.encode(bytes)).expect("base64 is printable")
     }
 
-    /// The id of a client that comes with one that another server gave it: the same each time it comes with that.
+    /// Replaces an id that another server issued. The result is the same for every call with the same id and user.
     ///
     /// # Panics
     /// Never: a MAC is longer than a nonce.
     #[must_use]
     pub fn replacement(&self, user: &UserId, foreign: &ClientId, history: History) -> ClientId {
-        let mut mac = self.successors.clone();
+        let mut mac = self.replacements.clone();
         mac.update(foreign.unmarked().as_bytes());
         mac.update(b"\n");
         mac.update(user.as_str().as_bytes());
@@ -74,31 +74,31 @@ impl ClientIdIssuer {
         self.issue(user, nonce, history)
     }
 
-    /// Returns true if the id was minted here in another history than `history`: what its client holds may not be what
-    /// the log holds. Ids of other servers are of no history.
+    /// Returns true if the id was issued here in another history than `history`: the state of its client may differ from
+    /// the log. Ids of other servers belong to no history.
     #[must_use]
     pub fn is_of_another_history(&self, client: &ClientId, history: History) -> bool {
         self.is_issued_here(client) && decoded(client).is_some_and(|id| id.mark() != history.mark())
     }
 
-    /// Whether the id was minted here, for whichever user.
+    /// Returns true if the id was issued here, to any user.
     #[must_use]
     pub fn is_issued_here(&self, client: &ClientId) -> bool {
         decoded(client).is_some_and(|id| {
             let (nonce, rest) = id.body().split_at(NONCE_BYTES);
-            rest[..OURS_BYTES] == self.tag(nonce)
+            rest[..TAG_BYTES] == self.tag(nonce)
         })
     }
 
-    fn tag(&self, nonce: &[u8]) -> [u8; OURS_BYTES] {
-        let mut mac = self.ours.clone();
+    fn tag(&self, nonce: &[u8]) -> [u8; TAG_BYTES] {
+        let mut mac = self.tags.clone();
         mac.update(nonce);
-        let mut tag = [0; OURS_BYTES];
-        tag.copy_from_slice(&mac.finalize().into_bytes()[..OURS_BYTES]);
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG_BYTES]);
         tag
     }
 
-    /// Whether the id was minted for this very user.
+    /// Returns true if the id was issued to this user.
     #[must_use]
     pub fn is_issued_to(&self, user: &UserId, client: &ClientId) -> bool {
         decoded(client).is_some_and(|id| {
@@ -115,17 +115,16 @@ impl ClientIdIssuer {
     }
 }
 
-/// The bytes that an id of our form is made of: a nonce, the tag that says that it is ours, the mark of its history if it has
-/// one, and the MAC.
+/// The bytes of an id in the form that this issuer makes: nonce, tag, the mark of the history if it has one, MAC.
 struct Decoded {
     bytes: [u8; WITHOUT_MARK_BYTES + MARK_BYTES],
     length: usize,
 }
 
-const WITHOUT_MARK_BYTES: usize = NONCE_BYTES + OURS_BYTES + MAC_BYTES;
+const WITHOUT_MARK_BYTES: usize = NONCE_BYTES + TAG_BYTES + MAC_BYTES;
 
 impl Decoded {
-    /// What the MAC is over, besides the user.
+    /// The bytes that the MAC covers, besides the user.
     fn body(&self) -> &[u8] {
         &self.bytes[..self.length - MAC_BYTES]
     }
@@ -135,11 +134,11 @@ impl Decoded {
     }
 
     fn mark(&self) -> Option<HistoryMark> {
-        self.body()[NONCE_BYTES + OURS_BYTES..].try_into().ok()
+        self.body()[NONCE_BYTES + TAG_BYTES..].try_into().ok()
     }
 }
 
-/// Decodes an id; `None` if it does not have our form.
+/// Decodes an id; `None` if it has another form.
 fn decoded(client: &ClientId) -> Option<Decoded> {
     let mut bytes = [0; WITHOUT_MARK_BYTES + MARK_BYTES];
     let length = URL_SAFE_NO_PAD
@@ -150,7 +149,7 @@ fn decoded(client: &ClientId) -> Option<Decoded> {
         .then_some(Decoded { bytes, length })
 }
 
-/// A key for one purpose: what is made with it says nothing to who looks with that of another.
+/// Derives a key for one purpose: a MAC made with it is invalid under the keys of other purposes.
 pub(super) fn derived(secret: &[u8; 32], purpose: &str) -> Hmac<Sha256> {
     let new = |key: &[u8]| Hmac::new_from_slice(key).expect("a MAC takes a key of any length");
     let mut mac: Hmac<Sha256> = new(secret);
@@ -169,16 +168,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_speaks_for_the_user_it_was_minted_for_and_no_other() {
-        let mint = ClientIdIssuer::new(&[7; 32]);
+    fn id_is_valid_for_its_user_only() {
+        let issuer = ClientIdIssuer::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
-        let client = mint.issue(&ann, [1; NONCE_BYTES], History::default());
-        assert!(mint.is_issued_to(&ann, &client));
-        assert!(!mint.is_issued_to(&bob, &client));
-        assert!(!mint.is_issued_to(&UserId::anyone(), &client));
+        let client = issuer.issue(&ann, [1; NONCE_BYTES], History::default());
+        assert!(issuer.is_issued_to(&ann, &client));
+        assert!(!issuer.is_issued_to(&bob, &client));
+        assert!(!issuer.is_issued_to(&UserId::anyone(), &client));
         assert!(!ClientIdIssuer::new(&[8; 32]).is_issued_to(&ann, &client));
         assert!(
-            mint.is_issued_here(&client) && !ClientIdIssuer::new(&[8; 32]).is_issued_here(&client)
+            issuer.is_issued_here(&client)
+                && !ClientIdIssuer::new(&[8; 32]).is_issued_here(&client)
         );
         for forged in [
             "A",
@@ -188,61 +188,61 @@ mod tests {
             &"A".repeat(64),
         ] {
             assert!(
-                !mint.is_issued_to(&ann, &ClientId::parse(forged).unwrap()),
+                !issuer.is_issued_to(&ann, &ClientId::parse(forged).unwrap()),
                 "{forged}"
             );
         }
     }
 
     #[test]
-    fn an_id_is_of_the_history_that_it_was_minted_in() {
-        let mint = ClientIdIssuer::new(&[7; 32]);
+    fn id_belongs_to_the_history_in_which_it_was_issued() {
+        let issuer = ClientIdIssuer::new(&[7; 32]);
         let ann = UserId::new("ann");
         let first = History::default();
         let [second, third] = [1 << 120, 2 << 120].map(|id| first.after(first, id));
         let histories = [first, second, third];
-        for minted in histories {
-            let client = mint.issue(&ann, [1; NONCE_BYTES], minted);
+        for issued in histories {
+            let client = issuer.issue(&ann, [1; NONCE_BYTES], issued);
             assert!(
-                mint.is_issued_to(&ann, &client)
-                    && !mint.is_issued_to(&UserId::new("bob"), &client)
+                issuer.is_issued_to(&ann, &client)
+                    && !issuer.is_issued_to(&UserId::new("bob"), &client)
             );
             for history in histories {
-                let is_of_another = mint.is_of_another_history(&client, history);
-                assert_eq!(is_of_another, minted != history, "{minted:?} {history:?}");
+                let is_of_another = issuer.is_of_another_history(&client, history);
+                assert_eq!(is_of_another, issued != history, "{issued:?} {history:?}");
             }
         }
-        // Taken out of an id, or changed, the mark makes the id one that nobody vouches for.
-        let id = mint.issue(&ann, [1; NONCE_BYTES], second);
+        // Without its mark, or with another one, the id is issued to no user.
+        let id = issuer.issue(&ann, [1; NONCE_BYTES], second);
         let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).unwrap();
-        let (before, rest) = bytes.split_at(NONCE_BYTES + OURS_BYTES);
+        let (before, rest) = bytes.split_at(NONCE_BYTES + TAG_BYTES);
         for forged in [
             [before, &rest[MARK_BYTES..]].concat(),
             [before, &third.mark().unwrap(), &rest[MARK_BYTES..]].concat(),
         ] {
             let forged = ClientId::parse(&URL_SAFE_NO_PAD.encode(forged)).unwrap();
-            assert!(mint.is_issued_here(&forged) && !mint.is_issued_to(&ann, &forged));
+            assert!(issuer.is_issued_here(&forged) && !issuer.is_issued_to(&ann, &forged));
         }
         let elsewhere = ClientId::parse("0123456789abcdef0123456789abcdef").unwrap();
-        assert!(!mint.is_of_another_history(&elsewhere, second));
+        assert!(!issuer.is_of_another_history(&elsewhere, second));
     }
 
     #[test]
-    fn a_client_from_elsewhere_has_one_id_here_and_each_user_another() {
-        let mint = ClientIdIssuer::new(&[7; 32]);
+    fn foreign_id_has_one_replacement_per_user() {
+        let issuer = ClientIdIssuer::new(&[7; 32]);
         let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
         let foreign =
             ClientIdIssuer::new(&[8; 32]).issue(&ann, [1; NONCE_BYTES], History::default());
-        assert!(!mint.is_issued_here(&foreign) && !mint.is_issued_to(&ann, &foreign));
-        let here = mint.replacement(&ann, &foreign, History::default());
-        assert!(mint.is_issued_to(&ann, &here));
-        assert_eq!(here, mint.replacement(&ann, &foreign, History::default()));
-        assert_ne!(here, mint.replacement(&bob, &foreign, History::default()));
+        assert!(!issuer.is_issued_here(&foreign) && !issuer.is_issued_to(&ann, &foreign));
+        let here = issuer.replacement(&ann, &foreign, History::default());
+        assert!(issuer.is_issued_to(&ann, &here));
+        assert_eq!(here, issuer.replacement(&ann, &foreign, History::default()));
+        assert_ne!(here, issuer.replacement(&bob, &foreign, History::default()));
         let marked = foreign.as_foreign().unwrap();
-        assert_eq!(marked, foreign, "it is the same client");
+        assert_eq!(marked, foreign, "the mark does not distinguish clients");
         assert_ne!(marked.as_str(), foreign.as_str());
         assert_eq!(marked.unmarked(), foreign.as_str());
         let twice = marked.as_foreign().unwrap();
-        assert_ne!(twice, foreign, "a mark that was said is no mark");
+        assert_ne!(twice, foreign, "the mark of a marked id is part of the id");
     }
 }

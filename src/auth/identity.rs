@@ -1,4 +1,4 @@
-//! Somebody who has come in: as whom, for how long, and what was vouched for.
+//! The identity that a request or a socket acts with.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,57 +13,57 @@ use crate::access::{
 };
 use crate::id::{DocId, UserId};
 
-/// Somebody who has come in.
+/// An authenticated user, a guest with share links, or, in open mode, any client.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Who is responsible for what they write.
+    /// The author recorded with its ops.
     pub author: UserId,
-    /// What they sign in by and what others see, where we know it.
+    /// The names and the tenant role of a user; `None` for guests and in open mode.
     pub profile: Option<Profile>,
-    /// As far as rights go; none where everybody may do everything.
+    /// The principal of permission look-ups; `None` in open mode, where every client may do everything.
     pub principal: Option<Principal>,
-    /// The session they are signed in by.
+    /// The session of an access token of this server.
     pub session: Option<SessionKey>,
-    /// How long this may be believed before it is looked at again.
-    pub lasts: Option<Duration>,
-    /// When a token that vouches for them ends.
-    pub(super) until: Option<Instant>,
-    /// The roles that a token gives.
-    grants: BTreeMap<DocId, Role>,
+    /// How long it is valid before it must be checked again; `None`: until a revocation.
+    pub valid_for: Option<Duration>,
+    /// When the token of another application expires.
+    pub(super) expires_at: Option<Instant>,
+    /// The roles on single documents that the token grants.
+    token_roles: BTreeMap<DocId, Role>,
 }
 
-/// A name to us and to others.
+/// The names of a user and the role on the whole tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// What they sign in by; empty where they do so elsewhere.
+    /// The name for signing in; empty for users of another application.
     pub login: String,
-    /// What others see.
+    /// The name that other users see.
     pub name: String,
-    /// The role on every document of their tenant.
+    /// The role on every document of the tenant.
     pub role: Option<Role>,
 }
 
-/// Whether another application may call a user, or a tenant, so.
+/// Returns true if a token may use this text as the name of a user or a tenant.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 impl Identity {
-    /// Somebody where everybody may do everything. The log tells guests apart, and what it says proves nothing.
+    /// Any client in open mode. The log distinguishes guests by their cookie, which proves nothing.
     pub(super) fn unrestricted(guest: Option<&str>) -> Self {
         Self {
             author: guest_author(guest),
             profile: None,
             principal: None,
             session: None,
-            lasts: None,
-            until: None,
-            grants: BTreeMap::new(),
+            valid_for: None,
+            expires_at: None,
+            token_roles: BTreeMap::new(),
         }
     }
 
-    /// Somebody without an account who has opened share links.
+    /// A client without an account that has opened share links.
     pub(super) fn guest(guest: Option<&str>, links: Vec<Subject>) -> Self {
         Self {
             principal: Some(Principal {
@@ -76,12 +76,12 @@ impl Identity {
         }
     }
 
-    /// Somebody with a session here.
+    /// The user of a session.
     pub(super) fn from_session(
         session: SessionKey,
         live: LiveSession,
         links: Vec<Subject>,
-        lasts: Duration,
+        lifetime: Duration,
     ) -> Self {
         let user = live.user;
         Self {
@@ -98,13 +98,13 @@ impl Identity {
                 links,
             }),
             session: Some(session),
-            lasts: Some(lasts.saturating_sub(live.age)),
-            until: None,
-            grants: BTreeMap::new(),
+            valid_for: Some(lifetime.saturating_sub(live.age)),
+            expires_at: None,
+            token_roles: BTreeMap::new(),
         }
     }
 
-    /// Somebody whom another application vouches for; none where the token names a tenant or a user that cannot be.
+    /// The user of another application's token; `None` if the token's user or tenant is not a valid name.
     pub(super) fn from_claims(claims: TokenClaims, links: Vec<Subject>) -> Option<Self> {
         let tenant = claims
             .tenant
@@ -114,14 +114,14 @@ impl Identity {
             return None;
         }
         let role = claims.role.as_deref().and_then(Role::parse);
-        let grants = claims.documents.iter().filter_map(|(doc, role)| {
+        let token_roles = claims.documents.iter().filter_map(|(doc, role)| {
             let (collection, id) = doc.split_once('/')?;
             let doc = DocId::parse(collection, id).ok()?;
             (tenant_of(&doc.collection) == tenant).then_some((doc, Role::parse(role)?))
         });
-        let grants = grants.collect();
-        let lasts = claims.lasts();
-        // The application's names and ours never meet, nor do those of two tenants.
+        let token_roles = token_roles.collect();
+        let valid_for = claims.valid_for();
+        // The prefix keeps the users of two tenants, and those of accounts here, apart.
         let subject = Subject(format!("{tenant}:{}", claims.sub));
         let name = claims.name.filter(|name| is_name(name));
         Some(Self {
@@ -138,19 +138,19 @@ impl Identity {
                 links,
             }),
             session: None,
-            lasts: Some(lasts),
-            until: Instant::now().checked_add(lasts),
-            grants,
+            valid_for: Some(valid_for),
+            expires_at: Instant::now().checked_add(valid_for),
+            token_roles,
         })
     }
 
-    /// Somebody of a tenant, for tests.
+    /// A user of a tenant, for tests.
     #[cfg(test)]
     pub(crate) fn of_tenant(name: &str, tenant: &str) -> Self {
         let mut identity = Self::guest(None, Vec::new());
-        if let Some(who) = &mut identity.principal {
-            who.user = Some(Subject(name.to_owned()));
-            who.tenant = Some(tenant.to_owned());
+        if let Some(principal) = &mut identity.principal {
+            principal.user = Some(Subject(name.to_owned()));
+            principal.tenant = Some(tenant.to_owned());
         }
         identity
     }
@@ -161,54 +161,65 @@ impl Identity {
         Self::guest(Some(cookie), vec![Subject(link.to_owned())])
     }
 
-    /// Whether they may do everything.
+    /// Returns true in open mode: the client may do everything.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
         self.principal.is_none()
     }
 
-    /// The user, if they are one.
+    /// The user; `None` for guests and in open mode.
     #[must_use]
     pub fn user_id(&self) -> Option<&Subject> {
         self.principal.as_ref()?.user.as_ref()
     }
 
-    /// The tenant they belong to.
+    /// The user's tenant, or the home tenant for an identity without one.
+    #[must_use]
+    pub fn tenant_or_home(&self) -> &str {
+        self.tenant().unwrap_or(HOME_TENANT)
+    }
+
+    /// The user's tenant.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         self.principal.as_ref()?.tenant.as_deref()
     }
 
-    /// Whether they may make documents of such a name.
+    /// Returns true if the identity may create a document of this name.
     #[must_use]
     pub fn may_create(&self, doc: &DocId) -> bool {
         let collection = &doc.collection;
-        // A presence channel is a collection and an id with a dot between: with two dots it could be two documents'.
+        // A presence channel is `collection.id`: a second dot would make it ambiguous.
         self.user_id().is_some()
             && self.tenant() == Some(tenant_of(collection))
             && !collection.as_str().contains('.')
     }
 
-    /// As far as rights on one document go, with what a token vouches for.
+    /// The principal for operations on one document, with the role that the token grants on it.
     #[must_use]
     pub fn principal_on(&self, doc: &DocId) -> Option<Principal> {
-        let mut who = self.principal.clone()?;
-        who.role = who.role.max(self.grants.get(doc).copied());
-        Some(who)
+        let mut principal = self.principal.clone()?;
+        principal.role = principal.role.max(self.token_roles.get(doc).copied());
+        Some(principal)
     }
 
-    /// Everybody whose change of rights changes theirs.
+    /// The subjects that this identity depends on: the user and the opened share links.
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
-        let Some(who) = &self.principal else {
+        let Some(principal) = &self.principal else {
             return Vec::new();
         };
-        who.user.iter().chain(&who.links).cloned().collect()
+        principal
+            .user
+            .iter()
+            .chain(&principal.links)
+            .cloned()
+            .collect()
     }
 
-    /// What the store says, and what a token says beyond it.
-    pub(super) fn with_grants(&self, doc: &DocId, right: Permission) -> Permission {
-        match self.grants.get(doc) {
+    /// The stored permission, raised to the role that the token grants on the document.
+    pub(super) fn with_token_role(&self, doc: &DocId, right: Permission) -> Permission {
+        match self.token_roles.get(doc) {
             Some(role) if right.role < Some(*role) => Permission {
                 role: Some(*role),
                 lasts: None,
@@ -221,10 +232,10 @@ impl Identity {
 /// The longest name that a token may give, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
-/// How many bytes of a guest's hash name them.
+/// How many bytes of the hash of a guest's cookie identify the guest in the log.
 const GUEST_BYTES: usize = 16;
 
-/// The name of a guest in the log: not what the cookie says, for whoever reads the log could then be them.
+/// The author name of a guest: a hash, because a reader of the log could otherwise reuse the cookie.
 fn guest_author(guest: Option<&str>) -> UserId {
     match guest {
         None => UserId::anyone(),
@@ -244,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_gives_roles_in_its_own_tenant_only() {
+    fn token_grants_roles_only_in_its_own_tenant() {
         let said = r#"{"sub":"7","exp":9,"tenant":"acme","documents":
             {"acme:notes/plan":"editor","notes/plan":"owner","acme:notes/odd":"king","nonsense":"editor"}}"#;
         let identity = Identity::from_claims(claims(said), Vec::new()).unwrap();
         let role = |collection, id| {
             let doc = DocId::parse(collection, id).unwrap();
-            identity.with_grants(&doc, Permission::default()).role
+            identity.with_token_role(&doc, Permission::default()).role
         };
         assert_eq!(role("acme:notes", "plan"), Some(Role::Editor));
         assert_eq!(role("notes", "plan"), None);
@@ -261,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_nobody_or_nowhere_is_none() {
+    fn token_with_an_invalid_user_or_tenant_is_rejected() {
         for said in [
             r#"{"sub":"","exp":9}"#,
             r#"{"sub":"a\nb","exp":9}"#,
@@ -277,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_not_named_by_the_cookie() {
+    fn guest_author_does_not_reveal_the_cookie() {
         let (one, two) = (guest_author(Some("one")), guest_author(Some("two")));
         assert_ne!(one, two);
         assert!(!one.as_str().contains("one"));

@@ -1,4 +1,5 @@
-//! Login throttle: spaces out password attempts. A correct password is delayed, but not refused because of others' failures.
+//! Login throttle: spaces out password attempts. A correct password is delayed, but not rejected because of the failures of
+//! other clients.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,40 +13,40 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct LoginThrottle {
     hasher: RandomState,
-    /// Two generations: when `current` is full it becomes `previous`, whose entries are dropped. Lookups move an entry to
+    /// Two generations: when `current` is full it replaces `previous`. Lookups move an entry to
     /// `current`. So memory is bounded and eviction costs no scan.
     current: HashMap<u64, Attempts>,
     previous: HashMap<u64, Attempts>,
 }
 
-/// What attempts are counted together.
+/// Attempts with the same key are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum AttemptKey {
-    /// All attempts of devices that are not known, from one network.
+    /// All attempts from one network by devices that have not signed in to the account before.
     Network(IpAddr),
-    /// The same, on one account or share link.
+    /// As `Network`, on one account or share link.
     Account(IpAddr, String),
-    /// Attempts on one account from a device that has signed in to it before, or by a session of it.
+    /// Attempts on one account by a device that has signed in to it before, or by one of its sessions.
     Device(String, String),
-    /// Attempts on one account from all devices that have signed in to it before. Never delayed; counted for
+    /// Attempts on one account by all devices that have signed in to it before. Never delayed; counted for
     /// [`Admitted::rank`].
     KnownUser(String),
 }
 
-/// A password may be checked.
+/// The password of an attempt may be checked after a delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
-    /// How long to wait before.
+    /// How long to wait before the check.
     pub(super) wait: Duration,
-    /// How many attempts the busiest of the keys has made within about a minute: fewer are checked first.
+    /// The attempts of the busiest key within about a minute. Lower ranks are checked first.
     pub(super) rank: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Attempts {
-    /// Attempts that have not succeeded, less those that time has forgiven.
+    /// Attempts that have not succeeded, reduced over time.
     failures: f32,
-    /// Attempts of the last minute or so, successful ones included.
+    /// Attempts of about the last minute, successful ones included.
     recent: f32,
     /// When `failures` and `recent` were computed.
     at: Duration,
@@ -55,34 +56,34 @@ struct Attempts {
     wrong: [u64; WRONG_KEPT],
 }
 
-/// How many keys each of the two generations holds; an entry has about 60 bytes.
+/// The most keys of each of the two generations; an entry has about 60 bytes.
 const GENERATION_MAX: usize = 50_000;
 
-/// How many wrong passwords are recognised without being checked again.
+/// The wrong passwords per key that are recognised without being hashed again.
 const WRONG_KEPT: usize = 4;
 
-/// The longest that an attempt waits. One that would wait longer is refused at once.
+/// The longest delay. An attempt that would wait longer is rejected at once.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How long an attempt counts as recent.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// The delays of a kind of key.
+/// The delays for one kind of key.
 struct DelayPolicy {
-    /// How many failures cost no delay.
+    /// The failures without a delay.
     free: f32,
     /// The delay after the first failure beyond those. It grows with the square root of the failures.
     first: Duration,
     /// The longest delay.
     most: Duration,
-    /// After how long one failure is forgiven.
+    /// The time after which one failure no longer counts.
     forgiven: Duration,
 }
 
 impl AttemptKey {
     fn policy(&self) -> Option<DelayPolicy> {
         match self {
-            // Many people share an address.
+            // Many users may share an address.
             Self::Network(_) => Some(DelayPolicy {
                 free: 50.0,
                 first: Duration::from_millis(100),
@@ -104,7 +105,7 @@ impl LoginThrottle {
     /// Counts an attempt towards all of `keys`.
     ///
     /// # Errors
-    /// If the attempt would wait longer than [`WAIT_MAX`]: after how long to come back. It is not counted then.
+    /// If the attempt would wait longer than [`WAIT_MAX`]: the time until the next attempt is accepted. It is not counted.
     pub(super) fn attempt(
         &mut self,
         keys: &[AttemptKey],
@@ -142,15 +143,15 @@ impl LoginThrottle {
                     attempts.failures = 0.0;
                     attempts.next_at = Duration::ZERO;
                 }
-                // With one account of their own, a client could otherwise guess at all others between two sign-ins.
+                // A client with an account of its own could otherwise clear the count by signing in between guesses.
                 AttemptKey::Network(_) => attempts.failures = (attempts.failures - 1.0).max(0.0),
                 AttemptKey::KnownUser(_) => {}
             }
         }
     }
 
-    /// Whether this password was wrong for `key` a short while ago: then nothing is learnt by checking it again.
-    /// `stored` is the hash it would be compared with, so that a changed password is always checked.
+    /// Returns true if this password was wrong for `key` recently. `stored` is the hash to compare with, so that the check
+    /// is repeated after the password was changed.
     pub(super) fn is_known_wrong(
         &mut self,
         key: &AttemptKey,
@@ -187,7 +188,7 @@ impl LoginThrottle {
 }
 
 impl Attempts {
-    /// Forgives what time forgives.
+    /// Reduces the counts by the time that has passed.
     fn age(&mut self, now: Duration, policy: Option<&DelayPolicy>) {
         let elapsed = now.saturating_sub(self.at).as_secs_f32();
         self.at = self.at.max(now);
@@ -199,7 +200,7 @@ impl Attempts {
 }
 
 impl DelayPolicy {
-    /// How long after an attempt the next one is checked.
+    /// The delay between an attempt and the next one.
     fn delay(&self, failures: f32) -> Duration {
         if failures <= self.free {
             return Duration::ZERO;
@@ -210,7 +211,8 @@ impl DelayPolicy {
     }
 }
 
-/// The address that is counted: for IPv6 the network of 64 bits, which one customer has.
+/// The network that attempts and requests are counted by: an IPv4 address, or the /64 network of an IPv6 address, which
+/// belongs to one customer.
 #[must_use]
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
@@ -250,7 +252,7 @@ mod tests {
     fn guesses_are_spaced_out_and_a_correct_password_waits_instead_of_being_refused() {
         let mut throttle = LoginThrottle::default();
         let mut now = Duration::ZERO;
-        // One after the other, each as soon as it may be checked.
+        // Attempts one after the other, each as early as it is admitted.
         let mut waits = Vec::new();
         for _ in 0..1_000 {
             let admitted = throttle.attempt(&ann(HERE), now).unwrap();
@@ -266,12 +268,12 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(8)));
         // The bound that SECURITY.md states for a day.
         assert!(waits[999] >= Duration::from_secs(5), "{:?}", waits[999]);
-        // The account's user at the same address waits; elsewhere, or on a device that is known, not at all.
+        // A user of the account waits at the same address, and not at another one or on a known device.
         assert!(throttle.attempt(&ann(HERE), now).unwrap().wait <= Duration::from_secs(8));
         for keys in [ann(THERE), ann_at_home()] {
             assert!(throttle.attempt(&keys, now).unwrap().wait.is_zero());
         }
-        // After a success the account is as it was.
+        // A success clears the count of the account.
         now += Duration::from_mins(1);
         throttle.succeeded(&ann(HERE));
         assert!(throttle.attempt(&ann(HERE), now).unwrap().wait.is_zero());
@@ -286,10 +288,10 @@ mod tests {
         assert!((15..60).contains(&admitted), "{admitted}");
         let refused = throttle.attempt(&ann(HERE), Duration::ZERO).unwrap_err();
         assert!(refused <= Duration::from_secs(8));
-        // What is refused does not count: the wait is no longer for it.
+        // A rejected attempt is not counted.
         assert_eq!(throttle.attempt(&ann(HERE), Duration::ZERO), Err(refused));
         assert!(throttle.attempt(&ann(HERE), refused).is_ok());
-        // Nor does it count towards the network: other accounts there are not delayed.
+        // It is not counted for the network either: other accounts are not delayed.
         let bob = [
             AttemptKey::Network(HERE),
             AttemptKey::Account(HERE, "bob".to_owned()),

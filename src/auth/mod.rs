@@ -1,9 +1,11 @@
-//! Who may come in, as whom, and what they may do. [`AuthService`] is what the gateway asks; passwords, sealed tokens, another
-//! application's tokens and the login throttle are its parts. What is kept, the store keeps.
+//! Authentication and permissions: passwords, sessions, signed tokens, tokens of another application, share links, the login
+//! throttle and the delivery of revocations. [`AuthService`] is the interface for the gateway; the store holds the data.
 
 mod auth_service;
 mod client_id;
+mod credentials;
 mod device;
+mod error;
 mod identity;
 mod login_throttle;
 mod origin;
@@ -15,11 +17,12 @@ mod token_signer;
 mod token_verifier;
 mod usage_quota;
 
-pub use auth_service::{
-    AuthError, AuthService, AuthSetupError, Credentials, NewAccount, PASSWORD_CHARS_MIN,
-    RateLimitKey, RequestSource, SESSION_LASTS, SessionTokens,
-};
+pub use auth_service::{AuthService, SESSION_LIFETIME};
 pub use client_id::{ClientIdIssuer, NONCE_BYTES};
+pub use credentials::{
+    Credentials, NewAccount, PASSWORD_CHARS_MIN, RateLimitKey, RequestSource, SessionTokens,
+};
+pub use error::{AuthError, AuthSetupError, InvalidInput, QuotaReached, RejectedCredentials};
 pub use identity::{Identity, Profile, is_name};
 pub use login_throttle::network;
 pub use origin::is_loopback;

@@ -1,10 +1,10 @@
-//! Which pages may speak for their user: browsers send cookies along, whoever wrote the page.
+//! Which origins may act for a user: browsers send cookies with the requests of any page.
 
 use std::net::IpAddr;
 
-/// Whether a request from a page of `origin` may act for the user: the page is ours, or named in `allowed`.
+/// Returns true if a page of `origin` may act for its user: the page is served by this server, or its origin is in `allowed`.
 ///
-/// Without an origin it is no page that asks. `host` is what the request says it was sent to.
+/// A request without an origin does not come from a page. `host` is the `Host` header.
 pub(super) fn may_act(origin: Option<&str>, host: &str, is_tls: bool, allowed: &[String]) -> bool {
     let Some(origin) = origin else { return true };
     let Some((scheme, name)) = split(origin) else {
@@ -16,14 +16,14 @@ pub(super) fn may_act(origin: Option<&str>, host: &str, is_tls: bool, allowed: &
     {
         return true;
     }
-    // A proxy in front may speak TLS where we do not, but not the other way round.
+    // A proxy in front may speak TLS although this server does not, but not the other way round.
     (scheme == HTTPS || !is_tls) && !name.is_empty() && name == without_default_port(host, scheme)
 }
 
 const HTTPS: &str = "https";
 
-/// An origin's scheme and its host with the port, in the form in which browsers write them: in lower case, without the
-/// port that is the scheme's default. `None` unless the scheme is http or https.
+/// The scheme and the host of an origin as browsers write them: in lower case, without the scheme's default port. `None` if
+/// the scheme is not http or https.
 fn split(origin: &str) -> Option<(&'static str, String)> {
     let (scheme, name) = origin.split_once("://")?;
     let scheme = [HTTPS, "http"]
@@ -33,15 +33,15 @@ fn split(origin: &str) -> Option<(&'static str, String)> {
     Some((scheme, without_default_port(name, scheme)))
 }
 
-/// A host in lower case, without the port that is the scheme's default: proxies pass on names in either form.
+/// A host in lower case without the scheme's default port: proxies pass on either form.
 fn without_default_port(host: &str, scheme: &str) -> String {
     let port = if scheme == HTTPS { ":443" } else { ":80" };
     let host = host.strip_suffix(port).unwrap_or(host);
     host.to_ascii_lowercase()
 }
 
-/// Whether the page may be ours though its name is not `host`: as where a proxy in front passes on the name without its
-/// port, or a word of its own for us and the page is of this machine.
+/// Returns true if the page may be served by this server although its host differs from `host`: a proxy in front passes on
+/// the host without its port, or it uses a one-word name for this server and the page is on the same machine.
 pub(super) fn may_be_ours(origin: Option<&str>, host: &str) -> bool {
     let Some(("http" | "https", page)) = origin.and_then(|origin| origin.split_once("://")) else {
         return false;
@@ -52,22 +52,22 @@ pub(super) fn may_be_ours(origin: Option<&str>, host: &str) -> bool {
     (is_bare && is_same) || (is_word_of_proxy && is_loopback(page))
 }
 
-/// Whether `host` is a name that only this machine or its network has, an address, or named in `allowed`: none that
-/// somebody else can point here. A name of one word is no name of the internet; proxies in front have such names for us.
+/// Returns true if no third party can make `host` resolve to this server: a local name, an address, or the host of an origin
+/// in `allowed`. One-word names do not exist in the public DNS; proxies in front use them.
 pub(super) fn is_here(host: &str, allowed: &[String]) -> bool {
     let name = without_port(host).to_ascii_lowercase();
     let is_local = is_word(&name) || name.ends_with(".localhost");
     is_local || address(host).is_some() || allowed.iter().any(|one| is_page_of(one, host))
 }
 
-/// Whether `host` is this machine, whatever any directory of names says.
+/// Returns true if `host` is the loopback interface, independent of DNS.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let named = without_port(host).eq_ignore_ascii_case("localhost");
     named || address(host).is_some_and(|address| address.is_loopback())
 }
 
-/// Whether a text is an origin: with a path or a pattern it would match none.
+/// Returns true if the text is an origin. One with a path or a pattern would never match.
 pub(super) fn is_origin(text: &str) -> bool {
     let Some((_, name)) = split(text) else {
         return false;
@@ -94,7 +94,7 @@ fn address(host: &str) -> Option<IpAddr> {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        // An address of IPv6 has colons of its own, within brackets.
+        // An IPv6 address has colons of its own, within brackets.
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_others_can_point_here_is_not_ours() {
+    fn public_names_are_not_local() {
         let allowed = ["https://desk.example.org".to_owned()];
         for (host, is_ours) in [
             ("127.0.0.1:8080", true),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_has_no_path() {
+    fn origin_with_a_path_is_rejected() {
         for (text, is_one) in [
             ("https://app.example.org", true),
             ("http://127.0.0.1:8080", true),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_pages_and_those_named_may_act() {
+    fn own_and_allowed_origins_may_act() {
         let allowed = ["https://app.example.org".to_owned()];
         for (origin, is_tls, may) in [
             (None, false, true),

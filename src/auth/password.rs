@@ -1,4 +1,4 @@
-//! Passwords: hashed with Argon2id, a few at a time, away from the sockets' threads.
+//! Password hashing with Argon2id, a few at a time, on the threads for blocking work.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use zxcvbn::{Score, zxcvbn};
 
 use super::priority_queue::{CallerClass, Overloaded, Priority, PriorityQueue};
 
-/// The least that a new password is worth by zxcvbn's estimate: a million guesses. It knows 30,000 common passwords, names
-/// and words, their usual disguises, keyboard patterns, dates and repetitions.
+/// The least strength of a new password by zxcvbn's estimate: a million guesses. zxcvbn recognises 30,000 common passwords,
+/// names and words, their usual variations, keyboard patterns, dates and repetitions.
 const SCORE_MIN: Score = Score::Two;
 
-/// How many passwords are hashed at once. Each takes 19 MiB and some 20 ms of a processor.
+/// How many passwords are hashed at once. Each takes 19 MiB and about 20 ms of processor time.
 const AT_ONCE: usize = 2;
 
-/// How many wait for that, and how many of those with the password of a share link, of which one at a time is checked:
-/// strangers are asked for those, and signing in should not wait for many of them. A waiting one takes some 2 KiB.
+/// How many callers may wait for that, and how many of them with the password of a share link. Those are checked one at a
+/// time, so that guesses at links do not delay users that sign in. A waiting caller takes about 2 KiB.
 const WAITING_MAX: usize = 1_000;
 const LINKS_WAITING_MAX: usize = 200;
 
-/// Why a new password is not hashed.
+/// Why a new password was not hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PasswordError {
-    /// It is common, or made of what is known of the user.
+    /// It is common, or made of the user's names.
     Guessable,
     /// See [`Overloaded`].
     Overloaded,
@@ -37,13 +37,13 @@ impl From<Overloaded> for PasswordError {
     }
 }
 
-/// Hashes and compares passwords.
+/// Hashes and verifies passwords.
 #[derive(Debug)]
 pub(super) struct Passwords {
     queue: Arc<PriorityQueue>,
-    /// Taken before a place in `queue` by [`CallerClass::Link`].
+    /// Callers of [`CallerClass::Link`] take a permit here before they enter `queue`.
     links: Arc<PriorityQueue>,
-    /// What is compared with where there is no account, so that it takes as long.
+    /// Compared with if there is no account, so that the check takes equally long.
     no_account: String,
 }
 
@@ -52,14 +52,14 @@ impl Passwords {
         Self {
             queue: PriorityQueue::new(AT_ONCE, WAITING_MAX),
             links: PriorityQueue::new(1, LINKS_WAITING_MAX),
-            no_account: hash("nobody signs in by this"),
+            no_account: hash("no account has this password"),
         }
     }
 
-    /// The hash to keep, in the PHC form. `names` are what a guesser tries first: the login, the name.
+    /// Hashes a new password into the PHC form. `names`: the login and the name, which are guessed first.
     ///
     /// # Errors
-    /// If the password is easy to guess, or too many wait.
+    /// If the password is easy to guess, or too many callers wait.
     pub(super) async fn hash(
         &self,
         priority: Priority,
@@ -72,10 +72,10 @@ impl Passwords {
         hashed.await?.ok_or(PasswordError::Guessable)
     }
 
-    /// Whether `password` is the one of this hash; where there is no hash, it takes as long to say no.
+    /// Returns true if `password` matches the hash. Without a hash it returns false after the same time.
     ///
     /// # Errors
-    /// If too many wait.
+    /// If too many callers wait.
     pub(super) async fn verify(
         &self,
         priority: Priority,
@@ -102,7 +102,7 @@ impl Passwords {
         let permit = self.queue.permit(priority).await?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            // Held until the work is done, also where the caller has gone.
+            // Held until the work is done, even if the caller was dropped.
             drop((permit, turn));
             done
         });
@@ -121,7 +121,7 @@ fn is_hard_to_guess(password: &str, names: &[String]) -> bool {
 
 fn hash(password: &str) -> String {
     let hash = Argon2::default().hash_password(password.as_bytes());
-    hash.expect("the machine has randomness, and the parameters are sound")
+    hash.expect("the operating system has randomness, and the parameters are valid")
         .to_string()
 }
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_known_by_its_hash_alone() {
+    async fn password_is_verified_by_its_hash() {
         let passwords = Passwords::new();
         let hash = passwords.hash(
             of(CallerClass::Known),
@@ -155,7 +155,7 @@ mod tests {
         for (password, hash, same) in [
             ("correct horse", Some(hash.clone()), true),
             ("correct horse ", Some(hash), false),
-            ("nobody signs in by this", None, false),
+            ("no account has this password", None, false),
             ("x", Some("not a hash".to_owned()), false),
         ] {
             for class in [CallerClass::Known, CallerClass::Stranger, CallerClass::Link] {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn common_passwords_and_names_are_no_passwords() {
+    async fn common_passwords_and_names_are_rejected() {
         let passwords = Passwords::new();
         let names = || vec!["annabel@example.org".to_owned(), "Annabel Lee".to_owned()];
         for (password, is_taken) in [
@@ -194,9 +194,9 @@ mod tests {
         }
     }
 
-    /// However many come with the password of a link, who signs in has a place and a permit.
+    /// A crowd with passwords of share links leaves room in the queue and a permit for a user that signs in.
     #[tokio::test]
-    async fn links_leave_room_for_who_signs_in() {
+    async fn link_passwords_leave_room_for_sign_ins() {
         let passwords = Passwords::new();
         let (begun, ends) = (Semaphore::new(0), Arc::new(std::sync::Barrier::new(2)));
         let first = passwords.work(of(CallerClass::Link), {

@@ -1,4 +1,4 @@
-//! A bounded priority queue for expensive work: a few run at once, the others wait in order of rank.
+//! A bounded priority queue for expensive work: a few callers run at once, the others wait in the order of their priority.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,22 +10,22 @@ use tokio::time::timeout;
 
 use crate::sync::lock;
 
-/// Who goes first. The lower, the sooner; among equal ones the newest, for those who have waited long may have gone, and
-/// a crowd that came at once does not keep out who comes after it.
+/// The priority of a caller: lower values run first. Among equal ones the newest runs first: callers that have waited long
+/// may have given up, and a crowd that arrived at once does not lock out later callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Priority {
-    /// What kind of caller it is.
+    /// The kind of the caller.
     pub(super) class: CallerClass,
-    /// How much the caller has asked for recently: see [`Admitted::rank`](super::login_throttle::Admitted::rank).
+    /// The caller's recent load: see [`Admitted::rank`](super::login_throttle::Admitted::rank).
     pub(super) rank: u32,
 }
 
-/// A kind of caller, the first before the others.
+/// A kind of caller, in descending priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CallerClass {
     /// A session, a device that has signed in to the account before, or a code that is valid.
     Known,
-    /// Anybody else who signs in.
+    /// Any other caller that signs in.
     Stranger,
     /// The password of a share link.
     Link,
@@ -33,8 +33,8 @@ pub(super) enum CallerClass {
 
 /// Hands out a fixed number of [`Permit`]s.
 ///
-/// When as many wait as may, a newcomer takes the place of the last in order, if it comes before that one; otherwise the
-/// newcomer is refused. So a crowd cannot keep out callers of a better class or of a network that asks for little.
+/// When the queue is full, a new caller displaces the last one in order if it has a higher priority; otherwise the new caller
+/// is rejected. So a crowd cannot lock out callers of a better class or of a network with little load.
 #[derive(Debug)]
 pub(super) struct PriorityQueue {
     waiting_max: usize,
@@ -43,20 +43,20 @@ pub(super) struct PriorityQueue {
 
 #[derive(Debug)]
 struct QueueState {
-    /// How many permits are not handed out.
+    /// The permits that are free.
     free: usize,
     waiting: BTreeMap<Position, oneshot::Sender<Permit>>,
-    /// How many have come so far.
+    /// The callers so far.
     arrivals: u64,
 }
 
 type Position = (Priority, Reverse<u64>);
 
-/// The right to run; given back when it is dropped.
+/// The right to run; returned when it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit(Option<Arc<PriorityQueue>>);
 
-/// The work is not done: too many wait, or it has waited too long.
+/// The work was not done: too many callers wait, or this one waited too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Overloaded;
 
@@ -64,7 +64,7 @@ pub(super) struct Overloaded;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl PriorityQueue {
-    /// A queue with so many permits, for which at most so many callers wait.
+    /// A queue with `at_once` permits, for which at most `waiting_max` callers wait.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Arc<Self> {
         Arc::new(Self {
             waiting_max,
@@ -79,7 +79,7 @@ impl PriorityQueue {
     /// Waits for a permit. A caller that is dropped leaves the queue.
     ///
     /// # Errors
-    /// If the queue is full of callers that come first, or the wait is too long.
+    /// If the queue is full of callers of a higher priority, or the wait is too long.
     pub(super) async fn permit(self: &Arc<Self>, priority: Priority) -> Result<Permit, Overloaded> {
         let (place, receiver) = match self.enter(priority)? {
             QueueEntry::Running(permit) => return Ok(permit),
@@ -93,6 +93,7 @@ impl PriorityQueue {
         }
     }
 
+    /// Takes a free permit or a position in the queue.
     fn enter(self: &Arc<Self>, priority: Priority) -> Result<QueueEntry, Overloaded> {
         let mut state = self.state();
         if state.free > 0 {
@@ -103,7 +104,7 @@ impl PriorityQueue {
         state.arrivals += 1;
         if state.waiting.len() >= self.waiting_max {
             match state.waiting.last_entry() {
-                // Its sender is dropped, which tells it.
+                // Dropping its sender wakes the displaced caller.
                 Some(last) if place < *last.key() => drop(last.remove()),
                 _ => return Err(Overloaded),
             }
@@ -113,13 +114,13 @@ impl PriorityQueue {
         Ok(QueueEntry::Waiting(place, receiver))
     }
 
-    /// Hands a permit that was given back to the first who waits.
+    /// Passes a returned permit to the first caller in order.
     fn pass_on(self: &Arc<Self>) {
         let mut state = self.state();
         while let Some((_, sender)) = state.waiting.pop_first() {
             match sender.send(Permit(Some(self.clone()))) {
                 Ok(()) => return,
-                // It has left in this moment. The permit must not be given back under the lock.
+                // The caller was dropped at this moment. The permit must not be returned while the lock is held.
                 Err(mut permit) => permit.0 = None,
             }
         }
@@ -131,12 +132,13 @@ impl PriorityQueue {
     }
 }
 
+/// The result of entering the queue.
 enum QueueEntry {
     Running(Permit),
     Waiting(Position, oneshot::Receiver<Permit>),
 }
 
-/// Takes a caller out of the queue.
+/// Removes a caller from the queue when it is dropped.
 struct Leaves<'a> {
     queue: &'a PriorityQueue,
     place: Position,
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_has_room_for_who_comes_first() {
+    async fn full_queue_displaces_the_last_caller() {
         let queue = PriorityQueue::new(1, 3);
         let running = queue.permit(of(CallerClass::Stranger, 0)).await.unwrap();
         let mut crowd: Vec<_> = (0..3)
@@ -203,7 +205,7 @@ mod tests {
         for caller in &mut crowd {
             assert!(caller.now_or_never().is_none());
         }
-        // As many wait as may: who asks for more is refused, a quiet network takes the place of the last.
+        // The queue is full: a busy network is rejected, a quiet one displaces the last caller.
         let refused = queue.permit(of(CallerClass::Stranger, 6)).now_or_never();
         assert_eq!(refused.unwrap().unwrap_err(), Overloaded);
         let mut quiet = Box::pin(queue.permit(of(CallerClass::Stranger, 0)));
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_takes_no_permit_along() {
+    async fn dropped_caller_returns_its_permit() {
         let queue = PriorityQueue::new(1, 3);
         let running = queue.permit(of(CallerClass::Known, 0)).await.unwrap();
         let mut gone = Box::pin(queue.permit(of(CallerClass::Known, 0)));
@@ -229,7 +231,7 @@ mod tests {
         assert!((&mut gone).now_or_never().is_none());
         drop(gone);
         assert!(queue.state().waiting.is_empty());
-        // Who waits too long is told so.
+        // A caller that waits too long receives an error.
         let late = queue.permit(of(CallerClass::Known, 0)).await;
         assert_eq!(late.unwrap_err(), Overloaded);
         drop(running);

@@ -1,4 +1,4 @@
-//! Tells open sockets that their rights changed: each is found by whom it speaks for.
+//! Delivers revocations to the open sockets of this node, by the subjects that each socket depends on.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,46 +10,46 @@ use crate::access::{Revocation, SessionKey, Subject};
 use crate::id::DocId;
 use crate::sync::lock;
 
-/// The open sockets of this node, by the subjects whose rights they use.
+/// The subscriptions of this node's open sockets, by the subjects that their permissions depend on.
 #[derive(Debug, Default)]
 pub struct RevocationHub {
     /// Locked for look-ups only.
-    sockets: Mutex<HashMap<Subject, Vec<Arc<Subscriber>>>>,
-    /// How often anybody was told anything.
+    subscribers: Mutex<HashMap<Subject, Vec<Arc<Subscriber>>>>,
+    /// The number of revocations published so far.
     generation: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Subscriber {
     session: Option<SessionKey>,
-    /// What it has not taken yet. Locked to be merged into or taken.
-    news: Mutex<Option<AccessChange>>,
+    /// The change that was not taken yet. Locked to merge into it or to take it.
+    pending: Mutex<Option<AccessChange>>,
     notify: Notify,
 }
 
-/// What a socket is told.
+/// A change that a socket must react to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessChange {
-    /// Rights are to be looked up anew.
+    /// Permissions must be looked up again.
     Permissions(PermissionScope),
-    /// The socket is to be closed.
+    /// The session has ended: the socket must be closed.
     SessionEnded,
 }
 
-/// On which documents rights may have changed.
+/// The documents on which permissions may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PermissionScope {
-    /// On every document.
+    /// Every document.
     Everything,
-    /// On these, at most [`DOCUMENTS_MAX`].
+    /// These documents, at most [`DOCUMENTS_MAX`].
     Documents(BTreeSet<DocId>),
 }
 
-/// How many documents are named to a socket that has not looked yet. If there are more, it looks everything up anew.
+/// The most documents of a pending change. Beyond that the change becomes [`PermissionScope::Everything`].
 const DOCUMENTS_MAX: usize = 64;
 
 impl AccessChange {
-    /// What a revocation says to a socket that it is about.
+    /// The change that a revocation means for a socket that it concerns.
     fn of(revocation: &Revocation) -> Self {
         if revocation.ends {
             return Self::SessionEnded;
@@ -60,7 +60,7 @@ impl AccessChange {
         })
     }
 
-    /// Both of them.
+    /// Merges two changes.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::SessionEnded, _) | (_, Self::SessionEnded) => Self::SessionEnded,
@@ -70,7 +70,7 @@ impl AccessChange {
 }
 
 impl PermissionScope {
-    /// Both of them; [`Everything`](Self::Everything) if that names too many documents.
+    /// The union; [`Everything`](Self::Everything) if it has too many documents.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -86,114 +86,115 @@ impl PermissionScope {
     }
 }
 
-/// One socket's ear. Dropped, it is told nothing more.
+/// The subscription of one socket, which ends when it is dropped.
 #[derive(Debug)]
 pub struct RevocationSubscription {
     hub: Arc<RevocationHub>,
     subjects: Vec<Subject>,
-    socket: Arc<Subscriber>,
+    subscriber: Arc<Subscriber>,
 }
 
 impl RevocationHub {
-    /// How often anybody was told anything. Asked for before somebody's rights are looked up, and handed to
-    /// [`subscribe`](Self::subscribe) after: so nothing is missed between the two.
+    /// The number of revocations published so far. Read it before permissions are looked up and pass it to
+    /// [`subscribe`](Self::subscribe) afterwards, so that no revocation in between is missed.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Listens for what happens to these subjects' rights from `told` on.
+    /// Subscribes to the revocations of these subjects since `generation`.
     #[must_use]
     pub fn subscribe(
         self: &Arc<Self>,
         subjects: Vec<Subject>,
         session: Option<SessionKey>,
-        told: u64,
+        generation: u64,
     ) -> RevocationSubscription {
-        let socket = Arc::new(Subscriber {
+        let subscriber = Arc::new(Subscriber {
             session,
-            news: Mutex::default(),
+            pending: Mutex::default(),
             notify: Notify::new(),
         });
-        let mut sockets = self.lock();
+        let mut subscribers = self.lock();
         for subject in &subjects {
-            let of_subject = sockets.entry(subject.clone()).or_default();
-            of_subject.push(socket.clone());
+            let of_subject = subscribers.entry(subject.clone()).or_default();
+            of_subject.push(subscriber.clone());
         }
-        drop(sockets);
-        if self.generation() != told {
-            socket.notify(AccessChange::Permissions(PermissionScope::Everything));
+        drop(subscribers);
+        if self.generation() != generation {
+            subscriber.notify(AccessChange::Permissions(PermissionScope::Everything));
         }
         RevocationSubscription {
             hub: self.clone(),
             subjects,
-            socket,
+            subscriber,
         }
     }
 
-    /// Tells those whom it is about.
+    /// Delivers a revocation to the sockets that it concerns.
     pub fn publish(&self, revocation: &Revocation) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let sockets = self.lock();
-        let about = sockets.get(&revocation.subject).into_iter().flatten();
-        let meant = |socket: &&Arc<Subscriber>| {
-            revocation.session.is_none() || revocation.session == socket.session
+        let subscribers = self.lock();
+        let of_subject = subscribers.get(&revocation.subject).into_iter().flatten();
+        let is_concerned = |subscriber: &&Arc<Subscriber>| {
+            revocation.session.is_none() || revocation.session == subscriber.session
         };
-        for socket in about.filter(meant) {
-            socket.notify(AccessChange::of(revocation));
+        for subscriber in of_subject.filter(is_concerned) {
+            subscriber.notify(AccessChange::of(revocation));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Subscriber>>>> {
-        lock(&self.sockets)
+        lock(&self.subscribers)
     }
 }
 
 impl Subscriber {
-    fn notify(&self, news: AccessChange) {
-        let mut waiting = self.lock();
-        *waiting = Some(match waiting.take() {
-            Some(before) => before.and(news),
-            None => news,
+    /// Merges a change into the pending one and wakes the socket.
+    fn notify(&self, change: AccessChange) {
+        let mut pending = self.lock();
+        *pending = Some(match pending.take() {
+            Some(earlier) => earlier.and(change),
+            None => change,
         });
-        drop(waiting);
+        drop(pending);
         self.notify.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AccessChange>> {
-        lock(&self.news)
+        lock(&self.pending)
     }
 }
 
 impl RevocationSubscription {
-    /// Takes what there is to be told.
+    /// Takes the pending change.
     #[must_use]
     pub fn take(&self) -> Option<AccessChange> {
-        self.socket.lock().take()
+        self.subscriber.lock().take()
     }
 
-    /// Whether there is something to be told.
+    /// Returns true if a change is pending.
     #[must_use]
     pub fn has_change(&self) -> bool {
-        self.socket.lock().is_some()
+        self.subscriber.lock().is_some()
     }
 
-    /// Waits until there is something to be told. May be woken for nothing.
+    /// Waits for a change. May return although none is pending.
     pub async fn notified(&self) {
-        self.socket.notify.notified().await;
+        self.subscriber.notify.notified().await;
     }
 }
 
 impl Drop for RevocationSubscription {
     fn drop(&mut self) {
-        let mut sockets = self.hub.lock();
+        let mut subscribers = self.hub.lock();
         for subject in &self.subjects {
-            let Some(of_subject) = sockets.get_mut(subject) else {
+            let Some(of_subject) = subscribers.get_mut(subject) else {
                 continue;
             };
-            of_subject.retain(|socket| !Arc::ptr_eq(socket, &self.socket));
+            of_subject.retain(|other| !Arc::ptr_eq(other, &self.subscriber));
             if of_subject.is_empty() {
-                sockets.remove(subject);
+                subscribers.remove(subject);
             }
         }
     }
@@ -233,59 +234,69 @@ mod tests {
     }
 
     #[test]
-    fn documents_of_waiting_changes_are_named_together() {
+    fn documents_of_pending_changes_are_merged() {
         let hub = Arc::new(RevocationHub::default());
-        let watch = hub.subscribe(vec![subject("ann")], None, hub.generation());
+        let subscription = hub.subscribe(vec![subject("ann")], None, hub.generation());
         let docs: BTreeSet<DocId> = (0..DOCUMENTS_MAX).map(|n| plan(&n.to_string())).collect();
         for doc in &docs {
             hub.publish(&on("ann", doc));
         }
         let all = AccessChange::Permissions(PermissionScope::Documents(docs.clone()));
-        assert_eq!(watch.take(), Some(all), "as many as are named");
-        for doc in docs.iter().chain([&plan("one more")]) {
+        assert_eq!(subscription.take(), Some(all), "at the limit");
+        for doc in docs.iter().chain([&plan("beyond the limit")]) {
             hub.publish(&on("ann", doc));
         }
         let everything = AccessChange::Permissions(PermissionScope::Everything);
-        assert_eq!(watch.take(), Some(everything.clone()), "one more");
+        assert_eq!(
+            subscription.take(),
+            Some(everything.clone()),
+            "beyond the limit"
+        );
         hub.publish(&on("ann", &plan("0")));
         hub.publish(&revocation("ann", None, false));
         hub.publish(&on("ann", &plan("1")));
-        assert_eq!(watch.take(), Some(everything));
+        assert_eq!(subscription.take(), Some(everything));
         hub.publish(&revocation("ann", None, true));
         hub.publish(&on("ann", &plan("1")));
-        assert_eq!(watch.take(), Some(AccessChange::SessionEnded));
-        assert_eq!(watch.take(), None);
+        assert_eq!(subscription.take(), Some(AccessChange::SessionEnded));
+        assert_eq!(subscription.take(), None);
     }
 
     #[test]
-    fn those_whom_it_is_about_are_told() {
+    fn revocation_reaches_the_sockets_of_its_subject() {
         let hub = Arc::new(RevocationHub::default());
-        let enter = |names: &[&str], session: &str| {
+        let subscribe = |names: &[&str], session: &str| {
             let subjects = names.iter().copied().map(subject).collect();
             let session = Some(SessionKey(session.to_owned()));
             hub.subscribe(subjects, session, hub.generation())
         };
-        let (desk, phone) = (enter(&["ann", "link"], "desk"), enter(&["ann"], "phone"));
-        let bob = enter(&["bob"], "bob");
-        let heard = || [desk.take(), phone.take(), bob.take()];
+        let (desk, phone) = (
+            subscribe(&["ann", "link"], "desk"),
+            subscribe(&["ann"], "phone"),
+        );
+        let bob = subscribe(&["bob"], "bob");
+        let changes = || [desk.take(), phone.take(), bob.take()];
         hub.publish(&revocation("ann", None, false));
-        assert_eq!(heard(), [changed(), changed(), None]);
-        assert_eq!(heard(), [None, None, None]);
+        assert_eq!(changes(), [changed(), changed(), None]);
+        assert_eq!(changes(), [None, None, None]);
         hub.publish(&revocation("ann", Some("desk"), true));
         hub.publish(&revocation("ann", None, false));
-        assert_eq!(heard(), [Some(AccessChange::SessionEnded), changed(), None]);
+        assert_eq!(
+            changes(),
+            [Some(AccessChange::SessionEnded), changed(), None]
+        );
         hub.publish(&revocation("link", None, false));
-        assert_eq!(heard(), [changed(), None, None]);
+        assert_eq!(changes(), [changed(), None, None]);
         drop((desk, phone, bob));
         assert!(hub.lock().is_empty());
     }
 
     #[test]
-    fn what_was_told_meanwhile_is_not_missed() {
+    fn revocation_before_the_subscription_is_not_missed() {
         let hub = Arc::new(RevocationHub::default());
-        let told = hub.generation();
+        let generation = hub.generation();
         hub.publish(&revocation("ann", None, true));
-        let watch = hub.subscribe(vec![subject("ann")], None, told);
-        assert_eq!(watch.take(), changed());
+        let subscription = hub.subscribe(vec![subject("ann")], None, generation);
+        assert_eq!(subscription.take(), changed());
     }
 }

@@ -44,10 +44,10 @@ settings! {
 }
 
 impl AuthSettings {
-    /// What the types do not say of settings that belong together.
+    /// Checks what the ranges of the single settings do not express.
     ///
     /// # Errors
-    /// The setting's name, and what is wrong with it.
+    /// The name of the setting, and the reason.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         for origin in &self.origins {
             if !origin::is_origin(origin) {
@@ -64,7 +64,7 @@ impl AuthSettings {
     }
 }
 
-/// A setting that is not shown.
+/// A setting that is not printed.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
@@ -79,16 +79,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// How people say who they are.
+/// How requests are authenticated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// They need not: whoever reaches the server may read and write everything. For tests and trials.
+    /// Not at all: every client may read and write every document. For tests and trials.
     Open,
-    /// They have an account here and sign in.
+    /// By accounts of this server and sessions.
     #[default]
     Accounts,
-    /// The application that embeds the editor signs tokens for them.
+    /// By tokens that the application signs that embeds the editor.
     Tokens,
 }
 
@@ -104,13 +104,13 @@ impl AuthMode {
     }
 }
 
-/// Who may make an account, after the first.
+/// Which users may create an account, after the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// Everybody.
+    /// Every user.
     Open,
-    /// Who was invited.
+    /// Users with an invitation.
     Invite,
 }
 

@@ -1,4 +1,4 @@
-//! How much each tenant keeps: counted where it comes in, at no cost to the ops, and added up by the store now and then.
+//! Storage quota of tenants: counted in memory per op, exchanged with the store at an interval.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -10,47 +10,48 @@ use crate::outage::LineLimit;
 use crate::store::AccessStore;
 use crate::sync::lock;
 
-/// What the tenants keep, as far as this node knows.
+/// The bytes that each tenant stores, as far as this node knows. The limit may be exceeded by what other nodes have
+/// counted since the last exchange.
 #[derive(Debug)]
 pub(super) struct UsageQuota {
-    /// How many bytes one tenant may keep; none: any number.
-    most: Option<u64>,
+    /// The bytes that one tenant may store; `None`: unlimited.
+    bytes_max: Option<u64>,
     /// Locked for look-ups only.
     tenants: Mutex<HashMap<String, TenantUsage>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct TenantUsage {
-    /// What all nodes had counted when the store was told last.
-    known: u64,
-    /// What this node has counted since.
+    /// The total of all nodes at the last exchange.
+    total: u64,
+    /// The bytes that this node has counted since.
     pending: u64,
 }
 
-/// How often the store is told.
+/// How often the counts are exchanged with the store.
 const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl UsageQuota {
-    /// UsageQuota of tenants that may keep `most` bytes each; 0: any number.
-    pub(super) fn new(most: u64) -> Self {
+    /// A quota of `bytes_max` bytes per tenant; 0: unlimited.
+    pub(super) fn new(bytes_max: u64) -> Self {
         Self {
-            most: (most > 0).then_some(most),
+            bytes_max: (bytes_max > 0).then_some(bytes_max),
             tenants: Mutex::default(),
         }
     }
 
-    /// Counts bytes that a tenant adds; `false`, and they are not counted: it keeps as much as it may.
+    /// Counts bytes of a tenant. Returns false, and does not count them, if they exceed the quota.
     pub(super) fn try_add(&self, tenant: &str, bytes: u64) -> bool {
-        let Some(most) = self.most else {
+        let Some(bytes_max) = self.bytes_max else {
             return true;
         };
         let mut tenants = self.lock();
         let usage = tenants.entry(tenant.to_owned()).or_default();
         if usage
-            .known
+            .total
             .saturating_add(usage.pending)
             .saturating_add(bytes)
-            > most
+            > bytes_max
         {
             return false;
         }
@@ -58,9 +59,9 @@ impl UsageQuota {
         true
     }
 
-    /// Tells the store what was counted, and learns what other nodes have. Never ends.
+    /// Exchanges the counts with the store at an interval. Never ends.
     pub(super) async fn run(&self, accounts: &dyn AccessStore) {
-        if self.most.is_none() {
+        if self.bytes_max.is_none() {
             return std::future::pending().await;
         }
         loop {
@@ -69,6 +70,7 @@ impl UsageQuota {
         }
     }
 
+    /// Adds what this node counted to the store, and reads the totals.
     async fn exchange(&self, accounts: &dyn AccessStore) {
         let counted: Vec<(String, TenantUsage)> = {
             let tenants = self.lock();
@@ -77,17 +79,17 @@ impl UsageQuota {
         };
         for (tenant, TenantUsage { pending, .. }) in counted {
             match accounts.add_usage(tenant.clone(), pending).await {
-                Ok(known) => {
+                Ok(total) => {
                     if let Some(usage) = self.lock().get_mut(&tenant) {
-                        usage.known = known;
+                        usage.total = total;
                         usage.pending -= pending;
                     }
                 }
-                // What may have been counted is counted again: a little too much.
+                // The bytes may have been counted: the next exchange may count them twice.
                 Err(error) => {
                     static LIMIT: LineLimit = LineLimit::new();
                     if let Some(left_out) = LIMIT.pass() {
-                        tracing::warn!(%error, left_out, "the bytes that a tenant keeps were not counted in the store");
+                        tracing::warn!(%error, left_out, "tenant usage was not written to the store");
                     }
                 }
             }
@@ -105,7 +107,7 @@ mod tests {
     use crate::store::{SqliteSettings, SqliteStore};
 
     #[tokio::test]
-    async fn a_tenant_keeps_what_it_may_whichever_node_it_comes_by() {
+    async fn quota_of_a_tenant_counts_the_bytes_of_all_nodes() {
         let folder = tempfile::tempdir().unwrap();
         let settings = SqliteSettings {
             folder: folder.path().to_owned(),

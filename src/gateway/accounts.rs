@@ -121,7 +121,7 @@ async fn me(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
         "registration": auth.registration().as_str(),
         "collection": collection,
         "password_chars_min": PASSWORD_CHARS_MIN,
-        "renew_after_ms": auth.access_lasts().as_millis() as u64 * 8 / 10,
+        "renew_after_ms": auth.access_lifetime().as_millis() as u64 * 8 / 10,
     });
     answer(&body, Vec::new())
 }
@@ -240,7 +240,7 @@ async fn refresh(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     };
     match gateway.auth().refresh(&token).await {
         Ok(tokens) => admitted(&request, &gateway, &tokens),
-        Err(AuthError::Wrong(_)) => {
+        Err(AuthError::Rejected(_)) => {
             let mut response = unauthorized();
             add(&mut response, request_auth::signed_out(&request));
             response
@@ -651,27 +651,27 @@ fn signed_in(
 }
 
 fn admitted(request: &HttpRequest, gateway: &Gateway, tokens: &SessionTokens) -> HttpResponse {
-    let lasts = gateway.auth().access_lasts();
+    let lasts = gateway.auth().access_lifetime();
     answer(&json!({}), request_auth::signed_in(request, tokens, lasts))
 }
 
 pub(super) fn denied_response(denied: &AuthError) -> HttpResponse {
     let message = denied.to_string();
     match denied {
-        AuthError::Wait(wait) => {
+        AuthError::Throttled(wait) => {
             let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "too_many", &message);
             let seconds = wait.as_secs().max(1);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
             response
         }
-        AuthError::Busy => {
+        AuthError::Overloaded => {
             let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "busy", &message);
             response.headers_mut().insert(RETRY_AFTER, 1.into());
             response
         }
-        AuthError::Wrong(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
-        AuthError::Unfit(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
-        AuthError::Full(_) => failure(StatusCode::TOO_MANY_REQUESTS, "quota", &message),
+        AuthError::Rejected(_) => failure(StatusCode::FORBIDDEN, "refused", &message),
+        AuthError::Invalid(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unfit", &message),
+        AuthError::Quota(_) => failure(StatusCode::TOO_MANY_REQUESTS, "quota", &message),
         AuthError::Store(error) => unavailable(error),
     }
 }

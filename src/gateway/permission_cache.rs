@@ -76,7 +76,7 @@ impl PermissionCache {
     /// The rights of somebody who came in when `told` revocations had been told.
     pub(super) fn new(door: Arc<AuthService>, person: Identity, told: u64) -> Self {
         let watch = door.subscribe_revocations(&person, told);
-        let again_at = person.lasts.and_then(in_future);
+        let again_at = person.valid_for.and_then(in_future);
         Self {
             door,
             person,

@@ -22,7 +22,7 @@ use super::health;
 use super::responses::failure;
 use super::socket::ConnectionHandle;
 use crate::auth::{
-    AuthMode, Credentials, Identity, RateLimitKey, RequestSource, SESSION_LASTS, SessionTokens,
+    AuthMode, Credentials, Identity, RateLimitKey, RequestSource, SESSION_LIFETIME, SessionTokens,
     is_loopback, network,
 };
 use crate::store::StoreError;
@@ -219,8 +219,8 @@ pub(super) fn foreign_page(request: &HttpRequest) -> HttpResponse {
             origin,
             host,
             unsaid,
-            "a page of another origin was refused: if it is yours, add its origin to [auth] origins; if origin and host \
-             are the same but for the proxy in front, have it pass Host on unchanged"
+            "request of another origin rejected: if the page is yours, add its origin to [auth] origins; if origin and host \
+             differ only by the proxy in front, make it pass Host on unchanged"
         );
     }
     failure(
@@ -343,7 +343,7 @@ pub(super) fn signed_in(
     let refresh = tokens
         .refresh
         .as_ref()
-        .map(|refresh| build(request, REFRESH, refresh, seconds(SESSION_LASTS)));
+        .map(|refresh| build(request, REFRESH, refresh, seconds(SESSION_LIFETIME)));
     let device = tokens
         .device
         .as_ref()

@@ -121,10 +121,7 @@ async fn set_role(
     };
     let set = gateway.auth().set_role(doc.clone(), subject, role, by);
     match set.await {
-        Ok(Ok(())) => {
-            gateway.auth().permissions_changed();
-            respond(shared(&gateway, doc).await)
-        }
+        Ok(Ok(())) => respond(shared(&gateway, doc).await),
         Ok(Err(why)) => not_shared(why),
         Err(error) => unavailable(&error),
     }
@@ -181,16 +178,8 @@ async fn transfer(
         Ok(subject) => subject,
         Err(response) => return response,
     };
-    match gateway
-        .auth()
-        .accounts()
-        .transfer_ownership(doc, to, by)
-        .await
-    {
-        Ok(Ok(())) => {
-            gateway.auth().permissions_changed();
-            answer(&json!({}), Vec::new())
-        }
+    match gateway.auth().transfer_ownership(doc, to, by).await {
+        Ok(Ok(())) => answer(&json!({}), Vec::new()),
         Ok(Err(why)) => not_shared(why),
         Err(error) => unavailable(&error),
     }
@@ -281,16 +270,8 @@ async fn end_link(
         Ok(found) => found,
         Err(response) => return response,
     };
-    match gateway
-        .auth()
-        .accounts()
-        .delete_link(doc, Subject(link), by)
-        .await
-    {
-        Ok(Ok(())) => {
-            gateway.auth().permissions_changed();
-            answer(&json!({}), Vec::new())
-        }
+    match gateway.auth().delete_link(doc, Subject(link), by).await {
+        Ok(Ok(())) => answer(&json!({}), Vec::new()),
         Ok(Err(why)) => not_shared(why),
         Err(error) => unavailable(&error),
     }

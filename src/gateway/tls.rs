@@ -91,9 +91,11 @@ impl Certificate {
                 Ok(pair) => {
                     self.current.store(Arc::new(pair));
                     seen = changed_at;
-                    tracing::info!("the certificate is read anew");
+                    tracing::info!("TLS certificate reloaded");
                 }
-                Err(error) => tracing::error!(%error, "the certificate stays what it was"),
+                Err(error) => {
+                    tracing::error!(%error, "TLS certificate was not reloaded: using the previous one")
+                }
             }
         }
     }

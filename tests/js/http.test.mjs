@@ -417,7 +417,7 @@ describe('behind a proxy', () => {
       };
       assert.equal((await ask(server, 'GET', '/ws', { headers })).status, status, `${origin} at ${host}`);
     }
-    await until(() => server.log.includes('a page of another origin was refused'), 'the log says so');
+    await until(() => server.log.includes('request of another origin rejected'), 'the log says so');
     assert.match(server.log, /https:\/\/desk\.example\.org.*8443|desk\.example\.org:8443/);
   });
 
