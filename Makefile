@@ -1,4 +1,4 @@
-# What can be done here. `make` alone lists it.
+# Targets for users, tests and contributors. `make` alone lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -75,7 +75,7 @@ check: tools static/node_modules/.stamp node_modules/.stamp ## Before a commit: 
 test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/node_modules/.stamp node_modules/.stamp ## Check everything; the last line is the sum
 	@rm -rf $(LOGS)
 	mkdir -p $(LOGS)
-	# All suites run, whatever the ones before them found.
+	# All suites run, also after a failure.
 	suite() {
 		local name=$$1 status=0 start=$$(date +%s)
 		shift
@@ -111,39 +111,39 @@ test: tools chromium servers balancers static $(CLUSTER_PACKAGES) tests/browser/
 	node tests/sum.mjs $(LOGS)
 
 .PHONY: cluster-test
-cluster-test: tools servers balancers static $(CLUSTER_PACKAGES) ## Check a cluster alone: nodes, Postgres and Redis that die
+cluster-test: tools servers balancers static $(CLUSTER_PACKAGES) ## Run the cluster tests alone: failures of nodes, Postgres and Redis
 	@cargo build --workspace --bin copydesk
 	cd tests/cluster
 	npm test
 	npm run test:waits
 
 .PHONY: chaos
-chaos: tools servers $(CLUSTER_PACKAGES) ## Let everything go wrong in a cluster: SECONDS=60 SEED=1
+chaos: tools servers $(CLUSTER_PACKAGES) ## Inject random faults into a cluster and audit the log: SECONDS=60 SEED=1
 	@cargo build --workspace --bin copydesk
 	cd tests/cluster && node --test --test-force-exit history.test.mjs
-	# By env: to the shell itself SECONDS is a clock.
+	# By env: SECONDS is a special variable of bash.
 	cd tests/cluster && exec env SECONDS=$(SECONDS) CLIENTS=$(CLIENTS) DOCS=$(DOCS) $(if $(SEED),SEED=$(SEED)) node chaos.mjs
 
 .PHONY: cluster-bench
-cluster-bench: tools servers $(CLUSTER_PACKAGES) ## Kill nodes and hold the waits to their limits: KILLS=30 (a few minutes)
+cluster-bench: tools servers $(CLUSTER_PACKAGES) ## Kill nodes and compare the waits with their limits: KILLS=30 (a few minutes)
 	@cargo build --release --bin copydesk
 	cd tests/cluster && exec env $(if $(KILLS),KILLS=$(KILLS)) $(if $(SEED),SEED=$(SEED)) COPYDESK_BIN=$(abspath $(TARGET))/release/copydesk node failover-bench.mjs
 
 .PHONY: bench-cluster
-bench-cluster: tools servers ## Measure several nodes beside as many of ShareDB, on one Postgres and one Redis
+bench-cluster: tools servers ## Compare several nodes with as many of ShareDB, on one Postgres and one Redis
 	@loadtest/peers/bench.sh --cluster $(ARGS)
 
 .PHONY: bench
-bench: tools ## Measure: the verbs of the algebra, then Copydesk beside its peers (ARGS go to loadtest/peers/bench.sh)
+bench: tools ## Benchmarks: the OT operations, then Copydesk beside ShareDB (ARGS go to loadtest/peers/bench.sh)
 	@cargo test --release --workspace --test ot_bench -- --ignored --nocapture
 	loadtest/peers/bench.sh $(ARGS)
 
 .PHONY: sim
-sim: tools ## Run SEEDS=20000 stories of the cluster simulation
+sim: tools ## Run SEEDS=20000 scenarios of the cluster simulation
 	@SIM_SEEDS=$(SEEDS) cargo test --release --workspace --test sim -- --nocapture
 
 .PHONY: mutants
-mutants: tools ## Break the rules one by one; unit tests or the simulation must notice: SEEDS=1000 ONLY="part of a rule" PART=shell JOBS=2
+mutants: tools ## Mutation tests: break each rule; a unit test or the simulation must fail: SEEDS=1000 ONLY="part of a rule" PART=shell JOBS=2
 	@$(if $(filter-out file,$(origin SEEDS)),SEEDS=$(SEEDS)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(PART),PART=$(PART)) JOBS=$${JOBS:-2} node tests/sim/mutate.mjs
 
 .PHONY: cuts
@@ -181,9 +181,9 @@ clean: ## Remove what was built and installed here
 	@cargo clean
 	rm -rf node_modules static/dist static/node_modules tests/js/node_modules tests/js/oracle/node_modules tests/browser/node_modules tests/cluster/node_modules tests/cluster/.cache tests/autobahn/.cache
 
-# Below: what the above stand on.
+# Prerequisites of the targets above.
 
-# Debian's packages are installed where they are missing and may be; compilers of a certain version are asked for.
+# Installs missing Debian packages if run as root; for compilers it only checks the version.
 .PHONY: tools
 tools:
 	@need() { command -v "$$1" >/dev/null || { echo "$$1 is missing: $$2"; exit 1; }; }
@@ -201,13 +201,13 @@ chromium:
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call debian,postgresql,Postgres)
 
-# What a cluster stands on.
+# The servers of a cluster.
 .PHONY: servers
 servers: postgres
 	@command -v redis-server >/dev/null || $(call debian,redis-server,redis-server)
 	PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || $(call debian,nginx,nginx)
 
-# What the tests of a cluster need besides.
+# Needed by the cluster tests in addition.
 .PHONY: balancers
 balancers:
 	@PATH=$$PATH:/usr/sbin command -v haproxy >/dev/null || $(call debian,haproxy,haproxy)
@@ -215,7 +215,7 @@ balancers:
 	PATH=$$PATH:/usr/sbin command -v ip >/dev/null || $(call debian,iproute2,ip)
 	command -v curl >/dev/null || $(call debian,curl,curl)
 
-# $(call debian,package,what it brings): installs a package, or says that it is missing.
+# $(call debian,package,program): installs a package, or fails with its name.
 define debian
 {
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "$(2) is missing: install Debian's package $(1)"; exit 1; }
@@ -225,7 +225,7 @@ define debian
 	}
 endef
 
-# Packages are installed anew when their lock changes.
+# Packages are installed again when their lock file changes.
 %/node_modules/.stamp: %/package-lock.json %/package.json
 	@echo "== installing the packages of $*"
 	npm ci --prefix $*

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# A whole cluster on this machine, to try it: Postgres, Redis, some nodes and a balancer, all on the loopback and all in
-# one folder. Ctrl-C stops it; the next start finds what was written.
+# Starts a cluster on this machine, for trials: Postgres, Redis, some nodes and a balancer, all on the loopback interface and
+# in one folder. Ctrl-C stops it; the data stays for the next start.
 #
 #   NODES=3 PORT=8080 deploy/cluster.sh
 #
-# NODE_PORT, POSTGRES_PORT and REDIS_PORT say where the rest listens, CLUSTER where its folder is.
+# NODE_PORT, POSTGRES_PORT and REDIS_PORT set the other ports, CLUSTER the folder.
 #
-# Says `ready: http://127.0.0.1:8080/` on a line of its own when every node is. What ends by itself is started again, so
+# Prints `ready: http://127.0.0.1:8080/` on a line of its own when every node is ready. A service that ends is restarted, so
 # a node may be killed: kill -9 $(cat cluster/pids/node-2)
 #
-# Everybody is let in: ARGS says what the nodes are started with, --open by default. With accounts: ARGS= deploy/cluster.sh
+# ARGS are the arguments of the nodes, --open by default: no accounts. With accounts: ARGS= deploy/cluster.sh
 #
-# Needs bash, setpriv (util-linux), Postgres, redis-server and nginx. It trusts whoever reaches the loopback.
+# Needs bash, setpriv (util-linux), Postgres, redis-server and nginx. Every local user has access to the databases.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ REDIS_PORT=${REDIS_PORT:-16379}
 FOLDER=${CLUSTER:-cluster}
 BIN=${COPYDESK_BIN:-target/release/copydesk}
 read -ra ARGS <<<"${ARGS---open}"
-PATIENCE=${PATIENCE:-60}              # seconds for everything to be ready
+PATIENCE=${PATIENCE:-60}              # seconds until every service is ready
 STOP_PATIENCE=${STOP_PATIENCE:-45}    # seconds for a service to end; a node needs some 5
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -79,7 +79,7 @@ check() {
     for name in "${names[@]}"; do free "$(port_of "$name")" "$name" NODE_PORT; done
 }
 
-# Says who has a port that we need, and how to choose another.
+# Reports a needed port that is in use, and how to choose another.
 free() {
     if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
         die "port $1, meant for $2, is taken: stop what listens there, or choose another with $3=…"
@@ -88,26 +88,26 @@ free() {
 
 prepare() {
     rm -f "$FOLDER"/pids/*
-    # The logs of this time, and those of the last.
+    # Logs are kept of this run and of the previous one.
     local log
     for log in "$FOLDER"/logs/*.log; do
         [[ ! -e $log ]] || mv -f "$log" "$log.old"
     done
 
-    # Postgres refuses root: then it runs as the user that its package made, in a folder of that user's.
+    # Postgres does not run as root: then it runs as the user that its package created, in a folder of that user.
     as_postgres=()
     postgres_data=$FOLDER/postgres
     if [[ $(id -u) = 0 ]]; then
         id postgres >/dev/null 2>&1 || die "there is no user postgres: install Debian's package postgresql"
         as_postgres=(setpriv --reuid=postgres --regid=postgres --init-groups)
         if ! "${as_postgres[@]}" test -x "$FOLDER"; then
-            # Nobody but root comes here, for example below /root.
+            # Only root has access to this folder, for example below /root.
             postgres_data=/var/lib/postgresql/copydesk-$(cksum <<<"$FOLDER" | cut -d ' ' -f 1)
         fi
     fi
     if [[ ! -s $postgres_data/PG_VERSION ]]; then
-        # Trust: whoever reaches the loopback may; there is no socket in the file system. Set up beside its place, so that
-        # one that was interrupted is never taken for a whole one.
+        # Local users need no password; there is no socket in the file system. Created under another name and then renamed, so
+        # that an interrupted set-up is not used.
         rm -rf "$postgres_data.new"
         mkdir -m 700 "$postgres_data.new"
         [[ $(id -u) != 0 ]] || chown postgres: "$postgres_data.new"
@@ -119,18 +119,18 @@ prepare() {
         die "$postgres_data is of Postgres $(cat "$postgres_data/PG_VERSION"), here is $("$postgres_bin/postgres" --version)"
     fi
 
-    # The balancer that is shipped, with our addresses.
+    # nginx.conf of this folder, with the addresses of this cluster.
     local addresses="" name
     for name in "${names[@]}"; do addresses+="127.0.0.1:$(port_of "$name") "; done
     awk -v addresses="$addresses" -v port="$PORT" -v folder="$FOLDER/nginx" -v root="$(id -u)" '
         /^worker_processes/ { print "worker_processes 1;"; next }
         /^worker_rlimit_nofile/ { next }
         /worker_connections/ { print "    worker_connections 4096;"; next }
-        # Else root nginx changes to a user that may not come here.
+        # Without this line nginx, started by root, changes to a user without access to this folder.
         /^pid / && root == 0 { print "user root;" }
-        # Addresses need no looking up, and older ones than compose.yml has can do without.
+        # The servers are addresses, so no resolver is needed, and older versions of nginx than in compose.yml work.
         /^ *resolver / { next }
-        # Each upstream names its servers with the same parameters: the first one stands for all of ours.
+        # All servers of an upstream have the same parameters: the nodes of this cluster take those of the first.
         /^    upstream / { named = 0 }
         /^ *server node-/ {
             if (named++) next
@@ -151,8 +151,8 @@ port_of() { echo $((NODE_PORT + ${1#node-} - 1)); }
 
 store() { echo "postgres://copydesk@127.0.0.1:$POSTGRES_PORT/copydesk"; }
 
-# Starts a service, apart from the terminal: a Ctrl-C is ours, and we end them in their order. Should we be killed
-# ourselves, the kernel ends them with the signal that is named.
+# Starts a service in a session of its own, so that Ctrl-C reaches this script only, which stops the services in order. If this
+# script is killed, the kernel sends them the given signal.
 start() {
     local name=$1 signal=TERM command
     case $name in
@@ -169,7 +169,7 @@ start() {
         command=(nginx -p "$FOLDER/nginx" -e stderr -c "$FOLDER/nginx/nginx.conf" -g "daemon off;")
         ;;
     node-*)
-        # Behind nginx, which says whose request it is.
+        # Behind nginx, which states the client's address.
         command=(env COPYDESK__AUTH__BEHIND_PROXY=true "$BIN" serve --node "$name" --listen "127.0.0.1:$(port_of "$name")" --store "$(store)"
             --redis "redis://127.0.0.1:$REDIS_PORT" "${ARGS[@]}")
         ;;
@@ -207,7 +207,7 @@ redis_is_ready() {
 
 node_is_ready() { answers "$(port_of "$1")" /readyz; }
 
-# Whether a port answers a path with 200.
+# Succeeds if a port answers a path with 200.
 answers() {
     local line
     { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
@@ -245,12 +245,12 @@ ready: http://127.0.0.1:$PORT/
 END
 }
 
-# Starts again what ends.
+# Restarts services that end.
 watch_over() {
     local ended status name
     while true; do
         status=0
-        { wait -n -p ended "${pid_of[@]}" || status=$?; } 2>/dev/null # bash tells of the killed in its own way
+        { wait -n -p ended "${pid_of[@]}" || status=$?; } 2>/dev/null # bash reports killed processes itself
         [[ -n ${ended:-} ]] || continue
         name=${name_of[$ended]}
         unset "name_of[$ended]"
@@ -260,10 +260,10 @@ watch_over() {
     done
 }
 
-# Nodes first: what they accepted becomes durable, and their sockets are told. The store last.
+# Nodes first: they commit what they accepted and close their sockets. The store last.
 stop() {
     trap '' HUP PIPE
-    trap 'kill_nodes TERM' INT TERM # whoever says it twice does not want to wait
+    trap 'kill_nodes TERM' INT TERM # a second Ctrl-C does not wait
     exec 2>/dev/null
     say "stopping"
     kill_nodes TERM
@@ -287,7 +287,7 @@ end() {
     ended "$1"
 }
 
-# Waits for the end of a service, and makes one when that takes too long.
+# Waits for the end of a service, and kills it after a time.
 ended() {
     local pid=${pid_of[$1]:-} until=$((SECONDS + STOP_PATIENCE))
     [[ -n $pid ]] || return 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks what we depend on against deny.toml (licences, sources, banned crates) and against the known advisories: the
-# RustSec database for the server, npm's for the page. Where a database cannot be reached a warning says so. In any case
-# the committed copy of the advisories is checked (tests/advisories), and fails for a version that one of them concerns.
+# Checks the dependencies against deny.toml (licences, sources, banned crates) and against the advisory databases:
+# RustSec's for the server, npm's for the page. A database that cannot be reached is reported by a warning. In any case
+# the committed copy of the advisories is checked (tests/advisories); it fails for an affected version.
 #
 # cargo-deny is used where it is installed, or installed under target/tools.
 
@@ -19,7 +19,7 @@ main() {
     if have_cargo_deny; then
         holds 'licences, sources and bans' cargo deny --all-features check --hide-inclusion-graph bans licenses sources
         if timeout "$PATIENCE" cargo deny fetch db >/dev/null 2>&1; then
-            holds 'known holes in crates' cargo deny --all-features check --disable-fetch advisories
+            holds 'known vulnerabilities in crates' cargo deny --all-features check --disable-fetch advisories
         else
             not_reached 'the RustSec database'
         fi
@@ -29,7 +29,7 @@ main() {
     npm_audit
     holds 'the committed copy of the advisories' node tests/advisories/check.mjs
     holds 'affected versions are noticed' notices_affected
-    # As cargo says it, for whoever adds up.
+    # In cargo's format, which tests/sum.mjs reads.
     echo "test result: $passed passed; $failed failed"
     [ "$failed" = 0 ]
 }
@@ -87,7 +87,7 @@ holds() {
     fi
 }
 
-# Where npm's database is not to be had, npm fails as it does over a hole: only the report tells them apart.
+# npm fails in the same way if its database cannot be reached and if it finds a vulnerability: only the report differs.
 npm_audit() {
     local report
     report=$(timeout "$PATIENCE" npm audit --prefix static --omit=dev --json 2>/dev/null) || true
@@ -95,7 +95,7 @@ npm_audit() {
         not_reached "npm's database"
         return
     fi
-    holds 'known holes in the packages of the page' node -e '
+    holds 'known vulnerabilities in the packages of the page' node -e '
         const { high, critical } = JSON.parse(process.argv[1]).metadata.vulnerabilities;
         if (high + critical > 0) {
             console.error(`${high} high and ${critical} critical: npm audit --prefix static --omit=dev`);

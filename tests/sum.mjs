@@ -67,7 +67,7 @@ function suite(folder, name) {
   return { count, isWell, reasons };
 }
 
-/** Whether tests ran at all: a suite whose every test was skipped checked nothing. */
+/** Returns true if every test of a suite was skipped, so that it checked nothing. */
 const ranNothing = ({ passed, failed, skipped }) => passed + failed === 0 && skipped > 0;
 
 const [folder] = process.argv.slice(2);
