@@ -68,7 +68,7 @@ impl ReadGate {
     }
 
     /// How many frames have passed since this was asked last, besides one for each message.
-    pub(super) fn take_work(&self) -> u32 {
+    pub(super) fn take_extra_frames(&self) -> u32 {
         self.work.take()
     }
 }

@@ -24,7 +24,7 @@ use super::request_auth;
 use super::request_limits;
 use super::responses::{NO_STORE, failure, unauthorized, unavailable};
 use super::server::{self, ServerLimits};
-use super::session::Session;
+use super::session::{ClientKind, Session};
 use super::sharing;
 use super::store_availability;
 use super::text_ops;
@@ -204,7 +204,10 @@ async fn open_socket(
     let client = gateway.client_ids().issue(&identity.author, nonce, history);
     let share = gateway.limits().for_socket(&identity, network(address));
     let rights = PermissionCache::new(gateway.auth().clone(), identity, told);
-    let hears_of_rights = request.query_string() == "rights";
+    let client_kind = match request.query_string() {
+        "rights" => ClientKind::Extended,
+        _ => ClientKind::ShareDb,
+    };
 
     let limits = gateway.settings().message_limits();
     let bell = Some(upgrade::wake_queue());
@@ -219,7 +222,7 @@ async fn open_socket(
         gateway.node().snapshots().clone(),
     );
     let (response, messages) = open.await?;
-    let session = Session::new(gateway, rights, hears_of_rights, client, outbox, share);
+    let session = Session::new(gateway, rights, client_kind, client, outbox, share);
     rt::spawn(async move {
         session.run(messages).await;
         drop((counted, places));

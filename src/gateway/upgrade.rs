@@ -123,8 +123,8 @@ impl MessageStream {
     }
 
     /// How many frames the client has sent since this was asked last, besides one for each message.
-    pub(super) fn take_work(&self) -> u32 {
-        self.passage.take_work()
+    pub(super) fn take_extra_frames(&self) -> u32 {
+        self.passage.take_extra_frames()
     }
 
     /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: what is queued, the close frame last, is written

@@ -1,4 +1,4 @@
-//! A client that comes back from another history of the log.
+//! A client that holds documents of another history of the log.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,21 @@ use crate::id::DocId;
 use crate::log::Revision;
 use crate::protocol::Refusal;
 
-/// What a client may do that holds documents as they were in another history of the log.
+/// Limits the requests of a client that holds documents of another history of the log, after the store was restored from a
+/// backup. Pure.
 ///
-/// A revision that it names says nothing about the log as it is now, so each request that names one is refused, and so is
-/// each edit. A client that throws a document away and loads it anew, as ShareDB's does after a refused op, may go on with
-/// that document. It keeps its id, so that it is recognised on its next socket too.
+/// A revision of that history says nothing about the log, so each request that names one is rejected, and so is each edit.
+/// A document that the client discards and loads again, as the ShareDB client does after a rejected op, is served. The
+/// client keeps its id, so that it is recognised on its next socket too.
 #[derive(Debug)]
 pub(super) struct OutdatedClient {
-    /// The documents that it has loaded anew.
+    /// The documents that the client has loaded again.
     reloaded: BTreeSet<DocId>,
     documents_max: usize,
 }
 
 impl OutdatedClient {
-    /// A client that has loaded nothing anew, and may so load as many documents.
+    /// A client that has loaded no document again, and may load `documents_max`.
     pub(super) fn new(documents_max: usize) -> Self {
         Self {
             reloaded: BTreeSet::new(),
@@ -28,23 +29,23 @@ impl OutdatedClient {
         }
     }
 
-    /// Admits a fetch or a subscription of a client that says that it has `since`.
+    /// Checks a fetch or a subscription of a client that has `since`. Without anything, the document counts as reloaded.
     ///
     /// # Errors
-    /// If what it has is of another history.
+    /// If the client has the document from another history.
     pub(super) fn admit(&mut self, doc: &DocId, since: Option<Revision>) -> Result<(), Refusal> {
-        // All histories begin with the same nothing.
+        // Revision 0 is the same in all histories.
         let has_nothing = since.is_none_or(|since| since == Revision::ZERO);
         if has_nothing && self.reloaded.len() < self.documents_max {
             self.reloaded.insert(doc.clone());
         }
-        self.demand(doc)
+        self.require_reloaded(doc)
     }
 
-    /// Admits a submit made on `base`.
+    /// Checks a submit that was made on `base`.
     ///
     /// # Errors
-    /// If it was made on a revision of another history.
+    /// If `base` is a revision of another history.
     pub(super) fn admit_submit(
         &mut self,
         doc: &DocId,
@@ -53,15 +54,15 @@ impl OutdatedClient {
     ) -> Result<(), Refusal> {
         match (base, proposal) {
             (None | Some(Revision::ZERO), Proposal::Create(_)) => self.admit(doc, base),
-            _ => self.demand(doc),
+            _ => self.require_reloaded(doc),
         }
     }
 
-    /// Admits what needs a document that was loaded anew.
+    /// Checks that the client has loaded a document again.
     ///
     /// # Errors
-    /// If it was not.
-    pub(super) fn demand(&self, doc: &DocId) -> Result<(), Refusal> {
+    /// If it has not.
+    pub(super) fn require_reloaded(&self, doc: &DocId) -> Result<(), Refusal> {
         if self.reloaded.contains(doc) {
             return Ok(());
         }
@@ -75,24 +76,24 @@ mod tests {
     use crate::protocol::Code;
 
     #[test]
-    fn only_what_was_loaded_anew_is_served() {
+    fn only_reloaded_documents_are_served() {
         let mut client = OutdatedClient::new(2);
         let [a, b, c] = ["a", "b", "c"].map(|id| DocId::parse("c", id).unwrap());
         let edit = Proposal::Edit("[]".into());
-        let refused = |answer: Result<(), Refusal>| answer.unwrap_err().code;
+        let rejected = |checked: Result<(), Refusal>| checked.unwrap_err().code;
         assert_eq!(
-            refused(client.admit(&a, Some(Revision(9)))),
+            rejected(client.admit(&a, Some(Revision(9)))),
             Code::HistoryChanged
         );
         for base in [None, Some(Revision::ZERO), Some(Revision(9))] {
-            let answer = client.admit_submit(&a, base, &edit);
-            assert_eq!(refused(answer), Code::HistoryChanged, "{base:?}");
+            let checked = client.admit_submit(&a, base, &edit);
+            assert_eq!(rejected(checked), Code::HistoryChanged, "{base:?}");
         }
         client.admit(&a, None).unwrap();
         client.admit(&a, Some(Revision(11))).unwrap();
         client.admit_submit(&a, Some(Revision(11)), &edit).unwrap();
-        assert_eq!(refused(client.demand(&b)), Code::HistoryChanged);
+        assert_eq!(rejected(client.require_reloaded(&b)), Code::HistoryChanged);
         client.admit(&b, Some(Revision::ZERO)).unwrap();
-        assert_eq!(refused(client.admit(&c, None)), Code::HistoryChanged);
+        assert_eq!(rejected(client.admit(&c, None)), Code::HistoryChanged);
     }
 }
