@@ -1,4 +1,4 @@
-//! The time limits of an HTTP connection, in every phase: a request that is waited for, and an answer that is not read.
+//! The time limits of an HTTP connection: how long the server waits for a request, and for a response to be read.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -9,114 +9,122 @@ use actix_web::rt::time::{Instant, Sleep, sleep_until};
 
 use super::connections::ConnectionPermit;
 
-/// How long the rest of a body that no handler reads is read and discarded after the answer, so that the client can read
-/// the answer before the connection ends.
+/// How long an unread body is read and discarded after the response, so that the client can read the response before the
+/// connection ends.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The pace, in bytes a second, at which an answer must be read after `answer_timeout_ms`.
-const ANSWER_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+/// How many bytes a second of a response must be read after `answer_timeout_ms`.
+const RESPONSE_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 
-/// How long a connection waits for its client.
+/// The deadline of an HTTP connection for what it waits for.
 ///
-/// While a request is being worked on nothing is waited for. Otherwise one of two deadlines holds: until when the
-/// answer must be read, if the network takes no more of it, or else until when the next request must have come.
+/// None applies while a request is being served. Otherwise there is one of two: until when the response must be read, if
+/// the network takes no more of it, or until when the head of the next request must have arrived.
 #[derive(Debug)]
 pub(super) struct ConnectionDeadlines {
     timeouts: ConnectionTimeouts,
-    /// Until when a whole head must have come; `None` while a request is being worked on.
+    /// Until when the head of a request must have arrived. `None` while a request is being served.
     request_until: Cell<Option<Instant>>,
-    /// How long the next request may take after the answer is read.
-    request_patience: Cell<Duration>,
-    /// Until when what is being written must be read; `None` unless the network takes no more.
-    answer_until: Cell<Option<Instant>>,
-    /// The connection's share of the bound on connections; none after a WebSocket took the connection over.
+    /// How long the next request may take after the response is read.
+    request_timeout: Cell<Duration>,
+    /// Until when the response must be read. `None` unless the network takes no more of it.
+    response_until: Cell<Option<Instant>>,
+    /// Counts the connection. `None` after a WebSocket has taken it over.
     place: RefCell<Option<ConnectionPermit>>,
 }
 
 /// How long an HTTP connection waits for its client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionTimeouts {
-    /// For a request's head, on a fresh connection and after each answer.
+    /// For the head of a request, on a new connection and after each response.
     pub(super) request: Duration,
-    /// For an answer to be read; a large one has more, at the least pace.
-    pub(super) answer: Duration,
+    /// For a response to be read. A large one has more time.
+    pub(super) response: Duration,
+}
+
+/// Whether the body of a request was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestBody {
+    /// All of it, or there was none.
+    Read,
+    /// A part of it is unread.
+    Unread,
 }
 
 impl ConnectionDeadlines {
-    /// Waits for the first request. `place` is held until a WebSocket takes the connection over.
+    /// The deadlines of a new connection, which waits for its first request. `place` is held until a WebSocket takes the connection over.
     pub(super) fn new(timeouts: ConnectionTimeouts, place: Option<ConnectionPermit>) -> Self {
         Self {
             timeouts,
             request_until: Cell::new(Some(Instant::now() + timeouts.request)),
-            request_patience: Cell::new(timeouts.request),
-            answer_until: Cell::default(),
+            request_timeout: Cell::new(timeouts.request),
+            response_until: Cell::default(),
             place: RefCell::new(place),
         }
     }
 
-    /// A request's head is there.
-    pub(super) fn begin(&self) {
+    /// The head of a request has arrived.
+    pub(super) fn request_started(&self) {
         self.request_until.set(None);
         if let Some(place) = &*self.place.borrow() {
             place.set_busy();
         }
     }
 
-    /// The request is answered. If a part of its body was not read the connection ends soon.
-    pub(super) fn end(&self, is_body_unread: bool) {
-        let patience = if is_body_unread {
-            LINGER
-        } else {
-            self.timeouts.request
+    /// The request is answered. The connection ends soon if a part of its body is unread.
+    pub(super) fn request_finished(&self, body: RequestBody) {
+        let timeout = match body {
+            RequestBody::Read => self.timeouts.request,
+            RequestBody::Unread => LINGER,
         };
-        self.request_patience.set(patience);
+        self.request_timeout.set(timeout);
         self.wait_for_request();
     }
 
     fn wait_for_request(&self) {
-        let until = Instant::now() + self.request_patience.get();
+        let until = Instant::now() + self.request_timeout.get();
         self.request_until.set(Some(until));
         if let Some(place) = &*self.place.borrow() {
             place.set_waiting();
         }
     }
 
-    /// The network took so many bytes.
-    pub(super) fn written(&self, bytes: usize) {
-        if let Some(until) = self.answer_until.get() {
+    /// The network has taken so many bytes.
+    pub(super) fn bytes_written(&self, bytes: usize) {
+        if let Some(until) = self.response_until.get() {
             let earned =
-                Duration::from_micros(bytes as u64 * 1_000_000 / ANSWER_BYTES_PER_SECOND_MIN);
-            self.answer_until.set(Some(until + earned));
+                Duration::from_micros(bytes as u64 * 1_000_000 / RESPONSE_BYTES_PER_SECOND_MIN);
+            self.response_until.set(Some(until + earned));
         }
     }
 
-    /// The network takes no more at present.
-    pub(super) fn blocked(&self) {
-        if self.answer_until.get().is_none() {
-            let until = Instant::now() + self.timeouts.answer;
-            self.answer_until.set(Some(until));
+    /// The network takes no more bytes at present.
+    pub(super) fn write_blocked(&self) {
+        if self.response_until.get().is_none() {
+            let until = Instant::now() + self.timeouts.response;
+            self.response_until.set(Some(until));
         }
     }
 
-    /// The network took all that was to be written so far.
-    pub(super) fn flushed(&self) {
-        if self.answer_until.take().is_some() && self.request_until.get().is_some() {
+    /// The network has taken all bytes written so far.
+    pub(super) fn all_written(&self) {
+        if self.response_until.take().is_some() && self.request_until.get().is_some() {
             self.wait_for_request();
         }
     }
 
-    /// A WebSocket took the connection over: it is bounded elsewhere.
+    /// A WebSocket has taken the connection over. These deadlines no longer apply.
     pub(super) fn release(&self) {
         self.request_until.set(None);
-        self.answer_until.set(None);
+        self.response_until.set(None);
         self.place.take();
     }
 
-    /// Whether the client kept the connection waiting for too long, or the connection must give way to another; if not,
-    /// the task is woken when it does. `alarm` is the connection's timer.
+    /// Whether a deadline has passed or the connection is evicted. If not, the task is woken when that happens. `timer` is
+    /// the timer of the connection.
     pub(super) fn poll_overdue(
         &self,
-        alarm: &mut Option<Pin<Box<Sleep>>>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> bool {
         if let Some(place) = &*self.place.borrow()
@@ -124,14 +132,14 @@ impl ConnectionDeadlines {
         {
             return true;
         }
-        let Some(until) = self.answer_until.get().or(self.request_until.get()) else {
+        let Some(until) = self.response_until.get().or(self.request_until.get()) else {
             return false;
         };
-        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if alarm.deadline() != until {
-            alarm.as_mut().reset(until);
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
         }
-        alarm.as_mut().poll(cx).is_ready()
+        timer.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -146,23 +154,23 @@ mod tests {
 
     const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
         request: Duration::from_secs(10),
-        answer: Duration::from_secs(20),
+        response: Duration::from_secs(20),
     };
 
     async fn is_overdue(deadlines: &ConnectionDeadlines) -> bool {
-        let mut alarm = None;
-        poll_fn(|cx| Poll::Ready(deadlines.poll_overdue(&mut alarm, cx))).await
+        let mut timer = None;
+        poll_fn(|cx| Poll::Ready(deadlines.poll_overdue(&mut timer, cx))).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_waits_for_a_request_and_not_while_it_works_on_one() {
+    async fn deadline_applies_between_requests_only() {
         let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
         advance(Duration::from_secs(9)).await;
         assert!(!is_overdue(&deadlines).await);
-        deadlines.begin();
+        deadlines.request_started();
         advance(Duration::from_secs(60)).await;
         assert!(!is_overdue(&deadlines).await);
-        deadlines.end(false);
+        deadlines.request_finished(RequestBody::Read);
         advance(Duration::from_secs(9)).await;
         assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;
@@ -170,30 +178,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unread_body_is_waited_for_shortly() {
+    async fn unread_body_shortens_the_deadline() {
         let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
-        deadlines.begin();
-        deadlines.end(true);
+        deadlines.request_started();
+        deadlines.request_finished(RequestBody::Unread);
         advance(LINGER + Duration::from_millis(2)).await;
         assert!(is_overdue(&deadlines).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_must_be_read_at_a_least_pace() {
+    async fn response_must_be_read_at_a_minimum_rate() {
         let deadlines = ConnectionDeadlines::new(TIMEOUTS, None);
-        deadlines.begin();
-        deadlines.end(false);
-        deadlines.blocked();
-        // Twenty seconds, and one for each 4 KiB that are read.
+        deadlines.request_started();
+        deadlines.request_finished(RequestBody::Read);
+        deadlines.write_blocked();
+        // 20 s, and one more for each 4 KiB that are read.
         advance(Duration::from_secs(19)).await;
-        deadlines.written(8 << 10);
-        deadlines.blocked();
+        deadlines.bytes_written(8 << 10);
+        deadlines.write_blocked();
         advance(Duration::from_secs(2)).await;
         assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;
         assert!(is_overdue(&deadlines).await);
-        // After it is read the next request has its whole time.
-        deadlines.flushed();
+        // After the response is read the deadline of the next request starts.
+        deadlines.all_written();
         advance(Duration::from_secs(9)).await;
         assert!(!is_overdue(&deadlines).await);
         advance(Duration::from_secs(2)).await;

@@ -1,4 +1,4 @@
-//! Says back what it hears: the server's own way of taking and writing WebSockets, for the conformance suite to talk to.
+//! An echo server on the WebSocket code of this server, for the conformance suite (`tests/autobahn`).
 
 use std::io;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use super::upgrade::{self, MessageStream};
 use crate::node::{Outbox, SnapshotBudget};
 use crate::protocol::{CloseReason, Frames, binary_frame, pong_frame};
 
-/// The suite's largest message has 16 MiB.
+/// The largest message of the suite has 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 
 const BOUNDS: Bounds = Bounds {
@@ -25,7 +25,7 @@ const BOUNDS: Bounds = Bounds {
     address_connections_max: None,
     timeouts: ConnectionTimeouts {
         request: Duration::from_secs(10),
-        answer: Duration::from_secs(10),
+        response: Duration::from_secs(10),
     },
 };
 
@@ -34,13 +34,13 @@ const LIMITS: MessageLimits = MessageLimits {
     refused_bytes_max: MESSAGE_BYTES_MAX,
 };
 
-/// How long the suite may take to close its end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the suite may take to close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Says back whatever comes over the sockets of `listener`, until it is dropped.
+/// Sends each message on the sockets of `listener` back, until the future is dropped.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// If the listener cannot be used.
 pub async fn echo(listener: TcpListener) -> io::Result<()> {
     let app = || App::new().default_service(web::get().to(open));
     server::serve(app, listener, None, &BOUNDS)?.await
@@ -64,7 +64,7 @@ async fn answer(mut messages: MessageStream, outbox: Arc<Outbox>) {
             () = outbox.closed() => break CloseReason::Normal,
             message = messages.next() => message,
         };
-        let said = match message {
+        let reply = match message {
             Some(Ok(AggregatedMessage::Text(text))) => Frames::one(text.as_bytes()),
             Some(Ok(AggregatedMessage::Binary(bytes))) => binary_frame(&bytes),
             Some(Ok(AggregatedMessage::Ping(payload))) => pong_frame(&payload),
@@ -72,10 +72,10 @@ async fn answer(mut messages: MessageStream, outbox: Arc<Outbox>) {
             Some(Ok(AggregatedMessage::Close(_))) | None => break CloseReason::Normal,
             Some(Err(error)) => break upgrade::close_reason(&error).unwrap_or(CloseReason::Normal),
         };
-        if outbox.push(said).is_err() {
+        if outbox.push(reply).is_err() {
             break CloseReason::ReadsTooSlowly;
         }
     };
     outbox.close(reason);
-    messages.end(&outbox, PATIENCE).await;
+    messages.end(&outbox, CLOSE_TIMEOUT).await;
 }

@@ -80,7 +80,7 @@ fn bounds(gateway: &Gateway) -> ServerLimits {
             .then_some(settings.address_connections_max),
         timeouts: ConnectionTimeouts {
             request: Duration::from_millis(settings.request_timeout_ms),
-            answer: Duration::from_millis(settings.answer_timeout_ms),
+            response: Duration::from_millis(settings.answer_timeout_ms),
         },
     }
 }

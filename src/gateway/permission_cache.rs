@@ -1,8 +1,5 @@
 //! The roles of one socket's user, cached by document and refreshed when they may have changed.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -410,3 +407,6 @@ fn log_lookup_failure(error: &StoreError) {
         tracing::warn!(%error, left_out, "permission lookup failed: retrying");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,6 @@
 
 mod socket_limits;
 mod socket_quota;
-#[cfg(test)]
-mod tests;
 mod token_bucket;
 
 use std::net::IpAddr;
@@ -196,3 +194,6 @@ fn user_key(identity: &Identity, address: IpAddr) -> String {
         None => format!("guest {address}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! Sends sockets from a node that has clearly more than the others to them, a few a second, so that nodes that were added
-//! get a share of those that are open already.
+//! Moves open sockets, a few a second, from a node with clearly more than the average to the other nodes, so that nodes
+//! that were added get their share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::gateway::Gateway;
 use crate::node::Node;
 
-/// How often the nodes compare how many sockets they have.
-const EVERY: Duration = Duration::from_secs(2);
+/// How often the nodes compare their numbers of sockets.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// A node with fewer sockets neither counts as one with too many nor asks how many the others have.
+/// A node with fewer sockets moves none, and does not read the numbers of the others.
 const SOCKETS_MIN: u64 = 40;
 
-/// A node begins to send sockets away when it has more than this share of the average, in percent...
+/// A node begins to move sockets when it has more than this share of the average, in percent.
 const BEGIN_PERCENT: u64 = 120;
 
-/// ...and goes on until it has no more than this one. Of the sockets that it sends away some come back to it by way of the
-/// balancer, so it must not begin again at once.
+/// A node moves sockets until it has no more than this share of the average, in percent. It is less than
+/// [`BEGIN_PERCENT`] because the load balancer sends some of the sockets back to the node.
 const END_PERCENT: u64 = 105;
 
-/// Decides how many sockets a node has too many. A pure machine.
+/// Decides how many sockets a node moves. Pure.
 #[derive(Debug, Default)]
 struct Surplus {
-    is_sending: bool,
+    is_moving: bool,
 }
 
 impl Surplus {
-    /// How many sockets a node with `mine` has more than the average, if it is to send some away.
-    fn of(&mut self, mine: u64, others: &[u64]) -> u64 {
+    /// How many sockets to move from a node with `mine`, so that it has the average.
+    fn update(&mut self, mine: u64, others: &[u64]) -> u64 {
         let nodes = others.len() as u64 + 1;
         let average = (mine + others.iter().sum::<u64>()).div_ceil(nodes);
-        let percent = if self.is_sending {
+        let percent = if self.is_moving {
             END_PERCENT
         } else {
             BEGIN_PERCENT
         };
-        self.is_sending = mine >= SOCKETS_MIN && mine * 100 > average * percent;
-        if self.is_sending { mine - average } else { 0 }
+        self.is_moving = mine >= SOCKETS_MIN && mine * 100 > average * percent;
+        if self.is_moving { mine - average } else { 0 }
     }
 }
 
-/// Calls sockets to leave: the one that has waited longest is called first, and leaves if it is at rest.
+/// Selects the sockets to move: the one that has waited longest first. A selected socket moves if it is idle.
 #[derive(Debug)]
 pub(super) struct RebalanceQueue(Semaphore);
 
@@ -53,16 +53,17 @@ impl RebalanceQueue {
         Self(Semaphore::new(0))
     }
 
-    /// Waits until this socket is called. Cancel-safe, but loses its place in line.
+    /// Waits until this socket is selected. Cancel-safe, but the socket loses its place in the queue.
     pub(super) async fn selected(&self) {
         match self.0.acquire().await {
-            Ok(call) => call.forget(),
-            // It is never closed.
+            Ok(permit) => permit.forget(),
+            // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Calls so many. Calls that no socket was there for are taken back first: they are not for those that come later.
+    /// Selects `count` sockets. Selections that no socket has taken are withdrawn first, so that they do not apply to new
+    /// sockets.
     fn select(&self, count: usize) {
         self.0.forget_permits(self.0.available_permits());
         self.0.add_permits(count);
@@ -70,32 +71,32 @@ impl RebalanceQueue {
 }
 
 impl Gateway {
-    /// Compares this node with the others again and again, and sends sockets to them. Ends at once where settings say so.
+    /// Compares this node with the others at an interval, and moves sockets to them. Returns at once if rebalancing is off.
     pub async fn rebalance(self: Arc<Self>) {
         let per_second = self.settings().rebalance_per_second;
         if per_second == 0 || !self.node().is_in_cluster() {
             return;
         }
-        let most = u64::from(per_second) * EVERY.as_secs();
+        let most = u64::from(per_second) * INTERVAL.as_secs();
         let mut surplus = Surplus::default();
-        // How many the store was told of. A quiet cluster asks it nothing.
-        let mut told = None;
-        let mut ticks = interval(EVERY);
+        // The number of sockets in the store. It is not written again while it is small and unchanged.
+        let mut stored = None;
+        let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let mine = self.sockets() as u64;
-            if told == Some(mine) && mine < SOCKETS_MIN {
+            if stored == Some(mine) && mine < SOCKETS_MIN {
                 continue;
             }
             let others = others(self.node(), mine).await;
-            told = others.is_some().then_some(mine);
+            stored = others.is_some().then_some(mine);
             let count = match others {
-                Some(others) if self.is_serving() => surplus.of(mine, &others).min(most),
+                Some(others) if self.is_serving() => surplus.update(mine, &others).min(most),
                 _ => 0,
             };
             if count > 0 {
-                tracing::debug!(mine, count, "calls sockets to leave for nodes with fewer");
+                tracing::debug!(mine, count, "moving sockets to nodes with fewer");
             }
             self.rebalance_queue()
                 .select(usize::try_from(count).unwrap_or(usize::MAX));
@@ -103,12 +104,13 @@ impl Gateway {
     }
 }
 
-/// How many sockets each other node has that serves; `None`: the store did not answer, which others report.
+/// Writes the number of sockets of this node, and returns those of the other nodes that are serving. `None` if the store
+/// fails, which the heartbeat logs.
 async fn others(node: &Node, mine: u64) -> Option<Vec<u64>> {
     match node.store().share_sockets(node.id(), mine).await {
         Ok(others) => Some(others),
         Err(error) => {
-            tracing::debug!(%error, "the sockets of other nodes are not known");
+            tracing::debug!(%error, "socket counts of other nodes not read");
             None
         }
     }
@@ -120,8 +122,8 @@ mod tests {
 
     use super::*;
 
-    /// Lets nodes send away what they have too many, at most `most` each time; a balancer gives each to the next node in
-    /// turn. Returns after how many rounds no socket moves any more, and what each node has then.
+    /// Moves sockets between nodes in rounds, at most `most` of each node; the load balancer is round-robin. Returns after
+    /// how many rounds no socket moves, and how many each node has then.
     fn converge(mut nodes: Vec<u64>, most: u64) -> (usize, Vec<u64>) {
         let mut machines: Vec<_> = nodes.iter().map(|_| Surplus::default()).collect();
         let (mut turn, mut quiet) = (0, 0);
@@ -133,7 +135,7 @@ mod tests {
                     .filter(|it| *it != at)
                     .map(|it| before[it])
                     .collect();
-                let count = machine.of(before[at], &others).min(most);
+                let count = machine.update(before[at], &others).min(most);
                 nodes[at] -= count;
                 moving += count;
             }
@@ -146,11 +148,11 @@ mod tests {
                 return (round - 99, nodes);
             }
         }
-        panic!("it never comes to rest: {nodes:?}");
+        panic!("does not converge: {nodes:?}");
     }
 
     #[test]
-    fn nodes_converge_and_come_to_rest() {
+    fn nodes_converge() {
         for (nodes, most) in [
             (vec![1_000, 1_000, 0], 10),
             (vec![3_000, 0, 0], 10),
@@ -170,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_are_alike_or_small_or_alone_send_nothing() {
+    fn equal_small_or_single_nodes_move_nothing() {
         for nodes in [vec![1_000, 900, 1_100], vec![39, 0, 0], vec![5_000]] {
             assert_eq!(converge(nodes.clone(), 10), (0, nodes));
         }
     }
 
     #[test]
-    fn a_call_that_no_socket_was_there_for_is_taken_back() {
+    fn selection_that_no_socket_took_is_withdrawn() {
         let rebalance_queue = RebalanceQueue::new();
         rebalance_queue.select(5);
         rebalance_queue.select(1);

@@ -1,4 +1,4 @@
-//! Bounds what a request may bring, for every route and method, before any handler sees it.
+//! Limits of HTTP requests, for all routes and methods: the size of the head and the body, and the time for the body.
 
 use std::cell::Cell;
 use std::io;
@@ -18,20 +18,21 @@ use actix_web::web::{Bytes, Data, JsonConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::Stream;
 
+use super::connection_deadlines::RequestBody;
 use super::gateway::Gateway;
 use super::request_auth;
 use super::responses::failure;
 use super::socket::ConnectionHandle;
 use crate::auth::{AuthMode, network};
 
-/// The longest address of a request, in bytes: path and query.
+/// The longest path and query of a request, in bytes.
 const URL_BYTES_MAX: usize = 8 << 10;
 
-/// The most bytes of a request's headers, names and values. actix-http itself answers 431 to a head of more than 128 KiB
-/// or of more than 96 headers.
+/// The most bytes of the names and values of a request's headers. actix-http itself answers 431 to a head of more than
+/// 128 KiB or of more than 96 headers.
 const HEADERS_BYTES_MAX: usize = 32 << 10;
 
-/// Reads JSON bodies up to `bytes_max` bytes. Compressed bodies are never unpacked: `watch` refuses them before, and the
+/// Reads JSON bodies of up to `bytes_max` bytes. Bodies are never decompressed: [`enforce`] rejects compressed ones, and the
 /// decompressors are not compiled in.
 pub(super) fn json_config(bytes_max: usize) -> JsonConfig {
     JsonConfig::default()
@@ -70,8 +71,8 @@ fn too_large(bytes_max: usize) -> HttpResponse {
     failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
 }
 
-/// Refuses a request whose head breaks a bound, bounds the bytes and the time of its body, and closes the connection
-/// after the answer if a part of the body was not read.
+/// Rejects a request if its head exceeds a limit, limits the bytes and the time of its body, and closes the connection after
+/// the response if a part of the body is unread.
 pub(super) async fn enforce(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -79,28 +80,33 @@ pub(super) async fn enforce(
     let Some(gateway) = request.app_data::<Data<Gateway>>().cloned() else {
         return Err(actix_web::error::ErrorInternalServerError("no gateway"));
     };
-    let socket = request.conn_data::<ConnectionHandle>().cloned();
-    if let Some(socket) = &socket {
-        socket.deadlines().begin();
+    let connection = request.conn_data::<ConnectionHandle>().cloned();
+    if let Some(connection) = &connection {
+        connection.deadlines().request_started();
     }
     let unread = Unread::default();
-    let response = match refusal(request.request(), gateway.settings().request_bytes_max) {
+    let response = match head_rejection(request.request(), gateway.settings().request_bytes_max) {
         Some(response) => {
             unread.set(!matches!(request.take_payload(), Payload::None));
             Ok(request.into_response(response))
         }
         None => {
-            bound_body(&mut request, &gateway, &unread);
+            limit_body(&mut request, &gateway, &unread);
             let response = next.call(request).await;
             let response = response.map(ServiceResponse::map_into_boxed_body);
             match response {
-                Ok(response) => Ok(pace_answer(response, &gateway).await),
+                Ok(response) => Ok(limit_response_rate(response, &gateway).await),
                 error => error,
             }
         }
     };
-    if let Some(socket) = &socket {
-        socket.deadlines().end(unread.get());
+    if let Some(connection) = &connection {
+        let body = if unread.get() {
+            RequestBody::Unread
+        } else {
+            RequestBody::Read
+        };
+        connection.deadlines().request_finished(body);
     }
     let mut response = response?;
     if unread.get() {
@@ -110,34 +116,34 @@ pub(super) async fn enforce(
     Ok(response)
 }
 
-/// The answers that are not counted: their requests have a pace already.
-const SMALL_ANSWER_BYTES: u64 = 16 << 10;
+/// The size of the largest response that is not counted: the number of requests is limited already.
+const SMALL_RESPONSE_BYTES: u64 = 16 << 10;
 
-/// Sends an address no more bytes of large answers a second than its share: holds the answer back, or refuses it.
-async fn pace_answer(answer: ServiceResponse, gateway: &Gateway) -> ServiceResponse {
-    let BodySize::Sized(bytes) = answer.response().body().size() else {
-        return answer;
+/// Limits the bytes of large responses that an address is sent in a second: delays the response, or rejects the request.
+async fn limit_response_rate(response: ServiceResponse, gateway: &Gateway) -> ServiceResponse {
+    let BodySize::Sized(bytes) = response.response().body().size() else {
+        return response;
     };
-    if gateway.auth().mode() == AuthMode::Open || bytes <= SMALL_ANSWER_BYTES {
-        return answer;
+    if gateway.auth().mode() == AuthMode::Open || bytes <= SMALL_RESPONSE_BYTES {
+        return response;
     }
-    let address = network(request_auth::address(answer.request(), gateway));
+    let address = network(request_auth::address(response.request(), gateway));
     match gateway.limits().response_delay(address, bytes) {
         Some(wait) => {
             if !wait.is_zero() {
                 sleep(wait).await;
             }
-            answer
+            response
         }
-        None => answer.into_response(request_auth::too_fast()),
+        None => response.into_response(request_auth::too_fast()),
     }
 }
 
-/// Whether a part of a request's body has not been read.
+/// Whether a part of the request's body is unread.
 type Unread = Rc<Cell<bool>>;
 
-/// The answer to a request whose head breaks a bound.
-fn refusal(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse> {
+/// The response to a request with a head that exceeds a limit.
+fn head_rejection(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse> {
     let headers = request.headers();
     if request
         .uri()
@@ -174,9 +180,9 @@ fn refusal(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse>
     is_larger.then(|| too_large(body_bytes_max))
 }
 
-/// Replaces the request's body by one that ends with an error when it is too large or too late. The bytes of a WebSocket
-/// are no body: [`FrameLimiter`](super::frame_limiter::FrameLimiter) bounds them.
-fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) {
+/// Makes the request's body end with an error when it is too large or too late. Does not apply to WebSockets, which
+/// [`FrameLimiter`](super::frame_limiter::FrameLimiter) limits.
+fn limit_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) {
     if gateway.is_socket_path(request.match_info().as_str()) {
         return;
     }
@@ -187,7 +193,7 @@ fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) 
     unread.set(true);
     let settings = gateway.settings();
     request.set_payload(Payload::Stream {
-        payload: Box::pin(Bounded {
+        payload: Box::pin(LimitedBody {
             payload,
             bytes_left: settings.request_bytes_max,
             until: Box::pin(sleep(Duration::from_millis(settings.request_timeout_ms))),
@@ -196,15 +202,15 @@ fn bound_body(request: &mut ServiceRequest, gateway: &Gateway, unread: &Unread) 
     });
 }
 
-/// A body of bounded size that must arrive in a bounded time.
-struct Bounded {
+/// A body with a limit of its size and of the time in which it must arrive.
+struct LimitedBody {
     payload: Payload,
     bytes_left: usize,
     until: Pin<Box<Sleep>>,
     unread: Unread,
 }
 
-impl Stream for Bounded {
+impl Stream for LimitedBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -75,7 +75,7 @@ where
             .client_request_timeout(FIRST_HEAD_PATIENCE)
             .client_disconnect_timeout(DISCONNECT_PATIENCE)
             .on_connect_ext(|end: &HttpStream, data| {
-                data.insert(end.socket());
+                data.insert(end.handle());
             })
             .finish(map_config(app, |()| AppConfig::default()))
     };

@@ -1,4 +1,4 @@
-//! Answers requests of the API at once while the store is known to be away, instead of after the store's own time limits.
+//! Rejects requests of the API at once while the store is known to be away, instead of after the store's time limits.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::gateway::Gateway;
 use super::responses::unavailable;
 use crate::store::StoreError;
 
-/// How often a read that is under way looks whether the store has gone away meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the store is checked during a read.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Answers requests of the API with 503 while the store is away.
 pub(super) async fn reject_while_unavailable(
@@ -30,23 +30,23 @@ pub(super) async fn reject_while_unavailable(
         .map(ServiceResponse::map_into_boxed_body)
 }
 
-/// Waits for what the store answers to a read, but no longer than until it is known to be away.
+/// Waits for a read of the store until it is known to be away.
 ///
 /// # Errors
-/// Those of the read, and when the store goes away.
+/// Those of the read, and if the store goes away during it.
 pub(super) async fn unless_unavailable<T>(
     gateway: &Gateway,
     read: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let goes_away = async {
+    let store_away = async {
         while !is_away(gateway) {
-            sleep(LOOK_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
     };
     select! {
         biased;
-        answer = read => answer,
-        () = goes_away => Err(away()),
+        result = read => result,
+        () = store_away => Err(away()),
     }
 }
 

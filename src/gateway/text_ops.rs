@@ -80,7 +80,7 @@ async fn edit_text(
     };
     let address = network(request_auth::address(&request, &gateway));
     let mut limits = gateway.limits().for_socket(&identity, address);
-    let wait = limits.take(gateway.limits(), tenant_of(&doc.collection), Some(&doc), 1);
+    let wait = limits.take_shared(gateway.limits(), tenant_of(&doc.collection), Some(&doc), 1);
     let Some(wait) = wait else {
         return refused(&Refusal::busy());
     };
@@ -155,8 +155,10 @@ impl Submission {
     /// Submits the edit and waits until it is durable or rejected.
     async fn commit(mut self, base: Revision, edit: &Arc<str>) -> Result<Arc<Entry>, Failed> {
         let node = self.gateway.node().clone();
-        self.permissions.demand(&self.doc, Role::Editor).await?;
-        self.permissions.demand_room(&self.doc, edit.len())?;
+        self.permissions
+            .require_role(&self.doc, Role::Editor)
+            .await?;
+        self.permissions.require_storage(&self.doc, edit.len())?;
         let own = ByteBudget::new(self.gateway.settings().submits_bytes_max);
         let room = timeout(
             WAIT_MAX,
@@ -188,7 +190,7 @@ impl Submission {
     fn submit_id(&self) -> Result<SubmitId, Refusal> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Refusal::busy())?;
-        let author = self.permissions.person().author.clone();
+        let author = self.permissions.identity().author.clone();
         let history = self.outbox.history();
         let client = self.gateway.client_ids().issue(&author, nonce, history);
         Ok(SubmitId {
@@ -214,7 +216,7 @@ impl Submission {
                     return outcome.map_err(|rejection| Failed::Refused(rejection.into()));
                 }
                 () = outbox.closed() => return Err(Failed::Unknown),
-                () = self.permissions.told(), if !is_revoked => {
+                () = self.permissions.access_changed(), if !is_revoked => {
                     if !self.may_still_edit().await {
                         is_revoked = true;
                         let node = self.gateway.node();
@@ -228,17 +230,17 @@ impl Submission {
     }
 
     async fn may_still_edit(&mut self) -> bool {
-        let scope = match self.permissions.news() {
+        let scope = match self.permissions.take_access_change() {
             None => return true,
             Some(AccessChange::SessionEnded) => return false,
             Some(AccessChange::Permissions(scope)) => scope,
         };
         let in_use = BTreeSet::from([self.doc.clone()]);
-        let found = self.permissions.look_again(scope, in_use).await;
+        let found = self.permissions.refresh(scope, in_use).await;
         found.is_ok()
             && self
                 .permissions
-                .demand(&self.doc, Role::Editor)
+                .require_role(&self.doc, Role::Editor)
                 .await
                 .is_ok()
     }

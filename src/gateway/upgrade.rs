@@ -1,4 +1,4 @@
-//! How an HTTP request becomes a WebSocket.
+//! The upgrade of an HTTP request to a WebSocket, and the messages of its client.
 
 use std::cell::OnceCell;
 use std::future::poll_fn;
@@ -22,15 +22,15 @@ use futures_util::{Stream, StreamExt};
 
 use super::frame_limiter::{FrameLimiter, MessageLimits, ReadGate};
 use super::request_auth;
-use super::socket::{ConnectionHandle, Incoming, NoBody};
+use super::socket::{ConnectionHandle, SocketReader, UpgradeBody};
 use crate::node::{Outbox, SnapshotBudget, WakeQueue};
 use crate::protocol::CloseReason;
 
-/// Shakes hands. From the answer on, what is in the outbox is written to the socket, and the stream is what the client
-/// says in messages within `limits`.
+/// Accepts a WebSocket handshake. Returns the response, and the messages of the client within `limits`. A task writes the
+/// frames of the outbox to the connection once the response is written.
 ///
 /// # Errors
-/// When the request is not one for a WebSocket.
+/// If the request is no WebSocket handshake.
 pub(super) async fn accept(
     request: &HttpRequest,
     payload: web::Payload,
@@ -38,74 +38,76 @@ pub(super) async fn accept(
     outbox: Arc<Outbox>,
     snapshots: Arc<SnapshotBudget>,
 ) -> actix_web::Result<(HttpResponse, MessageStream)> {
-    let socket = request.conn_data::<ConnectionHandle>().cloned();
-    let socket = socket.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
-    let incoming = Incoming::new(socket.clone(), payload);
-    let watched = FrameLimiter::new(incoming, limits, outbox.clone());
-    let passage = watched.passage();
-    let mut watched = Payload::Stream {
-        payload: Box::pin(watched) as Pin<Box<dyn Stream<Item = Result<web::Bytes, PayloadError>>>>,
+    let connection = request.conn_data::<ConnectionHandle>().cloned();
+    let connection =
+        connection.ok_or_else(|| ErrorInternalServerError("no connection to take over"))?;
+    // Put the frame limiter between the connection and the codec.
+    let reader = SocketReader::new(connection.clone(), payload);
+    let limited = FrameLimiter::new(reader, limits, outbox.clone());
+    let gate = limited.gate();
+    let mut limited = Payload::Stream {
+        payload: Box::pin(limited) as Pin<Box<dyn Stream<Item = Result<web::Bytes, PayloadError>>>>,
     };
-    let payload = web::Payload::from_request(request, &mut watched).await?;
-    // The handshake's own way of sending encodes each frame for each socket; ours sends the same bytes to all.
+    let payload = web::Payload::from_request(request, &mut limited).await?;
+    // The sender of actix-ws is not used: it encodes each frame for each socket, and the outbox sends the same bytes to all.
     let (response, _, stream) =
         actix_ws::handle_with_protocols(request, payload, &[request_auth::SUBPROTOCOL])?;
     let stream = stream
         .max_frame_size(limits.bytes_max)
         .aggregate_continuations()
         .max_continuation_size(limits.bytes_max);
-    let (response, answer) = response.into_parts();
-    socket.take_over();
-    let writer = rt::spawn(socket.clone().write(outbox, snapshots));
+    let (response, body) = response.into_parts();
+    // Take the connection over.
+    connection.take_over();
+    let writer = rt::spawn(connection.clone().write(outbox, snapshots));
     let messages = MessageStream {
         stream,
-        is_over: false,
-        passage,
+        has_ended: false,
+        gate,
         writer,
-        socket: socket.clone(),
-        _answer: answer,
+        connection: connection.clone(),
+        _body: body,
     };
-    let response = response.set_body(NoBody::new(socket));
+    let response = response.set_body(UpgradeBody::new(connection));
     Ok((response.map_into_boxed_body(), messages))
 }
 
-/// What a client says, message by message.
+/// The messages of a WebSocket's client.
 pub(super) struct MessageStream {
     stream: AggregatedMessageStream,
-    /// Whether the client has closed, or said what cannot be gone on from.
-    is_over: bool,
-    /// What lets its bytes pass.
-    passage: Rc<ReadGate>,
-    /// Writes what is in the outbox.
+    /// Whether the client has closed the socket or has sent invalid frames.
+    has_ended: bool,
+    gate: Rc<ReadGate>,
+    /// The task that writes the frames of the outbox.
     writer: JoinHandle<()>,
-    socket: ConnectionHandle,
-    /// What the handshake would have sent by: its end would tell the stream that the connection is gone.
-    _answer: BoxBody,
+    connection: ConnectionHandle,
+    /// The body that actix-ws made for the response. If it were dropped, the stream would end.
+    _body: BoxBody,
 }
 
 impl MessageStream {
-    /// The next one; `None`: the connection is at its end. Cancel-safe.
+    /// The next message; `None` if the connection has ended. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Result<AggregatedMessage, ProtocolError>> {
         loop {
             let message = poll_fn(|cx| self.poll_next(cx)).await;
             let is_data = match &message {
                 Some(Ok(AggregatedMessage::Text(_) | AggregatedMessage::Binary(_))) => true,
-                Some(Err(error)) => is_bad_text(error),
+                Some(Err(error)) => is_invalid_utf8(error),
                 Some(Ok(_)) | None => false,
             };
-            // The rest of a message that was refused.
-            if is_data && self.passage.takes_broken() {
+            // Skip what the codec received of a message that the frame limiter has rejected.
+            if is_data && self.gate.is_rest_of_rejected() {
                 continue;
             }
-            self.is_over |= match &message {
-                Some(Ok(said)) => matches!(said, AggregatedMessage::Close(_)),
+            self.has_ended |= match &message {
+                Some(Ok(message)) => matches!(message, AggregatedMessage::Close(_)),
                 Some(Err(_)) | None => true,
             };
             return message;
         }
     }
 
-    /// Takes what has passed; only when there is nothing more, one more portion of bytes passes.
+    /// Takes the messages of the bytes that have passed the gate. Opens it for more bytes when there are none left.
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,62 +116,62 @@ impl MessageStream {
             if let Poll::Ready(message) = self.stream.poll_next_unpin(cx) {
                 return Poll::Ready(message);
             }
-            if self.passage.is_wanted() {
-                // Nothing more has come.
+            if self.gate.is_open() {
+                // No bytes have arrived.
                 return Poll::Pending;
             }
-            self.passage.want();
+            self.gate.open();
         }
     }
 
-    /// How many frames the client has sent since this was asked last, besides one for each message.
+    /// How many frames have arrived since the last call, without the last frame of each message.
     pub(super) fn take_extra_frames(&self) -> u32 {
-        self.passage.take_extra_frames()
+        self.gate.take_extra_frames()
     }
 
-    /// Ends a socket whose outbox is closed, as RFC 6455 has it in 7.1.1: what is queued, the close frame last, is written
-    /// while the peer reads; when both have said that they close, the server is the first to end the connection. All of it
-    /// takes at most so long: a peer that does not read is cut off.
-    pub(super) async fn end(mut self, outbox: &Outbox, patience: Duration) {
-        let rest = async {
-            while !self.is_over && !self.passage.is_over() {
+    /// Ends a socket after its outbox was closed, as in RFC 6455, section 7.1.1: queued frames are written while the client
+    /// reads, the close frame last. When both sides have sent a close frame, the server ends the connection. Takes at most
+    /// `close_timeout`: then the connection is aborted.
+    pub(super) async fn end(mut self, outbox: &Outbox, close_timeout: Duration) {
+        let close = async {
+            while !self.has_ended && !self.gate.is_closed() {
                 self.next().await;
             }
             outbox.release();
             let _ = (&mut self.writer).await;
             while matches!(self.next().await, Some(Ok(_))) {}
         };
-        let _ = timeout(patience, rest).await;
-        self.socket.cut();
+        let _ = timeout(close_timeout, close).await;
+        self.connection.abort();
     }
 }
 
-/// What a socket closes with on which something came that is no message; `None`: there is nobody to tell.
+/// The close reason for invalid frames. `None` if the connection has ended.
 pub(super) fn close_reason(error: &ProtocolError) -> Option<CloseReason> {
     match error {
         ProtocolError::Overflow => Some(CloseReason::MessageTooLarge),
-        error if is_bad_text(error) => Some(CloseReason::InvalidUtf8),
+        error if is_invalid_utf8(error) => Some(CloseReason::InvalidUtf8),
         ProtocolError::Io(_) => None,
         _ => Some(CloseReason::MalformedFrame),
     }
 }
 
-/// Whether a message was no text.
-fn is_bad_text(error: &ProtocolError) -> bool {
+/// Whether a text message is not UTF-8: the codec reports it as an IO error.
+fn is_invalid_utf8(error: &ProtocolError) -> bool {
     matches!(error, ProtocolError::Io(error) if error.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The bell of this worker's sockets: a worker is one thread.
+/// The queue that wakes the sockets of this thread.
 pub(super) fn wake_queue() -> WakeQueue {
     thread_local! {
-        static QUEUE: OnceCell<WakeQueue> = const { OnceCell::new() };
+        static WAKE_QUEUE: OnceCell<WakeQueue> = const { OnceCell::new() };
     }
-    QUEUE.with(|cell| {
-        let ring = || {
+    WAKE_QUEUE.with(|cell| {
+        let start = || {
             let (queue, task) = WakeQueue::new();
             rt::spawn(task.run());
             queue
         };
-        cell.get_or_init(ring).clone()
+        cell.get_or_init(start).clone()
     })
 }

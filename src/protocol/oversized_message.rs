@@ -85,7 +85,7 @@ impl OversizedMessage {
 
     /// The frame that refuses the message with `ERR_TOO_LARGE`; none: it is no message that could be answered.
     #[must_use]
-    pub fn refusal(mut self, bytes_max: usize) -> Option<Bytes> {
+    pub fn error_frame(mut self, bytes_max: usize) -> Option<Bytes> {
         self.kept.push(b'}');
         let echo = echo_of(std::str::from_utf8(&self.kept).ok()?)?;
         let message = format!("A message has at most {bytes_max} bytes");
@@ -101,7 +101,7 @@ mod tests {
         let mut members = OversizedMessage::default();
         json.as_bytes().chunks(7).for_each(|it| members.read(it));
         assert!(members.kept.len() + members.member.len() <= KEPT_BYTES_MAX + MEMBER_BYTES_MAX);
-        let frame = members.refusal(1_000)?;
+        let frame = members.error_frame(1_000)?;
         let start = frame.iter().position(|byte| *byte == b'{')?;
         Some(String::from_utf8_lossy(&frame[start..]).into_owned())
     }

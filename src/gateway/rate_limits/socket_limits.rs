@@ -47,7 +47,7 @@ const EDIT_WAIT_MAX: Duration = Duration::from_secs(10);
 const CACHED_BUCKETS_MAX: usize = 20;
 
 impl SocketRateLimits {
-    /// The limits of a socket whose user is not told apart from others.
+    /// The limits of a socket that has no user to tell apart from others.
     pub(super) fn of_socket(socket: TokenBucket) -> Self {
         Self {
             socket,

@@ -1,4 +1,4 @@
-//! Submits: whose they are, whether the user may make them, and how many may be unanswered.
+//! Submits: their client id, whether the user may make them, and how many may be unanswered.
 
 use std::time::Duration;
 
