@@ -358,7 +358,7 @@ pub(super) const RESERVED: [&str; 12] = [
     "__lookupSetter__",
 ];
 
-/// Writes the number literal `raw` as JavaScript would after having read it.
+/// Writes the number literal `raw` as JavaScript prints it after reading it (ECMAScript's Number::toString).
 fn write_number(out: &mut Vec<u8>, raw: &str) -> Result<(), &'static str> {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     if digits.len() <= 15 && digits != "0" && digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -369,68 +369,9 @@ fn write_number(out: &mut Vec<u8>, raw: &str) -> Result<(), &'static str> {
     if !number.is_finite() {
         return Err("Numbers must be finite");
     }
-    if number == 0.0 {
-        out.push(b'0');
-        return Ok(());
-    }
-    if number < 0.0 {
-        out.push(b'-');
-    }
-    let shortest = shortest(number.abs());
-    let (mantissa, exponent) = shortest.split_once('e').ok_or(NOT_SOUND)?;
-    let digits: Vec<u8> = mantissa.bytes().filter(|&byte| byte != b'.').collect();
-    // The decimal point stands after this many of the digits.
-    let point = exponent.parse::<i32>().map_err(|_| NOT_SOUND)? + 1;
-    lay_out(out, &digits, point);
+    let mut buffer = ryu_js::Buffer::new();
+    out.extend_from_slice(buffer.format_finite(number).as_bytes());
     Ok(())
-}
-
-/// The fewest digits that read back as `number`, with an exponent. Of two that are equally near, Rust takes the larger
-/// and JavaScript the even one, as rounding to that many digits does.
-fn shortest(number: f64) -> String {
-    let shortest = format!("{number:e}");
-    let digits = shortest
-        .bytes()
-        .take_while(|byte| *byte != b'e')
-        .filter(u8::is_ascii_digit)
-        .count();
-    let nearest = format!("{number:.*e}", digits - 1);
-    if nearest.parse() == Ok(number) {
-        nearest
-    } else {
-        shortest
-    }
-}
-
-/// ECMAScript's Number::toString: plain digits from 1e-6 up to 1e21, an exponent beyond.
-fn lay_out(out: &mut Vec<u8>, digits: &[u8], point: i32) {
-    let count = digits.len();
-    let zeros = |out: &mut Vec<u8>, n: usize| out.resize(out.len() + n, b'0');
-    match usize::try_from(point) {
-        Ok(whole) if (1..=21).contains(&whole) && whole >= count => {
-            out.extend_from_slice(digits);
-            zeros(out, whole - count);
-        }
-        Ok(whole) if (1..=21).contains(&whole) => {
-            out.extend_from_slice(&digits[..whole]);
-            out.push(b'.');
-            out.extend_from_slice(&digits[whole..]);
-        }
-        _ if (-5..=0).contains(&point) => {
-            out.extend_from_slice(b"0.");
-            zeros(out, point.unsigned_abs() as usize);
-            out.extend_from_slice(digits);
-        }
-        _ => {
-            out.push(digits[0]);
-            if count > 1 {
-                out.push(b'.');
-                out.extend_from_slice(&digits[1..]);
-            }
-            out.extend_from_slice(if point > 0 { b"e+" } else { b"e-" });
-            write_count(out, u64::from((point - 1).unsigned_abs()));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ const DEPENDENCIES = [
   'getrandom',
   'operational-transform',
   'ropey',
+  'ryu-js',
   'serde',
   'serde_json',
   'smallvec',
