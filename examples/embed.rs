@@ -14,9 +14,9 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, Result, ensure};
 use copydesk::auth::{AuthMode, AuthService, AuthSettings, ClientIdIssuer};
-use copydesk::gateway::{self, Gateway, GatewaySettings};
+use copydesk::gateway::{self, Gateway, GatewaySettings, ShareDbEncoder};
 use copydesk::id::NodeId;
-use copydesk::node::{Node, NodeSettings};
+use copydesk::node::{Node, NodeEnvironment, NodeSettings};
 use copydesk::store::{SqliteSettings, SqliteStore, Store};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -50,8 +50,13 @@ impl Server {
         let secret = store.secret().await?;
         // A new id at every start: entries and messages tell the incarnations of a node apart.
         let id = NodeId(getrandom::u64()?);
-        let (settings, runtime) = (NodeSettings::default(), Handle::current());
-        let node = Node::new((id, "embedded"), store.clone(), None, settings, runtime);
+        let environment = NodeEnvironment {
+            store: store.clone(),
+            transport: None,
+            encoder: &ShareDbEncoder,
+            runtime: Handle::current(),
+        };
+        let node = Node::new((id, "embedded"), NodeSettings::default(), environment);
         node.begin_log_history(store.history().await?);
         let open = AuthSettings {
             mode: AuthMode::Open,

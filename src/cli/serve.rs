@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use copydesk::auth::{AuthMode, AuthService, ClientIdIssuer};
 use copydesk::cluster::ClusterTransport;
 use copydesk::config::Config;
-use copydesk::gateway::{self, Certificate, Gateway};
+use copydesk::gateway::{self, Certificate, Gateway, ShareDbEncoder};
 use copydesk::id::NodeId;
-use copydesk::node::Node;
+use copydesk::node::{Node, NodeEnvironment};
 use copydesk::telemetry;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Handle;
@@ -98,14 +98,13 @@ impl Services {
         let mut background = JoinSet::new();
         let auth = start_auth(config, store, secret, &mut background).await?;
 
-        let settings = config.node.clone();
-        let node = Node::new(
-            (id, name),
-            store.get(),
+        let environment = NodeEnvironment {
+            store: store.get(),
             transport,
-            settings,
-            Handle::current(),
-        );
+            encoder: &ShareDbEncoder,
+            runtime: Handle::current(),
+        };
+        let node = Node::new((id, name), config.node.clone(), environment);
         node.begin_log_history(store.get().history().await?);
         if let OpenStore::Postgres(_) = store {
             let joined = node.take_part(inbox).await;

@@ -10,6 +10,7 @@ use actix_ws::AggregatedMessage;
 use tokio::select;
 
 use super::connection_deadlines::ConnectionTimeouts;
+use super::frame_encoder::ShareDbEncoder;
 use super::frame_limiter::MessageLimits;
 use super::server::{self, Bounds};
 use super::upgrade::{self, MessageStream};
@@ -49,6 +50,7 @@ pub async fn echo(listener: TcpListener) -> io::Result<()> {
 async fn open(request: HttpRequest, payload: web::Payload) -> actix_web::Result<HttpResponse> {
     let outbox = Arc::new(Outbox::new(
         2 * MESSAGE_BYTES_MAX,
+        &ShareDbEncoder,
         Some(upgrade::wake_queue()),
     ));
     let snapshots = Arc::new(SnapshotBudget::new(usize::MAX));

@@ -117,7 +117,7 @@ impl Gateway {
     ) -> Result<Arc<EncodedSnapshot>, Refusal> {
         let turn = self.histories.acquire().await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
-        self.node.history(doc, reach).await
+        Ok(self.node.history(doc, reach).await?)
     }
 
     /// Whether the decoded path of a request is that of the WebSockets.
@@ -215,21 +215,20 @@ impl Drop for SocketGuard {
 mod tests {
     use super::*;
     use crate::auth::{AuthMode, AuthSettings};
+    use crate::gateway::ShareDbEncoder;
     use crate::id::NodeId;
-    use crate::node::NodeSettings;
+    use crate::node::{NodeEnvironment, NodeSettings};
     use crate::store::MemoryStore;
 
     #[tokio::test]
     async fn the_socket_too_many_is_refused_and_no_longer_counted() {
-        let store = Arc::new(MemoryStore::new());
-        let runtime = tokio::runtime::Handle::current();
-        let node = Node::new(
-            (NodeId(1), "a"),
-            store,
-            None,
-            NodeSettings::default(),
-            runtime,
-        );
+        let environment = NodeEnvironment {
+            store: Arc::new(MemoryStore::new()),
+            transport: None,
+            encoder: &ShareDbEncoder,
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let node = Node::new((NodeId(1), "a"), NodeSettings::default(), environment);
         let settings = GatewaySettings {
             sockets_max: 1,
             ..GatewaySettings::default()

@@ -17,6 +17,7 @@ use super::accounts;
 use super::assets::{self, EditorPage};
 use super::connection_deadlines::ConnectionTimeouts;
 use super::documents;
+use super::frame_encoder::ShareDbEncoder;
 use super::gateway::{Gateway, SocketGuard};
 use super::health;
 use super::permission_cache::PermissionCache;
@@ -210,10 +211,14 @@ async fn open_socket(
     };
 
     let limits = gateway.settings().message_limits();
-    let bell = Some(upgrade::wake_queue());
-    let outbox = Outbox::new(gateway.settings().outbox_bytes_max, bell);
-    let outbox = outbox.in_history(history);
-    let outbox = Arc::new(outbox.within(gateway.node().outboxes().clone()));
+    let wake_queue = Some(upgrade::wake_queue());
+    let outbox = Outbox::new(
+        gateway.settings().outbox_bytes_max,
+        &ShareDbEncoder,
+        wake_queue,
+    );
+    let outbox = outbox.with_history(history);
+    let outbox = Arc::new(outbox.with_budget(gateway.node().outboxes().clone()));
     let open = upgrade::accept(
         &request,
         payload,

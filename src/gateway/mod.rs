@@ -8,6 +8,7 @@ mod connections;
 mod documents;
 #[cfg(feature = "echo")]
 mod echo;
+mod frame_encoder;
 mod frame_limiter;
 #[expect(
     clippy::module_inception,
@@ -34,6 +35,7 @@ mod upgrade;
 
 #[cfg(feature = "echo")]
 pub use echo::echo;
+pub use frame_encoder::ShareDbEncoder;
 pub use gateway::{Gateway, Phase};
 pub use http::serve;
 pub use settings::{GatewaySettings, TlsSettings};

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::accounts::permitted;
+use super::frame_encoder::ShareDbEncoder;
 use super::gateway::Gateway;
 use super::permission_cache::PermissionCache;
 use super::request_auth;
@@ -142,7 +143,7 @@ struct Submission {
 impl Submission {
     fn new(gateway: Arc<Gateway>, doc: DocId, permissions: PermissionCache) -> Self {
         let history = gateway.node().log_history();
-        let outbox = Outbox::new(OUTBOX_BYTES_MAX, None).in_history(history);
+        let outbox = Outbox::new(OUTBOX_BYTES_MAX, &ShareDbEncoder, None).with_history(history);
         Self {
             session: gateway.node().next_session(),
             gateway,

@@ -191,17 +191,17 @@ export const MUTANTS = [
   document('what waits for a claim waits in few bytes', '&& self.waiting.iter().map(bytes).sum::<usize>() < self.settings.staged_bytes_max;', '&& self.waiting.iter().map(bytes).sum::<usize>() < usize::MAX;',
     { table: 'what_waits_for_a_claim_waits_in_few_bytes', unseen: 'its edits are small' }),
 
-  shell('commits stay behind the first bulk answer that holds them', 'src/node/document/task.rs',
-    'if member.hold.as_ref().is_none_or(|hold| !hold.holds()) {', 'if true {', 'all_of_a_document_stays_behind_the_answer_that_holds_it'),
-  shell('no more is held back than a reader may have waiting', 'src/node/delivery/reply.rs', 'outbox.bear(parts.held_bytes);', '',
-    'no_more_is_held_back_than_a_reader_may_have_waiting'),
-  shell('a client that had just asked a document that ends is told', 'src/node/document/task.rs',
-    '            if let Post::Asked { outbox, .. } = post {\n                outbox.close', '            if let (Post::Asked { outbox, .. }, false) = (post, true) {\n                outbox.close',
-    'who_had_just_asked_a_document_that_ends_is_told_to_come_back'),
-  shell('a position that comes after its session left is not kept', 'src/node/presence/registry.rs', `        if outbox.is_closed() {
-            return;
-        }
-        let channel = channels.entry`, '        let channel = channels.entry', 'what_comes_after_its_session_left_leaves_no_ghost'),
+  shell('commits stay behind the first bulk reply that holds them', 'src/node/document/session.rs',
+    'if held_by.is_none_or(|bulk| !bulk.is_incomplete()) {', 'if true || held_by.is_some() {', 'commits_stay_behind_the_first_bulk_reply_that_holds_them'),
+  shell('frames behind a bulk reply are bounded by the outbox', 'src/node/delivery/reply.rs', 'outbox.close_if_over(parts.held_bytes);', '',
+    'held_back_frames_are_bounded_by_the_outbox'),
+  shell('clients with requests in the mailbox of an ended task are closed', 'src/node/document/task.rs',
+    '            if let DocumentMessage::Request { outbox, .. } = message {\n                outbox.close', '            if let (DocumentMessage::Request { outbox, .. }, false) = (message, true) {\n                outbox.close',
+    'clients_with_requests_in_the_mailbox_of_an_ended_task_are_closed'),
+  shell('a position that comes after its session ended is not kept', 'src/node/presence/service.rs',
+    'if !outbox.is_closed() {', 'if true {', 'value_that_comes_after_its_session_ended_is_not_kept'),
+  shell('presence effects are performed by one thread at a time', 'src/node/presence/service.rs',
+    'std::mem::replace(&mut state.is_draining, true)', 'std::mem::replace(&mut state.is_draining, false)', 'concurrent_publishers_are_delivered_in_order_and_completely'),
   shell("a socket's counter is not dropped under its own lock", 'src/gateway/gateway.rs', `        let open = *gateway.sockets.borrow();
         (open <= gateway`, '        (*gateway.sockets.borrow() <= gateway', 'the_socket_too_many_is_refused_and_no_longer_counted'),
   shell('a socket that ended is no longer counted', 'src/gateway/gateway.rs', 'self.0.sockets.send_modify(|open| *open -= 1);', '',

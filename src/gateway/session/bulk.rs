@@ -50,10 +50,10 @@ impl Session {
         self.permissions.load(docs.iter()).await?;
         let slot = self.request_slot(&self.bulk_requests.clone()).await?;
         let parts = bulk.docs.len() + bulk.beyond.len();
-        let reply = BulkReply::new(echo.clone(), !bulk.since, parts, Some(slot));
+        let reply = BulkReply::new(Box::new(echo.clone()), !bulk.since, parts, Some(slot));
         reply.begin(&self.outbox);
         for id in bulk.beyond {
-            reply.refuse(&self.outbox, id, Refusal::bulk_too_long(bulk.docs.len()));
+            reply.reject(&self.outbox, id, Refusal::bulk_too_long(bulk.docs.len()));
         }
         for (id, revision) in bulk.docs {
             let doc = document(&bulk.collection, &id);
@@ -77,7 +77,7 @@ impl Session {
         since: Option<Revision>,
         request: impl Fn(Option<Revision>) -> SessionRequest,
     ) -> Result<(), RequestError> {
-        let allowed = match reply.will_pass() {
+        let allowed = match reply.temporary_rejection() {
             Some(refusal) => Err(refusal),
             None => self.check_history(doc, since),
         };
@@ -90,19 +90,19 @@ impl Session {
             Ok(false) => {
                 match empty_reply(since) {
                     Ok(answer) => reply.answer(&self.outbox, id, answer),
-                    Err(refusal) => reply.refuse(&self.outbox, id, refusal),
+                    Err(refusal) => reply.reject(&self.outbox, id, refusal),
                 }
                 return Ok(());
             }
             Err(refusal) => {
-                reply.refuse(&self.outbox, id, refusal);
+                reply.reject(&self.outbox, id, refusal);
                 return Ok(());
             }
         }
         let slot = self.request_slot(&self.reads.clone()).await?;
         let part = ReplyTo::Bulk(reply.clone(), id.clone(), Some(slot));
         if let Err(refusal) = self.ask(doc, request(since), part).await {
-            reply.refuse(&self.outbox, id, refusal);
+            reply.reject(&self.outbox, id, refusal);
         }
         Ok(())
     }
@@ -116,12 +116,12 @@ impl Session {
         let beyond = beyond.map(|id| document(&bulk.collection, id));
         let mut subscribed: Vec<DocId> = documents(bulk).chain(beyond).collect();
         subscribed.retain(|doc| self.subscriptions.remove(doc));
-        let reply = BulkReply::new(echo.clone(), false, subscribed.len(), None);
+        let reply = BulkReply::new(Box::new(echo.clone()), false, subscribed.len(), None);
         reply.begin(&self.outbox);
         for doc in subscribed {
             let part = ReplyTo::Bulk(reply.clone(), doc.id.clone(), None);
             if let Err(refusal) = self.ask(&doc, SessionRequest::Unsubscribe, part).await {
-                reply.refuse(&self.outbox, doc.id, refusal);
+                reply.reject(&self.outbox, doc.id, refusal);
             }
         }
         Ok(())

@@ -213,7 +213,7 @@ impl Session {
         echo: &EchoedFields,
     ) -> Result<(), RequestError> {
         let slot = self.request_slot(&self.reads.clone()).await?;
-        let reply = ReplyTo::Read(echo.clone(), slot);
+        let reply = ReplyTo::Read(Box::new(echo.clone()), slot);
         Ok(self.ask(doc, request, reply).await?)
     }
 }

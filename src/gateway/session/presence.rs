@@ -84,7 +84,8 @@ impl Session {
             client: self.client.clone(),
             presence,
         };
-        self.ask(&doc, request, ReplyTo::Socket(echo.clone())).await
+        self.ask(&doc, request, ReplyTo::Socket(Box::new(echo.clone())))
+            .await
     }
 
     /// Checks that no client of another user has a presence of the same id on the channel: subscribers tell presences apart

@@ -44,7 +44,7 @@ impl Session {
             base: submit.base,
             proposal: submit.proposal,
         };
-        let reply = ReplyTo::Submit(echo.clone(), permit, slot);
+        let reply = ReplyTo::Submit(Box::new(echo.clone()), permit, slot);
         Ok(self
             .ask(&doc, SessionRequest::Submit(submit), reply)
             .await?)

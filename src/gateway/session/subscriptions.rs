@@ -156,7 +156,7 @@ impl Session {
         echo: &EchoedFields,
     ) -> Result<(), Refusal> {
         if self.subscriptions.remove(doc) {
-            let reply = ReplyTo::Socket(echo.clone());
+            let reply = ReplyTo::Socket(Box::new(echo.clone()));
             return self.ask(doc, SessionRequest::Unsubscribe, reply).await;
         }
         self.send(protocol::done(echo));
@@ -180,7 +180,7 @@ impl Session {
                 shown = history => shown?,
             }
         };
-        self.outbox.answer(protocol::history(echo, &shown));
+        self.outbox.push_reply(protocol::history(echo, &shown));
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Session {
         match empty_reply(since)? {
             SessionReply::Snapshot(snapshot) => {
                 self.outbox
-                    .answer(protocol::snapshot_reply(echo, &snapshot));
+                    .push_reply(protocol::snapshot_reply(echo, &snapshot));
             }
             SessionReply::Done | SessionReply::Committed(_) | SessionReply::Rejected(_) => {
                 self.send(protocol::done(echo));

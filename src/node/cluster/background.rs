@@ -1,181 +1,104 @@
-//! A node's life among others: what it hears, and what it says again and again.
+//! The background tasks of a node in a cluster: messages, heartbeats, checks of the other nodes, the feed of changes.
+
+mod join;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use thiserror::Error;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::change_follower::ChangeFollower;
-use super::codec::Message;
-use super::peers::{LOOK_EVERY, names};
-use super::store_status::SILENT_AFTER;
+use super::message::NodeMessage;
+use super::peers::{CHECK_INTERVAL, Participation};
+use super::store_status::AWAY_AFTER;
 use crate::cluster::{Delivery, Inbox};
 use crate::id::NodeId;
 use crate::node::Node;
-use crate::node::presence::sync::REFRESH_EVERY;
+use crate::node::presence::registry::REFRESH_EVERY;
 use crate::outage::Outage;
 use crate::store::{Heartbeat, HeartbeatReply, StoreError};
-use crate::version::WireRange;
 
-/// How long a start waits for messages to pass. A node that starts while they do not serves what it can.
-const COMING_UP: Duration = Duration::from_secs(5);
+pub use join::JoinError;
 
-/// How long a start waits for the store to answer a heartbeat.
-const FIRST_BEAT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a node waits before it asks the store about a node that it does not know: others may come at the same time.
+const UNKNOWN_NODE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a node waits before it asks the store about a node that it does not know.
-const STRANGER_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long a node that joins leaves the others to read of it before it serves anybody. While rings differ, what one node
-/// commits is heard late on another.
-const SETTLING: Duration = Duration::from_millis(300);
-
-/// How long the report of a silent node waits for the node's name.
+/// How long the log line about a suspected node waits for the node's name.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long one heartbeat may take.
-const BEAT_PATIENCE: Duration = Duration::from_secs(3);
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long it may take to compare the log with what the node holds. The next heartbeat tries again.
+/// How long it may take to compare the log with what the node has. The next heartbeat tries again.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(10);
-/// Why a node does not take part in the cluster.
-#[derive(Debug, Error)]
-pub enum JoinError {
-    /// The store does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Live nodes share no wire version with this one.
-    #[error(
-        "no common wire version with the live nodes {nodes}; this program understands {wire}: upgrade one release at a time"
-    )]
-    Incompatible {
-        /// The names and versions of those nodes.
-        nodes: String,
-        /// What this node understands.
-        wire: WireRange,
-    },
-}
 
 impl Node {
-    /// Takes part in the cluster from now on: hears the others, and says that it lives. Without an inbox it is a node that
-    /// shares its store with nobody it could hear.
-    ///
-    /// # Errors
-    /// If the store does not answer a heartbeat for half a minute, or if a live node shares no wire version with this one.
-    pub async fn take_part(self: &Arc<Self>, inbox: Option<Inbox>) -> Result<(), JoinError> {
-        if let Some(inbox) = inbox {
-            self.runtime().spawn(self.clone().hears(inbox));
-            self.runtime().spawn(self.clone().looks());
-            self.runtime().spawn(self.clone().refreshes());
-            self.runtime().spawn(self.clone().passes_on_reopenings());
-            self.peers().come_up(COMING_UP).await;
-        }
-        let deadline = Instant::now() + FIRST_BEAT_PATIENCE;
-        let outage = Outage::new();
-        while let Err(error) = self.beat().await {
-            if Instant::now() > deadline {
-                return Err(error.into());
-            }
-            if outage.begins() {
-                tracing::warn!(%error, "the store does not answer yet: the start waits for it");
-            }
-            sleep(self.settings().heartbeat()).await;
-        }
-        self.await_compatible().await?;
-        // Those who have not read of this node yet look at once.
-        if self.peers().send_all(&Message::Ping) {
-            sleep(SETTLING).await;
-        }
-        self.runtime().spawn(self.clone().beats());
-        self.runtime().spawn(self.clone().follows_changes());
-        Ok(())
-    }
-
-    /// Waits until all live nodes share a wire version with this one: the heartbeats of nodes that have just ended count for
-    /// a while. It takes no documents meanwhile.
-    async fn await_compatible(self: &Arc<Self>) -> Result<(), JoinError> {
-        let deadline = Instant::now() + self.settings().dead_after() * 2;
-        loop {
-            let nodes = self.peers().not_understood();
-            if nodes.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                self.leave_ring().await;
-                return Err(JoinError::Incompatible {
-                    nodes: names(&nodes),
-                    wire: self.peers().version().wire,
-                });
-            }
-            sleep(self.settings().heartbeat()).await;
-            if let Err(error) = self.beat().await {
-                tracing::debug!(%error, "the store does not answer while other versions are waited for");
-            }
-        }
-    }
-
-    async fn hears(self: Arc<Self>, mut inbox: Inbox) {
+    /// Receives the messages of other nodes.
+    async fn receive_loop(self: Arc<Self>, mut inbox: Inbox) {
+        let peers = &self.services().peers;
         while let Some(Delivery { from, messages }) = inbox.receive().await {
-            survive("hear a node", || self.peers().received_from(from));
-            let mut is_heard = false;
+            survive("receive bytes", || peers.bytes_received(from));
+            let mut is_decoded = false;
             for message in messages {
-                survive("hear a message", || {
-                    let Some(message) = self.peers().decode(from, &message) else {
+                survive("receive a message", || {
+                    let Some(message) = peers.decode(from, &message) else {
                         return;
                     };
-                    if !std::mem::replace(&mut is_heard, true) {
-                        self.peers().heard(from);
+                    if !std::mem::replace(&mut is_decoded, true) {
+                        peers.message_received(from);
                     }
-                    self.hear(from, message);
+                    self.receive(from, message);
                 });
             }
         }
     }
 
-    fn hear(self: &Arc<Self>, from: NodeId, message: Message) {
+    fn receive(self: &Arc<Self>, from: NodeId, message: NodeMessage) {
+        let services = self.services();
+        let peers = &services.peers;
         match message {
-            Message::Link(doc, link, mark) if mark == self.log_history().mark() => {
-                self.linked(from, &doc, link);
+            NodeMessage::Document(doc, message, mark) if mark == self.log_history().mark() => {
+                self.registry().receive(from, &doc, message);
             }
-            // The log has, or had, other entries at the revisions that it names.
-            Message::Link(doc, ..) => {
+            // The log has, or had, other entries at the revisions that the message names.
+            NodeMessage::Document(doc, ..) => {
                 tracing::debug!(%from, %doc, "message of another history dropped");
             }
-            // That this node heard itself is all it wanted to know.
-            Message::Ping if from == self.id() => {}
-            Message::Ping => self.peers().send_every_way(from, &Message::Pong),
-            Message::Pong => {}
-            Message::Leaving => self.peers().leaves(from),
-            Message::HasStore => self.peers().asked_for_store(from),
-            Message::StoreAnswers => {
-                if self.peers().stands(from) {
-                    self.resign();
+            // A ping to itself shows the node that messages pass.
+            NodeMessage::Ping if from == self.id() => {}
+            NodeMessage::Ping => peers.send_every_way(from, &NodeMessage::Pong),
+            NodeMessage::Pong => {}
+            NodeMessage::Leaving => peers.node_leaves(from),
+            NodeMessage::HasStore => peers.answer_store_query(from),
+            NodeMessage::StoreAnswers => {
+                if peers.store_answers_peer(from) {
+                    services.documents.step_down_all();
                 }
             }
-            Message::SaveProbe => self.probed(from),
-            Message::SaveConfirmed => self.peers().note_saves(),
-            Message::Presence(rumour) => self.pass_on(self.presence().hear(from, rumour)),
+            NodeMessage::SaveProbe => self.answer_save_probe(from),
+            NodeMessage::SaveConfirmed => peers.save_confirmed(),
+            NodeMessage::Presence(message) => services.presence.receive(from, message),
         }
     }
 
-    async fn looks(self: Arc<Self>) {
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Checks the other nodes, and logs those that are suspected.
+    async fn check_loop(self: Arc<Self>) {
+        let mut ticks = ticks(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
-            survive("look who is silent", || {
-                for peer in self.peers().look() {
-                    self.runtime().spawn(self.clone().report_silence(peer));
+            survive("check the other nodes", || {
+                for peer in self.services().peers.check() {
+                    let report = self.clone().log_suspected(peer);
+                    self.services().runtime.spawn(report);
                 }
             });
         }
     }
 
-    /// Reports a node that does not answer, by the name that people gave it.
-    async fn report_silence(self: Arc<Self>, peer: NodeId) {
+    /// Logs that a node does not answer, with the name that operators gave it.
+    async fn log_suspected(self: Arc<Self>, peer: NodeId) {
         let name = timeout(NAME_PATIENCE, self.store().node_name(peer)).await;
         let name = name.ok().and_then(Result::ok).flatten();
         let peer_name = name.as_deref().unwrap_or("unknown");
@@ -186,44 +109,42 @@ impl Node {
         );
     }
 
-    /// Has documents ask again when messages pass again.
-    async fn passes_on_reopenings(self: Arc<Self>) {
-        let Some(mut reopened) = self.peers().transport_reopened() else {
+    /// Makes documents repeat their requests when messages pass again.
+    async fn reconnect_loop(self: Arc<Self>) {
+        let peers = &self.services().peers;
+        let Some(mut reopened) = peers.watch_transport() else {
             return;
         };
         while reopened.changed().await.is_ok() {
-            self.peers().reopen();
+            peers.reconnected();
         }
     }
 
-    /// Says again what presences are here, in the time that others believe it for.
-    async fn refreshes(self: Arc<Self>) {
-        let mut ticks = interval(REFRESH_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut ring = self.peers().watch_ring();
+    /// Sends this node's presence state again before it expires on other nodes, and when channels get other homes.
+    async fn presence_loop(self: Arc<Self>) {
+        let mut ticks = ticks(REFRESH_EVERY);
+        let mut ring = self.services().peers.watch_ring();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                // The channels have other homes.
                 changed = ring.changed() => if changed.is_err() {
                     return;
                 },
             }
-            survive("say presences again", || {
-                self.pass_on(self.presence().refresh())
-            });
+            survive("refresh presence", || self.presence().refresh());
         }
     }
 
-    async fn beats(self: Arc<Self>) {
-        let mut ticks = self.ticks();
+    async fn heartbeat_loop(self: Arc<Self>) {
+        let services = self.services();
+        let mut ticks = ticks(self.settings().heartbeat());
         let outage = Outage::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                // Rings that differ for long would keep readers waiting: it is looked at once who that is.
-                () = self.peers().stranger() => sleep(STRANGER_PAUSE).await,
-                () = self.histories().suspected() => sleep(STRANGER_PAUSE).await,
+                // While rings differ, readers wait: the store is asked at once about a new node.
+                () = services.peers.unknown_node_heard() => sleep(UNKNOWN_NODE_PAUSE).await,
+                () = services.log_history.suspected() => sleep(UNKNOWN_NODE_PAUSE).await,
             }
             match attempt("heartbeat", self.beat()).await {
                 Err(error) if outage.begins() => {
@@ -240,15 +161,16 @@ impl Node {
         }
     }
 
-    /// Follows the store's feed of changes. Apart from the heartbeats: a comparison of many open documents takes long, and a
-    /// node whose heartbeat is late is taken for dead.
-    async fn follows_changes(self: Arc<Self>) {
-        let mut ticks = self.ticks();
+    /// Follows the store's feed of changes. Apart from the heartbeats: comparing many open documents takes long, and a node whose
+    /// heartbeat is late counts as dead.
+    async fn change_loop(self: Arc<Self>) {
+        let mut ticks = ticks(self.settings().heartbeat());
         let outage = Outage::new();
+        let documents = &self.services().documents;
         let mut follower = ChangeFollower::default();
         loop {
             ticks.tick().await;
-            match attempt("changes", follower.follow(&self)).await {
+            match attempt("changes", follower.follow(documents, self.store())).await {
                 Err(error) if outage.begins() => {
                     tracing::warn!(%error, "the store did not answer what changed");
                 }
@@ -263,56 +185,61 @@ impl Node {
         }
     }
 
-    fn ticks(&self) -> Interval {
-        let mut ticks = interval(self.settings().heartbeat());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    }
-
-    /// Says that this node lives, and passes on what it learns.
-    pub(in crate::node) async fn beat(self: &Arc<Self>) -> Result<(), StoreError> {
-        let _turn = self.may_beat().await;
-        let pulse = self.pulse().await;
-        self.peers().note_store(pulse.is_ok());
-        self.store_status().set_away(pulse.is_err());
-        let pulse = pulse?;
-        self.peers().learn(&pulse.addresses);
-        if self.peers().named(&pulse) {
-            self.resign();
+    /// Writes this node's heartbeat, and applies the reply.
+    pub(super) async fn beat(&self) -> Result<(), StoreError> {
+        let _permit = self.heartbeat_permit().await;
+        let services = self.services();
+        let reply = self.heartbeat_and_compare().await;
+        services.store_status.set_away(reply.is_err());
+        match &reply {
+            Ok(_) => services.peers.heartbeat_succeeded(),
+            Err(_) => services.peers.heartbeat_failed(),
+        }
+        let reply = reply?;
+        services.peers.set_addresses(&reply.addresses);
+        if services.peers.apply_heartbeat(&reply) == Participation::StepDown {
+            services.documents.step_down_all();
         }
         Ok(())
     }
 
-    /// One heartbeat's answer, once the history that it names has been compared.
-    async fn pulse(self: &Arc<Self>) -> Result<HeartbeatReply, StoreError> {
-        let (beat, asked) = (self.next_beat(), self.now().clock);
-        let pulse = self.heartbeat(&beat).await?;
-        if let Some(store_ms) = pulse.store_ms {
-            self.learn_time(store_ms, asked);
+    /// The reply to one heartbeat, after the history that it names has been compared: before this node takes documents of nodes
+    /// that are gone.
+    async fn heartbeat_and_compare(&self) -> Result<HeartbeatReply, StoreError> {
+        let clock = &self.services().clock;
+        let (heartbeat, asked) = (self.next_heartbeat(), clock.now().clock);
+        let reply = self.heartbeat(&heartbeat).await?;
+        if let Some(store_ms) = reply.store_ms {
+            clock.learn(store_ms, asked);
         }
-        // Before this node takes documents for which the others are gone.
-        let compared = timeout(COMPARE_PATIENCE, self.compare_history(&pulse)).await;
+        let compared = timeout(COMPARE_PATIENCE, self.compare_history(&reply)).await;
         compared
             .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
-        Ok(pulse)
+        Ok(reply)
     }
 
-    /// Writes the heartbeat. While it takes too long the store counts as away, before it is given up.
-    async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply, StoreError> {
-        let mut pulse = self.store().heartbeat(beat);
-        if let Ok(pulse) = timeout(SILENT_AFTER, &mut pulse).await {
-            return pulse;
+    /// Writes a heartbeat. If it takes long, the store counts as away before the heartbeat is given up.
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, StoreError> {
+        let mut reply = self.store().heartbeat(heartbeat);
+        if let Ok(reply) = timeout(AWAY_AFTER, &mut reply).await {
+            return reply;
         }
-        self.store_status().set_away(true);
-        let pulse = timeout(BEAT_PATIENCE - SILENT_AFTER, pulse).await;
-        pulse.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))
+        self.services().store_status.set_away(true);
+        let reply = timeout(HEARTBEAT_PATIENCE - AWAY_AFTER, reply).await;
+        reply.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))
     }
 }
 
-/// Takes one step of what goes on for as long as the node lives. A panic is the end of this step, and of nothing else: a
-/// node that hears nothing any more, or says nothing, would be worse than one that left out a message.
-fn survive(step: &'static str, take: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(take)).is_err() {
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Runs one step of a background task. A panic ends this step and not the task: a node that receives or sends nothing any more
+/// would be worse than one that left out a message.
+fn survive(step: &'static str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!(
             step,
             "a step of the node panicked: it goes on with the next"
@@ -320,7 +247,7 @@ fn survive(step: &'static str, take: impl FnOnce()) {
     }
 }
 
-/// Awaits one request to the store; a panic in it is a failure of `verb`.
+/// Awaits one request to the store. A panic counts as a failure of `verb`.
 async fn attempt(
     verb: &'static str,
     request: impl Future<Output = Result<(), StoreError>>,

@@ -1,5 +1,6 @@
-//! What nodes say to each other, as bytes: a version, then postcard. A node of another version is not understood, and
-//! that is safe: whoever waits asks again, and what was committed is in the store.
+//! The encoding of messages between nodes: one byte with the version, then postcard.
+//!
+//! A message of an unknown version is dropped. That is safe: requests are repeated, and commits are in the store.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::message::{NodeMessage, PresenceDigest, PresenceMessage};
 use crate::doc::{PeerMessage, Position, Presence, Proposal, Rejection, Submit};
 use crate::id::{ClientId, DocId, Name, NodeId, UserId};
 use crate::log::{Change, Entry, Epoch, Revision, SubmitId};
@@ -14,71 +16,25 @@ use crate::ot::Kind;
 use crate::protocol::Code;
 use crate::store::HistoryMark;
 
-/// One message from node to node.
-#[derive(Debug, Clone)]
-pub(in crate::node) enum Message {
-    /// About a document, in the history with this mark. Messages of another history are dropped: the log has other
-    /// entries at their revisions.
-    Link(DocId, PeerMessage, Option<HistoryMark>),
-    /// Are you there?
-    Ping,
-    /// I am.
-    Pong,
-    /// I take no more documents.
-    Leaving,
-    /// The store does not answer me: does it answer you?
-    HasStore,
-    /// The store answers me.
-    StoreAnswers,
-    /// Edits cannot be saved here: can they be saved on the other node?
-    SaveProbe,
-    /// The answer to [`SaveProbe`](Self::SaveProbe): they can, as was found out since it came. Otherwise there is none.
-    SaveConfirmed,
-    /// About presence.
-    Presence(Rumour),
-}
-
-/// What nodes say about presence channels, by way of each channel's home.
-#[derive(Debug, Clone)]
-pub(in crate::node) enum Rumour {
-    /// To the home: I have subscribers of these channels, and these values are mine.
-    Present {
-        /// The channels that are listened to.
-        listened: Vec<Name>,
-        /// The values that are published.
-        rosters: Vec<Roster>,
-    },
-    /// From the home: these values are a node's; what else was known of it in the channel is gone.
-    Roster(NodeId, Roster),
-    /// A value of a node's client.
-    Value(NodeId, ClientId, Presence),
-    /// Somebody on a node wants the channel's values to be said again.
-    Asked(NodeId, Name),
-}
-
-/// The presences of one node in a channel, each with the version of its newest value.
-#[derive(Debug, Clone)]
-pub(in crate::node) struct Roster {
-    pub(in crate::node) channel: Name,
-    pub(in crate::node) values: Vec<(ClientId, Name, u64)>,
-}
-
-/// Why bytes are no message.
+/// Why bytes cannot be decoded.
 #[derive(Debug, Error)]
-pub(in crate::node) enum BadMessage {
-    #[error("version {0:?}")]
+pub(in crate::node) enum DecodeError {
+    /// The version is unknown; `None` if there are no bytes.
+    #[error("unknown version {0:?}")]
     Version(Option<u8>),
-    #[error("{0}")]
-    Form(#[from] postcard::Error),
-    #[error("{0}")]
-    Part(String),
+    /// The bytes are not a message of their version.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] postcard::Error),
+    /// A field has an invalid value.
+    #[error("invalid {0}")]
+    Invalid(String),
 }
 
 /// The version of these messages.
 pub(in crate::node) const VERSION: u8 = 1;
 
-impl Message {
-    /// The bytes that say it.
+impl NodeMessage {
+    /// Encodes the message.
     pub(in crate::node) fn encode(&self) -> Bytes {
         let mut changes = Vec::new();
         let wire = Wire::of(self, &mut changes);
@@ -86,11 +42,11 @@ impl Message {
         bytes.expect("memory takes what is written").into()
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
-    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+    /// Decodes what [`encode`](Self::encode) wrote.
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => postcard::from_bytes::<Wire<'_>>(rest)?.read(),
-            other => Err(BadMessage::Version(other.map(|(version, _)| *version))),
+            Some((&VERSION, rest)) => postcard::from_bytes::<Wire<'_>>(rest)?.decode(),
+            other => Err(DecodeError::Version(other.map(|(version, _)| *version))),
         }
     }
 }
@@ -98,7 +54,7 @@ impl Message {
 type WireDoc<'a> = (&'a str, &'a str);
 type WireValue<'a> = (&'a str, &'a str, u64);
 
-/// The order of these, and of their fields, is the wire's form.
+/// The encoded form. The order of the variants and fields is part of it.
 #[derive(Serialize, Deserialize)]
 enum Wire<'a> {
     Subscribe(#[serde(borrow)] WireDoc<'a>, Revision),
@@ -108,22 +64,22 @@ enum Wire<'a> {
     Ping,
     Pong,
     Leaving,
-    Present(#[serde(borrow)] Vec<&'a str>, Vec<WireRoster<'a>>),
-    Roster(u64, #[serde(borrow)] WireRoster<'a>),
+    Refresh(#[serde(borrow)] Vec<&'a str>, Vec<WireDigest<'a>>),
+    Digest(u64, #[serde(borrow)] WireDigest<'a>),
     Value(u64, #[serde(borrow)] WirePresence<'a>),
-    Asked(u64, &'a str),
+    RepeatRequest(u64, &'a str),
     HasStore,
     StoreAnswers,
-    /// A message about a document in a history that was renewed. Those of a store's first history have no mark.
-    InHistory(HistoryMark, #[serde(borrow)] WireLink<'a>),
+    /// A message about a document in a history that was renewed. Messages of a store's first history have no mark.
+    InHistory(HistoryMark, #[serde(borrow)] WirePeerMessage<'a>),
     SaveProbe,
     SaveConfirmed,
     SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
 }
 
-/// A message about a document. Not nested in itself: what is decoded has a bounded depth.
+/// A message about a document. A type of its own, so that what is decoded has a bounded depth.
 #[derive(Serialize, Deserialize)]
-enum WireLink<'a> {
+enum WirePeerMessage<'a> {
     Subscribe(#[serde(borrow)] WireDoc<'a>, Revision),
     Submit(#[serde(borrow)] WireDoc<'a>, WireSubmit<'a>),
     Commits(#[serde(borrow)] WireDoc<'a>, Revision, Vec<WireEntry<'a>>),
@@ -131,14 +87,14 @@ enum WireLink<'a> {
     SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
 }
 
-impl<'a> From<WireLink<'a>> for Wire<'a> {
-    fn from(link: WireLink<'a>) -> Self {
-        match link {
-            WireLink::Subscribe(doc, since) => Self::Subscribe(doc, since),
-            WireLink::Submit(doc, submit) => Self::Submit(doc, submit),
-            WireLink::Commits(doc, head, entries) => Self::Commits(doc, head, entries),
-            WireLink::Reject(doc, id, code, message) => Self::Reject(doc, id, code, message),
-            WireLink::SaveSnapshot(doc) => Self::SaveSnapshot(doc),
+impl<'a> From<WirePeerMessage<'a>> for Wire<'a> {
+    fn from(message: WirePeerMessage<'a>) -> Self {
+        match message {
+            WirePeerMessage::Subscribe(doc, since) => Self::Subscribe(doc, since),
+            WirePeerMessage::Submit(doc, submit) => Self::Submit(doc, submit),
+            WirePeerMessage::Commits(doc, head, entries) => Self::Commits(doc, head, entries),
+            WirePeerMessage::Reject(doc, id, code, message) => Self::Reject(doc, id, code, message),
+            WirePeerMessage::SaveSnapshot(doc) => Self::SaveSnapshot(doc),
         }
     }
 }
@@ -160,7 +116,7 @@ struct WireSubmit<'a> {
 
 #[derive(Serialize, Deserialize)]
 enum WireProposal<'a> {
-    /// As the log holds it.
+    /// The change as it is encoded in the log.
     Create(&'a [u8]),
     Edit(&'a str),
     Delete,
@@ -173,12 +129,12 @@ struct WireEntry<'a> {
     #[serde(borrow)]
     id: WireId<'a>,
     at_ms: u64,
-    /// As the log holds it.
+    /// As it is encoded in the log.
     change: &'a [u8],
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireRoster<'a> {
+struct WireDigest<'a> {
     channel: &'a str,
     #[serde(borrow)]
     values: Vec<WireValue<'a>>,
@@ -196,32 +152,37 @@ struct WirePresence<'a> {
 }
 
 impl<'a> Wire<'a> {
-    /// `changes` keeps the log's form of what is sent.
-    fn of(message: &'a Message, changes: &'a mut Vec<Vec<u8>>) -> Self {
+    /// The encoded form borrows from `message` and from `changes`, which holds the encoded changes.
+    fn of(message: &'a NodeMessage, changes: &'a mut Vec<Vec<u8>>) -> Self {
         match message {
-            Message::Link(doc, link, None) => WireLink::of(doc, link, changes).into(),
-            Message::Link(doc, link, Some(mark)) => {
-                Self::InHistory(*mark, WireLink::of(doc, link, changes))
+            NodeMessage::Document(doc, message, None) => {
+                WirePeerMessage::of(doc, message, changes).into()
             }
-            Message::Ping => Self::Ping,
-            Message::Pong => Self::Pong,
-            Message::Leaving => Self::Leaving,
-            Message::HasStore => Self::HasStore,
-            Message::StoreAnswers => Self::StoreAnswers,
-            Message::SaveProbe => Self::SaveProbe,
-            Message::SaveConfirmed => Self::SaveConfirmed,
-            Message::Presence(rumour) => Self::of_rumour(rumour),
+            NodeMessage::Document(doc, message, Some(mark)) => {
+                Self::InHistory(*mark, WirePeerMessage::of(doc, message, changes))
+            }
+            NodeMessage::Ping => Self::Ping,
+            NodeMessage::Pong => Self::Pong,
+            NodeMessage::Leaving => Self::Leaving,
+            NodeMessage::HasStore => Self::HasStore,
+            NodeMessage::StoreAnswers => Self::StoreAnswers,
+            NodeMessage::SaveProbe => Self::SaveProbe,
+            NodeMessage::SaveConfirmed => Self::SaveConfirmed,
+            NodeMessage::Presence(message) => Self::of_presence(message),
         }
     }
 
-    fn of_rumour(rumour: &'a Rumour) -> Self {
-        match rumour {
-            Rumour::Present { listened, rosters } => Self::Present(
-                listened.iter().map(Name::as_str).collect(),
-                rosters.iter().map(WireRoster::of).collect(),
+    fn of_presence(message: &'a PresenceMessage) -> Self {
+        match message {
+            PresenceMessage::Refresh {
+                subscribed,
+                digests,
+            } => Self::Refresh(
+                subscribed.iter().map(Name::as_str).collect(),
+                digests.iter().map(WireDigest::of).collect(),
             ),
-            Rumour::Roster(node, roster) => Self::Roster(node.0, WireRoster::of(roster)),
-            Rumour::Value(node, client, presence) => {
+            PresenceMessage::Digest(node, digest) => Self::Digest(node.0, WireDigest::of(digest)),
+            PresenceMessage::Value(node, client, presence) => {
                 let position = presence.position.as_ref();
                 let position = position.map(|it| (doc_names(&it.doc), it.revision, it.kind.uri()));
                 let wire = WirePresence {
@@ -234,55 +195,57 @@ impl<'a> Wire<'a> {
                 };
                 Self::Value(node.0, wire)
             }
-            Rumour::Asked(node, channel) => Self::Asked(node.0, channel.as_str()),
+            PresenceMessage::RepeatRequest(node, channel) => {
+                Self::RepeatRequest(node.0, channel.as_str())
+            }
         }
     }
 
-    fn read(self) -> Result<Message, BadMessage> {
+    fn decode(self) -> Result<NodeMessage, DecodeError> {
         Ok(match self {
-            Self::Subscribe(doc, since) => WireLink::Subscribe(doc, since).read(None)?,
-            Self::Submit(doc, submit) => WireLink::Submit(doc, submit).read(None)?,
+            Self::Subscribe(doc, since) => WirePeerMessage::Subscribe(doc, since).decode(None)?,
+            Self::Submit(doc, submit) => WirePeerMessage::Submit(doc, submit).decode(None)?,
             Self::Commits(doc, head, entries) => {
-                WireLink::Commits(doc, head, entries).read(None)?
+                WirePeerMessage::Commits(doc, head, entries).decode(None)?
             }
             Self::Reject(doc, id, code, message) => {
-                WireLink::Reject(doc, id, code, message).read(None)?
+                WirePeerMessage::Reject(doc, id, code, message).decode(None)?
             }
-            Self::InHistory(mark, link) => link.read(Some(mark))?,
-            Self::Ping => Message::Ping,
-            Self::Pong => Message::Pong,
-            Self::Leaving => Message::Leaving,
-            Self::HasStore => Message::HasStore,
-            Self::StoreAnswers => Message::StoreAnswers,
-            Self::SaveProbe => Message::SaveProbe,
-            Self::SaveConfirmed => Message::SaveConfirmed,
-            Self::SaveSnapshot(doc) => WireLink::SaveSnapshot(doc).read(None)?,
-            Self::Present(listened, rosters) => {
-                let listened = listened.into_iter().map(read_name);
-                let rosters = rosters.into_iter().map(WireRoster::read);
-                Message::Presence(Rumour::Present {
-                    listened: listened.collect::<Result<_, _>>()?,
-                    rosters: rosters.collect::<Result<_, _>>()?,
+            Self::InHistory(mark, message) => message.decode(Some(mark))?,
+            Self::Ping => NodeMessage::Ping,
+            Self::Pong => NodeMessage::Pong,
+            Self::Leaving => NodeMessage::Leaving,
+            Self::HasStore => NodeMessage::HasStore,
+            Self::StoreAnswers => NodeMessage::StoreAnswers,
+            Self::SaveProbe => NodeMessage::SaveProbe,
+            Self::SaveConfirmed => NodeMessage::SaveConfirmed,
+            Self::SaveSnapshot(doc) => WirePeerMessage::SaveSnapshot(doc).decode(None)?,
+            Self::Refresh(subscribed, digests) => {
+                let subscribed = subscribed.into_iter().map(decode_name);
+                let digests = digests.into_iter().map(WireDigest::decode);
+                NodeMessage::Presence(PresenceMessage::Refresh {
+                    subscribed: subscribed.collect::<Result<_, _>>()?,
+                    digests: digests.collect::<Result<_, _>>()?,
                 })
             }
-            Self::Roster(node, roster) => {
-                Message::Presence(Rumour::Roster(NodeId(node), roster.read()?))
+            Self::Digest(node, digest) => {
+                NodeMessage::Presence(PresenceMessage::Digest(NodeId(node), digest.decode()?))
             }
             Self::Value(node, presence) => {
-                let (client, presence) = presence.read()?;
-                Message::Presence(Rumour::Value(NodeId(node), client, presence))
+                let (client, presence) = presence.decode()?;
+                NodeMessage::Presence(PresenceMessage::Value(NodeId(node), client, presence))
             }
-            Self::Asked(node, channel) => {
-                Message::Presence(Rumour::Asked(NodeId(node), read_channel(channel)?))
-            }
+            Self::RepeatRequest(node, channel) => NodeMessage::Presence(
+                PresenceMessage::RepeatRequest(NodeId(node), decode_channel(channel)?),
+            ),
         })
     }
 }
 
-impl<'a> WireLink<'a> {
-    /// `changes` keeps the log's form of what is sent.
-    fn of(doc: &'a DocId, link: &'a PeerMessage, changes: &'a mut Vec<Vec<u8>>) -> Self {
-        match link {
+impl<'a> WirePeerMessage<'a> {
+    /// The encoded form borrows from `message` and from `changes`, which holds the encoded changes.
+    fn of(doc: &'a DocId, message: &'a PeerMessage, changes: &'a mut Vec<Vec<u8>>) -> Self {
+        match message {
             PeerMessage::Subscribe { since } => Self::Subscribe(doc_names(doc), *since),
             PeerMessage::Submit(submit) => {
                 if let Proposal::Create(content) = &submit.proposal {
@@ -319,25 +282,27 @@ impl<'a> WireLink<'a> {
         }
     }
 
-    fn read(self, mark: Option<HistoryMark>) -> Result<Message, BadMessage> {
-        let (doc, link) = match self {
+    fn decode(self, mark: Option<HistoryMark>) -> Result<NodeMessage, DecodeError> {
+        let (doc, message) = match self {
             Self::Subscribe(doc, since) => (doc, PeerMessage::Subscribe { since }),
-            Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.read()?)),
+            Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.decode()?)),
             Self::Commits(doc, head, entries) => {
-                let entries = entries.into_iter().map(|entry| entry.read().map(Arc::new));
+                let entries = entries
+                    .into_iter()
+                    .map(|entry| entry.decode().map(Arc::new));
                 let entries = entries.collect::<Result<_, _>>()?;
                 (doc, PeerMessage::Commits { head, entries })
             }
             Self::SaveSnapshot(doc) => (doc, PeerMessage::SaveSnapshot),
             Self::Reject(doc, id, code, message) => {
                 let reason = Code::parse(code).and_then(Code::rejection_reason);
-                let reason = reason.ok_or_else(|| part("code", code))?;
+                let reason = reason.ok_or_else(|| invalid("code", code))?;
                 let rejection = Rejection::new(reason, message);
-                let id = id.read()?;
+                let id = id.decode()?;
                 (doc, PeerMessage::Reject { id, rejection })
             }
         };
-        Ok(Message::Link(read_doc(doc)?, link, mark))
+        Ok(NodeMessage::Document(decode_doc(doc)?, message, mark))
     }
 }
 
@@ -350,27 +315,27 @@ impl<'a> WireId<'a> {
         }
     }
 
-    fn read(self) -> Result<SubmitId, BadMessage> {
+    fn decode(self) -> Result<SubmitId, DecodeError> {
         Ok(SubmitId {
             author: UserId::new(self.author),
-            client: read_client(self.client)?,
+            client: decode_client(self.client)?,
             seq: self.seq,
         })
     }
 }
 
 impl WireSubmit<'_> {
-    fn read(self) -> Result<Submit, BadMessage> {
+    fn decode(self) -> Result<Submit, DecodeError> {
         let proposal = match self.proposal {
-            WireProposal::Create(change) => match read_change(change)? {
+            WireProposal::Create(change) => match decode_change(change)? {
                 Change::Create(content) => Proposal::Create(content),
-                other => return Err(part("create", &format!("{other:?}"))),
+                other => return Err(invalid("create", &format!("{other:?}"))),
             },
             WireProposal::Edit(json) => Proposal::Edit(json.into()),
             WireProposal::Delete => Proposal::Delete,
         };
         Ok(Submit {
-            id: self.id.read()?,
+            id: self.id.decode()?,
             base: self.base,
             proposal,
         })
@@ -378,57 +343,57 @@ impl WireSubmit<'_> {
 }
 
 impl WireEntry<'_> {
-    fn read(self) -> Result<Entry, BadMessage> {
+    fn decode(self) -> Result<Entry, DecodeError> {
         Ok(Entry {
             revision: self.revision,
             epoch: self.epoch,
-            id: self.id.read()?,
+            id: self.id.decode()?,
             at_ms: self.at_ms,
-            change: read_change(self.change)?,
+            change: decode_change(self.change)?,
         })
     }
 }
 
-impl<'a> WireRoster<'a> {
-    fn of(roster: &'a Roster) -> Self {
-        let values = roster.values.iter();
+impl<'a> WireDigest<'a> {
+    fn of(digest: &'a PresenceDigest) -> Self {
+        let values = digest.values.iter();
         Self {
-            channel: roster.channel.as_str(),
+            channel: digest.channel.as_str(),
             values: values
                 .map(|(client, id, version)| (client.as_str(), id.as_str(), *version))
                 .collect(),
         }
     }
 
-    fn read(self) -> Result<Roster, BadMessage> {
+    fn decode(self) -> Result<PresenceDigest, DecodeError> {
         let values = self.values.into_iter();
         let values = values
-            .map(|(client, id, version)| Ok((read_client(client)?, read_name(id)?, version)))
-            .collect::<Result<_, BadMessage>>()?;
-        Ok(Roster {
-            channel: read_channel(self.channel)?,
+            .map(|(client, id, version)| Ok((decode_client(client)?, decode_name(id)?, version)))
+            .collect::<Result<_, DecodeError>>()?;
+        Ok(PresenceDigest {
+            channel: decode_channel(self.channel)?,
             values,
         })
     }
 }
 
 impl WirePresence<'_> {
-    fn read(self) -> Result<(ClientId, Presence), BadMessage> {
+    fn decode(self) -> Result<(ClientId, Presence), DecodeError> {
         let position = self.position.map(|(doc, revision, kind)| {
-            Ok::<_, BadMessage>(Position {
-                doc: read_doc(doc)?,
+            Ok::<_, DecodeError>(Position {
+                doc: decode_doc(doc)?,
                 revision,
-                kind: Kind::parse(kind).ok_or_else(|| part("type", kind))?,
+                kind: Kind::parse(kind).ok_or_else(|| invalid("type", kind))?,
             })
         });
         let presence = Presence {
-            channel: read_channel(self.channel)?,
-            id: read_name(self.id)?,
+            channel: decode_channel(self.channel)?,
+            id: decode_name(self.id)?,
             version: self.version,
             value: self.value.into(),
             position: position.transpose()?,
         };
-        Ok((read_client(self.client)?, presence))
+        Ok((decode_client(self.client)?, presence))
     }
 }
 
@@ -436,28 +401,28 @@ fn doc_names(doc: &DocId) -> WireDoc<'_> {
     (doc.collection.as_str(), doc.id.as_str())
 }
 
-fn read_doc((collection, id): WireDoc<'_>) -> Result<DocId, BadMessage> {
-    DocId::parse(collection, id).map_err(|_| part("document", id))
+fn decode_doc((collection, id): WireDoc<'_>) -> Result<DocId, DecodeError> {
+    DocId::parse(collection, id).map_err(|_| invalid("document", id))
 }
 
-fn read_name(name: &str) -> Result<Name, BadMessage> {
-    Name::parse(name).map_err(|_| part("name", name))
+fn decode_name(name: &str) -> Result<Name, DecodeError> {
+    Name::parse(name).map_err(|_| invalid("name", name))
 }
 
-fn read_channel(name: &str) -> Result<Name, BadMessage> {
-    Name::parse_channel(name).map_err(|_| part("channel", name))
+fn decode_channel(name: &str) -> Result<Name, DecodeError> {
+    Name::parse_channel(name).map_err(|_| invalid("channel", name))
 }
 
-fn read_client(client: &str) -> Result<ClientId, BadMessage> {
-    ClientId::parse(client).map_err(|_| part("client", client))
+fn decode_client(client: &str) -> Result<ClientId, DecodeError> {
+    ClientId::parse(client).map_err(|_| invalid("client", client))
 }
 
-fn read_change(bytes: &[u8]) -> Result<Change, BadMessage> {
-    Change::decode(bytes).map_err(|error| part("change", &error.to_string()))
+fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
+    Change::decode(bytes).map_err(|error| invalid("change", &error.to_string()))
 }
 
-fn part(what: &str, value: &str) -> BadMessage {
-    BadMessage::Part(format!("no {what}: {value:?}"))
+fn invalid(what: &str, value: &str) -> DecodeError {
+    DecodeError::Invalid(format!("{what}: {value:?}"))
 }
 
 #[cfg(test)]
@@ -473,13 +438,13 @@ mod tests {
         }
     }
 
-    fn all() -> Vec<Message> {
+    fn all() -> Vec<NodeMessage> {
         let doc = DocId::parse("c", "名前").unwrap();
-        let link = |link| Message::Link(doc.clone(), link, None);
+        let about_doc = |message| NodeMessage::Document(doc.clone(), message, None);
         let content = Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap();
         let op = Op::parse(Kind::TextUnicode, r#"[1,"😀",{"d":2}]"#).unwrap();
         let submit = |proposal| {
-            link(PeerMessage::Submit(Submit {
+            about_doc(PeerMessage::Submit(Submit {
                 id: id(u64::MAX),
                 base: Some(Revision(7)),
                 proposal,
@@ -513,47 +478,49 @@ mod tests {
             }),
         };
         let client = id(0).client;
-        let roster = Roster {
+        let digest = PresenceDigest {
             channel: channel.clone(),
             values: vec![(client.clone(), presence.id.clone(), 9)],
         };
-        let rumours = [
-            Rumour::Present {
-                listened: vec![channel.clone()],
-                rosters: vec![roster.clone()],
+        let messages = [
+            PresenceMessage::Refresh {
+                subscribed: vec![channel.clone()],
+                digests: vec![digest.clone()],
             },
-            Rumour::Roster(NodeId(5), roster),
-            Rumour::Value(NodeId(u64::MAX), client, presence),
-            Rumour::Asked(NodeId(9), channel),
+            PresenceMessage::Digest(NodeId(5), digest),
+            PresenceMessage::Value(NodeId(u64::MAX), client, presence),
+            PresenceMessage::RepeatRequest(NodeId(9), channel),
         ];
         let mut all = vec![
-            link(PeerMessage::Subscribe { since: Revision(3) }),
+            about_doc(PeerMessage::Subscribe { since: Revision(3) }),
             submit(Proposal::Create(content)),
             submit(Proposal::Edit(r#"["x"]"#.into())),
             submit(Proposal::Delete),
-            link(PeerMessage::Commits {
+            about_doc(PeerMessage::Commits {
                 head: Revision(4),
                 entries: entries.collect(),
             }),
-            link(PeerMessage::Reject {
+            about_doc(PeerMessage::Reject {
                 id: id(1),
                 rejection: Rejection::busy(),
             }),
-            Message::Ping,
-            Message::Pong,
-            Message::Leaving,
-            Message::HasStore,
-            Message::StoreAnswers,
-            Message::SaveProbe,
-            Message::SaveConfirmed,
+            NodeMessage::Ping,
+            NodeMessage::Pong,
+            NodeMessage::Leaving,
+            NodeMessage::HasStore,
+            NodeMessage::StoreAnswers,
+            NodeMessage::SaveProbe,
+            NodeMessage::SaveConfirmed,
         ];
-        all.extend(rumours.map(Message::Presence));
+        all.extend(messages.map(NodeMessage::Presence));
         let marked: Vec<_> = all
             .iter()
             .filter_map(|message| match message {
-                Message::Link(doc, link, None) => {
-                    Some(Message::Link(doc.clone(), link.clone(), Some([7; 6])))
-                }
+                NodeMessage::Document(doc, message, None) => Some(NodeMessage::Document(
+                    doc.clone(),
+                    message.clone(),
+                    Some([7; 6]),
+                )),
                 _ => None,
             })
             .collect();
@@ -562,28 +529,28 @@ mod tests {
     }
 
     #[test]
-    fn every_message_is_read_as_it_was_written() {
+    fn every_message_is_decoded_as_it_was_encoded() {
         for message in all() {
-            let read = Message::decode(&message.encode()).unwrap();
+            let read = NodeMessage::decode(&message.encode()).unwrap();
             assert_eq!(format!("{read:?}"), format!("{message:?}"));
         }
     }
 
     #[test]
-    fn what_is_cut_or_of_another_version_is_refused() {
+    fn truncated_messages_and_unknown_versions_are_rejected() {
         for message in all() {
             let bytes = message.encode();
             for length in 0..bytes.len() {
                 assert!(
-                    Message::decode(&bytes[..length]).is_err(),
+                    NodeMessage::decode(&bytes[..length]).is_err(),
                     "{message:?} {length}"
                 );
             }
             let mut newer = bytes.to_vec();
             newer[0] += 1;
             assert!(matches!(
-                Message::decode(&newer),
-                Err(BadMessage::Version(_))
+                NodeMessage::decode(&newer),
+                Err(DecodeError::Version(_))
             ));
         }
     }

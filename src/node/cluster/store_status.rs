@@ -6,14 +6,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How long a heartbeat may take until the store counts as away.
-pub(in crate::node) const SILENT_AFTER: Duration = Duration::from_secs(2);
+use crate::store::StoreError;
 
-/// How long a read may take while the store is away. The store may be back before a heartbeat shows it.
+/// How long a heartbeat may take before the store counts as away.
+pub(in crate::node) const AWAY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a read may take while the store is away: the store may be back before a heartbeat shows it.
 const AWAY_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Whether the store answers this node: it is away from a heartbeat that failed, or took [`SILENT_AFTER`], to the next that
-/// is answered.
+/// Whether the store answers this node. It is away from a heartbeat that failed or took [`AWAY_AFTER`] to the next one that is
+/// answered.
 #[derive(Debug)]
 pub(in crate::node) struct StoreStatus {
     is_away: watch::Sender<bool>,
@@ -28,18 +30,34 @@ impl Default for StoreStatus {
 }
 
 impl StoreStatus {
-    /// Records whether the store answers. Wakes those who wait for a change.
+    /// Sets whether the store is away.
     pub(in crate::node) fn set_away(&self, is_away: bool) {
         self.is_away
             .send_if_modified(|known| std::mem::replace(known, is_away) != is_away);
     }
 
-    /// Changes of whether the store is away.
+    /// Whether the store is away.
     pub(in crate::node) fn watch(&self) -> watch::Receiver<bool> {
         self.is_away.subscribe()
     }
 
-    /// Resolves when the store has been away for [`AWAY_PATIENCE`] since the call, without a break.
+    /// Waits for an answer of the store; while the store is away, at most [`AWAY_PATIENCE`].
+    ///
+    /// # Errors
+    /// As `answer`, or that the store is away.
+    pub(in crate::node) async fn unless_away<T>(
+        &self,
+        verb: &'static str,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.away() => Err(StoreError::away(verb)),
+        }
+    }
+
+    /// Resolves when the store has been away for [`AWAY_PATIENCE`] since the call, without a break. Cancel-safe.
     pub(in crate::node) async fn away(&self) {
         let mut is_away = self.is_away.subscribe();
         loop {

@@ -1,13 +1,14 @@
-//! In which wire version a message is encoded, and the notice that answers what cannot be decoded.
+//! The wire versions of messages, and the notice that answers a message that cannot be decoded.
 //!
-//! A message begins with its version. Version 0 is the notice, in a form that never changes: nodes from before it pass it
-//! over like any version they do not know.
+//! A message begins with its version. Version 0 is the notice, in a form that never changes. Programs from before the notice
+//! drop it like a message of any unknown version.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::codec::{self, BadMessage, Message};
+use super::codec::{self, DecodeError};
+use super::message::NodeMessage;
 use crate::version::{Capabilities, NodeVersion, WireRange};
 
 /// The version of the notice.
@@ -28,17 +29,17 @@ pub(in crate::node) fn of_this_program() -> NodeVersion {
     }
 }
 
-/// What another node sent.
+/// Decoded bytes of another node.
 #[derive(Debug)]
 pub(in crate::node) enum Received {
     /// A message.
-    Message(Message),
-    /// The versions that its sender understands: it could not decode something of this node's.
+    Message(NodeMessage),
+    /// The versions that the sender understands: it could not decode a message of this node.
     Notice(NodeVersion),
 }
 
 /// Encodes a message in a version that its receiver understands.
-pub(in crate::node) fn encode(message: &Message, version: u8) -> Bytes {
+pub(in crate::node) fn encode(message: &NodeMessage, version: u8) -> Bytes {
     match version {
         #[cfg(debug_assertions)]
         next::VERSION => next::encode(message),
@@ -46,22 +47,25 @@ pub(in crate::node) fn encode(message: &Message, version: u8) -> Bytes {
     }
 }
 
-/// Decodes what came from another node, if its version is one of `understood`.
+/// Decodes bytes of another node, if their version is one of `understood`.
 ///
 /// # Errors
 /// If the version is not understood, or the bytes are not a message of that version.
-pub(in crate::node) fn decode(bytes: &[u8], understood: WireRange) -> Result<Received, BadMessage> {
+pub(in crate::node) fn decode(
+    bytes: &[u8],
+    understood: WireRange,
+) -> Result<Received, DecodeError> {
     match bytes.first() {
         Some(&NOTICE) => read_notice(bytes).map(Received::Notice),
-        Some(&version) if !understood.contains(version) => Err(BadMessage::Version(Some(version))),
+        Some(&version) if !understood.contains(version) => Err(DecodeError::Version(Some(version))),
         #[cfg(debug_assertions)]
         Some(&next::VERSION) => next::decode(bytes).map(Received::Message),
-        _ => Message::decode(bytes).map(Received::Message),
+        _ => NodeMessage::decode(bytes).map(Received::Message),
     }
 }
 
 /// The notice of these versions: 0, the oldest and the newest wire version, the capabilities in 8 bytes, the length of the
-/// program's version and the version. What follows is for later.
+/// program's version and the version. Later versions may append fields.
 pub(in crate::node) fn notice(version: &NodeVersion) -> Bytes {
     let program = version.program.as_bytes();
     let program = &program[..program.len().min(PROGRAM_BYTES_MAX)];
@@ -73,8 +77,8 @@ pub(in crate::node) fn notice(version: &NodeVersion) -> Bytes {
     bytes.freeze()
 }
 
-fn read_notice(bytes: &[u8]) -> Result<NodeVersion, BadMessage> {
-    let cut = || BadMessage::Part("a notice of versions that is cut".to_owned());
+fn read_notice(bytes: &[u8]) -> Result<NodeVersion, DecodeError> {
+    let cut = || DecodeError::Invalid("notice of versions: truncated".to_owned());
     let (&[_, oldest, newest], rest) = bytes.split_first_chunk().ok_or_else(cut)?;
     let (capabilities, rest) = rest.split_first_chunk().ok_or_else(cut)?;
     let (&length, rest) = rest.split_first().ok_or_else(cut)?;
@@ -91,30 +95,30 @@ fn read_notice(bytes: &[u8]) -> Result<NodeVersion, BadMessage> {
     })
 }
 
-/// A next wire version for the tests of two versions side by side. It exists in debug builds only.
+/// A next wire version, for tests of two versions side by side. In debug builds only.
 #[cfg(debug_assertions)]
 pub(in crate::node) mod next {
-    use super::{BadMessage, Bytes, Message};
+    use super::{Bytes, DecodeError, NodeMessage};
     use xxhash_rust::xxh3::xxh3_64;
 
     pub(in crate::node) const VERSION: u8 = super::codec::VERSION + 1;
 
-    /// A checksum, and the bytes of the version before in reverse: nothing of it can be read as that version.
-    pub(in crate::node) fn encode(message: &Message) -> Bytes {
+    /// A checksum, and the bytes of the version before in reverse order: they cannot be decoded as that version.
+    pub(in crate::node) fn encode(message: &NodeMessage) -> Bytes {
         let mut body = message.encode().to_vec();
         body.reverse();
         let checksum = xxh3_64(&body).to_le_bytes();
         [&[VERSION][..], &checksum, &body].concat().into()
     }
 
-    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Message, BadMessage> {
-        let broken = || BadMessage::Part("a checksum that does not match".to_owned());
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<NodeMessage, DecodeError> {
+        let broken = || DecodeError::Invalid("checksum".to_owned());
         let body = bytes.get(9..).ok_or_else(broken)?;
         if bytes[1..9] != xxh3_64(body).to_le_bytes() {
             return Err(broken());
         }
         let body: Vec<u8> = body.iter().rev().copied().collect();
-        Message::decode(&body)
+        NodeMessage::decode(&body)
     }
 }
 
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn message_is_decoded_only_in_a_version_that_is_understood() {
+    fn message_is_decoded_only_in_an_understood_version() {
         for (version, understood, is_decoded) in [
             (1, range(1, 1), true),
             (1, range(1, 2), true),
@@ -135,17 +139,17 @@ mod tests {
             (2, range(1, 1), false),
             (1, range(2, 2), false),
         ] {
-            let bytes = encode(&Message::HasStore, version);
+            let bytes = encode(&NodeMessage::HasStore, version);
             match decode(&bytes, understood) {
-                Ok(Received::Message(Message::HasStore)) => assert!(is_decoded, "{version}"),
-                Err(BadMessage::Version(Some(told))) => assert!(!is_decoded && told == version),
+                Ok(Received::Message(NodeMessage::HasStore)) => assert!(is_decoded, "{version}"),
+                Err(DecodeError::Version(Some(told))) => assert!(!is_decoded && told == version),
                 other => panic!("{version}: {other:?}"),
             }
         }
     }
 
     #[test]
-    fn notice_is_read_by_every_later_version_and_passed_over_by_earlier_ones() {
+    fn notice_is_decoded_by_later_versions_and_dropped_by_earlier_ones() {
         let version = NodeVersion {
             wire: range(3, 9),
             capabilities: Capabilities(1 << 63 | 5),
@@ -153,8 +157,8 @@ mod tests {
         };
         let mut bytes = notice(&version).to_vec();
         assert!(matches!(
-            Message::decode(&bytes),
-            Err(BadMessage::Version(Some(0)))
+            NodeMessage::decode(&bytes),
+            Err(DecodeError::Version(Some(0)))
         ));
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length], range(1, 1)).is_err(), "{length}");

@@ -1,4 +1,4 @@
-//! How many bytes of submits may be without an answer.
+//! Bounds the bytes of submits that are not answered yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,41 +6,45 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Room for the submits of somebody, or of all, until they are answered: while the store is away, nothing else ends them.
+/// The bytes that the unanswered submits of one socket, or of all sockets, may take. While the store is unavailable nothing
+/// is answered, and only this bounds them. Clones share the budget.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {
     bytes: Arc<Semaphore>,
-    all: u32,
+    total: u32,
 }
 
-/// What a submit takes of some rooms, until it is dropped.
+/// A submit's part of its budgets, until it is dropped.
 #[derive(Debug)]
 pub struct BytePermit {
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// How long a submit waits for room. Its socket is not read meanwhile.
+/// How long a submit waits for its budgets. Its socket is not read meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a submit takes besides its change.
+/// What a submit takes in memory besides its change.
 const OVERHEAD_BYTES: usize = 500;
 
 impl ByteBudget {
-    /// Room for so many bytes.
+    /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let all = u32::try_from(bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let total = u32::try_from(bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
-            bytes: Arc::new(Semaphore::new(all as usize)),
-            all,
+            bytes: Arc::new(Semaphore::new(total as usize)),
+            total,
         }
     }
 
-    /// Takes room for a change of so many bytes in each of `rooms`, in this order; waits while one of them has too little.
-    /// What is larger than a room has it to itself. None: there was no room for too long.
+    /// Takes the bytes of a change from each of the budgets, in this order; waits while one of them has too few left. A
+    /// change that is larger than a budget takes all of it. Returns `None` after 30 s.
     pub async fn acquire(budgets: [&Self; 2], bytes: usize) -> Option<BytePermit> {
         let wanted = u32::try_from(bytes + OVERHEAD_BYTES).unwrap_or(u32::MAX);
-        let take = |room: &Self| room.bytes.clone().acquire_many_owned(wanted.min(room.all));
+        let take = |budget: &Self| {
+            let wanted = wanted.min(budget.total);
+            budget.bytes.clone().acquire_many_owned(wanted)
+        };
         let taken = async {
             let [own, all] = budgets;
             let _permits = [take(own).await.ok()?, take(all).await.ok()?];
@@ -57,7 +61,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn room_is_waited_for_and_not_for_ever() {
+    async fn a_submit_waits_for_the_budget_for_a_limited_time() {
         let (own, all) = (ByteBudget::new(10_000), ByteBudget::new(15_000));
         let other = ByteBudget::new(10_000);
         let first = ByteBudget::acquire([&own, &all], 6_000).await;
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_larger_than_the_room_has_it_to_itself() {
+    async fn a_change_larger_than_the_budget_is_accepted_alone() {
         let (own, all) = (ByteBudget::new(1_000), ByteBudget::new(100_000));
         let large = ByteBudget::acquire([&own, &all], 50_000).await;
         assert!(large.is_some());

@@ -1,6 +1,7 @@
-//! Delivery of frames to sockets: outboxes, the budgets that bound them, and when their sockets are woken.
+//! Delivery of frames to sockets: outboxes, replies, when sockets are woken, and the budgets that bound what waits.
 
 pub(in crate::node) mod byte_budget;
+pub(in crate::node) mod encoder;
 pub(in crate::node) mod outbox;
 pub(in crate::node) mod outbox_budget;
 pub(in crate::node) mod reply;

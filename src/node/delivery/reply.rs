@@ -1,220 +1,220 @@
-//! Where a document's answer goes: straight to the socket, or into an answer about many documents.
+//! The destination of a document's answer: the socket, or the reply to a bulk request.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::byte_budget::BytePermit;
+use super::encoder::ReplyEncoder;
 use super::outbox::Outbox;
 use crate::doc::{EncodedSnapshot, Rejection, SessionReply};
 use crate::id::Name;
 use crate::log::Entry;
-use crate::protocol::{self, CloseReason, Code, EchoedFields, Refusal};
+use crate::protocol::{CloseReason, Code, Refusal};
 use crate::sync::lock;
 
-/// One of a session's few requests of a kind that may be without an answer, until it is dropped.
+/// The permit for one of a session's few unanswered requests of a kind, until it is dropped.
 #[derive(Debug)]
 pub struct RequestSlot {
     _permit: OwnedSemaphorePermit,
 }
 
 impl RequestSlot {
-    /// Waits for a slot. Cancel-safe. None if no slots will be given any more.
+    /// Waits for a slot. Cancel-safe. Returns `None` if the semaphore is closed.
     pub async fn take(slots: &Arc<Semaphore>) -> Option<Self> {
         let _permit = slots.clone().acquire_owned().await.ok()?;
         Some(Self { _permit })
     }
 }
 
-/// Where a document's answer goes.
+/// The destination of a document's answer.
 #[derive(Debug)]
 pub enum ReplyTo {
-    /// To the socket, as the answer to this request.
-    Socket(EchoedFields),
-    /// To the socket, as the answer to a fetch or a subscription.
-    Read(EchoedFields, RequestSlot),
-    /// To the socket, as the answer to a submit. A client whose submit is refused throws its user's work away: where the
-    /// refusal will pass, the socket is closed instead, and the client comes back and says it again. With it goes the room
-    /// that the submit takes.
-    Submit(EchoedFields, BytePermit, RequestSlot),
-    /// To the caller on this node that awaits the commit of its submit. The permit is the room that the submit takes. The
-    /// channel closes without an answer if the document's task ends first: the submit may then be committed or not.
+    /// The socket, as the reply to a request without a bound of its own.
+    Socket(Box<dyn ReplyEncoder>),
+    /// The socket, as the reply to a fetch or a subscription.
+    Read(Box<dyn ReplyEncoder>, RequestSlot),
+    /// The socket, as the reply to a submit. A client whose submit is rejected drops its user's edit: a temporary rejection
+    /// closes the socket instead, and the client reconnects and sends the submit again.
+    Submit(Box<dyn ReplyEncoder>, BytePermit, RequestSlot),
+    /// The caller on this node that awaits the commit of its submit. The channel closes without an answer if the document's
+    /// task ends first: the submit may then be committed or not.
     Commit(oneshot::Sender<Result<Arc<Entry>, Rejection>>, BytePermit),
-    /// Nowhere: nobody asked. A refusal closes the socket, and its client comes back and asks.
+    /// No reply: the client did not make the request. A rejection closes the socket, and the client reconnects and asks
+    /// itself.
     Unrequested,
-    /// Into the answer to a bulk request, under this name.
+    /// The reply to a bulk request, under this name.
     Bulk(Arc<BulkReply>, Name, Option<RequestSlot>),
 }
 
-/// An answer's frames.
+/// The frames of a reply.
 #[derive(Debug)]
-pub(in crate::node) enum AnswerFrames {
-    /// Nothing is to be said, or the answer is part of another.
+pub(in crate::node) enum ReplyFrames {
+    /// Nothing is sent, or the answer is a part of another reply.
     None,
-    /// One frame.
-    One(Bytes),
-    /// What a read is answered with, in pieces that share a snapshot's memory, or commits: the client asked for it, so it
-    /// does not close its reader, however large it is.
+    /// One frame, which counts as pushed.
+    Pushed(Bytes),
+    /// The content that a read asked for, in pieces. It does not close the outbox, whatever its size.
     Content(Vec<Bytes>),
 }
 
 impl ReplyTo {
-    /// The frames that say the answer.
-    pub(in crate::node) fn answer(self, outbox: &Outbox, answer: SessionReply) -> AnswerFrames {
-        let will_close = match (&self, &answer) {
+    /// The frames of an answer. May close the outbox instead, or complete a bulk reply.
+    pub(in crate::node) fn reply(self, outbox: &Outbox, reply: SessionReply) -> ReplyFrames {
+        let closes_socket = match (&self, &reply) {
             (Self::Unrequested, SessionReply::Rejected(_)) => true,
             (Self::Submit(..), SessionReply::Rejected(rejection)) => rejection.is_transient(),
             _ => false,
         };
-        match (self, answer) {
-            (Self::Bulk(bulk, name, _slot), answer) => {
-                bulk.answer(outbox, name, answer);
-                AnswerFrames::None
+        match (self, reply) {
+            (Self::Bulk(bulk, name, _slot), reply) => {
+                bulk.answer(outbox, name, reply);
+                ReplyFrames::None
             }
-            (Self::Commit(caller, _room), answer) => {
-                let outcome = match answer {
+            (Self::Commit(caller, _permit), reply) => {
+                let outcome = match reply {
                     SessionReply::Committed(entry) => Ok(entry),
                     SessionReply::Rejected(rejection) => Err(rejection),
-                    SessionReply::Snapshot(_) | SessionReply::Done => return AnswerFrames::None,
+                    SessionReply::Snapshot(_) | SessionReply::Done => return ReplyFrames::None,
                 };
                 // A caller that no longer waits needs no answer.
                 let _ = caller.send(outcome);
-                AnswerFrames::None
+                ReplyFrames::None
             }
-            (_, SessionReply::Rejected(rejection)) if will_close => {
+            (_, SessionReply::Rejected(rejection)) if closes_socket => {
                 outbox.close(CloseReason::RequestRejected(rejection.reason.into()));
-                AnswerFrames::None
+                ReplyFrames::None
             }
-            (Self::Unrequested, _) | (_, SessionReply::Committed(_)) => AnswerFrames::None,
-            (Self::Socket(echo) | Self::Read(echo, _) | Self::Submit(echo, ..), answer) => {
-                match answer {
-                    SessionReply::Snapshot(shown) => {
-                        AnswerFrames::Content(protocol::snapshot_reply(&echo, &shown))
+            (Self::Unrequested, _) | (_, SessionReply::Committed(_)) => ReplyFrames::None,
+            (Self::Socket(encoder) | Self::Read(encoder, _) | Self::Submit(encoder, ..), reply) => {
+                match reply {
+                    SessionReply::Snapshot(snapshot) => {
+                        ReplyFrames::Content(encoder.snapshot(&snapshot))
                     }
                     SessionReply::Rejected(rejection) => {
-                        AnswerFrames::One(protocol::error(&echo, &rejection.into()))
+                        ReplyFrames::Pushed(encoder.rejection(rejection))
                     }
                     SessionReply::Done | SessionReply::Committed(_) => {
-                        AnswerFrames::One(protocol::done(&echo))
+                        ReplyFrames::Pushed(encoder.done())
                     }
                 }
             }
         }
     }
 
-    /// What holds this document's commits back until the answer is complete.
-    pub(in crate::node) fn hold(&self) -> Option<Arc<BulkReply>> {
+    /// The bulk reply behind which this document's commits are held back.
+    pub(in crate::node) fn holding_bulk(&self) -> Option<Arc<BulkReply>> {
         match self {
+            Self::Bulk(bulk, ..) => bulk.has_snapshots.then(|| bulk.clone()),
             Self::Socket(_)
             | Self::Read(..)
             | Self::Submit(..)
             | Self::Commit(..)
             | Self::Unrequested => None,
-            Self::Bulk(bulk, ..) => bulk.shows.then(|| bulk.clone()),
         }
     }
 }
 
-/// The answer to a bulk request, while its documents answer one by one.
+/// The reply to a bulk request, while its documents answer one by one.
 ///
-/// Where it shows snapshots, the commits that follow them are held back until it is complete: a client that was sent a
-/// commit before the snapshot would fetch the document again.
+/// If it has snapshots, the commits after them are held back until it is complete: a client that is sent a commit before the
+/// snapshot would fetch the document again.
 #[derive(Debug)]
 pub struct BulkReply {
-    echo: EchoedFields,
-    /// Whether the answer shows snapshots; otherwise commits come first, and the answer says only that they came.
-    shows: bool,
-    inner: Mutex<Parts>,
+    encoder: Box<dyn ReplyEncoder>,
+    /// Whether the reply has snapshots. Otherwise the commits are sent first, and the reply only says that they were.
+    has_snapshots: bool,
+    parts: Mutex<BulkParts>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct BulkParts {
+    /// How many documents have not answered.
     missing: usize,
-    /// What each document answered: none where its commits were all it had to say.
-    shown: BTreeMap<Name, Option<Arc<EncodedSnapshot>>>,
-    shown_bytes: usize,
-    refused: BTreeMap<Name, Refusal>,
-    /// Frames, each with its pieces.
+    /// The documents that were read; `None` for those whose commits were sent instead of a snapshot.
+    read: BTreeMap<Name, Option<Arc<EncodedSnapshot>>>,
+    read_bytes: usize,
+    rejected: BTreeMap<Name, Refusal>,
+    /// The frames that are held back, each in pieces.
     held: Vec<Vec<Bytes>>,
     held_bytes: usize,
-    /// The session's right to one bulk answer at a time; freed when the answer is complete.
+    /// The session's permit for one bulk request at a time; freed when the reply is complete.
     turn: Option<RequestSlot>,
 }
 
 impl BulkReply {
-    /// An answer that is complete after `documents` have answered. `turn` is the session's right to it.
+    /// A reply that is complete after `documents` have answered. `turn` is the session's permit for it.
     #[must_use]
     pub fn new(
-        echo: EchoedFields,
-        shows: bool,
+        encoder: Box<dyn ReplyEncoder>,
+        has_snapshots: bool,
         documents: usize,
         turn: Option<RequestSlot>,
     ) -> Arc<Self> {
-        let parts = Parts {
+        let parts = BulkParts {
             missing: documents,
-            shown: BTreeMap::new(),
-            shown_bytes: 0,
-            refused: BTreeMap::new(),
+            read: BTreeMap::new(),
+            read_bytes: 0,
+            rejected: BTreeMap::new(),
             held: Vec::new(),
             held_bytes: 0,
             turn,
         };
         Arc::new(Self {
-            echo,
-            shows,
-            inner: Mutex::new(parts),
+            encoder,
+            has_snapshots,
+            parts: Mutex::new(parts),
         })
     }
 
-    /// Sends the answer if there is nothing to wait for.
+    /// Sends the reply if no document has to answer.
     pub fn begin(&self, outbox: &Outbox) {
-        let parts = lock(&self.inner);
+        let parts = lock(&self.parts);
         if parts.missing == 0 {
             self.complete(outbox, parts);
         }
     }
 
-    /// A document that was not asked: it will not answer.
-    pub fn refuse(&self, outbox: &Outbox, name: Name, refusal: Refusal) {
+    /// Adds the rejection of a document that was not asked and will not answer.
+    pub fn reject(&self, outbox: &Outbox, name: Name, refusal: Refusal) {
         self.add(outbox, name, Err(refusal));
     }
 
-    /// A refusal that will pass, if one of the documents so far was refused with one: the store is away, or the node is
-    /// busy, and the other documents would each be waited for as long.
+    /// A temporary rejection of one of the documents so far, if there is one: the store is unavailable or the node is busy,
+    /// and waiting for each of the other documents would take as long.
     #[must_use]
-    pub fn will_pass(&self) -> Option<Refusal> {
-        let parts = lock(&self.inner);
-        let mut refused = parts.refused.values();
-        refused.find(|refusal| refusal.will_pass()).cloned()
+    pub fn temporary_rejection(&self) -> Option<Refusal> {
+        let parts = lock(&self.parts);
+        let mut rejected = parts.rejected.values();
+        rejected.find(|refusal| refusal.will_pass()).cloned()
     }
 
-    /// Whether the answer is not complete.
-    pub(in crate::node) fn holds(&self) -> bool {
-        let parts = lock(&self.inner);
-        parts.missing > 0
+    /// Returns true if the reply is not complete.
+    pub(in crate::node) fn is_incomplete(&self) -> bool {
+        lock(&self.parts).missing > 0
     }
 
-    /// Holds the pieces of a frame back, no more of them than the outbox takes; `false`: the answer is complete, and they
-    /// may go.
+    /// Holds back the pieces of a frame, at most as many as the outbox takes. Returns false if the reply is complete and the
+    /// frame may be sent.
     pub(in crate::node) fn hold(&self, outbox: &Outbox, pieces: &[Bytes]) -> bool {
-        let mut parts = lock(&self.inner);
-        let holds = parts.missing > 0;
-        if holds {
+        let mut parts = lock(&self.parts);
+        let is_incomplete = parts.missing > 0;
+        if is_incomplete {
             parts.held_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
             parts.held.push(pieces.to_vec());
-            outbox.bear(parts.held_bytes);
+            outbox.close_if_over(parts.held_bytes);
             if outbox.is_closed() {
                 parts.held.clear();
             }
         }
-        holds
+        is_incomplete
     }
 
-    /// Takes in what one of the documents answered.
-    pub fn answer(&self, outbox: &Outbox, name: Name, answer: SessionReply) {
-        let outcome = match answer {
+    /// Adds the answer of one of the documents.
+    pub fn answer(&self, outbox: &Outbox, name: Name, reply: SessionReply) {
+        let outcome = match reply {
             SessionReply::Snapshot(snapshot) => Ok(Some(snapshot)),
             SessionReply::Done | SessionReply::Committed(_) => Ok(None),
             SessionReply::Rejected(rejection) => Err(rejection.into()),
@@ -222,24 +222,24 @@ impl BulkReply {
         self.add(outbox, name, outcome);
     }
 
-    /// Adds one document's part: its snapshot, `None` if its commits were all it had to send, or its refusal.
+    /// Adds one document: its snapshot, `None` if its commits were sent instead, or its rejection.
     fn add(
         &self,
         outbox: &Outbox,
         name: Name,
         outcome: Result<Option<Arc<EncodedSnapshot>>, Refusal>,
     ) {
-        let mut parts = lock(&self.inner);
+        let mut parts = lock(&self.parts);
         match outcome {
-            Ok(Some(shown)) if parts.shown_bytes + shown.size() > BULK_BYTES_MAX => {
-                parts.refused.insert(name, too_much());
+            Ok(Some(snapshot)) if parts.read_bytes + snapshot.size() > BULK_BYTES_MAX => {
+                parts.rejected.insert(name, reply_too_large());
             }
-            Ok(shown) => {
-                parts.shown_bytes += shown.as_ref().map_or(0, |shown| shown.size());
-                parts.shown.insert(name, shown);
+            Ok(snapshot) => {
+                parts.read_bytes += snapshot.as_ref().map_or(0, |it| it.size());
+                parts.read.insert(name, snapshot);
             }
             Err(refusal) => {
-                parts.refused.insert(name, refusal);
+                parts.rejected.insert(name, refusal);
             }
         }
         parts.missing = parts.missing.saturating_sub(1);
@@ -248,30 +248,26 @@ impl BulkReply {
         }
     }
 
-    /// Sends the answer and what was held back, under the lock: whoever finds it complete comes behind.
-    fn complete(&self, outbox: &Outbox, mut parts: std::sync::MutexGuard<'_, Parts>) {
-        if self.shows || !parts.refused.is_empty() {
-            outbox.answer(protocol::bulk_reply(
-                &self.echo,
-                &parts.shown,
-                &parts.refused,
-            ));
+    /// Sends the reply and the frames behind it. Under the lock: a thread that finds the reply complete sends after it.
+    fn complete(&self, outbox: &Outbox, mut parts: MutexGuard<'_, BulkParts>) {
+        if self.has_snapshots || !parts.rejected.is_empty() {
+            outbox.push_reply(self.encoder.bulk(&parts.read, &parts.rejected));
         } else {
-            // A full outbox closes itself; its session ends by that.
-            let _ = outbox.push(protocol::done(&self.echo));
+            // A full outbox closes itself, which ends its session.
+            let _ = outbox.push(self.encoder.done());
         }
         parts.turn = None;
-        parts.shown.clear();
+        parts.read.clear();
         for pieces in parts.held.drain(..) {
-            outbox.answer(pieces);
+            outbox.push_reply(pieces);
         }
     }
 }
 
-/// The most bytes of documents that one answer shows: it is one frame, made for one socket.
+/// The most bytes of documents in one reply: it is one frame, for one socket.
 const BULK_BYTES_MAX: usize = 64 << 20;
 
-fn too_much() -> Refusal {
+fn reply_too_large() -> Refusal {
     let message = format!("One answer shows at most {BULK_BYTES_MAX} bytes: ask for less at once");
     Refusal::new(Code::TooLarge, message)
 }

@@ -1,4 +1,4 @@
-//! How many bytes of encoded snapshots a node holds, for all readers together.
+//! Bounds the bytes of encoded snapshots on a node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,47 +10,47 @@ use tokio::time::timeout;
 
 use crate::doc::EncodedSnapshot;
 
-/// Bounds the bytes of encoded snapshots on a node: those that documents keep for the next reader, and those that wait to
-/// be written to sockets. A snapshot is encoded once and shared by all sockets that are sent it, and counts once.
+/// The bytes that encoded snapshots may take: those that documents cache for their next reader, and those that wait to be
+/// written to sockets. A snapshot is encoded once and shared by all its readers, and counts once.
 ///
-/// A snapshot is loaded and encoded only with a [turn](Self::turn). There are eight turns, and none is given while the
-/// budget is used up; so the budget is exceeded by at most eight documents.
+/// Loading and encoding a snapshot takes a [permit](Self::permit). There are eight, and none is given while the budget is
+/// used up: so the budget is exceeded by at most eight documents.
 #[derive(Debug)]
 pub struct SnapshotBudget {
     bytes_max: usize,
-    used: Arc<Used>,
-    turns: Semaphore,
+    used: Arc<SnapshotBytes>,
+    permits: Semaphore,
 }
 
 #[derive(Debug, Default)]
-struct Used {
+struct SnapshotBytes {
     bytes: AtomicUsize,
-    /// Told when bytes are freed.
+    /// Notified when bytes are freed.
     freed: Notify,
 }
 
 /// How many snapshots are loaded and encoded at the same time.
-const TURNS: usize = 8;
+const PERMITS: usize = 8;
 
-/// Smaller snapshots are not counted: the number of open documents bounds those.
+/// Smaller snapshots are not counted: the number of open documents bounds them.
 const COUNTED_BYTES_MIN: usize = 32 << 10;
 
-/// How long a read waits for others to be written.
+/// How long a read waits until snapshots of other reads are written.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The encoded snapshot's memory; the last holder frees its part of the budget.
-struct Counted {
+/// The memory of an encoded snapshot. Dropping the last clone frees its part of the budget.
+struct CountedBytes {
     json: Bytes,
-    used: Arc<Used>,
+    used: Arc<SnapshotBytes>,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.json
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         self.used.bytes.fetch_sub(self.json.len(), Ordering::SeqCst);
         self.used.freed.notify_waiters();
@@ -58,19 +58,19 @@ impl Drop for Counted {
 }
 
 impl SnapshotBudget {
-    /// A budget of so many bytes.
+    /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
             used: Arc::default(),
-            turns: Semaphore::new(TURNS),
+            permits: Semaphore::new(PERMITS),
         }
     }
 
-    /// Waits for the right to load and encode a snapshot; none: the budget was used up for 5 s.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let room = async {
+    /// Waits for the permit to load and encode a snapshot. Returns `None` if the budget was used up for 5 s.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        let has_room = async {
             loop {
                 let freed = self.used.freed.notified();
                 if !self.is_full() {
@@ -79,11 +79,11 @@ impl SnapshotBudget {
                 freed.await;
             }
         };
-        timeout(PATIENCE, room).await.ok()?;
-        self.turns.acquire().await.ok()
+        timeout(PATIENCE, has_room).await.ok()?;
+        self.permits.acquire().await.ok()
     }
 
-    /// Counts a snapshot for as long as anything holds its bytes.
+    /// Counts a snapshot until the last clone of its bytes is dropped.
     #[must_use]
     pub fn count(&self, shown: EncodedSnapshot) -> EncodedSnapshot {
         if shown.size() < COUNTED_BYTES_MIN {
@@ -91,26 +91,26 @@ impl SnapshotBudget {
         }
         shown.map_json(|json| {
             self.used.bytes.fetch_add(json.len(), Ordering::SeqCst);
-            Bytes::from_owner(Counted {
+            Bytes::from_owner(CountedBytes {
                 json,
                 used: self.used.clone(),
             })
         })
     }
 
-    /// Whether no further snapshot may be loaded now.
+    /// Returns true if no further snapshot may be loaded now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used() >= self.bytes_max
     }
 
-    /// Whether documents should let go of the snapshots that they keep for the next reader.
+    /// Returns true if three quarters are used: documents should drop the snapshots that they cache.
     #[must_use]
-    pub fn is_short(&self) -> bool {
+    pub fn is_nearly_full(&self) -> bool {
         self.used() >= self.bytes_max - self.bytes_max / 4
     }
 
-    /// How many bytes are used.
+    /// The bytes in use.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.bytes.load(Ordering::SeqCst)
@@ -127,10 +127,10 @@ mod tests {
     use crate::ot::{Content, Kind};
 
     #[tokio::test(start_paused = true)]
-    async fn a_snapshot_counts_once_for_as_long_as_it_is_held() {
+    async fn a_snapshot_counts_once_until_its_last_clone_is_dropped() {
         let budget = SnapshotBudget::new(COUNTED_BYTES_MIN);
-        assert!(budget.turn().await.is_some());
-        let small = budget.count(encode_snapshot(&Snapshot::default()));
+        assert!(budget.permit().await.is_some());
+        let small = budget.count(EncodedSnapshot::of(&Snapshot::default()));
         assert_eq!((budget.used(), small.size() > 0), (0, true));
         let text = format!("{:?}", "x".repeat(COUNTED_BYTES_MIN));
         let snapshot = Snapshot {
@@ -143,9 +143,9 @@ mod tests {
         let sent = shown.json().clone();
         assert_eq!(budget.used(), size);
         drop(shown);
-        assert_eq!(budget.used(), size, "a socket is still sent it");
-        assert!(budget.turn().await.is_none(), "the wait is limited");
-        let mut waiting = Box::pin(budget.turn());
+        assert_eq!(budget.used(), size, "it waits to be written to a socket");
+        assert!(budget.permit().await.is_none(), "the wait is limited");
+        let mut waiting = Box::pin(budget.permit());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(sent);
         assert!(waiting.await.is_some());

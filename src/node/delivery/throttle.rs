@@ -1,8 +1,8 @@
-//! How often a document wakes its readers.
+//! Limits how often a document wakes its readers.
 //!
-//! To write to a socket costs more than all else that is done for a delivery, and a busy document commits a thousand times
-//! a second. So a document that has just woken its readers lets what follows gather in their outboxes for a moment. Whose
-//! own op is acknowledged is woken at once, and so is everybody when the document was quiet.
+//! Writing to a socket costs more than everything else in a delivery, and a busy document commits a thousand times a second.
+//! So for a short time after a document woke its readers, further commits are collected in their outboxes. The author of an
+//! acknowledged op is woken at once; so are all readers if the document was quiet before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,72 +12,72 @@ use bytes::Bytes;
 use super::outbox::{Outbox, OutboxFull};
 use super::wake_queue::WakeBatch;
 
-/// How long a document lets its readers be when it has woken them.
-const REST: Duration = Duration::from_millis(2);
+/// The shortest time between two wake-ups of a document's readers.
+const INTERVAL: Duration = Duration::from_millis(2);
 
-/// The same when they were more than [`CROWD`]: to write to them all takes longer than [`REST`].
-const CROWD_REST: Duration = Duration::from_millis(10);
-const CROWD: usize = 256;
+/// The same if more than [`LARGE_AUDIENCE`] readers were woken: writing to them all takes longer than [`INTERVAL`].
+const LARGE_INTERVAL: Duration = Duration::from_millis(10);
+const LARGE_AUDIENCE: usize = 256;
 
-/// Who of a document's readers is woken, and when.
+/// Decides when the readers of one document are woken.
 #[derive(Debug, Default)]
 pub(in crate::node) struct DeliveryThrottle {
-    /// The outboxes that hold something for a socket that sleeps.
-    asleep: Vec<Arc<Outbox>>,
-    /// Whom the next [`ring`](Self::ring) wakes in any case.
-    round: WakeBatch,
-    /// When the document has rested since it woke everybody.
-    rested: Option<Instant>,
+    /// The outboxes with frames whose sockets have not been woken.
+    deferred: Vec<Arc<Outbox>>,
+    /// The sockets that the next [`flush`](Self::flush) wakes in any case.
+    batch: WakeBatch,
+    /// When all readers may be woken again.
+    allowed_at: Option<Instant>,
 }
 
 impl DeliveryThrottle {
-    /// Queues whole frames for a socket that is woken when the document has rested.
+    /// Queues whole frames for a socket, which is woken when the interval has passed.
     ///
     /// # Errors
-    /// When its outbox was full; it is closed then.
-    pub(in crate::node) fn leave(
+    /// If the outbox was full. It is closed then.
+    pub(in crate::node) fn push(
         &mut self,
         outbox: &Arc<Outbox>,
         frames: Bytes,
     ) -> Result<(), OutboxFull> {
-        if outbox.leave(frames)? {
-            self.asleep.push(outbox.clone());
+        if outbox.push_deferred(frames)? {
+            self.deferred.push(outbox.clone());
         }
         Ok(())
     }
 
-    /// Has a socket woken by the next [`ring`](Self::ring).
-    pub(in crate::node) fn hurry(&mut self, outbox: &Outbox) {
-        outbox.wake_in(&mut self.round);
+    /// Has a socket woken by the next [`flush`](Self::flush), whether or not the interval has passed.
+    pub(in crate::node) fn wake_at_next_flush(&mut self, outbox: &Outbox) {
+        outbox.wake_with(&mut self.batch);
     }
 
-    /// When to [`ring`](Self::ring) again, if anybody sleeps that the last one left asleep.
-    pub(in crate::node) fn due(&self) -> Option<Instant> {
-        self.rested.filter(|_| !self.asleep.is_empty())
+    /// When to [`flush`](Self::flush) again; `None` if no socket waits for the end of the interval.
+    pub(in crate::node) fn next_flush(&self) -> Option<Instant> {
+        self.allowed_at.filter(|_| !self.deferred.is_empty())
     }
 
-    /// Wakes who is in a hurry and, when the document has rested, everybody.
-    pub(in crate::node) fn ring(&mut self, now: Instant) {
-        if !self.asleep.is_empty() && self.rested.is_none_or(|rested| now >= rested) {
-            let is_crowd = self.asleep.len() > CROWD;
-            self.rested = Some(now + if is_crowd { CROWD_REST } else { REST });
-            self.wake_all();
+    /// Wakes the sockets that do not wait for the interval, and all others if it has passed.
+    pub(in crate::node) fn flush(&mut self, now: Instant) {
+        if !self.deferred.is_empty() && self.allowed_at.is_none_or(|at| now >= at) {
+            let is_large = self.deferred.len() > LARGE_AUDIENCE;
+            self.allowed_at = Some(now + if is_large { LARGE_INTERVAL } else { INTERVAL });
+            self.wake_deferred();
         }
-        self.round.ring();
+        self.batch.wake();
     }
 
-    fn wake_all(&mut self) {
-        for outbox in self.asleep.drain(..) {
-            outbox.wake_in(&mut self.round);
+    fn wake_deferred(&mut self) {
+        for outbox in self.deferred.drain(..) {
+            outbox.wake_with(&mut self.batch);
         }
     }
 }
 
 impl Drop for DeliveryThrottle {
     fn drop(&mut self) {
-        // Others may have queued behind what was left here, and count on its being woken.
-        self.wake_all();
-        self.round.ring();
+        // Other documents may have queued frames behind the deferred ones, and rely on this throttle to wake the socket.
+        self.wake_deferred();
+        self.batch.wake();
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket that writes when it is woken, and counts.
+    /// A socket that counts how often it is woken.
     struct Socket {
         outbox: Arc<Outbox>,
         woken: Arc<Woken>,
@@ -109,11 +109,11 @@ mod tests {
                 outbox: Arc::new(Outbox::new(1 << 20, None)),
                 woken: Arc::default(),
             };
-            assert_eq!(socket.write(), 0, "nothing is there yet");
+            assert_eq!(socket.write(), 0, "nothing is queued yet");
             socket
         }
 
-        /// Writes what is there and falls asleep; how many bytes that were.
+        /// Writes everything that is queued, and registers its waker. Returns the number of bytes.
         fn write(&self) -> usize {
             let waker = Waker::from(self.woken.clone());
             let mut cx = Context::from_waker(&waker);
@@ -124,7 +124,7 @@ mod tests {
             bytes
         }
 
-        /// How often it was woken until now.
+        /// How often it was woken.
         fn woken(&self) -> usize {
             self.woken.0.load(Ordering::SeqCst)
         }
@@ -135,44 +135,48 @@ mod tests {
     }
 
     #[test]
-    fn readers_of_a_busy_document_sleep_while_it_rests_and_authors_do_not() {
+    fn a_busy_document_wakes_its_readers_in_intervals_and_authors_at_once() {
         let (reader, author) = (Socket::new(), Socket::new());
         let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
         let commit = |throttle: &mut DeliveryThrottle, at| {
             for socket in [&reader, &author] {
-                throttle.leave(&socket.outbox, frames(10)).unwrap();
+                throttle.push(&socket.outbox, frames(10)).unwrap();
             }
-            throttle.hurry(&author.outbox);
-            throttle.ring(at);
+            throttle.wake_at_next_flush(&author.outbox);
+            throttle.flush(at);
             (reader.woken(), author.woken())
         };
-        assert_eq!(commit(&mut throttle, start), (1, 1), "it was quiet");
+        assert_eq!(
+            commit(&mut throttle, start),
+            (1, 1),
+            "nothing was delivered before"
+        );
         assert_eq!((reader.write(), author.write()), (10, 10));
-        assert_eq!(throttle.due(), None, "nobody sleeps over anything");
+        assert_eq!(throttle.next_flush(), None, "no reader has unread frames");
         for writes in 2..5 {
-            assert_eq!(commit(&mut throttle, start + REST / 2), (1, writes));
+            assert_eq!(commit(&mut throttle, start + INTERVAL / 2), (1, writes));
             assert_eq!(author.write(), 10);
         }
-        assert_eq!(throttle.due(), Some(start + REST));
-        throttle.ring(start + REST);
+        assert_eq!(throttle.next_flush(), Some(start + INTERVAL));
+        throttle.flush(start + INTERVAL);
         assert_eq!(reader.woken(), 2);
-        assert_eq!(reader.write(), 30, "all that gathered, at once");
+        assert_eq!(reader.write(), 30, "all deferred frames in one write");
         assert_eq!(author.write(), 0);
-        assert_eq!(throttle.due(), None);
+        assert_eq!(throttle.next_flush(), None);
     }
 
     #[test]
-    fn a_crowd_is_let_be_for_longer() {
-        let crowd: Vec<_> = (0..=CROWD).map(|_| Socket::new()).collect();
+    fn many_readers_are_woken_in_longer_intervals() {
+        let audience: Vec<_> = (0..=LARGE_AUDIENCE).map(|_| Socket::new()).collect();
         let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
-        for at in [start, start + REST] {
-            for reader in &crowd {
-                throttle.leave(&reader.outbox, frames(10)).unwrap();
+        for at in [start, start + INTERVAL] {
+            for reader in &audience {
+                throttle.push(&reader.outbox, frames(10)).unwrap();
             }
-            throttle.ring(at);
-            for reader in &crowd {
+            throttle.flush(at);
+            for reader in &audience {
                 assert_eq!(reader.woken(), 1);
                 reader.write();
             }
@@ -180,35 +184,35 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_a_write_does_not_wait() {
+    fn a_full_write_wakes_its_reader_at_once() {
         let reader = Socket::new();
         let mut throttle = DeliveryThrottle::default();
         let start = Instant::now();
-        throttle.leave(&reader.outbox, frames(10)).unwrap();
-        throttle.ring(start);
+        throttle.push(&reader.outbox, frames(10)).unwrap();
+        throttle.flush(start);
         reader.write();
-        throttle.leave(&reader.outbox, frames(100 << 10)).unwrap();
+        throttle.push(&reader.outbox, frames(100 << 10)).unwrap();
         assert_eq!(reader.woken(), 2);
     }
 
     #[test]
-    fn a_document_that_ends_leaves_nobody_asleep() {
+    fn a_document_that_ends_wakes_all_its_readers() {
         let reader = Socket::new();
         let (mut one, mut other) = (DeliveryThrottle::default(), DeliveryThrottle::default());
         let start = Instant::now();
         for throttle in [&mut one, &mut other] {
-            throttle.leave(&reader.outbox, frames(10)).unwrap();
-            throttle.ring(start);
+            throttle.push(&reader.outbox, frames(10)).unwrap();
+            throttle.flush(start);
             reader.write();
         }
-        one.leave(&reader.outbox, frames(10)).unwrap();
-        other.leave(&reader.outbox, frames(10)).unwrap();
+        one.push(&reader.outbox, frames(10)).unwrap();
+        other.push(&reader.outbox, frames(10)).unwrap();
         assert_eq!(
-            (one.due(), other.due()),
-            (Some(start + REST), None),
-            "one wakes for both"
+            (one.next_flush(), other.next_flush()),
+            (Some(start + INTERVAL), None),
+            "the first throttle wakes for both"
         );
-        one.ring(start);
+        one.flush(start);
         drop(one);
         assert_eq!(reader.woken(), 3);
         assert_eq!(reader.write(), 20);

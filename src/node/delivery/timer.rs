@@ -1,42 +1,42 @@
-//! A timer for somebody who waits again and again, each time until another moment.
+//! A timer for a task that waits many times, each time until another deadline.
 
 use std::pin::Pin;
 use std::time::Instant;
 
 use tokio::time::{Sleep, sleep_until};
 
-/// Rings at the earliest moment that it was [set](Self::set) to since it rang last, and so perhaps earlier than needed.
+/// Fires at the earliest deadline that was [set](Self::set) since it last fired, and so perhaps earlier than needed.
 ///
-/// To set a timer of its own for each wait is dear: where it comes before all others, the thread that sleeps until the
-/// next of them is woken to be told. Somebody busy waits a thousand times a second, nearly always for something sooner
-/// than the time.
+/// A busy task waits a thousand times a second, nearly always for an event that comes before the deadline. A tokio timer for
+/// each wait is expensive: if its deadline is earlier than all others, the thread that sleeps until the next deadline is
+/// woken to register it.
 #[derive(Debug, Default)]
 pub(in crate::node) struct CoarseTimer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When it rings; none: it is not set.
-    rings: Option<Instant>,
+    /// When it fires; `None` if it is not set.
+    fires_at: Option<Instant>,
 }
 
 impl CoarseTimer {
-    /// Has it ring at `due`, or earlier. To be called on the runtime that it is waited for on.
-    pub(in crate::node) fn set(&mut self, due: Instant) {
-        if self.rings.is_some_and(|rings| rings <= due) {
+    /// Makes the timer fire at `deadline` or earlier. To be called within the runtime on which it is awaited.
+    pub(in crate::node) fn set(&mut self, deadline: Instant) {
+        if self.fires_at.is_some_and(|at| at <= deadline) {
             return;
         }
-        self.rings = Some(due);
+        self.fires_at = Some(deadline);
         match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().reset(due.into()),
-            None => self.sleep = Some(Box::pin(sleep_until(due.into()))),
+            Some(sleep) => sleep.as_mut().reset(deadline.into()),
+            None => self.sleep = Some(Box::pin(sleep_until(deadline.into()))),
         }
     }
 
-    /// Waits until it rings; for ever, where it is not set. Cancel-safe.
-    pub(in crate::node) async fn ring(&mut self) {
+    /// Waits until it fires, or for ever if it is not set. Cancel-safe.
+    pub(in crate::node) async fn fired(&mut self) {
         match &mut self.sleep {
-            Some(sleep) if self.rings.is_some() => sleep.as_mut().await,
+            Some(sleep) if self.fires_at.is_some() => sleep.as_mut().await,
             _ => std::future::pending().await,
         }
-        self.rings = None;
+        self.fires_at = None;
     }
 }
 
@@ -50,24 +50,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_rings_once_at_the_earliest_moment_it_was_set_to() {
+    async fn fires_once_at_the_earliest_deadline() {
         pause();
         let start = tokio::time::Instant::now().into_std();
         let second = |second| start + Duration::from_secs(second);
         let mut timer = CoarseTimer::default();
-        assert!(timer.ring().now_or_never().is_none(), "it is not set");
+        assert!(timer.fired().now_or_never().is_none(), "it is not set");
         timer.set(second(20));
         timer.set(second(10));
         timer.set(second(30));
         advance(Duration::from_secs(9)).await;
-        assert!(timer.ring().now_or_never().is_none());
+        assert!(timer.fired().now_or_never().is_none());
         advance(Duration::from_secs(2)).await;
-        assert!(timer.ring().now_or_never().is_some());
+        assert!(timer.fired().now_or_never().is_some());
         advance(Duration::from_secs(60)).await;
-        assert!(timer.ring().now_or_never().is_none(), "it has rung");
+        assert!(timer.fired().now_or_never().is_none(), "it has fired");
         timer.set(second(100));
-        assert!(timer.ring().now_or_never().is_none(), "it is not 100 yet");
+        assert!(timer.fired().now_or_never().is_none(), "it is not 100 yet");
         advance(Duration::from_secs(40)).await;
-        assert!(timer.ring().now_or_never().is_some());
+        assert!(timer.fired().now_or_never().is_some());
     }
 }

@@ -1,33 +1,34 @@
-//! Wakes many sockets of one thread by one message to it.
+//! Wakes many socket tasks of one thread by one message to that thread.
 //!
-//! To wake a task from another thread takes a lock and, where that thread sleeps, a system call; and a thread that is
-//! woken for each of a thousand readers falls asleep again between them. On its own thread a wake is a push to a list.
+//! Waking a task from another thread takes a lock and, if that thread sleeps, a system call; and a thread that is woken
+//! separately for each of a thousand readers falls asleep again in between. Within its own thread, waking a task is a push to
+//! a list.
 
 use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::sync::mpsc;
 
-/// Wakes the sockets of one thread. Clones ring the same.
+/// Wakes the socket tasks of one thread. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct WakeQueue(Arc<mpsc::UnboundedSender<Vec<Waker>>>);
 
-/// The thread's end of its bell.
+/// The receiving end of a [`WakeQueue`], which runs on its thread.
 #[derive(Debug)]
 pub struct WakeTask(mpsc::UnboundedReceiver<Vec<Waker>>);
 
 impl WakeQueue {
-    /// A bell, and what has to [`run`](WakeTask::run) on the thread whose sockets it wakes.
+    /// A queue, and the task that has to [`run`](WakeTask::run) on the thread whose sockets it wakes.
     #[must_use]
     pub fn new() -> (Self, WakeTask) {
-        // Bounded by the sockets: each has one waker, which comes back to it when it is woken.
+        // Bounded by the number of sockets: each has one waker, which is in at most one batch.
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(Arc::new(sender)), WakeTask(receiver))
     }
 }
 
 impl WakeTask {
-    /// Wakes whoever is to be woken, for as long as there is a bell.
+    /// Wakes the tasks of every batch. Returns when all clones of the queue are dropped.
     pub async fn run(mut self) {
         while let Some(wakers) = self.0.recv().await {
             wakers.into_iter().for_each(Waker::wake);
@@ -35,28 +36,25 @@ impl WakeTask {
     }
 }
 
-/// The wakers that one delivery has gathered, by bell: a few bells, many wakers.
+/// The wakers that one delivery collects, by thread: few threads, many wakers.
 #[derive(Debug, Default)]
 pub(in crate::node) struct WakeBatch(Vec<(WakeQueue, Vec<Waker>)>);
 
 impl WakeBatch {
     /// Adds a waker, to be woken with the others of its thread.
-    pub(in crate::node) fn add(&mut self, bell: &WakeQueue, waker: Waker) {
-        match self
-            .0
-            .iter_mut()
-            .find(|(known, _)| Arc::ptr_eq(&known.0, &bell.0))
-        {
+    pub(in crate::node) fn add(&mut self, queue: &WakeQueue, waker: Waker) {
+        let mut threads = self.0.iter_mut();
+        match threads.find(|(known, _)| Arc::ptr_eq(&known.0, &queue.0)) {
             Some((_, wakers)) => wakers.push(waker),
-            None => self.0.push((bell.clone(), vec![waker])),
+            None => self.0.push((queue.clone(), vec![waker])),
         }
     }
 
-    /// Rings all bells; the round begins anew.
-    pub(in crate::node) fn ring(&mut self) {
-        for (bell, wakers) in self.0.drain(..) {
-            if let Err(unsent) = bell.0.send(wakers) {
-                // The thread is on its way down; its sockets are woken all the same.
+    /// Wakes all added wakers, and empties the batch.
+    pub(in crate::node) fn wake(&mut self) {
+        for (queue, wakers) in self.0.drain(..) {
+            if let Err(unsent) = queue.0.send(wakers) {
+                // The thread is ending. Its sockets are woken from this one.
                 unsent.0.into_iter().for_each(Waker::wake);
             }
         }
@@ -80,22 +78,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everybody_is_woken_once_even_when_the_thread_is_gone() {
+    async fn all_are_woken_once_even_if_their_thread_has_ended() {
         let woken = Arc::new(Woken::default());
-        let ((near, ringing), (gone, dead)) = (WakeQueue::new(), WakeQueue::new());
-        drop(dead);
-        let mut round = WakeBatch::default();
-        for bell in [&near, &gone, &near] {
-            round.add(bell, Waker::from(woken.clone()));
+        let ((live, task), (ended, ended_task)) = (WakeQueue::new(), WakeQueue::new());
+        drop(ended_task);
+        let mut batch = WakeBatch::default();
+        for queue in [&live, &ended, &live] {
+            batch.add(queue, Waker::from(woken.clone()));
         }
-        round.ring();
+        batch.wake();
         assert_eq!(
             woken.0.load(Ordering::SeqCst),
             1,
-            "those of the thread that is gone"
+            "the socket of the ended thread"
         );
-        drop(near);
-        ringing.run().await;
+        drop(live);
+        task.run().await;
         assert_eq!(woken.0.load(Ordering::SeqCst), 3);
     }
 }

@@ -1,88 +1,28 @@
-//! Documents whose stored rows are damaged: found when they are loaded, reported once, shown read-only.
+//! Limits how often the damage of a document's stored log is reported.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::task::{Folded, ReadablePart, fold};
-use crate::doc::ReadOnlyCause;
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::node::Node;
-use crate::store::{LoadRange, StoreError, StoreErrorKind};
 use crate::sync::lock;
 
-/// How long after one report of a document's damage it is not reported again.
-const REPORT_AGAIN: Duration = Duration::from_secs(600);
+/// How long after a report of a document's damage it is not reported again.
+const REPORT_INTERVAL: Duration = Duration::from_secs(600);
 
-/// For how many documents that is remembered. With more, the one that was reported first is forgotten.
+/// The most documents whose reports are remembered. Beyond that, the oldest report is forgotten.
 const REPORTED_MAX: usize = 1_024;
 
-/// Which damaged documents were reported, and when.
+/// When the damage of each document was last reported.
 #[derive(Debug, Default)]
-pub(in crate::node) struct DamageReports(Mutex<BTreeMap<DocId, Instant>>);
+pub(super) struct DamageReports(Mutex<BTreeMap<DocId, Instant>>);
 
 impl DamageReports {
-    /// Returns true if the damage of `doc` is to be reported now.
-    fn is_due(&self, doc: &DocId, now: Instant) -> bool {
-        let mut reported = lock(&self.0);
-        let recent = reported.get(doc);
-        if recent.is_some_and(|at| now.saturating_duration_since(*at) < REPORT_AGAIN) {
-            return false;
-        }
-        if reported.len() >= REPORTED_MAX {
-            let first = reported.iter().min_by_key(|(_, at)| **at);
-            if let Some(first) = first.map(|(doc, _)| doc.clone()) {
-                reported.remove(&first);
-            }
-        }
-        reported.insert(doc.clone(), now);
-        true
-    }
-}
-
-impl Node {
-    /// Loads a document's head and folds it. Of a damaged document, what stands before the damage.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub(in crate::node) async fn load_folded(&self, doc: &DocId) -> Result<Folded, StoreError> {
-        match self.store().load(doc, LoadRange::Head).await {
-            Ok(loaded) => return Ok(fold(loaded).await),
-            Err(error) if !is_damage(&error) => return Err(error),
-            Err(_) => {}
-        }
-        let loaded = match self.store().load(doc, LoadRange::BeforeDamage).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let StoreErrorKind::Damaged { entry } = error.kind else {
-                    return Err(error);
-                };
-                return Ok(Folded::ReadOnly(ReadablePart {
-                    readable: None,
-                    head: Revision::ZERO,
-                    cause: ReadOnlyCause::Damaged { entry },
-                }));
-            }
-        };
-        let head = loaded.head;
-        Ok(match fold(loaded).await {
-            // Only a snapshot was damaged, and the log says the same.
-            Folded::Whole(snapshot, _) if snapshot.revision != head => {
-                Folded::damaged(snapshot, head)
-            }
-            folded => folded,
-        })
-    }
-
-    /// Writes the log line about a damaged document, unless that was done a short time ago.
-    pub(in crate::node) fn report_damage(
-        &self,
-        doc: &DocId,
-        entry: Option<Revision>,
-        readable: Option<Revision>,
-    ) {
-        if self.damage_reports().is_due(doc, Instant::now()) {
+    /// Logs that the stored log of a document is damaged, at most once in ten minutes. `entry` is the first unreadable entry,
+    /// `readable` the newest state that is served.
+    pub(super) fn report(&self, doc: &DocId, entry: Option<Revision>, readable: Option<Revision>) {
+        if self.is_due(doc, Instant::now()) {
             let text = |revision: Option<Revision>| revision.map(|it| it.to_string());
             let entry = text(entry).unwrap_or_else(|| "unknown".to_owned());
             let readable = text(readable).unwrap_or_else(|| "none".to_owned());
@@ -92,10 +32,23 @@ impl Node {
             );
         }
     }
-}
 
-fn is_damage(error: &StoreError) -> bool {
-    matches!(error.kind, StoreErrorKind::Damaged { .. })
+    /// Returns true if the damage of `doc` is to be reported now.
+    fn is_due(&self, doc: &DocId, now: Instant) -> bool {
+        let mut reported = lock(&self.0);
+        let recent = reported.get(doc);
+        if recent.is_some_and(|at| now.saturating_duration_since(*at) < REPORT_INTERVAL) {
+            return false;
+        }
+        if reported.len() >= REPORTED_MAX {
+            let oldest = reported.iter().min_by_key(|(_, at)| **at);
+            if let Some(oldest) = oldest.map(|(doc, _)| doc.clone()) {
+                reported.remove(&oldest);
+            }
+        }
+        reported.insert(doc.clone(), now);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -108,12 +61,12 @@ mod tests {
         let start = Instant::now();
         let doc = |at: usize| DocId::parse("docs", &at.to_string()).unwrap();
         assert!(reports.is_due(&doc(0), start));
-        let later = start + REPORT_AGAIN;
+        let later = start + REPORT_INTERVAL;
         assert!(!reports.is_due(&doc(0), later - Duration::from_millis(1)));
         assert!(reports.is_due(&doc(0), later));
         for at in 0..2 * REPORTED_MAX {
             reports.is_due(&doc(at), later);
         }
-        assert_eq!(reports.0.lock().unwrap().len(), REPORTED_MAX);
+        assert_eq!(lock(&reports.0).len(), REPORTED_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Presence: cursors and lists of users, unsequenced and not stored.
+//! Presence channels: `registry` is the pure state, `service` performs its effects.
 
 pub(in crate::node) mod registry;
-pub(in crate::node) mod sync;
+pub(in crate::node) mod service;

@@ -1,18 +1,21 @@
-//! Two nodes of one process that stand on one store in memory, and what they make of a store that does not answer one.
+//! Tests of two nodes in one process with one store in memory, to which each node can lose its connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::cluster::MemoryNetwork;
+use crate::cluster::Transport;
 use crate::doc::{Proposal, SessionRequest, Submit};
+use crate::gateway::ShareDbEncoder;
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::node::cluster::wire_version;
-use crate::node::{NodeSettings, Outbox, ReplyTo};
+use crate::node::{NodeEnvironment, NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::store::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
@@ -21,25 +24,25 @@ use crate::store::{
 };
 use crate::version::{NodeVersion, WireRange};
 
-/// One node's way to the store, which can be cut.
+/// One node's connection to the store, which can be cut.
 #[derive(Debug, Clone, Default)]
-struct Way {
+struct StoreConnection {
     store: MemoryStore,
     is_cut: Arc<AtomicBool>,
-    /// How often it carried a heartbeat.
-    beats: Arc<AtomicU64>,
+    /// How many heartbeats were made.
+    heartbeats: Arc<AtomicU64>,
     /// How often all open documents were compared with the store.
     comparisons: Arc<AtomicU64>,
 }
 
-/// What is cut fails at once.
+/// The failure of a cut connection.
 fn cut<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
-    ready(Err(StoreError::new("reach", "it is cut"))).boxed()
+    ready(Err(StoreError::new("reach", "the connection is cut"))).boxed()
 }
 
-macro_rules! by_way {
+macro_rules! by_connection {
     ($(fn $verb:ident($($name:ident: $kind:ty),*) -> $answer:ty;)*) => {
-        impl Store for Way {
+        impl Store for StoreConnection {
             $(fn $verb<'a>(&'a self, $($name: $kind),*) -> BoxFuture<'a, Result<$answer, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
@@ -59,14 +62,14 @@ macro_rules! by_way {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
                 }
-                self.beats.fetch_add(1, Ordering::SeqCst);
+                self.heartbeats.fetch_add(1, Ordering::SeqCst);
                 self.store.heartbeat(beat)
             }
         }
     };
 }
 
-by_way! {
+by_connection! {
     fn load(doc: &'a DocId, reach: LoadRange) -> Loaded;
     fn claim(doc: &'a DocId, me: NodeId) -> Lease;
     fn append(batches: Vec<Batch>) -> Vec<Result<(), AppendError>>;
@@ -82,7 +85,7 @@ by_way! {
     fn secret() -> [u8; 32];
 }
 
-/// How long a condition may take to come about. Only a failure takes so long.
+/// How long a condition may take to become true. Only a failing test takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -95,80 +98,85 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 const DEAD_AFTER_MS: u64 = 300;
 
-/// A node that takes part.
-async fn node(id: u64, way: &Way, exchange: &MemoryNetwork) -> Arc<Node> {
-    join(id, way, exchange, WireRange::UNSTATED).await.unwrap()
+/// A node that has joined the cluster.
+async fn node(id: u64, way: &StoreConnection, network: &MemoryNetwork) -> Arc<Node> {
+    join(id, way, network, WireRange::UNSTATED).await.unwrap()
 }
 
-/// A node of these wire versions that takes part.
+/// A node of these wire versions that has joined the cluster.
 async fn join(
     id: u64,
-    way: &Way,
-    exchange: &MemoryNetwork,
+    way: &StoreConnection,
+    network: &MemoryNetwork,
     wire: WireRange,
 ) -> Result<Arc<Node>, JoinError> {
-    let (transport, inbox) = exchange.open(NodeId(id));
+    let (transport, inbox) = network.open(NodeId(id));
     let node = of_version(id, way, Some(transport), wire);
     node.take_part(Some(inbox)).await?;
     Ok(node)
 }
 
-type SomeTransport = Option<Arc<dyn crate::cluster::Transport>>;
-
-fn alone(id: u64, way: &Way, transport: SomeTransport) -> Arc<Node> {
+fn alone(id: u64, way: &StoreConnection, transport: Option<Arc<dyn Transport>>) -> Arc<Node> {
     of_version(id, way, transport, WireRange::UNSTATED)
 }
 
-fn of_version(id: u64, way: &Way, transport: SomeTransport, wire: WireRange) -> Arc<Node> {
+fn of_version(
+    id: u64,
+    way: &StoreConnection,
+    transport: Option<Arc<dyn Transport>>,
+    wire: WireRange,
+) -> Arc<Node> {
     let mut settings = NodeSettings {
         heartbeat_ms: 50,
         dead_after_ms: DEAD_AFTER_MS,
         ..NodeSettings::default()
     };
     settings.version.wire = wire;
-    let store = Arc::new(way.clone());
-    Node::new(
-        (NodeId(id), "n"),
-        store,
+    let environment = NodeEnvironment {
+        store: Arc::new(way.clone()),
         transport,
-        settings,
-        Handle::current(),
-    )
+        encoder: &ShareDbEncoder,
+        runtime: Handle::current(),
+    };
+    Node::new((NodeId(id), "n"), settings, environment)
 }
 
-/// Two nodes that know of each other, each with its way to the same store.
-async fn two() -> ([Arc<Node>; 2], [Way; 2], MemoryNetwork) {
-    let exchange = MemoryNetwork::new();
-    let one = Way::default();
-    let other = Way {
+/// Two nodes in one hash ring, each with its connection to the same store.
+async fn two() -> ([Arc<Node>; 2], [StoreConnection; 2], MemoryNetwork) {
+    let network = MemoryNetwork::new();
+    let one = StoreConnection::default();
+    let other = StoreConnection {
         store: one.store.clone(),
-        ..Way::default()
+        ..StoreConnection::default()
     };
     let nodes = [
-        node(1, &one, &exchange).await,
-        node(2, &other, &exchange).await,
+        node(1, &one, &network).await,
+        node(2, &other, &network).await,
     ];
     for node in &nodes {
-        let ring = node.peers().watch_ring();
-        eventually("they know each other", || ring.borrow().nodes().len() == 2).await;
+        let ring = node.services().peers.watch_ring();
+        eventually("both are in the hash ring", || {
+            ring.borrow().nodes().len() == 2
+        })
+        .await;
     }
-    (nodes, [one, other], exchange)
+    (nodes, [one, other], network)
 }
 
 fn ring(node: &Node) -> Vec<NodeId> {
-    node.peers().watch_ring().borrow().nodes().to_vec()
+    node.services().peers.watch_ring().borrow().nodes().to_vec()
 }
 
-/// A document that the ring gives to this node.
+/// A document that the hash ring gives to this node.
 fn document_of(node: &Node) -> DocId {
     let named = |at: u32| DocId::parse("c", &format!("d{at}")).unwrap();
     let mut docs = (0..).map(named);
-    docs.find(|doc| node.peers().owner(doc) == node.id())
+    docs.find(|doc| node.services().peers.owner(doc) == node.id())
         .unwrap()
 }
 
-/// Somebody who has a document open on a node.
-struct Person {
+/// A client with a document open on a node.
+struct TestClient {
     node: Arc<Node>,
     session: SessionId,
     seq: u64,
@@ -176,24 +184,24 @@ struct Person {
     sent: String,
 }
 
-impl Person {
+impl TestClient {
     fn on(node: &Arc<Node>) -> Self {
         Self {
             node: node.clone(),
             session: node.next_session(),
             seq: 0,
-            outbox: Arc::new(Outbox::new(1 << 20, None)),
+            outbox: Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None)),
             sent: String::new(),
         }
     }
 
     async fn ask(&self, doc: &DocId, ask: SessionRequest) {
-        let whom = (self.session, &self.outbox);
-        let asked = self.node.ask(doc, whom, ask, ReplyTo::Unrequested).await;
-        asked.unwrap();
+        let session = (self.session, &self.outbox);
+        let asked = self.node.ask(doc, session, ask, ReplyTo::Unrequested);
+        asked.await.unwrap();
     }
 
-    /// Submits what nobody submitted before.
+    /// Submits a change with the next `seq`.
     async fn submit(&mut self, doc: &DocId, proposal: Proposal) {
         self.seq += 1;
         let id = SubmitId {
@@ -209,14 +217,14 @@ impl Person {
         self.ask(doc, SessionRequest::Submit(submit)).await;
     }
 
-    /// Inserts a text, and waits until it is sent to this person.
+    /// Inserts a text, and waits until its commit is delivered to this client.
     async fn write_and_read(&mut self, doc: &DocId, text: &str) {
         let edit = Proposal::Edit(format!(r#"["{text}"]"#).into());
         self.submit(doc, edit).await;
         eventually("the edit is read", || self.was_sent(text)).await;
     }
 
-    /// Whether it was ever sent this.
+    /// Returns true if this text was ever sent to the client.
     fn was_sent(&mut self, text: &str) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(frames)) = self.outbox.poll_take(&mut context) {
@@ -230,8 +238,8 @@ fn create() -> Proposal {
     Proposal::Create(Content::create(Kind::TextUnicode, Some(r#""abc""#)).unwrap())
 }
 
-/// What the store's clock does to a node that it has not heard.
-async fn forget(store: &MemoryStore, me: NodeId) {
+/// Makes the store treat a node as one that has written no heartbeat for long.
+async fn expire(store: &MemoryStore, me: NodeId) {
     let beat = Heartbeat {
         me,
         name: "n".into(),
@@ -243,25 +251,39 @@ async fn forget(store: &MemoryStore, me: NodeId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_on_a_stranded_node_hear_what_others_commit() {
-    let ([one, other], [way, _], _exchange) = two().await;
+async fn readers_on_an_isolated_node_receive_commits_of_others() {
+    let ([one, other], [way, _], _network) = two().await;
     let doc = document_of(&one);
-    let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
+    let (mut ann, mut bob) = (TestClient::on(&one), TestClient::on(&other));
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
-    eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
-    let mut stranded = one.watch_store_isolation();
+    eventually("it is owned", || {
+        !one.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
+    })
+    .await;
+    let mut isolated = one.watch_store_isolation();
 
     way.is_cut.store(true, Ordering::SeqCst);
-    forget(&way.store, one.id()).await;
-    timeout(PATIENCE, stranded.wait_for(|it| *it))
+    expire(&way.store, one.id()).await;
+    timeout(PATIENCE, isolated.wait_for(|it| *it))
         .await
         .unwrap()
         .unwrap();
     assert_eq!(ring(&one), [other.id()]);
-    eventually("it is given up", || one.open_documents().owned.is_empty()).await;
+    eventually("it is given up", || {
+        one.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
+    })
+    .await;
     bob.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     bob.submit(&doc, Proposal::Edit(r#"["bob"]"#.into())).await;
@@ -271,7 +293,7 @@ async fn readers_on_a_stranded_node_hear_what_others_commit() {
     eventually("Ann writes on by way of the other", || bob.was_sent("ann")).await;
 
     way.is_cut.store(false, Ordering::SeqCst);
-    timeout(PATIENCE, stranded.wait_for(|it| !*it))
+    timeout(PATIENCE, isolated.wait_for(|it| !*it))
         .await
         .unwrap()
         .unwrap();
@@ -281,10 +303,10 @@ async fn readers_on_a_stranded_node_hear_what_others_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
-    let ([one, other], ways, _exchange) = two().await;
+async fn documents_keep_their_owners_while_the_store_answers_no_node() {
+    let ([one, other], ways, _network) = two().await;
     let doc = document_of(&one);
-    let mut ann = Person::on(&one);
+    let mut ann = TestClient::on(&one);
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
@@ -292,14 +314,18 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
     for way in &ways {
         way.is_cut.store(true, Ordering::SeqCst);
     }
-    let both_ask = || [&one, &other].iter().all(|node| !node.peers().has_store());
-    eventually("nobody has a store", both_ask).await;
-    // Much longer than it takes to be taken for dead and to ask the others.
+    let both_ask = || {
+        [&one, &other]
+            .iter()
+            .all(|node| !node.services().peers.has_store())
+    };
+    eventually("the store answers no node", both_ask).await;
+    // Much longer than it takes to count as dead and to ask the other node.
     sleep(Duration::from_millis(DEAD_AFTER_MS * 4)).await;
     assert!(!*one.watch_store_isolation().borrow() && !*other.watch_store_isolation().borrow());
-    assert_eq!(one.open_documents().owned.len(), 1);
-    // Whoever comes is shown what its owner has in memory.
-    let mut late = Person::on(&one);
+    assert_eq!(one.services().documents.followed_and_owned().owned.len(), 1);
+    // A new reader is sent what the owner has in memory.
+    let mut late = TestClient::on(&one);
     late.ask(
         &doc,
         SessionRequest::Subscribe {
@@ -311,17 +337,17 @@ async fn nobody_gives_up_what_it_owns_while_the_store_answers_no_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_takes_no_part_is_looked_up_once_a_second() {
-    let (way, exchange) = (Way::default(), MemoryNetwork::new());
-    let node = node(1, &way, &exchange).await;
-    // One that says nothing to the store: it drains, or is cut off from it.
-    let (stranger, _inbox) = exchange.open(NodeId(9));
-    let (before, began) = (way.beats.load(Ordering::SeqCst), Instant::now());
+async fn an_unknown_node_is_looked_up_once_a_second() {
+    let (way, network) = (StoreConnection::default(), MemoryNetwork::new());
+    let node = node(1, &way, &network).await;
+    // A node without heartbeats: it drains, or is cut off from the store.
+    let (stranger, _inbox) = network.open(NodeId(9));
+    let (before, began) = (way.heartbeats.load(Ordering::SeqCst), Instant::now());
     for _ in 0..100 {
-        stranger.send(node.id(), wire_version::encode(&Message::Ping, 1));
+        stranger.send(node.id(), wire_version::encode(&NodeMessage::Ping, 1));
         sleep(Duration::from_millis(5)).await;
     }
-    let beats = way.beats.load(Ordering::SeqCst) - before;
+    let beats = way.heartbeats.load(Ordering::SeqCst) - before;
     // Its own, twenty a second, and two for the stranger.
     let expected = began.elapsed().as_millis() / 50 + 3;
     assert!(
@@ -331,18 +357,18 @@ async fn who_takes_no_part_is_looked_up_once_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_without_a_transport_owns_all_whoever_else_there_is() {
-    let way = Way::default();
-    let exchange = MemoryNetwork::new();
-    let other = node(2, &way, &exchange).await;
-    let deaf = alone(1, &way, None);
-    deaf.take_part(None).await.unwrap();
-    assert_eq!(ring(&deaf), [deaf.id()]);
-    assert!(!deaf.next_beat().takes_part);
-    let pulse = way.heartbeat(&other.next_beat()).await.unwrap();
+async fn node_without_a_transport_owns_all_documents_in_spite_of_other_nodes() {
+    let way = StoreConnection::default();
+    let network = MemoryNetwork::new();
+    let other = node(2, &way, &network).await;
+    let lonely = alone(1, &way, None);
+    lonely.take_part(None).await.unwrap();
+    assert_eq!(ring(&lonely), [lonely.id()]);
+    assert!(!lonely.next_heartbeat().takes_part);
+    let pulse = way.heartbeat(&other.next_heartbeat()).await.unwrap();
     assert_eq!((pulse.nodes, pulse.others.len()), (vec![other.id()], 1));
     let doc = document_of(&other);
-    let mut ann = Person::on(&deaf);
+    let mut ann = TestClient::on(&lonely);
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
@@ -350,19 +376,19 @@ async fn node_without_a_transport_owns_all_whoever_else_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_is_not_brought_back_by_an_older_heartbeat() {
-    let way = Way::default();
+async fn node_that_leaves_is_not_brought_back_by_an_older_heartbeat() {
+    let way = StoreConnection::default();
     let node = node(1, &way, &MemoryNetwork::new()).await;
     // As if a heartbeat that says the contrary were under way.
-    let turn = node.may_beat().await.unwrap();
+    let turn = node.heartbeat_permit().await.unwrap();
     let leaving = tokio::spawn({
         let node = node.clone();
         async move { node.leave_ring().await }
     });
-    eventually("it leaves", || !node.peers().take_part()).await;
+    eventually("it leaves", || !node.services().peers.takes_part()).await;
     assert!(
         !leaving.is_finished(),
-        "its own word waits for the older one"
+        "its last heartbeat waits for the older one"
     );
     drop(turn);
     leaving.await.unwrap();
@@ -383,50 +409,61 @@ fn from_the_beginning() -> SessionRequest {
     }
 }
 
-/// A document on each of two nodes that somebody reads, and a backup of the store as it is then.
-async fn backed_up() -> ([Arc<Node>; 2], Way, DocId, [Person; 2], MemoryStore) {
-    let (nodes, [way, _], _exchange) = two().await;
+/// Two nodes, a document that a client reads on each of them, and a backup of the store.
+async fn backed_up() -> (
+    [Arc<Node>; 2],
+    StoreConnection,
+    DocId,
+    [TestClient; 2],
+    MemoryStore,
+) {
+    let (nodes, [way, _], _network) = two().await;
     let doc = document_of(&nodes[0]);
-    let mut people = [Person::on(&nodes[0]), Person::on(&nodes[1])];
-    for person in &people {
-        person.ask(&doc, from_the_beginning()).await;
+    let mut clients = [TestClient::on(&nodes[0]), TestClient::on(&nodes[1])];
+    for client in &clients {
+        client.ask(&doc, from_the_beginning()).await;
     }
     // A subscription that came after the creation would not be sent it.
     for node in &nodes {
         eventually("it is subscribed to", || {
-            !node.open_documents().followed.is_empty()
+            !node
+                .services()
+                .documents
+                .followed_and_owned()
+                .followed
+                .is_empty()
         })
         .await;
     }
-    people[0].submit(&doc, create()).await;
-    for person in &mut people {
-        eventually("it is created", || person.was_sent("\"create\"")).await;
+    clients[0].submit(&doc, create()).await;
+    for client in &mut clients {
+        eventually("it is created", || client.was_sent("\"create\"")).await;
     }
     let backup = way.store.backup();
-    (nodes, way, doc, people, backup)
+    (nodes, way, doc, clients, backup)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
-    let (nodes, way, doc, mut people, backup) = backed_up().await;
-    people[1]
+    let (nodes, way, doc, mut clients, backup) = backed_up().await;
+    clients[1]
         .submit(&doc, Proposal::Edit(r#"["lost"]"#.into()))
         .await;
-    for person in &mut people {
-        eventually("it is committed", || person.was_sent("lost")).await;
+    for client in &mut clients {
+        eventually("it is committed", || client.was_sent("lost")).await;
     }
     way.store.restore(&backup);
-    for person in &mut people {
-        eventually("the socket is closed", || person.outbox.is_closed()).await;
-        assert!(person.was_sent("ERR_HISTORY_CHANGED"));
+    for client in &mut clients {
+        eventually("the socket is closed", || client.outbox.is_closed()).await;
+        assert!(client.was_sent("ERR_HISTORY_CHANGED"));
     }
     let renewed = way.store.history().await.unwrap();
     assert_eq!(renewed.generation, 1);
     for node in &nodes {
         eventually("the node serves it", || node.log_history() == renewed).await;
         // Who comes now is shown what the log holds, and one who came before it was renewed is sent away.
-        let (mut late, mut early) = (Person::on(node), Person::on(node));
-        late.outbox = Arc::new(Outbox::new(1 << 20, None).in_history(renewed));
+        let (mut late, mut early) = (TestClient::on(node), TestClient::on(node));
+        late.outbox = Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None).in_history(renewed));
         late.ask(&doc, from_the_beginning()).await;
         late.submit(&doc, Proposal::Edit(r#"["kept"]"#.into()))
             .await;
@@ -441,20 +478,20 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failover_that_lost_nothing_disturbs_nobody() {
-    let (nodes, way, doc, mut people, backup) = backed_up().await;
+    let (nodes, way, doc, mut clients, backup) = backed_up().await;
     let before = way.store.history().await.unwrap();
     way.store.restore(&backup);
-    let beats = way.beats.load(Ordering::SeqCst);
+    let beats = way.heartbeats.load(Ordering::SeqCst);
     eventually("it is compared", || {
-        way.beats.load(Ordering::SeqCst) > beats + 3
+        way.heartbeats.load(Ordering::SeqCst) > beats + 3
     })
     .await;
-    people[0]
+    clients[0]
         .submit(&doc, Proposal::Edit(r#"["on"]"#.into()))
         .await;
-    for person in &mut people {
-        eventually("they go on", || person.was_sent("on\"")).await;
-        assert!(!person.outbox.is_closed());
+    for client in &mut clients {
+        eventually("they go on", || client.was_sent("on\"")).await;
+        assert!(!client.outbox.is_closed());
     }
     assert_eq!(way.store.history().await.unwrap(), before);
     assert!(nodes.iter().all(|node| node.log_history() == before));
@@ -462,7 +499,7 @@ async fn failover_that_lost_nothing_disturbs_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_from_before_a_renewal_is_no_history_to_go_back_to() {
-    let (nodes, way, _doc, _people, backup) = backed_up().await;
+    let (nodes, way, _doc, _clients, backup) = backed_up().await;
     let first = way.store.history().await.unwrap();
     let second = first.after(first, 7);
     way.store.renew_history(first, second).await.unwrap();
@@ -500,24 +537,42 @@ async fn write_unheard(store: &MemoryStore, doc: &DocId) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn feed_of_changes_tells_owners_and_readers_what_no_message_told() {
-    let ([one, other], [way, other_way], _exchange) = two().await;
+    let ([one, other], [way, other_way], _network) = two().await;
     let doc = document_of(&one);
-    let (mut ann, mut bob) = (Person::on(&one), Person::on(&other));
+    let (mut ann, mut bob) = (TestClient::on(&one), TestClient::on(&other));
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
     eventually("it is created", || ann.was_sent("\"create\"")).await;
     bob.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
-    let follows = || !other.open_documents().followed.is_empty();
+    let follows = || {
+        !other
+            .services()
+            .documents
+            .followed_and_owned()
+            .followed
+            .is_empty()
+    };
     eventually("Bob's node follows it", follows).await;
-    eventually("it is owned", || !one.open_documents().owned.is_empty()).await;
+    eventually("it is owned", || {
+        !one.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
+    })
+    .await;
     let compared = || [&way, &other_way].map(|way| way.comparisons.load(Ordering::SeqCst));
     let before = compared();
 
     write_unheard(&way.store, &doc).await;
     eventually("the owner is deposed", || {
-        one.open_documents().owned.is_empty()
+        one.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
     })
     .await;
     eventually("Ann hears of it", || ann.was_sent("unheard")).await;
@@ -540,68 +595,75 @@ const NEW: WireRange = WireRange {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_neighbouring_wire_versions_serve_each_others_documents() {
-    let (way, exchange) = (Way::default(), MemoryNetwork::new());
+    let (way, network) = (StoreConnection::default(), MemoryNetwork::new());
     let mut nodes = Vec::new();
     for (id, wire) in [(1, OLD), (2, BOTH), (3, BOTH)] {
-        nodes.push(join(id, &way, &exchange, wire).await.unwrap());
+        nodes.push(join(id, &way, &network, wire).await.unwrap());
     }
     for node in &nodes {
-        eventually("they know each other", || ring(node).len() == 3).await;
+        eventually("both are in the hash ring", || ring(node).len() == 3).await;
     }
     for owner in &nodes {
         let doc = document_of(owner);
-        let mut people: Vec<_> = nodes.iter().map(Person::on).collect();
-        people[0]
+        let mut clients: Vec<_> = nodes.iter().map(TestClient::on).collect();
+        clients[0]
             .ask(&doc, SessionRequest::Subscribe { since: None })
             .await;
-        people[0].submit(&doc, create()).await;
-        eventually("it is there", || people[0].was_sent("\"create\"")).await;
-        // Whoever was sent its own edit is subscribed, and is sent all that follow.
-        for (at, person) in people.iter_mut().enumerate() {
-            person
+        clients[0].submit(&doc, create()).await;
+        eventually("it is there", || clients[0].was_sent("\"create\"")).await;
+        // A client that was sent its own edit is subscribed, and is sent all later commits.
+        for (at, client) in clients.iter_mut().enumerate() {
+            client
                 .ask(&doc, SessionRequest::Subscribe { since: None })
                 .await;
-            person.write_and_read(&doc, &format!("first of {at}")).await;
+            client.write_and_read(&doc, &format!("first of {at}")).await;
         }
-        for at in 0..people.len() {
+        for at in 0..clients.len() {
             let text = format!("second of {at}");
-            people[at].write_and_read(&doc, &text).await;
-            for reader in &mut people {
+            clients[at].write_and_read(&doc, &text).await;
+            for reader in &mut clients {
                 eventually("all read it", || reader.was_sent(&text)).await;
             }
         }
     }
-    let total = |node: &Arc<Node>| node.peers().undecoded_total();
+    let total = |node: &Arc<Node>| node.services().peers.undecoded_total();
     assert_eq!(nodes.iter().map(total).sum::<u64>(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_shares_no_wire_version_with_a_live_node_does_not_join() {
-    let (way, exchange) = (Way::default(), MemoryNetwork::new());
-    let old = join(1, &way, &exchange, OLD).await.unwrap();
-    let refused = join(2, &way, &exchange, NEW).await.unwrap_err();
+    let (way, network) = (StoreConnection::default(), MemoryNetwork::new());
+    let old = join(1, &way, &network, OLD).await.unwrap();
+    let refused = join(2, &way, &network, NEW).await.unwrap_err();
     assert!(
         matches!(refused, JoinError::Incompatible { .. }),
         "{refused}"
     );
     assert!(refused.to_string().contains("n (wire 1-1)"), "{refused}");
     assert_eq!(ring(&old), [old.id()]);
-    let pulse = way.heartbeat(&old.next_beat()).await.unwrap();
+    let pulse = way.heartbeat(&old.next_heartbeat()).await.unwrap();
     assert_eq!(pulse.nodes, [old.id()], "it has left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
-    let (way, exchange) = (Way::default(), MemoryNetwork::new());
-    let new = join(1, &way, &exchange, NEW).await.unwrap();
+    let (way, network) = (StoreConnection::default(), MemoryNetwork::new());
+    let new = join(1, &way, &network, NEW).await.unwrap();
     let doc = document_of(&new);
-    let mut ann = Person::on(&new);
+    let mut ann = TestClient::on(&new);
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
-    eventually("it is owned", || !new.open_documents().owned.is_empty()).await;
+    eventually("it is owned", || {
+        !new.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
+    })
+    .await;
     // As if an old node woke up: it does not ask whether it may join.
-    let (transport, _inbox) = exchange.open(NodeId(2));
+    let (transport, _inbox) = network.open(NodeId(2));
     let old = of_version(2, &way, Some(transport), OLD);
     old.beat().await.unwrap();
     eventually("it stands back", || new.is_incompatible()).await;
@@ -610,16 +672,23 @@ async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
         *new.watch_store_isolation().borrow(),
         "its sockets go to others"
     );
-    eventually("it is given up", || new.open_documents().owned.is_empty()).await;
+    eventually("it is given up", || {
+        new.services()
+            .documents
+            .followed_and_owned()
+            .owned
+            .is_empty()
+    })
+    .await;
     old.leave_ring().await;
     assert!(!old.is_incompatible());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_heard() {
-    let (way, exchange) = (Way::default(), MemoryNetwork::new());
-    let node = node(1, &way, &exchange).await;
-    let (stranger, mut inbox) = exchange.open(NodeId(9));
+    let (way, network) = (StoreConnection::default(), MemoryNetwork::new());
+    let node = node(1, &way, &network).await;
+    let (stranger, mut inbox) = network.open(NodeId(9));
     let beat = Heartbeat {
         me: NodeId(9),
         name: "nine".into(),
@@ -630,7 +699,7 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
     way.heartbeat(&beat).await.unwrap();
     eventually("it is a member", || ring(&node).len() == 2).await;
     let send = |version| {
-        let message = wire_version::encode(&Message::Pong, version);
+        let message = wire_version::encode(&NodeMessage::Pong, version);
         stranger.send(node.id(), message);
     };
     send(2);
@@ -643,9 +712,9 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
     let doc = (0..).map(|at| DocId::parse("c", &format!("e{at}")).unwrap());
     let doc = doc
         .clone()
-        .find(|doc| node.peers().owner(doc) == NodeId(9))
+        .find(|doc| node.services().peers.owner(doc) == NodeId(9))
         .unwrap();
-    let mut ann = Person::on(&node);
+    let mut ann = TestClient::on(&node);
     ann.ask(&doc, SessionRequest::Subscribe { since: None })
         .await;
     ann.submit(&doc, create()).await;
@@ -657,7 +726,7 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
     eventually("the document is served", || ann.was_sent("\"create\"")).await;
     send(1);
     eventually("what it says in time counts", || ring(&node).len() == 2).await;
-    assert!(node.peers().undecoded_total() > 1);
+    assert!(node.services().peers.undecoded_total() > 1);
 }
 
 #[test]
