@@ -319,10 +319,10 @@ mod tests {
         });
         evicted.await.expect("only the subscribed document stays");
         let doc = DocId::parse("c", "subscribed").unwrap();
-        let is_open = node.services.documents.try_send(
+        let unsent = node.services.documents.try_send(
             &doc,
             super::super::document::mailbox::DocumentMessage::Finish,
         );
-        assert!(is_open.is_ok());
+        assert!(unsent.is_none(), "it is open");
     }
 }

@@ -130,7 +130,7 @@ mod tests {
     async fn a_snapshot_counts_once_until_its_last_clone_is_dropped() {
         let budget = SnapshotBudget::new(COUNTED_BYTES_MIN);
         assert!(budget.permit().await.is_some());
-        let small = budget.count(EncodedSnapshot::of(&Snapshot::default()));
+        let small = budget.count(encode_snapshot(&Snapshot::default()));
         assert_eq!((budget.used(), small.size() > 0), (0, true));
         let text = format!("{:?}", "x".repeat(COUNTED_BYTES_MIN));
         let snapshot = Snapshot {

@@ -87,6 +87,7 @@ mod tests {
     use std::task::{Context, Poll, Wake, Waker};
 
     use super::*;
+    use crate::gateway::ShareDbEncoder;
 
     /// A socket that counts how often it is woken.
     struct Socket {
@@ -106,7 +107,7 @@ mod tests {
     impl Socket {
         fn new() -> Self {
             let socket = Self {
-                outbox: Arc::new(Outbox::new(1 << 20, None)),
+                outbox: Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None)),
                 woken: Arc::default(),
             };
             assert_eq!(socket.write(), 0, "nothing is queued yet");

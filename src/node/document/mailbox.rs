@@ -88,20 +88,17 @@ impl Mailboxes {
         }
     }
 
-    /// Sends a message to an open document.
-    ///
-    /// # Errors
-    /// Returns the message if the document is not open or its mailbox is full.
+    /// Sends a message to an open document. Returns the message if the document is not open or its mailbox is full.
     pub(in crate::node) fn try_send(
         &self,
         doc: &DocId,
         message: DocumentMessage,
-    ) -> Result<(), DocumentMessage> {
+    ) -> Option<DocumentMessage> {
         let Some(mailbox) = self.get(doc) else {
-            return Err(message);
+            return Some(message);
         };
         let sent = mailbox.sender.try_send(message);
-        sent.map_err(mpsc::error::TrySendError::into_inner)
+        sent.err().map(mpsc::error::TrySendError::into_inner)
     }
 
     /// Reports a change to a document if it is open. A report that does not fit into its mailbox is dropped: it is made again

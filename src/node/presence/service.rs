@@ -269,7 +269,7 @@ impl PresenceService {
             .documents
             .try_send(&doc, DocumentMessage::Presence(update))
         {
-            Err(DocumentMessage::Presence(update)) => Some(update),
+            Some(DocumentMessage::Presence(update)) => Some(update),
             _ => None,
         }
     }

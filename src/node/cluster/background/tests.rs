@@ -463,7 +463,7 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
         eventually("the node serves it", || node.log_history() == renewed).await;
         // Who comes now is shown what the log holds, and one who came before it was renewed is sent away.
         let (mut late, mut early) = (TestClient::on(node), TestClient::on(node));
-        late.outbox = Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None).in_history(renewed));
+        late.outbox = Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None).with_history(renewed));
         late.ask(&doc, from_the_beginning()).await;
         late.submit(&doc, Proposal::Edit(r#"["kept"]"#.into()))
             .await;
