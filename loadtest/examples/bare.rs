@@ -1,4 +1,4 @@
-//! The floor that a delivery is measured against: an actix-ws server that does nothing but send every op to everybody.
+//! The lower bound for the cost of a delivery: an actix-ws server that does nothing but send every op to every subscriber.
 //!
 //! It speaks just enough of the protocol for `copydesk-loadtest fanout --unchecked`: it numbers the ops of one document and
 //! writes each to every subscriber's session, one after the other, as any first version of such a server does. It does not

@@ -1,5 +1,5 @@
-//! Whether a run came out right: one log, in which every acknowledged submit is once and nothing is that nobody sent, and
-//! the same document for everybody.
+//! Checks the result of a run: the log has every acknowledged submit exactly once and no op that was not sent, and all
+//! clients have the same document.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,16 @@ use copydesk::id::ClientId;
 use copydesk::log::{Entry, Revision, Snapshot};
 use copydesk::ot::Content;
 
-/// What one client says that it did.
+/// The submits and acks of one client.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
-    /// It submitted the counts 1 to this.
+    /// Number of its submits: their sequence numbers are 1 to this.
     pub(crate) submits: u64,
-    /// What was acknowledged, in order: the count, and the revision that it led to.
+    /// The acknowledged submits in order: sequence number and revision.
     pub(crate) acknowledged: Vec<(u64, Revision)>,
 }
 
-/// Reads a log beside the claims of those who wrote it.
+/// Compares a log with the claims of its authors.
 #[derive(Debug)]
 pub(crate) struct Checker {
     claims: HashMap<ClientId, Reading>,
@@ -28,13 +28,13 @@ pub(crate) struct Checker {
 #[derive(Debug)]
 struct Reading {
     claim: Claim,
-    /// How many of the acks have been found in the log.
+    /// Number of acks that were found in the log.
     found: usize,
-    /// The last count that was found.
+    /// The last sequence number that was found.
     last: u64,
 }
 
-/// What is wrong: the first few, and how many more.
+/// The faults that were found: the first few, and their number.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) told: Vec<String>,
@@ -75,7 +75,7 @@ impl Checker {
         }
     }
 
-    /// Reads the next entry of the log.
+    /// Checks the next entry of the log.
     pub(crate) fn entry(&mut self, entry: &Entry) {
         if let Err(error) = self.folded.fold(entry) {
             self.faults.add(format!("the log does not fold: {error}"));
@@ -83,12 +83,13 @@ impl Checker {
         }
         let (client, seq, revision) = (entry.id.client.as_str(), entry.id.seq, entry.revision);
         let Some(reading) = self.claims.get_mut(&entry.id.client) else {
-            let fault = format!("revision {revision} is of {client}, who is none of ours");
+            let fault =
+                format!("revision {revision} is of {client}, which is not a client of this run");
             return self.faults.add(fault);
         };
         if seq == 0 || seq > reading.claim.submits {
             self.faults.add(format!(
-                "revision {revision} holds submit {seq} of {client}, who never sent it"
+                "revision {revision} holds submit {seq} of {client}, which never sent it"
             ));
             return;
         }
@@ -116,9 +117,9 @@ impl Checker {
         }
     }
 
-    /// The log is read; the server shows `shown`. Returns the document's length in entries, its content and the faults.
+    /// Ends the check: the server's snapshot is `shown`. Returns the folded log and the faults.
     pub(crate) fn finish(mut self, shown: &(Revision, Option<Content>)) -> (Snapshot, Faults) {
-        // In the order of names: the same faults are told in the same order.
+        // Sorted by client id, so that the report has a stable order.
         let mut claims: Vec<_> = self.claims.into_iter().collect();
         claims.sort_by(|one, other| one.0.cmp(&other.0));
         for (client, reading) in claims {
@@ -221,13 +222,13 @@ mod tests {
         assert!(
             foreign
                 .iter()
-                .any(|fault| fault.contains("eve, who is none of ours"))
+                .any(|fault| fault.contains("eve, which is not a client of this run"))
         );
         let invented = doctored(|log| log[2].id.seq = 9);
         assert!(
             invented
                 .iter()
-                .any(|fault| fault.contains("submit 9 of bob, who never sent it"))
+                .any(|fault| fault.contains("submit 9 of bob, which never sent it"))
         );
         let swapped = doctored(|log| {
             let id = log[1].id.clone();

@@ -1,19 +1,19 @@
 //! Loads a Copydesk server, or any other that speaks ShareDB's protocol, and checks that every client converges.
 
+mod admin_client;
 mod check;
-mod clerk;
-mod desk;
-mod lens;
-mod member;
+mod commit_recorder;
+mod delayed_view;
+mod document_under_test;
 mod options;
 mod process;
 mod report;
 mod run;
 mod scenario;
 mod server;
+mod simulated_client;
 mod socket;
 mod stats;
-mod tape;
 mod trace;
 mod wire;
 mod writing;
@@ -25,20 +25,20 @@ use clap::{Parser, Subcommand};
 
 use crate::options::Common;
 use crate::report::Report;
-use crate::scenario::{fanout, hot, idle, knock, many, open, replay};
+use crate::scenario::{fanout, handshake_flood, hot, idle, many, open, replay};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Loads a Copydesk server through its own protocol and checks that every client converges.
 ///
-/// Every scenario makes documents of its own, lets its clients in, loads the server for a time, waits until all is quiet
-/// and then checks: every client sees what a fresh fetch shows, no revision is missing, every acknowledged op is in the
-/// log exactly once, and nothing is in it that nobody sent. It exits with 1 when something is wrong and with 2 when the
-/// run could not be made.
+/// Every scenario creates documents of its own, connects its clients, loads the server for a time, waits until all clients
+/// are settled and then checks: every client has the content of a fresh fetch, no revision is missing, and the log has every
+/// acknowledged op exactly once and no op that was not sent. The exit status is 1 if a check fails and 2 if the run could not
+/// be made.
 ///
-/// Latencies are measured from the moment at which an op was due, not from when it could be sent: a server that stalls
-/// does not look better for it.
+/// Latencies are measured from the moment at which an op was due and not from when it could be sent, so that a stalling
+/// server is not measured too favourably.
 #[derive(Debug, Parser)]
 #[command(name = "copydesk-loadtest", version)]
 struct Arguments {
@@ -56,7 +56,8 @@ enum Scenario {
     Idle(idle::Options),
     Open(open::Options),
     Replay(replay::Options),
-    Knock(knock::Options),
+    #[command(visible_alias = "knock")]
+    HandshakeFlood(handshake_flood::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn load(arguments: &Arguments) -> Result<Report> {
-    // One thread: the server under test needs the others, and what the clients share needs no locks.
+    // One thread: the server under test needs the other processors, and the clients share data without locks.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -88,7 +89,7 @@ fn load(arguments: &Arguments) -> Result<Report> {
             Scenario::Idle(options) => idle::run(common, options).await,
             Scenario::Open(options) => open::run(common, options).await,
             Scenario::Replay(options) => replay::run(common, options).await,
-            Scenario::Knock(options) => knock::run(common, options).await,
+            Scenario::HandshakeFlood(options) => handshake_flood::run(common, options).await,
         }
     }))?;
     if let Some(file) = &common.json {

@@ -1,4 +1,4 @@
-//! What every scenario is told on the command line.
+//! The options that all scenarios have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,11 +11,10 @@ use copydesk::ot::Kind;
 /// The options of every scenario.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where the server takes WebSockets; several addresses, with commas between them, are taken in turn.
+    /// The address of the server's WebSockets. Connections use several addresses, separated by commas, in turn.
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
     pub(crate) url: String,
-    /// The token by which the clients are let in, where the server wants one: of a user who may make documents in the
-    /// collection.
+    /// The clients' token, if the server requires one: of a user with permission to create documents in the collection.
     #[arg(long, env = "COPYDESK_TOKEN", hide_env_values = true, global = true)]
     pub(crate) token: Option<String>,
     /// How long to measure.
@@ -27,7 +26,7 @@ pub(crate) struct Common {
     /// Also write the report to this file, as JSON.
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) json: Option<PathBuf>,
-    /// What all dice are drawn from; by default another one each time. The report names it.
+    /// The seed of all random choices; by default another one each time. The report has it.
     #[arg(long, global = true)]
     pub(crate) seed: Option<u64>,
     /// The server's process, on this machine: its processor time and memory are reported.
@@ -36,10 +35,10 @@ pub(crate) struct Common {
     /// The collection in which the run makes its documents. Each run makes new ones.
     #[arg(long, default_value = "loadtest", global = true)]
     pub(crate) collection: String,
-    /// How long after the last op everything may take to become quiet.
+    /// How long the clients may take to settle after the last op.
     #[arg(long, default_value_t = 60.0, value_parser = positive, global = true)]
     pub(crate) patience: f64,
-    /// Do not read the documents and their logs back: for a server that keeps none.
+    /// Do not read the documents and their logs back: for a server that stores none.
     #[arg(long, global = true)]
     pub(crate) unchecked: bool,
 }

@@ -1,4 +1,4 @@
-//! What the process needs from around it: open files, a line on the terminal, an ear for Ctrl-C.
+//! Process-wide settings: the limit of open files, the progress line, and Ctrl-C.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,11 +6,11 @@ use std::rc::Rc;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How many descriptors are needed beside the clients' sockets.
+/// File descriptors needed besides those of the clients' sockets.
 const FILES_BESIDE: u64 = 64;
 
 /// Raises the limit of open files.
-pub(crate) fn allow_files(clients: u64) -> Result<()> {
+pub(crate) fn raise_file_limit(clients: u64) -> Result<()> {
     let needed = clients + FILES_BESIDE;
     let allowed = rlimit::increase_nofile_limit(needed.max(1 << 16))
         .context("raise the limit of open files")?;
@@ -21,7 +21,7 @@ pub(crate) fn allow_files(clients: u64) -> Result<()> {
     Ok(())
 }
 
-/// Turns true at the first Ctrl-C, for scenarios that look between two steps.
+/// A flag that is set by the first Ctrl-C, for scenarios that poll it between two steps.
 pub(crate) fn interrupted() -> Rc<Cell<bool>> {
     let flag = Rc::new(Cell::new(false));
     let told = Rc::clone(&flag);

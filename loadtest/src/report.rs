@@ -1,4 +1,4 @@
-//! What a run found, for people and for programs.
+//! The results of a run, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use crate::check::Faults;
 use crate::server::Cost;
 use crate::stats::{Latencies, Stats};
 
-/// What a run found.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
-    /// What it was told.
+    /// The parameters of the run.
     pub(crate) parameters: BTreeMap<&'static str, serde_json::Value>,
     /// How long was measured.
     pub(crate) seconds: f64,

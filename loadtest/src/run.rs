@@ -1,4 +1,4 @@
-//! A run: makes the documents, lets the clients in, lets them write for a time, waits until all is quiet, checks.
+//! A run: creates the documents, connects the clients, lets them write for a time, waits until they are settled, checks.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,20 +14,20 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
+use crate::admin_client::{AdminClient, connect};
 use crate::check::Faults;
-use crate::clerk::{Clerk, join};
-use crate::desk::Desk;
-use crate::member::{Editor, Member, Pace, Reader};
+use crate::commit_recorder::CommitRecorder;
+use crate::document_under_test::DocumentUnderTest;
 use crate::options::Common;
-use crate::process::{allow_files, bar};
+use crate::process::{bar, raise_file_limit};
 use crate::report::{Report, Unit};
 use crate::server::Cost;
+use crate::simulated_client::{Editor, Pace, Reader, SimulatedClient};
 use crate::socket::{Socket, Target};
 use crate::stats::Stats;
-use crate::tape::Tape;
 use crate::writing::{self, Habit, Writer};
 
-/// What a run is to do.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) scenario: &'static str,
@@ -59,11 +59,11 @@ struct Run<'a> {
     rng: Rng,
     stats: Rc<RefCell<Stats>>,
     phase: watch::Sender<Phase>,
-    desks: Vec<Desk>,
+    documents: Vec<DocumentUnderTest>,
     tasks: JoinSet<()>,
     bar: ProgressBar,
-    /// The connection that made the documents.
-    clerk: ClientId,
+    /// The client that created the documents.
+    admin: ClientId,
 }
 
 /// How many connections may be opening at once.
@@ -74,10 +74,10 @@ pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
     let clients = plan.docs * (plan.editors + plan.readers);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     fastrand::seed(seed);
-    allow_files(clients as u64)?;
+    raise_file_limit(clients as u64)?;
     let target = Target::resolve(options).await?;
     let before = options.server_pid.map(Cost::of).transpose()?;
-    let mut clerk = Clerk::new(&target).await?;
+    let mut admin = AdminClient::new(&target).await?;
     let mut run = Run {
         options,
         plan,
@@ -85,27 +85,27 @@ pub(crate) async fn run(options: &Common, plan: &Plan) -> Result<Report> {
         rng: Rng::with_seed(seed),
         stats: Rc::new(RefCell::new(Stats::new())),
         phase: watch::Sender::new(Phase::Joining),
-        desks: Vec::new(),
+        documents: Vec::new(),
         tasks: JoinSet::new(),
         bar: bar(),
-        clerk: clerk.id.clone(),
+        admin: admin.id.clone(),
     };
-    run.open_desks(&mut clerk).await?;
-    drop(clerk);
-    run.seat(clients).await?;
+    run.create_documents(&mut admin).await?;
+    drop(admin);
+    run.connect_all(clients).await?;
     let mut report = run.measure(seed, before, clients).await?;
     run.close(&mut report).await?;
     Ok(report)
 }
 
 impl Run<'_> {
-    async fn open_desks(&mut self, clerk: &mut Clerk) -> Result<()> {
+    async fn create_documents(&mut self, admin: &mut AdminClient) -> Result<()> {
         let content = writing::content(self.plan.kind, self.plan.chars, &mut self.rng);
         for index in 0..self.plan.docs {
             let doc = self.options.doc(self.plan.scenario, index)?;
-            clerk.create(&doc, content.clone()).await?;
-            let tape = Rc::new(RefCell::new(Tape::new(doc, self.plan.kind)));
-            self.desks.push(Desk::new(tape));
+            admin.create(&doc, content.clone()).await?;
+            let recorder = Rc::new(RefCell::new(CommitRecorder::new(doc, self.plan.kind)));
+            self.documents.push(DocumentUnderTest::new(recorder));
             self.bar.set_message(format!(
                 "{} of {} documents made",
                 index + 1,
@@ -116,15 +116,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets all clients in.
-    async fn seat(&mut self, clients: usize) -> Result<()> {
+    /// Connects all clients, and waits until each has its document.
+    async fn connect_all(&mut self, clients: usize) -> Result<()> {
         let mut opening = JoinSet::new();
         let mut opened = 0;
-        let mut seated = 0;
-        while seated < clients {
+        let mut connected = 0;
+        while connected < clients {
             while opened < clients && opening.len() < OPENING_MAX {
                 let (target, index) = (self.target.clone(), opened);
-                opening.spawn_local(async move { (index, join(&target, index).await) });
+                opening.spawn_local(async move { (index, connect(&target, index).await) });
                 opened += 1;
             }
             let next = opening
@@ -134,16 +134,16 @@ impl Run<'_> {
             let (index, joined) = next.context("open a connection")?;
             let (socket, id) =
                 joined.with_context(|| format!("open connection {} of {clients}", index + 1))?;
-            self.take_seat(index, socket, id);
-            seated += 1;
+            self.add_client(index, socket, id);
+            connected += 1;
             self.bar
-                .set_message(format!("{seated} of {clients} connected"));
+                .set_message(format!("{connected} of {clients} connected"));
             self.bar.tick();
         }
         let deadline = Instant::now() + self.options.patience();
         while self
-            .members()
-            .any(|member| member.borrow().revision().is_none())
+            .clients()
+            .any(|client| client.borrow().revision().is_none())
         {
             self.check_alive()?;
             ensure!(
@@ -155,11 +155,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn take_seat(&mut self, index: usize, socket: Socket, id: ClientId) {
-        let (docs, plan) = (self.desks.len(), self.plan);
-        let desk = &mut self.desks[index % docs];
-        let tape = Rc::clone(&desk.tape);
-        let member = if index / docs < plan.editors {
+    fn add_client(&mut self, index: usize, socket: Socket, id: ClientId) {
+        let (docs, plan) = (self.documents.len(), self.plan);
+        let document = &mut self.documents[index % docs];
+        let recorder = Rc::clone(&document.recorder);
+        let client = if index / docs < plan.editors {
             let cursor = self.rng.u64(..=plan.chars);
             let habit = if plan.typing {
                 Habit::Typing { cursor }
@@ -175,22 +175,22 @@ impl Run<'_> {
                 },
                 Some(_) => Pace::Silent,
             };
-            Member::Editor(Box::new(Editor::new(id, tape, writer, pace)))
+            SimulatedClient::Editor(Box::new(Editor::new(id, recorder, writer, pace)))
         } else {
-            Member::Reader(Reader::new(id, tape))
+            SimulatedClient::Reader(Reader::new(id, recorder))
         };
-        let member = Rc::new(RefCell::new(member));
-        desk.members.push(Rc::clone(&member));
+        let client = Rc::new(RefCell::new(client));
+        document.clients.push(Rc::clone(&client));
         let (stats, phase) = (Rc::clone(&self.stats), self.phase.subscribe());
         self.tasks.spawn_local(async move {
-            if let Err(error) = attend(socket, &member, &stats, phase).await {
+            if let Err(error) = drive(socket, &client, &stats, phase).await {
                 stats.borrow_mut().failed(&error);
             }
         });
     }
 
-    fn members(&self) -> impl Iterator<Item = &Rc<RefCell<Member>>> {
-        self.desks.iter().flat_map(|desk| &desk.members)
+    fn clients(&self) -> impl Iterator<Item = &Rc<RefCell<SimulatedClient>>> {
+        self.documents.iter().flat_map(|document| &document.clients)
     }
 
     fn check_alive(&self) -> Result<()> {
@@ -204,7 +204,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets them write, and counts.
+    /// Lets the editors write, and measures.
     async fn measure(&mut self, seed: u64, before: Option<Cost>, clients: usize) -> Result<Report> {
         self.phase.send_replace(Phase::Writing);
         let interrupted = self.wait("warming up", self.options.warmup()).await;
@@ -222,7 +222,7 @@ impl Run<'_> {
         report.counts(&self.stats.borrow());
         if let (Some(before), Some(start), Some(end)) = (before, start, end) {
             report.cost(start, end, &self.stats.borrow());
-            // Where ops are made, the documents and their logs grow along.
+            // With editors the documents and their logs grow too.
             if self.plan.editors == 0 {
                 let grown = end.rss_bytes.saturating_sub(before.rss_bytes) as f64;
                 let each = grown / clients.max(1) as f64;
@@ -250,7 +250,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits; whether Ctrl-C, or that all clients are gone, cut it short.
+    /// Waits for `time`, or until all clients have failed. Returns true if Ctrl-C ended the wait.
     async fn wait(&self, doing: &str, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let interrupt = tokio::signal::ctrl_c();
@@ -275,10 +275,10 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until all is quiet, and checks.
+    /// Waits until all clients are settled, and checks.
     async fn close(&mut self, report: &mut Report) -> Result<()> {
         let mut faults = Faults::default();
-        let gaps: u64 = self.members().map(|member| member.borrow().gaps()).sum();
+        let gaps: u64 = self.clients().map(|client| client.borrow().gaps()).sum();
         if gaps > 0 {
             report.figure(
                 "gaps_healed",
@@ -289,9 +289,9 @@ impl Run<'_> {
         }
         if !self.quiet().await {
             faults.add("not all clients came to rest at one revision in time".to_owned());
-            self.desks
+            self.documents
                 .iter()
-                .for_each(|desk| desk.tell_restless(&mut faults));
+                .for_each(|document| document.report_unsettled(&mut faults));
         }
         self.phase.send_replace(Phase::Over);
         while self.tasks.join_next().await.is_some() {}
@@ -299,16 +299,16 @@ impl Run<'_> {
         self.bar.tick();
         let mut entries = 0;
         if self.options.unchecked {
-            self.desks
+            self.documents
                 .iter()
-                .for_each(|desk| desk.check_readers(&mut faults));
+                .for_each(|document| document.check_readers(&mut faults));
         } else {
-            let mut clerk = Clerk::new(&self.target)
+            let mut admin = AdminClient::new(&self.target)
                 .await
                 .context("come back to check")?;
-            for (index, desk) in self.desks.iter().enumerate() {
-                let maker = (self.clerk.clone(), index as u64 + 1);
-                entries += desk.check(maker, &mut clerk, &mut faults).await?;
+            for (index, document) in self.documents.iter().enumerate() {
+                let maker = (self.admin.clone(), index as u64 + 1);
+                entries += document.check(maker, &mut admin, &mut faults).await?;
             }
         }
         self.bar.finish_and_clear();
@@ -318,7 +318,7 @@ impl Run<'_> {
             count: stats.failed,
         };
         faults.extend(failures);
-        let (clients, docs) = (self.members().count(), self.desks.len());
+        let (clients, docs) = (self.clients().count(), self.documents.len());
         if !self.options.unchecked {
             let name = "entries in the logs";
             report.figure("log_entries", name, entries as f64, Unit::Count);
@@ -334,7 +334,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until every client has everything; whether it came to that.
+    /// Waits until every client is settled. Returns false if that takes too long.
     async fn quiet(&self) -> bool {
         let deadline = Instant::now() + self.options.patience();
         let interrupt = tokio::signal::ctrl_c();
@@ -348,7 +348,7 @@ impl Run<'_> {
             }
             self.bar.set_message("waiting until all is quiet");
             self.bar.tick();
-            still = if self.desks.iter().all(Desk::is_quiet) {
+            still = if self.documents.iter().all(DocumentUnderTest::is_quiet) {
                 still + 1
             } else {
                 0
@@ -361,10 +361,10 @@ impl Run<'_> {
     }
 }
 
-/// One client's life.
-async fn attend(
+/// Runs one client until the run is over.
+async fn drive(
     mut socket: Socket,
-    member: &RefCell<Member>,
+    client: &RefCell<SimulatedClient>,
     stats: &RefCell<Stats>,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<()> {
@@ -374,11 +374,11 @@ async fn attend(
             return Ok(());
         }
         let writing = now == Phase::Writing;
-        member
+        client
             .borrow_mut()
             .act(Instant::now(), writing, &mut socket)?;
         socket.flush()?;
-        let due = member.borrow().due().filter(|_| writing);
+        let due = client.borrow().due().filter(|_| writing);
         let until = async {
             match due {
                 Some(due) => sleep_until(due.into()).await,
@@ -389,7 +389,7 @@ async fn attend(
         select! {
             biased;
             _ = phase.changed() => {}
-            read = socket.read(|frame, now| member.borrow_mut().hear(frame, now, &mut stats.borrow_mut())) => read?,
+            read = socket.read(|frame, now| client.borrow_mut().receive(frame, now, &mut stats.borrow_mut())) => read?,
             () = until => {}
         }
         stats.borrow_mut().received(socket.take_received());

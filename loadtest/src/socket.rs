@@ -21,54 +21,56 @@ use crate::options::Common;
 /// Where the server listens, or each node of a cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    doors: Vec<Door>,
+    endpoints: Vec<Endpoint>,
 }
 
 /// One address.
 #[derive(Debug, Clone)]
-struct Door {
+struct Endpoint {
     address: SocketAddr,
     host: String,
     path: String,
-    /// A header that says who asks; empty: nobody in particular.
+    /// The header with the credentials; empty: none.
     credentials: String,
 }
 
 impl Target {
     /// Resolves one `ws://` address, or several with commas between them: connections take them in turn.
     pub(crate) async fn resolve(options: &Common) -> Result<Self> {
-        let mut doors = Vec::new();
+        let mut endpoints = Vec::new();
         for url in options.url.split(',') {
-            doors.push(Door::resolve(url, options.token.as_deref()).await?);
+            endpoints.push(Endpoint::resolve(url, options.token.as_deref()).await?);
         }
-        Ok(Self { doors })
+        Ok(Self { endpoints })
     }
 
-    /// Asks for the `index`th connection, says nothing of who asks, and hangs up; how the answer begins.
-    pub(crate) async fn knock(&self, index: u64, from: Ipv4Addr) -> Result<String> {
+    /// Sends the `index`th handshake without credentials and closes the connection. Returns the status line's beginning.
+    pub(crate) async fn handshake(&self, index: u64, from: Ipv4Addr) -> Result<String> {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        let door = Door {
+        let endpoint = Endpoint {
             credentials: String::new(),
-            ..self.door(index).clone()
+            ..self.endpoint(index).clone()
         };
         let socket = TcpSocket::new_v4()?;
         socket.bind((from, 0).into())?;
-        let mut stream = socket.connect(door.address).await?;
-        // Ports that wait for what may still come would soon be all that there are.
+        let mut stream = socket.connect(endpoint.address).await?;
+        // With linger, closed connections would soon occupy all local ports.
         stream.set_zero_linger()?;
-        stream.write_all(request(&door, &key()).as_bytes()).await?;
+        stream
+            .write_all(request(&endpoint, &key()).as_bytes())
+            .await?;
         let mut answer = [0; STATUS_BYTES];
         stream.read_exact(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// Where the `index`th connection goes.
-    fn door(&self, index: usize) -> &Door {
-        &self.doors[index % self.doors.len()]
+    fn endpoint(&self, index: usize) -> &Endpoint {
+        &self.endpoints[index % self.endpoints.len()]
     }
 }
 
-impl Door {
+impl Endpoint {
     async fn resolve(url: &str, token: Option<&str>) -> Result<Self> {
         let url = Url::parse(url).with_context(|| format!("read the address {url}"))?;
         ensure!(
@@ -132,26 +134,26 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects and shakes hands.
     pub(crate) async fn open(target: &Target, index: usize) -> Result<Self> {
-        let door = target.door(index);
-        timeout(CONNECT_PATIENCE, Self::connect(door, index))
+        let endpoint = target.endpoint(index);
+        timeout(CONNECT_PATIENCE, Self::connect(endpoint, index))
             .await
-            .with_context(|| format!("connect to {}: no answer in time", door.address))?
+            .with_context(|| format!("connect to {}: no answer in time", endpoint.address))?
     }
 
-    async fn connect(door: &Door, index: usize) -> Result<Self> {
-        let socket = match door.address {
+    async fn connect(endpoint: &Endpoint, index: usize) -> Result<Self> {
+        let socket = match endpoint.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        if let Some(source) = door.source(index) {
+        if let Some(source) = endpoint.source(index) {
             socket.bind(SocketAddr::new(source, 0))?;
         }
         let mut stream = socket
-            .connect(door.address)
+            .connect(endpoint.address)
             .await
-            .with_context(|| format!("connect to {}: is the server there?", door.address))?;
+            .with_context(|| format!("connect to {}: is the server there?", endpoint.address))?;
         stream.set_nodelay(true)?;
-        let partial = upgrade(&mut stream, door)
+        let partial = upgrade(&mut stream, endpoint)
             .await
             .context("upgrade to a WebSocket")?;
         Ok(Self {
@@ -163,7 +165,7 @@ impl Socket {
     }
 
     /// Queues a text frame. [`Socket::flush`] writes it.
-    pub(crate) fn say(&mut self, json: &[u8]) {
+    pub(crate) fn send(&mut self, json: &[u8]) {
         self.frame(TEXT, json);
     }
 
@@ -361,20 +363,20 @@ fn key() -> String {
 }
 
 /// What asks for a WebSocket.
-fn request(door: &Door, key: &str) -> String {
+fn request(endpoint: &Endpoint, key: &str) -> String {
     format!(
         "GET {} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
-        door.path,
-        door.credentials,
-        host = door.host,
+        endpoint.path,
+        endpoint.credentials,
+        host = endpoint.host,
     )
 }
 
 /// Asks for the WebSocket; returns what came behind the answer.
-async fn upgrade(stream: &mut TcpStream, door: &Door) -> Result<Vec<u8>> {
+async fn upgrade(stream: &mut TcpStream, endpoint: &Endpoint) -> Result<Vec<u8>> {
     let key = key();
-    stream.write_all(request(door, &key).as_bytes()).await?;
+    stream.write_all(request(endpoint, &key).as_bytes()).await?;
     let mut answer = Vec::new();
     loop {
         ensure!(

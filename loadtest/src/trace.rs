@@ -118,7 +118,7 @@ impl Trace {
     }
 }
 
-/// What is seen by who has seen these transactions.
+/// The transactions that an agent has seen if it has seen `parents`, as a count for each agent.
 fn closure(transactions: &[Transaction], parents: &[usize], agents: usize) -> Result<Vec<u32>> {
     let mut seen = vec![0; agents];
     for parent in parents {

@@ -11,12 +11,12 @@ use copydesk::ot::{Content, Kind, Op};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What a client says first.
+/// The client's first message.
 pub(crate) const HANDSHAKE: &[u8] = br#"{"a":"hs","id":null,"protocol":1,"protocolMinor":2}"#;
 
-/// What the server said.
+/// A parsed frame of the server.
 #[derive(Debug)]
-pub(crate) enum Heard<'a> {
+pub(crate) enum ServerFrame<'a> {
     /// Our id.
     Handshake(ClientId),
     /// The document at a revision.
@@ -36,7 +36,7 @@ pub(crate) enum Heard<'a> {
     Bare(ClientId, u64, Revision),
     /// A refusal, of our submit if it has a count.
     Refused(Option<u64>, String),
-    /// Something that is no business of ours.
+    /// A message that is not used.
     Other,
 }
 
@@ -79,7 +79,7 @@ struct Refusal {
 }
 
 /// Reads a frame about a document of this kind.
-pub(crate) fn read(kind: Kind, text: &[u8]) -> Result<Heard<'_>> {
+pub(crate) fn read(kind: Kind, text: &[u8]) -> Result<ServerFrame<'_>> {
     let fields: Fields<'_> = serde_json::from_slice(text).with_context(|| {
         format!(
             "read {}",
@@ -89,28 +89,28 @@ pub(crate) fn read(kind: Kind, text: &[u8]) -> Result<Heard<'_>> {
     if let Some(refusal) = &fields.error {
         let said = format!("{} {}", refusal.code, refusal.message);
         let seq = fields.seq.filter(|_| fields.a == "op");
-        return Ok(Heard::Refused(seq, said.trim().to_owned()));
+        return Ok(ServerFrame::Refused(seq, said.trim().to_owned()));
     }
     match (&*fields.a, fields.data) {
         ("hs", _) => {
             let id: Cow<'_, str> =
                 serde_json::from_str(fields.id.context("a handshake without an id")?.get())?;
-            Ok(Heard::Handshake(ClientId::parse(&id)?))
+            Ok(ServerFrame::Handshake(ClientId::parse(&id)?))
         }
         ("s" | "f", Some(data)) => shown(kind, data.get()),
-        ("s" | "f", None) => Ok(Heard::Done),
+        ("s" | "f", None) => Ok(ServerFrame::Done),
         ("op", _) => op(kind, fields),
-        _ => Ok(Heard::Other),
+        _ => Ok(ServerFrame::Other),
     }
 }
 
-fn shown(kind: Kind, json: &str) -> Result<Heard<'_>> {
+fn shown(kind: Kind, json: &str) -> Result<ServerFrame<'_>> {
     let typed: Typed<'_> = serde_json::from_str(json).context("read a snapshot")?;
     let exists = typed.r#type.is_some() || typed.data.is_some();
     if exists {
         check_kind(kind, typed.r#type.as_deref().unwrap_or("json0"))?;
     }
-    Ok(Heard::Shown {
+    Ok(ServerFrame::Shown {
         revision: Revision(typed.v),
         exists,
         data: typed.data.map(RawValue::get),
@@ -124,7 +124,7 @@ fn check_kind(kind: Kind, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn op(kind: Kind, fields: Fields<'_>) -> Result<Heard<'static>> {
+fn op(kind: Kind, fields: Fields<'_>) -> Result<ServerFrame<'static>> {
     let (Some(client), Some(seq), Some(v)) = (fields.src, fields.seq, fields.v) else {
         bail!("an op without src, seq or v");
     };
@@ -137,9 +137,9 @@ fn op(kind: Kind, fields: Fields<'_>) -> Result<Heard<'static>> {
     } else if fields.del == Some(true) {
         Change::Delete
     } else {
-        return Ok(Heard::Bare(client, seq, revision));
+        return Ok(ServerFrame::Bare(client, seq, revision));
     };
-    Ok(Heard::Commit(entry(client, seq, revision, change)))
+    Ok(ServerFrame::Commit(entry(client, seq, revision, change)))
 }
 
 /// An entry as far as the wire tells it.
@@ -215,22 +215,28 @@ mod tests {
     fn frames_of_both_servers_are_read() {
         let read = |text| read(Kind::TextUnicode, str::as_bytes(text)).unwrap();
         let ours = r#"{"a":"op","c":"d","d":"1","v":2,"src":"A","seq":3,"op":[2,"AA"]}"#;
-        assert!(matches!(read(ours), Heard::Commit(entry) if entry.revision == Revision(3)));
+        assert!(matches!(read(ours), ServerFrame::Commit(entry) if entry.revision == Revision(3)));
         let ack = r#"{"src":"B","seq":1,"v":3,"a":"op","c":"d","d":"1"}"#;
-        assert!(matches!(read(ack), Heard::Bare(_, 1, Revision(4))));
+        assert!(matches!(read(ack), ServerFrame::Bare(_, 1, Revision(4))));
         let shown = r#"{"data":{"v":1,"data":"h\u00e9","type":"http://sharejs.org/types/text-unicode"},"a":"s","c":"d","d":"x"}"#;
         let data = Some(r#""h\u00e9""#);
         assert!(
-            matches!(read(shown), Heard::Shown { revision: Revision(1), exists: true, data: d } if d == data)
+            matches!(read(shown), ServerFrame::Shown { revision: Revision(1), exists: true, data: d } if d == data)
         );
         let nothing = r#"{"data":{"v":0,"type":null},"a":"f","c":"d","d":"x"}"#;
-        assert!(matches!(read(nothing), Heard::Shown { exists: false, .. }));
-        assert!(matches!(read(r#"{"a":"s","c":"d","d":"x"}"#), Heard::Done));
+        assert!(matches!(
+            read(nothing),
+            ServerFrame::Shown { exists: false, .. }
+        ));
+        assert!(matches!(
+            read(r#"{"a":"s","c":"d","d":"x"}"#),
+            ServerFrame::Done
+        ));
         let refused = r#"{"a":"op","seq":7,"v":1,"error":{"code":"E","message":"no"}}"#;
-        assert!(matches!(read(refused), Heard::Refused(Some(7), said) if said == "E no"));
+        assert!(matches!(read(refused), ServerFrame::Refused(Some(7), said) if said == "E no"));
         assert!(matches!(
             read(r#"{"a":"init","protocol":1,"id":"A"}"#),
-            Heard::Other
+            ServerFrame::Other
         ));
     }
 

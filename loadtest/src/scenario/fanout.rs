@@ -7,16 +7,16 @@ use crate::options::{self, Common};
 use crate::report::Report;
 use crate::run::{self, Plan};
 
-/// One writer, or a few, and many who only read.
+/// One writer, or a few, and many readers.
 ///
 /// At a low rate every op travels alone: this is the price of one delivery. With --rate 0 the writers write as fast as they
 /// are acknowledged, ops gather, and a socket is written once for many of them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How many read.
+    /// Number of readers.
     #[arg(long, default_value_t = 1_000)]
     readers: usize,
-    /// How many write.
+    /// Number of writers.
     #[arg(long, default_value_t = 1)]
     writers: usize,
     /// How many ops each writer makes in a second; 0: as fast as they are acknowledged.

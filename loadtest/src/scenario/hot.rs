@@ -13,7 +13,7 @@ use crate::run::{self, Plan};
 /// op is delivered W times and transformed over up to W others: this is where a sequencer that does not gather collapses.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How many write.
+    /// Number of writers.
     #[arg(long, default_value_t = 50)]
     writers: usize,
     /// How long the document is, about.

@@ -9,17 +9,17 @@ use crate::run::{self, Plan};
 
 /// Many documents, each with a few typists at a steady rate.
 ///
-/// Whoever falls behind types on, as people do: what they typed while an op was in flight is sent as one op when its ack
-/// has come, and its latency counts from when each letter was due.
+/// A typist whose op is in flight types on: the letters are sent as one op after the ack, and their latency counts from when
+/// each letter was due.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How many documents.
     #[arg(long, default_value_t = 1_000)]
     docs: usize,
-    /// How many type in each.
+    /// Typists in each document.
     #[arg(long, default_value_t = 2)]
     clients: usize,
-    /// How many letters each types in a second; 0: as fast as they are acknowledged.
+    /// Letters a second of each typist; 0: as fast as they are acknowledged.
     #[arg(long, default_value_t = 3.0, value_parser = options::rate)]
     rate: f64,
     /// How long each document is, about.

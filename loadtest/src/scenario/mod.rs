@@ -1,9 +1,9 @@
-//! What can be run, each with its own options.
+//! The scenarios, each with its own options.
 
 pub(crate) mod fanout;
+pub(crate) mod handshake_flood;
 pub(crate) mod hot;
 pub(crate) mod idle;
-pub(crate) mod knock;
 pub(crate) mod many;
 pub(crate) mod open;
 pub(crate) mod replay;

@@ -9,22 +9,22 @@ use copydesk::ot::{Content, Kind};
 use fastrand::Rng;
 use tokio::time::timeout;
 
-use crate::clerk::{Clerk, join};
-use crate::member::{Editor, Pace};
+use crate::admin_client::{AdminClient, connect};
+use crate::commit_recorder::CommitRecorder;
 use crate::options::{self, Common};
-use crate::process::{allow_files, bar, interrupted};
+use crate::process::{bar, interrupted, raise_file_limit};
 use crate::report::{Report, Unit};
 use crate::server::Cost;
+use crate::simulated_client::{Editor, Pace};
 use crate::socket::{Socket, Target};
 use crate::stats::Latencies;
-use crate::tape::Tape;
-use crate::wire::{self, Heard};
+use crate::wire::{self, ServerFrame};
 use crate::writing::{self, Habit, Writer};
 
 /// How long a document takes to open: from asking for it to its last byte.
 ///
-/// Each time on a new connection, whose making is not counted. Before each opening the document is edited, so that nobody
-/// can be shown what was prepared for the one before; --untouched leaves it alone.
+/// Each opening uses a new connection; connecting is not counted. The document is edited before each opening, so that the
+/// server cannot send a snapshot that it has cached; --untouched does not edit.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How long the document is.
@@ -41,16 +41,19 @@ pub(crate) struct Options {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
-    allow_files(3)?;
+    raise_file_limit(3)?;
     let seed = common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut rng = Rng::with_seed(seed);
     let target = Target::resolve(common).await?;
     let doc = common.doc("open", 0)?;
     let content = writing::content(options.kind, options.chars, &mut rng);
-    let mut clerk = Clerk::new(&target).await?;
-    clerk.create(&doc, content).await?;
-    let tape = std::rc::Rc::new(std::cell::RefCell::new(Tape::new(doc, options.kind)));
-    let mut editor = Typist::new(&target, tape, rng, options).await?;
+    let mut admin = AdminClient::new(&target).await?;
+    admin.create(&doc, content).await?;
+    let recorder = std::rc::Rc::new(std::cell::RefCell::new(CommitRecorder::new(
+        doc,
+        options.kind,
+    )));
+    let mut editor = Typist::new(&target, recorder, rng, options).await?;
     let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
     let before = common.server_pid.map(Cost::of).transpose()?;
     let began = Instant::now();
@@ -99,11 +102,11 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
             Unit::Bytes,
         );
     }
-    report.checked = "every opening showed what the one who edits sees".to_owned();
+    report.checked = "every opening showed the document of the editor".to_owned();
     Ok(report)
 }
 
-/// Edits the document between two openings, and knows what they must show.
+/// Edits the document between two openings, and has the content that they must show.
 struct Typist {
     socket: Socket,
     editor: Editor,
@@ -113,14 +116,14 @@ struct Typist {
 impl Typist {
     async fn new(
         target: &Target,
-        tape: crate::member::SharedTape,
+        recorder: crate::simulated_client::SharedRecorder,
         mut rng: Rng,
         options: &Options,
     ) -> Result<Self> {
-        let (socket, id) = join(target, 0).await?;
+        let (socket, id) = connect(target, 0).await?;
         let writer = |rng| Writer::new(rng, options.chars, Habit::Anywhere);
         let spare = writer(rng.fork());
-        let editor = Editor::new(id, tape, spare, Pace::Silent);
+        let editor = Editor::new(id, recorder, spare, Pace::Silent);
         let mut typist = Self {
             socket,
             editor,
@@ -147,14 +150,14 @@ impl Typist {
     async fn settle(&mut self, done: impl Fn(&Editor) -> bool) -> Result<()> {
         let mut stats = crate::stats::Stats::new();
         loop {
-            self.editor.speak(&mut self.socket);
+            self.editor.send_pending(&mut self.socket);
             self.socket.flush()?;
             if done(&self.editor) {
                 return Ok(());
             }
             let read = self
                 .socket
-                .read(|frame, now| self.editor.hear(frame, now, &mut stats));
+                .read(|frame, now| self.editor.receive(frame, now, &mut stats));
             timeout(PATIENCE, read)
                 .await
                 .context("no answer in time")??;
@@ -165,7 +168,7 @@ impl Typist {
     /// Opens the document on a new connection; how long it took, and how many bytes it was. A snapshot may be followed by
     /// the newest commits: then it is open when they have come.
     async fn time_opening(&self, target: &Target) -> Result<(Duration, u64)> {
-        let (mut socket, id) = join(target, 1).await?;
+        let (mut socket, id) = connect(target, 1).await?;
         let (doc, kind) = self.editor.doc();
         let mut json = Vec::new();
         wire::write(
@@ -179,7 +182,7 @@ impl Typist {
         socket.take_received();
         let began = Instant::now();
         let mut time = Duration::ZERO;
-        socket.say(&json);
+        socket.send(&json);
         socket.flush()?;
         while client
             .revision()
@@ -189,7 +192,7 @@ impl Typist {
                 // What came with one read came at one time, however long we take to read it.
                 time = now - began;
                 let message = match wire::read(kind, frame)? {
-                    Heard::Shown {
+                    ServerFrame::Shown {
                         revision,
                         exists,
                         data,
@@ -201,8 +204,8 @@ impl Typist {
                             ..Snapshot::default()
                         })
                     }
-                    Heard::Commit(entry) => ServerMessage::Commit(entry.into()),
-                    Heard::Refused(_, said) => bail!("the server refused: {said}"),
+                    ServerFrame::Commit(entry) => ServerMessage::Commit(entry.into()),
+                    ServerFrame::Refused(_, said) => bail!("the server refused: {said}"),
                     _ => return Ok(()),
                 };
                 Ok(client.received(message)?)

@@ -11,15 +11,15 @@ use copydesk::log::Revision;
 use copydesk::ot::{Content, Kind};
 
 use super::session::Session;
+use crate::admin_client::AdminClient;
 use crate::check::{Checker, Claim, Faults};
-use crate::clerk::Clerk;
+use crate::commit_recorder::CommitRecorder;
 use crate::options::Common;
-use crate::process::{allow_files, bar, interrupted};
+use crate::process::{bar, interrupted, raise_file_limit};
 use crate::report::{Report, Unit};
 use crate::server::Cost;
 use crate::socket::Target;
 use crate::stats::Stats;
-use crate::tape::Tape;
 use crate::trace::Trace;
 
 /// Plays a recorded editing session of the editing-traces collection (.json or .json.gz), and compares the end text.
@@ -52,19 +52,22 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     trace
         .transactions
         .truncate(options.first.unwrap_or(usize::MAX));
-    allow_files(trace.agents as u64)?;
+    raise_file_limit(trace.agents as u64)?;
     let target = Target::resolve(common).await?;
     let doc = common.doc("replay", 0)?;
-    let mut clerk = Clerk::new(&target).await?;
+    let mut admin = AdminClient::new(&target).await?;
     let start = serde_json::to_string(&trace.start)?;
-    clerk
+    admin
         .create(&doc, Content::create(Kind::TextUnicode, Some(&start))?)
         .await?;
-    let clerk_id = clerk.id.clone();
-    drop(clerk);
+    let admin_id = admin.id.clone();
+    drop(admin);
 
-    let tape = Rc::new(RefCell::new(Tape::new(doc.clone(), Kind::TextUnicode)));
-    let mut session = Session::new(&target, &trace, tape).await?;
+    let recorder = Rc::new(RefCell::new(CommitRecorder::new(
+        doc.clone(),
+        Kind::TextUnicode,
+    )));
+    let mut session = Session::new(&target, &trace, recorder).await?;
     let mut stats = Stats::new();
     stats.open = true;
     let before = common.server_pid.map(Cost::of).transpose()?;
@@ -101,16 +104,18 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     );
 
     let mut faults = Faults::default();
-    let mut clerk = Clerk::new(&target).await.context("come back to check")?;
-    let shown = clerk.fetch(&doc, Kind::TextUnicode).await?;
+    let mut admin = AdminClient::new(&target)
+        .await
+        .context("come back to check")?;
+    let shown = admin.fetch(&doc, Kind::TextUnicode).await?;
     let made = Claim {
         submits: 1,
         acknowledged: vec![(1, Revision(1))],
     };
-    let mut claims = HashMap::from([(clerk_id, made)]);
+    let mut claims = HashMap::from([(admin_id, made)]);
     claims.extend(session.claims());
     let mut checker = Checker::new(claims);
-    clerk
+    admin
         .log(&doc, Kind::TextUnicode, |entry| checker.entry(entry))
         .await?;
     faults.extend(checker.finish(&shown).1);

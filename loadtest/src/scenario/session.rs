@@ -10,41 +10,41 @@ use copydesk::log::{Change, Revision, Snapshot};
 use copydesk::ot::{Content, Kind, Op, Side};
 use tokio::time::timeout;
 
+use crate::admin_client::connect;
 use crate::check::Claim;
-use crate::clerk::join;
-use crate::lens::Lens;
-use crate::member::SharedTape;
+use crate::commit_recorder::Received;
+use crate::delayed_view::DelayedView;
+use crate::simulated_client::SharedRecorder;
 use crate::socket::{Socket, Target};
 use crate::stats::Stats;
-use crate::tape::Told;
 use crate::trace::{Trace, Transaction};
-use crate::wire::{self, Heard};
+use crate::wire::{self, ServerFrame};
 use crate::writing::splice;
 
-/// All agents, and the order in which the server has put what they did.
+/// All agents, and the server's order of their transactions.
 pub(crate) struct Session {
     agents: Vec<Agent>,
-    tape: SharedTape,
-    /// What became each revision after the first: whose, and which of their transactions.
+    recorder: SharedRecorder,
+    /// The transaction of each revision after the first: its agent, and its number among the agent's transactions.
     log: Vec<(usize, u32)>,
-    /// Which transactions of each agent are still to be played, as what they will have seen.
+    /// The transactions of each agent that are still to be played, as what they will have seen.
     ahead: Vec<VecDeque<Vec<u32>>>,
     /// Submits that were made on another revision than the newest.
     pub(crate) concurrent: u64,
-    /// Transactions whose agent had to see more than it had seen when it was recorded.
+    /// Transactions before which the agent had to see more than when the trace was recorded.
     pub(crate) inexact: u64,
 }
 
-/// One agent: a person, their lens, their client.
+/// One agent: its view and its client.
 struct Agent {
     socket: Socket,
     client: Client,
-    lens: Lens,
-    /// What the server has sent and the client has not been told, in order.
+    view: DelayedView,
+    /// Messages of the server that the client has not received, in order.
     inbox: VecDeque<ServerMessage>,
     /// The revision that the next in the inbox, or the next to arrive, leads to.
     arriving: Revision,
-    /// How many transactions of each agent the person has seen.
+    /// How many transactions of each agent this agent has seen.
     seen: Vec<u32>,
     /// How many of its own have been submitted.
     submitted: u32,
@@ -56,10 +56,14 @@ const FIRST: Revision = Revision(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Session {
-    pub(crate) async fn new(target: &Target, trace: &Trace, tape: SharedTape) -> Result<Self> {
+    pub(crate) async fn new(
+        target: &Target,
+        trace: &Trace,
+        recorder: SharedRecorder,
+    ) -> Result<Self> {
         let mut agents = Vec::new();
         for index in 0..trace.agents {
-            agents.push(Agent::join(target, index, trace.agents, &tape).await?);
+            agents.push(Agent::connect(target, index, trace.agents, &recorder).await?);
         }
         let mut ahead = vec![VecDeque::new(); trace.agents];
         for transaction in &trace.transactions {
@@ -67,7 +71,7 @@ impl Session {
         }
         Ok(Self {
             agents,
-            tape,
+            recorder,
             log: Vec::new(),
             ahead,
             concurrent: 0,
@@ -89,29 +93,29 @@ impl Session {
         let exact = (0..trace.agents)
             .all(|other| other == agent || person.seen[other] == transaction.seen[other]);
         self.inexact += u64::from(!exact);
-        let op = op(person.lens.shown(), transaction)?;
-        person.lens.edit(op)?;
+        let op = op(person.view.shown(), transaction)?;
+        person.view.edit(op)?;
         self.ahead[agent].pop_front();
         self.submit(agent, stats).await
     }
 
-    /// Tells everybody everything.
+    /// Delivers all remaining messages, and shows all commits to all agents.
     pub(crate) async fn finish(&mut self, stats: &mut Stats) -> Result<()> {
         self.ahead.iter_mut().for_each(VecDeque::clear);
         while self.catch_up(stats).await? {}
         for person in &mut self.agents {
-            while person.lens.next().is_some() {
-                person.lens.show()?;
+            while person.view.next().is_some() {
+                person.view.show()?;
             }
             ensure!(
-                person.lens.is_clear() && person.client.is_settled(),
+                person.view.is_clear() && person.client.is_settled(),
                 "something was never sent"
             );
         }
         Ok(())
     }
 
-    /// What each client says that it did.
+    /// The claims of all clients.
     pub(crate) fn claims(&self) -> impl Iterator<Item = (ClientId, Claim)> {
         self.agents.iter().map(|person| {
             let client = &person.client;
@@ -126,22 +130,22 @@ impl Session {
         })
     }
 
-    /// What each person sees.
+    /// The text that each agent sees.
     pub(crate) fn texts(&self) -> impl Iterator<Item = String> {
         self.agents
             .iter()
-            .map(|person| person.lens.shown().to_text())
+            .map(|person| person.view.shown().to_text())
     }
 
-    /// Tells every client what its person is to see next anyway, and acks as soon as they are next. Whether any was told
-    /// anything.
+    /// Delivers to every client the commits that its agent is to see next anyway, and acks as soon as they are next. Returns
+    /// true if a message was delivered.
     async fn catch_up(&mut self, stats: &mut Stats) -> Result<bool> {
         let mut told = false;
         let mut going = true;
         while std::mem::take(&mut going) {
             for agent in 0..self.agents.len() {
                 while self.is_welcome(agent) {
-                    self.hear(agent, stats).await?;
+                    self.receive(agent, stats).await?;
                     going = true;
                     told = true;
                 }
@@ -150,7 +154,7 @@ impl Session {
         Ok(told)
     }
 
-    /// Whether the next commit is the client's own, or one that its person's next transaction will have seen.
+    /// Returns true if the next commit is the client's own, or one that the agent's next transaction will have seen.
     fn is_welcome(&self, agent: usize) -> bool {
         let next = self.log.get(self.agents[agent].heard());
         let limit = self.ahead[agent].front();
@@ -159,12 +163,12 @@ impl Session {
         })
     }
 
-    /// Shows a person all that they had seen when the transaction was recorded, and as little else as can be.
+    /// Shows an agent everything that it had seen when the transaction was recorded, and as little else as possible.
     async fn show_all(&mut self, agent: usize, seen: &[u32], stats: &mut Stats) -> Result<()> {
         loop {
             let person = &mut self.agents[agent];
             while person
-                .lens
+                .view
                 .next()
                 .is_some_and(|author| person.seen[author] < seen[author])
             {
@@ -173,29 +177,29 @@ impl Session {
             let missing =
                 (0..seen.len()).find(|other| *other != agent && person.seen[*other] < seen[*other]);
             let Some(author) = missing else { return Ok(()) };
-            if person.lens.holds(author) {
-                // It stands behind something that they had not seen: the server's order leaves no choice.
+            if person.view.holds(author) {
+                // It is behind a commit that the agent had not seen: the server's order leaves no choice.
                 person.show_next()?;
             } else if person.heard() < self.log.len() {
-                self.hear(agent, stats).await?;
+                self.receive(agent, stats).await?;
             } else {
-                // Its author has not submitted it: their ack stands behind commits that were held back.
+                // Its author has not submitted it: the author's ack is behind commits that were held back.
                 let waits = self.agents[author].heard() < self.log.len();
-                ensure!(waits, "a transaction is to be seen that nobody made");
-                self.hear(author, stats).await?;
+                ensure!(waits, "a transaction is to be seen that no agent made");
+                self.receive(author, stats).await?;
             }
         }
     }
 
-    /// Tells a client the next commit. If it was its own, the next one is submitted.
-    async fn hear(&mut self, agent: usize, stats: &mut Stats) -> Result<()> {
+    /// Delivers the next commit to a client. If it is the client's own, its next edit is submitted.
+    async fn receive(&mut self, agent: usize, stats: &mut Stats) -> Result<()> {
         let (author, _) = self.log[self.agents[agent].heard()];
         let person = &mut self.agents[agent];
-        person.arrive(&self.tape, 1).await?;
+        person.arrive(&self.recorder, 1).await?;
         let message = person.inbox.pop_front().context("something has arrived")?;
         if author != agent {
             let op = person.applied(&message)?;
-            person.lens.told(author, op);
+            person.view.told(author, op);
             person.client.received(message)?;
             return Ok(());
         }
@@ -207,20 +211,20 @@ impl Session {
         self.submit(agent, stats).await
     }
 
-    /// Submits the next of what a person did, if the client is free, and waits until the server has put it in order.
+    /// Submits the agent's next edit if none is in flight, and waits until the server has committed it.
     async fn submit(&mut self, agent: usize, stats: &mut Stats) -> Result<()> {
         let person = &mut self.agents[agent];
         if !person.client.is_settled() {
             return Ok(());
         }
-        let Some(op) = person.lens.give()? else {
+        let Some(op) = person.view.give()? else {
             return Ok(());
         };
         person.client.edit(op)?;
-        person.speak(&self.tape)?;
+        person.send_pending(&self.recorder)?;
         let behind = self.log.len() - person.heard();
         self.concurrent += u64::from(behind > 0);
-        person.arrive(&self.tape, behind + 1).await?;
+        person.arrive(&self.recorder, behind + 1).await?;
         let now = Instant::now();
         let sent: Vec<_> = person.sent.take().into_iter().collect();
         stats.acked(&sent, now);
@@ -232,23 +236,28 @@ impl Session {
 }
 
 impl Agent {
-    async fn join(target: &Target, index: usize, agents: usize, tape: &SharedTape) -> Result<Self> {
-        let (socket, id) = join(target, index).await?;
+    async fn connect(
+        target: &Target,
+        index: usize,
+        agents: usize,
+        recorder: &SharedRecorder,
+    ) -> Result<Self> {
+        let (socket, id) = connect(target, index).await?;
         let mut client = Client::new(id);
         client.connected();
         let mut agent = Self {
             socket,
             client,
-            lens: Lens::new(Content::create(Kind::TextUnicode, None)?),
+            view: DelayedView::new(Content::create(Kind::TextUnicode, None)?),
             inbox: VecDeque::new(),
             arriving: FIRST,
             seen: vec![0; agents],
             submitted: 0,
             sent: None,
         };
-        agent.speak(tape)?;
+        agent.send_pending(recorder)?;
         while agent.client.revision().is_none() {
-            agent.arrive(tape, 1).await?;
+            agent.arrive(recorder, 1).await?;
             let message = agent.inbox.pop_front().context("something has arrived")?;
             agent.client.received(message)?;
         }
@@ -257,7 +266,7 @@ impl Agent {
             "the document was not made by us alone"
         );
         agent.arriving = FIRST.next();
-        agent.lens = Lens::new(
+        agent.view = DelayedView::new(
             agent
                 .client
                 .content()
@@ -267,17 +276,17 @@ impl Agent {
         Ok(agent)
     }
 
-    /// How many commits after the first the client has been told.
+    /// Number of commits after the first that the client has received.
     fn heard(&self) -> usize {
         let revision = self.client.revision().unwrap_or(FIRST);
         usize::try_from(revision.0 - FIRST.0).unwrap_or(usize::MAX)
     }
 
     fn show_next(&mut self) -> Result<()> {
-        if let Some(author) = self.lens.next() {
+        if let Some(author) = self.view.next() {
             self.seen[author] += 1;
         }
-        self.lens.show()
+        self.view.show()
     }
 
     /// Another's commit as it changes what the client has.
@@ -288,15 +297,20 @@ impl Agent {
         match (&entry.change, self.client.in_flight()) {
             (Change::Edit(op), Some((_, Change::Edit(own)))) => Ok(op.transform(own, Side::Right)?),
             (Change::Edit(op), _) => Ok(op.clone()),
-            (change, _) => bail!("nobody made {change:?}"),
+            (change, _) => bail!("no agent made {change:?}"),
         }
     }
 
-    fn speak(&mut self, tape: &SharedTape) -> Result<()> {
+    fn send_pending(&mut self, recorder: &SharedRecorder) -> Result<()> {
         while let Some(request) = self.client.poll() {
             let mut json = Vec::new();
-            wire::write(&tape.borrow().doc, self.client.id(), &request, &mut json);
-            self.socket.say(&json);
+            wire::write(
+                &recorder.borrow().doc,
+                self.client.id(),
+                &request,
+                &mut json,
+            );
+            self.socket.send(&json);
             if let ClientRequest::Submit { .. } = request {
                 self.sent = Some(Instant::now());
             }
@@ -305,12 +319,12 @@ impl Agent {
     }
 
     /// Waits until so many messages are in the inbox.
-    async fn arrive(&mut self, tape: &SharedTape, count: usize) -> Result<()> {
+    async fn arrive(&mut self, recorder: &SharedRecorder, count: usize) -> Result<()> {
         while self.inbox.len() < count {
             let (inbox, arriving, client) = (&mut self.inbox, &mut self.arriving, &self.client);
             let read = self.socket.read(|frame, _| {
-                let told = tape.borrow_mut().read(*arriving, frame)?;
-                if let Some(message) = message(told, tape, client, arriving)? {
+                let told = recorder.borrow_mut().read(*arriving, frame)?;
+                if let Some(message) = message(told, recorder, client, arriving)? {
                     inbox.push_back(message);
                 }
                 Ok(())
@@ -323,28 +337,28 @@ impl Agent {
     }
 }
 
-/// What a frame says to the client, if it is the next thing to say.
+/// The message of a frame, if it is the next one in order.
 fn message(
-    told: Told<'_>,
-    tape: &SharedTape,
+    told: Received<'_>,
+    recorder: &SharedRecorder,
     client: &Client,
     arriving: &mut Revision,
 ) -> Result<Option<ServerMessage>> {
     let (message, revision) = match told {
-        Told::Commit(commit) => {
+        Received::Commit(commit) => {
             let revision = commit.entry.revision;
             (ServerMessage::Commit(commit.entry), revision)
         }
-        Told::Other(Heard::Bare(id, seq, revision)) if id == *client.id() => {
+        Received::Other(ServerFrame::Bare(id, seq, revision)) if id == *client.id() => {
             (ServerMessage::Acked { seq, revision }, revision)
         }
-        Told::Other(Heard::Shown {
+        Received::Other(ServerFrame::Shown {
             revision,
             exists,
             data,
         }) => {
             let content = exists
-                .then(|| tape.borrow_mut().content(data))
+                .then(|| recorder.borrow_mut().content(data))
                 .transpose()?;
             let snapshot = Snapshot {
                 revision,
@@ -353,10 +367,10 @@ fn message(
             };
             return Ok(Some(ServerMessage::Snapshot(snapshot)));
         }
-        Told::Other(Heard::Refused(_, said)) => bail!("the server refused: {said}"),
-        Told::Other(_) => return Ok(None),
+        Received::Other(ServerFrame::Refused(_, said)) => bail!("the server refused: {said}"),
+        Received::Other(_) => return Ok(None),
     };
-    // Some servers tell a submitter again what it has been told.
+    // Some servers send the author of a submit commits again.
     if revision < *arriving {
         return Ok(None);
     }

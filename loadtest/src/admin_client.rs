@@ -1,4 +1,4 @@
-//! A connection that asks one thing at a time: it makes the documents before a run and reads them back after it.
+//! A client with one request at a time: creates the documents before a run and reads them back after it.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use copydesk::ot::{Content, Kind};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::socket::{Socket, Target};
-use crate::wire::{self, HANDSHAKE, Heard};
+use crate::wire::{self, HANDSHAKE, ServerFrame};
 
-/// A connection with its handshake done.
+/// A connected client, after its handshake.
 #[derive(Debug)]
-pub(crate) struct Clerk {
+pub(crate) struct AdminClient {
     socket: Socket,
     pub(crate) id: ClientId,
-    /// How many documents it has made.
+    /// Documents that it has created: the sequence number of its last submit.
     pub(crate) seq: u64,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects and learns who we are.
-pub(crate) async fn join(target: &Target, index: usize) -> Result<(Socket, ClientId)> {
+/// Connects, and returns the client id that the server issued.
+pub(crate) async fn connect(target: &Target, index: usize) -> Result<(Socket, ClientId)> {
     let mut socket = Socket::open(target, index).await?;
-    socket.say(HANDSHAKE);
+    socket.send(HANDSHAKE);
     socket.flush()?;
     let mut id = None;
     let shake = async {
         while id.is_none() {
             socket
                 .read(|frame, _| {
-                    if let Heard::Handshake(given) = wire::read(Kind::TextUnicode, frame)? {
+                    if let ServerFrame::Handshake(given) = wire::read(Kind::TextUnicode, frame)? {
                         id = Some(given);
                     }
                     Ok(())
@@ -48,13 +48,13 @@ pub(crate) async fn join(target: &Target, index: usize) -> Result<(Socket, Clien
     Ok((socket, id))
 }
 
-impl Clerk {
+impl AdminClient {
     pub(crate) async fn new(target: &Target) -> Result<Self> {
-        let (socket, id) = join(target, 0).await?;
+        let (socket, id) = connect(target, 0).await?;
         Ok(Self { socket, id, seq: 0 })
     }
 
-    /// Makes a document.
+    /// Creates a document.
     pub(crate) async fn create(&mut self, doc: &DocId, content: Content) -> Result<()> {
         self.seq += 1;
         let (kind, seq) = (content.kind(), self.seq);
@@ -65,16 +65,16 @@ impl Clerk {
             is_resend: false,
         };
         self.ask(doc, kind, &request, |heard| match heard {
-            Heard::Bare(_, acked, _) => Ok(acked == seq),
-            Heard::Commit(entry) => Ok(entry.id.seq == seq),
-            Heard::Refused(_, said) => bail!("the server refused: {said}"),
+            ServerFrame::Bare(_, acked, _) => Ok(acked == seq),
+            ServerFrame::Commit(entry) => Ok(entry.id.seq == seq),
+            ServerFrame::Refused(_, said) => bail!("the server refused: {said}"),
             _ => Ok(false),
         })
         .await
         .with_context(|| format!("create {doc}"))
     }
 
-    /// Fetches a document as it stands.
+    /// Fetches the current revision and content of a document.
     pub(crate) async fn fetch(
         &mut self,
         doc: &DocId,
@@ -86,7 +86,7 @@ impl Clerk {
             kind,
             &ClientRequest::Fetch { since: None },
             |heard| match heard {
-                Heard::Shown {
+                ServerFrame::Shown {
                     revision,
                     exists,
                     data,
@@ -95,7 +95,7 @@ impl Clerk {
                     shown = Some((revision, content));
                     Ok(true)
                 }
-                Heard::Refused(_, said) => bail!("the server refused: {said}"),
+                ServerFrame::Refused(_, said) => bail!("the server refused: {said}"),
                 _ => Ok(false),
             },
         )
@@ -115,34 +115,34 @@ impl Clerk {
             since: Some(Revision::ZERO),
         };
         self.ask(doc, kind, &request, |heard| match heard {
-            Heard::Commit(entry) => {
+            ServerFrame::Commit(entry) => {
                 each(&entry);
                 Ok(false)
             }
-            Heard::Bare(client, seq, revision) => {
+            ServerFrame::Bare(client, seq, revision) => {
                 each(&wire::entry(client, seq, revision, Change::Nothing));
                 Ok(false)
             }
-            Heard::Done => Ok(true),
-            Heard::Refused(_, said) => bail!("the server refused: {said}"),
+            ServerFrame::Done => Ok(true),
+            ServerFrame::Refused(_, said) => bail!("the server refused: {said}"),
             _ => Ok(false),
         })
         .await
         .with_context(|| format!("fetch the log of {doc}"))
     }
 
-    /// Asks, and takes in what comes until `answered` has what it wants. It waits as long as parts of the answer come: a
-    /// ping is none.
+    /// Sends a request, and passes frames to `answered` until it returns true. The time limit starts again with each part of
+    /// the answer, but not with a ping.
     async fn ask(
         &mut self,
         doc: &DocId,
         kind: Kind,
         request: &ClientRequest,
-        mut answered: impl FnMut(Heard<'_>) -> Result<bool>,
+        mut answered: impl FnMut(ServerFrame<'_>) -> Result<bool>,
     ) -> Result<()> {
         let mut json = Vec::new();
         wire::write(doc, &self.id, request, &mut json);
-        self.socket.say(&json);
+        self.socket.send(&json);
         self.socket.flush()?;
         let mut done = false;
         let mut heard_at = Instant::now();

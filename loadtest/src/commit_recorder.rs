@@ -1,5 +1,5 @@
-//! What this process has heard of one document, kept once for all its clients. A server sends every reader the same
-//! bytes: a frame that equals the kept one need not be read again, and one that differs in meaning is a fault.
+//! The commits of one document that this process has received, recorded once for all its clients. A server sends all
+//! readers the same bytes: a frame equal to the recorded one is not parsed again, and a frame with another meaning is a fault.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -11,32 +11,32 @@ use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Entry, Revision};
 use copydesk::ot::{Content, Kind};
 
-use crate::wire::{self, Heard};
+use crate::wire::{self, ServerFrame};
 
-/// The newest commits of one document, as they were heard first.
+/// The newest commits of one document, as they were received first.
 #[derive(Debug)]
-pub(crate) struct Tape {
+pub(crate) struct CommitRecorder {
     pub(crate) doc: DocId,
     pub(crate) kind: Kind,
-    /// One place for each revision from `first` on. A place is empty while only its author knows of it.
+    /// One element for each revision from `first` on; empty while only the author of the commit has received it.
     heard: VecDeque<Option<Kept>>,
-    /// The revision of the first place.
+    /// The revision of the first element.
     first: u64,
-    /// The kept frames' bytes.
+    /// Bytes of the recorded frames.
     bytes: usize,
-    /// Who has submitted what when: one each at a time.
+    /// The newest submit of each client: its sequence number and when it was due.
     submitted: HashMap<ClientId, (u64, Instant)>,
-    /// The data of the snapshot that was heard last, and what it says: many clients are shown the same one.
+    /// The data of the newest snapshot and its content: many clients receive the same one.
     shown: Option<(Box<str>, Content)>,
 }
 
-/// A commit as it was heard first.
+/// A commit as it was received first.
 #[derive(Debug, Clone)]
 pub(crate) struct Commit {
     pub(crate) entry: Arc<Entry>,
-    /// When its author wanted it, if its author is one of this process.
+    /// When it was due, if its author is a client of this process.
     pub(crate) due: Option<Instant>,
-    /// Of the frame's bytes.
+    /// Hash of the frame's bytes.
     pub(crate) hash: u64,
 }
 
@@ -46,18 +46,18 @@ struct Kept {
     commit: Commit,
 }
 
-/// How many commits are kept for those who hear them later.
+/// Commits that are recorded for clients that receive them later.
 const KEPT_MAX: usize = 20_000;
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// What a frame says to a client that awaits a revision.
+/// A parsed frame, for a client that awaits a revision.
 #[derive(Debug)]
-pub(crate) enum Told<'a> {
+pub(crate) enum Received<'a> {
     Commit(Commit),
-    Other(Heard<'a>),
+    Other(ServerFrame<'a>),
 }
 
-impl Tape {
+impl CommitRecorder {
     pub(crate) fn new(doc: DocId, kind: Kind) -> Self {
         Self {
             doc,
@@ -70,7 +70,7 @@ impl Tape {
         }
     }
 
-    /// Notes that a client submits: the deliveries of the commit are measured from `due`.
+    /// Records that a client submits. Deliveries of the commit are measured from `due`.
     pub(crate) fn submitted(&mut self, client: &ClientId, seq: u64, due: Instant) {
         if let Some(last) = self.submitted.get_mut(client) {
             *last = (seq, due);
@@ -79,20 +79,20 @@ impl Tape {
         }
     }
 
-    /// Reads a frame for a client that awaits revision `next`.
-    pub(crate) fn read<'a>(&mut self, next: Revision, frame: &'a [u8]) -> Result<Told<'a>> {
+    /// Parses a frame for a client that awaits revision `next`.
+    pub(crate) fn read<'a>(&mut self, next: Revision, frame: &'a [u8]) -> Result<Received<'a>> {
         if let Some(kept) = self.kept(next)
             && *kept.frame == *frame
         {
-            return Ok(Told::Commit(kept.commit.clone()));
+            return Ok(Received::Commit(kept.commit.clone()));
         }
         match wire::read(self.kind, frame)? {
-            Heard::Commit(entry) => self.keep(frame, entry).map(Told::Commit),
-            heard => Ok(Told::Other(heard)),
+            ServerFrame::Commit(entry) => self.keep(frame, entry).map(Received::Commit),
+            heard => Ok(Received::Other(heard)),
         }
     }
 
-    /// The content that a snapshot's data stand for.
+    /// The content of a snapshot's data.
     pub(crate) fn content(&mut self, data: Option<&str>) -> Result<Content> {
         if let Some((known, content)) = &self.shown
             && data == Some(known)
@@ -104,7 +104,7 @@ impl Tape {
         Ok(content)
     }
 
-    /// The newest revision that was heard of here.
+    /// The newest recorded revision.
     pub(crate) fn head(&self) -> Option<Revision> {
         let len = self.heard.len() as u64;
         (len > 0).then(|| Revision(self.first + len - 1))
@@ -149,7 +149,7 @@ impl Tape {
         if self.heard.is_empty() {
             self.first = revision.0;
         }
-        // What is older than the first place is heard by a straggler, who reads it himself.
+        // A commit before the first element is not recorded: a client that is so far behind parses it again.
         let Some(place) = self
             .place(revision)
             .filter(|place| *place < self.heard.len() + KEPT_MAX)
@@ -183,18 +183,18 @@ mod tests {
 
     #[test]
     fn revision_told_in_two_ways_is_a_fault() {
-        let mut tape = Tape::new(DocId::parse("c", "d").unwrap(), Kind::TextUnicode);
+        let mut recorder = CommitRecorder::new(DocId::parse("c", "d").unwrap(), Kind::TextUnicode);
         let first = frame(4, r#"["a"]"#);
         assert!(matches!(
-            tape.read(Revision(5), &first),
-            Ok(Told::Commit(_))
+            recorder.read(Revision(5), &first),
+            Ok(Received::Commit(_))
         ));
-        let Ok(Told::Commit(again)) = tape.read(Revision(5), &first) else {
+        let Ok(Received::Commit(again)) = recorder.read(Revision(5), &first) else {
             panic!("a commit")
         };
         assert_eq!(again.entry.revision, Revision(5));
         // The same in other words is the same.
-        assert!(tape.read(Revision(5), &frame(4, r#"[ "a" ]"#)).is_ok());
-        assert!(tape.read(Revision(5), &frame(4, r#"["b"]"#)).is_err());
+        assert!(recorder.read(Revision(5), &frame(4, r#"[ "a" ]"#)).is_ok());
+        assert!(recorder.read(Revision(5), &frame(4, r#"["b"]"#)).is_err());
     }
 }

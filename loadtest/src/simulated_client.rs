@@ -10,18 +10,18 @@ use copydesk::id::{ClientId, DocId};
 use copydesk::log::{Change, Revision, Snapshot};
 use copydesk::ot::{Kind, Op};
 
+use crate::commit_recorder::{CommitRecorder, Received};
 use crate::socket::Socket;
 use crate::stats::Stats;
-use crate::tape::{Tape, Told};
-use crate::wire::{self, Heard};
+use crate::wire::{self, ServerFrame};
 use crate::writing::Writer;
 
-/// What all clients of one document in this process share.
-pub(crate) type SharedTape = Rc<RefCell<Tape>>;
+/// The recorder that all clients of one document in this process share.
+pub(crate) type SharedRecorder = Rc<RefCell<CommitRecorder>>;
 
 /// One client.
 #[derive(Debug)]
-pub(crate) enum Member {
+pub(crate) enum SimulatedClient {
     Editor(Box<Editor>),
     Reader(Reader),
 }
@@ -29,9 +29,9 @@ pub(crate) enum Member {
 /// When an editor writes.
 #[derive(Debug)]
 pub(crate) enum Pace {
-    /// Never by itself.
+    /// Never.
     Silent,
-    /// As soon as all it wrote is acknowledged.
+    /// As soon as its last edit is acknowledged.
     Closed,
     /// At a rate, however long acks take.
     Rate {
@@ -46,7 +46,7 @@ pub(crate) enum Pace {
 #[derive(Debug)]
 pub(crate) struct Editor {
     pub(crate) client: Client,
-    tape: SharedTape,
+    recorder: SharedRecorder,
     writer: Writer,
     pace: Pace,
     /// When the edits that wait were due.
@@ -61,12 +61,12 @@ pub(crate) struct Editor {
 const WAITING_MAX: usize = 1_000;
 
 impl Editor {
-    pub(crate) fn new(id: ClientId, tape: SharedTape, writer: Writer, pace: Pace) -> Self {
+    pub(crate) fn new(id: ClientId, recorder: SharedRecorder, writer: Writer, pace: Pace) -> Self {
         let mut client = Client::new(id);
         client.connected();
         Self {
             client,
-            tape,
+            recorder,
             writer,
             pace,
             waiting: Vec::new(),
@@ -77,17 +77,17 @@ impl Editor {
 
     /// Which document it edits.
     pub(crate) fn doc(&self) -> (DocId, Kind) {
-        let tape = self.tape.borrow();
-        (tape.doc.clone(), tape.kind)
+        let recorder = self.recorder.borrow();
+        (recorder.doc.clone(), recorder.kind)
     }
 
     /// Takes in a frame.
-    pub(crate) fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+    pub(crate) fn receive(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
         let before = self.client.revision();
         let next = before.unwrap_or_default().next();
-        let told = self.tape.borrow_mut().read(next, frame)?;
+        let told = self.recorder.borrow_mut().read(next, frame)?;
         let message = match told {
-            Told::Commit(commit) => {
+            Received::Commit(commit) => {
                 let own = commit.entry.id.client == *self.client.id();
                 if before.is_some() && commit.entry.revision == next && !own {
                     stats.delivered(commit.due, now);
@@ -95,7 +95,7 @@ impl Editor {
                 }
                 ServerMessage::Commit(commit.entry)
             }
-            Told::Other(heard) => match self.other(heard, stats)? {
+            Received::Other(heard) => match self.other(heard, stats)? {
                 Some(message) => message,
                 None => return Ok(()),
             },
@@ -108,15 +108,19 @@ impl Editor {
         Ok(())
     }
 
-    fn other(&mut self, heard: Heard<'_>, stats: &mut Stats) -> Result<Option<ServerMessage>> {
+    fn other(
+        &mut self,
+        heard: ServerFrame<'_>,
+        stats: &mut Stats,
+    ) -> Result<Option<ServerMessage>> {
         Ok(Some(match heard {
-            Heard::Shown {
+            ServerFrame::Shown {
                 revision,
                 exists,
                 data,
             } => {
                 let content = exists
-                    .then(|| self.tape.borrow_mut().content(data))
+                    .then(|| self.recorder.borrow_mut().content(data))
                     .transpose()?;
                 ServerMessage::Snapshot(Snapshot {
                     revision,
@@ -124,19 +128,21 @@ impl Editor {
                     ..Snapshot::default()
                 })
             }
-            Heard::Done => ServerMessage::Done,
-            Heard::Bare(id, seq, revision) if id == *self.client.id() => {
+            ServerFrame::Done => ServerMessage::Done,
+            ServerFrame::Bare(id, seq, revision) if id == *self.client.id() => {
                 ServerMessage::Acked { seq, revision }
             }
-            Heard::Bare(id, seq, revision) => {
+            ServerFrame::Bare(id, seq, revision) => {
                 ServerMessage::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
             }
-            Heard::Refused(Some(seq), said) => {
+            ServerFrame::Refused(Some(seq), said) => {
                 stats.failed(&anyhow::anyhow!("submit {seq} was refused: {said}"));
                 ServerMessage::Rejected { seq }
             }
-            Heard::Refused(None, said) => bail!("the server refused: {said}"),
-            Heard::Commit(_) | Heard::Handshake(_) | Heard::Other => return Ok(None),
+            ServerFrame::Refused(None, said) => bail!("the server refused: {said}"),
+            ServerFrame::Commit(_) | ServerFrame::Handshake(_) | ServerFrame::Other => {
+                return Ok(None);
+            }
         }))
     }
 
@@ -147,13 +153,13 @@ impl Editor {
         Ok(())
     }
 
-    /// Writes what is due and says what there is to say.
+    /// Makes the edits that are due, and sends pending requests.
     fn act(&mut self, now: Instant, writing: bool, socket: &mut Socket) -> Result<()> {
         while writing && self.waiting.len() < WAITING_MAX {
             let due = match &mut self.pace {
                 Pace::Closed if self.client.is_settled() => now,
                 Pace::Rate { next, step } => {
-                    // Not all at once: everyone begins somewhere within the first step.
+                    // Each editor starts at a random time within the first step, so that they do not write in lockstep.
                     let due = *next.get_or_insert_with(|| now + step.mul_f64(fastrand::f64()));
                     if due > now {
                         break;
@@ -170,30 +176,30 @@ impl Editor {
             let op = self.writer.edit(content);
             self.edit(op, due)?;
         }
-        self.speak(socket);
+        self.send_pending(socket);
         Ok(())
     }
 
-    /// Says what there is to say.
-    pub(crate) fn speak(&mut self, socket: &mut Socket) {
+    /// Sends the pending requests.
+    pub(crate) fn send_pending(&mut self, socket: &mut Socket) {
         while let Some(request) = self.client.poll() {
             if let ClientRequest::Submit { seq, .. } = &request {
                 self.in_flight.clear();
                 std::mem::swap(&mut self.in_flight, &mut self.waiting);
                 if let Some(due) = self.in_flight.first() {
-                    self.tape
+                    self.recorder
                         .borrow_mut()
                         .submitted(self.client.id(), *seq, *due);
                 }
             }
             let mut json = Vec::with_capacity(160);
             wire::write(
-                &self.tape.borrow().doc,
+                &self.recorder.borrow().doc,
                 self.client.id(),
                 &request,
                 &mut json,
             );
-            socket.say(&json);
+            socket.send(&json);
         }
     }
 
@@ -205,34 +211,34 @@ impl Editor {
     }
 }
 
-/// A client that only follows: it checks that no revision is missing and hashes what it is told.
+/// A client that only reads: it checks that no revision is missing and hashes the commits.
 #[derive(Debug)]
 pub(crate) struct Reader {
     id: ClientId,
-    tape: SharedTape,
-    /// The newest revision that it was told of.
+    recorder: SharedRecorder,
+    /// The newest revision that it received.
     pub(crate) revision: Option<Revision>,
-    /// Of all frames since it joined: equal for all who joined at the same revision.
+    /// Hash of all commits since it connected: equal for all readers that connected at the same revision.
     pub(crate) hash: u64,
     asked: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(id: ClientId, tape: SharedTape) -> Self {
+    pub(crate) fn new(id: ClientId, recorder: SharedRecorder) -> Self {
         Self {
             id,
-            tape,
+            recorder,
             revision: None,
             hash: 0,
             asked: false,
         }
     }
 
-    fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+    fn receive(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
         let next = self.revision.unwrap_or_default().next();
-        let told = self.tape.borrow_mut().read(next, frame)?;
+        let told = self.recorder.borrow_mut().read(next, frame)?;
         match told {
-            Told::Commit(commit) => {
+            Received::Commit(commit) => {
                 if self.revision.is_none() || commit.entry.revision < next {
                     return Ok(());
                 }
@@ -246,9 +252,9 @@ impl Reader {
                     (self.hash.rotate_left(5) ^ commit.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 stats.delivered(commit.due, now);
             }
-            Told::Other(Heard::Shown { revision, .. }) => self.revision = Some(revision),
-            Told::Other(Heard::Refused(_, said)) => bail!("the server refused: {said}"),
-            Told::Other(_) => {}
+            Received::Other(ServerFrame::Shown { revision, .. }) => self.revision = Some(revision),
+            Received::Other(ServerFrame::Refused(_, said)) => bail!("the server refused: {said}"),
+            Received::Other(_) => {}
         }
         Ok(())
     }
@@ -257,17 +263,17 @@ impl Reader {
         if !std::mem::replace(&mut self.asked, true) {
             let mut json = Vec::new();
             let request = ClientRequest::Subscribe { since: None };
-            wire::write(&self.tape.borrow().doc, &self.id, &request, &mut json);
-            socket.say(&json);
+            wire::write(&self.recorder.borrow().doc, &self.id, &request, &mut json);
+            socket.send(&json);
         }
     }
 }
 
-impl Member {
-    pub(crate) fn hear(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+impl SimulatedClient {
+    pub(crate) fn receive(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
         match self {
-            Self::Editor(editor) => editor.hear(frame, now, stats),
-            Self::Reader(reader) => reader.hear(frame, now, stats),
+            Self::Editor(editor) => editor.receive(frame, now, stats),
+            Self::Reader(reader) => reader.receive(frame, now, stats),
         }
     }
 
@@ -290,7 +296,7 @@ impl Member {
         }
     }
 
-    /// The newest revision that it knows; none: it has not joined.
+    /// The newest revision that it has; `None` before the first snapshot.
     pub(crate) fn revision(&self) -> Option<Revision> {
         match self {
             Self::Editor(editor) => editor.client.revision(),

@@ -1,4 +1,4 @@
-//! Handshakes of somebody who is not let in.
+//! A flood of handshakes without credentials.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,32 +11,32 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use crate::options::{self, Common};
-use crate::process::{allow_files, bar, interrupted};
+use crate::process::{bar, interrupted, raise_file_limit};
 use crate::report::{Report, Unit};
 use crate::socket::Target;
 use crate::stats::Latencies;
 
-/// Handshakes of somebody who is not let in: a flood, to see what others feel of it.
+/// A flood of handshakes without credentials, to measure its effect on other clients.
 ///
-/// Run it beside another scenario. Each handshake has a connection of its own, says nothing of who asks, reads the first of
-/// the answer and ends the connection. Nothing is checked.
+/// Run it beside another scenario. Each handshake uses a new connection, sends no credentials, reads the beginning of the
+/// answer and closes the connection. Nothing is checked.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How many in a second.
+    /// Handshakes a second.
     #[arg(long, default_value_t = 10_000.0, value_parser = options::rate)]
     rate: f64,
-    /// The address that all come from; of the loopback any that begins with 127 will do.
+    /// The source address of all handshakes; for a server on the loopback any address that begins with 127.
     #[arg(long, default_value = "127.0.0.9")]
     from: Ipv4Addr,
-    /// How many may be under way at once. When all are, the rate is not reached, and the report shows it.
+    /// Handshakes in flight at once. If more are due, the rate is not reached, and the report shows it.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
 }
 
-/// How long an answer is waited for.
+/// Time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the knockers share.
+/// What the tasks share.
 struct Flood {
     target: Target,
     from: Ipv4Addr,
@@ -50,7 +50,7 @@ struct Flood {
 }
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
-    allow_files(options.at_once.into())?;
+    raise_file_limit(options.at_once.into())?;
     let began = Instant::now();
     let flood = Rc::new(Flood {
         target: Target::resolve(common).await?,
@@ -63,17 +63,17 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         times: RefCell::new(Latencies::new()),
     });
     let (bar, interrupted) = (bar(), interrupted());
-    let mut knockers = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..options.at_once {
         let (flood, interrupted) = (Rc::clone(&flood), Rc::clone(&interrupted));
-        knockers.spawn_local(async move { while !interrupted.get() && flood.knock().await {} });
+        tasks.spawn_local(async move { while !interrupted.get() && flood.handshake().await {} });
     }
-    while knockers.join_next().await.is_some() {
+    while tasks.join_next().await.is_some() {
         bar.set_message(format!("{} handshakes", flood.started.get()));
         bar.tick();
     }
     bar.finish_and_clear();
-    let mut report = Report::new("knock", began.elapsed());
+    let mut report = Report::new("handshake-flood", began.elapsed());
     report.parameter("rate", options.rate);
     report.parameter("from", options.from.to_string());
     let times = flood.times.borrow();
@@ -95,8 +95,8 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
 }
 
 impl Flood {
-    /// Knocks once, when it is time; `false`: the time is over.
-    async fn knock(&self) -> bool {
+    /// Makes one handshake when it is due. Returns false after the end of the run.
+    async fn handshake(&self) -> bool {
         let index = self.started.get();
         self.started.set(index + 1);
         let due = self.began + Duration::from_secs_f64(index as f64 / self.rate.max(0.001));
@@ -108,7 +108,7 @@ impl Flood {
         if sent >= self.until {
             return false;
         }
-        let said = match timeout(PATIENCE, self.target.knock(index, self.from)).await {
+        let said = match timeout(PATIENCE, self.target.handshake(index, self.from)).await {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => format!("{:#}", error.root_cause()),
             Err(_) => "no answer in time".to_owned(),

@@ -1,24 +1,24 @@
-//! What a person sees whose screen lags behind their own client: some of what others did is not shown to them yet, and
-//! what they did may not have reached the client. Concurrent traces need it: their transactions say exactly what had been
-//! seen, and a client that has one op in flight has sometimes been told more.
+//! A view that lags behind its client: commits of others that are not shown yet, and own edits that the client has not
+//! received. Concurrent traces need it: each transaction records exactly what its agent had seen, and a client with an op in
+//! flight has sometimes received more.
 
 use std::collections::VecDeque;
 
 use anyhow::Result;
 use copydesk::ot::{Content, Op, Side};
 
-/// Stands between a person and their client. Both lists start from one text.
+/// The view of one agent. Both lists apply to the same text.
 #[derive(Debug)]
-pub(crate) struct Lens {
-    /// What the person sees.
+pub(crate) struct DelayedView {
+    /// The text that the agent sees.
     shown: Content,
-    /// What the client was told and the person was not: whose it is, and what it does.
+    /// Commits that the client has and the view does not: the author and the op.
     held: VecDeque<(usize, Op)>,
-    /// What the person did and the client was not given.
+    /// Edits of the agent that the client does not have.
     own: VecDeque<Op>,
 }
 
-impl Lens {
+impl DelayedView {
     pub(crate) fn new(shown: Content) -> Self {
         Self {
             shown,
@@ -27,19 +27,19 @@ impl Lens {
         }
     }
 
-    /// The person edits what they see.
+    /// The agent edits the text that it sees.
     pub(crate) fn edit(&mut self, op: Op) -> Result<()> {
         self.shown.apply(&op)?;
         self.own.push_back(op);
         Ok(())
     }
 
-    /// The client was told what another did.
+    /// The client received a commit of another agent.
     pub(crate) fn told(&mut self, agent: usize, op: Op) {
         self.held.push_back((agent, op));
     }
 
-    /// The next of the person's edits, as the client can make it.
+    /// Takes the agent's next edit, transformed to the client's text.
     pub(crate) fn give(&mut self) -> Result<Option<Op>> {
         let Some(mut op) = self.own.pop_front() else {
             return Ok(None);
@@ -52,12 +52,12 @@ impl Lens {
         Ok(Some(op))
     }
 
-    /// Whose op would be shown next.
+    /// The author of the commit that would be shown next.
     pub(crate) fn next(&self) -> Option<usize> {
         self.held.front().map(|(agent, _)| *agent)
     }
 
-    /// Shows the person the next of what others did.
+    /// Shows the next commit of another agent.
     pub(crate) fn show(&mut self) -> Result<()> {
         let Some((_, mut op)) = self.held.pop_front() else {
             return Ok(());
@@ -70,17 +70,17 @@ impl Lens {
         Ok(self.shown.apply(&op)?)
     }
 
-    /// Whether the person and the client see the same.
+    /// Returns true if the view and the client have the same text.
     pub(crate) fn is_clear(&self) -> bool {
         self.held.is_empty() && self.own.is_empty()
     }
 
-    /// Whether something of this agent's is held back.
+    /// Returns true if a commit of this agent is not shown yet.
     pub(crate) fn holds(&self, agent: usize) -> bool {
         self.held.iter().any(|(author, _)| *author == agent)
     }
 
-    /// What the person sees.
+    /// The text that the agent sees.
     pub(crate) fn shown(&self) -> &Content {
         &self.shown
     }
@@ -98,21 +98,21 @@ mod tests {
     #[test]
     fn both_sides_come_to_one_text() {
         let mut client = Content::create(Kind::TextUnicode, Some(r#""abc""#)).unwrap();
-        let mut lens = Lens::new(client.clone());
+        let mut view = DelayedView::new(client.clone());
         for theirs in [r#"[1,"X"]"#, r#"[3,{"d":1}]"#] {
             client.apply(&op(theirs)).unwrap();
-            lens.told(1, op(theirs));
+            view.told(1, op(theirs));
         }
-        lens.edit(op(r#"[1,"y"]"#)).unwrap();
-        lens.edit(op(r#"[2,"z"]"#)).unwrap();
-        assert_eq!(lens.shown().to_text(), "ayzbc");
-        client.apply(&lens.give().unwrap().unwrap()).unwrap();
-        lens.show().unwrap();
-        client.apply(&lens.give().unwrap().unwrap()).unwrap();
-        lens.show().unwrap();
-        assert!(lens.is_clear() && lens.next().is_none());
+        view.edit(op(r#"[1,"y"]"#)).unwrap();
+        view.edit(op(r#"[2,"z"]"#)).unwrap();
+        assert_eq!(view.shown().to_text(), "ayzbc");
+        client.apply(&view.give().unwrap().unwrap()).unwrap();
+        view.show().unwrap();
+        client.apply(&view.give().unwrap().unwrap()).unwrap();
+        view.show().unwrap();
+        assert!(view.is_clear() && view.next().is_none());
         assert_eq!(
-            (lens.shown().to_text(), client.to_text()),
+            (view.shown().to_text(), client.to_text()),
             ("ayzXb".to_owned(), "ayzXb".to_owned())
         );
     }
