@@ -1,13 +1,10 @@
 //! Nodes whose messages go by direct links while Redis is silent, with a real Redis and real sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use copydesk::cluster::{
-    ClusterSettings, ClusterTransport, Delivery, Health, Inbox, RedisSettings, Transport,
-};
+use copydesk::cluster::{ClusterSettings, ClusterTransport, RedisSettings};
 use copydesk::id::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,27 +12,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 mod servers {
+    pub(crate) mod peer;
     #[allow(dead_code, reason = "other suites use the rest")]
     pub(crate) mod redis;
     #[allow(dead_code, unreachable_pub, reason = "other suites use the rest")]
     pub(crate) mod skip;
 }
-use servers::redis::{Door, RedisServer, free_port};
+use servers::peer::{LIMIT, Peer, number};
+use servers::redis::{RedisAccess, RedisServer, free_port};
 
 const ANN: NodeId = NodeId(0xa);
 const BOB: NodeId = NodeId(0xb);
 const EVE: NodeId = NodeId(0xe);
 
-/// The longest that anything may take. Nothing is concluded from how long it took.
-const LIMIT: Duration = Duration::from_secs(60);
-
 const SECRET: [u8; 32] = [7; 32];
-
-struct Node {
-    id: NodeId,
-    transport: Arc<dyn Transport>,
-    inbox: Inbox,
-}
 
 /// A Redis that nothing listens for.
 fn nowhere() -> RedisSettings {
@@ -50,15 +40,15 @@ fn at(url: &str) -> RedisSettings {
     }
 }
 
-async fn open(redis: &RedisSettings, id: NodeId) -> Node {
+async fn open(redis: &RedisSettings, id: NodeId) -> Peer {
     open_with(redis, id, &SECRET).await
 }
 
-async fn open_with(redis: &RedisSettings, id: NodeId, secret: &[u8; 32]) -> Node {
+async fn open_with(redis: &RedisSettings, id: NodeId, secret: &[u8; 32]) -> Peer {
     let settings = ClusterSettings::default();
     let opened = ClusterTransport::open(redis, &settings, (id, secret)).await;
     let (transport, inbox) = opened.unwrap();
-    Node {
+    Peer {
         id,
         transport,
         inbox,
@@ -66,7 +56,7 @@ async fn open_with(redis: &RedisSettings, id: NodeId, secret: &[u8; 32]) -> Node
 }
 
 /// Tells each of the nodes where the others are, as the store does.
-fn introduce(nodes: &[&Node]) {
+fn introduce(nodes: &[&Peer]) {
     let addresses: Vec<_> = nodes
         .iter()
         .map(|node| (node.id, node.transport.address().unwrap()))
@@ -78,7 +68,7 @@ fn introduce(nodes: &[&Node]) {
 }
 
 /// Two nodes with a live link and without a Redis.
-async fn linked() -> (Node, Node) {
+async fn linked() -> (Peer, Peer) {
     let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
     introduce(&[&ann, &bob]);
     ann.good().await;
@@ -86,63 +76,15 @@ async fn linked() -> (Node, Node) {
     (ann, bob)
 }
 
-impl Node {
+impl Peer {
     fn address(&self) -> SocketAddr {
         self.transport.address().unwrap().parse().unwrap()
-    }
-
-    fn send(&self, to: NodeId, number: u32) {
-        let message = number.to_le_bytes().to_vec();
-        self.transport.send(to, message.into());
-    }
-
-    async fn good(&self) {
-        let mut health = self.transport.health();
-        let good = timeout(LIMIT, health.wait_for(Health::is_good)).await;
-        good.expect("messages pass").expect("it is open");
     }
 
     async fn bad(&self) {
         let mut health = self.transport.health();
         let bad = timeout(LIMIT, health.wait_for(|it| !it.is_good())).await;
         bad.expect("no message passes").expect("it is open");
-    }
-
-    async fn receive(&mut self) -> Delivery {
-        let received = timeout(LIMIT, self.inbox.receive()).await;
-        received.expect("something arrives").expect("it is open")
-    }
-
-    /// So many numbers of one sender, in the order in which they came.
-    async fn numbers(&mut self, from: NodeId, count: usize) -> Vec<u32> {
-        let mut numbers = Vec::new();
-        while numbers.len() < count {
-            let delivery = self.receive().await;
-            assert_eq!(delivery.from, from);
-            numbers.extend(delivery.messages.iter().map(number));
-        }
-        numbers
-    }
-
-    /// Sends a number until it arrives, as whatever waits for an answer does.
-    async fn insist(&self, to: &mut Self, number: u32) {
-        let since = Instant::now();
-        while since.elapsed() < LIMIT {
-            self.send(to.id, number);
-            let heard = async {
-                while !to
-                    .receive()
-                    .await
-                    .messages
-                    .iter()
-                    .any(|it| self::number(it) == number)
-                {}
-            };
-            if timeout(Duration::from_millis(100), heard).await.is_ok() {
-                return;
-            }
-        }
-        panic!("{number} does not arrive");
     }
 
     /// Waits until messages go another way than before.
@@ -155,10 +97,6 @@ impl Node {
     fn reopenings(&self) -> u64 {
         *self.transport.reopened().borrow()
     }
-}
-
-fn number(message: &Bytes) -> u32 {
-    u32::from_le_bytes(message[..].try_into().expect("a number"))
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -341,7 +279,7 @@ async fn pump(
 }
 
 /// Ann reaches Bob only by the proxy, and Bob does not know where Ann is.
-async fn linked_by_proxy() -> (Node, Node, Proxy) {
+async fn linked_by_proxy() -> (Peer, Peer, Proxy) {
     let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
     let proxy = Proxy::to(bob.address()).await;
     ann.transport
@@ -386,7 +324,7 @@ async fn recorded_connection_is_refused_and_shows_no_text() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_pass_while_redis_is_killed_stopped_or_full() {
-    let Some(mut server) = RedisServer::start(Door::Open) else {
+    let Some(mut server) = RedisServer::start(RedisAccess::Open) else {
         return;
     };
     let settings = at(&server.url(""));
@@ -445,7 +383,7 @@ fn entries(server: &RedisServer, node: NodeId) -> u64 {
 /// The sender's Redis is well: it is the other node that says that it hears nothing there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_alone_lost_redis_sends_and_receives() {
-    let Some(server) = RedisServer::start(Door::Open) else {
+    let Some(server) = RedisServer::start(RedisAccess::Open) else {
         return;
     };
     let settings = at(&server.url(""));
@@ -466,7 +404,7 @@ async fn node_that_alone_lost_redis_sends_and_receives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_without_a_link_works_by_redis_alone() {
-    let Some(server) = RedisServer::start(Door::Open) else {
+    let Some(server) = RedisServer::start(RedisAccess::Open) else {
         return;
     };
     let settings = at(&server.url(""));

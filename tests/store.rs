@@ -1,4 +1,4 @@
-//! One suite that every store passes, and what only a store with a disk can promise.
+//! The suite that each store passes, and tests of the stores with a disk.
 
 #[path = "store/postgres.rs"]
 mod alone_postgres;
@@ -43,11 +43,11 @@ const ME: NodeId = NodeId(7);
 
 // ---- The suite ----
 
-/// A kind of store, empty, that can be closed and opened again.
+/// A store that is empty at first and can be closed and opened again.
 trait Factory {
     fn store(&self) -> &dyn Store;
 
-    /// Closes the store and opens what it has left.
+    /// Closes the store and opens it again.
     fn reopen(&mut self) -> impl Future<Output = ()>;
 }
 
@@ -63,12 +63,12 @@ impl Factory for InMemory {
     }
 }
 
-struct InFolder {
+struct SqliteFactory {
     store: SqliteStore,
     folder: TempDir,
 }
 
-impl InFolder {
+impl SqliteFactory {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         Self {
@@ -77,13 +77,13 @@ impl InFolder {
         }
     }
 
-    /// A connection of a stranger, for harm.
-    fn stranger(&self) -> Connection {
+    /// Another connection, to damage the database.
+    fn raw_connection(&self) -> Connection {
         Connection::open(self.folder.path().join("copydesk.db")).unwrap()
     }
 }
 
-impl Factory for InFolder {
+impl Factory for SqliteFactory {
     fn store(&self) -> &dyn Store {
         &self.store
     }
@@ -94,13 +94,13 @@ impl Factory for InFolder {
     }
 }
 
-struct InPostgres {
+struct PostgresFactory {
     store: PostgresStore,
-    /// Of a schema that is this test's alone.
+    /// A schema that only this test uses.
     url: String,
 }
 
-impl InPostgres {
+impl PostgresFactory {
     /// `None`: Postgres is not installed.
     async fn new() -> Option<Self> {
         let url = servers::postgres::schema().await?;
@@ -108,13 +108,13 @@ impl InPostgres {
         Some(Self { store, url })
     }
 
-    /// A connection of a stranger, for harm.
-    async fn stranger(&self) -> tokio_postgres::Client {
+    /// Another connection, to damage the database.
+    async fn raw_connection(&self) -> tokio_postgres::Client {
         servers::postgres::connect(&self.url).await
     }
 }
 
-impl Factory for InPostgres {
+impl Factory for PostgresFactory {
     fn store(&self) -> &dyn Store {
         &self.store
     }
@@ -144,7 +144,7 @@ fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(&settings(folder)).unwrap()
 }
 
-/// Each of these runs on every store.
+/// The tests that run on each store.
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
         mod memory {
@@ -156,13 +156,13 @@ macro_rules! suite {
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::InFolder::new()).await;
+                super::$test(super::SqliteFactory::new()).await;
             })*
         }
         mod postgres {
             $(#[tokio::test]
             async fn $test() {
-                if let Some(factory) = super::InPostgres::new().await {
+                if let Some(factory) = super::PostgresFactory::new().await {
                     super::$test(factory).await;
                 }
             })*
@@ -171,34 +171,34 @@ macro_rules! suite {
 }
 
 suite![
-    appended_entries_are_loaded_as_they_were,
+    appended_entries_are_loaded_unchanged,
     restart_keeps_everything,
     unknown_document_is_empty,
     old_epoch_is_fenced,
     same_epoch_with_another_token_is_fenced,
     claim_returns_the_final_head,
-    gap_is_refused_whole,
-    refused_batches_do_not_disturb_the_others,
-    one_document_twice_in_one_append,
-    since_is_read_page_by_page,
-    document_is_read_as_it_was,
+    batch_with_a_gap_is_rejected_completely,
+    rejected_batches_do_not_affect_the_others,
+    document_may_be_twice_in_one_append,
+    entries_since_a_revision_are_read_in_pages,
+    document_is_read_at_earlier_revisions,
     snapshots_shorten_the_load,
-    fenced_snapshot_is_not_kept,
-    snapshot_ahead_of_the_log_is_refused,
-    list_shows_what_exists,
+    fenced_snapshot_is_not_saved,
+    snapshot_after_the_head_is_rejected,
+    list_has_the_existing_documents,
     list_is_paged_newest_first,
-    titles_are_found_whatever_their_case,
-    secret_is_drawn_once,
-    store_tells_what_was_lost,
-    store_tells_what_is_newer,
-    feed_tells_each_change_once,
-    who_takes_no_part_is_not_named,
-    history_is_renewed_once_by_whoever_is_first,
-    fingerprints_tell_entries_apart,
+    titles_are_found_regardless_of_case,
+    secret_is_created_once,
+    comparison_finds_documents_that_were_claimed,
+    comparison_finds_documents_with_newer_heads,
+    feed_has_each_change_once,
+    node_that_takes_no_part_is_not_in_the_reply,
+    history_is_renewed_by_the_first_of_two_nodes,
+    fingerprints_distinguish_entries,
     odd_values_survive,
 ];
 
-async fn appended_entries_are_loaded_as_they_were(factory: impl Factory) {
+async fn appended_entries_are_loaded_unchanged(factory: impl Factory) {
     let mut ann = Writer::claim(factory.store(), "a").await;
     let mut expected = vec![ann.entry(create("héllo 😀\u{0}"))];
     expected.push(ann.entry(insert("x")));
@@ -270,7 +270,7 @@ async fn unknown_document_is_empty(factory: impl Factory) {
     assert_eq!(store.append(Vec::new()).await.unwrap(), []);
     let lease = claim(store, "a").await;
     assert_eq!((lease.fence.epoch, lease.head), (Epoch(1), Revision::ZERO));
-    // Claimed is not created.
+    // A claim does not create the document.
     assert_eq!(described(store, "a").await, None);
 }
 
@@ -313,7 +313,7 @@ async fn claim_returns_the_final_head(factory: impl Factory) {
     assert_ne!(lease.fence.token, ann.fence.token);
 }
 
-async fn gap_is_refused_whole(factory: impl Factory) {
+async fn batch_with_a_gap_is_rejected_completely(factory: impl Factory) {
     let ann = Writer::claim(factory.store(), "a").await;
     let entries = |revisions: &[u64]| -> Vec<_> {
         revisions
@@ -333,7 +333,7 @@ async fn gap_is_refused_whole(factory: impl Factory) {
     assert_eq!(head(factory.store(), "a").await.head, Revision(2));
 }
 
-async fn refused_batches_do_not_disturb_the_others(factory: impl Factory) {
+async fn rejected_batches_do_not_affect_the_others(factory: impl Factory) {
     let store = factory.store();
     let mut batches = Vec::new();
     let mut expected = Vec::new();
@@ -361,7 +361,7 @@ async fn refused_batches_do_not_disturb_the_others(factory: impl Factory) {
     }
 }
 
-async fn one_document_twice_in_one_append(factory: impl Factory) {
+async fn document_may_be_twice_in_one_append(factory: impl Factory) {
     let fence = claim(factory.store(), "a").await.fence;
     let batches = vec![
         batch("a", fence, vec![entry(1, 1, create(""))]),
@@ -372,13 +372,13 @@ async fn one_document_twice_in_one_append(factory: impl Factory) {
     assert_eq!(answer, [Ok(()), Ok(()), Err(AppendError::Gap)]);
 }
 
-async fn since_is_read_page_by_page(factory: impl Factory) {
+async fn entries_since_a_revision_are_read_in_pages(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     let count = PAGE_ENTRIES as u64 + 10;
     let entries: Vec<_> = (0..count).map(|_| ann.entry(Change::Nothing)).collect();
     ann.append(&entries).await.unwrap();
-    // Two of these are more than a page's bytes.
+    // Two of these exceed the bytes of a page.
     let large: Vec<_> = (0..3)
         .map(|_| ann.entry(create(&"x".repeat(3 << 20))))
         .collect();
@@ -405,7 +405,7 @@ async fn since_is_read_page_by_page(factory: impl Factory) {
     assert_eq!((beyond.entries, beyond.head.0), (vec![], count + 3));
 }
 
-async fn document_is_read_as_it_was(factory: impl Factory) {
+async fn document_is_read_at_earlier_revisions(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     ann.write(create("")).await;
@@ -425,7 +425,7 @@ async fn document_is_read_as_it_was(factory: impl Factory) {
             .unwrap();
         let expected = &texts[31.min(revision as usize)];
         assert_eq!(&text(&fold(&at)), expected, "at {revision}");
-        // An entry's time is 2,000 and its revision.
+        // The time of an entry is 2,000 plus its revision.
         let then = store
             .load(&doc("a"), LoadRange::AtTime(2_000 + revision))
             .await
@@ -460,24 +460,24 @@ async fn snapshots_shorten_the_load(factory: impl Factory) {
     assert_eq!(text(&fold(&loaded)).as_deref(), Some("xxxxxxxxabc"));
 }
 
-async fn fenced_snapshot_is_not_kept(factory: impl Factory) {
+async fn fenced_snapshot_is_not_saved(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     ann.write(create("abc")).await;
     claim(store, "a").await;
     ann.save(fold(&head(store, "a").await)).await;
     assert_eq!(head(store, "a").await.snapshot, Snapshot::default());
-    let nobody = Fence {
+    let unknown = Fence {
         epoch: Epoch(1),
         token: 1,
     };
     store
-        .save_snapshot(&doc("nobody"), nobody, Snapshot::default())
+        .save_snapshot(&doc("unknown"), unknown, Snapshot::default())
         .await
         .unwrap();
 }
 
-async fn snapshot_ahead_of_the_log_is_refused(factory: impl Factory) {
+async fn snapshot_after_the_head_is_rejected(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     ann.write(create("abc")).await;
@@ -492,7 +492,7 @@ async fn snapshot_ahead_of_the_log_is_refused(factory: impl Factory) {
     assert_eq!(head(store, "a").await.snapshot, Snapshot::default());
 }
 
-async fn list_shows_what_exists(mut factory: impl Factory) {
+async fn list_has_the_existing_documents(mut factory: impl Factory) {
     let mut ann = Writer::claim(factory.store(), "a").await;
     ann.write(create("")).await;
     let created = ListedDocument {
@@ -519,7 +519,7 @@ async fn list_shows_what_exists(mut factory: impl Factory) {
     assert_eq!(list(factory.store(), query()).await, []);
     assert!(!factory.store().rename(&doc("a"), "gone").await.unwrap());
 
-    // A document that exists again was first created when it was first created.
+    // A document that was deleted and created again keeps the time of its first creation.
     let mut ann = Writer::claim(factory.store(), "a").await;
     ann.write(create("")).await;
     ann.write(insert("x")).await;
@@ -536,7 +536,7 @@ async fn list_shows_what_exists(mut factory: impl Factory) {
 async fn list_is_paged_newest_first(mut factory: impl Factory) {
     for (at, id) in ["b", "a", "d", "c", "e"].iter().enumerate() {
         let fence = claim(factory.store(), id).await.fence;
-        // `a` and `d` have the same time, and are told apart by their ids.
+        // `a` and `d` have the same time and are ordered by their ids.
         let at_ms = [10, 20, 20, 30, 5][at];
         let first = Entry {
             at_ms,
@@ -589,7 +589,7 @@ async fn list_is_paged_newest_first(mut factory: impl Factory) {
     );
 }
 
-async fn titles_are_found_whatever_their_case(factory: impl Factory) {
+async fn titles_are_found_regardless_of_case(factory: impl Factory) {
     let store = factory.store();
     for (id, title) in [
         ("a", "Über Äpfel"),
@@ -622,7 +622,7 @@ async fn titles_are_found_whatever_their_case(factory: impl Factory) {
     }
 }
 
-async fn secret_is_drawn_once(mut factory: impl Factory) {
+async fn secret_is_created_once(mut factory: impl Factory) {
     let secret = factory.store().secret().await.unwrap();
     assert_ne!(secret, [0; 32]);
     assert_eq!(factory.store().secret().await.unwrap(), secret);
@@ -630,7 +630,7 @@ async fn secret_is_drawn_once(mut factory: impl Factory) {
     assert_eq!(factory.store().secret().await.unwrap(), secret);
 }
 
-async fn history_is_renewed_once_by_whoever_is_first(mut factory: impl Factory) {
+async fn history_is_renewed_by_the_first_of_two_nodes(mut factory: impl Factory) {
     let first = factory.store().history().await.unwrap();
     let [ours, theirs] = [1, 2].map(|id| first.after(History::default(), id));
     assert_eq!(
@@ -640,7 +640,7 @@ async fn history_is_renewed_once_by_whoever_is_first(mut factory: impl Factory) 
     assert_eq!(
         factory.store().renew_history(first, theirs).await.unwrap(),
         ours,
-        "the second to notice finds it renewed"
+        "the second node gets the history of the first"
     );
     factory.reopen().await;
     assert_eq!(factory.store().history().await.unwrap(), ours);
@@ -650,7 +650,7 @@ async fn history_is_renewed_once_by_whoever_is_first(mut factory: impl Factory) 
     assert_eq!(again, ours, "a history that is confirmed stays");
 }
 
-async fn fingerprints_tell_entries_apart(factory: impl Factory) {
+async fn fingerprints_distinguish_entries(factory: impl Factory) {
     let store = factory.store();
     let mut asked = Vec::new();
     for (id, seq) in [("a", 1), ("b", 2)] {
@@ -678,7 +678,7 @@ fn beat() -> Heartbeat {
     }
 }
 
-async fn store_tells_what_was_lost(factory: impl Factory) {
+async fn comparison_finds_documents_that_were_claimed(factory: impl Factory) {
     let store = factory.store();
     let mut open = OpenDocuments::default();
     for id in ["a", "b", "c"] {
@@ -695,7 +695,7 @@ async fn store_tells_what_was_lost(factory: impl Factory) {
     assert_eq!(news.lost, [doc("b"), doc("unknown")]);
 }
 
-async fn store_tells_what_is_newer(factory: impl Factory) {
+async fn comparison_finds_documents_with_newer_heads(factory: impl Factory) {
     let store = factory.store();
     let mut ann = Writer::claim(store, "a").await;
     for _ in 0..3 {
@@ -713,7 +713,7 @@ async fn store_tells_what_is_newer(factory: impl Factory) {
     assert_eq!(newer, [(doc("a"), Revision(5))]);
 }
 
-async fn feed_tells_each_change_once(factory: impl Factory) {
+async fn feed_has_each_change_once(factory: impl Factory) {
     let store = factory.store();
     let changes = async |since: Option<&ChangeCursor>| store.changes(since).await.unwrap();
     let mut ann = Writer::claim(store, "a").await;
@@ -722,7 +722,7 @@ async fn feed_tells_each_change_once(factory: impl Factory) {
     assert_eq!(start.continuity, Continuity::Incomplete);
     assert_eq!((start.claimed, start.appended), (vec![], vec![]));
 
-    // Also of a document that nothing was known of.
+    // Also for a document without any earlier change.
     let mut bob = Writer::claim(store, "b").await;
     bob.write(Change::Nothing).await;
     ann.write(Change::Nothing).await;
@@ -739,7 +739,7 @@ async fn feed_tells_each_change_once(factory: impl Factory) {
         assert_eq!(found.appended, appended);
     }
     let found = changes(Some(&start.cursor)).await;
-    // What is refused changes nothing.
+    // Rejected appends are no changes.
     let fenced = ann.entry(Change::Nothing);
     assert_eq!(ann.append(&[fenced]).await, Err(AppendError::Fenced));
     let nothing = changes(Some(&found.cursor)).await;
@@ -750,7 +750,7 @@ async fn feed_tells_each_change_once(factory: impl Factory) {
     assert_eq!(next.appended, [(doc("b"), Revision(2))]);
 }
 
-async fn who_takes_no_part_is_not_named(factory: impl Factory) {
+async fn node_that_takes_no_part_is_not_in_the_reply(factory: impl Factory) {
     let store = factory.store();
     let mut beat = beat();
     beat.takes_part = false;
@@ -762,7 +762,7 @@ async fn who_takes_no_part_is_not_named(factory: impl Factory) {
 }
 
 #[tokio::test]
-async fn document_of_a_folder_is_located_while_a_server_has_it_and_afterwards() {
+async fn document_of_a_folder_is_located_while_a_server_uses_it_and_afterwards() {
     let folder = TempDir::new().unwrap();
     let missing = SqliteStore::locate(folder.path(), &doc("a")).unwrap_err();
     assert!(missing.to_string().contains("no database"), "{missing}");
@@ -820,19 +820,19 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever is asked, SQLite answers as memory does, also after a restart.
+    /// SQLite answers each call as memory does, also after a restart.
     #[test]
     fn stores_agree(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(agrees_with_memory(InFolder::new(), &steps));
+        runtime.block_on(agrees_with_memory(SqliteFactory::new(), &steps));
     }
 
-    /// So does Postgres.
+    /// Postgres does as well.
     #[test]
     fn shared_stores_agree(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            if let Some(factory) = InPostgres::new().await {
+            if let Some(factory) = PostgresFactory::new().await {
                 agrees_with_memory(factory, &steps).await;
             }
         });
@@ -860,11 +860,11 @@ async fn agrees_with_memory(mut factory: impl Factory, steps: &[Step]) {
     }
 }
 
-/// One thing that is asked of a store.
+/// A call to a store.
 #[derive(Debug, Clone)]
 enum Step {
     Claim(u8),
-    /// Batches of: document, which claim of it, how far from the head, how many entries.
+    /// For each batch: the document, the number of its claim, the distance from the head, the number of entries.
     Append(Vec<(u8, bool, u8, u8)>),
     Snapshot(u8, bool),
     Load(u8, u8, u8),
@@ -888,7 +888,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Step {
-    /// Does it, and says in words what came of it. `fences` are the claims of each document.
+    /// Makes the call and returns its result as text. `fences` are the claims of each document.
     async fn run(&self, store: &dyn Store, fences: &mut BTreeMap<u8, Vec<Fence>>) -> String {
         let fence = |fences: &BTreeMap<u8, Vec<Fence>>, doc: u8, stale: bool| {
             let claims = fences.get(&doc)?;
@@ -975,11 +975,11 @@ impl Step {
     }
 }
 
-// ---- What only a disk can promise ----
+// ---- Stores with a disk ----
 
 #[tokio::test]
-async fn damaged_snapshots_are_passed_over() {
-    let factory = InFolder::new();
+async fn damaged_snapshots_are_skipped() {
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
     ann.write(create("abc")).await;
     for _ in 0..3 {
@@ -994,14 +994,14 @@ async fn damaged_snapshots_are_passed_over() {
         assert_eq!(loaded.snapshot.revision, Revision(next_best));
         assert_eq!(fold(&loaded), expected);
     }
-    // The next one is good again.
+    // A newly saved snapshot is readable again.
     ann.save(expected.clone()).await;
     assert_eq!(head(&factory.store, "a").await.snapshot, expected);
 }
 
 #[tokio::test]
-async fn two_good_snapshots_are_kept_beside_damaged_ones() {
-    let factory = InFolder::new();
+async fn two_readable_snapshots_are_kept_beside_damaged_ones() {
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
     ann.write(create("abc")).await;
     for round in 0..40 {
@@ -1018,14 +1018,14 @@ async fn two_good_snapshots_are_kept_beside_damaged_ones() {
         assert_eq!(loaded.snapshot.revision, Revision(revision));
     }
     let kept: i64 = factory
-        .stranger()
+        .raw_connection()
         .query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0))
         .unwrap();
     assert!((2..=12).contains(&kept), "{kept}");
 }
 
 #[tokio::test]
-async fn damaged_log_is_an_error_and_never_another_text() {
+async fn damaged_log_is_an_error_and_never_a_wrong_text() {
     for harm in [
         "UPDATE entries SET payload = x'' WHERE revision = 2",
         "UPDATE entries SET payload = CAST(replace(CAST(payload AS TEXT), 'x', 'y') AS BLOB)
@@ -1035,12 +1035,15 @@ async fn damaged_log_is_an_error_and_never_another_text() {
         "DELETE FROM entries WHERE revision = 2",
         "DELETE FROM entries WHERE revision = 1",
     ] {
-        let factory = InFolder::new();
+        let factory = SqliteFactory::new();
         let mut ann = Writer::claim(&factory.store, "a").await;
         ann.write(create("abc")).await;
         ann.write(insert("x")).await;
         ann.write(insert("x")).await;
-        assert!(factory.stranger().execute(harm, []).unwrap() > 0, "{harm}");
+        assert!(
+            factory.raw_connection().execute(harm, []).unwrap() > 0,
+            "{harm}"
+        );
         for reach in [
             LoadRange::Head,
             LoadRange::Since(Revision::ZERO),
@@ -1056,14 +1059,14 @@ async fn damaged_log_is_an_error_and_never_another_text() {
 }
 
 #[tokio::test]
-async fn log_that_lost_its_end_is_an_error() {
-    let factory = InFolder::new();
+async fn log_without_its_end_is_an_error() {
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
     ann.write(create("abc")).await;
     ann.write(insert("x")).await;
     ann.save(fold(&head(&factory.store, "a").await)).await;
     factory
-        .stranger()
+        .raw_connection()
         .execute("DELETE FROM entries WHERE revision = 2", [])
         .unwrap();
     let error = factory
@@ -1075,8 +1078,8 @@ async fn log_that_lost_its_end_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_of_many_are_gathered() {
-    let factory = Arc::new(InFolder::new());
+async fn concurrent_appends_share_transactions() {
+    let factory = Arc::new(SqliteFactory::new());
     let (documents, rounds) = (50, 20);
     let tasks: Vec<_> = (0..documents)
         .map(|at| {
@@ -1105,8 +1108,8 @@ async fn appends_of_many_are_gathered() {
 }
 
 #[tokio::test]
-async fn write_ahead_log_is_used_again() {
-    let factory = InFolder::new();
+async fn write_ahead_log_is_reused() {
+    let factory = SqliteFactory::new();
     let log = factory.folder.path().join("copydesk.db-wal");
     let size = || std::fs::metadata(&log).unwrap().len();
     assert_eq!(size(), 16 << 20);
@@ -1120,7 +1123,7 @@ async fn write_ahead_log_is_used_again() {
 
 #[tokio::test]
 async fn full_disk_acknowledges_nothing_and_recovers() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
     ann.write(create("")).await;
     factory.store.limit_size(0).await.unwrap();
@@ -1137,7 +1140,7 @@ async fn full_disk_acknowledges_nothing_and_recovers() {
     };
     assert!(refused.1.to_string().contains("full"), "{}", refused.1);
     assert!(factory.store.check_writes().await.is_err());
-    // Everything can be read, and nothing of what was refused.
+    // Everything that was acknowledged can be read, and nothing that was rejected.
     let loaded = factory
         .store
         .load(&doc("a"), LoadRange::Since(Revision::ZERO))
@@ -1152,21 +1155,21 @@ async fn full_disk_acknowledges_nothing_and_recovers() {
 
 #[tokio::test]
 async fn locked_database_is_an_error_until_it_is_free() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
-    let stranger = factory.stranger();
-    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let raw = factory.raw_connection();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let entry = ann.entry(create(""));
     let stuck = batch("a", ann.fence, vec![Arc::clone(&entry)]);
     assert!(factory.store.append(vec![stuck]).await.is_err());
     assert_eq!(factory.store.counts().failures, 1);
-    stranger.execute_batch("COMMIT").unwrap();
+    raw.execute_batch("COMMIT").unwrap();
     assert_eq!(ann.append(&[entry]).await, Ok(()));
 }
 
 #[tokio::test]
-async fn folder_serves_one_at_a_time() {
-    let factory = InFolder::new();
+async fn folder_serves_one_process_at_a_time() {
+    let factory = SqliteFactory::new();
     let folder = factory.folder.path();
     let error = SqliteStore::open(&settings(folder)).unwrap_err();
     let expected = format!(
@@ -1179,8 +1182,8 @@ async fn folder_serves_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn closed_store_says_so() {
-    let factory = InFolder::new();
+async fn closed_store_returns_errors() {
+    let factory = SqliteFactory::new();
     let mut ann = Writer::claim(&factory.store, "a").await;
     factory.store.close().await.unwrap();
     let batch = batch("a", ann.fence, vec![ann.entry(create(""))]);
@@ -1193,8 +1196,8 @@ async fn closed_store_says_so() {
         .unwrap_err();
     assert_eq!(error.to_string(), "load: the store is closed");
     factory.store.close().await.unwrap();
-    // All is in one file: it can be copied. The reserve is room for a start on a full disk; the history file shows a start
-    // that a backup was restored.
+    // All data is in one file, which can be copied. The reserve has space for a start on a full disk; the history file
+    // reveals at a start that a backup was restored.
     let files = std::fs::read_dir(factory.folder.path()).unwrap();
     let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
     names.sort();
@@ -1208,7 +1211,7 @@ async fn closed_store_says_so() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused() {
+fn foreign_or_damaged_database_is_rejected() {
     let check = |prepare: &dyn Fn(&Path), expected: &str| {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("copydesk.db");
@@ -1250,7 +1253,7 @@ fn what_is_not_ours_is_refused() {
     );
 }
 
-/// Makes a folder's database one of a newer program, whose changes work with programs from a version on.
+/// Marks the database of a folder as one of a newer program; its changes work with programs from a version on.
 fn newer_folder(file: &Path, works_with: i32) {
     let db = Connection::open(file).unwrap();
     db.execute_batch("PRAGMA user_version = 1000").unwrap();
@@ -1272,7 +1275,7 @@ fn folder_of_a_newer_program_is_opened_if_its_changes_work_with_this_one() {
 }
 
 #[test]
-fn folder_that_cannot_be_made_is_named() {
+fn error_names_a_folder_that_cannot_be_created() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -1294,7 +1297,7 @@ fn settings_are_read() {
     assert!(read("size = 5").is_err());
 }
 
-/// Kills a process in the middle of its appends, again and again.
+/// Repeatedly kills a process in the middle of its appends.
 #[test]
 fn acknowledged_appends_survive_a_kill() {
     let folder = TempDir::new().unwrap();
@@ -1329,7 +1332,7 @@ fn acknowledged_appends_survive_a_kill() {
             "the child has the folder"
         );
         child.kill().unwrap();
-        // What it said before its death counts.
+        // Lines that were written before it was killed count.
         while hear(lines.next()).is_some() {}
         child.wait().unwrap();
         check_log(folder.path(), &acknowledged);
@@ -1385,8 +1388,8 @@ async fn appends_until_it_is_killed() {
     join_all(tasks).await;
 }
 
-fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
-    let db = factory.stranger();
+fn flip_a_bit(factory: &SqliteFactory, table: &str, column: &str, revision: u64) {
+    let db = factory.raw_connection();
     let at = format!("WHERE revision = {revision}");
     let read = format!("SELECT {column} FROM {table} {at}");
     let mut bytes: Vec<u8> = db.query_row(&read, [], |row| row.get(0)).unwrap();
@@ -1399,10 +1402,10 @@ fn flip_a_bit(factory: &InFolder, table: &str, column: &str, revision: u64) {
 // ---- Measurements ----
 
 /// `cargo test --release --test store measure -- --ignored --nocapture`, in `STORE_BENCH` or the folder for temporary
-/// files. Disks swing: all that is measured takes turns, and each is compared with the bare flushes of its own turn. On
-/// a busy machine only the processor's time tells anything.
+/// files. The speed of disks varies, so the measurements alternate and each is compared with the bare flushes of its
+/// own round. On a busy machine only the CPU time is meaningful.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; wants a quiet machine"]
+#[ignore = "a measurement, for a quiet machine"]
 async fn measure() {
     let folder = std::env::var_os("STORE_BENCH").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(folder).unwrap();
@@ -1418,7 +1421,7 @@ async fn measure() {
         (1_000, 1),
     ];
     let mut stores: Vec<(&str, Box<dyn Store>)> = vec![("sqlite", Box::new(open(folder.path())))];
-    let server = servers::postgres::Own::start(&[]);
+    let server = servers::postgres::OwnServer::start(&[]);
     if let Some(server) = &server {
         let store = open_shared(&server.url(), ME).await;
         stores.push(("postgres", Box::new(store)));
@@ -1461,7 +1464,7 @@ async fn measure() {
     }
 }
 
-/// The processor's time of all our threads, in microseconds.
+/// The CPU time of all threads of this process, in microseconds.
 fn cpu_us() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let spent = tasks.filter_map(|task| {
@@ -1486,7 +1489,7 @@ fn flushes_per_second(folder: &Path) -> f64 {
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Lets so many documents at a time append so many entries each. Returns how many that were, in how many seconds.
+/// Appends to this many documents at a time. Returns how many entries were appended, in how many seconds.
 async fn append_for_a_while(
     writers: &mut [Writer<'_>],
     documents: usize,
@@ -1516,14 +1519,14 @@ async fn append_all(writers: &mut [Writer<'_>], count: usize, change: &Change) {
     assert!(answer.iter().all(Result::is_ok), "{answer:?}");
 }
 
-// ---- The words of the tests ----
+// ---- Helpers ----
 
-/// Somebody with the right to append to a document.
+/// The holder of a claim.
 struct Writer<'a> {
     store: &'a dyn Store,
     doc: DocId,
     fence: Fence,
-    /// What the next entry follows.
+    /// The revision before the next entry.
     head: Revision,
 }
 

@@ -4,45 +4,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use copydesk::cluster::{
-    Delivery, Health, Inbox, MemoryNetwork, RedisSettings, RedisTransport, RedisUrl, Transport,
-};
+use copydesk::cluster::{Health, MemoryNetwork, RedisSettings, RedisTransport, RedisUrl};
 use copydesk::id::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
 mod servers {
+    pub(crate) mod peer;
     pub(crate) mod redis;
     #[allow(dead_code, unreachable_pub)]
     pub(crate) mod skip;
 }
-use servers::redis::{Door, RedisServer, free_port};
+use servers::peer::{LIMIT, Peer, number};
+use servers::redis::{RedisAccess, RedisServer, free_port};
 
 const ANN: NodeId = NodeId(0xa);
 const BOB: NodeId = NodeId(0xb);
 const EVE: NodeId = NodeId(0xe);
 
-/// The longest that anything may take. Nothing is said by how long it took.
-const LIMIT: Duration = Duration::from_secs(60);
-
 // ---- The suite ----
 
 /// A way to make transports that reach each other.
 trait Lab {
-    async fn open(&self, node: NodeId) -> Node;
-}
-
-/// A node's two ends.
-struct Node {
-    transport: Arc<dyn Transport>,
-    inbox: Inbox,
+    async fn open(&self, node: NodeId) -> Peer;
 }
 
 struct InMemory(MemoryNetwork);
 
 impl Lab for InMemory {
-    async fn open(&self, node: NodeId) -> Node {
+    async fn open(&self, node: NodeId) -> Peer {
         let (transport, inbox) = self.0.open(node);
-        Node { transport, inbox }
+        Peer {
+            id: node,
+            transport,
+            inbox,
+        }
     }
 }
 
@@ -52,7 +47,7 @@ struct OverRedis {
 }
 
 impl OverRedis {
-    fn start(door: Door) -> Option<Self> {
+    fn start(door: RedisAccess) -> Option<Self> {
         let server = RedisServer::start(door)?;
         let settings = RedisSettings {
             url: Some(server.url("").parse().unwrap()),
@@ -69,7 +64,7 @@ impl OverRedis {
 }
 
 impl Lab for OverRedis {
-    async fn open(&self, node: NodeId) -> Node {
+    async fn open(&self, node: NodeId) -> Peer {
         let node = open(&self.settings, node);
         node.good().await;
         node
@@ -88,7 +83,7 @@ macro_rules! suite {
         mod over_redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                if let Some(lab) = super::OverRedis::start(super::Door::Open) {
+                if let Some(lab) = super::OverRedis::start(super::RedisAccess::Open) {
                     super::$test(lab).await;
                 }
             })*
@@ -225,9 +220,10 @@ async fn what_is_closed_says_so(lab: impl Lab) {
     ann.send(BOB, 2);
     let counts = ann.transport.counts();
     assert_eq!((counts.sent, counts.dropped), (1, 1));
-    let Node {
+    let Peer {
         mut inbox,
         transport,
+        ..
     } = bob;
     transport.close().await;
     transport.close().await;
@@ -278,7 +274,7 @@ macro_rules! over_redis {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
             #[allow(unused_mut, reason = "some kill the server")]
-            if let Some(mut $lab) = OverRedis::start(Door::Open) $body
+            if let Some(mut $lab) = OverRedis::start(RedisAccess::Open) $body
         })*
     };
 }
@@ -464,7 +460,7 @@ over_redis! {
 /// The replica that takes over has the inboxes of before, less what had not reached it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinel_names_the_server_that_took_over() {
-    let Some(mut lab) = OverRedis::start(Door::Open) else {
+    let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
     let first = lab.server.port.to_string();
@@ -500,7 +496,7 @@ async fn a_sentinel_names_the_server_that_took_over() {
 /// Inboxes lie on different servers; a round goes to all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_cluster_carries_messages_too() {
-    let Some(mut lab) = OverRedis::start(Door::Open) else {
+    let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
     let clustered = ["--cluster-enabled", "yes"];
@@ -557,7 +553,7 @@ async fn no_server_is_no_obstacle_to_a_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_opens_the_door() {
-    let Some(mut lab) = OverRedis::start(Door::Password("s3cret/@:#")) else {
+    let Some(mut lab) = OverRedis::start(RedisAccess::Password("s3cret/@:#")) else {
         return;
     };
     let stranger = open(&lab.settings, ANN);
@@ -573,11 +569,11 @@ async fn a_password_opens_the_door() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_with_an_authority_of_our_own() {
-    let Some(mut lab) = OverRedis::start(Door::Tls) else {
+    let Some(mut lab) = OverRedis::start(RedisAccess::Tls) else {
         return;
     };
     let ca_file = lab.server.ca();
-    let other = OverRedis::start(Door::Tls).expect("the first has started");
+    let other = OverRedis::start(RedisAccess::Tls).expect("the first has started");
     lab.settings.ca_file = other.server.ca();
     open(&lab.settings, ANN).bad_for("InvalidCertificate").await;
     lab.settings.ca_file = ca_file;
@@ -593,65 +589,18 @@ async fn tls_with_an_authority_of_our_own() {
     assert!(error.contains("/nowhere/ca.pem"), "{error}");
 }
 
-// ---- What the tests say ----
+// ---- Helpers ----
 
-fn open(settings: &RedisSettings, node: NodeId) -> Node {
+fn open(settings: &RedisSettings, node: NodeId) -> Peer {
     let (transport, inbox) = RedisTransport::open(settings, node).unwrap();
-    Node { transport, inbox }
+    Peer {
+        id: node,
+        transport,
+        inbox,
+    }
 }
 
-impl Node {
-    fn send(&self, to: NodeId, number: u32) {
-        self.transport
-            .send(to, number.to_le_bytes().to_vec().into());
-    }
-
-    /// Says a number to Bob, again and again, as whoever waits does, until it arrives.
-    async fn insist(&self, bob: &mut Self, number: u32) {
-        let since = Instant::now();
-        while since.elapsed() < LIMIT {
-            self.send(BOB, number);
-            let heard = async {
-                loop {
-                    let delivery = bob.receive().await;
-                    if delivery
-                        .messages
-                        .iter()
-                        .any(|message| self::number(message) == number)
-                    {
-                        return;
-                    }
-                }
-            };
-            if timeout(Duration::from_millis(100), heard).await.is_ok() {
-                return;
-            }
-        }
-        panic!("{number} does not arrive");
-    }
-
-    async fn receive(&mut self) -> Delivery {
-        let received = timeout(LIMIT, self.inbox.receive()).await;
-        received.expect("something arrives").expect("it is open")
-    }
-
-    /// So many numbers of one sender, in the order in which they came.
-    async fn numbers(&mut self, from: NodeId, count: usize) -> Vec<u32> {
-        let mut numbers = Vec::new();
-        while numbers.len() < count {
-            let delivery = self.receive().await;
-            assert_eq!(delivery.from, from);
-            numbers.extend(delivery.messages.iter().map(number));
-        }
-        numbers
-    }
-
-    async fn good(&self) {
-        let mut health = self.transport.health();
-        let good = timeout(LIMIT, health.wait_for(Health::is_good)).await;
-        good.expect("messages pass").expect("it is open");
-    }
-
+impl Peer {
     /// Waits until nothing passes; the reason.
     async fn bad(&self) -> String {
         self.bad_for("").await
@@ -671,10 +620,6 @@ impl Node {
             Health::Good => unreachable!("it is bad"),
         }
     }
-}
-
-fn number(message: &Bytes) -> u32 {
-    u32::from_le_bytes(message[..].try_into().expect("a number"))
 }
 
 async fn until(condition: impl Fn() -> bool) {

@@ -1,8 +1,8 @@
 //! Real servers for tests: each is started on a free port of this machine and ended after its last test.
 //!
-//! Tests of a server whose programs are not installed fail. With `COPYDESK_MAY_SKIP=1` they are skipped, see [`skip`].
+//! Tests of a server that is not installed fail. With `COPYDESK_MAY_SKIP=1` they are skipped, see [`skip`].
 
-// Each suite uses some of it.
+// Not each suite uses all of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod postgres;
@@ -12,13 +12,13 @@ pub mod stopped;
 use std::net::TcpListener;
 use std::process::Command;
 
-/// A port that was free a moment ago.
+/// A port that is free at the time of the call.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// A command that runs as `user` where we are root: some servers refuse root.
+/// A command that runs as `user` if this process runs as root: some servers refuse to run as root.
 pub fn command_as(user: &str, program: &std::path::Path) -> Command {
     if !is_root() {
         return Command::new(program);

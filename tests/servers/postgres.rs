@@ -1,4 +1,4 @@
-//! Postgres for tests: one server that all tests share, and servers of one's own for those that harm it.
+//! Postgres for tests: one server that all tests share, and separate servers for tests that damage or restart it.
 
 use std::fs::{File, Permissions};
 use std::net::TcpStream;
@@ -14,8 +14,8 @@ use tokio_postgres::{Client, NoTls};
 use super::skip::{missing, skipped};
 use super::{command_as, free_port, is_root};
 
-/// The address of a server that all tests share: `COPYDESK_TEST_POSTGRES`, or one that the first test starts and that
-/// ends some seconds after the last. `None`: Postgres is not installed.
+/// The url of the server that all tests share: `COPYDESK_TEST_POSTGRES`, or one that the first test starts and that
+/// ends some seconds after the last test. `None`: Postgres is not installed.
 pub fn shared() -> Option<&'static str> {
     static SHARED: OnceLock<Option<(String, Option<File>)>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
@@ -31,13 +31,13 @@ pub fn shared() -> Option<&'static str> {
     shared.as_ref().map(|(url, _)| url.as_str())
 }
 
-/// Adds a parameter to a server's address.
+/// Adds a parameter to a url.
 pub fn with(url: &str, parameter: &str) -> String {
     let sign = if url.contains('?') { '&' } else { '?' };
     format!("{url}{sign}{parameter}")
 }
 
-/// An empty schema of the shared server, as an address: what is connected there sees nothing else.
+/// The url of an empty schema of the shared server. Its connections see only this schema.
 pub async fn schema() -> Option<String> {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let server = shared()?;
@@ -52,26 +52,26 @@ pub async fn schema() -> Option<String> {
     Some(with(server, &format!("options=-c%20search_path%3D{name}")))
 }
 
-/// A connection of a stranger.
+/// A connection that does not belong to a store.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// A server of one test alone. Dropped, it ends.
+/// A server for one test. It ends when it is dropped.
 #[derive(Debug)]
-pub struct Own {
+pub struct OwnServer {
     bin: PathBuf,
     folder: TempDir,
     port: u16,
     options: Vec<String>,
     process: Option<Child>,
-    /// Whether its folder is a disk of its own.
+    /// Whether its folder is on a disk of its own.
     is_mounted: bool,
 }
 
-/// How much of a small disk is taken up by nothing, in MiB.
+/// How much of a small disk is filled at first, in MiB.
 const RESERVE_MIB: u64 = 60;
 
 fn fresh_folder() -> TempDir {
@@ -79,14 +79,14 @@ fn fresh_folder() -> TempDir {
     builder.prefix("copydesk-postgres-").tempdir().unwrap()
 }
 
-impl Own {
+impl OwnServer {
     /// A new server with these settings, as `name=value`. `None`: Postgres is not installed.
     pub fn start(options: &[&str]) -> Option<Self> {
         Self::start_in(fresh_folder(), options)
     }
 
-    /// A new server on a disk of so many MiB, some of which [`make_room`](Self::make_room) gives free. `None`, said loudly:
-    /// we may not mount one.
+    /// A new server on a disk of this many MiB, part of which [`make_room`](Self::make_room) frees. `None`, and
+    /// reported as skipped, if this process may not mount a disk.
     pub fn on_a_small_disk(mib: u64) -> Option<Self> {
         let folder = fresh_folder();
         let size = format!("size={mib}m,mode=777");
@@ -104,13 +104,13 @@ impl Own {
         Some(own)
     }
 
-    /// Takes up room on the disk.
+    /// Fills part of the disk.
     fn ballast(&self, mib: u64) {
         let path = self.folder.path().join("ballast");
         std::fs::write(path, vec![1; usize::try_from(mib << 20).unwrap()]).unwrap();
     }
 
-    /// Gives half of what is taken up on a small disk free, and starts the server again if it ended.
+    /// Frees half of that part, and starts the server again if it has ended.
     pub fn make_room(&mut self) {
         let ballast = self.folder.path().join("ballast");
         let bytes = std::fs::metadata(&ballast).unwrap().len();
@@ -153,17 +153,17 @@ impl Own {
         self.port
     }
 
-    /// The folder of its data.
+    /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// What it has said so far.
+    /// The server's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// Has it encrypt what clients want encrypted, from now on.
+    /// Enables TLS for new connections.
     pub fn encrypt(&mut self, certificate: &str, key: &str) {
         self.crash();
         let owner = std::fs::metadata(self.data()).unwrap();
@@ -177,16 +177,16 @@ impl Own {
         self.go_on();
     }
 
-    /// Ends it at once, as a crash would.
+    /// Ends the server at once, like a crash.
     pub fn crash(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // SIGQUIT; it ends its children too.
+            // SIGQUIT also ends its child processes.
             signal("QUIT", process.id());
             process.wait().unwrap();
         }
     }
 
-    /// Starts it again, at the same address.
+    /// Starts the server again on the same port.
     pub fn go_on(&mut self) {
         let mut process = serve(&self.bin, self.folder.path(), self.port, &self.options);
         await_answer(self.port, self.folder.path(), &mut process);
@@ -194,7 +194,7 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for OwnServer {
     fn drop(&mut self) {
         self.crash();
         if self.is_mounted {
@@ -210,7 +210,7 @@ fn url(port: u16) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
 }
 
-/// Where Postgres's programs are: in the newest of Debian's folders, or where `initdb` is found.
+/// The folder of Postgres's programs: the newest of Debian's, or the one in which `initdb` is found.
 fn programs() -> Option<PathBuf> {
     let debian = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -226,8 +226,8 @@ fn programs() -> Option<PathBuf> {
         .find(|it| it.join("initdb").exists() && it.join("postgres").exists())
 }
 
-/// Joins those who use the shared server, and starts it if nobody does. Returns its port, and what to hold as long as it
-/// is used.
+/// Registers as a user of the shared server, and starts it if it does not run. Returns its port, and a guard to hold
+/// while it is used.
 fn join(bin: &Path) -> (u16, File) {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
@@ -240,7 +240,7 @@ fn join(bin: &Path) -> (u16, File) {
         let options = options.create(true).truncate(false).write(true);
         options.open(folder.join(name)).unwrap()
     };
-    // First among the users, then a look whether it runs: the watchdog does it the other way round.
+    // Registers first and then checks whether it runs; the watchdog does the opposite.
     let using = file("using");
     using.lock_shared().unwrap();
     let starting = file("starting");
@@ -268,8 +268,8 @@ fn join(bin: &Path) -> (u16, File) {
     (port, using)
 }
 
-/// Ends the shared server some seconds after its last user. A process of its own: the one that starts the server may
-/// end long before the last.
+/// Ends the shared server some seconds after its last user is gone. It is a process of its own, because the one that
+/// starts the server may end long before the last user.
 fn watch(folder: &Path, server: u32) {
     let script = r#"
         cd "$1"
@@ -316,7 +316,7 @@ fn initialise(bin: &Path, folder: &Path) {
     assert!(done.status.success(), "initdb: {done:?}");
 }
 
-/// Starts a server. It does not end with us: who starts it ends it, or has it ended.
+/// Starts a server. It does not end with this process; the caller has to end it.
 fn serve(bin: &Path, folder: &Path, port: u16, options: &[String]) -> Child {
     let log = File::options()
         .create(true)
@@ -363,7 +363,7 @@ fn await_answer(port: u16, folder: &Path, process: &mut Child) {
     };
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        // On a thread of its own: the test around may have a runtime already.
+        // On a thread of its own, because the test may run in a runtime already.
         if std::thread::spawn(answers).join().unwrap() {
             return;
         }
@@ -387,7 +387,7 @@ fn signal(name: &str, process: u32) {
     assert!(status.success());
 }
 
-/// The server's user must be able to write here, where we are root.
+/// The user of the server must be able to write here, if this process runs as root.
 fn give_away(folder: &Path) {
     if is_root() {
         std::fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();

@@ -1,4 +1,4 @@
-//! A real redis-server for one test: on a free port, nothing on disk, gone with the test.
+//! A real redis-server for one test: on a free port, without persistence, ended with the test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,21 +12,21 @@ use super::skip::missing;
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A redis-server that runs.
+/// A running redis-server.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
-    /// What it was started with, besides its port.
+    /// Its arguments, besides the port.
     arguments: Vec<String>,
-    /// What redis-cli needs to be let in.
+    /// The arguments that redis-cli needs to connect.
     door: Vec<String>,
     child: Child,
     folder: TempDir,
 }
 
-/// How the server lets people in.
+/// How clients must authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum RedisAccess {
     Open,
     Password(&'static str),
     /// TLS, with a certificate for `localhost` by an authority of its own, see [`RedisServer::ca`].
@@ -35,7 +35,7 @@ pub(crate) enum Door {
 
 impl RedisServer {
     /// Starts a server. `None`: redis-server is not installed, and the test may be skipped.
-    pub(crate) fn start(door: Door) -> Option<Self> {
+    pub(crate) fn start(door: RedisAccess) -> Option<Self> {
         if Command::new("redis-server")
             .arg("--version")
             .stdout(Stdio::null())
@@ -47,23 +47,23 @@ impl RedisServer {
         }
         let folder = TempDir::new().expect("a folder");
         let (arguments, door_keys) = match door {
-            Door::Open => (vec![], vec![]),
-            Door::Password(password) => (
+            RedisAccess::Open => (vec![], vec![]),
+            RedisAccess::Password(password) => (
                 words(&["--requirepass", password]),
                 words(&["--no-auth-warning", "-a", password]),
             ),
-            Door::Tls => tls(&folder),
+            RedisAccess::Tls => tls(&folder),
         };
         Some(Self::run(folder, &arguments, &door_keys))
     }
 
-    /// Starts a server with no door and these arguments, after one that has started.
+    /// Starts a server without authentication, with these arguments.
     pub(crate) fn another(&self, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder");
         Self::run(folder, &words(arguments), &[])
     }
 
-    /// Starts a sentinel that watches over this server, under the name `main`.
+    /// Starts a sentinel that monitors this server under the name `main`.
     pub(crate) fn sentinel(&self) -> Self {
         let folder = TempDir::new().expect("a folder");
         let file = folder.path().join("sentinel.conf");
@@ -79,7 +79,7 @@ impl RedisServer {
     }
 
     fn run(folder: TempDir, arguments: &[String], door_keys: &[String]) -> Self {
-        // Another may take the port between the asking and the start.
+        // Another process may take the port before the server does.
         for _ in 0..10 {
             let port = free_port();
             let child = spawn(port, arguments, &folder);
@@ -98,7 +98,7 @@ impl RedisServer {
         panic!("redis-server does not start");
     }
 
-    /// Its address, for whoever is let in.
+    /// Its url, with the password if there is one.
     pub(crate) fn url(&self, user: &str) -> String {
         match self
             .arguments
@@ -110,12 +110,12 @@ impl RedisServer {
         }
     }
 
-    /// The certificate of the authority, where there is TLS.
+    /// The certificate of the authority, if TLS is used.
     pub(crate) fn ca(&self) -> std::path::PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// Says a command, and what came of it.
+    /// Runs a command and returns its output.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         let answer = Command::new("redis-cli")
             .args(["-h", "localhost", "-p", &self.port.to_string()])
@@ -126,19 +126,19 @@ impl RedisServer {
         String::from_utf8_lossy(&answer.stdout).trim().to_owned()
     }
 
-    /// Kills it without a word.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
-    /// Starts it again, on the same port, empty.
+    /// Starts the server again on the same port, empty.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(self.port, &self.arguments, &self.folder);
         assert!(self.answers(), "redis-server does not start again");
     }
 
-    /// Sends it a signal: `STOP`, `CONT`.
+    /// Sends a signal to it: `STOP`, `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
         let done = Command::new("kill")
             .args([&format!("-{signal}"), &self.child.id().to_string()])
@@ -146,7 +146,7 @@ impl RedisServer {
         assert!(done.expect("kill runs").success());
     }
 
-    /// Waits until it answers; `false` when it has ended.
+    /// Waits until it answers; false if it has ended.
     fn answers(&mut self) -> bool {
         let since = Instant::now();
         while since.elapsed() < PATIENCE {
@@ -189,7 +189,7 @@ fn spawn(port: u16, arguments: &[String], folder: &TempDir) -> Child {
         .expect("redis-server starts")
 }
 
-/// Makes an authority and a certificate by it.
+/// Creates an authority and a certificate signed by it.
 fn tls(folder: &TempDir) -> (Vec<String>, Vec<String>) {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let write = |name: &str, text: String| -> String {
@@ -199,7 +199,7 @@ fn tls(folder: &TempDir) -> (Vec<String>, Vec<String>) {
     };
     let authority_key = KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::new(vec![]).expect("an authority");
-    // A name of its own: OpenSSL takes a certificate whose issuer is called as it is for one that vouches for itself.
+    // It needs a name of its own: OpenSSL treats a certificate with equal issuer and subject as self-signed.
     let name = "An authority for tests";
     authority.distinguished_name.push(DnType::CommonName, name);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -231,7 +231,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// A port that nobody has at this moment.
+/// A port that is free at the time of the call.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()

@@ -1,13 +1,13 @@
-//! Tests that cannot run on this machine.
+//! Skipping tests that cannot run on this machine.
 //!
-//! The test harness has no result for a test that did not run: it counts as passed. So each skip is written to the file
-//! that `COPYDESK_SKIP_LOG` names, and `make test` counts these lines as skipped instead of passed.
+//! The test harness has no result for a skipped test; it counts as passed. So each skip is written to the file
+//! `COPYDESK_SKIP_LOG`, and `make test` counts these lines as skipped.
 
 use std::fs::File;
 use std::io::Write;
 
-/// Called by a test that returns early because `program` is not installed. Panics, and so fails the test, unless
-/// `COPYDESK_MAY_SKIP=1` allows such a skip.
+/// Skips a test because `program` is not installed. Panics, so that the test fails, unless `COPYDESK_MAY_SKIP=1` is
+/// set.
 pub fn missing(program: &str) {
     assert!(
         std::env::var("COPYDESK_MAY_SKIP").is_ok_and(|it| it == "1"),
@@ -16,10 +16,10 @@ pub fn missing(program: &str) {
     skipped(&format!("{program} is not installed"));
 }
 
-/// Called by a test that returns early because the machine does not allow what it needs.
+/// Skips a test because this machine does not permit what it needs.
 pub fn skipped(reason: &str) {
     let line = format!("SKIPPED: {}: {reason}\n", test_name());
-    // Not by `eprintln`, whose output the test harness drops when the test passes.
+    // Not by `eprintln`: the test harness drops its output if the test passes.
     std::io::stderr()
         .write_all(line.as_bytes())
         .expect("write to stderr");
@@ -29,13 +29,13 @@ pub fn skipped(reason: &str) {
             .append(true)
             .open(path)
             .expect("open the file that COPYDESK_SKIP_LOG names");
-        // One write: several tests append at once.
+        // In one write, because several tests append at the same time.
         log.write_all(line.as_bytes()).expect("write the skip log");
     }
 }
 
-/// The name of the running test. A runner that starts a process for each test names it in the arguments; otherwise the
-/// test's thread has its name.
+/// The name of the running test: a runner with a process for each test passes it as an argument; otherwise it is the
+/// name of the thread.
 fn test_name() -> String {
     let mut arguments = std::env::args().skip(1);
     let named = arguments.find(|it| !it.starts_with('-'));

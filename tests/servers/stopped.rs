@@ -1,15 +1,15 @@
-//! A client of Postgres that stops in the middle of a statement, as a process does that is stopped or paged out: it has
-//! sent what runs the statement and not what ends it. No timeout of the server frees what it holds.
+//! A Postgres client that stops in the middle of a statement, like a process that is stopped or swapped out: it has
+//! sent the statement but not the message that ends it. No timeout of the server releases its locks.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Dropped, it hangs up.
+/// Closes the connection when dropped.
 #[derive(Debug)]
 pub struct Stopped(TcpStream);
 
 impl Stopped {
-    /// Runs `sql` up to its answer, in a session with these parameters, and says no more.
+    /// Runs `sql` up to its answer in a session with these parameters, and sends nothing more.
     pub fn within(port: u16, parameters: &[(&str, &str)], sql: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let mut startup = 196_608_u32.to_be_bytes().to_vec();
@@ -24,7 +24,7 @@ impl Stopped {
         text(&mut parse, sql);
         parse.extend([0; 2]);
         let mut messages = Vec::new();
-        // Parse, Bind, Execute, Flush; and no Sync.
+        // Parse, Bind, Execute and Flush, without Sync.
         for (tag, body) in [
             (b'P', &parse[..]),
             (b'B', &[0; 8]),
@@ -39,7 +39,7 @@ impl Stopped {
         Self(stream)
     }
 
-    /// Whether the server has hung up.
+    /// Returns true if the server has closed the connection.
     pub fn is_ended(&mut self) -> bool {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).is_ok()
@@ -57,7 +57,7 @@ fn with_length(body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Reads up to a message of this kind.
+/// Reads messages up to one of this kind.
 fn await_message(stream: &mut TcpStream, kind: u8) {
     loop {
         let mut head = [0; 5];

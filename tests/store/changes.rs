@@ -1,13 +1,13 @@
-//! What the feed of changes promises where many nodes share a store.
+//! Tests of the feed of changes of a store for many nodes.
 
 use super::alone_postgres::{count, eventually, node, open_as, settings};
-use super::servers::postgres::{self as server, Own};
+use super::servers::postgres::{self as server, OwnServer};
 use super::*;
 
 /// A transaction may end long after later ones: a standby does not answer, or its machine is stalled. Its number in any
 /// sequence is then older than a cursor.
 #[tokio::test]
-async fn change_of_a_transaction_that_ends_late_is_not_missed() {
+async fn change_of_a_transaction_that_ends_late_is_returned() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -49,16 +49,16 @@ async fn old_changes_are_deleted_and_an_older_cursor_is_incomplete() {
         ..settings(&url)
     };
     let store = open_as(&settings, node()).await;
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let old = store.changes(None).await.unwrap().cursor;
     let mut ann = Writer::claim(&store, "a").await;
-    // A transaction that is under way while the rows around it are deleted.
+    // A transaction that is open while the rows around it are deleted.
     let late = server::connect(&url).await;
     let change = "BEGIN; INSERT INTO changes (docs, heads) VALUES ('{1}', '{1}')";
     late.batch_execute(change).await.unwrap();
     ann.write(Change::Nothing).await;
     eventually("old rows are deleted", async || {
-        let left = count(&stranger, "SELECT count(*) FROM changes").await;
+        let left = count(&raw, "SELECT count(*) FROM changes").await;
         (left == 0).then_some(())
     })
     .await;
@@ -70,15 +70,15 @@ async fn old_changes_are_deleted_and_an_older_cursor_is_incomplete() {
     eventually("the late row is deleted as well", async || {
         ann.write(Change::Nothing).await;
         let late = "SELECT count(*) FROM changes WHERE heads = '{1}'";
-        (count(&stranger, late).await == 0).then_some(())
+        (count(&raw, late).await == 0).then_some(())
     })
     .await;
 }
 
-/// The tables of the feed are not logged: a crash empties them, and what is missing must not be taken for silence.
+/// The tables of the feed are unlogged: a crash empties them, which must not look as if nothing had changed.
 #[tokio::test]
-async fn server_that_crashed_is_another_server() {
-    let Some(mut own) = Own::start(&[]) else {
+async fn crash_of_the_server_is_reported_as_another_server() {
+    let Some(mut own) = OwnServer::start(&[]) else {
         return;
     };
     let store = open_as(&settings(&own.url()), node()).await;
@@ -94,9 +94,9 @@ async fn server_that_crashed_is_another_server() {
     assert_eq!(changes.continuity, Continuity::Complete);
 }
 
-/// A dump that is restored on a server with fewer transactions brings rows of transactions that are yet to come.
+/// A dump that is restored on a server with fewer transactions contains rows with transaction ids of the future.
 #[tokio::test]
-async fn rows_of_another_servers_future_are_neither_read_nor_kept() {
+async fn rows_from_the_future_of_another_server_are_ignored_and_deleted() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -106,15 +106,15 @@ async fn rows_of_another_servers_future_are_neither_read_nor_kept() {
     };
     let store = open_as(&settings, node()).await;
     let cursor = store.changes(None).await.unwrap().cursor;
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let foreign = "INSERT INTO changes (xid, docs, heads) VALUES ('1000000000000', '{1}', '{1}');
                    UPDATE change_feed SET trimmed = '900000000000:900000000000:'";
-    stranger.batch_execute(foreign).await.unwrap();
+    raw.batch_execute(foreign).await.unwrap();
     let changes = store.changes(Some(&cursor)).await.unwrap();
     assert_eq!(changes.appended, []);
     eventually("they are deleted", async || {
         let left = count(
-            &stranger,
+            &raw,
             "SELECT count(*) FROM changes WHERE xid > '900000000000'",
         )
         .await;
@@ -129,9 +129,9 @@ async fn rows_of_another_servers_future_are_neither_read_nor_kept() {
     .await;
 }
 
-/// A node of a version from before the table appends without a row in it.
+/// A node of a version from before the table appends without adding a row.
 #[tokio::test]
-async fn feed_is_incomplete_while_a_node_lives_that_does_not_record() {
+async fn feed_is_incomplete_while_a_live_node_does_not_record_changes() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -143,11 +143,11 @@ async fn feed_is_incomplete_while_a_node_lives_that_does_not_record() {
         store.changes(Some(&cursor)).await.unwrap().continuity
     };
     assert_eq!(continuity().await, Continuity::Complete);
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let old = "INSERT INTO nodes (id, name, takes_part, beat_at) VALUES (1, 'old', true, clock_timestamp())";
-    stranger.batch_execute(old).await.unwrap();
+    raw.batch_execute(old).await.unwrap();
     assert_eq!(continuity().await, Continuity::Incomplete);
     let gone = "UPDATE nodes SET beat_at = beat_at - interval '1 hour' WHERE id = 1";
-    stranger.batch_execute(gone).await.unwrap();
+    raw.batch_execute(gone).await.unwrap();
     assert_eq!(continuity().await, Continuity::Complete);
 }

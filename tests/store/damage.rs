@@ -152,14 +152,14 @@ async fn look(store: &dyn Store, id: &str) -> Found {
 
 #[tokio::test]
 async fn what_stands_before_the_damage_is_read_from_a_folder() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
         let id = number.to_string();
         write_document(factory.store(), &id).await;
         // An author is text in SQLite.
         let sql = sql.replace("author = {x}62", "author = 'b'");
         let sql = harm(&sql, number, |bytes| format!("x'{bytes}'"));
-        factory.stranger().execute_batch(&sql).unwrap();
+        factory.raw_connection().execute_batch(&sql).unwrap();
         let found = look(factory.store(), &id).await;
         assert_eq!(found, Found { damaged, readable }, "{sql}");
     }
@@ -167,15 +167,15 @@ async fn what_stands_before_the_damage_is_read_from_a_folder() {
 
 #[tokio::test]
 async fn what_stands_before_the_damage_is_read_from_postgres() {
-    let Some(factory) = InPostgres::new().await else {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
-    let stranger = factory.stranger().await;
+    let raw = factory.raw_connection().await;
     for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
         let id = number.to_string();
         write_document(factory.store(), &id).await;
         let sql = harm(sql, number, |bytes| format!("'\\x{bytes}'"));
-        stranger.batch_execute(&sql).await.unwrap();
+        raw.batch_execute(&sql).await.unwrap();
         let found = look(factory.store(), &id).await;
         assert_eq!(found, Found { damaged, readable }, "{sql}");
     }
@@ -183,10 +183,10 @@ async fn what_stands_before_the_damage_is_read_from_postgres() {
 
 #[tokio::test]
 async fn history_that_needs_a_damaged_entry_names_it() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
     let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 2";
-    factory.stranger().execute_batch(sql).unwrap();
+    factory.raw_connection().execute_batch(sql).unwrap();
     let store = factory.store();
     for reach in [LoadRange::At(Revision(2)), LoadRange::Since(Revision(1))] {
         let error = store.load(&doc("a"), reach).await.unwrap_err();
@@ -206,7 +206,7 @@ async fn history_that_needs_a_damaged_entry_names_it() {
 async fn rows_before_a_damaged_page_are_read() {
     const PAGE: usize = 1 << 12;
     const LEAF: u8 = 0x0a;
-    let mut factory = InFolder::new();
+    let mut factory = SqliteFactory::new();
     let mut writer = Writer::claim(factory.store(), "a").await;
     writer.write(create("")).await;
     for at in 2..=100 {
@@ -250,7 +250,7 @@ async fn rows_before_a_damaged_page_are_read() {
 /// Postgres ends a statement that meets a damaged page: here a view does so for one entry.
 #[tokio::test]
 async fn rows_before_a_damaged_page_of_postgres_are_read() {
-    let Some(factory) = InPostgres::new().await else {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     write_document(factory.store(), "a").await;
@@ -262,7 +262,7 @@ async fn rows_before_a_damaged_page_of_postgres_are_read() {
           SELECT doc, revision, epoch, author, client, seq, at_ms,
                  CASE WHEN revision = 5 THEN unreadable(payload) ELSE payload END AS payload, checksum
           FROM sound_entries";
-    factory.stranger().await.batch_execute(harm).await.unwrap();
+    factory.raw_connection().await.batch_execute(harm).await.unwrap();
     // A store that has not prepared its statements for the table.
     let store = open_shared(&factory.url, NodeId(8)).await;
     let error = store.load(&doc("a"), LoadRange::Head).await.unwrap_err();
@@ -277,10 +277,10 @@ async fn rows_before_a_damaged_page_of_postgres_are_read() {
 
 #[tokio::test]
 async fn the_faults_of_one_document_are_found() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
     let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 5";
-    factory.stranger().execute_batch(sql).unwrap();
+    factory.raw_connection().execute_batch(sql).unwrap();
     let folder = factory.folder.path();
     let faults = SqliteStore::verify_document(folder, &doc("a"))
         .await
@@ -295,10 +295,10 @@ async fn the_faults_of_one_document_are_found() {
 #[tokio::test]
 async fn a_damaged_document_is_repaired_with_what_stands_before_the_damage() {
     use copydesk::node::{RepairMode, repair};
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
     let sql = "UPDATE entries SET seq = seq + 8 WHERE doc = 1 AND revision = 5";
-    factory.stranger().execute_batch(sql).unwrap();
+    factory.raw_connection().execute_batch(sql).unwrap();
     let repaired = repair(factory.store(), &doc("a"), ME, RepairMode::Write).await;
     assert_eq!(repaired.unwrap().left_out_from, Some(Revision(5)));
     let loaded = head(factory.store(), "a").await;

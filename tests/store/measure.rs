@@ -1,13 +1,14 @@
-//! What the shared store costs and how fast it is taken over. Run one by one, on a quiet machine:
+//! Measures the cost of the shared store and the speed of a takeover. Run one by one, on a quiet machine:
+//!
 //! `cargo test --release --test store measure_ -- --ignored --nocapture --test-threads 1`.
 
-use super::servers::postgres::{self as server, Own};
+use super::servers::postgres::{self as server, OwnServer};
 use super::*;
 
-/// Postgres' CPU time of a connection's process, in microseconds. The system counts in steps of 10 ms.
+/// The CPU time of a connection's process at the server, in microseconds. The system counts in steps of 10 ms.
 fn backend_cpu_us(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // What follows the name, which may hold anything: the state is the first, then come numbers.
+    // The fields after the name, which may contain any character: first the state, then numbers.
     let numbers = stat.rsplit(')').next().unwrap();
     let ticks = numbers.split_whitespace().skip(11).take(2);
     ticks.map(|it| it.parse::<u64>().unwrap()).sum::<u64>() * 10_000
@@ -25,9 +26,9 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[], $
   AS new (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; wants a quiet machine"]
+#[ignore = "a measurement, for a quiet machine"]
 async fn measure_the_fence() {
-    let Some(own) = Own::start(&["fsync=off"]) else {
+    let Some(own) = OwnServer::start(&["fsync=off"]) else {
         return;
     };
     let store = open_shared(&own.url(), ME).await;
@@ -72,7 +73,7 @@ async fn measure_the_fence() {
         plain.execute(&statement, &values).await.unwrap();
     };
     let before = [appending, inserting].map(backend_cpu_us);
-    // By turns: what else the machine does, it does to both.
+    // Alternating, so that other load of the machine affects both.
     for round in 0..ROUNDS {
         append(round + 2).await;
         insert_plain((round + 2).cast_signed()).await;
@@ -87,16 +88,16 @@ async fn measure_the_fence() {
     );
 }
 
-/// As many as one node may own.
+/// As many documents as one node may own.
 const TAKEN_OVER: usize = 10_000;
 
 /// As many as a node claims at once.
 const AT_ONCE: usize = 256;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; wants a quiet machine"]
+#[ignore = "a measurement, for a quiet machine"]
 async fn measure_a_takeover() {
-    let Some(own) = Own::start(&["fsync=off"]) else {
+    let Some(own) = OwnServer::start(&["fsync=off"]) else {
         return;
     };
     let owner = open_shared(&own.url(), ME).await;

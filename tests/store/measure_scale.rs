@@ -1,9 +1,10 @@
-//! What a large collection and many open documents cost. Run one by one, on a quiet machine:
+//! Measures the cost of a large collection and of many open documents. Run one by one, on a quiet machine:
+//!
 //! `DOCUMENTS=5000000 cargo test --release --test store measure_ -- --ignored --nocapture --test-threads 1`.
 
 use copydesk::store::ListPage;
 
-use super::servers::postgres::{self as server, Own};
+use super::servers::postgres::{self as server, OwnServer};
 use super::*;
 
 fn from_environment(name: &str, default: usize) -> usize {
@@ -17,7 +18,7 @@ fn percentiles(mut samples: Vec<Duration>) -> String {
     format!("p50 {:?}, p99 {:?} of {}", at(0.5), at(0.99), samples.len())
 }
 
-/// Documents with titles, edited in an order that has nothing to do with that in which they were made.
+/// Documents with titles. The order of their edits is unrelated to the order of their creation.
 const FILL: &str = "
 INSERT INTO documents (collection, id, live, title, title_folded, created_at_ms, updated_at_ms)
 SELECT 'docs', 'd' || at, true, convert_to(title, 'UTF8'), convert_to(lower(title), 'UTF8'), at, (at * 7919) % 5000000
@@ -37,20 +38,17 @@ ANALYZE documents;
 ANALYZE titles";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; wants a quiet machine"]
+#[ignore = "a measurement, for a quiet machine"]
 async fn measure_searches_beside_loads() {
     let options = ["fsync=off", "shared_buffers=1GB", "max_wal_size=4GB"];
-    let Some(own) = Own::start(&options) else {
+    let Some(own) = OwnServer::start(&options) else {
         return;
     };
     let store = Arc::new(open_shared(&own.url(), ME).await);
     let documents = from_environment("DOCUMENTS", 500_000);
-    let stranger = server::connect(&own.url()).await;
-    stranger
-        .execute(FILL, &[&(documents as i64)])
-        .await
-        .unwrap();
-    stranger.batch_execute(INDEX).await.unwrap();
+    let raw = server::connect(&own.url()).await;
+    raw.execute(FILL, &[&(documents as i64)]).await.unwrap();
+    raw.batch_execute(INDEX).await.unwrap();
     let load = async |rounds: usize| {
         let mut samples = Vec::new();
         for at in 0..rounds {
@@ -113,21 +111,21 @@ async fn search_for_a_while(store: &PostgresStore, text: &str) -> (ListPage, Vec
     (page, samples)
 }
 
-/// Three nodes that have `DOCUMENTS` documents open between them and of which none is edited.
+/// Three nodes with `DOCUMENTS` open documents in total, none of which is edited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; wants a quiet machine"]
+#[ignore = "a measurement, for a quiet machine"]
 async fn measure_open_idle_documents() {
     let options = [
         "fsync=off",
         "shared_preload_libraries=pg_stat_statements",
         "max_connections=100",
     ];
-    let Some(own) = Own::start(&options) else {
+    let Some(own) = OwnServer::start(&options) else {
         return;
     };
-    let stranger = server::connect(&own.url()).await;
+    let raw = server::connect(&own.url()).await;
     let extension = "CREATE EXTENSION pg_stat_statements";
-    stranger.batch_execute(extension).await.unwrap();
+    raw.batch_execute(extension).await.unwrap();
     let each = from_environment("DOCUMENTS", 200_000) / 3;
     let mut stores = Vec::new();
     for node in 1..=3 {
@@ -150,7 +148,7 @@ async fn measure_open_idle_documents() {
     }
     for way in ["the feed of changes", "a comparison of all"] {
         let reset = "SELECT pg_stat_statements_reset()";
-        stranger.batch_execute(reset).await.unwrap();
+        raw.batch_execute(reset).await.unwrap();
         let mut cursors = vec![None; 3];
         let began = Instant::now();
         for _ in 0..60 {
@@ -168,7 +166,7 @@ async fn measure_open_idle_documents() {
         let took = began.elapsed();
         let statements = "SELECT round(total_exec_time + total_plan_time)::bigint, calls, left(regexp_replace(query, '\\s+', ' ', 'g'), 70)
             FROM pg_stat_statements ORDER BY 1 DESC LIMIT 5";
-        for row in stranger.query(statements, &[]).await.unwrap() {
+        for row in raw.query(statements, &[]).await.unwrap() {
             let (ms, calls, query): (i64, i64, String) = (row.get(0), row.get(1), row.get(2));
             let core = ms as f64 / took.as_millis() as f64 * 100.0;
             eprintln!(

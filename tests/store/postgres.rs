@@ -1,20 +1,20 @@
-//! What only a store that many nodes share can promise.
+//! Tests of what only a store for many nodes provides.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::sleep;
 
-use super::servers::postgres::{self as server, Own};
+use super::servers::postgres::{self as server, OwnServer};
 use super::servers::stopped::Stopped;
 use super::*;
 use copydesk::store::{LiveNode, MigrationPhase};
 use copydesk::version::{Capabilities, WireRange};
 
-/// How long a condition may take to come about. Only a failure takes so long.
+/// How long a condition may take. Only failures take as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks again and again until there is an answer.
+/// Repeats a check until it returns a value.
 pub(super) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -35,14 +35,14 @@ pub(super) fn settings(url: &str) -> PostgresSettings {
     }
 }
 
-/// A node's id that no other test has: the server names its connections by it.
+/// The id of a node that no other test uses: it is in the names of connections.
 pub(super) fn node() -> NodeId {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();
     NodeId(u64::from_ne_bytes(bytes))
 }
 
-/// What the server calls the connections of `me`.
+/// The name of the connections of `me` at the server.
 fn named(me: NodeId) -> String {
     format!("copydesk:here:{me}")
 }
@@ -62,12 +62,12 @@ pub(super) async fn count(client: &tokio_postgres::Client, sql: &str) -> i64 {
 
 // ---- The fence ----
 
-/// What two nodes did to each other's documents, for the judge.
+/// The claims and appends of two nodes, for the check at the end.
 #[derive(Debug, Default)]
 struct Story {
     /// Epoch and head of each claim.
     claims: Vec<(Epoch, Revision)>,
-    /// Revision and seq of each entry that was acknowledged.
+    /// Revision and seq of each acknowledged entry.
     acknowledged: Vec<(Revision, u64)>,
 }
 
@@ -106,7 +106,7 @@ async fn two_nodes_fence_each_other() {
     }
 }
 
-/// Claims a document and appends to it until somebody else has claimed it.
+/// Claims a document and appends to it until another node has claimed it.
 async fn fight(
     store: &PostgresStore,
     document: usize,
@@ -142,7 +142,7 @@ async fn fight(
     }
 }
 
-/// Everything acknowledged is there once, nothing else is, and no fence wrote after a later claim.
+/// Each acknowledged entry is in the log once, nothing else is, and no fence wrote after a later claim.
 fn judge(loaded: &Loaded, story: &Story) {
     let found: BTreeMap<u64, u64> = loaded
         .entries
@@ -157,7 +157,7 @@ fn judge(loaded: &Loaded, story: &Story) {
     assert_eq!(
         told.len(),
         story.acknowledged.len(),
-        "a revision told twice"
+        "a revision was acknowledged twice"
     );
     assert_eq!(found, told);
     assert!(story.claims.len() >= 50, "{}", story.claims.len());
@@ -182,7 +182,7 @@ async fn nodes_that_claim_the_same_documents_at_once_get_different_epochs() {
     ];
     let mut claims = Vec::new();
     for at in 0..200 {
-        // In opposite orders, and each document twice by each.
+        // In opposite orders, and each document twice by each node.
         for (store, at) in [(&stores[0], at % 100), (&stores[1], 99 - at % 100)] {
             claims.push(async move { (at, claim(store, &format!("d{at}")).await.fence) });
         }
@@ -199,7 +199,7 @@ async fn nodes_that_claim_the_same_documents_at_once_get_different_epochs() {
 }
 
 #[tokio::test]
-async fn terminated_append_is_unknown_and_the_claim_shows_the_truth() {
+async fn terminated_append_is_unknown_and_the_claim_shows_its_outcome() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -207,9 +207,8 @@ async fn terminated_append_is_unknown_and_the_claim_shows_the_truth() {
     let store = open_as(&settings(&url), me).await;
     let mut ann = Writer::claim(&store, "a").await;
     ann.write(create("")).await;
-    let (stranger, killer) = (server::connect(&url).await, server::connect(&url).await);
-    stranger
-        .batch_execute("BEGIN; LOCK TABLE entries IN SHARE MODE")
+    let (raw, killer) = (server::connect(&url).await, server::connect(&url).await);
+    raw.batch_execute("BEGIN; LOCK TABLE entries IN SHARE MODE")
         .await
         .unwrap();
     let lost = ann.entry(insert("x"));
@@ -222,7 +221,7 @@ async fn terminated_append_is_unknown_and_the_claim_shows_the_truth() {
     let (answer, _) = tokio::join!(store.append(vec![batch]), kill);
     let error = answer.unwrap_err().to_string();
     assert!(error.starts_with("append: "), "{error}");
-    stranger.batch_execute("COMMIT").await.unwrap();
+    raw.batch_execute("COMMIT").await.unwrap();
     let mut ann = Writer::claim(&store, "a").await;
     assert_eq!(ann.head, Revision(1));
     ann.write(insert("y")).await;
@@ -230,7 +229,7 @@ async fn terminated_append_is_unknown_and_the_claim_shows_the_truth() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_break_lose_and_double_nothing() {
+async fn broken_connections_lose_and_duplicate_nothing() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -266,7 +265,8 @@ async fn connections_that_break_lose_and_double_nothing() {
     }
 }
 
-/// Appends entries 1 to 200, one by one, through errors: what is unknown, the next claim says. Returns how many were.
+/// Appends entries 1 to 200, one by one, in spite of errors: after an unknown outcome the next claim shows the head.
+/// Returns the number of errors.
 async fn write_through(store: &PostgresStore, id: &str) -> u64 {
     let (mut unknown, mut written) = (0, 0);
     while written < 200 {
@@ -289,24 +289,23 @@ async fn write_through(store: &PostgresStore, id: &str) -> u64 {
     unknown
 }
 
-/// A cancelled wait for the standbys is reported as a success, with a warning.
+/// A cancelled wait for the standbys is reported as a success with a warning.
 #[tokio::test]
-async fn append_that_no_standby_has_is_not_acknowledged() {
-    let Some(own) = Own::start(&[]) else { return };
+async fn append_without_a_standby_is_not_acknowledged() {
+    let Some(own) = OwnServer::start(&[]) else {
+        return;
+    };
     let me = node();
     let store = open_as(&settings(&own.url()), me).await;
     let mut ann = Writer::claim(&store, "a").await;
     ann.write(create("")).await;
-    let stranger = server::connect(&own.url()).await;
+    let raw = server::connect(&own.url()).await;
     let standbys = async |names: &str| {
         let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
-        stranger.batch_execute(&alter).await.unwrap();
-        stranger
-            .batch_execute("SELECT pg_reload_conf()")
-            .await
-            .unwrap();
+        raw.batch_execute(&alter).await.unwrap();
+        raw.batch_execute("SELECT pg_reload_conf()").await.unwrap();
         let is_set = async || {
-            let row = stranger
+            let row = raw
                 .query_one("SHOW synchronous_standby_names", &[])
                 .await
                 .unwrap();
@@ -314,21 +313,20 @@ async fn append_that_no_standby_has_is_not_acknowledged() {
         };
         eventually("the setting is read", is_set).await;
     };
-    stranger
-        .batch_execute("SET synchronous_commit = local")
+    raw.batch_execute("SET synchronous_commit = local")
         .await
         .unwrap();
-    standbys("nobody").await;
+    standbys("absent").await;
     let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
                WHERE application_name = $1 AND wait_event = 'SyncRep'";
     let name = named(me);
     let cancels = async || {
         loop {
-            stranger.query(sql, &[&name]).await.unwrap();
+            raw.query(sql, &[&name]).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    // Each process reads the setting when it gets to it: the first appends may not wait yet.
+    // Each server process reads the setting at its next statement, so the first appends may not wait yet.
     let mut refused = false;
     for _ in 0..1_000 {
         let next = ann.entry(insert("x"));
@@ -343,18 +341,23 @@ async fn append_that_no_standby_has_is_not_acknowledged() {
     }
     assert!(refused, "an append that no standby has was acknowledged");
     standbys("").await;
-    // It was written all the same; the claim says so.
+    // It was written nevertheless, as the claim shows.
     let claimed = eventually("the claim", async || store.claim(&doc("a"), ME).await.ok()).await;
     assert_eq!(claimed.head, ann.head);
 }
 
 #[tokio::test]
-async fn poison_is_refused_alone() {
-    let Some(factory) = InPostgres::new().await else {
+async fn faulty_batch_is_rejected_alone() {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     let harm = "ALTER TABLE entries ADD CONSTRAINT poison CHECK (seq <> 666)";
-    factory.stranger().await.batch_execute(harm).await.unwrap();
+    factory
+        .raw_connection()
+        .await
+        .batch_execute(harm)
+        .await
+        .unwrap();
     let (mut batches, mut expected) = (Vec::new(), Vec::new());
     for at in 0..40 {
         let id = format!("d{at}");
@@ -375,10 +378,10 @@ async fn poison_is_refused_alone() {
     }
 }
 
-// ---- Rows that are held ----
+// ---- Locked rows ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claim_ends_a_stopped_process_that_holds_its_row() {
+async fn claim_ends_the_connection_of_a_stopped_process_that_locks_its_row() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -415,7 +418,7 @@ fn address(url: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn row_that_a_stranger_holds_delays_nobody_else() {
+async fn row_locked_by_another_program_delays_only_its_document() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -426,16 +429,16 @@ async fn row_that_a_stranger_holds_delays_nobody_else() {
     let store = open_as(&settings, node()).await;
     let mut ann = Writer::claim(&store, "a").await;
     let mut ben = Writer::claim(&store, "b").await;
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let hold = "BEGIN; SELECT 1 FROM heads JOIN documents ON number = doc WHERE id = 'a' FOR UPDATE OF heads";
-    stranger.batch_execute(hold).await.unwrap();
-    // A claim gives up; one of another document does not wait for it.
+    raw.batch_execute(hold).await.unwrap();
+    // A claim fails; a claim of another document does not wait for it.
     let (a, c) = (doc("a"), doc("c"));
     let (held, free) = tokio::join!(store.claim(&a, ME), store.claim(&c, ME));
     let error = held.unwrap_err().to_string();
     assert!(error.contains("docs/a"), "{error}");
     free.unwrap();
-    // An append waits; one of another document does not wait for it.
+    // An append waits; an append to another document does not wait for it.
     let held = ann.entry(create(""));
     let held = store.append(vec![batch("a", ann.fence, vec![held])]);
     tokio::pin!(held);
@@ -449,13 +452,13 @@ async fn row_that_a_stranger_holds_delays_nobody_else() {
         answer = &mut held => panic!("the row is held: {answer:?}"),
         () = free => {}
     }
-    stranger.batch_execute("COMMIT").await.unwrap();
+    raw.batch_execute("COMMIT").await.unwrap();
     assert_eq!(held.await.unwrap(), [Ok(())]);
 }
 
-/// Whoever waited for a lock in vain is not asked one by one to wait for it again.
+/// After a lock timeout the documents of a statement are not appended one by one, which would wait for the lock again.
 #[tokio::test]
-async fn locked_table_delays_a_group_once() {
+async fn locked_table_delays_a_statement_once() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -471,14 +474,14 @@ async fn locked_table_delays_a_group_once() {
         let fence = claim(&store, &id).await.fence;
         batches.push(batch(&id, fence, vec![entry(1, at, Change::Nothing)]));
     }
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let lock = "BEGIN; LOCK TABLE entries IN SHARE MODE";
-    stranger.batch_execute(lock).await.unwrap();
+    raw.batch_execute(lock).await.unwrap();
     let began = Instant::now();
     let error = store.append(batches.clone()).await.unwrap_err();
-    // Sixty waits of 300 ms are 18 s.
+    // Sixty waits of 300 ms would take 18 s.
     assert!(began.elapsed() < Duration::from_secs(9), "{error}");
-    stranger.batch_execute("COMMIT").await.unwrap();
+    raw.batch_execute("COMMIT").await.unwrap();
     let answers = store.append(batches).await.unwrap();
     assert!(
         answers.iter().all(Result::is_ok),
@@ -501,10 +504,10 @@ async fn appends_go_on_while_reads_wait() {
     let store = Arc::new(open_as(&settings, node()).await);
     let mut ann = Writer::claim(&*store, "a").await;
     ann.write(create("")).await;
-    // Loads read snapshots, and appends do not.
-    let stranger = server::connect(&url).await;
+    // Loads read snapshots and appends do not.
+    let raw = server::connect(&url).await;
     let lock = "BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE";
-    stranger.batch_execute(lock).await.unwrap();
+    raw.batch_execute(lock).await.unwrap();
     let loads = (0..100).map(|_| {
         let store = Arc::clone(&store);
         tokio::spawn(async move { head(&*store, "a").await.head })
@@ -522,7 +525,7 @@ async fn appends_go_on_while_reads_wait() {
     }
     claim(&*store, "b").await;
     assert!(!loads.iter().any(tokio::task::JoinHandle::is_finished));
-    stranger.batch_execute("COMMIT").await.unwrap();
+    raw.batch_execute("COMMIT").await.unwrap();
     for load in loads {
         assert_eq!(load.await.unwrap(), Revision(51));
     }
@@ -531,7 +534,7 @@ async fn appends_go_on_while_reads_wait() {
 // ---- Nodes ----
 
 #[tokio::test]
-async fn node_that_says_nothing_is_no_longer_named() {
+async fn silent_node_is_not_in_the_reply() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -551,9 +554,9 @@ async fn node_that_says_nothing_is_no_longer_named() {
         (nodes == [one.me]).then_some(())
     })
     .await;
-    // It was only silent.
+    // It is live again with its next heartbeat.
     assert_eq!(store.heartbeat(&two).await.unwrap().nodes, [one.me, two.me]);
-    // Each is told the addresses of the others, as they were last.
+    // Each node gets the newest addresses of the others.
     let at = |beat: &Heartbeat, address: Option<&str>| Heartbeat {
         address: address.map(Into::into),
         ..beat.clone()
@@ -573,12 +576,12 @@ async fn node_that_says_nothing_is_no_longer_named() {
     assert_eq!(told.addresses, [(two.me, "10.0.0.2:8".into())]);
     store.heartbeat(&at(&two, None)).await.unwrap();
     assert_eq!(store.heartbeat(&one).await.unwrap().addresses, []);
-    // A row of long ago goes.
-    let stranger = server::connect(&url).await;
+    // The row of a node that was silent for long is deleted.
+    let raw = server::connect(&url).await;
     let age = "UPDATE nodes SET beat_at = beat_at - interval '1 day' WHERE id = -1";
-    assert_eq!(stranger.execute(age, &[]).await.unwrap(), 1);
+    assert_eq!(raw.execute(age, &[]).await.unwrap(), 1);
     store.heartbeat(&one).await.unwrap();
-    assert_eq!(count(&stranger, "SELECT count(*) FROM nodes").await, 1);
+    assert_eq!(count(&raw, "SELECT count(*) FROM nodes").await, 1);
 }
 
 #[tokio::test]
@@ -602,7 +605,7 @@ async fn heartbeat_returns_the_versions_of_live_nodes() {
         ..beat()
     };
     store.heartbeat(&newer).await.unwrap();
-    // A node of before versions were stated.
+    // A node from before versions were stated.
     let older = "INSERT INTO nodes (id, name, takes_part, beat_at) VALUES (7, 'old', true, clock_timestamp())";
     server::connect(&url)
         .await
@@ -625,7 +628,7 @@ async fn heartbeat_returns_the_versions_of_live_nodes() {
 }
 
 #[tokio::test]
-async fn owner_is_named() {
+async fn locate_returns_the_owner() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -633,9 +636,9 @@ async fn owner_is_named() {
     let look = async |id: &str| PostgresStore::locate(&settings, &doc(id)).await;
     let empty = look("a").await.unwrap_err().to_string();
     assert!(empty.contains("has no tables of Copydesk"), "{empty}");
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let made = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()";
-    assert_eq!(count(&stranger, made).await, 0, "to look changes nothing");
+    assert_eq!(count(&raw, made).await, 0, "locate changes nothing");
     let store = open_as(&settings, node()).await;
     assert_eq!(look("a").await.unwrap(), None);
     let owner = NodeId(u64::MAX);
@@ -651,18 +654,18 @@ async fn owner_is_named() {
     assert_eq!(found.owner_name.as_deref(), Some("here"));
     assert!(found.owner_lives);
     let age = "UPDATE nodes SET beat_at = beat_at - interval '1 hour'";
-    stranger.execute(age, &[]).await.unwrap();
+    raw.execute(age, &[]).await.unwrap();
     assert!(!look("a").await.unwrap().unwrap().owner_lives);
     let newer = "INSERT INTO copydesk_versions (version) VALUES (1000)";
-    stranger.batch_execute(newer).await.unwrap();
+    raw.batch_execute(newer).await.unwrap();
     look("a").await.unwrap();
 }
 
 // ---- The server ----
 
 #[tokio::test]
-async fn restarted_server_is_found_again() {
-    let Some(mut own) = Own::start(&[]) else {
+async fn store_reconnects_to_a_restarted_server() {
+    let Some(mut own) = OwnServer::start(&[]) else {
         return;
     };
     let store = open_as(&settings(&own.url()), node()).await;
@@ -686,14 +689,14 @@ async fn restarted_server_is_found_again() {
 
 #[tokio::test]
 async fn full_disk_loses_nothing_that_was_acknowledged() {
-    let Some(mut own) = Own::on_a_small_disk(200) else {
+    let Some(mut own) = OwnServer::on_a_small_disk(200) else {
         return;
     };
     let store = open_as(&settings(&own.url()), node()).await;
     let mut acknowledged = 0;
     let mut fence = claim(&store, "a").await.fence;
     for round in 0..2 {
-        // It ends by a failure: each entry takes some of the disk, and of a text nothing is compressed away.
+        // The loop ends with an error: each entry takes space of the disk, and its text does not compress.
         loop {
             let text = noise(300_000, acknowledged);
             let next = entry(acknowledged + 1, acknowledged, create(&text));
@@ -706,7 +709,7 @@ async fn full_disk_loses_nothing_that_was_acknowledged() {
         assert!(acknowledged > 0);
         own.make_room();
         let lease = eventually("a claim", async || store.claim(&doc("a"), ME).await.ok()).await;
-        // The one whose fate was unknown may be there.
+        // The entry with the unknown outcome may be there.
         assert!(
             (acknowledged..=acknowledged + 1).contains(&lease.head.0),
             "{lease:?}"
@@ -725,24 +728,20 @@ async fn full_disk_loses_nothing_that_was_acknowledged() {
 
 #[tokio::test]
 async fn check_writes_fails_while_postgres_is_read_only() {
-    let Some(own) = Own::start(&[]) else {
+    let Some(own) = OwnServer::start(&[]) else {
         return;
     };
     let store = open_as(&settings(&own.url()), node()).await;
     store.check_writes().await.unwrap();
-    let stranger = server::connect(&own.url()).await;
+    let raw = server::connect(&own.url()).await;
     for (is_read_only, what) in [("on", "a failure"), ("off", "success")] {
         let set = format!("ALTER SYSTEM SET default_transaction_read_only = {is_read_only}");
-        // What is read-only can still be told to be so no more.
-        stranger
-            .batch_execute("SET default_transaction_read_only = off")
+        // The read-only setting can be changed back in a read-only session.
+        raw.batch_execute("SET default_transaction_read_only = off")
             .await
             .unwrap();
-        stranger.batch_execute(&set).await.unwrap();
-        stranger
-            .batch_execute("SELECT pg_reload_conf()")
-            .await
-            .unwrap();
+        raw.batch_execute(&set).await.unwrap();
+        raw.batch_execute("SELECT pg_reload_conf()").await.unwrap();
         eventually(what, async || {
             let checked = store.check_writes().await;
             (checked.is_err() == (is_read_only == "on")).then_some(())
@@ -752,17 +751,15 @@ async fn check_writes_fails_while_postgres_is_read_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
-    let Some(own) = Own::start(&[]) else {
+async fn check_writes_fails_while_there_is_no_connection_for_appends() {
+    let Some(own) = OwnServer::start(&[]) else {
         return;
     };
-    let stranger = server::connect(&own.url()).await;
-    stranger
-        .batch_execute("CREATE ROLE desk LOGIN CONNECTION LIMIT 5")
+    let raw = server::connect(&own.url()).await;
+    raw.batch_execute("CREATE ROLE desk LOGIN CONNECTION LIMIT 5")
         .await
         .unwrap();
-    stranger
-        .batch_execute("CREATE DATABASE desk OWNER desk")
+    raw.batch_execute("CREATE DATABASE desk OWNER desk")
         .await
         .unwrap();
     let url = format!(
@@ -774,13 +771,13 @@ async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
         ..settings(&url)
     };
     let store = Arc::new(open_as(&settings, node()).await);
-    // Readers take all connections that there are.
+    // Readers take all free connections.
     let readers = (0..8).map(|at| {
         let store = Arc::clone(&store);
         tokio::spawn(async move { store.load(&doc(&format!("d{at}")), LoadRange::Head).await })
     });
     for reader in readers.collect::<Vec<_>>() {
-        // Those that got none have failed.
+        // Those without a connection have failed.
         let _ = reader.await.unwrap();
     }
     eventually("a failure", async || {
@@ -788,8 +785,7 @@ async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
         store.check_writes().await.err()
     })
     .await;
-    stranger
-        .batch_execute("ALTER ROLE desk CONNECTION LIMIT 50")
+    raw.batch_execute("ALTER ROLE desk CONNECTION LIMIT 50")
         .await
         .unwrap();
     eventually("success", async || store.check_writes().await.ok()).await;
@@ -797,7 +793,7 @@ async fn check_writes_fails_while_no_connection_is_left_to_append_by() {
 
 #[tokio::test]
 async fn start_waits_for_a_server_that_is_away() {
-    let Some(mut own) = Own::start(&[]) else {
+    let Some(mut own) = OwnServer::start(&[]) else {
         return;
     };
     own.crash();
@@ -806,7 +802,7 @@ async fn start_waits_for_a_server_that_is_away() {
         ..settings(&own.url())
     };
     let opened = tokio::spawn(async move { open_as(&settings, ME).await });
-    // It tries in vain before the server is there.
+    // It fails to connect before the server runs.
     tokio::task::yield_now().await;
     let started = tokio::task::spawn_blocking(move || {
         own.go_on();
@@ -818,13 +814,13 @@ async fn start_waits_for_a_server_that_is_away() {
 
 #[tokio::test]
 async fn primary_is_found_among_the_hosts() {
-    let read_only = Own::start(&["default_transaction_read_only=on"]);
-    let (Some(read_only), Some(primary)) = (read_only, Own::start(&[])) else {
+    let read_only = OwnServer::start(&["default_transaction_read_only=on"]);
+    let (Some(read_only), Some(primary)) = (read_only, OwnServer::start(&[])) else {
         return;
     };
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (entries, wanted) in [(1, "target_session_attrs=read-write&"), (2, "")] {
-        // One where nobody is, one that takes connections and says nothing, and one that nobody can write to.
+        // The first host has no server, the second accepts connections and does not answer, the third is read-only.
         let url = format!(
             "postgres://postgres@127.0.0.1:{},127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/postgres?{wanted}sslmode=disable",
             servers::free_port(),
@@ -841,11 +837,8 @@ async fn primary_is_found_among_the_hosts() {
             .await
             .write(Change::Nothing)
             .await;
-        let stranger = server::connect(&primary.url()).await;
-        assert_eq!(
-            count(&stranger, "SELECT count(*) FROM entries").await,
-            entries
-        );
+        let raw = server::connect(&primary.url()).await;
+        assert_eq!(count(&raw, "SELECT count(*) FROM entries").await, entries);
         assert_eq!(
             head(&store, "a").await.head.0,
             entries.cast_unsigned(),
@@ -855,7 +848,7 @@ async fn primary_is_found_among_the_hosts() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said() {
+async fn errors_of_the_start_name_their_cause() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -882,13 +875,13 @@ async fn what_is_wrong_is_said() {
         ..settings(&url)
     };
     drop(open_as(&settings, ME).await);
-    let stranger = server::connect(&url).await;
-    // A newer program added something that this one need not know.
+    let raw = server::connect(&url).await;
+    // A newer program added something that this one can ignore.
     let additive = "INSERT INTO copydesk_versions (version, works_with) VALUES (999, 12)";
-    stranger.batch_execute(additive).await.unwrap();
+    raw.batch_execute(additive).await.unwrap();
     drop(open_as(&settings, ME).await);
     let newer = "INSERT INTO copydesk_versions (version, works_with) VALUES (1000, 999)";
-    stranger.batch_execute(newer).await.unwrap();
+    raw.batch_execute(newer).await.unwrap();
     let error = refusal(&settings).await;
     assert!(error.contains("has version 1000"), "{error}");
 }
@@ -901,7 +894,7 @@ async fn large_database_is_migrated_by_the_command_and_used_meanwhile() {
     let settings = settings(&url);
     drop(open_as(&settings, ME).await);
     let operator = server::connect(&url).await;
-    // As the version before left it, with a log of 70 MB.
+    // The tables as the version before left them, with a log of 70 MB.
     let before = "
         DROP INDEX audit_repeated;
         DELETE FROM copydesk_versions WHERE version = 12;
@@ -940,7 +933,7 @@ async fn large_database_is_migrated_by_the_command_and_used_meanwhile() {
 }
 
 #[tokio::test]
-async fn change_that_waits_for_a_table_does_not_hold_up_the_heartbeats() {
+async fn migration_that_waits_for_a_table_does_not_delay_heartbeats() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -959,7 +952,7 @@ async fn change_that_waits_for_a_table_does_not_hold_up_the_heartbeats() {
         .batch_execute("BEGIN; SELECT count(*) FROM nodes")
         .await
         .unwrap();
-    // The change waits for this transaction; a node's statement must not wait behind it for long.
+    // The migration waits for this transaction; a node's statement must not wait behind it for long.
     let starting = tokio::spawn({
         let settings = settings.clone();
         async move { open_as(&settings, node()).await }
@@ -1002,14 +995,14 @@ async fn nodes_may_start_at_once() {
     for secret in &secrets {
         assert_eq!(secret.as_ref().unwrap(), secrets[0].as_ref().unwrap());
     }
-    let stranger = server::connect(&url).await;
-    let versions = count(&stranger, "SELECT count(*) FROM copydesk_versions").await;
+    let raw = server::connect(&url).await;
+    let versions = count(&raw, "SELECT count(*) FROM copydesk_versions").await;
     let known = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/postgres"));
     assert_eq!(versions, known.unwrap().count() as i64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_are_as_many_as_the_settings_say() {
+async fn number_of_connections_is_that_of_the_settings() {
     let Some(url) = server::schema().await else {
         return;
     };
@@ -1032,11 +1025,11 @@ async fn connections_are_as_many_as_the_settings_say() {
         })
     });
     let work: Vec<_> = work.collect();
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let mut most = 0;
     while !work.iter().all(tokio::task::JoinHandle::is_finished) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
-        let row = stranger.query_one(sql, &[&named(me)]).await.unwrap();
+        let row = raw.query_one(sql, &[&named(me)]).await.unwrap();
         most = most.max(row.get::<_, i64>(0));
     }
     for task in work {
@@ -1045,16 +1038,16 @@ async fn connections_are_as_many_as_the_settings_say() {
     assert!((1..=6).contains(&most), "{most}");
 }
 
-/// A plan that was made while the tables were empty must be the right one when they are not. And none is worth being
-/// compiled to machine code, however much it is said to cost.
+/// A plan that is made while the tables are empty must be the right one later as well, and none is compiled to machine
+/// code, whatever its estimated cost.
 #[tokio::test]
-async fn statements_go_by_the_indexes() {
+async fn statements_use_the_indexes() {
     let explain = [
         "session_preload_libraries=auto_explain",
         "auto_explain.log_min_duration=0",
         "auto_explain.log_settings=on",
     ];
-    let Some(own) = Own::start(&explain) else {
+    let Some(own) = OwnServer::start(&explain) else {
         return;
     };
     let store = open_as(&settings(&own.url()), node()).await;
@@ -1098,7 +1091,7 @@ async fn statements_go_by_the_indexes() {
             "Index Only Scan Backward using entries_pkey on entries",
         ),
     ] {
-        // The table of the nodes is a page or two.
+        // The table of the nodes has a page or two.
         let plan = plan(statement).replace("Seq Scan on nodes", "");
         assert!(plan.contains(expected), "{expected}: {plan}");
         assert!(plan.contains("jit = 'off'"), "{plan}");
@@ -1110,7 +1103,7 @@ async fn statements_go_by_the_indexes() {
 
 #[tokio::test]
 async fn connection_is_encrypted_and_its_certificate_verified() {
-    let Some(mut own) = Own::start(&[]) else {
+    let Some(mut own) = OwnServer::start(&[]) else {
         return;
     };
     let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -1134,29 +1127,33 @@ async fn connection_is_encrypted_and_its_certificate_verified() {
         ca_file: ca_file.to_owned(),
         ..settings("")
     };
-    let nobody = Path::new("");
+    let no_file = Path::new("");
     for (mode, ca_file, is_encrypted) in [
-        ("disable", nobody, false),
-        ("prefer", nobody, true),
+        ("disable", no_file, false),
+        ("prefer", no_file, true),
         ("prefer", &ca, true),
         ("require", &ca, true),
     ] {
         let me = node();
         let store = open_as(&connect(mode, ca_file), me).await;
         claim(&store, "a").await;
-        let stranger = server::connect(&own.url()).await;
+        let raw = server::connect(&own.url()).await;
         let sql = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
-        let row = stranger.query_one(sql, &[&named(me)]).await.unwrap();
+        let row = raw.query_one(sql, &[&named(me)]).await.unwrap();
         assert_eq!(row.get::<_, bool>(0), is_encrypted, "{mode}");
     }
-    for (mode, ca_file) in [("require", nobody), ("require", &wrong), ("prefer", &wrong)] {
+    for (mode, ca_file) in [
+        ("require", no_file),
+        ("require", &wrong),
+        ("prefer", &wrong),
+    ] {
         let error = refusal(&connect(mode, ca_file)).await;
         assert!(error.contains("certificate"), "{mode}: {error}");
     }
     let error = refusal(&connect("require", &folder.path().join("nothing"))).await;
     assert!(error.contains("read ca_file"), "{error}");
 
-    // As libpq writes it: the authority in the address, and its certificate may be for another name than the server's.
+    // As for libpq: the url names the authority, and the certificate may be for another name than the server's.
     let by = |host: &str, mode: &str, ca: &Path| PostgresSettings {
         url: format!(
             "postgres://postgres@{host}:{}/postgres?sslmode={mode}&sslrootcert={}&target_session_attrs=primary",
@@ -1182,10 +1179,10 @@ async fn connection_is_encrypted_and_its_certificate_verified() {
     }
 }
 
-// ---- What is read ----
+// ---- Loads ----
 
 #[tokio::test]
-async fn replica_is_asked_for_the_past_and_never_believed_about_the_present() {
+async fn replica_serves_earlier_revisions_and_never_the_head() {
     let (Some(url), Some(replica_url)) = (server::schema().await, server::schema().await) else {
         return;
     };
@@ -1231,8 +1228,8 @@ async fn replica_is_asked_for_the_past_and_never_believed_about_the_present() {
 }
 
 #[tokio::test]
-async fn damaged_shared_snapshots_are_passed_over() {
-    let Some(factory) = InPostgres::new().await else {
+async fn damaged_snapshots_in_postgres_are_skipped() {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     let mut ann = Writer::claim(&factory.store, "a").await;
@@ -1243,28 +1240,22 @@ async fn damaged_shared_snapshots_are_passed_over() {
     }
     ann.write(insert("y")).await;
     let expected = fold(&head(&factory.store, "a").await);
-    let stranger = factory.stranger().await;
+    let raw = factory.raw_connection().await;
     for (damaged, next_best) in [(4, 3), (3, 2), (2, 0)] {
         let harm = "UPDATE snapshots SET data = set_byte(data, 20, get_byte(data, 20) # 4) WHERE revision = $1";
-        assert_eq!(
-            stranger
-                .execute(harm, &[&i64::from(damaged)])
-                .await
-                .unwrap(),
-            1
-        );
+        assert_eq!(raw.execute(harm, &[&i64::from(damaged)]).await.unwrap(), 1);
         let loaded = head(&factory.store, "a").await;
         assert_eq!(loaded.snapshot.revision, Revision(next_best));
         assert_eq!(fold(&loaded), expected);
     }
-    // The next one is good again.
+    // A newly saved snapshot is readable again.
     ann.save(expected.clone()).await;
     assert_eq!(head(&factory.store, "a").await.snapshot, expected);
 }
 
 #[tokio::test]
-async fn snapshots_are_thinned_out() {
-    let Some(factory) = InPostgres::new().await else {
+async fn old_snapshots_in_postgres_are_removed() {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     let mut ann = Writer::claim(&factory.store, "a").await;
@@ -1278,12 +1269,16 @@ async fn snapshots_are_thinned_out() {
         let loaded = factory.store.load(&doc("a"), at).await.unwrap();
         assert_eq!(loaded.snapshot.revision, Revision(revision));
     }
-    let kept = count(&factory.stranger().await, "SELECT count(*) FROM snapshots").await;
+    let kept = count(
+        &factory.raw_connection().await,
+        "SELECT count(*) FROM snapshots",
+    )
+    .await;
     assert!((2..=12).contains(&kept), "{kept}");
 }
 
 #[tokio::test]
-async fn damaged_shared_log_is_an_error_and_never_another_text() {
+async fn damaged_log_in_postgres_is_an_error_and_never_a_wrong_text() {
     let harms = [
         "UPDATE entries SET payload = '' WHERE revision = 2",
         "UPDATE entries SET payload = set_byte(payload, length(payload) - 3, 121) WHERE revision = 2",
@@ -1294,15 +1289,15 @@ async fn damaged_shared_log_is_an_error_and_never_another_text() {
         "DELETE FROM entries WHERE revision = 1",
     ];
     for harm in harms {
-        let Some(factory) = InPostgres::new().await else {
+        let Some(factory) = PostgresFactory::new().await else {
             return;
         };
         let mut ann = Writer::claim(&factory.store, "a").await;
         ann.write(create("abc")).await;
         ann.write(insert("x")).await;
         ann.write(insert("x")).await;
-        let stranger = factory.stranger().await;
-        assert!(stranger.execute(harm, &[]).await.unwrap() > 0, "{harm}");
+        let raw = factory.raw_connection().await;
+        assert!(raw.execute(harm, &[]).await.unwrap() > 0, "{harm}");
         for reach in [
             LoadRange::Head,
             LoadRange::Since(Revision::ZERO),
@@ -1316,8 +1311,8 @@ async fn damaged_shared_log_is_an_error_and_never_another_text() {
 }
 
 #[tokio::test]
-async fn shared_log_that_lost_its_end_is_an_error() {
-    let Some(factory) = InPostgres::new().await else {
+async fn log_in_postgres_without_its_end_is_an_error() {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     let mut ann = Writer::claim(&factory.store, "a").await;
@@ -1325,15 +1320,20 @@ async fn shared_log_that_lost_its_end_is_an_error() {
     ann.write(insert("x")).await;
     ann.save(fold(&head(&factory.store, "a").await)).await;
     let harm = "DELETE FROM entries WHERE revision = 2";
-    factory.stranger().await.batch_execute(harm).await.unwrap();
+    factory
+        .raw_connection()
+        .await
+        .batch_execute(harm)
+        .await
+        .unwrap();
     let loaded = factory.store.load(&doc("a"), LoadRange::Head).await;
     let error = loaded.unwrap_err().to_string();
     assert!(error.contains("the log is damaged"), "{error}");
 }
 
 #[tokio::test]
-async fn closed_shared_store_says_so() {
-    let Some(factory) = InPostgres::new().await else {
+async fn closed_postgres_store_returns_errors() {
+    let Some(factory) = PostgresFactory::new().await else {
         return;
     };
     let mut ann = Writer::claim(&factory.store, "a").await;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder with a document that folds to 2 GB: an older version accepted its second entry.
+/// A folder with a document that expands to 2 GB: an older version accepted its second entry.
 async fn oversized(doc: &DocId) -> TempDir {
     let folder = TempDir::new().unwrap();
     let store = sqlite(&folder);
@@ -68,7 +68,7 @@ fn run(folder: &TempDir, extra: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn repair_makes_an_oversized_document_anew_and_keeps_its_text() {
+async fn repair_recreates_an_oversized_document_and_keeps_its_text() {
     let doc = DocId::parse("docs", "a").unwrap();
     let folder = oversized(&doc).await;
     let (is_done, said) = run(&folder, &["--dry-run"]);
@@ -88,7 +88,7 @@ async fn repair_makes_an_oversized_document_anew_and_keeps_its_text() {
             .to_text()
             .ends_with("aathe end")
     );
-    // While the folder is in use nothing is done.
+    // While the folder is in use, nothing is changed.
     let (is_done, said) = run(&folder, &[]);
     assert!(!is_done && !said.is_empty(), "{said}");
     store.close().await.unwrap();

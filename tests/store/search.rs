@@ -1,4 +1,4 @@
-//! Lists and searches in collections that are larger than what one page looks at.
+//! Lists and searches in collections with more documents than one page reads.
 
 use copydesk::access::{Principal, Subject};
 use copydesk::store::{AccessStore, ListPage};
@@ -7,11 +7,11 @@ use super::alone_postgres::{count, eventually, node, open_as, settings as shared
 use super::servers::postgres as server;
 use super::*;
 
-/// More documents than a page looks at (10,000), of which the oldest are more than it sorts (3,000).
+/// More documents than a page reads (10,000), of which the oldest are more than it sorts (3,000).
 const DOCUMENTS: usize = 14_000;
 const OLD: usize = 3_500;
 
-/// The document `d{at}` was edited at the time `at`.
+/// The document `d{at}`, edited at the time `at`.
 fn title(at: usize) -> String {
     match at {
         10 => "Zürich ÜNIQUE 100%".to_owned(),
@@ -26,7 +26,7 @@ fn titles() -> Vec<(String, String)> {
     titles.map(|it| (it.to_lowercase(), it)).collect()
 }
 
-/// All pages of a query, and how many they were.
+/// The documents of all pages of a query, and the number of pages.
 async fn all_pages(
     query: ListQuery,
     mut ask: impl AsyncFnMut(ListQuery) -> ListPage,
@@ -66,23 +66,20 @@ fn old() -> Vec<String> {
     old.map(|at| format!("d{at}")).collect()
 }
 
-/// Documents that were there before the index over titles. The nodes add them to it.
+/// Documents from before the index over titles existed. The nodes index them.
 async fn fill(url: &str) {
-    let stranger = server::connect(url).await;
+    let raw = server::connect(url).await;
     let documents = "INSERT INTO documents (collection, id, live, title, title_folded, created_at_ms, updated_at_ms)
         SELECT 'docs', 'd' || place, true, convert_to(title, 'UTF8'), convert_to(folded, 'UTF8'), place, place
         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (folded, title, place)";
     let (folded, titles): (Vec<_>, Vec<_>) = titles().into_iter().unzip();
-    stranger
-        .execute(documents, &[&folded, &titles])
-        .await
-        .unwrap();
+    raw.execute(documents, &[&folded, &titles]).await.unwrap();
     let unknown = "UPDATE titles_progress SET is_complete = false;
         INSERT INTO grants (collection, id, subject, role)
         SELECT 'docs', id, 'few'::bytea, 1 FROM documents WHERE id IN ('d1', 'd2', 'd13000')
         UNION ALL
         SELECT 'docs', id, 'many'::bytea, 1 FROM documents WHERE convert_from(title, 'UTF8') LIKE 'Old%'";
-    stranger.batch_execute(unknown).await.unwrap();
+    raw.batch_execute(unknown).await.unwrap();
 }
 
 fn member(user: &str) -> Principal {
@@ -111,14 +108,14 @@ async fn rare_and_frequent_titles_are_found_among_many() {
         ..shared_settings(&url)
     };
     let store = open_as(&settings, node()).await;
-    let stranger = server::connect(&url).await;
+    let raw = server::connect(&url).await;
     let list = async |query| store.list(query).await.unwrap();
-    // Whether all titles are in the index or not, every document is found; while they are not, it takes more pages.
+    // Each document is found, whether or not the index is complete. Until it is, more pages are needed.
     assert_eq!(all_pages(search("unique"), list).await.0, [""; 0]);
     assert_eq!(all_pages(search("ÜNIQUE"), list).await.0, ["d10"]);
     eventually("the index is full", async || {
         let full = "SELECT count(*) FROM titles_progress WHERE is_complete";
-        (count(&stranger, full).await == 1).then_some(())
+        (count(&raw, full).await == 1).then_some(())
     })
     .await;
     for (text, expected) in [
@@ -155,23 +152,19 @@ async fn rare_and_frequent_titles_are_found_among_many() {
     let none = all_pages(search(""), async |query| list_for("none", query).await).await;
     assert_eq!(none, (vec![], 1));
 
-    // A title that is changed later is found as well, and the old one no more.
+    // A title that is changed later is found, and the previous one is not.
     let d5 = DocId::parse("docs", "d5").unwrap();
     assert!(store.rename(&d5, "Xylophone").await.unwrap());
     assert_eq!(all_pages(search("xyl"), list).await, (vec!["d5".into()], 1));
     assert!(store.rename(&d5, "").await.unwrap());
     assert_eq!(all_pages(search("xyl"), list).await, (vec![], 1));
 
-    searches_that_wait_keep_no_document_closed(store, &stranger).await;
+    waiting_searches_do_not_delay_loads(store, &raw).await;
 }
 
-async fn searches_that_wait_keep_no_document_closed(
-    store: PostgresStore,
-    stranger: &tokio_postgres::Client,
-) {
+async fn waiting_searches_do_not_delay_loads(store: PostgresStore, raw: &tokio_postgres::Client) {
     let store = Arc::new(store);
-    stranger
-        .batch_execute("BEGIN; LOCK TABLE titles IN ACCESS EXCLUSIVE MODE")
+    raw.batch_execute("BEGIN; LOCK TABLE titles IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
     let searches = (0..16).map(|_| {
@@ -182,16 +175,16 @@ async fn searches_that_wait_keep_no_document_closed(
     eventually("two searches wait, and no more", async || {
         let waiting =
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'titles'::regclass";
-        (count(stranger, waiting).await == 2).then_some(())
+        (count(raw, waiting).await == 2).then_some(())
     })
     .await;
     let documents = (0..50).map(|at| store.load_one(at));
     join_all(documents).await;
     store.check_writes().await.unwrap();
     assert!(searches.iter().all(|it| !it.is_finished()));
-    stranger.batch_execute("COMMIT").await.unwrap();
+    raw.batch_execute("COMMIT").await.unwrap();
     for search in searches {
-        // Some have waited for a connection longer than they may.
+        // Some have waited for a connection longer than the time limit.
         let found = search.await.unwrap();
         assert!(found.is_err() || found.unwrap().documents.is_empty());
     }
@@ -219,10 +212,10 @@ impl MapStrings for [&str] {
 }
 
 #[tokio::test]
-async fn search_in_a_folder_looks_at_a_bounded_number_of_documents_at_once() {
-    let factory = InFolder::new();
-    let mut stranger = factory.stranger();
-    let transaction = stranger.transaction().unwrap();
+async fn search_in_a_folder_reads_a_bounded_number_of_documents_per_page() {
+    let factory = SqliteFactory::new();
+    let mut raw = factory.raw_connection();
+    let transaction = raw.transaction().unwrap();
     for (at, (folded, title)) in (1..).zip(titles()) {
         let document = "INSERT INTO documents (collection, id, live, title, title_folded, created_at_ms, updated_at_ms)
             VALUES ('docs', 'd' || ?1, 1, ?2, ?3, ?1, ?1)";

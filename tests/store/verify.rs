@@ -1,4 +1,4 @@
-//! Verification finds each kind of damage, and nothing else.
+//! Verification finds each kind of damage and reports nothing else.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,9 +7,9 @@ use copydesk::store::{
     PostgresSettings, PostgresStore, SqliteStore, Store, VerifyEvent, VerifyRange, VerifyTotals,
 };
 
-use super::{Factory, InFolder, InPostgres, Writer, create, fold, head, insert};
+use super::{Factory, PostgresFactory, SqliteFactory, Writer, create, fold, head, insert};
 
-/// SQL that does harm, for SQLite and for Postgres, and the faults that verification must report then.
+/// SQL that damages the database, for SQLite and for Postgres, and the faults that verification must report then.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
 const CASES: [Case; 10] = [
@@ -19,7 +19,7 @@ const CASES: [Case; 10] = [
         "UPDATE entries SET seq = seq + 100 WHERE doc = 1 AND revision = 2",
         &["docs/a: entry 2: its checksum does not match"],
     ),
-    // One report for each damaged entry, whatever stands before it.
+    // One report for each damaged entry, regardless of the entries before it.
     (
         "UPDATE entries SET seq = seq + 100 WHERE doc = 1 AND revision IN (2, 4, 6)",
         "UPDATE entries SET seq = seq + 100 WHERE doc = 1 AND revision IN (2, 4, 6)",
@@ -47,7 +47,7 @@ const CASES: [Case; 10] = [
         "UPDATE snapshots SET data = '\\x01' WHERE revision = 5",
         &["docs/a: snapshot 5: the checksum does not match"],
     ),
-    // The checksum of an entry does not cover its document: only the replay shows that it belongs to another.
+    // The checksum of an entry does not cover its document; only the replay shows that it belongs to another one.
     (
         "DELETE FROM entries WHERE doc = 1 AND revision = 4;
          UPDATE entries SET doc = 1 WHERE doc = 2 AND revision = 4",
@@ -106,9 +106,9 @@ async fn verify_folder(folder: &Path, after: i64) -> (Vec<String>, VerifyTotals)
 #[tokio::test]
 async fn each_kind_of_damage_in_a_folder_is_reported() {
     for (harm, _, expected) in CASES {
-        let factory = InFolder::new();
+        let factory = SqliteFactory::new();
         write_documents(factory.store()).await;
-        factory.stranger().execute_batch(harm).unwrap();
+        factory.raw_connection().execute_batch(harm).unwrap();
         let (damages, totals) = verify_folder(factory.folder.path(), 0).await;
         assert_eq!(damages, expected, "{harm}");
         assert_eq!(totals.damages, expected.len() as u64, "{harm}");
@@ -123,11 +123,16 @@ async fn each_kind_of_damage_in_postgres_is_reported() {
         &["docs/b: its row in heads is missing"],
     );
     for (_, harm, expected) in CASES.into_iter().chain([missing_fence]) {
-        let Some(factory) = InPostgres::new().await else {
+        let Some(factory) = PostgresFactory::new().await else {
             return;
         };
         write_documents(factory.store()).await;
-        factory.stranger().await.batch_execute(harm).await.unwrap();
+        factory
+            .raw_connection()
+            .await
+            .batch_execute(harm)
+            .await
+            .unwrap();
         let settings = PostgresSettings {
             url: factory.url.clone(),
             ..PostgresSettings::default()
@@ -147,28 +152,28 @@ async fn each_kind_of_damage_in_postgres_is_reported() {
 
 #[tokio::test]
 async fn verification_counts_what_it_read_and_resumes() {
-    let factory = InFolder::new();
+    let factory = SqliteFactory::new();
     write_documents(factory.store()).await;
     let (_, totals) = verify_folder(factory.folder.path(), 0).await;
     let counts = (totals.documents, totals.entries, totals.snapshots);
     assert_eq!(counts, (2, 12, 2));
     let harm = "UPDATE entries SET seq = seq + 100 WHERE revision = 2";
-    factory.stranger().execute_batch(harm).unwrap();
+    factory.raw_connection().execute_batch(harm).unwrap();
     let (damages, totals) = verify_folder(factory.folder.path(), 1).await;
     assert_eq!(damages, ["docs/b: entry 2: its checksum does not match"]);
     assert_eq!(totals.documents, 1);
 }
 
-/// More documents than one page, and a log longer than one.
+/// More documents than one page has, and a log that is longer than one page.
 #[tokio::test]
-async fn verification_goes_on_over_pages() {
-    let factory = InFolder::new();
+async fn verification_continues_over_pages() {
+    let factory = SqliteFactory::new();
     let mut writer = Writer::claim(factory.store(), "long").await;
     writer.write(create("")).await;
     let entries: Vec<_> = (0..5_000).map(|_| writer.entry(insert("x"))).collect();
     writer.append(&entries).await.unwrap();
-    let stranger = factory.stranger();
-    stranger
+    let raw = factory.raw_connection();
+    raw
         .execute_batch(
             "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2500)
              INSERT INTO documents (collection, id) SELECT 'docs', 'empty' || n FROM numbers;
@@ -184,8 +189,8 @@ async fn verification_goes_on_over_pages() {
 }
 
 #[tokio::test]
-async fn exit_status_tells_sound_from_damaged_from_unreadable() {
-    let factory = InFolder::new();
+async fn exit_status_distinguishes_sound_damaged_and_unreadable() {
+    let factory = SqliteFactory::new();
     write_documents(factory.store()).await;
     let folder = factory.folder.path();
     let sound = run(folder);
@@ -193,7 +198,7 @@ async fn exit_status_tells_sound_from_damaged_from_unreadable() {
     let summary = "2 documents, 12 entries, 2 snapshots: 0 faults\n";
     assert_eq!(String::from_utf8_lossy(&sound.stdout), summary);
     let harm = "DELETE FROM entries WHERE doc = 1 AND revision = 2";
-    factory.stranger().execute_batch(harm).unwrap();
+    factory.raw_connection().execute_batch(harm).unwrap();
     let damaged = run(folder);
     assert_eq!(damaged.status.code(), Some(1), "{damaged:?}");
     assert!(
