@@ -10,6 +10,46 @@ use crate::id::DocId;
 use crate::log::Revision;
 use crate::sync::lock;
 
+/// The end of a document's log, and whether entries after it are missing.
+///
+/// The times in a log never fall, and `documents.updated_at_ms` has the time of an entry. So if it is later than the last
+/// entry of the log, that entry is missing. It lags behind the log: a deleted entry that was never copied there is not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LogEnd {
+    /// The revision of the last entry; zero if the log is empty.
+    pub(super) head: Revision,
+    pub(super) is_cut_off: bool,
+}
+
+impl LogEnd {
+    /// From the document's `updated_at_ms` and the last entry's revision and time.
+    pub(super) fn new(updated_at_ms: i64, last: Option<(i64, i64)>) -> Self {
+        let (revision, at_ms) = last.unwrap_or_default();
+        Self {
+            head: Revision(revision.cast_unsigned()),
+            is_cut_off: updated_at_ms.cast_unsigned() > at_ms.cast_unsigned(),
+        }
+    }
+
+    /// Fails if a load that needs the entries up to `revision` needs one that was cut off.
+    pub(super) fn check(self, doc: &DocId, revision: Revision) -> Result<(), LogDamage> {
+        if self.is_cut_off && revision > self.head {
+            return Err(LogDamage::cut_off(doc, self.head.next()));
+        }
+        Ok(())
+    }
+
+    /// The head that a load of the readable part returns, which begins with a snapshot at `snapshot`. It differs from the
+    /// last revision that can be read.
+    pub(super) fn head_before_damage(self, snapshot: Revision) -> Revision {
+        if self.is_cut_off && snapshot <= self.head {
+            self.head.next()
+        } else {
+            self.head
+        }
+    }
+}
+
 /// An entry of a document's log is missing or fails its checks.
 #[derive(Debug, Error)]
 #[error("{doc}: entry {entry}: {reason}: the log is damaged")]
@@ -39,6 +79,11 @@ impl LogDamage {
         Self::new(doc, entry, "it is missing, and there is a snapshot of it")
     }
 
+    /// The list has a later edit than the last entry, which is `entry`'s predecessor.
+    pub(super) fn cut_off(doc: &DocId, entry: Revision) -> Self {
+        Self::new(doc, entry, "it is missing, and the list has its time")
+    }
+
     /// The error that the caller of `verb` gets.
     pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         StoreError::damaged(verb, Some(self.entry), self)
@@ -60,5 +105,34 @@ impl ReportedSnapshots {
             reported.clear();
         }
         reported.insert((doc.clone(), revision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_is_cut_off_if_the_list_has_a_later_time() {
+        let doc = DocId::parse("docs", "a").unwrap();
+        for (updated_at_ms, last, head, is_cut_off) in [
+            (0, None, 0, false),
+            (7, None, 0, true),
+            (7, Some((3, 7)), 3, false),
+            // The list lags behind the log.
+            (6, Some((3, 7)), 3, false),
+            (8, Some((3, 7)), 3, true),
+        ] {
+            let end = LogEnd::new(updated_at_ms, last);
+            assert_eq!((end.head.0, end.is_cut_off), (head, is_cut_off));
+            assert!(end.check(&doc, end.head).is_ok());
+            let beyond = end.check(&doc, end.head.next());
+            let missing = beyond.err().map(|damage| damage.entry.0);
+            assert_eq!(missing, is_cut_off.then_some(head + 1));
+            let before_damage = end.head_before_damage(end.head);
+            assert_eq!(before_damage.0, head + u64::from(is_cut_off));
+            let behind_snapshot = end.head_before_damage(end.head.next());
+            assert_eq!(behind_snapshot, end.head);
+        }
     }
 }

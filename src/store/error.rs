@@ -67,7 +67,7 @@ impl StoreError {
         }
     }
 
-    /// An error of an operation on a document whose stored rows are damaged.
+    /// An error of an operation on a document with damaged rows.
     pub fn damaged(verb: &'static str, entry: Option<Revision>, reason: impl ToString) -> Self {
         Self {
             kind: StoreErrorKind::Damaged { entry },

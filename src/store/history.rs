@@ -20,8 +20,7 @@ pub struct History {
 pub type HistoryMark = [u8; 6];
 
 impl History {
-    /// The mark of this history; `None` in a store whose history was never renewed, where client ids and messages have
-    /// none.
+    /// The mark of this history; `None` for the first history of a store, in which client ids and messages have none.
     #[must_use]
     pub fn mark(&self) -> Option<HistoryMark> {
         let [a, b, c, d, e, f, ..] = self.id.to_be_bytes();

@@ -12,7 +12,7 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only the documents after this place in the list: [`ListPage::next`] of the page before.
     pub after: Option<(u64, String)>,
-    /// Only the documents whose title contains this text, regardless of case.
+    /// Only the documents with a title that contains this text, regardless of case.
     pub title: Option<String>,
 }
 

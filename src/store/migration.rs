@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) sql: &'static str,
     /// When and how it is applied.
     pub(super) kind: MigrationKind,
-    /// The oldest version whose programs work with the tables after this migration. A program that knows this version
+    /// The oldest version with programs that work with the tables after this migration. A program that knows this version
     /// may use them although it does not know the migration.
     pub(super) works_with: i32,
 }

@@ -3,7 +3,7 @@
 use crate::log::Revision;
 
 /// The last revision up to `head` whose entry was sequenced at or before `at_ms`; zero if there is none. A binary
-/// search: entries of early versions, whose times may fall, are found approximately.
+/// search: in logs of early versions, in which times may fall, the result is approximate.
 pub(super) fn last_at<E>(
     head: Revision,
     at_ms: u64,
@@ -16,7 +16,7 @@ pub(super) fn last_at<E>(
     Ok(search.result())
 }
 
-/// The binary search of [`last_at`], for stores whose look-ups are asynchronous.
+/// The binary search of [`last_at`], for stores with asynchronous look-ups.
 pub(super) struct RevisionSearch {
     at_or_before: u64,
     after: u64,

@@ -92,6 +92,7 @@ impl SqliteStore {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
         let (folder, lock) = DataDir::lock(&settings.folder)?;
         let db = folder.open()?;
+        documents::report_orphans(&db).map_err(error)?;
         let secret = secret(&db)?;
         let history_file = HistoryFile::compare(&folder, &db)?;
         let feed = Arc::<ChangeFeed>::default();
@@ -203,12 +204,8 @@ impl Store for SqliteStore {
     fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
         async {
             let token = u128::from_be_bytes(random("claim")?);
-            self.writer
-                .execute(ClaimJob {
-                    doc: doc.clone(),
-                    token,
-                })
-                .await
+            let doc = doc.clone();
+            self.writer.execute(ClaimJob { doc, token }).await
         }
         .boxed()
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::StoreError;
+use super::damage::LogEnd;
 use super::snapshot_codec::unpack;
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
@@ -33,8 +34,8 @@ pub(super) trait Rows: Send {
     /// The numbers in `after..=until` that have entries or snapshots but no document.
     fn orphans(&mut self, after: i64, until: i64) -> RowsFuture<'_, Vec<i64>>;
 
-    /// Returns true if the document is marked as existing.
-    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool>;
+    /// What the document's row in the list has now; `None` if the row is missing.
+    fn list_entry(&mut self, document: i64) -> RowsFuture<'_, Option<ListEntry>>;
 
     /// One page of the document's entries after `revision`, in order; empty at the end of the log.
     fn entries(&mut self, document: i64, after: Revision) -> RowsFuture<'_, Vec<EntryRow>>;
@@ -51,6 +52,14 @@ pub(super) struct DocumentRow {
     pub(super) doc: Result<DocId, String>,
     /// Whether the document has a fence.
     pub(super) has_fence: bool,
+}
+
+/// What a document's row has for the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ListEntry {
+    /// Whether the document is marked as existing.
+    pub(super) live: bool,
+    pub(super) updated_at_ms: i64,
 }
 
 /// A row of the log: the entry, or why it cannot be decoded.
@@ -208,20 +217,40 @@ impl Verifier<'_> {
         }
         let mut replay = Replay::default();
         loop {
-            let (is_live, read_to) = (self.rows.is_live(document.number).await?, replay.at);
+            let listed = self.rows.list_entry(document.number).await?;
+            let read_to = replay.at;
             self.log(document.number, &place, &mut replay).await?;
-            let found = replay.state.as_ref().map(|it| it.content.is_some());
             // Entries that were appended after the row was read may have changed whether the document exists.
             if replay.at == read_to {
-                if found.is_some_and(|exists| exists != is_live) {
-                    let fault =
-                        format!("it is marked live = {is_live}, and its log says otherwise");
-                    self.damage(&place, fault);
+                if let Some(listed) = listed {
+                    self.compare_with_list(&place, listed, &replay);
                 }
                 return self
                     .snapshots_ahead(document.number, &place, replay.at)
                     .await;
             }
+        }
+    }
+
+    /// Compares a document's row with the replay of its whole log.
+    fn compare_with_list(&mut self, place: &str, listed: ListEntry, replay: &Replay) {
+        let exists = replay.state.as_ref().map(|it| it.content.is_some());
+        if exists.is_some_and(|exists| exists != listed.live) {
+            let live = listed.live;
+            self.damage(
+                place,
+                format!("it is marked live = {live}, and its log says otherwise"),
+            );
+        }
+        let last = replay
+            .last_at_ms
+            .map(|at_ms| (replay.at.0.cast_signed(), at_ms));
+        if LogEnd::new(listed.updated_at_ms, last).is_cut_off {
+            let fault = format!(
+                "entry {}: it is missing, and the list has its time",
+                replay.at.next()
+            );
+            self.damage(place, fault);
         }
     }
 
@@ -317,6 +346,9 @@ struct Replay {
     at: Revision,
     /// The document at `at`; `None` after a damaged entry until the next snapshot.
     state: Option<Snapshot>,
+    /// The time of the last entry; `None` before the first one. After a damaged entry it is the latest possible time, so that
+    /// nothing is concluded from it.
+    last_at_ms: Option<i64>,
 }
 
 impl Default for Replay {
@@ -324,6 +356,7 @@ impl Default for Replay {
         Self {
             at: Revision::ZERO,
             state: Some(Snapshot::default()),
+            last_at_ms: None,
         }
     }
 }
@@ -333,10 +366,13 @@ impl Replay {
     fn lose(&mut self, revision: Revision) {
         self.at = revision;
         self.state = None;
+        self.last_at_ms = Some(-1);
     }
 
     /// Applies the next entry. A damaged one is reported; until the next snapshot there is no state to compare with.
     fn fold(&mut self, row: EntryRow) -> Result<(), String> {
+        let at_ms = row.entry.as_ref().ok();
+        let at_ms = at_ms.map(|entry| entry.at_ms.cast_signed());
         let folded = match (row.entry, &mut self.state) {
             (Err(why), _) => Err(why),
             (Ok(_), None) => Ok(()),
@@ -345,6 +381,7 @@ impl Replay {
         match folded {
             Ok(()) => {
                 self.at = row.revision;
+                self.last_at_ms = at_ms;
                 Ok(())
             }
             Err(why) => {

@@ -1,4 +1,4 @@
-//! What is read of a damaged document, in both stores.
+//! Loading damaged documents, in both stores.
 
 use std::io::{Seek, SeekFrom};
 
@@ -6,17 +6,17 @@ use copydesk::store::{StoreError, StoreErrorKind};
 
 use super::*;
 
-/// What a load of the head and a load before the damage find.
+/// The results of a load of the head and of a load before the damage.
 #[derive(Debug, PartialEq)]
 struct Found {
     /// The first damaged entry; `None` if the head can be loaded.
     damaged: Option<u64>,
-    /// The revisions of the snapshot, the last entry and the head, as they can be read.
+    /// The revisions of the snapshot, the last entry and the head that can be read.
     readable: (u64, u64, u64),
 }
 
-/// SQL that does harm to a document, the first damaged entry, and what is readable then. `{d}` selects the document, `{x}`
-/// stands before bytes in hexadecimal.
+/// SQL that damages a document, the first damaged entry, and what can be read then. `{d}` selects the document, `{x}`
+/// is before bytes in hexadecimal.
 ///
 /// The document has six entries and a snapshot at 3.
 type Case = (&'static str, Option<u64>, (u64, u64, u64));
@@ -75,7 +75,7 @@ const CASES: [Case; 17] = [
         Some(4),
         (3, 3, 6),
     ),
-    // Below the newest good snapshot: the present state is not affected.
+    // Before the newest readable snapshot: the present state is not affected.
     (
         "DELETE FROM entries WHERE {d} AND revision = 2",
         None,
@@ -92,21 +92,23 @@ const CASES: [Case; 17] = [
         Some(2),
         (0, 1, 6),
     ),
-    // The log ends before a snapshot: that is the newest state.
+    // The log ends before a snapshot, which is the newest state.
     (
         "DELETE FROM entries WHERE {d} AND revision > 2",
         Some(3),
         (3, 3, 2),
     ),
-    // Nothing in the store tells that there was a sixth: a node that has it finds out.
+    // The list has the time of the last entry.
     (
-        "DELETE FROM entries WHERE {d} AND revision = 6",
-        None,
-        (3, 5, 5),
+        "UPDATE documents SET updated_at_ms = (SELECT at_ms FROM entries WHERE {d} AND revision = 6)
+         WHERE number = (SELECT min(doc) FROM entries WHERE {d});
+         DELETE FROM entries WHERE {d} AND revision = 6",
+        Some(6),
+        (3, 5, 6),
     ),
 ];
 
-/// The SQL of a case for the document of this number; `hex` is how the dialect writes bytes.
+/// The SQL of a case for the document of this number; `hex` writes bytes in the dialect.
 fn harm(sql: &str, number: usize, hex: fn(&str) -> String) -> String {
     let mut sql = sql.replace("{d}", &format!("doc = {number}"));
     for bytes in ["54", "62", "0101"] {
@@ -141,7 +143,7 @@ async fn look(store: &dyn Store, id: &str) -> Found {
     let before = store.load(&doc(id), LoadRange::BeforeDamage).await.unwrap();
     let snapshot = before.snapshot.revision;
     let last = before.entries.last().map_or(snapshot, |it| it.revision);
-    // What is readable is what it was.
+    // The text that can be read is unchanged.
     let text = text(&fold(&before)).unwrap();
     assert_eq!(text, format!("{}abc", "x".repeat(last.0 as usize - 1)));
     Found {
@@ -151,12 +153,12 @@ async fn look(store: &dyn Store, id: &str) -> Found {
 }
 
 #[tokio::test]
-async fn what_stands_before_the_damage_is_read_from_a_folder() {
+async fn entries_before_the_damage_are_read_from_a_folder() {
     let factory = SqliteFactory::new();
     for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
         let id = number.to_string();
         write_document(factory.store(), &id).await;
-        // An author is text in SQLite.
+        // An author is a text in SQLite.
         let sql = sql.replace("author = {x}62", "author = 'b'");
         let sql = harm(&sql, number, |bytes| format!("x'{bytes}'"));
         factory.raw_connection().execute_batch(&sql).unwrap();
@@ -166,7 +168,7 @@ async fn what_stands_before_the_damage_is_read_from_a_folder() {
 }
 
 #[tokio::test]
-async fn what_stands_before_the_damage_is_read_from_postgres() {
+async fn entries_before_the_damage_are_read_from_postgres() {
     let Some(factory) = PostgresFactory::new().await else {
         return;
     };
@@ -182,7 +184,7 @@ async fn what_stands_before_the_damage_is_read_from_postgres() {
 }
 
 #[tokio::test]
-async fn history_that_needs_a_damaged_entry_names_it() {
+async fn load_of_an_earlier_revision_names_its_damaged_entry() {
     let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
     let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 2";
@@ -201,7 +203,7 @@ async fn history_that_needs_a_damaged_entry_names_it() {
     }
 }
 
-/// A page of SQLite's file is overwritten: the rows before it are read, whatever the page held.
+/// A page of SQLite's file is overwritten: the rows before it can be read.
 #[tokio::test]
 async fn rows_before_a_damaged_page_are_read() {
     const PAGE: usize = 1 << 12;
@@ -224,7 +226,7 @@ async fn rows_before_a_damaged_page_are_read() {
             .position(|it| it == mark.as_bytes());
         place.unwrap() / PAGE * PAGE
     };
-    // Rows stand in inner pages too: those lead to all others.
+    // Interior pages have rows too, and lead to all other rows.
     let damaged = (40..60).find(|at| bytes[page_of(*at)] == LEAF).unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(page_of(damaged) as u64)).unwrap();
@@ -247,7 +249,7 @@ async fn rows_before_a_damaged_page_are_read() {
     assert_eq!(before.head, Revision(100));
 }
 
-/// Postgres ends a statement that meets a damaged page: here a view does so for one entry.
+/// Postgres fails a statement that reads a damaged page. Here a view does so for one entry.
 #[tokio::test]
 async fn rows_before_a_damaged_page_of_postgres_are_read() {
     let Some(factory) = PostgresFactory::new().await else {
@@ -262,7 +264,12 @@ async fn rows_before_a_damaged_page_of_postgres_are_read() {
           SELECT doc, revision, epoch, author, client, seq, at_ms,
                  CASE WHEN revision = 5 THEN unreadable(payload) ELSE payload END AS payload, checksum
           FROM sound_entries";
-    factory.raw_connection().await.batch_execute(harm).await.unwrap();
+    factory
+        .raw_connection()
+        .await
+        .batch_execute(harm)
+        .await
+        .unwrap();
     // A store that has not prepared its statements for the table.
     let store = open_shared(&factory.url, NodeId(8)).await;
     let error = store.load(&doc("a"), LoadRange::Head).await.unwrap_err();
@@ -276,7 +283,7 @@ async fn rows_before_a_damaged_page_of_postgres_are_read() {
 }
 
 #[tokio::test]
-async fn the_faults_of_one_document_are_found() {
+async fn faults_of_one_document_are_found() {
     let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
     let sql = "DELETE FROM entries WHERE doc = 1 AND revision = 5";
@@ -293,7 +300,7 @@ async fn the_faults_of_one_document_are_found() {
 }
 
 #[tokio::test]
-async fn a_damaged_document_is_repaired_with_what_stands_before_the_damage() {
+async fn damaged_document_is_repaired_with_the_entries_before_the_damage() {
     use copydesk::node::{RepairMode, repair};
     let factory = SqliteFactory::new();
     write_document(factory.store(), "a").await;
@@ -304,4 +311,96 @@ async fn a_damaged_document_is_repaired_with_what_stands_before_the_damage() {
     let loaded = head(factory.store(), "a").await;
     assert_eq!(loaded.head, Revision(8));
     assert_eq!(text(&fold(&loaded)).as_deref(), Some("xxxabc"));
+}
+
+/// The checksum of an entry's row, as the stored format defines it.
+fn row_checksum(entry: &Entry, payload: &[u8]) -> i64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for number in [entry.revision.0, entry.epoch.0, entry.id.seq, entry.at_ms] {
+        hash.update(&number.to_le_bytes());
+    }
+    for text in [entry.id.author.as_str(), entry.id.client.as_str()] {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    hash.update(payload);
+    hash.digest().cast_signed()
+}
+
+/// A payload that no version can decode, with its valid checksum, for entry 5 of a document that is written by
+/// [`write_document`].
+async fn undecodable(store: &dyn Store, id: &str) -> (&'static str, i64) {
+    let loaded = head(store, id).await;
+    let entry = loaded.entries.iter().find(|it| it.revision.0 == 5).unwrap();
+    let payload = [0xff, 0xff, 0xff];
+    assert!(Change::decode(&payload).is_err());
+    ("ffffff", row_checksum(entry, &payload))
+}
+
+#[tokio::test]
+async fn payload_that_cannot_be_decoded_is_damage_despite_its_checksum() {
+    let expected = Found {
+        damaged: Some(5),
+        readable: (3, 4, 6),
+    };
+    let update = "UPDATE entries SET payload = {x}, checksum = {c} WHERE doc = 1 AND revision = 5";
+    let factory = SqliteFactory::new();
+    write_document(factory.store(), "a").await;
+    let (bytes, checksum) = undecodable(factory.store(), "a").await;
+    let sql = update.replace("{x}", &format!("x'{bytes}'"));
+    let sql = sql.replace("{c}", &checksum.to_string());
+    factory.raw_connection().execute_batch(&sql).unwrap();
+    assert_eq!(look(factory.store(), "a").await, expected);
+    let Some(factory) = PostgresFactory::new().await else {
+        return;
+    };
+    write_document(factory.store(), "a").await;
+    let (bytes, checksum) = undecodable(factory.store(), "a").await;
+    let sql = update.replace("{x}", &format!("'\\x{bytes}'"));
+    let sql = sql.replace("{c}", &checksum.to_string());
+    factory
+        .raw_connection()
+        .await
+        .batch_execute(&sql)
+        .await
+        .unwrap();
+    assert_eq!(look(factory.store(), "a").await, expected);
+}
+
+/// Without its row in `documents`, the entries of a document must not become those of the next new document.
+#[tokio::test]
+async fn number_of_a_lost_document_is_not_assigned_again() {
+    let mut factory = SqliteFactory::new();
+    write_document(factory.store(), "a").await;
+    let sql = "PRAGMA foreign_keys = off; DELETE FROM documents WHERE number = 1";
+    factory.raw_connection().execute_batch(sql).unwrap();
+    factory.reopen().await;
+    let claimed = Writer::claim(factory.store(), "b").await;
+    assert_eq!(claimed.head, Revision::ZERO);
+    assert_eq!(head(factory.store(), "b").await.head, Revision::ZERO);
+    let number = "SELECT number FROM documents WHERE id = 'b'";
+    let number: i64 = factory
+        .raw_connection()
+        .query_row(number, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(number, 2);
+}
+
+#[tokio::test]
+async fn claim_of_a_document_without_its_fence_reports_damage() {
+    let Some(factory) = PostgresFactory::new().await else {
+        return;
+    };
+    write_document(factory.store(), "a").await;
+    let raw = factory.raw_connection().await;
+    raw.batch_execute("DELETE FROM heads").await.unwrap();
+    let error = factory.store().claim(&doc("a"), ME).await.unwrap_err();
+    assert_eq!(
+        error.kind,
+        StoreErrorKind::Damaged { entry: None },
+        "{error}"
+    );
+    // The document can be read, and others can be claimed.
+    assert_eq!(head(factory.store(), "a").await.head, Revision(6));
+    factory.store().claim(&doc("b"), ME).await.unwrap();
 }

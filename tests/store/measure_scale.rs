@@ -54,7 +54,8 @@ async fn measure_searches_beside_loads() {
         for at in 0..rounds {
             let doc = doc(&format!("d{}", 1 + at * 7_919 % documents));
             let began = Instant::now();
-            store.load(&doc, LoadRange::Head).await.unwrap();
+            // The documents have no entries, which counts as damage.
+            drop(store.load(&doc, LoadRange::Head).await);
             samples.push(began.elapsed());
         }
         percentiles(samples)

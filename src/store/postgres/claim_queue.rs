@@ -15,6 +15,7 @@ use super::pool::{Pool, PooledConnection};
 use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Fence, Revision};
+use crate::outage::LineLimit;
 use crate::store::{Lease, StoreError};
 use crate::sync::lock;
 
@@ -107,6 +108,13 @@ JOIN made ON made.number = claimed.doc
 JOIN asked USING (collection, id)"
 );
 
+/// Whether a document has a row in `heads`.
+const HAS_FENCE: &str = "
+SELECT heads.doc IS NOT NULL
+FROM documents
+LEFT JOIN heads ON heads.doc = documents.number
+WHERE documents.collection = $1 AND documents.id = $2";
+
 /// The heads of the logs. A statement of its own, after the claim has ended: within the claim its snapshot would be
 /// from the claim's beginning and miss what was appended before the claim got the lock.
 const HEADS: &str = "
@@ -119,7 +127,7 @@ pub(super) struct PendingClaim {
     doc: DocId,
     me: NodeId,
     token: [u8; 16],
-    answer: oneshot::Sender<Result<Lease, Arc<str>>>,
+    answer: oneshot::Sender<Result<Lease, StoreError>>,
 }
 
 /// The handle of the task that claims.
@@ -156,8 +164,7 @@ impl ClaimQueue {
             .send(claim)
             .await
             .map_err(|_| closed())?;
-        let lease = answered.await.map_err(|_| closed())?;
-        lease.map_err(|why| StoreError::new("claim", why))
+        answered.await.map_err(|_| closed())?
     }
 
     /// Waits until the queued claims are answered, at most until `deadline`.
@@ -321,8 +328,13 @@ impl Claimer {
             )),
         };
         let [claim] = claims;
-        let answer = lease.map_err(|error| format!("{}: {error}", claim.doc).into());
-        let _ = claim.answer.send(answer);
+        let _ = match lease {
+            Ok(lease) => claim.answer.send(Ok(lease)),
+            Err(error @ PostgresError::MissingFence(_)) => {
+                claim.answer.send(Err(error.into_store_error("claim")))
+            }
+            Err(error) => return fail(vec![claim], &error),
+        };
     }
 
     async fn wait_and_claim(
@@ -343,18 +355,31 @@ impl Claimer {
             }
         }
         let leases = self.leases(&mut connection, claimed).await?;
-        let lease = leases.get(&0).copied();
-        lease.ok_or_else(|| {
-            PostgresError::Other(
-                "another node claimed it for the first time at this moment".to_owned(),
-            )
-        })
+        if let Some(lease) = leases.get(&0) {
+            return Ok(*lease);
+        }
+        // No row was locked, so either another node has added the document meanwhile, or its fence is missing.
+        let doc = &claims[0].doc;
+        let names = (doc.collection.as_str(), doc.id.as_str());
+        let rows = connection.query(HAS_FENCE, &[&names.0, &names.1]).await?;
+        match rows.first().is_some_and(|row| !row.get::<_, bool>(0)) {
+            true => {
+                static LIMIT: LineLimit = LineLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    tracing::error!(%doc, left_out, "a document has no row in the table heads, so it cannot be claimed: restore the row from a backup");
+                }
+                Err(PostgresError::MissingFence(doc.clone()))
+            }
+            false => Err(PostgresError::Other(format!(
+                "{doc}: another node claimed it for the first time at this moment"
+            ))),
+        }
     }
 }
 
 fn fail(claims: Vec<PendingClaim>, error: &PostgresError) {
-    let why: Arc<str> = error.to_string().into();
     for claim in claims {
-        let _ = claim.answer.send(Err(Arc::clone(&why)));
+        let reason = format!("{}: {error}", claim.doc);
+        let _ = claim.answer.send(Err(StoreError::new("claim", reason)));
     }
 }

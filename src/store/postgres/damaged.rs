@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::error::PostgresError;
-use super::load::{DocumentReader, HEAD, entry};
+use super::load::{DocumentReader, HEAD, entry, log_end};
 use super::pool::PooledConnection;
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
@@ -14,6 +14,14 @@ use crate::store::Loaded;
 const SNAPSHOTS: &str = "SELECT revision FROM snapshots WHERE doc = $1 ORDER BY revision DESC";
 
 const SNAPSHOT: &str = "SELECT data FROM snapshots WHERE doc = $1 AND revision = $2";
+
+/// As [`HEAD`], if the page of the last entry is damaged: its revision is in the index as well.
+const HEAD_BY_INDEX: &str = "
+SELECT documents.number, 0::bigint, (
+  SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1),
+  0::bigint
+FROM documents
+WHERE documents.collection = $1 AND documents.id = $2";
 
 const ENTRIES: &str = "
 SELECT revision, epoch, author, client, seq, at_ms, payload, checksum
@@ -32,18 +40,26 @@ impl DocumentReader {
         doc: &DocId,
     ) -> Result<Loaded, PostgresError> {
         let names = (doc.collection.as_str(), doc.id.as_str());
-        let rows = connection.query(HEAD, &[&names.0, &names.1]).await?;
+        let rows = match connection.query(HEAD, &[&names.0, &names.1]).await {
+            Err(error) if error.is_corruption() => {
+                connection
+                    .query(HEAD_BY_INDEX, &[&names.0, &names.1])
+                    .await?
+            }
+            rows => rows?,
+        };
         let Some(row) = rows.first() else {
             return Ok(Loaded::default());
         };
         let number: i64 = row.get(0);
-        let head = Revision(row.get::<_, i64>(1).cast_unsigned());
+        let end = log_end(row, 1);
         let snapshot = self.newest_snapshot(connection, doc, number).await?;
-        let entries = entries_before_damage(connection, number, snapshot.revision, head).await?;
+        let entries =
+            entries_before_damage(connection, number, snapshot.revision, end.head).await?;
         Ok(Loaded {
+            head: end.head_before_damage(snapshot.revision),
             snapshot,
             entries,
-            head,
         })
     }
 

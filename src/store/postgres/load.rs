@@ -13,29 +13,41 @@ use super::pool::{Pool, PooledConnection};
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 use crate::outage::LineLimit;
-use crate::store::damage::{LogDamage, ReportedSnapshots};
+use crate::store::damage::{LogDamage, LogEnd, ReportedSnapshots};
 use crate::store::revision_search::RevisionSearch;
 use crate::store::snapshot_codec::unpack;
 use crate::store::stored_entry::StoredEntry;
 use crate::store::{LoadRange, Loaded, PAGE_BYTES, PAGE_ENTRIES};
 
+/// Joins the last entry of a row of `documents`, for [`log_end`].
+macro_rules! last_entry {
+    () => {
+        "LEFT JOIN LATERAL (
+  SELECT entries.revision, entries.at_ms
+  FROM entries
+  WHERE entries.doc = documents.number
+  ORDER BY entries.revision DESC
+  LIMIT 1
+) AS last ON true"
+    };
+}
+
 /// The newest snapshot before `$4` that is at or before `$3`, or after the head; and the entries from there to `$3`, each
 /// with the head. Only the row of the entry after the snapshot has the snapshot's data.
-const LOAD: &str = "
+const LOAD: &str = concat!(
+    "
 SELECT later.revision, later.epoch, later.author, later.client, later.seq, later.at_ms, later.payload, later.checksum,
-       head.revision, kept.revision,
+       documents.updated_at_ms, last.revision, last.at_ms, kept.revision,
        CASE WHEN later.revision IS NULL OR later.revision = kept.revision + 1 THEN kept.data END
 FROM documents
-CROSS JOIN LATERAL (
-  SELECT coalesce(
-    (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1),
-    0) AS revision
-) AS head
+",
+    last_entry!(),
+    "
 LEFT JOIN LATERAL (
   SELECT snapshots.revision, snapshots.data
   FROM snapshots
   WHERE snapshots.doc = documents.number AND snapshots.revision < $4
-    AND (snapshots.revision <= $3 OR snapshots.revision > head.revision)
+    AND (snapshots.revision <= $3 OR snapshots.revision > coalesce(last.revision, 0))
   ORDER BY snapshots.revision DESC
   LIMIT 1
 ) AS kept ON true
@@ -46,25 +58,30 @@ LEFT JOIN LATERAL (
   ORDER BY entries.revision
 ) AS later ON true
 WHERE documents.collection = $1 AND documents.id = $2
-ORDER BY later.revision";
+ORDER BY later.revision"
+);
 
-pub(super) const HEAD: &str = "
-SELECT documents.number, coalesce(
-  (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1), 0)
+/// The number of a document, and the columns of [`log_end`].
+pub(super) const HEAD: &str = concat!(
+    "
+SELECT documents.number, documents.updated_at_ms, last.revision, last.at_ms
 FROM documents
-WHERE documents.collection = $1 AND documents.id = $2";
+",
+    last_entry!(),
+    "
+WHERE documents.collection = $1 AND documents.id = $2"
+);
 
 /// The log's length, and one page of it: entries until they have `$5` bytes. How large an entry is, is known without
 /// reading it.
-const PAGE: &str = "
+const PAGE: &str = concat!(
+    "
 SELECT page.revision, page.epoch, page.author, page.client, page.seq, page.at_ms, page.payload, page.checksum,
-       head.revision
+       documents.updated_at_ms, last.revision, last.at_ms
 FROM documents
-CROSS JOIN LATERAL (
-  SELECT coalesce(
-    (SELECT entries.revision FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1),
-    0) AS revision
-) AS head
+",
+    last_entry!(),
+    "
 LEFT JOIN LATERAL (
   SELECT *
   FROM (
@@ -78,7 +95,8 @@ LEFT JOIN LATERAL (
   WHERE sized.bytes_before < $5
 ) AS page ON true
 WHERE documents.collection = $1 AND documents.id = $2
-ORDER BY page.revision";
+ORDER BY page.revision"
+);
 
 const AT_MS: &str = "SELECT at_ms FROM entries WHERE doc = $1 AND revision = $2";
 
@@ -171,10 +189,11 @@ impl DocumentReader {
             let Some(first) = rows.first() else {
                 return Ok(Loaded::default());
             };
-            let head = Revision(first.get::<_, i64>(8).cast_unsigned());
+            let end = log_end(first, 8);
+            let head = end.head;
             let mut snapshot = Snapshot::default();
-            if let Some(revision) = first.get(9) {
-                match self.unpack(doc, revision, first.get(10)).await? {
+            if let Some(revision) = first.get(11) {
+                match self.unpack(doc, revision, first.get(12)).await? {
                     Some(readable) => snapshot = readable,
                     None => {
                         before = revision;
@@ -185,6 +204,7 @@ impl DocumentReader {
             if snapshot.revision > head {
                 return Err(LogDamage::before_snapshot(doc, snapshot.revision).into());
             }
+            end.check(doc, until)?;
             let entries = read(doc.clone(), snapshot.revision.next(), rows).await?;
             let last = entries.last().map_or(snapshot.revision, |it| it.revision);
             if last < until.min(head) {
@@ -242,7 +262,11 @@ async fn page(
     let Some(first) = rows.first() else {
         return Ok(Loaded::default());
     };
-    let head = Revision(first.get::<_, i64>(8).cast_unsigned());
+    let end = log_end(first, 8);
+    let head = end.head;
+    if revision == head {
+        end.check(doc, revision.next())?;
+    }
     let next = revision.min(head).next();
     let entries = read(doc.clone(), next, rows).await?;
     if entries.is_empty() && revision < head {
@@ -267,7 +291,7 @@ async fn last_at(
         return Ok(Revision::ZERO);
     };
     let number: i64 = row.get(0);
-    let mut search = RevisionSearch::new(Revision(row.get::<_, i64>(1).cast_unsigned()));
+    let mut search = RevisionSearch::new(log_end(row, 1).head);
     while let Some(revision) = search.probe() {
         let rows = connection
             .query(AT_MS, &[&number, &clamp(revision)])
@@ -279,6 +303,13 @@ async fn last_at(
         search.narrow(revision, time <= at_ms);
     }
     Ok(search.result())
+}
+
+/// The end of a log, from the columns `updated_at_ms`, at `column`, and the last entry's `revision` and `at_ms`.
+pub(super) fn log_end(row: &Row, column: usize) -> LogEnd {
+    let revision: Option<i64> = row.get(column + 1);
+    let last = revision.map(|revision| (revision, row.get(column + 2)));
+    LogEnd::new(row.get(column), last)
 }
 
 /// Reads entries from `first` on and checks that there is no gap. If there is no entry, there is one row of NULLs.

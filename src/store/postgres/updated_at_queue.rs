@@ -28,7 +28,7 @@ const ROWS_MAX: usize = 1_000;
 /// How many documents may be in the queue. Further ones are updated by their next claim.
 const STAGED_MAX: usize = 100_000;
 
-/// Copies the time of the last entry of each document into its row, so it is right regardless of the node that appended
+/// Copies the time of the last entry of each document into its row, unless that has a later one (see `LogEnd`), so it is right regardless of the node that appended
 /// the entry. The rows are locked in the order of their numbers, as in appends, so there is no deadlock.
 const UPDATE: &str = "
 WITH edited AS (
@@ -38,7 +38,7 @@ WITH edited AS (
   CROSS JOIN LATERAL (
     SELECT at_ms FROM entries WHERE entries.doc = asked.doc ORDER BY revision DESC LIMIT 1
   ) AS last
-  WHERE documents.updated_at_ms <> last.at_ms
+  WHERE documents.updated_at_ms < last.at_ms
   ORDER BY documents.number
   FOR NO KEY UPDATE OF documents
 )

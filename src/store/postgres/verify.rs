@@ -9,7 +9,9 @@ use super::error::{PostgresError, in_words};
 use super::load::entry;
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, RowsFuture, SnapshotRow};
+use crate::store::verify::{
+    DOCUMENTS_PAGE, DocumentRow, EntryRow, ListEntry, Rows, RowsFuture, SnapshotRow,
+};
 use crate::store::{PAGE_BYTES, PAGE_ENTRIES, StoreError};
 
 const DOCUMENTS: &str = "
@@ -43,7 +45,7 @@ SELECT found.doc
 FROM found
 WHERE found.doc <= $2 AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.number = found.doc)";
 
-const IS_LIVE: &str = "SELECT live FROM documents WHERE number = $1";
+const LIST_ENTRY: &str = "SELECT live, updated_at_ms FROM documents WHERE number = $1";
 
 /// One page of a log: at most `$3` entries, and about `$4` bytes.
 const ENTRIES: &str = "
@@ -127,10 +129,13 @@ impl Rows for PostgresRows {
         .boxed()
     }
 
-    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool> {
+    fn list_entry(&mut self, document: i64) -> RowsFuture<'_, Option<ListEntry>> {
         async move {
-            let rows = self.query(IS_LIVE, &[&document]).await?;
-            Ok(rows.first().is_some_and(|row| row.get(0)))
+            let rows = self.query(LIST_ENTRY, &[&document]).await?;
+            Ok(rows.first().map(|row| ListEntry {
+                live: row.get(0),
+                updated_at_ms: row.get(1),
+            }))
         }
         .boxed()
     }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::SqliteError;
 use crate::id::DocId;
 use crate::log::{Epoch, Revision};
+use crate::store::damage::LogEnd;
 use crate::store::{DocumentChanges, DocumentLocation, OpenDocuments};
 
 /// The number that stands for a document in the other tables; `None` if it was never claimed.
@@ -14,12 +15,51 @@ pub(super) fn number(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<i6
         .optional()
 }
 
+/// The number of a document and the end of its log; `None` if it was never claimed.
+pub(super) fn find(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<(i64, LogEnd)>> {
+    let row = db
+        .prepare_cached(
+            "SELECT number, updated_at_ms FROM documents WHERE collection = ?1 AND id = ?2",
+        )?
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((number, updated_at_ms)) = row else {
+        return Ok(None);
+    };
+    let last = db
+        .prepare_cached(
+            "SELECT revision, at_ms FROM entries WHERE doc = ?1 ORDER BY revision DESC LIMIT 1",
+        )?
+        .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(Some((number, LogEnd::new(updated_at_ms, last))))
+}
+
 /// The revision of the last entry of a document's log; zero if the log is empty.
 pub(super) fn head(db: &Connection, number: i64) -> rusqlite::Result<Revision> {
     let newest: Option<i64> = db
         .prepare_cached("SELECT max(revision) FROM entries WHERE doc = ?1")?
         .query_row([number], |row| row.get(0))?;
     Ok(Revision(newest.unwrap_or(0).cast_unsigned()))
+}
+
+/// Logs an error if the entries with the largest document number have no document. A look at all numbers takes longer; that is
+/// what `copydesk verify` does.
+pub(super) fn report_orphans(db: &Connection) -> rusqlite::Result<()> {
+    let (documents, entries): (i64, i64) = db.query_row(
+        "SELECT (SELECT coalesce(max(number), 0) FROM documents), (SELECT coalesce(max(doc), 0) FROM entries)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if entries > documents {
+        tracing::error!(
+            number = entries,
+            "a row of the table documents is missing and its entries exist: run `copydesk verify`, and restore the row from a backup"
+        );
+    }
+    Ok(())
 }
 
 /// Compares a node's open documents with the database.

@@ -139,17 +139,26 @@ impl WriteJob for ClaimJob {
     const VERB: &'static str = "claim";
 
     fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Lease> {
-        // A crash may have lost the update of updated_at_ms, so it is read from the log.
+        // The number of a new document is one that has no entries: if the row of an earlier document is missing, SQLite would
+        // assign its number again, and the new document would show its text.
+        //
+        // A crash may have lost the update of updated_at_ms, so it is read from the log. It is not set back: that would
+        // hide that the last entry is missing (see `LogEnd`).
         let (number, epoch): (i64, i64) = connection
             .db()
             .prepare_cached(
-                "INSERT INTO documents (collection, id, epoch, token)
-                 VALUES (?1, ?2, 1, ?3)
+                "INSERT INTO documents (number, collection, id, epoch, token)
+                 VALUES (
+                   1 + max(
+                     (SELECT coalesce(max(number), 0) FROM documents),
+                     (SELECT coalesce(max(doc), 0) FROM entries),
+                     (SELECT coalesce(max(doc), 0) FROM snapshots)),
+                   ?1, ?2, 1, ?3)
                  ON CONFLICT (collection, id) DO UPDATE
                  SET epoch = epoch + 1, token = excluded.token,
-                     updated_at_ms = coalesce(
+                     updated_at_ms = max(updated_at_ms, coalesce(
                        (SELECT at_ms FROM entries WHERE doc = number ORDER BY revision DESC LIMIT 1),
-                       updated_at_ms)
+                       0))
                  RETURNING number, epoch",
             )?
             .query_row(

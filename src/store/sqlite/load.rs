@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::documents::{head, number};
+use super::documents::{find, number};
 use super::error::{SqliteError, is_corruption};
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
-use crate::store::damage::{LogDamage, ReportedSnapshots};
+use crate::store::damage::{LogDamage, LogEnd, ReportedSnapshots};
 use crate::store::revision_search::last_at;
 use crate::store::snapshot_codec::unpack;
 use crate::store::stored_entry::StoredEntry;
@@ -24,81 +24,95 @@ pub(super) fn load(
     range: LoadRange,
     reported: &ReportedSnapshots,
 ) -> ReadResult<Loaded> {
-    let Some(number) = number(db, doc)? else {
-        return Ok(Loaded::default());
-    };
-    let head = match head(db, number) {
-        Err(error) if range == LoadRange::BeforeDamage && is_corruption(&error) => HEAD_UNKNOWN,
-        head => head?,
+    let (number, end) = match find(db, doc) {
+        Err(error) if range == LoadRange::BeforeDamage && is_corruption(&error) => {
+            let Some(number) = number(db, doc)? else {
+                return Ok(Loaded::default());
+            };
+            (number, HEAD_UNKNOWN)
+        }
+        found => match found? {
+            Some(found) => found,
+            None => return Ok(Loaded::default()),
+        },
     };
     let log = StoredLog {
         db,
         doc,
         number,
-        head,
+        end,
         reported,
     };
     match range {
         LoadRange::Since(revision) => log.page(revision),
         LoadRange::BeforeDamage => log.before_damage(),
-        LoadRange::Head => log.at(log.head),
-        LoadRange::At(revision) => log.at(revision.min(log.head)),
+        LoadRange::Head => log.at(Revision(u64::MAX)),
+        LoadRange::At(revision) => log.at(revision),
         LoadRange::AtTime(at_ms) => {
-            log.at(last_at(log.head, at_ms, |revision| log.at_ms(revision))?)
+            log.at(last_at(end.head, at_ms, |revision| log.at_ms(revision))?)
         }
     }
 }
 
-/// Stands for the head of a log whose last page cannot be read.
-const HEAD_UNKNOWN: Revision = Revision(i64::MAX as u64);
+/// Stands for the end of a log if its last page cannot be read.
+const HEAD_UNKNOWN: LogEnd = LogEnd {
+    head: Revision(i64::MAX as u64),
+    is_cut_off: false,
+};
 
 /// One document's log in the database.
 struct StoredLog<'a> {
     db: &'a Connection,
     doc: &'a DocId,
     number: i64,
-    head: Revision,
+    end: LogEnd,
     reported: &'a ReportedSnapshots,
 }
 
 impl StoredLog<'_> {
     /// The newest readable snapshot at or before `revision`, and the entries from there to `revision`.
     fn at(&self, revision: Revision) -> ReadResult<Loaded> {
-        let snapshot = self.snapshot(revision)?;
-        if snapshot.revision > self.head {
+        let last = revision.min(self.end.head);
+        let snapshot = self.snapshot(last)?;
+        if snapshot.revision > self.end.head {
             return Err(LogDamage::before_snapshot(self.doc, snapshot.revision).into());
         }
-        let entries = self.entries(snapshot.revision.next().0..=revision.0, usize::MAX)?;
+        self.end.check(self.doc, revision)?;
+        let entries = self.entries(snapshot.revision.next().0..=last.0, usize::MAX)?;
         Ok(Loaded {
             snapshot,
             entries,
-            head: self.head,
+            head: self.end.head,
         })
     }
 
     /// The entries after `revision`, as many as one page holds.
     fn page(&self, revision: Revision) -> ReadResult<Loaded> {
-        let first = revision.min(self.head).next().0;
+        if revision == self.end.head {
+            self.end.check(self.doc, revision.next())?;
+        }
+        let first = revision.min(self.end.head).next().0;
         let page_end = first.saturating_add(PAGE_ENTRIES as u64 - 1);
-        let entries = self.entries(first..=self.head.0.min(page_end), PAGE_BYTES)?;
+        let entries = self.entries(first..=self.end.head.0.min(page_end), PAGE_BYTES)?;
         Ok(Loaded {
             snapshot: Snapshot::default(),
             entries,
-            head: self.head,
+            head: self.end.head,
         })
     }
 
     /// The newest state before the first entry that cannot be read.
     fn before_damage(&self) -> ReadResult<Loaded> {
-        let snapshot = self.snapshot(self.head)?;
+        let snapshot = self.snapshot(self.end.head)?;
         let mut entries = Vec::new();
-        let range = snapshot.revision.next().0..=self.head.0;
+        let range = snapshot.revision.next().0..=self.end.head.0;
+        let head = self.end.head_before_damage(snapshot.revision);
         match self.read(range, usize::MAX, &mut entries) {
             Err(SqliteError::Sql(error)) if !is_corruption(&error) => Err(error.into()),
             Ok(()) | Err(_) => Ok(Loaded {
                 snapshot,
                 entries,
-                head: self.head,
+                head,
             }),
         }
     }
@@ -165,7 +179,7 @@ impl StoredLog<'_> {
         let mut rows = statement.query([self.number])?;
         while let Some(row) = rows.next()? {
             let revision = Revision(row.get::<_, i64>(0)?.cast_unsigned());
-            if revision > until && revision <= self.head {
+            if revision > until && revision <= self.end.head {
                 continue;
             }
             match unpack(revision, row.get_ref(1)?.as_blob().unwrap_or_default()) {

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::load::{ENTRIES, entry};
 use crate::id::DocId;
 use crate::log::Revision;
-use crate::store::verify::{DOCUMENTS_PAGE, DocumentRow, EntryRow, Rows, RowsFuture, SnapshotRow};
+use crate::store::verify::{
+    DOCUMENTS_PAGE, DocumentRow, EntryRow, ListEntry, Rows, RowsFuture, SnapshotRow,
+};
 use crate::store::{PAGE_BYTES, PAGE_ENTRIES, StoreError};
 
 /// How many faults of the file SQLite's own check reports before it ends.
@@ -103,13 +105,16 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn is_live(&mut self, document: i64) -> RowsFuture<'_, bool> {
+    fn list_entry(&mut self, document: i64) -> RowsFuture<'_, Option<ListEntry>> {
         self.read(|db| {
-            let live = db
-                .prepare_cached("SELECT live FROM documents WHERE number = ?1")?
-                .query_row([document], |row| row.get::<_, i64>(0))
-                .optional()?;
-            Ok(live == Some(1))
+            db.prepare_cached("SELECT live, updated_at_ms FROM documents WHERE number = ?1")?
+                .query_row([document], |row| {
+                    Ok(ListEntry {
+                        live: row.get::<_, i64>(0)? == 1,
+                        updated_at_ms: row.get(1)?,
+                    })
+                })
+                .optional()
         })
     }
 
