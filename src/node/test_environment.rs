@@ -1,4 +1,4 @@
-//! What the tests of a cluster change about a node of a debug build, by its environment.
+//! Environment variables with which cluster tests change a node of a debug build.
 
 use super::NodeSettings;
 use crate::version::WireRange;
@@ -6,11 +6,11 @@ use crate::version::WireRange;
 /// The wire versions that the node states and understands, as `oldest-newest`.
 const WIRE: &str = "COPYDESK_TEST_WIRE";
 
-/// What is added to the machine's clock, in milliseconds.
+/// Added to this computer's clock, in milliseconds.
 const CLOCK_OFFSET_MS: &str = "COPYDESK_TEST_CLOCK_OFFSET_MS";
 
 impl NodeSettings {
-    /// Applies the variables that tests set. What cannot be read is ignored.
+    /// Applies the variables that tests set. Invalid values are ignored.
     pub fn read_test_environment(&mut self) {
         if let Some(wire) = std::env::var(WIRE).ok().and_then(|text| parse_wire(&text)) {
             self.version.wire = wire;

@@ -161,8 +161,8 @@ impl Node {
         }
     }
 
-    /// Follows the store's feed of changes. Apart from the heartbeats: comparing many open documents takes long, and a node whose
-    /// heartbeat is late counts as dead.
+    /// Follows the store's feed of changes. Not in the heartbeat loop: comparing many open documents takes long,
+    /// and a node counts as dead if its heartbeat is late.
     async fn change_loop(self: Arc<Self>) {
         let mut ticks = ticks(self.settings().heartbeat());
         let outage = Outage::new();

@@ -30,7 +30,7 @@ impl NewestCommit {
     }
 }
 
-/// The most closed documents whose newest commits are kept.
+/// How many closed documents the newest commits are kept of.
 const CLOSED_MAX: usize = 10_000;
 
 /// What a node has of the log's history.

@@ -8,25 +8,25 @@ use crate::id::NodeId;
 use crate::store::LiveNode;
 use crate::version::{Capabilities, NodeVersion};
 
-/// How often a node that sends what cannot be decoded is sent a notice of this node's versions.
+/// The shortest time between two notices to a node that sends undecodable messages.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a node that sends what cannot be decoded is logged.
+/// The shortest time between two log lines about a node that sends undecodable messages.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// The most nodes that anything is kept of which no heartbeat names. Those beyond are not answered.
+/// The most nodes without a heartbeat that are tracked. Further ones are not answered.
 const UNNAMED_MAX: usize = 256;
 
-/// The versions of the other nodes. Time comes in as an argument.
+/// The versions of the other nodes. Pure: the caller passes the time.
 #[derive(Debug)]
 pub(in crate::node) struct PeerVersions {
     /// This node's own.
     mine: NodeVersion,
-    /// Of the live nodes, as their newest heartbeats state it.
+    /// The live nodes, as their newest heartbeats state them.
     named: BTreeMap<NodeId, LiveNode>,
-    /// Of nodes that answered with a notice.
+    /// The versions of nodes that answered with a notice.
     noticed: BTreeMap<NodeId, NodeVersion>,
-    /// The nodes that sent what could not be decoded.
+    /// The nodes that sent undecodable messages.
     undecoded: BTreeMap<NodeId, Undecoded>,
     /// How many messages could not be decoded.
     undecoded_total: u64,
@@ -62,14 +62,14 @@ impl PeerVersions {
         }
     }
 
-    /// The store names the other live nodes.
+    /// Sets the other live nodes, as the store lists them.
     pub(in crate::node) fn named(&mut self, others: &[LiveNode]) {
         self.named = others.iter().map(|node| (node.id, node.clone())).collect();
         self.noticed
             .retain(|node, _| !self.named.contains_key(node));
     }
 
-    /// A node states its versions because it could not decode a message.
+    /// Takes the versions that a node states because it could not decode a message.
     pub(in crate::node) fn noticed(&mut self, node: NodeId, version: NodeVersion) {
         let has_room = self.noticed.len() < UNNAMED_MAX || self.noticed.contains_key(&node);
         if has_room && !self.named.contains_key(&node) {
@@ -108,7 +108,7 @@ impl PeerVersions {
         strange.cloned().collect()
     }
 
-    /// A message of a node could not be decoded.
+    /// Takes note of a message of a node that could not be decoded.
     pub(in crate::node) fn undecodable(&mut self, node: NodeId, now: Duration) -> Reaction {
         self.undecoded_total += 1;
         let is_recent = |at: Option<Duration>| at.is_some_and(|at| now < at + WARN_EVERY);

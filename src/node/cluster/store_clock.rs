@@ -1,12 +1,11 @@
-//! The store's clock, as far as this node knows it. Entries get their times from it, so that nodes whose clocks differ
-//! give sane times.
+//! An estimate of the store's clock. Entries get their times from it, so that all nodes use one clock.
 
 use std::time::Duration;
 
 /// How far this node's clock may be from the store's until it is logged.
 const DIFFERENCE_MAX_MS: u64 = 2_000;
 
-/// The store's clock, estimated at each heartbeat. A pure machine: times come in as arguments.
+/// The store's clock, estimated at each heartbeat. Pure: the caller passes the times.
 ///
 /// A heartbeat's answer carries the store's time of some moment between the question and the answer, so at the answer that
 /// clock is between this time and this time plus the round trip. An estimate within these bounds is kept, another one moves

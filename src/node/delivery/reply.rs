@@ -36,7 +36,7 @@ pub enum ReplyTo {
     Socket(Box<dyn ReplyEncoder>),
     /// The socket, as the reply to a fetch or a subscription.
     Read(Box<dyn ReplyEncoder>, RequestSlot),
-    /// The socket, as the reply to a submit. A client whose submit is rejected drops its user's edit: a temporary rejection
+    /// The socket, as the reply to a submit. After a rejection, the client drops its user's edit: a temporary rejection
     /// closes the socket instead, and the client reconnects and sends the submit again.
     Submit(Box<dyn ReplyEncoder>, BytePermit, RequestSlot),
     /// The caller on this node that awaits the commit of its submit. The channel closes without an answer if the document's
@@ -133,7 +133,7 @@ pub struct BulkReply {
 struct BulkParts {
     /// How many documents have not answered.
     missing: usize,
-    /// The documents that were read; `None` for those whose commits were sent instead of a snapshot.
+    /// The documents that were read; `None` if their commits were sent instead of a snapshot.
     read: BTreeMap<Name, Option<Arc<EncodedSnapshot>>>,
     read_bytes: usize,
     rejected: BTreeMap<Name, Refusal>,

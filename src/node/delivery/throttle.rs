@@ -22,7 +22,7 @@ const LARGE_AUDIENCE: usize = 256;
 /// Decides when the readers of one document are woken.
 #[derive(Debug, Default)]
 pub(in crate::node) struct DeliveryThrottle {
-    /// The outboxes with frames whose sockets have not been woken.
+    /// The outboxes with new frames for sockets that have not been woken.
     deferred: Vec<Arc<Outbox>>,
     /// The sockets that the next [`flush`](Self::flush) wakes in any case.
     batch: WakeBatch,

@@ -18,7 +18,7 @@ pub struct WakeQueue(Arc<mpsc::UnboundedSender<Vec<Waker>>>);
 pub struct WakeTask(mpsc::UnboundedReceiver<Vec<Waker>>);
 
 impl WakeQueue {
-    /// A queue, and the task that has to [`run`](WakeTask::run) on the thread whose sockets it wakes.
+    /// A queue, and the task that has to [`run`](WakeTask::run) on the thread of the sockets.
     #[must_use]
     pub fn new() -> (Self, WakeTask) {
         // Bounded by the number of sockets: each has one waker, which is in at most one batch.

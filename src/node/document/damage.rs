@@ -11,7 +11,7 @@ use crate::sync::lock;
 /// How long after a report of a document's damage it is not reported again.
 const REPORT_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The most documents whose reports are remembered. Beyond that, the oldest report is forgotten.
+/// The most documents with a remembered report. Beyond that, the oldest report is forgotten.
 const REPORTED_MAX: usize = 1_024;
 
 /// When the damage of each document was last reported.

@@ -17,7 +17,7 @@ pub(super) enum Folded {
     ReadOnly(ReadablePart),
 }
 
-/// The readable part of a document whose log cannot be folded to its head.
+/// The readable part of a document, if its log cannot be folded to its head.
 #[derive(Debug)]
 pub(super) struct ReadablePart {
     /// The newest readable state; `None` if there is none.

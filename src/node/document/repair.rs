@@ -1,4 +1,4 @@
-//! Repairs a document whose log folds to more than may be held, or is damaged.
+//! `copydesk repair`: repairs an oversized or damaged document.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,23 +8,23 @@ use crate::id::{ClientId, DocId, NodeId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::store::{Batch, LoadRange, Store, StoreError, StoreErrorKind};
 
-/// Whether a repair is written.
+/// Whether a repair is written to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairMode {
-    /// Only look what it would do.
+    /// Only report what would be done.
     DryRun,
-    /// Do it.
+    /// Write the repaired document.
     Write,
 }
 
-/// Repairs a document whose log folds to more than may be held, or is damaged: the document is made anew, at two more
-/// revisions, with what [`salvage`] could save; of a damaged log that is what stands before the damage. The log before is kept as it is. What was saved is returned; if that is all, nothing is
-/// written.
+/// Repairs a document that is larger than what may be held in memory, or that has a damaged log. The document is deleted and
+/// created again, at the next two revisions, with what [`salvage`] recovers: of a damaged log, the state before the damage.
+/// Earlier entries stay as they are. Returns what was recovered; if that is everything, nothing is written.
 ///
-/// `me` takes the document from any node that owns it.
+/// Claims the document as `me`, from any node that owns it.
 ///
 /// # Errors
-/// When the store does not answer, nothing stands before the damage, or another node takes the document at the same time.
+/// If the store does not answer, no state is readable before the damage, or another node claims the document at the same time.
 pub async fn repair(
     store: &dyn Store,
     doc: &DocId,
@@ -36,7 +36,7 @@ pub async fn repair(
         return Ok(found);
     }
     let lease = store.claim(doc, me).await?;
-    // What another node appended until the claim is saved too.
+    // Loaded again: another node may have appended until the claim.
     let salvaged = load(store, doc).await?;
     if !salvaged.is_whole() {
         write(store, doc, lease.fence, lease.head, &salvaged.snapshot).await?;
@@ -59,7 +59,7 @@ async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
                 "repair",
                 "the damage is in the first entries: nothing can be saved",
             )),
-            // A snapshot beyond the head would pass for a newer state than what is written here.
+            // A snapshot beyond the head would count as newer than the state that is written here.
             Ok(()) if whole.revision > loaded.head => Err(StoreError::new(
                 "repair",
                 "the end of the log is missing, and a snapshot of it exists: restore a backup",
@@ -76,7 +76,7 @@ async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
         .map_err(|error| StoreError::new("repair", error))?
 }
 
-/// Deletes the document and creates it anew with what was saved, in one transaction.
+/// Deletes the document and creates it with the recovered state, in one transaction.
 async fn write(
     store: &dyn Store,
     doc: &DocId,

@@ -71,7 +71,7 @@ pub(super) struct DocumentTask {
     idle_since: Option<Instant>,
     /// The sessions that were answered since they were last looked at.
     answered: Vec<SessionId>,
-    /// The session whose read is being handled: commits for it alone are part of the answer.
+    /// The session of the read that is being handled: commits for it alone are part of the answer.
     reader: Option<SessionId>,
 }
 
@@ -408,7 +408,7 @@ impl DocumentTask {
         }
     }
 
-    /// Removes the answered sessions that need the document no more, and ends those whose sockets are closed.
+    /// Removes the answered sessions that need the document no more, and ends those with a closed socket.
     fn remove_finished_sessions(&mut self) {
         for session in std::mem::take(&mut self.answered) {
             let Some(known) = self.sessions.get(&session) else {
@@ -492,7 +492,7 @@ fn may_take_long(event: &Event) -> bool {
     submit.proposal.size() > IN_PLACE_BYTES
 }
 
-/// The session whose read an event is, or continues.
+/// The session of the read that an event begins or continues.
 fn reader_of(event: &Event) -> Option<SessionId> {
     match event {
         Event::Request {

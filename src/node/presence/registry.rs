@@ -31,7 +31,7 @@ const REPEAT_PAUSE_EACH: Duration = Duration::from_millis(10);
 pub(super) struct PresenceRegistry<S> {
     me: NodeId,
     channels: BTreeMap<Name, Channel<S>>,
-    /// For the channels whose home is this node: the nodes that subscribe, and when each of them last said so.
+    /// For the channels that this node is the home of: the nodes that subscribe, and when each of them last said so.
     subscribed_nodes: BTreeMap<Name, BTreeMap<NodeId, Duration>>,
 }
 
@@ -68,7 +68,7 @@ pub(in crate::node) struct PresenceUpdate {
 /// Whether a session that asks for the values of others is asked to repeat its own as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PresenceRequester {
-    /// It is: the session replaces an earlier one, whose end removed the client's values.
+    /// It is: the session replaces an earlier one, and the end of that removed the client's values.
     Returning,
     /// It is not: the session has no values yet, or published them itself.
     New,

@@ -117,7 +117,7 @@ impl PresenceService {
         });
     }
 
-    /// Ends a session, whose outbox is closed: its subscriptions to `channels`, and the values that it published there.
+    /// Ends a session after its outbox was closed: its subscriptions to `channels`, and the values that it published there.
     pub fn end_session<'a>(
         self: &Arc<Self>,
         session: SessionId,
@@ -258,7 +258,7 @@ impl PresenceService {
     }
 
     /// Passes a value with a position to its document's task, which delivers it behind the commits that are on their way to
-    /// the same sockets: a client whose document is ahead of a position cannot use it, and the end of a value must not
+    /// the same sockets: a client with a document ahead of a position cannot use it, and the end of a value must not
     /// overtake the value. Returns the value if it has no position, or if the document is closed or its mailbox is full.
     fn route(&self, update: PresenceUpdate) -> Option<PresenceUpdate> {
         let position = update.presence.position.as_ref();

@@ -461,7 +461,7 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
     assert_eq!(renewed.generation, 1);
     for node in &nodes {
         eventually("the node serves it", || node.log_history() == renewed).await;
-        // Who comes now is shown what the log holds, and one who came before it was renewed is sent away.
+        // A new session is sent what the log holds. A session of the former history is closed.
         let (mut late, mut early) = (TestClient::on(node), TestClient::on(node));
         late.outbox = Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None).with_history(renewed));
         late.ask(&doc, from_the_beginning()).await;
@@ -512,7 +512,7 @@ async fn backup_from_before_a_renewal_is_no_history_to_go_back_to() {
     }
 }
 
-/// Appends to a document as another node would, and tells nobody.
+/// Appends to a document as another node would, without a message to other nodes.
 async fn write_unheard(store: &MemoryStore, doc: &DocId) {
     let lease = store.claim(doc, NodeId(9)).await.unwrap();
     let id = SubmitId {
@@ -536,7 +536,7 @@ async fn write_unheard(store: &MemoryStore, doc: &DocId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn feed_of_changes_tells_owners_and_readers_what_no_message_told() {
+async fn feed_of_changes_reports_to_owners_and_readers_what_messages_did_not() {
     let ([one, other], [way, other_way], _network) = two().await;
     let doc = document_of(&one);
     let (mut ann, mut bob) = (TestClient::on(&one), TestClient::on(&other));
@@ -708,7 +708,7 @@ async fn what_cannot_be_decoded_is_answered_with_a_notice_and_does_not_count_as_
         while inbox.receive().await.unwrap().messages != [notice.clone()] {}
     });
     answered.await.expect("a notice comes");
-    // It is asked something, and goes on to send what nobody can read.
+    // It is sent a request, and continues to send messages that cannot be decoded.
     let doc = (0..).map(|at| DocId::parse("c", &format!("e{at}")).unwrap());
     let doc = doc
         .clone()

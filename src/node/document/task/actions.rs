@@ -193,7 +193,7 @@ impl DocumentTask {
         });
     }
 
-    /// Starts a request whose completion is handled as an event.
+    /// Starts a request. Its completion is handled as an event.
     fn start<F, C>(&mut self, request: impl FnOnce(Arc<NodeServices>, DocId) -> F)
     where
         F: Future<Output = C> + Send + 'static,

@@ -357,12 +357,18 @@ fn home_forwards_to_the_other_nodes_that_subscribe_until_they_expire() {
             ),
             (4_000, Receive(THIRD, subscribed(&channels)), &[]),
             (
-                6_000,
+                4_500,
                 Refresh,
                 &[
                     "send 0000000000000002: 1 values of 0000000000000001",
                     "send 0000000000000003: 1 values of 0000000000000001",
                 ],
+            ),
+            // The subscription of PEER has expired.
+            (
+                6_000,
+                Refresh,
+                &["send 0000000000000003: 1 values of 0000000000000001"],
             ),
             (
                 6_100,
