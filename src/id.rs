@@ -1,4 +1,4 @@
-//! The names of things: documents, nodes, sockets, users, clients. Newtypes that parse at the door and are trusted after.
+//! Names and ids of documents, nodes, sockets, users and clients. Each is a newtype that is checked when it is parsed.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,7 +15,7 @@ pub const NAME_BYTES_MAX: usize = 512;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// Why a name was refused.
+/// A name is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a name is 1 to 512 bytes without control characters, and no property of Object.prototype")]
 pub struct BadName;
@@ -29,7 +29,7 @@ impl Name {
         Self::within(NAME_BYTES_MAX, text)
     }
 
-    /// Parses a presence channel's name: that of a document's cursors is its collection's and its own, with a dot between.
+    /// Parses the name of a presence channel. The channel of a document's cursors is `collection.id`.
     ///
     /// # Errors
     /// As [`parse`](Self::parse), but it may have 1,025 bytes.
@@ -137,7 +137,7 @@ impl fmt::Debug for DocId {
     }
 }
 
-/// One incarnation of a node: drawn anew at every start, so that its inbox has one reader for its whole life.
+/// One start of a node. The id is random and new at every start, so that an inbox has only one reader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
@@ -153,11 +153,11 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// One socket's life on one node. Never used again within a node's incarnation.
+/// A session of one socket on one node. Not reused until the node restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// Who is responsible for an op. Everybody without an account shares [`UserId::anyone`].
+/// The author of an op. All clients without an account have the id [`UserId::anyone`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
@@ -168,7 +168,7 @@ impl UserId {
         Self(name.into())
     }
 
-    /// The user of those who did not say who they are.
+    /// The user of all clients that are not signed in.
     #[must_use]
     pub fn anyone() -> Self {
         Self::new("")
@@ -187,23 +187,23 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// One open editor: ShareDB's `src`. Minted by `auth::ClientIdIssuer`, named anew at every page load, the same across
-/// reconnects. `(user, client, seq)` names a submit for ever.
+/// An open editor: ShareDB's `src`. Issued by `auth::ClientIdIssuer` at every page load, and kept across reconnects.
+/// `(user, client, seq)` identifies a submit for ever.
 ///
-/// An id that another server gave is kept [under a mark](Self::as_foreign): no other client is ever sent it without, so it
-/// cannot be taken for the same id in another user's hands. Ids that differ in the mark alone are equal: it is the same
-/// client of its user, whichever server committed its op.
+/// An id that another server issued is stored [with a mark](Self::as_foreign). Other clients receive it with the mark only, so
+/// it cannot be confused with the same id of another user. Ids that differ in the mark alone are equal: they are the same
+/// client of one user, whichever server committed its op.
 #[derive(Clone)]
 pub struct ClientId(Arc<str>);
 
-/// What marks an id that another server gave. Minted ids do not contain it.
+/// Marks an id that another server issued. Ids of this server do not contain it.
 const FOREIGN: char = '~';
 
 /// The most bytes that a client's id may have.
 pub const CLIENT_BYTES_MAX: usize = 64;
 
 impl ClientId {
-    /// Parses 1 to 64 bytes of printable ASCII. Whether we minted it is `auth::ClientIdIssuer::is_issued_to`'s question.
+    /// Parses 1 to 64 bytes of printable ASCII. `auth::ClientIdIssuer::is_issued_to` checks that this server issued it.
     ///
     /// # Errors
     /// When it is anything else.
@@ -219,19 +219,19 @@ impl ClientId {
         &self.0
     }
 
-    /// The id under the mark of ids that another server gave; none: it is too long for that.
+    /// The id with the mark of another server's ids; `None` if it is too long for the mark.
     #[must_use]
     pub fn as_foreign(&self) -> Option<Self> {
         Self::parse(&format!("{}{FOREIGN}", self.0)).ok()
     }
 
-    /// Whether it has the mark.
+    /// Returns true if it has the mark.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         self.0.ends_with(FOREIGN)
     }
 
-    /// The id without its mark: as its own client knows it.
+    /// The id without its mark, as its own client uses it.
     #[must_use]
     pub fn unmarked(&self) -> &str {
         self.0.strip_suffix(FOREIGN).unwrap_or(&self.0)

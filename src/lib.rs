@@ -1,5 +1,5 @@
-//! Copydesk: a real-time document server. Every document has one owner at a time, whose sequencer gives every op its
-//! place in the document's log. ARCHITECTURE.md is the house; this file is its list of rooms.
+//! Copydesk: a real-time document server. Every document has one owner node at a time; the owner's sequencer assigns every
+//! op its revision in the document's log. ARCHITECTURE.md describes the modules.
 
 pub mod access;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The log: revisions, epochs, entries, and what is folded or cut from them.
+//! The log of a document: revisions, epochs, entries, and the snapshots and tails made of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::id::{ClientId, UserId};
 use crate::ot::{Content, ContentBounds, Kind, Op, OtError};
 
-/// How many entries the log holds. Entry `r` leads from revision `r - 1` to `r`; on the wire a revision is ShareDB's
+/// The number of entries in the log. Entry `r` leads from revision `r - 1` to `r`; on the wire a revision is ShareDB's
 /// `v`, and an op's `v` is the revision that it applies to.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -29,7 +29,7 @@ impl Revision {
         Self(self.0 + 1)
     }
 
-    /// The revision one entry earlier. Revision zero stays what it is.
+    /// The revision one entry earlier; revision zero for revision zero.
     #[must_use]
     pub fn before(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -42,14 +42,14 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The fencing number of a document: grows by one at every claim.
+/// The fencing number of a document. It grows by one at every claim.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Epoch(pub u64);
 
-/// What an append must present: the epoch and the random token of one claim. The token tells two claims apart that a
-/// lost failover gave the same epoch.
+/// The right to append: the epoch and the random token of one claim. The token distinguishes two claims that got the same
+/// epoch because a failover lost the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fence {
     /// The claim's number.
@@ -58,32 +58,32 @@ pub struct Fence {
     pub token: u128,
 }
 
-/// What names one submit for ever.
+/// Identifies a submit for ever.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubmitId {
-    /// Who is responsible for it.
+    /// Its author.
     pub author: UserId,
-    /// The open editor that it came from.
+    /// The client that sent it.
     pub client: ClientId,
-    /// That editor's count of its submits.
+    /// The client's count of its submits.
     pub seq: u64,
 }
 
-/// What an entry does to the document.
+/// The effect of an entry on the document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// The document begins, with this content.
+    /// Creates the document with this content.
     Create(Content),
-    /// The content is edited.
+    /// Edits the content.
     Edit(Op),
-    /// The document ends. Its revisions go on counting.
+    /// Deletes the document. Its revisions go on counting.
     Delete,
-    /// Nothing: a submit whose effect was already there.
+    /// No effect: the submit's effect had already been committed.
     Nothing,
 }
 
 impl Change {
-    /// About how many bytes it takes, for bounds.
+    /// Approximate size in bytes, for bounds.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -135,43 +135,43 @@ impl Change {
     }
 }
 
-/// Why stored bytes could not be read back.
+/// Stored bytes cannot be decoded.
 #[derive(Debug, Error)]
 pub enum DecodeError {
-    /// The bytes do not have our form.
+    /// The bytes do not have the stored form.
     #[error("stored bytes: {0}")]
     Form(&'static str),
-    /// The JSON within is broken.
+    /// The JSON in them is invalid.
     #[error("stored JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// The op or content within is broken.
+    /// The op or content in them is invalid.
     #[error("stored op: {0}")]
     Ot(#[from] OtError),
 }
 
-/// An op with its place in the log.
+/// An entry of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The revision that it leads to.
     pub revision: Revision,
     /// The epoch that it was committed under.
     pub epoch: Epoch,
-    /// The submit that it came from.
+    /// The submit that it commits.
     pub id: SubmitId,
-    /// When its owner sequenced it, in milliseconds since 1970 by the owner's clock. For people; nothing is decided by it.
+    /// When its owner sequenced it, in milliseconds since 1970 by the owner's clock. For display only.
     pub at_ms: u64,
-    /// What it does.
+    /// Its effect.
     pub change: Change,
 }
 
 impl Entry {
-    /// About how many bytes it takes, for bounds.
+    /// Approximate size in bytes, for bounds.
     #[must_use]
     pub fn size(&self) -> usize {
         self.change.size() + 200
     }
 
-    /// A hash of the epoch and of what names the submit. Two entries of one document and revision have the same
+    /// A hash of the epoch and of the submit's id. Two entries of one document and revision have the same
     /// fingerprint only if they are the same commit.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
@@ -213,17 +213,17 @@ pub fn fingerprint(epoch: Epoch, id: &SubmitId) -> u64 {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// How many entries are folded into it.
+    /// The number of entries folded into it.
     pub revision: Revision,
     /// When its last entry was sequenced, in milliseconds since 1970; 0 at revision zero.
     pub at_ms: u64,
     /// The content, while the document exists.
     pub content: Option<Content>,
-    /// The submit that created the document that now exists: a create that is sent again is recognised by it.
+    /// The submit that created the current document: identifies a create that is sent again.
     pub creator: Option<(SubmitId, Revision)>,
 }
 
-/// Why an entry does not follow from a snapshot: the log is corrupt.
+/// An entry does not follow a snapshot: the log is corrupt.
 #[derive(Debug, Error)]
 pub enum FoldError {
     /// The entry is not the next one.
@@ -243,7 +243,7 @@ pub enum FoldError {
 }
 
 impl FoldError {
-    /// Whether the content would exceed a bound: then the snapshot as it was is what can still be read.
+    /// Returns true if the content would exceed a bound. The snapshot before the entry can still be read then.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         matches!(
@@ -254,7 +254,7 @@ impl FoldError {
 }
 
 impl Snapshot {
-    /// Folds the next entry of the log into it, within [`ContentBounds::LOGGED`]. On an error it is as it was.
+    /// Applies the next entry of the log, within [`ContentBounds::LOGGED`]. The snapshot is unchanged if it fails.
     ///
     /// # Errors
     /// When the entry is not the next one or does not fit.
@@ -296,12 +296,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Folds all these entries into it. Those before the last create or delete leave nothing behind, so they are counted and
-    /// not applied: what they were cannot keep a document from being opened that was made anew since. On an error it is as
-    /// it was before the entry that is at fault.
+    /// Applies these entries. Those before the last create or delete have no effect on the result, so they are counted and not
+    /// applied: a faulty one among them does not prevent the opening of a document that was created again since. If it fails,
+    /// the snapshot is as before the faulty entry.
     ///
     /// # Errors
-    /// As [`fold`](Self::fold), for the first entry that is at fault.
+    /// As [`fold`](Self::fold), for the first faulty entry.
     pub fn fold_all(&mut self, entries: &[Arc<Entry>]) -> Result<(), FoldError> {
         let is_fresh =
             |entry: &Arc<Entry>| matches!(entry.change, Change::Create(_) | Change::Delete);
@@ -325,7 +325,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The stored form, as JSON. The revision is the store's to keep.
+    /// The stored form, as JSON. The store keeps the revision separately.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let head = StoredSnapshot {
@@ -415,7 +415,7 @@ fn read_content(json: &str) -> Result<Content, DecodeError> {
     Ok(Content::create_logged(kind, stored.data.get())?)
 }
 
-/// The newest entries of the log, without a gap. Whoever needs older ones reads the store.
+/// The newest entries of the log, without a gap. Older entries are read from the store.
 ///
 /// ```
 /// use copydesk::log::{Revision, Tail};
@@ -458,19 +458,19 @@ impl Tail {
         self.entries.back()
     }
 
-    /// The oldest revision whose successors are all here.
+    /// The oldest revision after which all entries are held.
     #[must_use]
     pub fn start(&self) -> Revision {
         self.start
     }
 
-    /// How many entries are held.
+    /// The number of entries held.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is held.
+    /// Returns true if no entries are held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -479,14 +479,14 @@ impl Tail {
     /// Adds the next entry.
     ///
     /// # Panics
-    /// When it is not the next one: whoever calls has checked.
+    /// If it is not the next entry, which the caller must check.
     pub fn push(&mut self, entry: Arc<Entry>) {
         assert_eq!(entry.revision, self.head().next(), "the log has no gaps");
         self.bytes += entry.size();
         self.entries.push_back(entry);
     }
 
-    /// The entries after `revision`, oldest first; `None` when some of them are no longer (or not yet) here.
+    /// The entries after `revision`, oldest first; `None` if some of them are not held (any more or yet).
     #[must_use]
     pub fn since(
         &self,
@@ -499,8 +499,8 @@ impl Tail {
         Some(self.entries.range(skip..))
     }
 
-    /// Forgets the oldest entries until at most so many entries and bytes are held; the newest is always kept.
-    /// Hands each forgotten one to `forgotten`.
+    /// Drops the oldest entries until at most so many entries and bytes are held. The newest is always kept. Passes each dropped
+    /// entry to `forgotten`.
     pub fn trim(
         &mut self,
         entries_max: usize,

@@ -1,4 +1,4 @@
-//! Keeps the log short while something fails again and again: one line when it begins, one when it works again.
+//! Limits log lines of repeated failures: one line when an outage begins, one when it ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// How long after its last failure a success counts as the end of an outage. Shorter successes in between, such as the
-/// statements that a server still answers while it stops, do not make two outages of one.
+/// The time after the last failure from which on a success ends the outage. Earlier successes, such as statements that a
+/// stopping server still answers, do not split one outage in two.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// Tells the first failure of an outage from those that follow, and says when it is over.
+/// Distinguishes the first failure of an outage from later ones, and detects its end.
 ///
 /// The caller reports each outcome: [`begins`](Self::begins) for a failure, [`ends`](Self::ends) for a success.
 #[derive(Debug, Default)]
 pub struct Outage {
-    /// Whether `current` holds something: successes look at nothing else while all is well.
+    /// True while `current` is set: without an outage, a success checks nothing else.
     is_on: AtomicBool,
     current: Mutex<Option<Failing>>,
 }
@@ -27,17 +27,17 @@ struct Failing {
     failures: u64,
 }
 
-/// An outage that is over.
+/// An outage that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PastOutage {
-    /// How many calls failed.
+    /// Number of failed calls.
     pub failures: u64,
     /// The time from the first failure to the success that ended it.
     pub lasted: Duration,
 }
 
 impl Outage {
-    /// No outage so far.
+    /// Starts without an outage.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -46,12 +46,12 @@ impl Outage {
         }
     }
 
-    /// Counts a failure. Returns true if it begins an outage: the caller logs it; otherwise it was logged before.
+    /// Counts a failure. Returns true if it begins an outage, which the caller logs; false if the outage was logged before.
     pub fn begins(&self) -> bool {
         self.begins_at(Instant::now())
     }
 
-    /// Counts a success. Returns the outage that it ends, if it ends one: the caller logs that.
+    /// Counts a success. Returns the outage that it ends, if any, which the caller logs.
     pub fn ends(&self) -> Option<PastOutage> {
         if !self.is_on.load(Ordering::Acquire) {
             return None;
@@ -92,10 +92,10 @@ impl Outage {
     }
 }
 
-/// How long a line that is limited by [`LineLimit`] is left out after it was written.
+/// The time between two lines of one [`LineLimit`].
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// Limits a log line that each of many requests would write for the same reason, to one in a minute.
+/// Limits a log line, which many requests would write for the same reason, to one a minute.
 #[derive(Debug, Default)]
 pub struct LineLimit(Mutex<Written>);
 
@@ -106,7 +106,7 @@ struct Written {
 }
 
 impl LineLimit {
-    /// Nothing was written so far.
+    /// Starts without a line written.
     #[must_use]
     pub const fn new() -> Self {
         let written = Written {

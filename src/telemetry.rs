@@ -1,4 +1,4 @@
-//! The log: lines for people on a terminal, JSON elsewhere. Every line names the node that wrote it.
+//! The log: readable lines on a terminal, JSON otherwise. Every line has the name and id of the node.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -28,30 +28,30 @@ settings! {
     }
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// As `Human` on a terminal, as `Json` elsewhere.
+    /// `Human` on a terminal, `Json` otherwise.
     Auto,
-    /// For people.
+    /// Readable text.
     Human,
     /// One JSON object a line.
     Json,
 }
 
-/// The level is not one.
+/// The setting `log.level` is not a filter.
 #[derive(Debug, Error)]
-#[error("log.level {level:?} is no filter ({source}): try \"info\", or \"info,copydesk=debug\"")]
+#[error("log.level {level:?} is not a filter ({source}): try \"info\", or \"info,copydesk=debug\"")]
 pub struct BadLevel {
     level: String,
     source: ParseError,
 }
 
-/// Reads the level.
+/// Parses the filter.
 ///
 /// # Errors
-/// When it is no filter.
+/// If it is not a filter.
 pub fn filter(settings: &LogSettings) -> Result<EnvFilter, BadLevel> {
     EnvFilter::try_new(&settings.level).map_err(|source| BadLevel {
         level: settings.level.clone(),
@@ -59,7 +59,7 @@ pub fn filter(settings: &LogSettings) -> Result<EnvFilter, BadLevel> {
     })
 }
 
-/// The name and the id of the node that this process is; unset in commands that are no node.
+/// The name and id of the node of this process; unset in commands other than `serve`.
 static NODE: OnceLock<NodeLabel> = OnceLock::new();
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ struct NodeLabel {
     id: String,
 }
 
-/// Sets the node that all lines of this process name from now on. A second call is ignored.
+/// Adds the node to all later lines of this process. A second call is ignored.
 pub fn set_node(name: &str, id: impl fmt::Display) {
     let label = NodeLabel {
         name: name.to_owned(),
@@ -77,10 +77,10 @@ pub fn set_node(name: &str, id: impl fmt::Display) {
     let _ = NODE.set(label);
 }
 
-/// Begins to log, to standard error.
+/// Starts logging to standard error.
 ///
 /// # Errors
-/// When the level is no filter.
+/// If the level is not a filter.
 pub fn begin(settings: &LogSettings) -> Result<(), BadLevel> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(settings)?)
@@ -92,7 +92,7 @@ pub fn begin(settings: &LogSettings) -> Result<(), BadLevel> {
         LogFormat::Json => false,
     };
     let format = Format::default().with_target(false);
-    // A program that embeds the library may have a log already: then that one is used.
+    // A program that embeds the library may have set up logging: that is used then.
     let _ = if human {
         let format = Labelled::human(format.with_ansi(terminal), &NODE);
         lines.with_ansi(terminal).event_format(format).try_init()
@@ -103,11 +103,11 @@ pub fn begin(settings: &LogSettings) -> Result<(), BadLevel> {
     Ok(())
 }
 
-/// Formats a line as `F` does, and adds the node's name and id. A span would do so only for the tasks that are inside of it.
+/// Formats a line as `F` does, and adds the node's name and id. A span would add them only to the tasks inside it.
 struct Labelled<F> {
     format: F,
     label: &'static OnceLock<NodeLabel>,
-    /// Puts the label into a line.
+    /// Adds the label to a line.
     add: fn(&str, &NodeLabel) -> String,
 }
 
@@ -161,7 +161,7 @@ where
             return self.format.format_event(context, writer, event);
         };
         let mut line = String::new();
-        // Colours are the inner format's own setting.
+        // Colours are a setting of the inner format.
         self.format
             .format_event(context, Writer::new(&mut line), event)?;
         writer.write_str(&(self.add)(&line, label))
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// The logged lines.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,4 @@
-//! The versions of the messages between nodes: which of them a node understands, which of them two nodes share, and what
-//! a node can do besides.
+//! Wire versions of the messages between nodes, and the capabilities of a node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,20 +14,20 @@ pub struct WireRange {
 }
 
 impl WireRange {
-    /// What a node understands that does not state its versions: it is from before versions were stated.
+    /// The versions of a node that does not state them: it is older than the statement of versions.
     pub const UNSTATED: Self = Self {
         oldest: 1,
         newest: 1,
     };
 
-    /// The newest version that both understand; `None` if there is none.
+    /// The newest version that both support; `None` if there is none.
     #[must_use]
     pub fn common(self, other: Self) -> Option<u8> {
         let newest = self.newest.min(other.newest);
         (newest >= self.oldest.max(other.oldest)).then_some(newest)
     }
 
-    /// Whether a message of this version can be decoded.
+    /// Returns true if messages of this version can be decoded.
     #[must_use]
     pub fn contains(self, version: u8) -> bool {
         (self.oldest..=self.newest).contains(&version)
@@ -41,7 +40,7 @@ impl fmt::Display for WireRange {
     }
 }
 
-/// What a node can do beyond its wire versions, one bit each. Bits are never reused. A new message kind, entry kind or
+/// Capabilities of a node besides its wire versions, one bit each. Bits are never reused. A new message kind, entry kind or
 /// stored format is used only while all live nodes have its bit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities(pub u64);
@@ -53,16 +52,16 @@ impl Capabilities {
     /// Reads snapshots that are compressed by zstd.
     pub const ZSTD_SNAPSHOTS: Self = Self(1 << 1);
 
-    /// All that this program can do.
+    /// The capabilities of this program.
     pub const ALL: Self = Self(Self::VERSION_NOTICE.0 | Self::ZSTD_SNAPSHOTS.0);
 
-    /// What both can do.
+    /// The capabilities that both have.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether all of these are among them.
+    /// Returns true if it has all of these.
     #[must_use]
     pub fn contain(self, wanted: Self) -> bool {
         self.0 & wanted.0 == wanted.0
@@ -72,9 +71,9 @@ impl Capabilities {
 /// The versions that a node states in each heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeVersion {
-    /// The wire versions that it understands.
+    /// The wire versions that it supports.
     pub wire: WireRange,
-    /// What else it can do.
+    /// Its capabilities.
     pub capabilities: Capabilities,
     /// The program's version, for logs; empty if the node does not state it.
     pub program: Arc<str>,

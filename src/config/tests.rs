@@ -49,7 +49,7 @@ fn error_names_the_line_the_value_and_the_allowed_values() {
         ),
         (
             "[log]\nlevel = \"a=b=c\"\n",
-            &["config.toml:2: ", "is no filter"],
+            &["config.toml:2: ", "is not a filter"],
         ),
         (
             "[log]\nformat = \"pretty\"\n",

@@ -1,4 +1,4 @@
-//! Tests: no op, however it is made, costs more than its bounds say, and what exceeds them changes nothing.
+//! Tests of the bounds: no op costs more than its bounds allow, and an op that exceeds them changes nothing.
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn the_attributes_of_a_run_do_not_grow_without_bound() {
     let refused = after.apply_within(&set("b", 40_000), &bounds);
     assert!(matches!(refused, Err(OtError::TooLarge(_))), "{refused:?}");
     assert!(after == content);
-    // What an older version let grow may be made smaller, though it stays beyond the bound.
+    // A content of an older version beyond the bound may be made smaller.
     content.apply(&set("b", 40_000)).unwrap();
     content.apply_within(&set("b", 39_000), &bounds).unwrap();
     assert!(content.size_bytes() > 79_000);

@@ -1,9 +1,9 @@
-//! Bounds on what one op may cost: the size of its outcome and the work spent on it, checked while it is computed.
+//! Bounds of the cost of one op, the size of the result and the work, which are checked during the computation.
 
 use super::error::OtError;
 
-/// What may still be spent on one op. Transform and compose draw on it before each piece that they write, and stop with
-/// [`OtError::TooLarge`] when it is used up.
+/// The work and size that remain for one op. Transform and compose take from it before each piece that they write, and
+/// fail with [`OtError::TooLarge`] when it is used up.
 ///
 /// A step is one piece of an op that is read and written, plus one for every 8 attributes and every kilobyte of
 /// attributes that are merged for it: about 100 ns in a release build. Steps, unlike time, are the same on every node.
@@ -36,10 +36,10 @@ impl Budget {
         self.steps
     }
 
-    /// Takes `steps` of what is left.
+    /// Takes `steps` from the remaining steps.
     ///
     /// # Errors
-    /// `TooLarge` when fewer are left; then none are.
+    /// `TooLarge` if fewer remain; no steps remain then.
     pub fn spend(&mut self, steps: u64) -> Result<(), OtError> {
         match self.steps.checked_sub(steps) {
             Some(left) => {
@@ -53,7 +53,7 @@ impl Budget {
         }
     }
 
-    /// Takes a piece's `steps`, and checks the size that the outcome has reached.
+    /// Takes the `steps` of a piece, and checks the current size of the result.
     pub(super) fn charge(&mut self, steps: u64, bytes: usize) -> Result<(), OtError> {
         if bytes > self.bytes_max {
             return Err(OUTCOME_TOO_LARGE);
@@ -62,36 +62,35 @@ impl Budget {
     }
 }
 
-/// For callers that state no bound of their own, such as clients: no outcome beyond [`CONTENT_BYTES_MAX`].
+/// For callers without a bound of their own, such as clients: results have at most [`CONTENT_BYTES_MAX`].
 impl Default for Budget {
     fn default() -> Self {
         Self::new(u64::MAX, CONTENT_BYTES_MAX)
     }
 }
 
-/// The most bytes that a content may have, however it came about. What is larger is refused while it is read or computed,
-/// also where an older version stored it.
+/// The largest content in bytes. Larger ones are rejected while they are read or computed, even if an older version stored
+/// them.
 pub const CONTENT_BYTES_MAX: usize = 64 << 20;
 
 /// The bounds of a content that an op is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentBounds {
     /// The most bytes of the content afterwards, as [`Content::size_bytes`](super::Content::size_bytes) counts them. An op
-    /// that makes a larger content smaller is applied all the same.
+    /// that makes a larger content smaller is applied.
     pub bytes_max: usize,
     /// The most bytes, as JSON, of the attributes that an op leaves on one run of text.
     pub attribute_bytes_max: usize,
 }
 
 impl ContentBounds {
-    /// The bounds of an op that is in the log already: those that an older version accepted are applied, up to
-    /// [`CONTENT_BYTES_MAX`].
+    /// The bounds of a committed op. Ops that older versions accepted are applied, up to [`CONTENT_BYTES_MAX`].
     pub const LOGGED: Self = Self {
         bytes_max: CONTENT_BYTES_MAX,
         attribute_bytes_max: usize::MAX,
     };
 
-    /// The bounds of an op that is new: `bytes_max` for the content, 64 KiB for the attributes of a run.
+    /// The bounds of a new op: `bytes_max` for the content, 64 KiB for the attributes of a run.
     #[must_use]
     pub const fn of_new(bytes_max: usize) -> Self {
         Self {

@@ -1,19 +1,19 @@
-//! Why an op was refused, and the limits that refuse it.
+//! The errors of ops and contents, and the limits for ops of clients.
 
 use thiserror::Error;
 
-/// Where an op or a content was read from, and so which bounds it is read under.
+/// The origin of an op or content, which decides the limits for parsing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A client sent it: every bound holds.
+    /// From a client: all limits apply.
     Client,
-    /// The store holds it. An older version may have accepted more, and combining ops cuts them into more components, so
-    /// only the bound of a whole content holds.
+    /// From the store: only the limit of the whole content applies. An older version may have accepted more, and composing
+    /// splits components.
     Log,
 }
 
 impl Origin {
-    /// `bound` for what a client sent, none for what the store holds.
+    /// `bound` for input of clients; none for data of the store.
     pub(super) const fn bound(self, bound: usize) -> usize {
         match self {
             Self::Client => bound,
@@ -22,11 +22,11 @@ impl Origin {
     }
 }
 
-/// The most components that a sent op may have. Clients merge what was typed while they were offline into one op, so this
-/// is what fits a message of 2 MiB, not what a person does at once.
+/// The largest number of components of a client's op. Clients compose all offline edits into one op, so this is the number
+/// that fits into a message of 2 MiB.
 pub const COMPONENTS_MAX: usize = 150_000;
 
-/// The most attributes that one component of a sent op may set.
+/// The largest number of attributes of one component of a client's op.
 pub const ATTRIBUTE_KEYS_MAX: usize = 100;
 
 /// The most bytes, as JSON, of the attributes that one component of a sent op may set, and that a new op may leave on one
@@ -42,25 +42,25 @@ pub const VALUE_MEMBERS_MAX: usize = 10_000;
 /// The deepest nesting of an attribute's or embed's value. Parsers on both sides recurse.
 pub const DEPTH_MAX: usize = 100;
 
-/// The largest count in one component. Far beyond any document, far below any overflow.
+/// The largest count of one component: above the length of any document, and far from an overflow.
 pub const COUNT_MAX: u64 = 1 << 31;
 
-/// Why an op or a content was refused. Each displays as one sentence for the client.
+/// An op or content was rejected. Displays as one sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OtError {
-    /// The op is not of its type's form, whatever it would be applied to.
+    /// Not an op of the type.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The op is sound but does not fit this content.
+    /// The op does not fit the content.
     #[error("{0}")]
     NotApplied(&'static str),
-    /// The data of a new document are not of its type's form.
+    /// The data of a new document are not data of its type.
     #[error("{0}")]
     BadData(&'static str),
-    /// The content would be over its bound. Nothing was changed.
+    /// The content would exceed its bound. It is unchanged.
     #[error("The document would become too large")]
     ContentTooLarge,
-    /// The outcome would be over a bound, or computing it would cost too much. Nothing was changed.
+    /// The result would exceed a bound, or the computation would need too much work. Nothing was changed.
     #[error("{0}")]
     TooLarge(&'static str),
     /// Two ops, or an op and a content, are of different types.

@@ -1,7 +1,7 @@
 //! JSON as JavaScript writes it: strings, counts, and values in one canonical form, so that equal values are equal texts.
 //!
 //! In canonical form keys are sorted, numbers are printed as `JSON.stringify` prints them, there is no white space, and
-//! only what must be escaped is.
+//! only characters are escaped that must be.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,7 @@ pub(super) fn write_escaped(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[written..]);
 }
 
-/// As [`canonical`], for an object whose own members keep their order; and their keys.
+/// The canonical form of an object, except that its own members keep their order. Also returns their keys.
 pub(super) fn members_as_sent(
     raw: &str,
     members_max: usize,
@@ -71,7 +71,7 @@ pub(super) fn members_as_sent(
     Ok((value, keys))
 }
 
-/// How many bytes longer `text` is inside a JSON string, as [`write_escaped`] writes it.
+/// The number of bytes that [`write_escaped`] adds to `text`.
 pub(super) fn escapes_len(text: &str) -> usize {
     let extra = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
@@ -96,7 +96,7 @@ pub(super) fn write_count(out: &mut Vec<u8>, mut count: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Reads a string literal; nothing when it is none or holds half a surrogate pair.
+/// Reads a string literal; `None` if it is not one or has half a surrogate pair.
 pub(super) fn read_string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -106,7 +106,7 @@ pub(super) fn read_string(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Reads a count: a whole number from 1 to [`COUNT_MAX`], or `else_flaw` when it is not even a positive number.
+/// Reads a count, a whole number from 1 to [`COUNT_MAX`]. The error is `else_flaw` if it is not a positive number.
 pub(super) fn read_count(raw: &str, else_flaw: &'static str) -> Result<u64, &'static str> {
     if let Ok(count) = raw.parse::<u64>() {
         return check_count(count, else_flaw);
@@ -144,14 +144,14 @@ fn is_number(raw: &str) -> bool {
     raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
 }
 
-/// A value as it was sent: sound JSON by its syntax, `null` included.
+/// A value as it was sent, `null` included. Its JSON syntax has been checked.
 pub(super) fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'de RawValue>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
-/// Skips what a visitor did not want, so that its flaw is reported and not the parser's position.
+/// Skips the rest after an error, so that the error is reported and not the position of the parser.
 pub(super) fn skip_rest<'de, A: serde::de::SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
     while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
     Ok(())
@@ -179,7 +179,7 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The canonical form of `raw`, which is sound JSON by its syntax and has at most `members_max` members in all.
+/// The canonical form of `raw`, whose syntax has been checked. It may have at most `members_max` members in total.
 pub(super) fn canonical(raw: &str, members_max: usize) -> Result<String, &'static str> {
     let members_left = members_max;
     let mut reader = Reader {
@@ -215,7 +215,7 @@ fn write_members(out: &mut Vec<u8>, members: &Members<'_>) {
 struct Reader<'a> {
     raw: &'a str,
     at: usize,
-    /// How many more members objects and arrays may have.
+    /// Number of further members that objects and arrays may have.
     members_left: usize,
 }
 
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
                 Some(b'"') => {
                     self.member()?;
                     let key = self.string()?;
-                    // It would reach what every JavaScript object inherits.
+                    // As a key it would reach what every JavaScript object inherits.
                     if key == "__proto__" {
                         return Err(RESERVED_NAME);
                     }
@@ -342,7 +342,7 @@ pub(super) const LONE_SURROGATE: &str = "Strings must not hold half a surrogate 
 
 pub(super) const RESERVED_NAME: &str = "Names must not be properties of Object.prototype";
 
-/// The properties of `Object.prototype`: a peer that looks one up in a plain object finds something.
+/// The properties of `Object.prototype`: a look-up of one in a plain object finds the inherited property.
 pub(super) const RESERVED: [&str; 12] = [
     "__proto__",
     "constructor",

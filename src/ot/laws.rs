@@ -1,4 +1,4 @@
-//! What must hold for every op on every content: convergence, composition, inversion, normal form.
+//! Property tests for all ops on all contents: convergence, composition, inversion, normal form.
 
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn converges(content: &Content, a: &Op, b: &Op) {
     }
 }
 
-/// What we write is what we would accept.
+/// Written ops are accepted by the parser.
 fn is_normal(op: &Op) {
     assert_eq!(
         Op::parse_logged(op.kind(), &written(op)).as_ref(),
@@ -144,7 +144,7 @@ fn tidy(kind: Kind, path: &str) -> String {
     )
 }
 
-/// Texts steer nothing but by their length, so one of distinct characters speaks for all of that length.
+/// The results depend on the length of a text only, so one text of distinct characters represents all of its length.
 #[test]
 fn every_pair_of_ops_on_a_small_text_converges() {
     for len in 0..=4 {
@@ -199,7 +199,7 @@ fn every_pair_of_deltas_on_three_units_converges() {
 
 // ---- random ones ---------------------------------------------------------------------------------------------------
 
-/// Where an op goes next: how far, and what it does there.
+/// One random step of an op: a distance, and an edit after it.
 #[derive(Debug, Clone)]
 enum Step {
     Keep(usize, Option<&'static str>),

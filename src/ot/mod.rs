@@ -1,8 +1,9 @@
-//! The algebra of edits: ops of two kinds that apply, compose, transform and invert, and the contents they apply to.
+//! Operational transformation: ops of two types with apply, compose, transform and invert, and the contents they apply to.
 //!
-//! Everything is pure. What a peer sent is parsed strictly at the door ([`Op::parse`], [`Content::create`]); after that
-//! nothing panics and, but for lengths that only the content knows, nothing fails. The results are those of the npm
-//! packages `ot-text-unicode` 4.0.0 and `rich-text` 4.1.0 that the clients run; `tests/ot_differential.rs` holds them to it.
+//! All functions are pure. Input from clients is parsed strictly ([`Op::parse`], [`Content::create`]); parsed values never
+//! cause a panic, and fail only if an op does not fit the length of its content or exceeds a bound. The results equal those
+//! of the npm packages `ot-text-unicode` 4.0.0 and `rich-text` 4.1.0 that the clients use; `tests/ot_differential.rs`
+//! compares them.
 
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
@@ -15,7 +16,7 @@ mod json;
 mod laws;
 #[expect(
     clippy::module_inception,
-    reason = "the room's door bears the house's name"
+    reason = "`ot.rs` dispatches to the types of this module"
 )]
 mod ot;
 pub mod ot_js;

@@ -1,4 +1,4 @@
-//! One door to every type of op: which kinds there are, and their verbs.
+//! The document types, and ops and contents of any type.
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ impl Kind {
             .find(|kind| name_or_uri == kind.name() || name_or_uri == kind.uri())
     }
 
-    /// What snapshots call it.
+    /// The URI that names the type in snapshots.
     #[must_use]
     pub const fn uri(self) -> &'static str {
         match self {
@@ -47,13 +47,13 @@ impl Kind {
     }
 }
 
-/// Who of two concurrent ops is being rewritten. An op that arrives later is the left one; its author's client calls its
-/// own op the left one too.
+/// The role of the op that is transformed, of two concurrent ops. An op that is not committed is the left one, on the server
+/// and in its author's client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// The op that was not committed yet.
+    /// The op that is not committed.
     Left,
-    /// The op that was.
+    /// The committed op.
     Right,
 }
 
@@ -79,16 +79,16 @@ pub enum Op {
 }
 
 impl Op {
-    /// Parses what a client sent.
+    /// Parses an op from a client.
     ///
     /// # Errors
-    /// `Malformed` when it is not of the type's form or beyond a limit.
+    /// `Malformed` if it is not an op of the type, or exceeds a limit.
     pub fn parse(kind: Kind, json: &str) -> Result<Self, OtError> {
         Self::parse_from(kind, json, Origin::Client)
     }
 
-    /// Parses what the log holds, without the bounds on what clients send: transforming may have cut one component in
-    /// many, and older versions accepted larger attributes.
+    /// Parses an op from the log, without the limits for clients: transforming may have split a component into many, and older
+    /// versions accepted larger attributes.
     ///
     /// # Errors
     /// `Malformed` when it is not of the type's form.
@@ -129,7 +129,7 @@ impl Op {
         }
     }
 
-    /// This op, made on the same content as `other`, as it applies after it.
+    /// Transforms this op, made on the same content as `other`, so that it applies after `other`.
     ///
     /// # Errors
     /// When the kinds differ, or the outcome exceeds [`CONTENT_BYTES_MAX`](super::CONTENT_BYTES_MAX).
@@ -197,7 +197,7 @@ impl Op {
         }
     }
 
-    /// Where a cursor at `position` stands afterwards; `own` when the cursor's user made the op.
+    /// The position of a cursor after the op; `own` if the cursor's user made the op.
     #[must_use]
     pub fn transform_position(&self, position: u64, own: bool) -> u64 {
         match self {
@@ -206,7 +206,7 @@ impl Op {
         }
     }
 
-    /// The same op without any attributes: it makes a content as long and as large in text as this one does.
+    /// The same op without attributes. The resulting text is the same.
     #[must_use]
     pub fn without_attributes(&self) -> Self {
         match self {
@@ -215,7 +215,7 @@ impl Op {
         }
     }
 
-    /// Whether it changes nothing.
+    /// Returns true if it changes nothing.
     #[must_use]
     pub fn is_noop(&self) -> bool {
         match self {
@@ -224,7 +224,7 @@ impl Op {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -234,10 +234,10 @@ impl Op {
     }
 }
 
-/// Moves a client's presence past `op`; `own` when the same user made it.
+/// Transforms the position of a presence by `op`; `own` if the same user made the op.
 ///
 /// # Errors
-/// When the type has no presence, or the value is not of its form: it is left as it was.
+/// If the type has no presence, or the value is not a presence of the type. The value is unchanged then.
 pub fn transform_presence(
     kind: Kind,
     value: &mut Value,
@@ -253,7 +253,7 @@ pub fn transform_presence(
     }
 }
 
-/// What a document holds. Cloned at once, edited at the cost of the op.
+/// The content of a document. Cloning takes constant time; an edit costs as much as the op, and not as the document.
 ///
 /// ```
 /// use copydesk::ot::{Content, Kind, Op};
@@ -308,7 +308,7 @@ impl Content {
         }
     }
 
-    /// Applies `op`, or leaves all as it was.
+    /// Applies `op`. The content is unchanged if it fails.
     ///
     /// # Errors
     /// When the kinds differ, the op reaches beyond the end or it cuts a surrogate pair; `TooLarge` when the outcome would
@@ -331,8 +331,8 @@ impl Content {
         }
     }
 
-    /// The op that does what `op` does here, where `op` reaches over a final newline that only a Quill shows: then that
-    /// newline is inserted. `None`: `op` is right as it is.
+    /// Replaces a retain over a final newline that Quill shows and the content does not have by an insert of that newline.
+    /// `None` if `op` needs no change.
     #[must_use]
     pub fn with_final_newline(&self, op: &Op, newline: Newline) -> Option<Op> {
         match (self, op) {
@@ -341,7 +341,7 @@ impl Content {
         }
     }
 
-    /// Writes what a snapshot holds as its data.
+    /// Writes the content as the data of a snapshot.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         match self {
             Self::Text(text) => text.write_json(out),
@@ -349,7 +349,7 @@ impl Content {
         }
     }
 
-    /// About how many bytes it takes as JSON.
+    /// Approximate size in bytes as JSON.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         match self {
@@ -367,13 +367,13 @@ impl Content {
         }
     }
 
-    /// Whether it holds nothing.
+    /// Returns true if the content is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Its plain text; embeds are left out.
+    /// The plain text, without embeds.
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {

@@ -21,7 +21,7 @@ impl Edit {
     /// Parses `[5,"abc",-2]`.
     ///
     /// # Errors
-    /// `Malformed` when it is anything else or beyond the limits.
+    /// `Malformed` if it is anything else, or exceeds a limit.
     pub fn parse(json: &str) -> Result<Self, OtError> {
         let sent: Vec<Sent> = serde_json::from_str(json)
             .map_err(|_| OtError::Malformed("The edit must be an array of numbers and strings"))?;
@@ -70,7 +70,7 @@ impl Edit {
         edit
     }
 
-    /// The same edit as clients know it.
+    /// The same edit as an op of the document type.
     #[must_use]
     pub fn to_text_op(&self) -> TextOp {
         let mut op = TextOp::default();
@@ -90,22 +90,22 @@ impl Edit {
         op.trim()
     }
 
-    /// How long the text is before.
+    /// The length of the text before the edit.
     #[must_use]
     pub fn base_len(&self) -> u64 {
         self.sequence.base_len() as u64
     }
 
-    /// How long the text is after.
+    /// The length of the text after the edit.
     #[must_use]
     pub fn target_len(&self) -> u64 {
         self.sequence.target_len() as u64
     }
 
-    /// Applies it to a plain text, or leaves all as it was.
+    /// Applies it to a plain text. The content is unchanged if it fails.
     ///
     /// # Errors
-    /// When the text has another length, or is none.
+    /// If the text has another length, or the content is not a plain text.
     pub fn apply(&self, content: &mut Content) -> Result<(), OtError> {
         self.fits(content)?;
         content.apply(&Op::Text(self.to_text_op()))
@@ -114,7 +114,7 @@ impl Edit {
     /// The edit that undoes this one, which applies to `content`.
     ///
     /// # Errors
-    /// When the text has another length, or is none.
+    /// If the text has another length, or the content is not a plain text.
     pub fn invert(&self, content: &Content) -> Result<Self, OtError> {
         self.fits(content)?;
         Ok(Self {
@@ -122,10 +122,10 @@ impl Edit {
         })
     }
 
-    /// One edit that does what this one and then `next` do. Takes the product of their lengths at worst.
+    /// Composes this edit and then `next` into one. In the worst case the time is the product of their lengths.
     ///
     /// # Errors
-    /// When `next` is not made on what this one makes.
+    /// If `next` is made on a text of another length than this edit's result.
     pub fn compose(&self, next: &Self) -> Result<Self, OtError> {
         let sequence = self
             .sequence
@@ -134,10 +134,11 @@ impl Edit {
         Ok(Self { sequence })
     }
 
-    /// Both edits, made on the same text, as each applies after the other. At one place this one's insert goes first.
+    /// Transforms two edits of the same text so that each applies after the other. At the same position this edit's insert is
+    /// first.
     ///
     /// # Errors
-    /// When they are made on texts of different lengths.
+    /// If they are made on texts of different lengths.
     pub fn transform(&self, other: &Self) -> Result<(Self, Self), OtError> {
         let (own, theirs) = self
             .sequence
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hang_the_crate_never_reaches_it() {
+    fn lengths_that_overflow_in_the_crate_are_rejected_before() {
         let many = format!("[{}1]", "1,".repeat(COMPONENTS_MAX));
         let table = [
             "[-9223372036854775808,9223372036854775812]",

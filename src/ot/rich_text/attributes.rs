@@ -1,4 +1,4 @@
-//! The attributes of a stretch of rich text, and how they compose, transform and invert.
+//! The attributes of a run of rich text: compose, transform and invert.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::super::error::{ATTRIBUTE_BYTES_MAX, ATTRIBUTE_KEYS_MAX, Origin, VALUE
 use super::super::json::{Key, RESERVED, RESERVED_NAME, canonical, escapes_len, write_string};
 use super::super::ot::Side;
 
-/// A set of attributes that is not empty. Cloned at once, compared deeply.
+/// A set of attributes that is not empty. Cloning takes constant time; comparison is by value.
 #[derive(Debug, Clone)]
 pub(super) struct Attributes(Arc<Map>);
 
@@ -18,7 +18,7 @@ pub(super) struct Attributes(Arc<Map>);
 struct Map {
     /// Sorted by key, each key once.
     pairs: Vec<Pair>,
-    /// How many bytes they take as JSON.
+    /// Size in bytes as JSON.
     size: usize,
 }
 
@@ -29,8 +29,8 @@ struct Pair {
     value: Arc<str>,
 }
 
-/// What a null does that is composed onto something: it stays (on a retain) or only removes (on an insert). One that an
-/// insert came with is an attribute like others.
+/// The effect of a null that is composed onto a component: it stays (on a retain) or only removes (on an insert). A null that
+/// an insert was created with is an ordinary attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nulls {
     Keep,
@@ -57,7 +57,7 @@ impl PartialEq for Attributes {
 impl Eq for Attributes {}
 
 impl Attributes {
-    /// Parses the `attributes` of a component, whose syntax is sound; none when they are empty.
+    /// Parses the `attributes` of a component. Their JSON syntax has been checked. `None` if there are none.
     pub(super) fn parse(raw: &str, origin: Origin) -> Result<Option<Self>, &'static str> {
         if !raw.starts_with('{') {
             return Err("Attributes must be an object");
@@ -96,12 +96,12 @@ impl Attributes {
         (!pairs.is_empty()).then(|| Self(Arc::new(Map { pairs, size })))
     }
 
-    /// How many bytes they take as JSON.
+    /// Size in bytes as JSON.
     pub(super) fn size(&self) -> usize {
         self.0.size
     }
 
-    /// How many steps of a [`Budget`](super::super::Budget) it takes to merge or compare them.
+    /// Steps of a [`Budget`](super::super::Budget) for merging or comparing them.
     pub(super) fn steps(&self) -> u64 {
         (self.0.pairs.len() / 8 + self.0.size / 1024) as u64
     }
@@ -116,7 +116,7 @@ impl Attributes {
         out.push(b'}');
     }
 
-    /// What the attributes `first` become under `then`, whose nulls are kept or dropped; those of `first` are kept.
+    /// Composes the attributes `first` and then `then`. Nulls of `then` are kept or dropped; nulls of `first` are kept.
     pub(super) fn compose(first: Option<&Self>, then: Option<&Self>, nulls: Nulls) -> Option<Self> {
         let Some(then) = then else {
             return first.cloned();
@@ -133,7 +133,7 @@ impl Attributes {
         Self::of(pairs)
     }
 
-    /// What is left of the attributes `own` past `other`: the left one yields what both set.
+    /// Transforms the attributes `own` by `other`: the left op yields the attributes that both set.
     pub(super) fn transform(own: Option<&Self>, other: Option<&Self>, side: Side) -> Option<Self> {
         if side == Side::Right || other.is_none() {
             return own.cloned();
@@ -147,8 +147,8 @@ impl Attributes {
         Self::of(pairs)
     }
 
-    /// What brings back `base` after these attributes have been set on it. A null of an insert stays lost: no retain sets
-    /// one.
+    /// The attributes that restore `base` after these have been set on it. A null of an insert is not restored: no retain can
+    /// set one.
     pub(super) fn invert(&self, base: Option<&Self>) -> Option<Self> {
         let mut pairs = Vec::new();
         zip(Some(self), base, |set, base| match (set, base) {
@@ -165,7 +165,7 @@ impl Attributes {
 
 const TOO_LARGE: &str = "The attributes of a component must not exceed 65536 bytes";
 
-/// Goes over the keys of both in order, each key once.
+/// Iterates over the keys of both in order, each key once.
 fn zip<'a>(
     a: Option<&'a Attributes>,
     b: Option<&'a Attributes>,

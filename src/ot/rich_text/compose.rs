@@ -1,4 +1,4 @@
-//! Two Deltas in one.
+//! Composes two Deltas.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
@@ -8,7 +8,7 @@ use super::output::Output;
 use super::walk::{Piece, Walk};
 
 impl Delta {
-    /// One op that does what this one and then `next` do.
+    /// Composes this op and then `next` into one op.
     ///
     /// # Errors
     /// When `next` cuts a surrogate pair that this op inserts; `TooLarge` when it would exceed `budget`.
@@ -45,7 +45,7 @@ impl Delta {
 }
 
 impl Output<'_> {
-    /// Adds what the next op retains of `piece`; says whether it now stands as the last component, by itself.
+    /// Adds the part of `piece` that the next op retains. Returns true if it is now the last component by itself.
     fn push_retained(
         &mut self,
         piece: Piece<'_>,
@@ -64,7 +64,7 @@ impl Output<'_> {
         Ok(self.components().len() > count && !is_delete)
     }
 
-    /// Adds what the next op leaves as it is, in the order in which it was sent, as the package does.
+    /// Adds the rest that the next op leaves unchanged, in its original order, as the npm package does.
     fn push_rest(&mut self, mut rest: Walk<'_>) -> Result<(), OtError> {
         if let Some(piece) = rest.take_component() {
             self.push(piece)?;

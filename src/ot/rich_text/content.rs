@@ -12,7 +12,7 @@ use super::tree::{CutsPair, Tree};
 use super::units::utf16_len;
 use super::walk::Piece;
 
-/// A rich text: what was inserted and not deleted. Edited in logarithmic time and cloned at once.
+/// A rich text. An edit takes logarithmic time, cloning constant time.
 #[derive(Debug, Clone, Default)]
 pub struct RichContent {
     tree: Tree,
@@ -50,7 +50,7 @@ impl RichContent {
         Ok(Self { tree })
     }
 
-    /// Applies `op`, or leaves all as it was. The tree is persistent, so a copy of it is edited, at the cost of the op, and
+    /// Applies `op`. The text is unchanged if it fails: the tree is persistent, so a copy is edited at the cost of the op, and
     /// dropped as soon as it exceeds `bounds`.
     pub(in crate::ot) fn apply(
         &mut self,
@@ -58,12 +58,12 @@ impl RichContent {
         bounds: &ContentBounds,
     ) -> Result<(), OtError> {
         let newline = self.check(op)?;
-        // What makes a content smaller that is over its bound already is welcome.
+        // An op that makes a content smaller is accepted even if the content exceeds its bound.
         let bytes_max = bounds.bytes_max.max(self.size_bytes());
         let mut edited = Edited {
             done: Tree::default(),
             rest: self.tree.clone(),
-            // What is deleted in the end may be in the way before.
+            // Text that a later component deletes may exceed the bound before.
             bytes_max: bytes_max.saturating_add(op.size() + EDIT_SLACK_BYTES),
             attribute_bytes_max: bounds.attribute_bytes_max,
         };
@@ -88,7 +88,7 @@ impl RichContent {
         if newline {
             push(&mut rest, NEWLINE);
         }
-        // The newline that `op` makes real goes again.
+        // The newline that `op` inserts at the end is deleted again.
         let mut imagined = u64::from(newline);
         let mut budget = Budget::default();
         let mut inverse = Output::new(&mut budget);
@@ -122,11 +122,10 @@ impl RichContent {
         Ok(inverse.finish())
     }
 
-    /// The op that does what `op` does here, in case it formats or passes over the final newline that every Quill shows and
-    /// this content does not have: with an insert of that newline in place of the retain over it. Clients without a Quill,
-    /// and readers of the log, would keep the retain as it stands. `None`: `op` is right as it is.
+    /// Replaces a retain over the final newline that Quill always shows, and this content does not have, by an insert of that
+    /// newline. Clients without Quill, and readers of the log, would keep the retain unchanged. `None` if `op` needs no change.
     ///
-    /// With [`Newline::MayBeSecond`] that is done also where this content ends with a newline.
+    /// With [`Newline::MayBeSecond`] this is done even if the content ends with a newline.
     pub(in crate::ot) fn with_final_newline(&self, op: &Delta, newline: Newline) -> Option<Delta> {
         let components = op.components();
         let last = components
@@ -159,11 +158,11 @@ impl RichContent {
         Some(told)
     }
 
-    /// Whether `op` applies: it fits and cuts no surrogate pair. Says whether it does so only with the final newline that
-    /// every Quill shows, also where the document has none.
+    /// Checks that `op` applies: it fits and splits no surrogate pair. Returns whether it applies only with the final newline
+    /// that Quill always shows, even if the document has none.
     ///
-    /// Quill formats its last line by a retain over that newline. To refuse it would throw the user's work away; to
-    /// store it, as the package does, would leave a retain in the document. So the newline becomes a real one.
+    /// Quill formats its last line by a retain over that newline. Rejecting the op would lose the user's edit; storing it, as the
+    /// npm package does, would leave a retain in the document. So the newline is inserted.
     fn check(&self, op: &Delta) -> Result<bool, OtError> {
         let beyond = op.base_len().saturating_sub(self.len());
         let last = op
@@ -242,7 +241,7 @@ impl RichContent {
         out.extend_from_slice(b"]}");
     }
 
-    /// Each run as one piece of text after another, for comparing.
+    /// The runs, each with its pieces of text, for comparison.
     fn same_as(&self, other: &Self) -> bool {
         let mut theirs = other.tree.spans();
         let mut rest: Option<(&str, &Span)> = None;
@@ -289,7 +288,7 @@ const NEWLINE: Piece<'static> = Piece::Text {
     attributes: None,
 };
 
-/// Whether a content that ends with a newline may get another one from an op that reaches beyond its end.
+/// States whether a content that ends with a newline may get another one from an op that reaches beyond its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Newline {
     /// No: the op is refused.
@@ -327,9 +326,9 @@ fn push(tree: &mut Tree, piece: Piece<'_>) {
 
 /// A tree that an op is being applied to.
 struct Edited {
-    /// What stands before the next component.
+    /// The part before the next component.
     done: Tree,
-    /// What stands behind it.
+    /// The part after it.
     rest: Tree,
     bytes_max: usize,
     attribute_bytes_max: usize,
@@ -384,7 +383,7 @@ impl Edited {
         Ok(left)
     }
 
-    /// Adds what a retain under `attributes` makes of `kept`.
+    /// Adds `kept` with the `attributes` of a retain.
     fn format(&mut self, kept: &Tree, attributes: &Attributes) -> Result<(), OtError> {
         // Neighbouring spans mostly have the same attributes: compose them once.
         let mut known: Option<(Option<Attributes>, Option<Attributes>)> = None;
@@ -420,7 +419,7 @@ impl Edited {
         Ok(after)
     }
 
-    /// Checks the size of the whole, of which `apart` bytes are in neither part.
+    /// Checks the size of the whole content, of which `apart` bytes are in neither part.
     fn check(&self, apart: usize) -> Result<(), OtError> {
         if self.done.bytes() + self.rest.bytes() + apart > self.bytes_max {
             return Err(OtError::ContentTooLarge);
@@ -428,20 +427,20 @@ impl Edited {
         Ok(())
     }
 
-    /// The whole.
+    /// The whole content.
     fn finish(mut self) -> Tree {
         self.done.append(self.rest);
         self.done
     }
 }
 
-/// How much larger than allowed a content may be for as long as an op that shrinks it in the end is being applied.
+/// Bytes by which a content may exceed its bound while an op is applied that makes it smaller in the end.
 const EDIT_SLACK_BYTES: usize = 1 << 20;
 
-/// What surrounds the runs in a document's JSON.
+/// Bytes around the runs in a document's JSON.
 const FRAME_BYTES: usize = r#"{"ops":[{"insert":""}]}"#.len();
 
-/// Adds to `inverse` what brings back `kept` after `set` has been set on it.
+/// Adds to `inverse` the retains that restore `kept` after `set` has been set on it.
 fn undo_format(
     inverse: &mut Output<'_>,
     kept: &Tree,
@@ -492,7 +491,7 @@ impl RichContent {
         self.tree.check_invariants();
     }
 
-    /// The lengths of what no op may cut.
+    /// The lengths of the parts that no op may split.
     pub(in crate::ot) fn unit_lens(&self) -> Vec<u64> {
         let lens = |span: &Span| match &span.body {
             Body::Text { text, .. } => text.chars().map(|char| char.len_utf16() as u64).collect(),

@@ -1,4 +1,4 @@
-//! An edit of a rich text: components that walk along it.
+//! An op on a rich text.
 
 use std::sync::Arc;
 
@@ -8,16 +8,17 @@ use super::super::json::{write_count, write_string};
 use super::attributes::Attributes;
 use super::walk::{Piece, Walk};
 
-/// An edit of a rich text. Neighbours that could be one are one, nothing is empty, and no plain retain ends it.
+/// An op on a rich text, in normal form: adjacent components are merged if possible, none is empty, and the last one is not a
+/// plain retain.
 ///
-/// Delta's builder puts an insert before a delete at the same place, and so does all that is computed here. What a
-/// client sent keeps its order: its author goes on from it, and others' inserts would fall elsewhere.
+/// Computed ops have an insert before a delete at the same position, as those of the Delta library. Ops of clients keep their
+/// order: the author's client continues from it, and inserts of others would otherwise land elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delta {
     components: SmallVec<[Component; 3]>,
 }
 
-/// One step along the text. Lengths are UTF-16 units.
+/// One component of an op. Lengths are UTF-16 units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Component {
     Text {
@@ -25,7 +26,7 @@ pub(super) enum Component {
         len: u64,
         attributes: Option<Attributes>,
     },
-    /// Anything but text, as canonical JSON: an object with one key.
+    /// An embed as canonical JSON: an object with one key.
     Embed {
         value: Arc<str>,
         attributes: Option<Attributes>,
@@ -75,7 +76,7 @@ impl Component {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Approximate size in bytes.
     fn size(&self) -> usize {
         let attributes = self.attributes().map_or(0, Attributes::size);
         let body = match self {
@@ -95,7 +96,7 @@ impl Component {
         }
     }
 
-    /// Takes `piece` in, if both can be one.
+    /// Merges `piece` into this component, if possible.
     fn absorb(&mut self, piece: &Piece<'_>) -> bool {
         match (self, piece) {
             (
@@ -134,15 +135,15 @@ impl Delta {
         &self.components
     }
 
-    /// Adds a piece at the end, or before the delete that stands there when it is an insert, as Delta's builder does.
-    /// Returns by how much that makes [`size`](Self::size) larger.
+    /// Adds a piece at the end; an insert before a delete at the end, as the Delta library does. Returns the increase of
+    /// [`size`](Self::size).
     pub(super) fn push(&mut self, piece: Piece<'_>) -> usize {
         let before_delete =
             piece.is_insert() && matches!(self.components.last(), Some(Component::Delete { .. }));
         self.push_at(self.components.len() - usize::from(before_delete), piece)
     }
 
-    /// Adds a piece at the very end. Returns by how much that makes [`size`](Self::size) larger.
+    /// Adds a piece at the very end. Returns the increase of [`size`](Self::size).
     pub(super) fn push_in_order(&mut self, piece: Piece<'_>) -> usize {
         self.push_at(self.components.len(), piece)
     }
@@ -160,7 +161,7 @@ impl Delta {
         size
     }
 
-    /// Drops a plain retain at the end: the rest is kept anyway.
+    /// Removes a plain retain at the end: the rest of the text is kept in any case.
     pub(super) fn chop(mut self) -> Self {
         if let Some(Component::Retain {
             attributes: None, ..
@@ -171,7 +172,7 @@ impl Delta {
         self
     }
 
-    /// Whether it changes nothing.
+    /// Returns true if it changes nothing.
     #[must_use]
     pub fn is_noop(&self) -> bool {
         self.components.is_empty()
@@ -186,7 +187,7 @@ impl Delta {
         plain.chop()
     }
 
-    /// How long a text must at least be.
+    /// The least length of a text that the op applies to.
     pub(super) fn base_len(&self) -> u64 {
         self.components
             .iter()
@@ -195,13 +196,13 @@ impl Delta {
             .sum()
     }
 
-    /// About how many bytes it takes.
+    /// Approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.components.iter().map(Component::size).sum()
     }
 
-    /// Where a cursor at `position` stands afterwards. An insert exactly there moves it only when it is the cursor's own.
+    /// The position of a cursor after the op. An insert exactly at the cursor moves it only if the cursor's user made it.
     #[must_use]
     pub fn transform_position(&self, mut position: u64, own: bool) -> u64 {
         let mut at = 0;

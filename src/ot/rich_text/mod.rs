@@ -1,4 +1,5 @@
-//! rich-text: Deltas, as `rich-text` 4.1.0 with quill-delta 4 has them. Lengths are UTF-16 units, an embed is 1.
+//! The type rich-text: Deltas, compatible with `rich-text` 4.1.0 and quill-delta 4. Lengths are UTF-16 units; an embed has
+//! length 1.
 
 mod attributes;
 mod compose;

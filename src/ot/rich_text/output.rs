@@ -1,4 +1,4 @@
-//! A Delta that is being computed, within a budget.
+//! Builds a Delta within a budget.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
@@ -6,7 +6,7 @@ use super::attributes::Attributes;
 use super::delta::{Component, Delta};
 use super::walk::Piece;
 
-/// A Delta that is being computed. Each piece is paid for before it is kept.
+/// A Delta under construction. The cost of each piece is taken from the budget before it is added.
 #[derive(Debug)]
 pub(super) struct Output<'b> {
     delta: Delta,
@@ -47,12 +47,12 @@ impl<'b> Output<'b> {
         self.push(Piece::Retain { len, attributes })
     }
 
-    /// Pays for a piece that was read and is not kept.
+    /// Takes the cost of a piece that is read and not added.
     pub(super) fn pass(&mut self) -> Result<(), OtError> {
         self.budget.charge(1, self.bytes)
     }
 
-    /// Pays for merging two sets of attributes.
+    /// Takes the cost of merging two sets of attributes.
     pub(super) fn merge(
         &mut self,
         one: Option<&Attributes>,
@@ -66,7 +66,7 @@ impl<'b> Output<'b> {
         self.delta.components()
     }
 
-    /// The whole op, without a plain retain at its end.
+    /// The finished op, without a plain retain at its end.
     pub(super) fn finish(self) -> Delta {
         self.delta.chop()
     }

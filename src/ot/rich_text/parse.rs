@@ -1,5 +1,5 @@
-//! Deltas from JSON, either as `[..]` or as `{"ops":[..]}`. The package refuses nothing; here all is refused that would
-//! ruin a document.
+//! Deltas from JSON, either as `[..]` or as `{"ops":[..]}`. The npm package checks nothing; this
+//! parser rejects ops that would corrupt a document.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl Delta {
     /// Parses an op.
     ///
     /// # Errors
-    /// When it is not of the type's form or beyond the bounds of its origin.
+    /// If it is not an op of the type, or exceeds a limit of its origin.
     pub(in crate::ot) fn parse(json: &str, origin: Origin) -> Result<Self, OtError> {
         let mut delta = Self::default();
         read(json, origin, |piece| {
@@ -34,8 +34,8 @@ impl Delta {
     }
 }
 
-/// Hands each component of `json` to `see`. Empty inserts are left out: they change nothing, and the usual way to create
-/// an empty Quill document sends one.
+/// Passes each component of `json` to `see`, except empty inserts: they change nothing, and clients send one to create an
+/// empty Quill document.
 pub(super) fn read(
     json: &str,
     origin: Origin,
@@ -53,7 +53,7 @@ pub(super) fn read(
         .map_err(OtError::Malformed)
 }
 
-/// Reads the whole op; a flaw in its form is a value, an error is one of JSON.
+/// Reads the whole op. A violation of the form is returned as a value; errors are errors of JSON.
 struct DeltaVisitor<F> {
     origin: Origin,
     see: F,
@@ -219,8 +219,8 @@ impl Sent<'_> {
     }
 }
 
-/// The form in which an embed is kept: an object with at least one key, or a number. Members keep the order in which they
-/// were sent, since Quill takes an embed's first key for its kind; their values are canonical.
+/// The stored form of an embed: an object with at least one key, or a number. Members keep their order, because Quill takes
+/// an embed's first key as its kind; their values are canonical.
 fn embed(raw: &str, origin: Origin) -> Result<String, &'static str> {
     let bytes_max = origin.bound(EMBED_BYTES_MAX);
     if raw.len() > bytes_max {
@@ -229,7 +229,7 @@ fn embed(raw: &str, origin: Origin) -> Result<String, &'static str> {
     let members_max = origin.bound(VALUE_MEMBERS_MAX);
     if !raw.starts_with('{') {
         let value = canonical(raw, members_max)?;
-        // To the package that is no insert: its inverse would leave it in the document.
+        // The npm package does not treat it as an insert: its inverse would leave it in the document.
         if value == "0" {
             return Err("Inserts must not be 0");
         }

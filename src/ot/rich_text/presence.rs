@@ -1,14 +1,14 @@
-//! Moves a selection past an op.
+//! Transforms a selection by an op.
 
 use serde_json::{Map, Value};
 
 use super::super::error::OtError;
 use super::delta::Delta;
 
-/// Moves the presence `{index, length, ..}` past `op`; null, a presence that is nowhere, stays.
+/// Transforms the presence `{index, length, ..}` by `op`. A null, a presence without a position, is unchanged.
 ///
 /// # Errors
-/// When it is neither: it is left as it was.
+/// If it is neither. The value is unchanged then.
 pub(in crate::ot) fn transform_presence(
     value: &mut Value,
     op: &Delta,

@@ -1,4 +1,4 @@
-//! What a rich text's tree holds: a short text or an embed, and its attributes.
+//! An element of a rich text's tree: a short text or an embed, with attributes.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::attributes::Attributes;
 use super::units::split_units;
 use super::walk::Piece;
 
-/// A stretch of rich text under one set of attributes.
+/// A piece of rich text with one set of attributes.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) body: Body,
@@ -20,7 +20,7 @@ pub(super) enum Body {
     Text {
         text: Arc<str>,
         len: u64,
-        /// How many bytes longer it is inside a JSON string.
+        /// Bytes that escaping adds inside a JSON string.
         escapes: usize,
     },
     Embed(Arc<str>),
@@ -37,7 +37,8 @@ impl Body {
     }
 }
 
-/// The most bytes of text in one span: an edit copies one, so it must be short; each costs a few words, so not too short.
+/// The largest text of a span in bytes. An edit copies a span, so it is short; each span costs a few words of memory, so it
+/// is not too short.
 pub(super) const CHUNK_BYTES_MAX: usize = if cfg!(test) { 8 } else { 512 };
 
 impl Span {
@@ -48,7 +49,7 @@ impl Span {
         }
     }
 
-    /// About how many bytes it takes as JSON. A run's attributes are counted in each of its spans.
+    /// Approximate size in bytes as JSON. The attributes of a run are counted in each of its spans.
     pub(super) fn bytes(&self) -> usize {
         let body = match &self.body {
             Body::Text { text, escapes, .. } => text.len() + escapes,
@@ -72,7 +73,7 @@ impl Span {
         }
     }
 
-    /// Takes `next` in, if both are one run and stay short.
+    /// Merges `next` into this span, if both have the same attributes and the result is short enough.
     pub(super) fn absorb(&mut self, next: &Self) -> bool {
         let (
             Body::Text { text, len, escapes },
@@ -94,7 +95,7 @@ impl Span {
         true
     }
 
-    /// Whether `at`, which lies within, lies within a surrogate pair.
+    /// Returns true if `at`, a position inside the span, splits a surrogate pair.
     pub(super) fn cuts_pair(&self, at: u64) -> bool {
         match &self.body {
             Body::Text { text, len, .. } => split_units(text, *len, at).is_none(),
@@ -102,7 +103,7 @@ impl Span {
         }
     }
 
-    /// Both sides of `at`, which lies within; nothing when that would cut a surrogate pair.
+    /// The two parts before and after `at`, a position inside the span; `None` if that splits a surrogate pair.
     pub(super) fn split(self, at: u64) -> Option<(Self, Self)> {
         let Body::Text { text, len, .. } = &self.body else {
             return None;
@@ -122,5 +123,5 @@ impl Span {
     }
 }
 
-/// What a run of its own adds to the JSON.
+/// Bytes that a separate run adds to the JSON.
 const RUN_BYTES: usize = r#"{"insert":"","attributes":},"#.len();

@@ -1,4 +1,4 @@
-//! Rich text as a whole: forms, refusals, the tables of the protocol.
+//! Tests of rich text: accepted and rejected forms, tables of the protocol.
 
 use super::super::{COMPONENTS_MAX, Content, Kind, Newline, Op, OtError, Side, transform_presence};
 

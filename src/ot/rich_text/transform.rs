@@ -1,4 +1,4 @@
-//! Rewrites a Delta to apply after another.
+//! Transforms a Delta.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
@@ -9,8 +9,8 @@ use super::output::Output;
 use super::walk::{Piece, Walk};
 
 impl Delta {
-    /// This op, made on the same text as `other`, as it applies after it. At one place the right one's insert goes first,
-    /// and the left one yields the attributes that both set.
+    /// Transforms this op, made on the same text as `other`, so that it applies after `other`. At the same position the right
+    /// op's insert is first, and the left op yields the attributes that both set.
     ///
     /// # Errors
     /// `TooLarge` when it would exceed `budget`.
@@ -32,7 +32,7 @@ impl Delta {
                 }
             } else {
                 let len = own.len().min(other.len());
-                // Neither is at an insert, so no text is cut.
+                // Neither op is at an insert, so no text is split.
                 let (mine, theirs) = (own.take(len)?, other.take(len)?);
                 match (mine, theirs) {
                     (_, Piece::Delete { .. }) => out.pass()?,

@@ -1,7 +1,7 @@
-//! A persistent sequence of spans: a balanced tree whose nodes are shared by all who hold a version of it.
+//! A persistent sequence of spans: a balanced tree whose nodes are shared by all versions.
 //!
-//! Clone is one counter; split and append cost the logarithm of the length; a node that nobody else holds is changed in
-//! place. No two neighbouring spans could be one: every seam that an edit makes is looked at.
+//! A clone increments one counter; split and append take logarithmic time; a node that only one version uses is changed in
+//! place. Adjacent spans are merged if possible: an edit checks every boundary that it creates.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ pub(super) struct Tree {
 
 #[derive(Debug, Clone)]
 struct Node {
-    /// UTF-16 units and bytes of all below.
+    /// UTF-16 units and bytes of all spans below.
     len: u64,
     bytes: usize,
-    /// How many levels are below; a leaf's is 0.
+    /// The height: 0 for a leaf.
     height: u32,
     children: Children,
 }
@@ -34,7 +34,7 @@ enum Children {
 const CHILDREN_MAX: usize = if cfg!(test) { 4 } else { 16 };
 const CHILDREN_MIN: usize = CHILDREN_MAX / 2;
 
-/// A place that lies within a surrogate pair.
+/// A position that splits a surrogate pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CutsPair;
 
@@ -54,7 +54,7 @@ impl Tree {
     /// Adds another tree at the end.
     pub(super) fn append(&mut self, mut other: Self) {
         while let Some(first) = other.first() {
-            // One absorbed span may bring the next one within reach.
+            // After one merged span the next one may be mergeable too.
             let is_absorbed = self
                 .root
                 .as_mut()
@@ -74,7 +74,7 @@ impl Tree {
         };
     }
 
-    /// Both sides of `at`; what lies beyond the end is empty.
+    /// The two parts before and after `at`; beyond the end the second is empty.
     pub(super) fn split(self, at: u64) -> Result<(Self, Self), CutsPair> {
         if at == 0 {
             return Ok((Self::default(), self));
@@ -88,7 +88,7 @@ impl Tree {
         let sides = split(root, at);
         let (mut left, mut right) = (Self { root: sides.left }, Self { root: sides.right });
         if let Some((span, at)) = sides.cut {
-            // The halves are shorter: either may now be one with its neighbour.
+            // The halves are shorter, so each may be mergeable with its neighbour.
             let (end, start) = span.split(at).ok_or(CutsPair)?;
             left.push(end);
             let after = std::mem::take(&mut right);
@@ -106,7 +106,7 @@ impl Tree {
         self.root.as_ref().map_or(0, |root| root.bytes)
     }
 
-    /// Whether `at` lies within a surrogate pair.
+    /// Returns true if `at` splits a surrogate pair.
     pub(super) fn cuts_pair(&self, mut at: u64) -> bool {
         let Some(mut node) = self.root.as_deref().filter(|root| at < root.len) else {
             return false;
@@ -187,7 +187,7 @@ impl Node {
         }
     }
 
-    /// Whether it may stand below another.
+    /// Returns true if it has enough children to be below another node.
     fn is_filled(&self) -> bool {
         let count = match &self.children {
             Children::Spans(spans) => spans.len(),
@@ -207,9 +207,9 @@ impl Node {
         }
     }
 
-    /// Lets the last span take `span` in, if both can be one.
+    /// Merges `span` into the last span, if possible.
     fn absorb_at_end(self: &mut Arc<Self>, span: &Span) -> bool {
-        // Look before touching: a touched node is copied when it is shared.
+        // Checked first: changing a shared node copies it.
         let mut node = &**self;
         let last = loop {
             match &node.children {
@@ -249,7 +249,7 @@ impl Node {
     }
 }
 
-/// One tree of two. Only the roots given may be short of children.
+/// Concatenates two trees. Only their roots may have too few children.
 fn join(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
     match left.height.cmp(&right.height) {
         Ordering::Equal if left.is_filled() && right.is_filled() => {
@@ -281,7 +281,7 @@ fn join(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
     }
 }
 
-/// The node itself if it is of this height, else those below it, which then are.
+/// The node itself if it has this height, otherwise its children, which have it then.
 fn level(node: Arc<Node>, height: u32) -> Vec<Arc<Node>> {
     if node.height == height {
         vec![node]
@@ -290,7 +290,7 @@ fn level(node: Arc<Node>, height: u32) -> Vec<Arc<Node>> {
     }
 }
 
-/// Two nodes of one height, one of them short of children.
+/// Concatenates two nodes of one height, one of which has too few children.
 fn fuse(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
     match (
         Arc::unwrap_or_clone(left).children,
@@ -329,15 +329,15 @@ fn pack(mut nodes: Vec<Arc<Node>>) -> Arc<Node> {
     ]))
 }
 
-/// What stands before and after a place.
+/// The parts before and after a position.
 struct Sides {
     left: Option<Arc<Node>>,
-    /// The span that the place lies within, and where.
+    /// The span that contains the position, and the offset in it.
     cut: Option<(Span, u64)>,
     right: Option<Arc<Node>>,
 }
 
-/// Both sides of `at`, which lies within.
+/// The parts before and after `at`, a position inside the node.
 fn split(node: Arc<Node>, mut at: u64) -> Sides {
     match &node.children {
         Children::Spans(_) => split_leaf(node, at),
@@ -403,7 +403,7 @@ fn join_sides(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<N
 /// The spans from first to last.
 #[derive(Debug)]
 pub(super) struct Spans<'a> {
-    /// What is left of each level above the leaf.
+    /// The rest of each level above the leaf.
     open: Vec<std::slice::Iter<'a, Arc<Node>>>,
     leaf: std::slice::Iter<'a, Span>,
 }
@@ -447,7 +447,7 @@ impl<'a> Iterator for Spans<'a> {
 
 #[cfg(test)]
 impl Tree {
-    /// Panics unless the tree is balanced, its sums are right and no neighbours could be one.
+    /// Panics unless the tree is balanced, its sums are right and no adjacent spans can be merged.
     pub(super) fn check_invariants(&self) {
         if let Some(root) = &self.root {
             root.check(true);

@@ -1,4 +1,4 @@
-//! UTF-16 units of texts that are kept in UTF-8.
+//! UTF-16 lengths of texts in UTF-8.
 
 /// How many UTF-16 units `text` has.
 pub(super) fn utf16_len(text: &str) -> u64 {
@@ -7,7 +7,7 @@ pub(super) fn utf16_len(text: &str) -> u64 {
     text.bytes().map(units).sum()
 }
 
-/// Splits `text`, which has `len` units, after `at` of them; nothing when that would cut a surrogate pair.
+/// Splits `text` of `len` units after `at` units; `None` if that splits a surrogate pair.
 pub(super) fn split_units(text: &str, len: u64, at: u64) -> Option<(&str, &str)> {
     if at >= len {
         return Some((text, ""));

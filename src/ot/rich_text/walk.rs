@@ -1,4 +1,4 @@
-//! Reads a Delta in pieces of any length.
+//! Iterates over a Delta in pieces of any length.
 
 use std::sync::Arc;
 
@@ -85,11 +85,11 @@ impl From<Piece<'_>> for Component {
     }
 }
 
-/// A place in a Delta. Beyond its end everything is retained, for ever.
+/// A position in a Delta. Beyond the end the Delta retains everything.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     components: &'a [Component],
-    /// How much of the first component has been taken, in units and in bytes of its text.
+    /// The part of the first component that has been taken, in units and in bytes of its text.
     taken: u64,
     taken_bytes: usize,
 }
@@ -115,14 +115,14 @@ impl<'a> Walk<'a> {
         matches!(self.components.first(), Some(Component::Delete { .. }))
     }
 
-    /// How much is left of the next component.
+    /// The length of the rest of the next component.
     pub(super) fn len(&self) -> u64 {
         self.components
             .first()
             .map_or(u64::MAX, |component| component.len() - self.taken)
     }
 
-    /// All that is left of the next component; nothing at the end.
+    /// The rest of the next component; `None` at the end.
     pub(super) fn take_component(&mut self) -> Option<Piece<'a>> {
         let component = self.components.first()?;
         let len = self.len();

@@ -1,4 +1,4 @@
-//! Two text ops in one.
+//! Composes two text ops.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
@@ -7,7 +7,7 @@ use super::output::Output;
 use super::walk::{Piece, Walk, Whole, split_chars};
 
 impl TextOp {
-    /// One op that does what this one and then `next` do.
+    /// Composes this op and then `next` into one op.
     ///
     /// # Errors
     /// `TooLarge` when it would exceed `budget`.
@@ -28,7 +28,7 @@ impl TextOp {
     }
 }
 
-/// `next` keeps `len` code points of what this op makes.
+/// `next` keeps `len` code points of this op's result.
 fn keep(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Deletes);
@@ -38,7 +38,7 @@ fn keep(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), Ot
     Ok(())
 }
 
-/// `next` deletes `len` code points, told or not, of what this op makes.
+/// `next` deletes `len` code points of this op's result.
 fn delete(
     own: &mut Walk<'_>,
     mut len: u64,

@@ -8,11 +8,11 @@ use super::super::json::{escapes_len, read_string, write_escaped};
 use super::op::{Component, TextOp};
 use super::walk::Piece;
 
-/// A plain text that is edited in place and cloned at once.
+/// A plain text that is edited in place. Cloning takes constant time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextContent {
     rope: Rope,
-    /// How many bytes longer it is inside a JSON string.
+    /// Bytes that escaping adds inside a JSON string.
     escapes: usize,
 }
 
@@ -22,7 +22,7 @@ impl TextContent {
             return Ok(Self::default());
         };
         let not_a_string = OtError::BadData("Initial data must be a string");
-        // `read_string` trusts the syntax of a literal; what came from outside is read by the real parser.
+        // `read_string` relies on a checked syntax; untrusted input is read by the JSON parser.
         let sound =
             serde_json::from_str::<&serde_json::value::RawValue>(json).map_err(|_| not_a_string)?;
         let text = read_string(sound.get()).ok_or(not_a_string)?;
@@ -35,7 +35,7 @@ impl TextContent {
         })
     }
 
-    /// Applies `op`, or leaves all as it was.
+    /// Applies `op`. The text is unchanged if it fails.
     pub(in crate::ot) fn apply(
         &mut self,
         op: &TextOp,
@@ -44,15 +44,15 @@ impl TextContent {
         if op.base_len() > self.len() {
             return Err(TOO_LONG);
         }
-        // Only inserts add to a text: mostly it is plain at once that it stays within its bounds.
+        // Only inserts add to a text, so this quick check mostly proves that the bounds hold.
         if self.size_bytes() + op.inserted_bytes() <= bounds.bytes_max {
             self.edit(op);
             return Ok(());
         }
-        // A rope's copy shares what is not edited.
+        // A copy of the rope shares the parts that are not edited.
         let mut edited = self.clone();
         edited.edit(op);
-        // What makes a text smaller that is over its bound already is welcome.
+        // An op that makes a text smaller is accepted even if the text exceeds its bound.
         if edited.size_bytes() > bounds.bytes_max.max(self.size_bytes()) {
             return Err(OtError::ContentTooLarge);
         }
@@ -81,7 +81,7 @@ impl TextContent {
         }
     }
 
-    /// The op that undoes `op`, which applies to this text. What it deletes is told, as the package has it.
+    /// The op that undoes `op`, which applies to this text. Its deletes carry the deleted text, as in the npm package.
     pub(in crate::ot) fn invert(&self, op: &TextOp) -> Result<TextOp, OtError> {
         if op.base_len() > self.len() {
             return Err(TOO_LONG);
@@ -99,7 +99,7 @@ impl TextContent {
                     text: Some(text),
                 }),
                 Component::Delete { len, .. } => {
-                    // What stands here, whatever the op told.
+                    // The text that is here, whatever text the op carries.
                     let text = self.rope.slice(at..at + index(*len)).to_string();
                     inverse.push(Piece::Insert {
                         text: &text,

@@ -1,4 +1,4 @@
-//! text-unicode: plain text whose ops count in code points, as `ot-text-unicode` 4.0.0 has it.
+//! The type text-unicode: plain text with lengths in code points, compatible with `ot-text-unicode` 4.0.0.
 
 mod compose;
 mod content;

@@ -1,4 +1,4 @@
-//! An edit of a plain text: components that walk along it.
+//! An op on a plain text.
 
 use smallvec::SmallVec;
 
@@ -7,16 +7,16 @@ use super::super::error::OtError;
 use super::super::json::{escapes_len, write_count, write_string};
 use super::walk::Piece;
 
-/// An edit of a plain text, in normal form: nothing empty, neighbours of one sort merged, no keep at the end.
+/// An op on a plain text, in normal form: no empty component, adjacent components of one kind merged, no keep at the end.
 ///
-/// The order of an insert and a delete next to each other is free and kept: `["z",{d:1}]` and `[{d:1},"z"]` give the
+/// An insert and a delete next to each other may have either order, which is preserved: `["z",{d:1}]` and `[{d:1},"z"]` give the
 /// same text but transform others differently.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextOp {
     components: SmallVec<[Component; 3]>,
 }
 
-/// One step along the text. Counts are code points.
+/// One component of an op. Counts are code points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ot) enum Component {
     Keep(u64),
@@ -24,7 +24,7 @@ pub(in crate::ot) enum Component {
         text: String,
         len: u64,
     },
-    /// What is deleted may be told, so that the op can be inverted without its document.
+    /// Deletes `len` code points. With their text, the op can be inverted without its document.
     Delete {
         len: u64,
         text: Option<String>,
@@ -36,13 +36,13 @@ impl TextOp {
         &self.components
     }
 
-    /// Takes a component as it is. The caller keeps the normal form.
+    /// Adds a component unchanged. The caller ensures the normal form.
     pub(super) fn push_as_is(&mut self, component: Component) {
         self.components.push(component);
     }
 
-    /// Adds a piece at the end, merged with its neighbour where they are of one sort. Each is paid for before it is kept;
-    /// `bytes`, the size that the op has reached, grows.
+    /// Adds a piece at the end, merged with the last component if they are of one kind. `bytes`, the size of the op, grows
+    /// accordingly.
     pub(super) fn push_within(
         &mut self,
         piece: Piece<'_>,
@@ -63,7 +63,7 @@ impl TextOp {
         Ok(())
     }
 
-    /// Adds a piece at the end, merged with its neighbour where they are of one sort.
+    /// Adds a piece at the end, merged with the last component if they are of one kind.
     pub(in crate::ot) fn push(&mut self, piece: Piece<'_>) {
         match (self.components.last_mut(), piece) {
             (_, Piece::Keep(0)) => {}
@@ -86,7 +86,7 @@ impl TextOp {
                 Piece::Delete { len, text },
             ) => {
                 *last_len += len;
-                // The merged delete is told only where both were.
+                // The merged delete has a text only if both have one.
                 match (last.as_mut(), text) {
                     (Some(last), Some(text)) => last.push_str(text),
                     _ => *last = None,
@@ -96,7 +96,7 @@ impl TextOp {
         }
     }
 
-    /// Drops a keep at the end: the rest is kept anyway.
+    /// Removes a keep at the end: the rest of the text is kept in any case.
     pub(in crate::ot) fn trim(mut self) -> Self {
         if let Some(Component::Keep(_)) = self.components.last() {
             self.components.pop();
@@ -104,13 +104,13 @@ impl TextOp {
         self
     }
 
-    /// Whether it changes nothing.
+    /// Returns true if it changes nothing.
     #[must_use]
     pub fn is_noop(&self) -> bool {
         self.components.is_empty()
     }
 
-    /// How long a text must at least be.
+    /// The least length of a text that the op applies to.
     pub(in crate::ot) fn base_len(&self) -> u64 {
         let consumed = |component: &Component| match component {
             Component::Keep(len) | Component::Delete { len, .. } => *len,
@@ -119,7 +119,7 @@ impl TextOp {
         self.components.iter().map(consumed).sum()
     }
 
-    /// About how many bytes it takes.
+    /// Approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let told = |component: &Component| match component {
@@ -135,7 +135,7 @@ impl TextOp {
             .sum()
     }
 
-    /// By how many bytes of JSON its inserts make a text longer.
+    /// Bytes of JSON that its inserts add to a text.
     pub(super) fn inserted_bytes(&self) -> usize {
         let inserted = |component: &Component| match component {
             Component::Insert { text, .. } => text.len() + escapes_len(text),
@@ -144,7 +144,7 @@ impl TextOp {
         self.components.iter().map(inserted).sum()
     }
 
-    /// Where a cursor at `position` stands afterwards. An insert exactly there does not move it, whoever made it.
+    /// The position of a cursor after the op. An insert exactly at the cursor does not move it, even if it is of another user.
     #[must_use]
     pub fn transform_position(&self, mut position: u64) -> u64 {
         let mut at = 0;

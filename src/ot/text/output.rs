@@ -1,11 +1,11 @@
-//! A text op that is being computed, within a budget.
+//! Builds a text op within a budget.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
 use super::op::TextOp;
 use super::walk::{Piece, Walk};
 
-/// A text op that is being computed. Each piece is paid for before it is kept.
+/// A text op under construction. The cost of each piece is taken from the budget before it is added.
 #[derive(Debug)]
 pub(super) struct Output<'b> {
     op: TextOp,
@@ -28,7 +28,7 @@ impl<'b> Output<'b> {
         self.op.push_within(piece, &mut self.bytes, self.budget)
     }
 
-    /// Adds all that is left of an op.
+    /// Adds the rest of an op.
     pub(super) fn push_rest(&mut self, mut rest: Walk<'_>) -> Result<(), OtError> {
         while let Some(piece) = rest.take_component() {
             self.push(piece)?;
@@ -36,12 +36,12 @@ impl<'b> Output<'b> {
         Ok(())
     }
 
-    /// Pays for a piece that was read and is not kept.
+    /// Takes the cost of a piece that is read and not added.
     pub(super) fn pass(&mut self) -> Result<(), OtError> {
         self.budget.charge(1, self.bytes)
     }
 
-    /// The whole op, without a keep at its end.
+    /// The finished op, without a keep at its end.
     pub(super) fn finish(self) -> TextOp {
         self.op.trim()
     }

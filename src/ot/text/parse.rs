@@ -1,4 +1,4 @@
-//! Text ops from JSON: normal form only.
+//! Parses text ops. Only the normal form is accepted.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl TextOp {
     /// Parses an op.
     ///
     /// # Errors
-    /// When it is not in normal form or beyond the bounds of its origin.
+    /// If it is not in normal form, or exceeds a limit of its origin.
     pub(in crate::ot) fn parse(json: &str, origin: Origin) -> Result<Self, OtError> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let components_max = origin.bound(COMPONENTS_MAX);
@@ -24,7 +24,7 @@ impl TextOp {
     }
 }
 
-/// Reads the whole op; a flaw in its form is a value, an error is one of JSON.
+/// Reads the whole op. A violation of the form is returned as a value; errors are errors of JSON.
 struct OpVisitor {
     components_max: usize,
 }
@@ -68,7 +68,8 @@ impl<'de> Visitor<'de> for OpVisitor {
     }
 }
 
-/// Neighbours of one sort: the package lets inserts and deletes through, but then transform does not converge.
+/// Returns an error for adjacent components of one kind. The npm package accepts inserts and deletes, but then transform
+/// does not converge.
 fn flaw_between(last: Option<&Component>, next: &Component) -> Option<&'static str> {
     match (last?, next) {
         (Component::Keep(_), Component::Keep(_)) => {

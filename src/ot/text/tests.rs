@@ -1,4 +1,4 @@
-//! Plain text as a whole: forms, refusals, the tables of the protocol.
+//! Tests of plain text: accepted and rejected forms, tables of the protocol.
 
 use super::super::{Content, Kind, Op, OtError, Side};
 

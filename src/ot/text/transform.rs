@@ -1,4 +1,4 @@
-//! Rewrites a text op to apply after another.
+//! Transforms a text op.
 
 use super::super::budget::Budget;
 use super::super::error::OtError;
@@ -8,7 +8,8 @@ use super::output::Output;
 use super::walk::{Piece, Walk, Whole};
 
 impl TextOp {
-    /// This op, made on the same text as `other`, as it applies after it. At one place the left one's insert goes first.
+    /// Transforms this op, made on the same text as `other`, so that it applies after `other`. At the same position the left op's
+    /// insert is first.
     ///
     /// # Errors
     /// `TooLarge` when it would exceed `budget`.
@@ -37,7 +38,7 @@ impl TextOp {
     }
 }
 
-/// Goes over `len` code points that the other op keeps: what is done to them stays as it is.
+/// Copies this op's components for `len` code points that the other op keeps.
 fn pass(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Inserts);
@@ -47,7 +48,7 @@ fn pass(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), Ot
     Ok(())
 }
 
-/// Goes over `len` code points that the other op deleted: only what is inserted among them stays.
+/// Copies this op's inserts among `len` code points that the other op deleted.
 fn vanish(own: &mut Walk<'_>, mut len: u64, out: &mut Output<'_>) -> Result<(), OtError> {
     while len > 0 {
         let piece = own.take(len, Whole::Inserts);

@@ -1,4 +1,4 @@
-//! Reads a text op in pieces of any length.
+//! Iterates over a text op in pieces of any length.
 
 use super::op::{Component, TextOp};
 
@@ -10,18 +10,18 @@ pub(in crate::ot) enum Piece<'a> {
     Delete { len: u64, text: Option<&'a str> },
 }
 
-/// What is never taken in parts.
+/// The components that are never split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     Inserts,
     Deletes,
 }
 
-/// A place in an op. Beyond its end everything is kept, for ever.
+/// A position in an op. Beyond the end the op keeps everything.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     components: &'a [Component],
-    /// How much of the first component has been taken, in code points and in bytes of its text.
+    /// The part of the first component that has been taken, in code points and in bytes of its text.
     taken: u64,
     taken_bytes: usize,
 }
@@ -35,17 +35,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether an insert comes next.
+    /// Returns true if the next component is an insert.
     pub(super) fn at_insert(&self) -> bool {
         matches!(self.components.first(), Some(Component::Insert { .. }))
     }
 
-    /// What is left of the next component; nothing at the end.
+    /// The rest of the next component; `None` at the end.
     pub(super) fn take_component(&mut self) -> Option<Piece<'a>> {
         (!self.components.is_empty()).then(|| self.take(u64::MAX, Whole::Inserts))
     }
 
-    /// At most `max` code points of the next component, or all that is left of it when it is taken whole.
+    /// At most `max` code points of the next component; all of it if it is of the kind that is not split.
     pub(super) fn take(&mut self, max: u64, whole: Whole) -> Piece<'a> {
         let Some(component) = self.components.first() else {
             return Piece::Keep(max);
@@ -84,7 +84,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes at most `max` of a component of length `len`; says how many and whether that was its end.
+    /// Takes at most `max` of a component of length `len`. Returns the number taken, and true if the component is used up.
     fn advance(&mut self, len: u64, max: u64) -> (u64, bool) {
         let left = len - self.taken;
         if left <= max {
