@@ -521,7 +521,7 @@ fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
     owner.submit(submit("ann", 1, 1, delete.clone()));
     owner.submit(submit("cat", 1, 11, edit(r#"["c"]"#)));
     owner.appended();
-    assert_eq!(owner.said(), ["NextSlice(Epoch(1))", "me: commits [12]"]);
+    assert_eq!(owner.said(), ["RequestSlice(Epoch(1))", "me: commits [12]"]);
     let slices = owner.work_off();
     assert!((2..10).contains(&slices), "{slices} slices");
     assert_eq!(owner.said(), ["me: ann/1 TooLarge"]);
