@@ -1,35 +1,67 @@
-//! What every store that keeps people promises about them. One suite for all such stores.
+//! The access rows of every store: one suite for SQLite, Postgres and memory.
 
 mod servers;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use copydesk::access::{
-    AccountDraft, Admission, AuditEvent, CreateAccountError, DocumentRegistration, NewInvitation,
-    NewShareLink, PasswordReset, Principal, Renewal, Role, SecretHash, SessionKey, ShareError,
-    Subject,
+    AccountDraft, Admission, AuditAction, AuditEvent, CreateAccountError, DocumentRegistration,
+    NewInvitation, NewShareLink, PasswordReset, Principal, Renewal, Role, SecretHash, SessionKey,
+    ShareError, Subject,
 };
 use copydesk::id::{ClientId, DocId, Name, NodeId, UserId};
 use copydesk::log::{Change, Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 use copydesk::store::{
-    AccessStore, Batch, ListQuery, PostgresSettings, PostgresStore, SqliteSettings, SqliteStore,
-    Store,
+    AccessQueries, AccessStore, Batch, ListQuery, MemoryStore, PostgresSettings, PostgresStore,
+    SqliteSettings, SqliteStore, Store,
 };
 use futures_util::future::join_all;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// A store that keeps people, empty.
+/// An empty store of one kind.
 trait Factory {
     fn accounts(&self) -> &dyn AccessStore;
 
     fn store(&self) -> &dyn Store;
+
+    /// Ends the tokens of a subject while the store's clock is an hour ahead.
+    async fn end_tokens_an_hour_ahead(&self, subject: &Subject);
+}
+
+/// Ends the tokens of a subject, and moves the stored time an hour ahead by a statement.
+const AHEAD: &str = "UPDATE ended_tokens SET issued_until = issued_until + 3600";
+
+async fn end_tokens(accounts: &dyn AccessStore, subject: &Subject) {
+    let ended = accounts.end_sessions_of(subject.clone(), subject.clone());
+    ended.await.unwrap();
+}
+
+struct InMemory(MemoryStore);
+
+impl Factory for InMemory {
+    fn accounts(&self) -> &dyn AccessStore {
+        &self.0
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn end_tokens_an_hour_ahead(&self, subject: &Subject) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now_ms = u64::try_from(now.as_millis()).unwrap();
+        self.0.set_clock_ms(now_ms + 3_600_000);
+        end_tokens(&self.0, subject).await;
+        self.0.set_clock_ms(now_ms);
+    }
 }
 
 struct InFolder {
     store: SqliteStore,
-    /// Removed with the store.
-    _folder: TempDir,
+    /// Deleted when this is dropped.
+    folder: TempDir,
 }
 
 impl InFolder {
@@ -41,7 +73,7 @@ impl InFolder {
         };
         Self {
             store: SqliteStore::open(&settings).unwrap(),
-            _folder: folder,
+            folder,
         }
     }
 }
@@ -54,16 +86,22 @@ impl Factory for InFolder {
     fn store(&self) -> &dyn Store {
         &self.store
     }
+
+    async fn end_tokens_an_hour_ahead(&self, subject: &Subject) {
+        end_tokens(&self.store, subject).await;
+        let db = Connection::open(self.folder.path().join("copydesk.db")).unwrap();
+        assert_eq!(db.execute(AHEAD, []).unwrap(), 1);
+    }
 }
 
 struct InPostgres {
     store: PostgresStore,
-    /// Of a schema that is this test's alone.
+    /// The URL of a schema that only this test uses.
     url: String,
 }
 
 impl InPostgres {
-    /// `None`: Postgres is not installed.
+    /// `None` if Postgres is not installed.
     async fn new() -> Option<Self> {
         let url = servers::postgres::schema().await?;
         let store = open_shared(&url, NodeId(7)).await;
@@ -79,6 +117,12 @@ impl Factory for InPostgres {
     fn store(&self) -> &dyn Store {
         &self.store
     }
+
+    async fn end_tokens_an_hour_ahead(&self, subject: &Subject) {
+        end_tokens(&self.store, subject).await;
+        let client = servers::postgres::connect(&self.url).await;
+        assert_eq!(client.execute(AHEAD, &[]).await.unwrap(), 1);
+    }
 }
 
 async fn open_shared(url: &str, me: NodeId) -> PostgresStore {
@@ -89,9 +133,15 @@ async fn open_shared(url: &str, me: NodeId) -> PostgresStore {
     PostgresStore::open(&settings, me, "here").await.unwrap()
 }
 
-/// Each of these runs on every store.
+/// Runs each of these on every store.
 macro_rules! suite {
     ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::InMemory(super::MemoryStore::new())).await;
+            })*
+        }
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
@@ -101,8 +151,8 @@ macro_rules! suite {
         mod postgres {
             $(#[tokio::test]
             async fn $test() {
-                if let Some(kept) = super::InPostgres::new().await {
-                    super::$test(kept).await;
+                if let Some(factory) = super::InPostgres::new().await {
+                    super::$test(factory).await;
                 }
             })*
         }
@@ -110,39 +160,40 @@ macro_rules! suite {
 }
 
 suite![
-    first_account_is_made_once_and_owns_everything,
-    a_login_is_taken_once,
-    an_invitation_is_used_once,
-    an_invitation_is_as_good_as_its_maker,
-    only_the_owner_shares,
-    a_closed_account_has_no_session,
-    a_forgotten_password_is_chosen_anew_once,
-    tokens_are_ended_by_when_they_were_issued,
-    a_tenant_makes_as_many_documents_as_it_may,
-    what_tenants_take_is_added_up,
-    a_tenants_deeds_are_read_from_the_newest,
+    the_first_account_is_created_once_and_owns_the_tenant,
+    a_login_is_unique,
+    an_invitation_creates_one_account,
+    an_invitation_ends_with_its_issuers_role,
+    only_the_owner_changes_sharing,
+    a_disabled_account_has_no_session,
+    a_reset_code_sets_a_password_once,
+    ending_sessions_ends_the_tokens_issued_until_now,
+    ended_tokens_stay_ended_when_the_clock_steps_back,
+    registrations_stop_at_the_document_quota,
+    usage_is_added_up_per_tenant,
+    a_tenants_audit_events_are_returned_newest_first,
     a_refresh_token_is_exchanged_once,
-    a_second_tab_is_no_thief_for_a_moment,
+    a_second_tab_may_present_the_previous_token,
     a_stale_refresh_token_ends_the_session,
     a_new_password_ends_the_other_sessions,
-    accounts_without_invitation_are_bounded,
+    open_registration_stops_at_the_account_quota,
     the_oldest_sessions_end_when_there_are_too_many,
     a_session_expires,
-    rights_are_the_most_that_anything_gives,
-    a_tenant_is_not_reached_from_another,
-    a_document_is_owned_by_who_was_first,
-    a_document_that_has_a_log_is_nobodys_to_take,
-    the_owner_changes_only_by_transfer,
-    a_link_opens_its_document_until_it_ends,
+    the_highest_role_counts,
+    roles_do_not_reach_into_another_tenant,
+    the_first_registration_owns_the_document,
+    a_document_with_a_log_cannot_be_registered,
+    ownership_changes_only_by_transfer,
+    a_link_opens_its_document_until_it_is_deleted,
     a_link_expires,
-    a_list_shows_what_may_be_read,
-    revocations_are_told_in_order,
-    deeds_are_kept,
-    repeated_deeds_are_one_line,
-    a_document_has_so_many_links_and_people,
-    a_tenant_has_so_many_invitations,
-    what_nobody_is_called_is_not_found,
-    what_is_done_at_once_is_done_in_turn,
+    a_list_shows_readable_documents,
+    revocations_are_returned_in_order,
+    changes_of_sharing_are_audited,
+    repeated_events_share_one_line,
+    links_and_grants_stop_at_their_quotas,
+    invitations_stop_at_their_quota,
+    ids_with_a_nul_character_are_not_found,
+    concurrent_changes_are_applied_one_after_another,
 ];
 
 const DAY: Duration = Duration::from_hours(24);
@@ -174,7 +225,7 @@ fn new_user(name: &str, tenant: &str) -> AccountDraft {
     }
 }
 
-fn who(name: &str, tenant: &str) -> Principal {
+fn member(name: &str, tenant: &str) -> Principal {
     Principal {
         user: Some(subject(name)),
         tenant: Some(tenant.to_owned()),
@@ -204,7 +255,7 @@ fn link(id: &str, role: Role, secret: u8) -> NewShareLink {
     }
 }
 
-/// More than any test makes.
+/// A quota that no test reaches.
 const MANY: u64 = 1_000;
 
 async fn add(accounts: &dyn AccessStore, name: &str) {
@@ -217,7 +268,7 @@ async fn add(accounts: &dyn AccessStore, name: &str) {
     assert_eq!(added.unwrap(), Ok(()));
 }
 
-/// The first account, which owns everything.
+/// Creates the first account, which owns the tenant.
 async fn first(accounts: &dyn AccessStore, name: &str) {
     let added = accounts.create_account(new_user(name, "home"), Admission::First);
     assert_eq!(added.await.unwrap(), Ok(()));
@@ -237,20 +288,23 @@ async fn own(accounts: &dyn AccessStore, id: &str, name: &str) {
     );
 }
 
-async fn role(accounts: &dyn AccessStore, who: &Principal, doc: DocId) -> Option<Role> {
-    let rights = accounts.permissions(who.clone(), vec![doc]).await.unwrap();
+async fn role(accounts: &dyn AccessStore, principal: &Principal, doc: DocId) -> Option<Role> {
+    let rights = accounts
+        .permissions(principal.clone(), vec![doc])
+        .await
+        .unwrap();
     rights[0].role
 }
 
-/// Somebody who owns everything of the tenant.
+/// A user who owns the tenant according to their token.
 fn boss() -> Principal {
     Principal {
         role: Some(Role::Owner),
-        ..who("boss", "home")
+        ..member("boss", "home")
     }
 }
 
-/// Ann's document, as its first op would make it.
+/// Creates a document with a log, as its first op does.
 async fn create(store: &dyn Store, doc: &DocId) {
     let lease = store.claim(doc, NodeId(1)).await.unwrap();
     let entry = Entry {
@@ -273,8 +327,8 @@ async fn create(store: &dyn Store, doc: &DocId) {
     assert_eq!(lease.head, Revision::ZERO);
 }
 
-async fn first_account_is_made_once_and_owns_everything(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn the_first_account_is_created_once_and_owns_the_tenant(factory: impl Factory) {
+    let accounts = factory.accounts();
     assert!(!accounts.has_accounts().await.unwrap());
     let (ann, bob) = (new_user("ann", "home"), new_user("bob", "home"));
     assert_eq!(
@@ -293,13 +347,13 @@ async fn first_account_is_made_once_and_owns_everything(kept: impl Factory) {
     let ann = accounts.account(subject("ann")).await.unwrap().unwrap();
     assert_eq!(ann.role, Some(Role::Owner));
     assert_eq!(
-        role(accounts, &who("ann", "home"), doc("any")).await,
+        role(accounts, &member("ann", "home"), doc("any")).await,
         Some(Role::Owner)
     );
 }
 
-async fn a_login_is_taken_once(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_login_is_unique(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     let mut imitator = new_user("other", "home");
     imitator.login = "ann@example.org".to_owned();
@@ -318,8 +372,8 @@ async fn a_login_is_taken_once(kept: impl Factory) {
     );
 }
 
-async fn an_invitation_is_used_once(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn an_invitation_creates_one_account(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "ann").await;
     let invitation = |seed, lasts| NewInvitation {
         code: hash(seed),
@@ -336,7 +390,7 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
     let add = |name, seed| {
         accounts.create_account(new_user(name, "other"), Admission::Invited(hash(seed)))
     };
-    // A login that is taken uses no invitation up.
+    // A refused registration does not use up the invitation.
     assert_eq!(
         add("ann", 1).await.unwrap(),
         Err(CreateAccountError::LoginTaken)
@@ -353,7 +407,7 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
             add("eve", seed).await.unwrap(),
             Err(CreateAccountError::NotInvited)
         );
-        // Who may not come in learns nothing of who is here.
+        // Without an invitation the answer does not tell which logins exist.
         assert_eq!(
             add("ann", seed).await.unwrap(),
             Err(CreateAccountError::NotInvited)
@@ -361,9 +415,8 @@ async fn an_invitation_is_used_once(kept: impl Factory) {
     }
 }
 
-/// What was given away goes with the right to give it.
-async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn an_invitation_ends_with_its_issuers_role(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "ann").await;
     add(accounts, "bob").await;
     let promoted = accounts.set_tenant_role(subject("bob"), Some(Role::Owner), subject("ann"));
@@ -409,17 +462,22 @@ async fn an_invitation_is_as_good_as_its_maker(kept: impl Factory) {
     assert_eq!(eve.await.unwrap(), Err(CreateAccountError::NotInvited));
 }
 
-/// Whoever was the owner a moment ago changes nothing any more.
-async fn only_the_owner_shares(kept: impl Factory) {
-    let accounts = kept.accounts();
+/// The previous owner cannot change anything after a transfer.
+async fn only_the_owner_changes_sharing(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
-    let (ann, bob) = (who("ann", "home"), who("bob", "home"));
+    let (ann, bob) = (member("ann", "home"), member("bob", "home"));
     let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), ann.clone());
     assert_eq!(handed.await.unwrap(), Ok(()));
     let not_owner = Err(ShareError::NotOwner);
-    for stranger in [ann, guest("l"), who("bob", "acme"), who("nobody", "home")] {
+    for stranger in [
+        ann,
+        guest("l"),
+        member("bob", "acme"),
+        member("stranger", "home"),
+    ] {
         let give = accounts.set_role(
             doc("plan"),
             subject("eve"),
@@ -439,15 +497,15 @@ async fn only_the_owner_shares(kept: impl Factory) {
     assert_eq!(shared.await.unwrap(), Ok(()));
 }
 
-async fn a_closed_account_has_no_session(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_disabled_account_has_no_session(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     let set = |disabled| accounts.set_disabled(subject("ann"), disabled, subject("boss"));
     assert!(set(true).await.unwrap());
     assert_eq!(accounts.session(key("s")).await.unwrap(), None);
     let told = accounts.revocations(0).await.unwrap();
     assert!(told.iter().any(|it| it.ends && it.session.is_none()));
-    // Begun at the same moment, it opens nothing either.
+    // A session that begins at the same moment is not valid either.
     let begun = accounts.begin_session(key("late"), subject("ann"), hash(1), DAY, MANY);
     begun.await.unwrap();
     assert_eq!(accounts.session(key("late")).await.unwrap(), None);
@@ -455,12 +513,12 @@ async fn a_closed_account_has_no_session(kept: impl Factory) {
     assert!(users.await.unwrap()[0].disabled);
     assert!(set(false).await.unwrap());
     assert!(accounts.session(key("late")).await.unwrap().is_some());
-    let nobody = accounts.set_disabled(subject("nobody"), true, subject("boss"));
-    assert!(!nobody.await.unwrap());
+    let unknown = accounts.set_disabled(subject("stranger"), true, subject("boss"));
+    assert!(!unknown.await.unwrap());
 }
 
-async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_reset_code_sets_a_password_once(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "boss").await;
     session(accounts).await;
     let reset = |seed, lasts| PasswordReset {
@@ -476,12 +534,12 @@ async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
             lasts == DAY
         );
     }
-    // The newest is the only one, and it has expired.
+    // A newer code replaces the earlier ones, and the newest has expired.
     for seed in [1, 2, 3, 4] {
         let done = accounts.reset_password(hash(seed), "new".to_owned());
         assert_eq!(done.await.unwrap(), None);
     }
-    // Nor does one help that somebody made who may not.
+    // A reset by a user who does not own the tenant is not valid.
     let stranger = accounts.create_reset(reset(5, DAY), subject("ann"));
     stranger.await.unwrap();
     assert!(!accounts.is_reset_valid(hash(5)).await.unwrap());
@@ -496,8 +554,8 @@ async fn a_forgotten_password_is_chosen_anew_once(kept: impl Factory) {
     assert_eq!(again.await.unwrap(), None);
 }
 
-async fn tokens_are_ended_by_when_they_were_issued(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn ending_sessions_ends_the_tokens_issued_until_now(factory: impl Factory) {
+    let accounts = factory.accounts();
     let ended = || accounts.tokens_ended(subject("acme:7"));
     assert_eq!(ended().await.unwrap(), None);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -507,8 +565,19 @@ async fn tokens_are_ended_by_when_they_were_issued(kept: impl Factory) {
     assert!(until.abs_diff(now.as_secs()) < 60, "{until}");
 }
 
-async fn a_tenant_makes_as_many_documents_as_it_may(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn ended_tokens_stay_ended_when_the_clock_steps_back(factory: impl Factory) {
+    let accounts = factory.accounts();
+    let subject = subject("acme:7");
+    factory.end_tokens_an_hour_ahead(&subject).await;
+    let before = accounts.tokens_ended(subject.clone()).await.unwrap();
+    end_tokens(accounts, &subject).await;
+    let after = accounts.tokens_ended(subject).await.unwrap();
+    assert!(before.is_some());
+    assert_eq!(after, before);
+}
+
+async fn registrations_stop_at_the_document_quota(factory: impl Factory) {
+    let accounts = factory.accounts();
     let own = async |collection: &str, id: &str, most| {
         let doc = DocId::parse(collection, id).unwrap();
         accounts
@@ -536,7 +605,7 @@ async fn a_tenant_makes_as_many_documents_as_it_may(kept: impl Factory) {
         own("acme:notes", "two", Some(2)).await,
         DocumentRegistration::Exists
     );
-    // Of no interest to another tenant.
+    // Another tenant has its own quota.
     assert_eq!(
         own("notes", "one", Some(2)).await,
         DocumentRegistration::Registered
@@ -547,8 +616,8 @@ async fn a_tenant_makes_as_many_documents_as_it_may(kept: impl Factory) {
     );
 }
 
-async fn what_tenants_take_is_added_up(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn usage_is_added_up_per_tenant(factory: impl Factory) {
+    let accounts = factory.accounts();
     for (tenant, bytes, sum) in [
         ("acme", 5, 5),
         ("acme", 7, 12),
@@ -560,25 +629,30 @@ async fn what_tenants_take_is_added_up(kept: impl Factory) {
     }
 }
 
-async fn a_tenants_deeds_are_read_from_the_newest(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_tenants_audit_events_are_returned_newest_first(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "ann").await;
     own(accounts, "plan", "ann").await;
-    let noted = |actor, deed| accounts.audit(subject(actor), deed, None, None);
-    noted("ann", "fail to sign in").await.unwrap();
-    noted("acme:7", "sign out").await.unwrap();
+    let noted = |actor, action| accounts.audit(subject(actor), action, None, None);
+    noted("ann", AuditAction::FailToSignIn).await.unwrap();
+    noted("acme:7", AuditAction::SignOut).await.unwrap();
     let opened = accounts.audit(
         subject("link"),
-        "open link",
+        AuditAction::OpenLink,
         Some(doc("plan")),
         Some(subject("link")),
     );
     opened.await.unwrap();
     let read = async |tenant: &str, before, limit| {
-        let deeds = accounts.audit_events_of(tenant.to_owned(), before, limit);
-        deeds.await.unwrap()
+        let events = accounts.audit_events_of(tenant.to_owned(), before, limit);
+        events.await.unwrap()
     };
-    let words = |deeds: &[AuditEvent]| deeds.iter().map(|it| it.action.clone()).collect::<Vec<_>>();
+    let words = |events: &[AuditEvent]| {
+        events
+            .iter()
+            .map(|it| it.action.clone())
+            .collect::<Vec<_>>()
+    };
     let newest = read("home", None, 2).await;
     assert_eq!(words(&newest), ["open link", "fail to sign in"]);
     assert_eq!(newest[0].doc, Some(("notes".to_owned(), "plan".to_owned())));
@@ -598,8 +672,8 @@ async fn renew(accounts: &dyn AccessStore, old: u8, next: u8, grace: Duration) -
     renewed.await.unwrap()
 }
 
-async fn a_refresh_token_is_exchanged_once(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_refresh_token_is_exchanged_once(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
     assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Renewed);
@@ -608,22 +682,22 @@ async fn a_refresh_token_is_exchanged_once(kept: impl Factory) {
     assert!(live.age < DAY);
 }
 
-async fn a_second_tab_is_no_thief_for_a_moment(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_second_tab_may_present_the_previous_token(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
     assert_eq!(renew(accounts, 1, 9, DAY).await, Renewal::JustRenewed);
-    // The first tab's token is still the newest.
+    // The token that the first tab got is still the newest.
     assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Renewed);
 }
 
-async fn a_stale_refresh_token_ends_the_session(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_stale_refresh_token_ends_the_session(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     assert_eq!(renew(accounts, 1, 2, NO_TIME).await, Renewal::Renewed);
     assert_eq!(renew(accounts, 1, 9, NO_TIME).await, Renewal::Reused);
     assert_eq!(accounts.session(key("s")).await.unwrap(), None);
-    // The thief's or the owner's newest token, nobody knows which: it opens nothing.
+    // The newest token does not work either: it may be in the hands of the thief.
     assert_eq!(renew(accounts, 2, 3, DAY).await, Renewal::Ended);
     let told = accounts.revocations(0).await.unwrap();
     assert_eq!(told.len(), 1);
@@ -632,8 +706,8 @@ async fn a_stale_refresh_token_ends_the_session(kept: impl Factory) {
     assert!(told[0].ends);
 }
 
-async fn the_oldest_sessions_end_when_there_are_too_many(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn the_oldest_sessions_end_when_there_are_too_many(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     let begin = |name: &str, sessions_max| {
         accounts.begin_session(key(name), subject("ann"), hash(7), DAY, sessions_max)
@@ -641,7 +715,7 @@ async fn the_oldest_sessions_end_when_there_are_too_many(kept: impl Factory) {
     for name in ["second", "third"] {
         begin(name, 3).await.unwrap();
     }
-    // Renewed, so it is not the oldest any more.
+    // After its renewal it is no longer the oldest.
     next_millisecond();
     assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Renewed);
     begin("new", 2).await.unwrap();
@@ -663,7 +737,7 @@ async fn the_oldest_sessions_end_when_there_are_too_many(kept: impl Factory) {
     assert!(accounts.session(key("new")).await.unwrap().is_none());
 }
 
-/// Waits until the clock shows another millisecond, the unit in which stores keep times.
+/// Waits until the clock shows another millisecond, the unit of stored times.
 fn next_millisecond() {
     let now = || {
         SystemTime::now()
@@ -677,8 +751,8 @@ fn next_millisecond() {
     }
 }
 
-async fn accounts_without_invitation_are_bounded(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn open_registration_stops_at_the_account_quota(factory: impl Factory) {
+    let accounts = factory.accounts();
     for (name, added) in [
         ("ann", Ok(())),
         ("bob", Ok(())),
@@ -692,8 +766,8 @@ async fn accounts_without_invitation_are_bounded(kept: impl Factory) {
     }
 }
 
-async fn a_new_password_ends_the_other_sessions(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_new_password_ends_the_other_sessions(factory: impl Factory) {
+    let accounts = factory.accounts();
     session(accounts).await;
     let other = accounts.begin_session(key("other"), subject("ann"), hash(7), DAY, MANY);
     other.await.unwrap();
@@ -707,8 +781,8 @@ async fn a_new_password_ends_the_other_sessions(kept: impl Factory) {
     assert_eq!(accounts.session(key("s")).await.unwrap(), None);
 }
 
-async fn a_session_expires(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_session_expires(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     let begun = accounts.begin_session(key("s"), subject("ann"), hash(1), NO_TIME, MANY);
     begun.await.unwrap();
@@ -716,12 +790,12 @@ async fn a_session_expires(kept: impl Factory) {
     assert_eq!(renew(accounts, 1, 2, DAY).await, Renewal::Ended);
 }
 
-async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn the_highest_role_counts(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
-    let mut bob = who("bob", "home");
+    let mut bob = member("bob", "home");
     assert_eq!(role(accounts, &bob, doc("plan")).await, None);
     assert_eq!(role(accounts, &bob, doc("no such")).await, None);
     let given = accounts.set_role(
@@ -755,18 +829,18 @@ async fn rights_are_the_most_that_anything_gives(kept: impl Factory) {
     assert_eq!(role(accounts, &bob, doc("plan")).await, None);
 }
 
-async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn roles_do_not_reach_into_another_tenant(factory: impl Factory) {
+    let accounts = factory.accounts();
     let acme = accounts.create_account(new_user("eve", "acme"), Admission::First);
     assert_eq!(acme.await.unwrap(), Ok(()));
     let (theirs, ours) = (DocId::parse("acme:notes", "plan").unwrap(), doc("plan"));
-    let eve = who("eve", "acme");
+    let eve = member("eve", "acme");
     assert_eq!(
         role(accounts, &eve, theirs.clone()).await,
         Some(Role::Owner)
     );
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
-    // Not even where somebody gave her a role by mistake.
+    // A grant to a user of another tenant has no effect.
     let given = accounts.set_role(
         ours.clone(),
         subject("eve"),
@@ -776,12 +850,12 @@ async fn a_tenant_is_not_reached_from_another(kept: impl Factory) {
     );
     assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &eve, ours.clone()).await, None);
-    // And not by saying that she belongs elsewhere.
-    assert_eq!(role(accounts, &who("eve", "home"), theirs).await, None);
+    // A token that names another tenant does not give the stored role in it.
+    assert_eq!(role(accounts, &member("eve", "home"), theirs).await, None);
 }
 
-async fn a_document_is_owned_by_who_was_first(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn the_first_registration_owns_the_document(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
@@ -794,25 +868,31 @@ async fn a_document_is_owned_by_who_was_first(kept: impl Factory) {
         DocumentRegistration::Exists
     );
     assert_eq!(
-        role(accounts, &who("ann", "home"), doc("plan")).await,
+        role(accounts, &member("ann", "home"), doc("plan")).await,
         Some(Role::Owner)
     );
-    assert_eq!(role(accounts, &who("bob", "home"), doc("plan")).await, None);
+    assert_eq!(
+        role(accounts, &member("bob", "home"), doc("plan")).await,
+        None
+    );
 }
 
-async fn a_document_that_has_a_log_is_nobodys_to_take(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_document_with_a_log_cannot_be_registered(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
-    create(kept.store(), &doc("old")).await;
+    create(factory.store(), &doc("old")).await;
     assert_eq!(
         try_own(accounts, "old", "ann").await,
         DocumentRegistration::Exists
     );
-    assert_eq!(role(accounts, &who("ann", "home"), doc("old")).await, None);
+    assert_eq!(
+        role(accounts, &member("ann", "home"), doc("old")).await,
+        None
+    );
 }
 
-async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn ownership_changes_only_by_transfer(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
@@ -832,12 +912,12 @@ async fn the_owner_changes_only_by_transfer(kept: impl Factory) {
     );
 }
 
-async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_link_opens_its_document_until_it_is_deleted(factory: impl Factory) {
+    let accounts = factory.accounts();
     let made = accounts.create_link(link("l", Role::Owner, 5), boss());
     assert_eq!(made.await.unwrap(), Ok(()));
     let found = accounts.link_by_secret(hash(5)).await.unwrap().unwrap();
-    // A link makes nobody an owner.
+    // A link does not give ownership.
     assert_eq!((found.id, found.role), (subject("l"), Role::Editor));
     assert_eq!(accounts.link_by_secret(hash(6)).await.unwrap(), None);
     assert_eq!(
@@ -853,8 +933,8 @@ async fn a_link_opens_its_document_until_it_ends(kept: impl Factory) {
     assert_eq!(accounts.links(doc("plan")).await.unwrap(), []);
 }
 
-async fn a_link_expires(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_link_expires(factory: impl Factory) {
+    let accounts = factory.accounts();
     let expired = NewShareLink {
         lasts: Some(NO_TIME),
         ..link("old", Role::Viewer, 5)
@@ -882,37 +962,37 @@ async fn a_link_expires(kept: impl Factory) {
     assert_eq!(links[0].id, subject("new"));
 }
 
-async fn a_list_shows_what_may_be_read(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn a_list_shows_readable_documents(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     for id in ["one", "two"] {
         own(accounts, id, "ann").await;
-        create(kept.store(), &doc(id)).await;
+        create(factory.store(), &doc(id)).await;
     }
-    create(kept.store(), &doc("nobodys")).await;
+    create(factory.store(), &doc("free")).await;
     let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss(), MANY);
     assert_eq!(given.await.unwrap(), Ok(()));
-    let list = async |who: Principal| -> Vec<String> {
+    let list = async |principal: Principal| -> Vec<String> {
         let query = ListQuery {
             collection: Name::parse("notes").unwrap(),
             limit: 10,
             after: None,
             title: None,
         };
-        let found = accounts.list_for(who, query).await.unwrap().documents;
+        let found = accounts.list_for(principal, query).await.unwrap().documents;
         let mut ids: Vec<_> = found.iter().map(|it| it.doc.id.to_string()).collect();
         ids.sort();
         ids
     };
-    assert_eq!(list(who("ann", "home")).await, ["one", "two"]);
-    assert_eq!(list(who("bob", "home")).await, ["two"]);
-    assert!(list(who("bob", "acme")).await.is_empty());
+    assert_eq!(list(member("ann", "home")).await, ["one", "two"]);
+    assert_eq!(list(member("bob", "home")).await, ["two"]);
+    assert!(list(member("bob", "acme")).await.is_empty());
     assert!(list(guest("l")).await.is_empty());
-    // A share link shows its document as long as it opens it.
+    // A share link shows its document until it expires or is deleted.
     let by_link = |id: &str| Principal {
         links: vec![subject(id)],
-        ..who("bob", "home")
+        ..member("bob", "home")
     };
     for (id, secret, lasts) in [("live", 7, None), ("over", 8, Some(NO_TIME))] {
         let link = NewShareLink {
@@ -929,11 +1009,11 @@ async fn a_list_shows_what_may_be_read(kept: impl Factory) {
     assert_eq!(list(by_link("live")).await, ["two"]);
     let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"));
     assert!(tenant.await.unwrap());
-    assert_eq!(list(who("bob", "home")).await, ["nobodys", "one", "two"]);
+    assert_eq!(list(member("bob", "home")).await, ["free", "one", "two"]);
 }
 
-async fn revocations_are_told_in_order(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn revocations_are_returned_in_order(factory: impl Factory) {
+    let accounts = factory.accounts();
     assert_eq!(accounts.last_revocation().await.unwrap(), 0);
     for name in ["ann", "bob", "eve"] {
         let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), boss(), MANY);
@@ -951,23 +1031,23 @@ async fn revocations_are_told_in_order(kept: impl Factory) {
     assert_eq!(accounts.last_revocation().await.unwrap(), all[2].sequence);
 }
 
-async fn deeds_are_kept(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn changes_of_sharing_are_audited(factory: impl Factory) {
+    let accounts = factory.accounts();
     own(accounts, "plan", "ann").await;
     let set = accounts.set_role(
         doc("plan"),
         subject("bob"),
         Some(Role::Editor),
-        who("ann", "home"),
+        member("ann", "home"),
         MANY,
     );
     assert_eq!(set.await.unwrap(), Ok(()));
-    let made = accounts.create_link(link("l", Role::Viewer, 1), who("ann", "home"));
+    let made = accounts.create_link(link("l", Role::Viewer, 1), member("ann", "home"));
     assert_eq!(made.await.unwrap(), Ok(()));
-    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), who("ann", "home"));
+    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), member("ann", "home"));
     assert_eq!(handed.await.unwrap(), Ok(()));
-    let deeds = accounts.audit_events(doc("plan"), None, 3).await.unwrap();
-    let told: Vec<_> = deeds
+    let events = accounts.audit_events(doc("plan"), None, 3).await.unwrap();
+    let told: Vec<_> = events
         .iter()
         .map(|it| {
             let subject = it.subject.as_ref().map(|it| it.0.as_str());
@@ -989,30 +1069,30 @@ async fn deeds_are_kept(kept: impl Factory) {
     );
 }
 
-/// Whoever opens a link again and again hides nothing of what else was done.
-async fn repeated_deeds_are_one_line(kept: impl Factory) {
-    let accounts = kept.accounts();
+/// Opening a link many times does not push other events off the page.
+async fn repeated_events_share_one_line(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "ann").await;
     own(accounts, "plan", "ann").await;
-    let note = |actor: &str, deed| {
+    let note = |actor: &str, action| {
         let (actor, link) = (subject(actor), subject("l"));
-        accounts.audit(actor, deed, Some(doc("plan")), Some(link))
+        accounts.audit(actor, action, Some(doc("plan")), Some(link))
     };
     for _ in 0..300 {
-        note("l", "open link").await.unwrap();
-        note("bob", "open link").await.unwrap();
-        let failed = accounts.audit(subject("ann"), "fail to sign in", None, None);
+        note("l", AuditAction::OpenLink).await.unwrap();
+        note("bob", AuditAction::OpenLink).await.unwrap();
+        let failed = accounts.audit(subject("ann"), AuditAction::FailToSignIn, None, None);
         failed.await.unwrap();
     }
-    // A change of rights is never one line with another.
+    // Changes of permissions have a line each.
     for _ in 0..2 {
-        note("ann", "end link").await.unwrap();
+        note("ann", AuditAction::DeleteLink).await.unwrap();
     }
-    let told = |deeds: &[AuditEvent]| -> Vec<(String, String, u64)> {
+    let told = |events: &[AuditEvent]| -> Vec<(String, String, u64)> {
         let line = |it: &AuditEvent| (it.actor.0.clone(), it.action.clone(), it.times);
-        deeds.iter().map(line).collect()
+        events.iter().map(line).collect()
     };
-    let line = |actor: &str, deed: &str, times| (actor.to_owned(), deed.to_owned(), times);
+    let line = |actor: &str, action: &str, times| (actor.to_owned(), action.to_owned(), times);
     let all = accounts.audit_events(doc("plan"), None, 10).await.unwrap();
     let lines = [
         line("ann", "end link", 1),
@@ -1023,7 +1103,7 @@ async fn repeated_deeds_are_one_line(kept: impl Factory) {
     ];
     assert_eq!(told(&all), lines);
     assert!(all[2].last_at_ms >= Some(all[2].at_ms) && all[0].last_at_ms.is_none());
-    // Page by page.
+    // The next page.
     let page = accounts
         .audit_events(doc("plan"), Some(all[1].number), 2)
         .await;
@@ -1032,10 +1112,10 @@ async fn repeated_deeds_are_one_line(kept: impl Factory) {
     assert!(told(&of_tenant.unwrap()).contains(&line("ann", "fail to sign in", 300)));
 }
 
-async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn links_and_grants_stop_at_their_quotas(factory: impl Factory) {
+    let accounts = factory.accounts();
     own(accounts, "plan", "ann").await;
-    let ann = || who("ann", "home");
+    let ann = || member("ann", "home");
     let add = |seed: u8, lasts| {
         let link = NewShareLink {
             lasts,
@@ -1052,7 +1132,7 @@ async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
     let ended = accounts.delete_link(doc("plan"), subject("l2"), ann());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(add(4, None).await.unwrap(), Ok(()));
-    // The owner is one of three.
+    // The owner counts as one of three.
     let give = |name, role, most| accounts.set_role(doc("plan"), subject(name), role, ann(), most);
     for name in ["bob", "kim"] {
         let given = give(name, Some(Role::Viewer), 3).await.unwrap();
@@ -1060,7 +1140,7 @@ async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
     }
     let refused = give("lee", Some(Role::Viewer), 3).await.unwrap();
     assert_eq!(refused, Err(ShareError::QuotaReached));
-    // Whoever has a role may have another or lose it, also where there are more than may be.
+    // A role can be changed or taken away beyond the quota.
     for (role, most) in [(Some(Role::Editor), 3), (Some(Role::Viewer), 1), (None, 1)] {
         assert_eq!(give("bob", role, most).await.unwrap(), Ok(()), "{role:?}");
     }
@@ -1068,8 +1148,8 @@ async fn a_document_has_so_many_links_and_people(kept: impl Factory) {
     assert_eq!(given, Ok(()));
 }
 
-async fn a_tenant_has_so_many_invitations(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn invitations_stop_at_their_quota(factory: impl Factory) {
+    let accounts = factory.accounts();
     first(accounts, "ann").await;
     let invite = |seed, lasts| {
         let invitation = NewInvitation {
@@ -1092,8 +1172,8 @@ async fn a_tenant_has_so_many_invitations(kept: impl Factory) {
     assert!(invite(4, DAY).await.unwrap());
 }
 
-async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
-    let accounts = kept.accounts();
+async fn ids_with_a_nul_character_are_not_found(factory: impl Factory) {
+    let accounts = factory.accounts();
     add(accounts, "ann").await;
     let odd = "ann\0";
     assert_eq!(
@@ -1101,16 +1181,19 @@ async fn what_nobody_is_called_is_not_found(kept: impl Factory) {
         None
     );
     assert_eq!(accounts.account(subject(odd)).await.unwrap(), None);
-    assert_eq!(role(accounts, &who(odd, "home"), doc("plan")).await, None);
+    assert_eq!(
+        role(accounts, &member(odd, "home"), doc("plan")).await,
+        None
+    );
     let ended = accounts.delete_link(doc("plan"), subject(odd), boss());
     assert_eq!(ended.await.unwrap(), Err(ShareError::LinkNotFound));
 }
 
-/// Many people ask for what only one of them can have.
-async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
-    let accounts = kept.accounts();
+/// Of concurrent requests for the same thing one succeeds.
+async fn concurrent_changes_are_applied_one_after_another(factory: impl Factory) {
+    let accounts = factory.accounts();
     let names = ["ann", "bob", "eve", "joe"];
-    // This opens as many connections as are used at once below.
+    // Opens as many connections as are used at once below.
     for any in join_all(names.map(|_| accounts.has_accounts())).await {
         assert!(!any.unwrap());
     }
@@ -1187,14 +1270,17 @@ async fn what_is_done_at_once_is_done_in_turn(kept: impl Factory) {
     assert_eq!(just.count(), 2, "{tabs:?}");
 }
 
-// ---- What only a store that many nodes share can promise ----
+// ---- Postgres only: several nodes on one store ----
 
 #[tokio::test]
 async fn a_revocation_by_one_node_is_read_by_another() {
-    let Some(kept) = InPostgres::new().await else {
+    let Some(factory) = InPostgres::new().await else {
         return;
     };
-    let (here, other) = (kept.accounts(), open_shared(&kept.url, NodeId(8)).await);
+    let (here, other) = (
+        factory.accounts(),
+        open_shared(&factory.url, NodeId(8)).await,
+    );
     session(here).await;
     assert_eq!(other.last_revocation().await.unwrap(), 0);
     assert!(other.session(key("s")).await.unwrap().is_some());
@@ -1209,13 +1295,13 @@ async fn a_revocation_by_one_node_is_read_by_another() {
     assert_eq!(other.last_revocation().await.unwrap(), told[0].sequence);
 }
 
-/// Whoever reads on from the newest that it knows misses none, although several nodes write at the same moment.
+/// A reader that continues from the newest sequence number it knows misses none while several nodes write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_revocation_is_overtaken() {
-    let Some(kept) = InPostgres::new().await else {
+async fn revocations_are_read_without_gaps_while_nodes_write() {
+    let Some(factory) = InPostgres::new().await else {
         return;
     };
-    let nodes = join_all((10..13).map(|me| open_shared(&kept.url, NodeId(me)))).await;
+    let nodes = join_all((10..13).map(|me| open_shared(&factory.url, NodeId(me)))).await;
     let (writers, each) = (nodes.len() * 4, 25);
     let write = |writer: usize| {
         let accounts: &dyn AccessStore = &nodes[writer % nodes.len()];
@@ -1233,7 +1319,7 @@ async fn no_revocation_is_overtaken() {
         let (mut known, mut sequences) = (0, Vec::new());
         while sequences.len() < writers * each {
             assert!(Instant::now() < deadline, "{} were read", sequences.len());
-            for revocation in kept.accounts().revocations(known).await.unwrap() {
+            for revocation in factory.accounts().revocations(known).await.unwrap() {
                 known = revocation.sequence;
                 sequences.push(known);
             }
@@ -1243,4 +1329,122 @@ async fn no_revocation_is_overtaken() {
     let (sequences, _) = futures_util::future::join(read, join_all((0..writers).map(write))).await;
     let expected: Vec<u64> = (1..=(writers * each) as u64).collect();
     assert_eq!(sequences, expected);
+}
+
+/// The statements on access rows, their locks, and the look at the clock that begins a transaction. Not BEGIN, COMMIT and
+/// LOCK TABLE: pg_stat_statements counts utility statements at their first execution only.
+const COUNT_STATEMENTS: &str = "
+SELECT coalesce(sum(calls), 0)::bigint
+FROM pg_stat_statements
+WHERE query !~ 'pg_stat_statements' AND query !~ '^(BEGIN|COMMIT|ROLLBACK|LOCK)'
+  AND query ~* '(users|invitations|resets|sessions|ended_tokens|grants|links|audit|revocation|usage|advisory_xact_lock|^SELECT floor)'";
+
+/// BEGIN is sent together with the look at the clock, and COMMIT with the revocations: a change has two round trips besides
+/// its primitives.
+#[tokio::test]
+async fn changes_use_no_more_statements_than_they_need() {
+    let options = ["fsync=off", "shared_preload_libraries=pg_stat_statements"];
+    let Some(own) = servers::postgres::OwnServer::start(&options) else {
+        return;
+    };
+    let client = servers::postgres::connect(&own.url()).await;
+    let extension = "CREATE EXTENSION pg_stat_statements";
+    client.batch_execute(extension).await.unwrap();
+    let store = open_shared(&own.url(), NodeId(7)).await;
+    let accounts: &dyn AccessStore = &store;
+    let statements = async || -> i64 {
+        let row = client.query_one(COUNT_STATEMENTS, &[]).await.unwrap();
+        let reset = "SELECT pg_stat_statements_reset()";
+        client.batch_execute(reset).await.unwrap();
+        row.get(0)
+    };
+    let ann = member("ann", "home");
+    let invitation = NewInvitation {
+        code: hash(1),
+        id: subject("invitation"),
+        tenant: "home".to_owned(),
+        role: None,
+        lasts: DAY,
+        invitations_max: MANY,
+    };
+    let reset = PasswordReset {
+        code: hash(2),
+        user: subject("bob"),
+        lasts: DAY,
+    };
+    let begin = |name: &str| accounts.begin_session(key(name), subject("bob"), hash(1), DAY, MANY);
+    let renew = |token| accounts.renew_session(key("s"), hash(token), hash(2), DAY);
+    let role = |role| accounts.set_role(doc("plan"), subject("bob"), role, ann.clone(), MANY);
+    let open = Admission::Open { accounts_max: MANY };
+    // The first connection of the pool, and the statements of the start.
+    assert!(!accounts.has_accounts().await.unwrap());
+    statements().await;
+    macro_rules! uses {
+        ($used:literal, $call:expr) => {{
+            let output = $call.await.unwrap();
+            let used = statements().await;
+            assert_eq!(used, $used, "{} returned {output:?}", stringify!($call));
+        }};
+    }
+    uses!(
+        4,
+        accounts.create_account(new_user("ann", "home"), Admission::First)
+    );
+    uses!(4, accounts.create_account(new_user("bob", "home"), open));
+    uses!(6, accounts.create_invitation(invitation, subject("ann")));
+    uses!(1, accounts.is_invitation_valid(hash(1)));
+    uses!(
+        4,
+        accounts.create_account(new_user("eve", "home"), Admission::Invited(hash(1)))
+    );
+    uses!(
+        2,
+        accounts.delete_invitation("home".to_owned(), subject("none"), subject("ann"))
+    );
+    uses!(3, accounts.create_reset(reset, subject("ann")));
+    uses!(1, accounts.is_reset_valid(hash(2)));
+    uses!(5, accounts.reset_password(hash(2), "new".to_owned()));
+    uses!(6, begin("s"));
+    uses!(5, begin("t"));
+    uses!(1, accounts.session(key("s")));
+    uses!(3, renew(1));
+    uses!(2, renew(1));
+    uses!(4, renew(7));
+    uses!(4, accounts.end_session(key("t")));
+    uses!(
+        4,
+        accounts.set_password(subject("bob"), "newer".to_owned(), None)
+    );
+    uses!(5, accounts.end_sessions_of(subject("bob"), subject("ann")));
+    uses!(
+        4,
+        accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"))
+    );
+    uses!(
+        1,
+        accounts.register_document(doc("plan"), subject("ann"), Some(MANY))
+    );
+    uses!(
+        1,
+        accounts.permissions(ann.clone(), vec![doc("plan"), doc("other")])
+    );
+    uses!(8, role(Some(Role::Viewer)));
+    uses!(7, role(None));
+    uses!(
+        8,
+        accounts.create_link(link("l", Role::Viewer, 5), ann.clone())
+    );
+    uses!(
+        7,
+        accounts.delete_link(doc("plan"), subject("l"), ann.clone())
+    );
+    uses!(
+        8,
+        accounts.transfer_ownership(doc("plan"), subject("bob"), ann.clone())
+    );
+    uses!(
+        5,
+        accounts.set_disabled(subject("bob"), true, subject("ann"))
+    );
+    uses!(1, accounts.add_usage("home".to_owned(), 1));
 }

@@ -83,6 +83,56 @@ pub struct PasswordReset {
     pub lasts: Duration,
 }
 
+/// The user that created an invitation or a password reset, as stored when the code is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Issuer {
+    pub(crate) tenant: String,
+    pub(crate) role: Option<Role>,
+    pub(crate) disabled: bool,
+}
+
+impl Issuer {
+    /// Returns true if the user may still admit accounts to `tenant` and reset their passwords: codes lose their effect when
+    /// their issuer loses that permission.
+    pub(crate) fn may_issue_for(&self, tenant: &str) -> bool {
+        self.tenant == tenant && self.role == Some(Role::Owner) && !self.disabled
+    }
+}
+
+/// A stored password reset, with the facts that decide whether it is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredReset {
+    /// The account that gets the new password.
+    pub(crate) user: Subject,
+    /// The account's tenant.
+    pub(crate) tenant: String,
+    pub(crate) issuer: Issuer,
+    pub(crate) expires_at_ms: u64,
+}
+
+impl StoredReset {
+    /// Returns true if its code sets a new password.
+    pub(crate) fn is_valid(&self, now_ms: u64) -> bool {
+        self.expires_at_ms > now_ms && self.issuer.may_issue_for(&self.tenant)
+    }
+}
+
+/// A stored invitation, with the facts that decide whether it is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredInvitation {
+    pub(crate) tenant: String,
+    pub(crate) role: Option<Role>,
+    pub(crate) issuer: Issuer,
+    pub(crate) expires_at_ms: u64,
+}
+
+impl StoredInvitation {
+    /// Returns true if its code creates an account.
+    pub(crate) fn is_valid(&self, now_ms: u64) -> bool {
+        self.expires_at_ms > now_ms && self.issuer.may_issue_for(&self.tenant)
+    }
+}
+
 /// An invitation that has not expired and was not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingInvitation {
@@ -90,7 +140,7 @@ pub struct PendingInvitation {
     pub id: Subject,
     /// The role that the account gets on every document of the tenant.
     pub role: Option<Role>,
-    /// The user who created it.
+    /// The user that created it.
     pub maker: Subject,
     /// When it expires, in milliseconds since 1970.
     pub expires_at_ms: u64,

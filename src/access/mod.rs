@@ -13,10 +13,14 @@ pub use account::{
     Account, AccountDraft, Admission, CreateAccountError, NewInvitation, PasswordReset,
     PendingInvitation, SecretHash, Subject,
 };
-pub use audit::AuditEvent;
-pub(crate) use audit::{REPEAT_WINDOW, REPEATED_ACTIONS};
-pub(crate) use permission::tenant_of_subject;
+pub(crate) use account::{Issuer, StoredInvitation, StoredReset};
+pub use audit::{AuditAction, AuditEvent};
+pub(crate) use audit::{NewAuditEvent, REPEAT_WINDOW};
+pub(crate) use permission::StoredRoles;
 pub use permission::{HOME_TENANT, Permission, Principal, Role, tenant_of};
 pub use revocation::Revocation;
+pub(crate) use revocation::{NewRevocation, REVOCATIONS_KEPT};
 pub use session::{LiveSession, Renewal, SessionKey};
+pub(crate) use session::{RefreshTokens, StoredSession, later};
+pub(crate) use sharing::GrantCount;
 pub use sharing::{DocumentRegistration, Grant, NewShareLink, ShareError, ShareLink};

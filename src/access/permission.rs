@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Subject;
-use crate::id::Name;
+use crate::id::{DocId, Name};
 
 /// What a subject may do with a document. Each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,11 @@ impl Role {
             .into_iter()
             .find(|role| i64::from(*role as u8) == number)
     }
+
+    /// What [`from_number`](Self::from_number) reads.
+    pub(crate) fn number(role: Option<Self>) -> i64 {
+        role.map_or(0, |role| i64::from(role as u8))
+    }
 }
 
 /// The tenant of the accounts and collections that name no other.
@@ -58,11 +63,6 @@ pub fn tenant_of(collection: &Name) -> &str {
         Some((tenant, _)) => tenant,
         None => HOME_TENANT,
     }
-}
-
-/// The tenant of a user that another application vouches for: the prefix of the user's id.
-pub(crate) fn tenant_of_subject(subject: &Subject) -> Option<&str> {
-    subject.0.split_once(':').map(|(tenant, _)| tenant)
 }
 
 /// The party on behalf of which a request accesses documents: a signed-in user, a guest, or either with opened share links.
@@ -85,4 +85,111 @@ pub struct Permission {
     pub role: Option<Role>,
     /// How long the role is valid, if it comes from a share link that expires.
     pub lasts: Option<Duration>,
+}
+
+/// The stored facts about a principal and a document from which its permission follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StoredRoles {
+    /// The user's role on every document of the tenant.
+    pub(crate) tenant_role: Option<Role>,
+    /// The user's own role on the document.
+    pub(crate) grant: Option<Role>,
+    /// The roles of the opened share links of the document that have not expired, in the order in which the principal names
+    /// them, each with the time until it expires.
+    pub(crate) links: Vec<Permission>,
+}
+
+impl Principal {
+    /// The user, if it belongs to the tenant. Only share links reach into another tenant.
+    pub(crate) fn member_of(&self, tenant: &str) -> Option<&Subject> {
+        let is_member = self.tenant.as_deref() == Some(tenant);
+        self.user.as_ref().filter(|_| is_member)
+    }
+
+    /// The permission on a document: the highest role that the tenant, the token, a grant or a share link gives. Of equal
+    /// roles those that do not expire take precedence, then the first link.
+    pub(crate) fn permission(&self, doc: &DocId, stored: &StoredRoles) -> Permission {
+        let mut permission = Permission::default();
+        if self.member_of(tenant_of(&doc.collection)).is_some() {
+            permission.role = self.role.max(stored.tenant_role).max(stored.grant);
+        }
+        for link in &stored.links {
+            if link.role > permission.role {
+                permission = *link;
+            }
+        }
+        permission
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(tenant: &str) -> Principal {
+        Principal {
+            user: Some(Subject("ann".to_owned())),
+            tenant: Some(tenant.to_owned()),
+            role: None,
+            links: Vec::new(),
+        }
+    }
+
+    fn link(role: Role, seconds: Option<u64>) -> Permission {
+        Permission {
+            role: Some(role),
+            lasts: seconds.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn the_highest_role_counts() {
+        let doc = DocId::parse("notes", "plan").expect("a valid id");
+        let stored = |tenant_role, grant, links: &[Permission]| StoredRoles {
+            tenant_role,
+            grant,
+            links: links.to_vec(),
+        };
+        let (viewer, editor) = (Some(Role::Viewer), Some(Role::Editor));
+        let (short, long) = (link(Role::Editor, Some(1)), link(Role::Editor, Some(9)));
+        let cases = [
+            (stored(None, None, &[]), Permission::default()),
+            (stored(viewer, editor, &[]), link(Role::Editor, None)),
+            (stored(editor, viewer, &[]), link(Role::Editor, None)),
+            (stored(editor, None, &[short]), link(Role::Editor, None)),
+            (stored(viewer, None, &[short, long]), short),
+            (stored(None, None, &[link(Role::Viewer, None), long]), long),
+        ];
+        for (stored, expected) in cases {
+            assert_eq!(
+                principal("home").permission(&doc, &stored),
+                expected,
+                "{stored:?}"
+            );
+        }
+        let vouched = Principal {
+            role: Some(Role::Owner),
+            ..principal("home")
+        };
+        let permission = vouched.permission(&doc, &stored(viewer, None, &[]));
+        assert_eq!(permission.role, Some(Role::Owner));
+    }
+
+    #[test]
+    fn only_share_links_reach_into_another_tenant() {
+        let doc = DocId::parse("acme:notes", "plan").expect("a valid id");
+        let stranger = Principal {
+            role: Some(Role::Owner),
+            ..principal("home")
+        };
+        let mut stored = StoredRoles {
+            tenant_role: Some(Role::Owner),
+            grant: Some(Role::Editor),
+            links: Vec::new(),
+        };
+        assert_eq!(stranger.permission(&doc, &stored), Permission::default());
+        stored.links.push(link(Role::Viewer, None));
+        let permission = stranger.permission(&doc, &stored);
+        assert_eq!(permission.role, Some(Role::Viewer));
+    }
 }

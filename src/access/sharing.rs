@@ -1,4 +1,4 @@
-//! Who a document is shared with: owners, grants and share links.
+//! Ownership of documents, grants and share links.
 
 use std::time::Duration;
 
@@ -14,6 +14,17 @@ pub enum DocumentRegistration {
     Exists,
     /// The tenant has as many documents as it may.
     QuotaReached,
+}
+
+impl DocumentRegistration {
+    /// Decides on registering a document in a tenant that has `documents` documents.
+    pub(crate) fn decide(is_known: bool, documents: u64, documents_max: Option<u64>) -> Self {
+        match documents_max {
+            _ if is_known => Self::Exists,
+            Some(most) if documents >= most => Self::QuotaReached,
+            _ => Self::Registered,
+        }
+    }
 }
 
 /// Why the sharing of a document was not changed.
@@ -72,4 +83,21 @@ pub struct ShareLink {
     pub password: Option<String>,
     /// When it expires, in milliseconds since 1970.
     pub expires_at_ms: Option<u64>,
+}
+
+/// The number of grants on a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GrantCount {
+    /// All grants, the owner's included.
+    pub(crate) total: u64,
+    /// Whether the subject in question has one of them.
+    pub(crate) includes_subject: bool,
+}
+
+impl GrantCount {
+    /// Returns true if the subject may get a role while at most `people_max` subjects may have one. Changing a role adds no
+    /// subject.
+    pub(crate) fn admits(self, people_max: u64) -> bool {
+        self.includes_subject || self.total < people_max
+    }
 }

@@ -1,12 +1,16 @@
-//! A store in memory, for tests: the same promises, behind one mutex, and nothing outlives the process.
+//! A store in memory, for tests. It keeps the promises of the others behind one mutex; nothing outlives the process.
+
+mod access;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
+use self::access::AccessRows;
 use super::change_feed::{self, ChangeFeed};
 use super::revision_search::last_at;
 use super::{
@@ -20,7 +24,7 @@ use crate::sync::lock;
 
 /// A store in memory. A clone is another handle on the same data.
 ///
-/// It throws no dice but for the secret: tokens are counted, so that a simulation with one seed is one story.
+/// Nothing in it is random except the secret: fencing tokens are counted, so that a simulation is determined by its seed.
 ///
 /// ```
 /// use copydesk::id::{DocId, NodeId};
@@ -38,11 +42,11 @@ use crate::sync::lock;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<State>>);
+pub struct MemoryStore(Arc<Mutex<MemoryState>>);
 
 #[derive(Debug, Default, Clone)]
-struct State {
-    documents: BTreeMap<DocId, Document>,
+struct MemoryState {
+    documents: BTreeMap<DocId, StoredDocument>,
     feed: Arc<ChangeFeed>,
     /// The newest heartbeat of each node. No node is removed for its silence: the store has no clock.
     nodes: BTreeMap<NodeId, Heartbeat>,
@@ -50,15 +54,18 @@ struct State {
     token: u128,
     secret: Option<[u8; 32]>,
     history: History,
-    /// How often the store went back in time.
+    /// How many times a backup was restored.
     restores: u64,
+    access: AccessRows,
+    /// The time of the access rows, in milliseconds since 1970, if it was set; otherwise the system's clock tells it.
+    clock_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Document {
+struct StoredDocument {
     fence: Option<Fence>,
     log: Vec<Arc<Entry>>,
-    /// The submits in the log. None is in it twice: a sequencer must find its way where a store looks for that.
+    /// The ids of the submits in the log, which holds none twice.
     submits: BTreeSet<SubmitId>,
     /// The newest two.
     snapshots: BTreeMap<Revision, Snapshot>,
@@ -74,14 +81,19 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// A store of its own with all that this one holds now.
+    /// Sets the time that the access rows see, in milliseconds since 1970. From then on it stands still.
+    pub fn set_clock_ms(&self, clock_ms: u64) {
+        self.state().clock_ms = Some(clock_ms);
+    }
+
+    /// A separate store with a copy of the data.
     #[must_use]
     pub fn backup(&self) -> Self {
         Self(Arc::new(Mutex::new(self.state().clone())))
     }
 
-    /// Goes back to what `backup` holds, as a server does that is restored or that a lagging standby replaces. New tokens
-    /// are unlike all that were ever drawn.
+    /// Replaces the data with that of `backup`, as if a server was restored or a lagging standby promoted. Fencing tokens are
+    /// not repeated.
     pub fn restore(&self, backup: &Self) {
         let mut state = self.state();
         let (token, restores) = (state.token, state.restores + 1);
@@ -90,8 +102,15 @@ impl MemoryStore {
         state.feed.interrupt();
     }
 
-    /// Nothing in here panics while it holds the lock; a test's thread that did is no reason to stop.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn now_ms(&self) -> u64 {
+        let clock_ms = self.state().clock_ms;
+        clock_ms.unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            since.unwrap_or_default().as_millis() as u64
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         lock(&self.0)
     }
 }
@@ -154,7 +173,7 @@ impl Store for MemoryStore {
             .documents
             .get_mut(doc)
             .filter(|it| it.fence == Some(fence));
-        let kept = document.map_or(Ok(()), |document| document.keep(doc, snapshot));
+        let kept = document.map_or(Ok(()), |document| document.save_snapshot(doc, snapshot));
         ready(kept).boxed()
     }
 
@@ -191,7 +210,7 @@ impl Store for MemoryStore {
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
         let state = self.state();
-        let epoch = |doc| state.documents.get(doc).and_then(Document::epoch);
+        let epoch = |doc| state.documents.get(doc).and_then(StoredDocument::epoch);
         let lost = open
             .owned
             .iter()
@@ -209,21 +228,7 @@ impl Store for MemoryStore {
 
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         let state = self.state();
-        let mut list: Vec<ListedDocument> = state
-            .documents
-            .iter()
-            .filter(|(doc, _)| doc.collection == query.collection)
-            .filter_map(|(doc, document)| document.listed(doc))
-            .filter(|listed| query.admits(listed))
-            .collect();
-        list.sort_by_key(|listed| Reverse(listed.place()));
-        list.truncate(query.limit);
-        let last = list.last().filter(|_| list.len() >= query.limit);
-        ready(Ok(ListPage {
-            next: last.map(ListedDocument::place),
-            documents: list,
-        }))
-        .boxed()
+        ready(Ok(state.list(&query, |_| true))).boxed()
     }
 
     fn describe<'a>(
@@ -297,7 +302,27 @@ impl Store for MemoryStore {
     }
 }
 
-impl Document {
+impl MemoryState {
+    /// A page of the list of the documents that `admits` returns true for.
+    fn list(&self, query: &ListQuery, admits: impl Fn(&DocId) -> bool) -> ListPage {
+        let mut documents: Vec<ListedDocument> = self
+            .documents
+            .iter()
+            .filter(|(doc, _)| doc.collection == query.collection && admits(doc))
+            .filter_map(|(doc, document)| document.listed(doc))
+            .filter(|listed| query.admits(listed))
+            .collect();
+        documents.sort_by_key(|listed| Reverse(listed.place()));
+        documents.truncate(query.limit);
+        let last = documents.last().filter(|_| documents.len() >= query.limit);
+        ListPage {
+            next: last.map(ListedDocument::place),
+            documents,
+        }
+    }
+}
+
+impl StoredDocument {
     fn append(&mut self, batch: Batch) -> Result<(), AppendError> {
         if self.fence != Some(batch.fence) {
             return Err(AppendError::Fenced);
@@ -323,7 +348,7 @@ impl Document {
         Ok(())
     }
 
-    fn keep(&mut self, doc: &DocId, snapshot: Snapshot) -> Result<(), StoreError> {
+    fn save_snapshot(&mut self, doc: &DocId, snapshot: Snapshot) -> Result<(), StoreError> {
         let revision = snapshot.revision;
         if revision > self.head() {
             let reason = format!("{doc}: the log ends before {revision}");

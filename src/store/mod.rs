@@ -2,7 +2,7 @@
 //! data folder), Postgres (many nodes) and memory (tests) implement it; the suite `tests/store.rs` runs against each. This
 //! is the only module with SQL.
 
-mod accounts;
+mod access;
 mod bounded_cache;
 mod change_feed;
 mod damage;
@@ -24,7 +24,7 @@ mod store;
 mod stored_entry;
 mod verify;
 
-pub use accounts::{AccessFuture, AccessStore, REVOCATIONS_PAGE};
+pub use access::{AccessFuture, AccessQueries, AccessStore, REVOCATIONS_PAGE};
 pub use error::{AppendError, StoreError, StoreErrorKind};
 pub use history::{History, HistoryMark};
 pub use list::{ListPage, ListQuery, ListedDocument};

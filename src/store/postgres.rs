@@ -1,10 +1,9 @@
 //! The shared store: Postgres. Many nodes use one database, and the fence decides which of them may append.
 
-mod accounts;
+mod access;
 mod address;
 mod append;
 mod append_worker;
-mod change;
 mod change_feed;
 mod claim_queue;
 mod connect;
@@ -22,6 +21,7 @@ mod open_documents;
 mod outages;
 mod pool;
 mod schema;
+mod server_clock;
 mod settings;
 mod snapshots;
 mod sockets;

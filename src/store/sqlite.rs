@@ -1,6 +1,6 @@
 //! The embedded store: SQLite in a data folder. One thread writes; a few connections read beside it.
 
-mod accounts;
+mod access;
 mod checkpoint;
 mod data_dir;
 mod documents;

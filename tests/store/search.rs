@@ -1,7 +1,7 @@
 //! Lists and searches in collections with more documents than one page reads.
 
 use copydesk::access::{Principal, Subject};
-use copydesk::store::{AccessStore, ListPage, StoreErrorKind};
+use copydesk::store::{AccessQueries, ListPage, StoreErrorKind};
 
 use super::alone_postgres::{count, eventually, node, open_as, settings as shared_settings};
 use super::servers::postgres as server;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{AuthService, KNOWN_CALLER};
-use crate::access::{NewShareLink, Principal, Role, ShareError, ShareLink, Subject};
+use crate::access::{AuditAction, NewShareLink, Principal, Role, ShareError, ShareLink, Subject};
 use crate::auth::credentials::{Credentials, check_length, check_new_password};
 use crate::auth::error::{AuthError, InvalidInput, QuotaReached, RejectedCredentials};
 use crate::auth::identity::Identity;
@@ -138,8 +138,13 @@ impl AuthService {
         let identity = self.identify(credentials).await?;
         let user = identity.as_ref().and_then(Identity::user_id);
         let actor = user.cloned().unwrap_or_else(|| link.id.clone());
-        self.audit(actor, "open link", Some(&link.doc), Some(&link.id))
-            .await?;
+        self.audit(
+            actor,
+            AuditAction::OpenLink,
+            Some(&link.doc),
+            Some(&link.id),
+        )
+        .await?;
         // The newest link comes first.
         let mut links = self
             .signer

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AuthService, KNOWN_CALLER, now_seconds};
-use crate::access::{Account, Renewal, SessionKey, Subject};
+use crate::access::{Account, AuditAction, Renewal, SessionKey, Subject};
 use crate::auth::credentials::{
     Credentials, SessionTokens, check_length, check_new_password, clean_login,
 };
@@ -62,7 +62,7 @@ impl AuthService {
                 self.begin_session(account.id, credentials).await
             }
             Some(account) => {
-                self.audit_later(account.id, "fail to sign in");
+                self.audit_later(account.id, AuditAction::FailToSignIn);
                 Err(REJECTED.into())
             }
             None => Err(REJECTED.into()),
@@ -257,11 +257,11 @@ impl AuthService {
 
     /// Writes an audit event after the answer, so that the time of the answer does not reveal it. If the store is so slow
     /// that too many events wait, the event goes to the server's log instead.
-    fn audit_later(self: &Arc<Self>, actor: Subject, action: &'static str) {
+    fn audit_later(self: &Arc<Self>, actor: Subject, action: AuditAction) {
         let Ok(permit) = self.pending_audits.clone().try_acquire_owned() else {
             tracing::warn!(
                 actor = actor.0,
-                action,
+                action = action.as_str(),
                 "audit event dropped: too many are pending"
             );
             return;
@@ -269,7 +269,7 @@ impl AuthService {
         let service = self.clone();
         tokio::spawn(async move {
             if let Err(error) = service.audit(actor, action, None, None).await {
-                tracing::warn!(%error, action, "audit event was not written");
+                tracing::warn!(%error, action = action.as_str(), "audit event was not written");
             }
             drop(permit);
         });
@@ -279,7 +279,7 @@ impl AuthService {
     pub(super) async fn audit(
         &self,
         actor: Subject,
-        action: &'static str,
+        action: AuditAction,
         doc: Option<&DocId>,
         subject: Option<&Subject>,
     ) -> Result<(), StoreError> {

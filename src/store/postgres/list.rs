@@ -8,9 +8,9 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::change::now_ms;
 use super::error::PostgresError;
 use super::pool::{Pool, PooledConnection};
+use super::server_clock::now_ms;
 use crate::access::{Principal, tenant_of};
 use crate::id::DocId;
 use crate::log::Revision;
