@@ -1,7 +1,7 @@
--- The truth: documents, and the log of each. The same tables as SQLite's, but for the fence, which has its own.
+-- Documents and their logs. The same tables as SQLite's, except that the fence has a table of its own.
 --
--- Texts that may hold a NUL are kept as their bytes. Integers are of 64 bits; those that count from zero to 2^64 wrap
--- around into the negative. Nothing is ever deleted from `documents` and `heads`: a fence must not come again.
+-- Texts that may contain NUL are stored as their bytes. Integers have 64 bits; counters from zero to 2^64 become
+-- negative in the upper half. Rows of `documents` and `heads` are never deleted: a fence must not be issued twice.
 CREATE TABLE documents (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- stands for (collection, id) in the other tables
   collection text COLLATE "C" NOT NULL,
@@ -10,25 +10,26 @@ CREATE TABLE documents (
   title bytea NOT NULL DEFAULT '',
   title_folded bytea NOT NULL DEFAULT '',   -- in lower case by Unicode's rules
   created_at_ms bigint,                     -- of the first create; NULL before it
-  updated_at_ms bigint NOT NULL DEFAULT 0,  -- of the last entry, but for the last second or so
+  updated_at_ms bigint NOT NULL DEFAULT 0,  -- of the last entry; lags behind the log
   UNIQUE (collection, id)
 ) WITH (fillfactor = 90);
 
--- The list, newest edit first, without a sort and without a look at deleted documents.
+-- The index of the list, newest edit first, without deleted documents.
 CREATE INDEX documents_listed ON documents (collection, updated_at_ms, id) WHERE live;
 
--- The fence, one narrow row a document: share-locked by appends, which leave no dead row behind, and written by claims
--- alone. No append waits for it: a row that somebody claims is passed over.
+-- The fence of a document, in a narrow row. Appends take a share lock, which leaves no dead row; only claims write it.
+-- An append does not wait for a row that is being claimed: it skips it.
 CREATE TABLE heads (
   doc bigint PRIMARY KEY REFERENCES documents (number),
-  epoch bigint NOT NULL,                    -- grows by one at every claim,
-  token bytea NOT NULL,                     -- and has 16 random bytes of its own
-  owner bigint NOT NULL,                    -- the node that claimed it last,
-  owner_name bytea NOT NULL,                -- and what people call it
-  claimed_at timestamptz NOT NULL           -- for people
+  epoch bigint NOT NULL,                    -- incremented by each claim
+  token bytea NOT NULL,                     -- 16 random bytes, new with each claim
+  owner bigint NOT NULL,                    -- the node of the last claim,
+  owner_name bytea NOT NULL,                -- and its name
+  claimed_at timestamptz NOT NULL           -- for operators
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
--- Kept for ever. No foreign key: it would lock a row of `documents` for each entry, and the fence has proven it.
+-- Never deleted. Without a foreign key, because that would lock a row of `documents` for each entry; the fence proves
+-- that the document exists.
 CREATE TABLE entries (
   doc bigint NOT NULL,
   revision bigint NOT NULL CHECK (revision > 0),
@@ -37,25 +38,25 @@ CREATE TABLE entries (
   client text COLLATE "C" NOT NULL,
   seq bigint NOT NULL,
   at_ms bigint NOT NULL,
-  payload bytea NOT NULL,                   -- what `Change::encode` writes; never parsed in here
-  checksum bigint NOT NULL,                 -- XXH3 of all columns but `doc`: a flipped bit is an error, never another text
+  payload bytea NOT NULL,                   -- written by `Change::encode`
+  checksum bigint NOT NULL,                 -- XXH3 of all columns except `doc`; detects damage
   PRIMARY KEY (doc, revision)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.05);
 
--- There is no unique index over (doc, client, seq, author), as in SQLite and for its reasons.
+-- There is no unique index over (doc, client, seq, author), for the reasons that are given in the tables of SQLite.
 
--- Shortcuts into the log: whatever is wrong with one, the log without it says the same.
+-- Snapshots shorten a load. A damaged one is skipped: the log has the same content.
 CREATE TABLE snapshots (
   doc bigint NOT NULL,
   revision bigint NOT NULL CHECK (revision > 0),
   epoch bigint NOT NULL,
-  data bytea NOT NULL,                      -- packed: a format byte, a checksum, LZ4
+  data bytea NOT NULL,                      -- a format byte, a checksum, LZ4 or zstd
   PRIMARY KEY (doc, revision)
 );
--- They are compressed already.
+-- The data is compressed already.
 ALTER TABLE snapshots ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- Who said "I live", and when by this server's clock. A row is a node's incarnation.
+-- The heartbeats of the nodes, by this server's clock. A node has a new id, and so a new row, after each start.
 CREATE TABLE nodes (
   id bigint PRIMARY KEY,
   name bytea NOT NULL,
@@ -63,7 +64,7 @@ CREATE TABLE nodes (
   beat_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
--- What all nodes of this store share and nobody else may know.
+-- Secrets that all nodes of this store share.
 CREATE TABLE secrets (
   name text PRIMARY KEY,
   value bytea NOT NULL

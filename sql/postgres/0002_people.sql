@@ -1,11 +1,11 @@
--- People: who they are, where they are signed in, and what they may do with which document. The same tables as SQLite's,
--- but for the count of the revocations, which SQLite's one writer has for nothing.
+-- Accounts, sessions and permissions on documents. The same tables as SQLite's, except for the count of the
+-- revocations.
 --
--- A subject is whoever may hold a right: a user of ours, a user of the application whose tokens we take, or a share
--- link. Subjects, and what people sign in by, come from requests and may be asked for with a NUL in them: they are kept
--- as their bytes. Times are milliseconds since 1970 by this server's clock.
+-- A subject is a holder of permissions: a user, a user of another application with its tokens, or a share link. Ids of
+-- subjects and logins may come from requests with a NUL in them, so they are stored as their bytes. Times are
+-- milliseconds since 1970 by this server's clock.
 CREATE TABLE users (
-  id bytea PRIMARY KEY,                     -- drawn at random, never used again
+  id bytea PRIMARY KEY,                     -- random, never reused
   tenant text COLLATE "C" NOT NULL,
   login bytea NOT NULL UNIQUE,              -- in lower case
   name bytea NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE users (
   created_at_ms bigint NOT NULL
 );
 
--- Who may make an account where not everybody may. Used once.
+-- Invitations: permit creating an account if that is not open to all. Used once.
 CREATE TABLE invitations (
   code bytea PRIMARY KEY,                   -- SHA-256 of the code
   tenant text COLLATE "C" NOT NULL,
@@ -23,19 +23,19 @@ CREATE TABLE invitations (
 );
 CREATE INDEX invitations_expire ON invitations (expires_at_ms);
 
--- A session is one sign-in on one device, with the family of its refresh tokens. Ended, it is deleted.
+-- A session: one sign-in on one device, with its refresh tokens. The row is deleted at its end.
 CREATE TABLE sessions (
   id text COLLATE "C" PRIMARY KEY,
   user_id bytea NOT NULL REFERENCES users (id),
   refresh bytea NOT NULL,                   -- SHA-256 of the newest refresh token,
-  previous bytea,                           -- and of the one before: good for a moment, for a second tab
+  previous bytea,                           -- and of the one before, which is valid for a short time for a second tab
   renewed_at_ms bigint NOT NULL,
   expires_at_ms bigint NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX sessions_of ON sessions (user_id);
 CREATE INDEX sessions_expire ON sessions (expires_at_ms);
 
--- What a subject may do with a document. A document without an owner belongs to its tenant.
+-- The role of a subject on a document. A document without an owner belongs to its tenant.
 CREATE TABLE grants (
   collection text COLLATE "C" NOT NULL,
   id text COLLATE "C" NOT NULL,
@@ -45,22 +45,23 @@ CREATE TABLE grants (
 );
 CREATE INDEX grants_of ON grants (subject, collection, id);
 
--- One owner each, whoever asks at the same moment.
+-- At most one owner per document, also with concurrent requests.
 CREATE UNIQUE INDEX grants_owner ON grants (collection, id) WHERE role = 4;
 
 CREATE TABLE links (
-  id bytea PRIMARY KEY,                     -- names it to the owner; opens nothing
+  id bytea PRIMARY KEY,                     -- identifies the link; does not open it
   collection text COLLATE "C" NOT NULL,
   doc text COLLATE "C" NOT NULL,
   role bigint NOT NULL CHECK (role BETWEEN 1 AND 3),
-  secret bytea NOT NULL UNIQUE,             -- SHA-256 of what the address says
+  secret bytea NOT NULL UNIQUE,             -- SHA-256 of the secret in the url
   password text,                            -- Argon2id, in the PHC form
   expires_at_ms bigint,
   created_at_ms bigint NOT NULL
 );
 CREATE INDEX links_of ON links (collection, doc);
 
--- Whose rights to look up anew, and whose sockets to close: every node reads on from the sequence it knows.
+-- Revocations: the subjects of which each node must look up the permissions again, or close the sockets. Each node
+-- reads the rows after the last sequence that it has read.
 CREATE TABLE revocations (
   sequence bigint PRIMARY KEY,
   at_ms bigint NOT NULL,
@@ -70,16 +71,16 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_age ON revocations (at_ms);
 
--- The newest revocation's sequence, one row. Whoever revokes locks it until its commit, so the sequence is in the order
--- of the commits: a node that has read one has missed none before it. An identity's numbers would be drawn in one order
--- and become visible in another.
+-- The sequence of the newest revocation, one row. It is locked until the commit of a revocation, so sequences are in
+-- the order of the commits: a node that has read one has missed none before it. Values of an identity column would
+-- become visible in another order than they are assigned.
 CREATE TABLE revocation_count (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   sequence bigint NOT NULL
 ) WITH (fillfactor = 20);
 INSERT INTO revocation_count (sequence) VALUES (0);
 
--- What was changed about people and rights, by whom. Kept for ever.
+-- The audit log: changes of accounts and permissions, and the subjects that made them. Never deleted.
 CREATE TABLE audit (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at_ms bigint NOT NULL,

@@ -1,36 +1,36 @@
 -- migration: long, works with 3
--- Accounts that are closed for a while or for good, passwords that are forgotten, what a tenant uses, and who did what
--- in it. The same tables as SQLite's.
+-- Disabled and deleted accounts, password resets, usage of tenants, and the audit log of a tenant. The same tables as
+-- SQLite's.
 ALTER TABLE users ADD COLUMN disabled boolean NOT NULL DEFAULT false;  -- may not sign in
 
--- Owners of a tenant are shown those who belong to it.
+-- For the list of the users of a tenant.
 CREATE INDEX users_of ON users (tenant, login);
 
--- An invitation is valid while its maker may invite. One without a maker is invalid.
+-- An invitation is valid while the user who made it may invite. One without a maker is invalid.
 DELETE FROM invitations;
-ALTER TABLE invitations ADD COLUMN id bytea NOT NULL DEFAULT uuid_send(gen_random_uuid()) UNIQUE; -- names it to owners of the tenant; opens nothing
-ALTER TABLE invitations ADD COLUMN maker bytea NOT NULL DEFAULT ''; -- must own the tenant still when it is used
+ALTER TABLE invitations ADD COLUMN id bytea NOT NULL DEFAULT uuid_send(gen_random_uuid()) UNIQUE; -- identifies it to owners of the tenant; does not admit
+ALTER TABLE invitations ADD COLUMN maker bytea NOT NULL DEFAULT ''; -- must still own the tenant when it is used
 CREATE INDEX invitations_of ON invitations (tenant, expires_at_ms);
 
--- Who may choose a new password. Used once; the newest is the only one.
+-- Password resets: permit choosing a new password. Used once; only the newest of an account is valid.
 CREATE TABLE resets (
   user_id bytea PRIMARY KEY REFERENCES users (id),
   code bytea NOT NULL UNIQUE,               -- SHA-256 of the code
-  maker bytea NOT NULL,                     -- must own the tenant still when it is used
+  maker bytea NOT NULL,                     -- must still own the tenant when it is used
   expires_at_ms bigint NOT NULL
 );
 
--- The tokens of another application that are no good though they have not expired.
+-- Revoked tokens of another application that have not expired yet.
 CREATE TABLE ended_tokens (
   subject bytea PRIMARY KEY,
-  issued_until bigint NOT NULL              -- those issued up to this, in seconds since 1970
+  issued_until bigint NOT NULL              -- revokes those that were issued until then, in seconds since 1970
 );
 
--- What each tenant has taken of what it may.
+-- The usage of each tenant, for its quotas.
 CREATE TABLE usage (
   tenant text COLLATE "C" PRIMARY KEY,
-  documents bigint NOT NULL,                -- made here, also those that were deleted: their logs are kept
-  bytes bigint NOT NULL                     -- of ops, roughly: counted where they come in
+  documents bigint NOT NULL,                -- created, including deleted ones: their logs are kept
+  bytes bigint NOT NULL                     -- of ops, approximately: counted when they arrive
 ) WITH (fillfactor = 50);
 INSERT INTO usage (tenant, documents, bytes)
 SELECT CASE WHEN d.collection LIKE '%:%' THEN split_part(d.collection, ':', 1) ELSE 'home' END,

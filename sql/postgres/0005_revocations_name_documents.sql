@@ -1,4 +1,4 @@
--- A revocation names the document that it is about, so that a socket looks only that document's rights up anew. NULL: it
--- may be about every document. Nodes of an earlier version write NULL, and look everything up.
+-- The document that a revocation concerns, so that a socket looks up only its permissions on that document. NULL: it
+-- may concern each document. Nodes of an earlier version write NULL, and look up all permissions.
 ALTER TABLE revocations ADD COLUMN collection text COLLATE "C";
 ALTER TABLE revocations ADD COLUMN doc text COLLATE "C";

@@ -1,3 +1,2 @@
--- Where other nodes reach a node without a server in between: HOST:PORT. NULL for a node that has no direct links, and for
--- one of an older version.
+-- The address for direct links to a node: HOST:PORT. NULL for a node without direct links or of an older version.
 ALTER TABLE nodes ADD COLUMN address text;

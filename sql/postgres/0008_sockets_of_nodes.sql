@@ -1,3 +1,3 @@
--- How many sockets a node has: nodes with clearly more than the others send some to them. Null: the node's version does not
--- say so.
+-- The number of sockets of a node: nodes with clearly more than the others send some of them away. NULL for a node of
+-- an older version.
 ALTER TABLE nodes ADD COLUMN sockets bigint;

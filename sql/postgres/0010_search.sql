@@ -1,12 +1,12 @@
--- Search of titles. The letters, pairs and triples of letters of each title are indexed, so that a text of any length is
--- found in the middle of a word, in every language. No extension is needed.
+-- Search of titles. The letters, pairs and triples of letters of each title are indexed, so that a text of any length
+-- is found inside of words, in each language. No extension is needed.
 CREATE TABLE titles (
   doc bigint PRIMARY KEY REFERENCES documents (number),
   collection text COLLATE "C" NOT NULL,
-  folded bytea NOT NULL                     -- as `documents.title_folded`, where that is not empty
+  folded bytea NOT NULL                     -- equal to `documents.title_folded`, if that is not empty
 );
 
--- All runs of `shortest` to `longest` letters of a text, as numbers that are others in another collection. None of a text
+-- All sequences of `shortest` to `longest` letters of a text, hashed together with the collection. Empty for a text
 -- that is not UTF-8 without NUL.
 CREATE FUNCTION copydesk_grams(collection text, folded bytea, shortest integer, longest integer)
 RETURNS bigint[]
@@ -19,10 +19,10 @@ AS $$
   CROSS JOIN LATERAL generate_series(1, char_length(letters.folded) - size + 1) AS at
 $$;
 
--- What waits to be indexed is read by each search: it is kept short.
+-- Each search reads the pending list of the index, so it is kept short.
 CREATE INDEX titles_grams ON titles USING gin (copydesk_grams(collection, folded, 1, 3)) WITH (gin_pending_list_limit = 256);
 
--- The documents of a collection whose titles may hold a text, at most so many.
+-- The documents of a collection with titles that may contain a text, at most `most`.
 CREATE FUNCTION copydesk_titled(collection text, term bytea, most bigint)
 RETURNS bigint[]
 LANGUAGE sql STABLE
@@ -37,7 +37,7 @@ AS $$
     LIMIT $3)
 $$;
 
--- Whoever renames a document, also a node of an older version, keeps `titles` right.
+-- Keeps `titles` consistent for each rename, also by nodes of an older version.
 CREATE FUNCTION copydesk_title_changed()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -56,10 +56,10 @@ $$;
 CREATE TRIGGER documents_title AFTER UPDATE OF title_folded ON documents
 FOR EACH ROW EXECUTE FUNCTION copydesk_title_changed();
 
--- How far the titles that are older than this table were added to it: the nodes do that bit by bit. One row.
+-- The progress of indexing titles from before this table existed, which the nodes do in small steps. One row.
 CREATE TABLE titles_progress (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  number bigint NOT NULL DEFAULT 0,         -- of the last document that was looked at
+  number bigint NOT NULL DEFAULT 0,         -- of the last document that was indexed
   is_complete boolean NOT NULL
 );
 INSERT INTO titles_progress (is_complete) SELECT NOT EXISTS (SELECT 1 FROM documents);

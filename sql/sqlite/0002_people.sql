@@ -1,9 +1,9 @@
--- People: who they are, where they are signed in, and what they may do with which document.
+-- Accounts, sessions and permissions on documents.
 --
--- A subject is whoever may hold a right: a user of ours, a user of the application whose tokens we take, or a share
--- link. Times are milliseconds since 1970 by this store's clock.
+-- A subject is a holder of permissions: a user, a user of another application with its tokens, or a share link. Times
+-- are milliseconds since 1970 by this store's clock.
 CREATE TABLE users (
-  id TEXT PRIMARY KEY,                      -- drawn at random, never used again
+  id TEXT PRIMARY KEY,                      -- random, never reused
   tenant TEXT NOT NULL,
   login TEXT NOT NULL UNIQUE,               -- in lower case
   name TEXT NOT NULL,
@@ -12,7 +12,7 @@ CREATE TABLE users (
   created_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Who may make an account where not everybody may. Used once.
+-- Invitations: permit creating an account if that is not open to all. Used once.
 CREATE TABLE invitations (
   code BLOB PRIMARY KEY,                    -- SHA-256 of the code
   tenant TEXT NOT NULL,
@@ -20,19 +20,20 @@ CREATE TABLE invitations (
   expires_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A session is one sign-in on one device, with the family of its refresh tokens. Ended, it is deleted.
+-- A session: one sign-in on one device, with its refresh tokens. The row is deleted at its end.
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY,
   user_id TEXT NOT NULL REFERENCES users (id),
   refresh BLOB NOT NULL,                    -- SHA-256 of the newest refresh token,
-  previous BLOB,                            -- and of the one before: good for a moment, for a second tab
+  previous BLOB,                            -- and of the one before, which is valid for a short time for a second tab
   renewed_at_ms INTEGER NOT NULL,
   expires_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of ON sessions (user_id);
 CREATE INDEX sessions_expire ON sessions (expires_at_ms);
 
--- What a subject may do with a document. One owner each; a document without any belongs to its tenant.
+-- The role of a subject on a document. At most one owner per document; a document without an owner belongs to its
+-- tenant.
 CREATE TABLE grants (
   collection TEXT NOT NULL,
   id TEXT NOT NULL,
@@ -43,19 +44,19 @@ CREATE TABLE grants (
 CREATE INDEX grants_of ON grants (subject, collection, id);
 
 CREATE TABLE links (
-  id TEXT PRIMARY KEY,                      -- names it to the owner; opens nothing
+  id TEXT PRIMARY KEY,                      -- identifies the link; does not open it
   collection TEXT NOT NULL,
   doc TEXT NOT NULL,
   role INTEGER NOT NULL CHECK (role BETWEEN 1 AND 3),
-  secret BLOB NOT NULL UNIQUE,              -- SHA-256 of what the address says
+  secret BLOB NOT NULL UNIQUE,              -- SHA-256 of the secret in the url
   password TEXT,                            -- Argon2id, in the PHC form
   expires_at_ms INTEGER,
   created_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX links_of ON links (collection, doc);
 
--- Whose rights to look up anew, and whose sockets to close: every node reads on from the sequence it knows. A store with
--- more than one writer must give the sequence in the order of the commits.
+-- Revocations: the subjects of which the permissions must be looked up again, or the sockets closed. They are read
+-- after the last sequence that was read; sequences are in the order of the commits.
 CREATE TABLE revocations (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT,
   at_ms INTEGER NOT NULL,
@@ -65,7 +66,7 @@ CREATE TABLE revocations (
 ) STRICT;
 CREATE INDEX revocations_age ON revocations (at_ms);
 
--- What was changed about people and rights, by whom. Kept for ever.
+-- The audit log: changes of accounts and permissions, and the subjects that made them. Never deleted.
 CREATE TABLE audit (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   at_ms INTEGER NOT NULL,

@@ -1,33 +1,32 @@
 -- migration: long, works with 3
--- Accounts that are closed for a while or for good, passwords that are forgotten, what a tenant uses, and who did what
--- in it.
+-- Disabled and deleted accounts, password resets, usage of tenants, and the audit log of a tenant.
 ALTER TABLE users ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0;  -- 1: may not sign in
 
--- An invitation is valid while its maker may invite. One without a maker is invalid.
+-- An invitation is valid while the user who made it may invite. One without a maker is invalid.
 DELETE FROM invitations;
-ALTER TABLE invitations ADD COLUMN id TEXT NOT NULL DEFAULT '';    -- names it to owners of the tenant; opens nothing
-ALTER TABLE invitations ADD COLUMN maker TEXT NOT NULL DEFAULT ''; -- must own the tenant still when it is used
+ALTER TABLE invitations ADD COLUMN id TEXT NOT NULL DEFAULT '';    -- identifies it to owners of the tenant; does not admit
+ALTER TABLE invitations ADD COLUMN maker TEXT NOT NULL DEFAULT ''; -- must still own the tenant when it is used
 CREATE UNIQUE INDEX invitations_id ON invitations (id);
 
--- Who may choose a new password. Used once; the newest is the only one.
+-- Password resets: permit choosing a new password. Used once; only the newest of an account is valid.
 CREATE TABLE resets (
   user_id TEXT PRIMARY KEY REFERENCES users (id),
   code BLOB NOT NULL UNIQUE,                -- SHA-256 of the code
-  maker TEXT NOT NULL,                      -- must own the tenant still when it is used
+  maker TEXT NOT NULL,                      -- must still own the tenant when it is used
   expires_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The tokens of another application that are no good though they have not expired.
+-- Revoked tokens of another application that have not expired yet.
 CREATE TABLE ended_tokens (
   subject TEXT PRIMARY KEY,
-  issued_until INTEGER NOT NULL             -- those issued up to this, in seconds since 1970
+  issued_until INTEGER NOT NULL             -- revokes those that were issued until then, in seconds since 1970
 ) STRICT, WITHOUT ROWID;
 
--- What each tenant has taken of what it may.
+-- The usage of each tenant, for its quotas.
 CREATE TABLE usage (
   tenant TEXT PRIMARY KEY,
-  documents INTEGER NOT NULL,               -- made here, also those that were deleted: their logs are kept
-  bytes INTEGER NOT NULL                    -- of ops, roughly: counted where they come in
+  documents INTEGER NOT NULL,               -- created, including deleted ones: their logs are kept
+  bytes INTEGER NOT NULL                    -- of ops, approximately: counted when they arrive
 ) STRICT, WITHOUT ROWID;
 INSERT INTO usage (tenant, documents, bytes)
 SELECT CASE instr(d.collection, ':') WHEN 0 THEN 'home' ELSE substr(d.collection, 1, instr(d.collection, ':') - 1) END,

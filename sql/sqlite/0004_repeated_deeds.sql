@@ -1,4 +1,4 @@
--- What is done again and again (a link that is opened, a password that is wrong) is one line of the audit log an hour.
-ALTER TABLE audit ADD COLUMN times INTEGER NOT NULL DEFAULT 1;   -- how often it was done
-ALTER TABLE audit ADD COLUMN last_at_ms INTEGER;                 -- when last, where more than once
+-- Repeated actions (opening a link, a wrong password) are one line of the audit log per hour.
+ALTER TABLE audit ADD COLUMN times INTEGER NOT NULL DEFAULT 1;   -- the number of repetitions
+ALTER TABLE audit ADD COLUMN last_at_ms INTEGER;                 -- the time of the last one, if it was repeated
 CREATE INDEX audit_repeated ON audit (actor, deed, number);
