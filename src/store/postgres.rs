@@ -273,15 +273,15 @@ impl PostgresStore {
     }
 
     /// The error of a list or search. It distinguishes a slow search from a Postgres that is away.
-    fn list_error(&self, fault: PostgresError) -> StoreError {
-        if fault.is_timeout() {
+    fn list_error(&self, error: PostgresError) -> StoreError {
+        if error.is_timeout() {
             let reason = format!(
                 "the list took longer than {} ms (postgres.list_timeout_ms)",
                 self.list_timeout.as_millis()
             );
             return StoreError::new("list", reason);
         }
-        fault.into_store_error("list")
+        error.into_store_error("list")
     }
 
     fn lock_beat_at(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -434,7 +434,7 @@ impl Store for PostgresStore {
     fn list<'a>(&'a self, query: ListQuery) -> BoxFuture<'a, Result<ListPage, StoreError>> {
         async move {
             let list = list::list(&self.lists, &query).await;
-            list.map_err(|fault| self.list_error(fault))
+            list.map_err(|error| self.list_error(error))
         }
         .boxed()
     }

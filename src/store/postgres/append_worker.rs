@@ -210,16 +210,16 @@ impl AppendTask {
                 self.outages.record_success();
                 self.answer(picked, outcomes);
             }
-            Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
-            Err(fault) if fault.kind() == FailureKind::Data && picked.len() > 1 => {
-                tracing::warn!(error = %fault, documents = picked.len(), "append of several documents failed: appending each by itself");
+            Err(error) if error.kind() == FailureKind::Unknown => self.fail(picked, &error),
+            Err(error) if error.kind() == FailureKind::Data && picked.len() > 1 => {
+                tracing::warn!(%error, documents = picked.len(), "append of several documents failed: appending each by itself");
                 for pending in picked {
                     self.commit_alone(pending).await;
                 }
             }
-            Err(fault) => picked
+            Err(error) => picked
                 .into_iter()
-                .for_each(|pending| reject(pending, &fault)),
+                .for_each(|pending| reject(pending, &error)),
         }
     }
 
@@ -227,10 +227,10 @@ impl AppendTask {
         let picked = vec![pending];
         match self.attempt(&picked).await {
             Ok(outcomes) => self.answer(picked, outcomes),
-            Err(fault) if fault.kind() == FailureKind::Unknown => self.fail(picked, &fault),
-            Err(fault) => picked
+            Err(error) if error.kind() == FailureKind::Unknown => self.fail(picked, &error),
+            Err(error) => picked
                 .into_iter()
-                .for_each(|pending| reject(pending, &fault)),
+                .for_each(|pending| reject(pending, &error)),
         }
     }
 
@@ -250,7 +250,7 @@ impl AppendTask {
         let outcome = self.append(&connection, picked).await;
         let is_known = outcome
             .as_ref()
-            .map_or_else(|fault| fault.kind() != FailureKind::Unknown, |_| true);
+            .map_or_else(|error| error.kind() != FailureKind::Unknown, |_| true);
         if is_known {
             self.connection = Some(connection);
         }
@@ -313,13 +313,13 @@ impl AppendTask {
         }
     }
 
-    fn fail(&mut self, picked: Vec<PendingAppend>, fault: &PostgresError) {
-        if fault.is_outage() {
-            self.outages.record_failure(fault);
+    fn fail(&mut self, picked: Vec<PendingAppend>, error: &PostgresError) {
+        if error.is_outage() {
+            self.outages.record_failure(error);
         } else {
-            tracing::error!(error = %fault, documents = picked.len(), "append failed with an unknown outcome that is not an outage");
+            tracing::error!(%error, documents = picked.len(), "append failed with an unknown outcome that is not an outage");
         }
-        let why: Arc<str> = fault.to_string().into();
+        let why: Arc<str> = error.to_string().into();
         for pending in picked {
             let _ = pending.answer.send(Err(Arc::clone(&why)));
         }
@@ -327,13 +327,13 @@ impl AppendTask {
 }
 
 /// Answers a batch that was certainly not appended: its data is faulty, or the row of its document was locked.
-fn reject(pending: PendingAppend, fault: &PostgresError) {
-    let answer = match fault.kind() {
+fn reject(pending: PendingAppend, error: &PostgresError) {
+    let answer = match error.kind() {
         FailureKind::Data => {
-            tracing::error!(doc = %pending.batch.doc, error = %fault, "append rejected: its values violate a constraint of the table");
+            tracing::error!(doc = %pending.batch.doc, %error, "append rejected: its values violate a constraint of the table");
             Ok(Err(AppendError::Gap))
         }
-        FailureKind::Lock | FailureKind::Unknown => Err(fault.to_string().into()),
+        FailureKind::Lock | FailureKind::Unknown => Err(error.to_string().into()),
     };
     let _ = pending.answer.send(answer);
 }

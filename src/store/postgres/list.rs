@@ -185,22 +185,22 @@ pub(super) async fn list_for(
     search.walk().await
 }
 
-/// What the reader of a list may see.
+/// What the reader of a list has access to.
 struct ListAccess<'a> {
     sees_all: bool,
     user: &'a [u8],
-    /// The share links that were opened.
+    /// The share links that the user has opened.
     links: Vec<&'a [u8]>,
 }
 
-/// A query, as the statements take it, and the connection that they run on.
+/// The parameters of the statements, and their connection.
 struct Search<'a> {
     connection: PooledConnection,
     reader: ListAccess<'a>,
     collection: &'a str,
     at_ms: i64,
     id: &'a str,
-    /// Folded; empty: every title.
+    /// In lower case; empty if each title matches.
     title: Vec<u8>,
     limit: usize,
 }
@@ -213,9 +213,9 @@ impl<'a> Search<'a> {
     ) -> Result<Self, PostgresError> {
         let (at_ms, id) = query.start();
         if id.contains('\0') {
-            // No id holds one, and Postgres takes none.
+            // No id contains NUL, and Postgres rejects it.
             return Err(PostgresError::Other(
-                "the page before ends with no document's id".to_owned(),
+                "the place of the page contains a NUL".to_owned(),
             ));
         }
         Ok(Self {
@@ -229,8 +229,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The numbers of the documents that are shared with the user, one more than [`SORT_MAX`] at most; none if the user's
-    /// role lets them read everything.
+    /// The numbers of the documents that are shared with the user, at most one more than [`SORT_MAX`]; none if the role of
+    /// the user permits reading all documents.
     async fn scope(&mut self, tenant: &str) -> Result<Vec<i64>, PostgresError> {
         let most = SORT_MAX as i64 + 1;
         let ListAccess { user, links, .. } = &self.reader;
@@ -241,7 +241,7 @@ impl<'a> Search<'a> {
         Ok(row.get(1))
     }
 
-    /// Looks through the documents in their order, and then through the index over titles.
+    /// Reads the documents in their order, and then the index over titles.
     async fn walk(&mut self) -> Result<ListPage, PostgresError> {
         let limit = clamp(self.limit);
         let is_filtered = !self.title.is_empty() || !self.reader.sees_all;
@@ -291,7 +291,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Those of some documents that match.
+    /// Those of the documents with these numbers that match.
     async fn sort(&mut self, numbers: &[i64]) -> Result<ListPage, PostgresError> {
         let rows = self.rows(SORT, &numbers).await?;
         let documents: Vec<_> = rows.iter().map(listed).collect::<Result<_, _>>()?;
@@ -333,10 +333,10 @@ fn clamp(limit: usize) -> i64 {
 }
 
 fn no_row() -> PostgresError {
-    PostgresError::Other("a statement that answers with one row answered with none".to_owned())
+    PostgresError::Other("a statement that returns one row returned none".to_owned())
 }
 
-/// What the list says of one document.
+/// The list's entry of one document.
 pub(super) async fn describe(
     pool: &Pool,
     doc: &DocId,
@@ -346,7 +346,7 @@ pub(super) async fn describe(
     rows.first().map(listed).transpose()
 }
 
-/// Gives a document a title; `false` when it does not exist.
+/// Sets the title of a document. Returns false if the document does not exist.
 pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let folded = title.to_lowercase();
@@ -363,7 +363,7 @@ fn listed(row: &Row) -> Result<ListedDocument, PostgresError> {
         .map_err(|error| PostgresError::Other(format!("{collection}/{id}: {error}")))?;
     let title = String::from_utf8(row.get(2));
     Ok(ListedDocument {
-        title: title.map_err(|_| PostgresError::Other(format!("{doc}: its title is no text")))?,
+        title: title.map_err(|_| PostgresError::Other(format!("{doc}: its title is not UTF-8")))?,
         doc,
         created_at_ms: row.get::<_, Option<i64>>(3).unwrap_or(0).cast_unsigned(),
         updated_at_ms: row.get::<_, i64>(4).cast_unsigned(),

@@ -72,8 +72,7 @@ FROM documents
 WHERE documents.collection = $1 AND documents.id = $2"
 );
 
-/// The log's length, and one page of it: entries until they have `$5` bytes. How large an entry is, is known without
-/// reading it.
+/// The head, and one page of the entries: until they have `$5` bytes. `octet_length` does not read the payloads.
 const PAGE: &str = concat!(
     "
 SELECT page.revision, page.epoch, page.author, page.client, page.seq, page.at_ms, page.payload, page.checksum,

@@ -20,10 +20,10 @@ impl Outages {
     }
 
     /// Records a failure. Failures that are not outages are logged by the caller.
-    pub(super) fn record_failure(&self, fault: &PostgresError) {
-        let is_reported = matches!(fault, PostgresError::Closed);
-        if fault.is_outage() && !is_reported && self.current.begins() {
-            tracing::warn!(pool = self.pool, error = %fault, "Postgres does not answer: requests fail until it does");
+    pub(super) fn record_failure(&self, error: &PostgresError) {
+        let is_reported = matches!(error, PostgresError::Closed);
+        if error.is_outage() && !is_reported && self.current.begins() {
+            tracing::warn!(pool = self.pool, %error, "Postgres does not answer: requests fail until it does");
         }
     }
 

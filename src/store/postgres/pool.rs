@@ -66,9 +66,9 @@ impl Pool {
                 outages: Arc::clone(&self.outages),
             }),
             Err(error) => {
-                let fault = PostgresError::from_pool(error, self.acquire);
-                self.outages.record_failure(&fault);
-                Err(fault)
+                let error = PostgresError::from_pool(error, self.acquire);
+                self.outages.record_failure(&error);
+                Err(error)
             }
         }
     }
@@ -166,7 +166,7 @@ impl PooledConnection {
                 self.is_clean = true;
                 self.outages.record_success();
             }
-            Err(fault) => self.outages.record_failure(fault),
+            Err(error) => self.outages.record_failure(error),
         }
         outcome
     }
