@@ -48,10 +48,10 @@ pub enum AuthError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RejectedCredentials {
     /// The login, the password or both.
-    #[error("wrong login or password")]
+    #[error("the name or the password is not right")]
     LoginOrPassword,
     /// The password of a signed-in user or of a share link.
-    #[error("wrong password")]
+    #[error("the password is not right")]
     Password,
     /// The refresh token is not the newest one of a valid session.
     #[error("the session is over: sign in again")]
