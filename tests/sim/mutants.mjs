@@ -34,20 +34,20 @@ export const MUTANTS = [
   sequencer('one append is under way at a time', 'if self.appending > 0 || self.staged.is_empty() {', 'if self.staged.is_empty() {',
     { table: 'appends_gather_while_one_is_under_way' }),
   sequencer('no refusal is told before its reason is durable', `        if self.staged.is_empty() {
-            reject(to, id, refusal, out);`, `        if true {
-            reject(to, id, refusal, out);`, { table: 'a_refusal_waits_until_its_reason_is_durable' }),
+            reject(to, id, rejection, out);`, `        if true {
+            reject(to, id, rejection, out);`, { table: 'a_refusal_waits_until_its_reason_is_durable' }),
   sequencer('a refusal is told once its reason is durable', '        self.say_unsaid(out);', '',
     { table: 'a_refusal_waits_until_its_reason_is_durable', unseen: 'whoever waits asks again, and is told then' }),
   sequencer('a busy owner does not refuse', `        if full {
             return;
         }`, `        if full {
-            return reject(rebase.from, rebase.id, Refusal::busy(), out);
+            return reject(rebase.from, rebase.id, Rejection::busy(), out);
         }`, { table: 'no_more_is_staged_than_may_be' }),
   sequencer('what was refused stays refused', 'self.refused.iter().find(|(id, _)| *id == submit.id)', 'self.refused.iter().find(|_| false)',
     { table: 'what_was_refused_stays_refused', unseen: 'it takes a document at its limit' }),
-  sequencer('an edit does not pass a deletion', 'return refused(Refusal::was_deleted());', '{}',
+  sequencer('an edit does not pass a deletion', 'return refused(Rejection::deleted());', '{}',
     { table: 'what_was_committed_meanwhile_decides_what_may_follow', unseen: 'there is no document then, or its creation refuses it' }),
-  sequencer('an edit does not pass a creation', '(_, Change::Create(_)) => return refused(Refusal::already_created()),', '(_, Change::Create(_)) => {}',
+  sequencer('an edit does not pass a creation', '(_, Change::Create(_)) => return refused(Rejection::already_exists()),', '(_, Change::Create(_)) => {}',
     { table: 'what_was_committed_meanwhile_decides_what_may_follow', unseen: 'before it there was none, or its deletion refuses it' }),
   sequencer('the time of an entry never falls', 'now.wall_ms.max(self.head.at_ms)', 'now.wall_ms',
     { table: 'time_of_an_entry_is_never_before_that_of_the_entry_before', unseen: 'its nodes have one clock' }),
