@@ -1,6 +1,6 @@
-//! The web editor: files that the build has compressed, kept in memory once for all answers.
+//! The files of the web editor, compressed by the build and kept in memory once for all responses.
 //!
-//! A release build embeds `static/dist`; a debug build reads it when the first file is asked for.
+//! A release build embeds `static/dist`; a debug build reads it at the first request.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,25 +23,25 @@ use sha2::{Digest, Sha256};
 #[allow_missing = true]
 struct Dist;
 
-/// The files by their paths below the root of the page.
+/// The files by their paths below `static/dist`.
 static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(read_files);
 
-/// One file in all the forms that it is served in.
+/// A file in all its encodings.
 struct File {
     media_type: &'static str,
     caching: &'static str,
-    /// The file as it is.
+    /// The uncompressed file.
     plain: Form,
-    /// The compressed forms that the build made, the smallest first.
+    /// The compressed forms, the smallest first.
     compressed: Vec<Form>,
 }
 
-/// The bytes of a file under one encoding.
+/// A file in one encoding.
 struct Form {
-    /// The name of the encoding in HTTP; empty: none.
+    /// The name of the encoding in HTTP; empty: not compressed.
     encoding: &'static str,
     bytes: Bytes,
-    /// The entity tag, in its quotes.
+    /// The entity tag with its quotes.
     tag: String,
 }
 
@@ -57,18 +57,17 @@ impl Form {
     }
 }
 
-/// The endings of compressed forms, and the encodings' names, the smallest first.
+/// The file endings of compressed forms and the names of their encodings, the smallest form first.
 const ENCODINGS: [(&str, &str); 2] = [(".br", "br"), (".gz", "gzip")];
 
-/// How much of a file is copied at once into what is written to a connection.
+/// The bytes of a file that are copied at once into the write buffer of a connection.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// The page itself: the list of documents and the editor are one page.
+/// The page: one HTML file for the list of documents and the editor.
 pub(super) struct EditorPage(Option<File>);
 
 impl EditorPage {
-    /// The page whose relative addresses begin at `base_path`, wherever below it the page is opened, and whose sockets are at
-    /// `socket_path` below that.
+    /// The page with its relative URLs resolved against `base_path`, and its sockets at `socket_path` below that.
     pub(super) fn new(base_path: &str, socket_path: &str) -> Self {
         let Some(built) = FILES.get("index.html") else {
             return Self(None);
@@ -84,6 +83,7 @@ impl EditorPage {
         Self(Some(page))
     }
 
+    /// The response with the page; 404 with an explanation if the web editor was not built.
     pub(super) fn answer(&self, request: &HttpRequest) -> HttpResponse {
         if let Some(file) = &self.0 {
             return file.answer(request);
@@ -94,7 +94,7 @@ impl EditorPage {
     }
 }
 
-/// The page with a base element: in place of its own, if it has one, or else first in its head, before any address.
+/// Sets the base element of the page: replaces the present one, or inserts one at the start of the head, before any URL.
 fn based(page: &str, base_path: &str, socket_path: &str) -> String {
     let socket = socket_path.trim_start_matches('/');
     let element = format!("<base href=\"{base_path}/\" data-socket=\"{socket}\" />");
@@ -106,7 +106,7 @@ fn based(page: &str, base_path: &str, socket_path: &str) -> String {
     page.replacen("<head>", &format!("<head>\n    {element}"), 1)
 }
 
-/// A file of the page; 404 if there is none.
+/// The response with a file of the page; 404 if there is none.
 pub(super) fn asset(request: &HttpRequest, path: &str) -> HttpResponse {
     match FILES.get(path) {
         Some(file) => file.answer(request),
@@ -114,7 +114,7 @@ pub(super) fn asset(request: &HttpRequest, path: &str) -> HttpResponse {
     }
 }
 
-/// Whether a path, with its first slash, is the page's or that of one of its files.
+/// Returns true if a path, with its leading slash, is that of the page or of one of its files.
 pub(super) fn is_page(path: &str) -> bool {
     let Some(name) = path.strip_prefix('/') else {
         return false;
@@ -152,7 +152,7 @@ impl File {
         response.body(Pieces(form.bytes.clone()))
     }
 
-    /// The smallest form that the client takes.
+    /// The smallest form that the client accepts.
     fn form(&self, request: &HttpRequest) -> &Form {
         let accepted = header(request, ACCEPT_ENCODING.as_str());
         self.compressed
@@ -167,7 +167,7 @@ fn header<'a>(request: &'a HttpRequest, name: &str) -> &'a str {
     value.and_then(|it| it.to_str().ok()).unwrap_or_default()
 }
 
-/// Whether an `Accept-Encoding` header names `encoding` and does not exclude it (`br;q=0`).
+/// Returns true if an `Accept-Encoding` header names `encoding` without excluding it (`br;q=0`).
 fn accepts(header: &str, encoding: &str) -> bool {
     header.split(',').any(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -191,7 +191,7 @@ fn read_file(path: &str) -> Option<File> {
     let compressed = ENCODINGS
         .iter()
         .filter_map(|(ending, encoding)| form(&format!("{path}{ending}"), encoding));
-    // Names under `assets/` hold a hash of their content, so they never change.
+    // The names under `assets/` contain a hash of the content: the files never change.
     let caching = if path.starts_with("assets/") {
         "public, max-age=31536000, immutable"
     } else {
@@ -228,8 +228,8 @@ fn media_type(path: &str) -> &'static str {
     }
 }
 
-/// A body that all answers share. HTTP copies what it is given into the buffer of its connection, so it is given one
-/// piece at a time: a client that does not read holds a few pieces, and not the file.
+/// A response body that shares the bytes of the file. HTTP copies each piece into the buffer of its connection, so a client
+/// that does not read keeps a few pieces in memory and not the file.
 struct Pieces(Bytes);
 
 impl MessageBody for Pieces {
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_are_accepted_by_name_and_weight() {
+    fn encoding_is_accepted_by_name_and_weight() {
         for (header, accepted) in [
             ("br", true),
             ("gzip, deflate, br, zstd", true),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_one_base_element_before_its_addresses() {
+    fn page_has_one_base_element_before_its_urls() {
         let page = "<head>\n<link href=\"./a\" /></head>";
         let built = based(page, "/tools/desk", "/live/socket");
         assert!(
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_comes_in_pieces() {
+    fn body_is_sent_in_pieces() {
         let bytes = Bytes::from(vec![7; 2 * PIECE_BYTES + 1]);
         let mut pieces = Pieces(bytes);
         let mut sizes = Vec::new();

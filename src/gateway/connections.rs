@@ -1,4 +1,4 @@
-//! Bounds the HTTP connections that are open at once, in all and for each address.
+//! Limits the number of open HTTP connections, in total and per address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,14 +13,14 @@ use futures_util::task::AtomicWaker;
 
 use crate::sync::lock;
 
-/// The HTTP connections of all threads, TLS handshakes included. WebSockets are counted elsewhere.
+/// The open HTTP connections of all threads, TLS handshakes included. WebSockets are counted by the gateway.
 ///
-/// When a bound is reached, the connection that has waited longest for its client gives way to the new one: a flood of
-/// connections that send nothing ends itself, and a client that sends its request at once is served beside it.
+/// At a limit, the connection that has waited longest for its client is closed in favour of the new one: a flood of
+/// connections that send nothing closes itself, and a client that sends its request at once is still served.
 #[derive(Debug)]
 pub(super) struct Connections {
     connections_max: usize,
-    /// None: not bounded, since all connections come from the proxy in front.
+    /// `None` behind a proxy, because all connections have its address.
     address_connections_max: Option<usize>,
     started: Instant,
     open: Mutex<OpenConnections>,
@@ -32,10 +32,10 @@ struct OpenConnections {
     by_address: HashMap<IpAddr, Vec<Arc<ConnectionSlot>>>,
 }
 
-/// One connection, as other threads see it.
+/// The state of a connection that other threads read.
 #[derive(Debug)]
 struct ConnectionSlot {
-    /// Since when the connection waits for its client, in microseconds after the start; `BUSY` while it does not.
+    /// When the connection began to wait for its client, in microseconds after the start; `BUSY` while it does not wait.
     waiting_since: AtomicU64,
     is_evicted: AtomicBool,
     waker: AtomicWaker,
@@ -43,7 +43,7 @@ struct ConnectionSlot {
 
 const BUSY: u64 = u64::MAX;
 
-/// A connection's share of the bounds, until it is dropped.
+/// The permit of an open connection. It counts towards the limits until it is dropped.
 pub(super) struct ConnectionPermit {
     slot: Arc<ConnectionSlot>,
     address: IpAddr,
@@ -51,7 +51,7 @@ pub(super) struct ConnectionPermit {
 }
 
 impl Connections {
-    /// At most `connections_max`, of which one address has at most `address_connections_max`.
+    /// At most `connections_max` connections, of which one address has at most `address_connections_max`.
     pub(super) fn new(connections_max: usize, address_connections_max: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             connections_max,
@@ -61,8 +61,8 @@ impl Connections {
         })
     }
 
-    /// Counts a new connection, which waits for its client. `None` if a bound is reached and every connection that could
-    /// give way is being served.
+    /// Admits a new connection, which waits for its client. `None` if a limit is reached and every connection that could be
+    /// closed is being served.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let mut open = lock(&self.open);
         let of_address = open.by_address.get(&address).map_or(0, Vec::len);
@@ -95,7 +95,7 @@ impl Connections {
 }
 
 impl OpenConnections {
-    /// Ends the connection that has waited longest, of one address or of all. `None`: no connection waits.
+    /// Closes the connection that has waited longest, of one address or of all. `None` if no connection waits.
     fn evict(&mut self, address: Option<IpAddr>) -> Option<()> {
         let candidates = self
             .by_address
@@ -127,12 +127,12 @@ impl OpenConnections {
 }
 
 impl ConnectionPermit {
-    /// The connection's request is being worked on: it does not give way.
+    /// A request is being served: the connection is not evicted.
     pub(super) fn set_busy(&self) {
         self.slot.waiting_since.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The connection waits for its client from now on.
+    /// The connection waits for its client: it may be evicted.
     pub(super) fn set_waiting(&self) {
         let now = self.connections.now();
         self.slot.waiting_since.store(now, Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl ConnectionPermit {
         self.slot.is_evicted.load(Ordering::Acquire)
     }
 
-    /// Ends when the connection must end.
+    /// Completes when the connection must be closed.
     pub(super) async fn evicted(&self) {
         let poll = |cx: &mut Context<'_>| match self.poll_evicted(cx) {
             true => Poll::Ready(()),
@@ -183,7 +183,7 @@ mod tests {
         place.poll_evicted(&Context::from_waker(Waker::noop()))
     }
 
-    /// As if the connections had been made one after the other.
+    /// A connection that waits since the given time.
     fn admitted(connections: &Arc<Connections>, last: u8, waiting_since: u64) -> ConnectionPermit {
         let place = connections.admit(address(last)).unwrap();
         place
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_waiting_of_the_same_address_gives_way() {
+    fn longest_waiting_connection_of_the_address_is_evicted() {
         let connections = Connections::new(10, Some(3));
         let other = admitted(&connections, 2, 0);
         let places = [5, 1, 3].map(|since| admitted(&connections, 1, since));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_refused_when_all_are_served() {
+    fn connection_is_rejected_while_all_others_are_served() {
         let connections = Connections::new(10, Some(1));
         let place = admitted(&connections, 1, 0);
         place.set_busy();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_together_are_bounded_and_leave_nothing_behind() {
+    fn total_is_limited_and_dropped_permits_are_returned() {
         let connections = Connections::new(3, None);
         let places = [1, 2, 3].map(|last| admitted(&connections, last, last.into()));
         let new = admitted(&connections, 4, 9);

@@ -1,4 +1,4 @@
-//! What all sockets and requests share, and how it ends.
+//! What all sockets and requests share, and the shutdown of both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::node::Node;
 use crate::protocol::Refusal;
 use crate::store::LoadRange;
 
-/// How far the server is on its way down.
+/// The phase of the server's shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It serves.
+    /// Serving.
     Serving,
-    /// Other nodes take over its documents; it serves on, and its sockets are sent to them one after the other.
+    /// Other nodes take over the documents; sockets are redirected to them one after the other, and served until then.
     Leaving,
-    /// It accepts nothing more; what was accepted becomes durable and is told.
+    /// New edits are rejected; accepted ones become durable and are delivered.
     Draining,
-    /// Sockets close.
+    /// Sockets are being closed.
     Closing,
 }
 
@@ -37,19 +37,19 @@ pub struct Gateway {
     auth: Arc<AuthService>,
     settings: GatewaySettings,
     limits: RateLimits,
-    /// Taken by who looks at what documents were.
+    /// Permits for reads of earlier revisions.
     histories: Semaphore,
-    /// Taken by a request for a list of documents while the store looks through them.
+    /// Permits for lists of documents.
     lists: Semaphore,
     phase: watch::Sender<Phase>,
-    /// How many sockets are open.
+    /// The number of open sockets.
     sockets: watch::Sender<usize>,
-    /// Calls some of them to leave for nodes with fewer.
+    /// Redirects sockets to nodes with fewer of them.
     rebalance_queue: RebalanceQueue,
 }
 
 impl Gateway {
-    /// A gateway to a node's documents.
+    /// A gateway to the documents of a node.
     #[must_use]
     pub fn new(
         node: Arc<Node>,
@@ -72,8 +72,8 @@ impl Gateway {
         })
     }
 
-    /// In a cluster: hands the documents over to the other nodes and sends the sockets to them, within the time that the
-    /// settings give. Sockets that open meanwhile are sent on too.
+    /// In a cluster: hands the documents over to the other nodes and redirects the sockets to them, those that open
+    /// meanwhile included. Returns when no socket is open, at the latest after twice `hand_over_ms`.
     pub async fn hand_over(&self) {
         self.phase.send_replace(Phase::Leaving);
         self.node.leave_ring().await;
@@ -82,8 +82,8 @@ impl Gateway {
         let _ = rt::time::timeout(self.settings.hand_over() * 2, closed).await;
     }
 
-    /// Sends the sockets to the other nodes when the store has answered those, and not this one, for a while; takes new
-    /// sockets again when it is answered.
+    /// Redirects the sockets to the other nodes while the store answers those and not this node, and accepts sockets again
+    /// when it answers.
     pub async fn yield_while_stranded(&self) {
         let mut stranded = self.node.watch_store_isolation();
         while stranded.wait_for(|it| *it).await.is_ok() {
@@ -97,8 +97,8 @@ impl Gateway {
         }
     }
 
-    /// Stops accepting, waits until what was accepted is durable and told, and closes the sockets with 1012. Returns
-    /// when they are closed, or after `patience`; `false`: something was not durable by then.
+    /// Rejects new edits, waits until the accepted ones are durable and delivered, and closes the sockets with 1012. Returns
+    /// when they are closed, or after `patience`. Returns false if an edit was not durable by then.
     pub async fn stop(&self, patience: Duration) -> bool {
         self.phase.send_replace(Phase::Draining);
         let durable = self.node.stop(patience).await;
@@ -109,41 +109,41 @@ impl Gateway {
         durable
     }
 
-    /// A document as it was once. A few are looked at a time: that takes the store long, and others read from it too.
+    /// An earlier revision of a document. The number of reads at once is limited, because they keep the store busy.
     pub(super) async fn history(
         &self,
         doc: &DocId,
         reach: LoadRange,
     ) -> Result<Arc<EncodedSnapshot>, Refusal> {
-        let turn = self.histories.acquire().await;
-        let _turn = turn.map_err(|_| Refusal::busy())?;
+        let permit = self.histories.acquire().await;
+        let _permit = permit.map_err(|_| Refusal::busy())?;
         Ok(self.node.history(doc, reach).await?)
     }
 
-    /// Whether the decoded path of a request is that of the WebSockets.
+    /// Returns true if the decoded path of a request is that of the WebSockets.
     pub(super) fn is_socket_path(&self, path: &str) -> bool {
         let path = self.below_base(path).unwrap_or_default();
         path.strip_suffix('/').unwrap_or(path) == self.settings.socket_path
     }
 
-    /// The rest of a path, beginning with its slash; `None` if it is outside of the base path.
+    /// The path below the base path, with its leading slash; `None` if it is outside.
     pub(super) fn below_base<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(&self.settings.base_path)?;
         rest.starts_with('/').then_some(rest)
     }
 
-    /// Waits for the right to have the store look through the documents of a collection; none: the wait took 5 s.
-    pub(super) async fn list_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = rt::time::timeout(LIST_PATIENCE, self.lists.acquire());
-        turn.await.ok()?.ok()
+    /// Waits for a permit to list documents; `None` after 5 s.
+    pub(super) async fn list_permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = rt::time::timeout(LIST_PATIENCE, self.lists.acquire());
+        permit.await.ok()?.ok()
     }
 
-    /// Whether it takes what comes.
+    /// Returns true if the server accepts sockets and edits.
     pub(super) fn is_serving(&self) -> bool {
         *self.phase.borrow() == Phase::Serving
     }
 
-    /// How many sockets are open.
+    /// The number of open sockets.
     pub(super) fn sockets(&self) -> usize {
         *self.sockets.borrow()
     }
@@ -177,31 +177,31 @@ impl Gateway {
     }
 }
 
-/// How many look at what documents were at the same time. The others wait for their turn.
+/// The reads of earlier revisions at once.
 const HISTORIES_AT_ONCE: usize = 4;
 
-/// How many lists of documents are read at the same time: as many as the store has connections for them by default.
+/// The lists of documents that are read at once: as many as the store has connections for them by default.
 const LISTS_AT_ONCE: usize = 2;
 
-/// How long a list waits for its turn.
+/// How long a list waits for its permit.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a node keeps its sockets while the store answers others and not this node. What they have open goes on
 /// meanwhile by way of the others.
 const STRANDED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Counts a socket for as long as it lives.
+/// Counts an open socket until it is dropped.
 #[derive(Debug)]
 pub(super) struct SocketGuard(Arc<Gateway>);
 
 impl SocketGuard {
-    /// None: as many are open as may be.
+    /// Counts one more socket; `None` if as many are open as may be.
     pub(super) fn new(gateway: &Arc<Gateway>) -> Option<Self> {
-        let counted = Self(gateway.clone());
+        let guard = Self(gateway.clone());
         gateway.sockets.send_modify(|open| *open += 1);
-        // Looked at in a statement of its own: `counted` may be dropped below, and its drop takes the same lock.
+        // Read in a statement of its own: `guard` may be dropped below, and its drop takes the same lock.
         let open = *gateway.sockets.borrow();
-        (open <= gateway.settings.sockets_max).then_some(counted)
+        (open <= gateway.settings.sockets_max).then_some(guard)
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     use crate::store::MemoryStore;
 
     #[tokio::test]
-    async fn the_socket_too_many_is_refused_and_no_longer_counted() {
+    async fn rejected_socket_is_not_counted() {
         let environment = NodeEnvironment {
             store: Arc::new(MemoryStore::new()),
             transport: None,

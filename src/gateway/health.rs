@@ -1,4 +1,4 @@
-//! What balancers and orchestrators ask: whether the process lives, and whether it should be sent clients.
+//! The probes of load balancers and orchestrators: liveness and readiness.
 
 use actix_web::web::{self, Data};
 use actix_web::{HttpResponse, Responder};
@@ -13,7 +13,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(readyz));
 }
 
-/// Whether the decoded path of a request is that of the probe which nothing is looked up for.
+/// Returns true if the decoded path of a request is that of the liveness probe.
 pub(super) fn is_liveness(path: &str) -> bool {
     path == "/healthz"
 }
@@ -22,7 +22,7 @@ async fn healthz() -> impl Responder {
     "ok\n"
 }
 
-/// Returns 200 if the node should be sent clients, and says `degraded` if it does not serve everything; otherwise 503.
+/// Returns 200 if the node can serve clients, with `degraded` in the body if it cannot serve everything; otherwise 503.
 async fn readyz(gateway: Data<Gateway>) -> HttpResponse {
     if gateway.node().is_incompatible() {
         let body = "no common wire version with the other nodes\n";

@@ -1,11 +1,12 @@
-//! The door: HTTP and WebSockets. Frames in, frames out; rights are checked here.
+//! HTTP and WebSockets: the API, the sessions of sockets, and the checks of permissions and limits.
 
-mod accounts;
+mod api;
+mod api_error;
 mod assets;
 mod builtin_responses;
 mod connection_deadlines;
 mod connections;
-mod documents;
+mod cookies;
 #[cfg(feature = "echo")]
 mod echo;
 mod frame_encoder;
@@ -17,19 +18,19 @@ mod frame_limiter;
 mod gateway;
 mod health;
 mod http;
+mod origin_check;
 mod permission_cache;
 mod rate_limits;
 mod rebalance;
 mod request_auth;
 mod request_limits;
-mod responses;
+mod request_source;
 mod server;
 mod session;
 mod settings;
-mod sharing;
 mod socket;
+mod socket_admission;
 mod store_availability;
-mod text_ops;
 mod tls;
 mod upgrade;
 

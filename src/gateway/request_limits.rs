@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::error::{InternalError, JsonPayloadError, PayloadError};
+use actix_web::error::{JsonPayloadError, PayloadError};
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::rt::time::{Sleep, sleep};
 use actix_web::web::{Bytes, Data, JsonConfig};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use futures_util::Stream;
 
+use super::api_error::ApiError;
 use super::connection_deadlines::RequestBody;
 use super::gateway::Gateway;
-use super::request_auth;
-use super::responses::failure;
+use super::request_source;
 use super::socket::ConnectionHandle;
 use crate::auth::{AuthMode, network};
 
@@ -37,38 +37,22 @@ const HEADERS_BYTES_MAX: usize = 32 << 10;
 pub(super) fn json_config(bytes_max: usize) -> JsonConfig {
     JsonConfig::default()
         .limit(bytes_max)
-        .error_handler(move |error, _| {
-            let response = body_failure(&error, bytes_max);
-            InternalError::from_response(error, response).into()
-        })
+        .error_handler(move |error, _| body_error(&error, bytes_max).into())
 }
 
-fn body_failure(error: &JsonPayloadError, bytes_max: usize) -> HttpResponse {
+fn body_error(error: &JsonPayloadError, bytes_max: usize) -> ApiError {
     match error {
         JsonPayloadError::OverflowKnownLength { .. }
         | JsonPayloadError::Overflow { .. }
-        | JsonPayloadError::Payload(PayloadError::Overflow) => too_large(bytes_max),
-        JsonPayloadError::ContentType => failure(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "the body must be JSON: send Content-Type: application/json",
-        ),
+        | JsonPayloadError::Payload(PayloadError::Overflow) => ApiError::BodyTooLarge(bytes_max),
+        JsonPayloadError::ContentType => ApiError::BodyNotJson,
         JsonPayloadError::Payload(PayloadError::Io(error))
             if error.kind() == io::ErrorKind::TimedOut =>
         {
-            failure(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                "the body did not come in time: send it again",
-            )
+            ApiError::BodyTimeout
         }
-        error => failure(StatusCode::BAD_REQUEST, "bad_request", &error.to_string()),
+        error => ApiError::BadRequest(error.to_string()),
     }
-}
-
-fn too_large(bytes_max: usize) -> HttpResponse {
-    let message = format!("the body is too large: send at most {bytes_max} bytes");
-    failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
 }
 
 /// Rejects a request if its head exceeds a limit, limits the bytes and the time of its body, and closes the connection after
@@ -86,9 +70,9 @@ pub(super) async fn enforce(
     }
     let unread = Unread::default();
     let response = match head_rejection(request.request(), gateway.settings().request_bytes_max) {
-        Some(response) => {
+        Some(error) => {
             unread.set(!matches!(request.take_payload(), Payload::None));
-            Ok(request.into_response(response))
+            Ok(request.into_response(error.error_response()))
         }
         None => {
             limit_body(&mut request, &gateway, &unread);
@@ -127,7 +111,7 @@ async fn limit_response_rate(response: ServiceResponse, gateway: &Gateway) -> Se
     if gateway.auth().mode() == AuthMode::Open || bytes <= SMALL_RESPONSE_BYTES {
         return response;
     }
-    let address = network(request_auth::address(response.request(), gateway));
+    let address = network(request_source::address(response.request(), gateway));
     match gateway.limits().response_delay(address, bytes) {
         Some(wait) => {
             if !wait.is_zero() {
@@ -135,49 +119,41 @@ async fn limit_response_rate(response: ServiceResponse, gateway: &Gateway) -> Se
             }
             response
         }
-        None => response.into_response(request_auth::too_fast()),
+        None => response.into_response(ApiError::RequestRate.error_response()),
     }
 }
 
 /// Whether a part of the request's body is unread.
 type Unread = Rc<Cell<bool>>;
 
-/// The response to a request with a head that exceeds a limit.
-fn head_rejection(request: &HttpRequest, body_bytes_max: usize) -> Option<HttpResponse> {
+/// The error for a request with a head that exceeds a limit.
+fn head_rejection(request: &HttpRequest, body_bytes_max: usize) -> Option<ApiError> {
     let headers = request.headers();
-    if request
+    let url_bytes = request
         .uri()
         .path_and_query()
-        .map_or(0, |it| it.as_str().len())
-        > URL_BYTES_MAX
-    {
-        let message = format!("the address is too long: send at most {URL_BYTES_MAX} bytes");
-        return Some(failure(StatusCode::URI_TOO_LONG, "too_long", &message));
+        .map_or(0, |it| it.as_str().len());
+    if url_bytes > URL_BYTES_MAX {
+        return Some(ApiError::UrlTooLong(URL_BYTES_MAX));
     }
     let headers_bytes: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
     if headers_bytes > HEADERS_BYTES_MAX {
-        let message = format!("the headers are too large: send at most {HEADERS_BYTES_MAX} bytes");
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Some(failure(status, "too_large", &message));
+        return Some(ApiError::HeadersTooLarge(HEADERS_BYTES_MAX));
     }
     let is_encoded = headers
         .get_all(CONTENT_ENCODING)
         .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if is_encoded {
-        return Some(failure(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_encoding",
-            "bodies must not be compressed: send the body without Content-Encoding",
-        ));
+        return Some(ApiError::BodyCompressed);
     }
     let announced = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
     let is_larger = announced
         .parse()
         .is_ok_and(|bytes: u64| bytes > body_bytes_max as u64);
-    is_larger.then(|| too_large(body_bytes_max))
+    is_larger.then_some(ApiError::BodyTooLarge(body_bytes_max))
 }
 
 /// Makes the request's body end with an error when it is too large or too late. Does not apply to WebSockets, which

@@ -1,4 +1,4 @@
-//! Accepts connections within their bounds, and hands each to HTTP in a form that a WebSocket can take over.
+//! Accepts connections within their limits and passes each to HTTP in a form that a WebSocket can take over.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -22,35 +22,35 @@ use super::connections::Connections;
 use super::socket::{ClientStream, HttpStream};
 use crate::auth::network;
 
-/// How requests may take to end when the server stops, in seconds.
+/// The time for open requests when the server stops, in seconds.
 const SHUTDOWN_SECONDS: u64 = 2;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the end of a connection may take, and how long the rest of a request is read after an early answer.
+/// How long closing a connection may take, and how long the rest of a request is read after an early response.
 const DISCONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a client has for its first request's head before it is answered with 408.
+/// How long the head of a connection's first request may take before it is answered with 408.
 const FIRST_HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What bounds the connections of a server.
+/// The limits of a server's connections.
 #[derive(Debug, Clone)]
 pub(super) struct ServerLimits {
-    /// How many WebSockets may be open on all threads.
+    /// The most open WebSockets of all threads.
     pub(super) sockets_max: usize,
-    /// How many other connections may be.
+    /// The most other connections.
     pub(super) connections_max: usize,
-    /// How many of those one address may have; `None` behind a proxy, whose address all of them have.
+    /// The most of those from one address; `None` behind a proxy, because all connections have its address.
     pub(super) address_connections_max: Option<usize>,
-    /// How long they wait for their clients.
+    /// The time limits of requests and responses.
     pub(super) timeouts: ConnectionTimeouts,
 }
 
-/// Serves what `app` makes, one for each thread, to the connections of `listener`.
+/// Serves the connections of `listener` with one application per thread, made by `app`.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// If the listener cannot be used.
 pub(super) fn serve<A, F>(
     app: impl Fn() -> A + Send + Clone + 'static,
     listener: TcpListener,
@@ -91,7 +91,7 @@ where
     let server = Server::build()
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_SECONDS)
-        // Never reached, since one thread may have all connections: accepting must not pause.
+        // Never reached, even if one thread has all connections: accepting must not pause.
         .max_concurrent_connections(bounds.sockets_max + 2 * bounds.connections_max)
         .listen(
             if is_secure { "https" } else { "http" },
@@ -108,7 +108,7 @@ where
     Ok(server.run())
 }
 
-/// What all threads use to take connections.
+/// Accepts connections for all threads.
 struct ConnectionAcceptor {
     connections: Arc<Connections>,
     tls: Option<TlsAcceptor>,
@@ -116,8 +116,8 @@ struct ConnectionAcceptor {
 }
 
 impl ConnectionAcceptor {
-    /// A connection as HTTP takes it: counted, and encrypted if the server speaks TLS. A handshake gives way to other
-    /// connections as a request that does not come does, and holds up no other connection.
+    /// Counts a connection and, if the server uses TLS, does its handshake. During the handshake the connection may be
+    /// evicted like one that waits for a request; other connections are not delayed by it.
     async fn enter(
         &self,
         tcp: TcpStream,

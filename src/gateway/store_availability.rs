@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actix_web::ResponseError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
@@ -9,8 +10,8 @@ use actix_web::rt::time::sleep;
 use actix_web::web::Data;
 use tokio::select;
 
+use super::api_error::ApiError;
 use super::gateway::Gateway;
-use super::responses::unavailable;
 use crate::store::StoreError;
 
 /// How often the store is checked during a read.
@@ -23,7 +24,7 @@ pub(super) async fn reject_while_unavailable(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let gateway = request.app_data::<Data<Gateway>>();
     if gateway.is_some_and(|gateway| needs_store(gateway, &request) && is_away(gateway)) {
-        return Ok(request.into_response(unavailable(&away())));
+        return Ok(request.into_response(ApiError::from(away()).error_response()));
     }
     next.call(request)
         .await

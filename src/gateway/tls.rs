@@ -1,4 +1,4 @@
-//! TLS by rustls: the certificate comes from files, and is read again when they change, without a restart.
+//! TLS with rustls. The certificate files are read again when they change, without a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,40 +17,40 @@ use tokio::time::timeout;
 
 use super::settings::TlsSettings;
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// One of the two files is not named.
-    #[error("tls.cert and tls.key belong together: both or neither")]
+    /// Only one of the two files is set.
+    #[error("tls.cert and tls.key: set both or neither")]
     Half,
-    /// A file does not hold what it should.
+    /// A file cannot be read or parsed.
     #[error("read {}: {reason}", .file.display())]
     File {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The key is not the certificate's, or of a kind that is not known.
-    #[error("the certificate and its key do not go together: {0}")]
+    /// The key does not belong to the certificate, or its kind is not supported.
+    #[error("the certificate and the key do not match: {0}")]
     Pair(#[from] rustls::Error),
 }
 
-/// The certificate that new connections are shown.
+/// The certificate for new connections.
 #[derive(Debug)]
 pub struct Certificate {
     settings: TlsSettings,
     current: ArcSwap<CertifiedKey>,
 }
 
-/// How often the files are looked at.
+/// How often the modification times of the files are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Certificate {
-    /// Reads the certificate; none where the settings name none.
+    /// Reads the certificate; `None` if the settings have none.
     ///
     /// # Errors
-    /// When the files do not hold a certificate and its key.
+    /// If the files do not hold a certificate and its key.
     pub fn open(settings: &TlsSettings) -> Result<Option<Arc<Self>>, TlsError> {
         match (
             settings.cert.as_os_str().is_empty(),
@@ -65,10 +65,10 @@ impl Certificate {
         }
     }
 
-    /// How connections are to be encrypted: TLS 1.2 and 1.3.
+    /// The configuration of TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// Never with the protocols that rustls comes with.
+    /// Never with the protocol versions of rustls.
     pub fn config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -77,14 +77,14 @@ impl Certificate {
         Ok(config)
     }
 
-    /// Reads the files again when they change and when `hangup` says so. What is wrong with them is logged, and the
-    /// certificate stays what it was. Never ends.
+    /// Reads the files again when they change and on `hangup`. If they are unusable, that is logged and the previous
+    /// certificate stays in use. Never ends.
     pub async fn keep_fresh(&self, mut hangup: Signal) {
         let mut seen = self.changed_at();
         loop {
-            let told = timeout(LOOK_INTERVAL, hangup.recv()).await.is_ok();
+            let is_hangup = timeout(LOOK_INTERVAL, hangup.recv()).await.is_ok();
             let changed_at = self.changed_at();
-            if !told && changed_at == seen {
+            if !is_hangup && changed_at == seen {
                 continue;
             }
             match read(&self.settings) {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_and_its_key_belong_together() {
+    fn certificate_and_key_must_match() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: String| {
             let path = folder.path().join(name);

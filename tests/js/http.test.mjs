@@ -77,7 +77,7 @@ function routes() {
     '/api/gone',
     '/d/x',
   ]);
-  for (const file of readdirSync(folder).filter((name) => name.endsWith('.rs'))) {
+  for (const file of readdirSync(folder, { recursive: true }).filter((name) => name.endsWith('.rs'))) {
     const source = readFileSync(new URL(file, folder), 'utf8');
     for (const [, path] of source.matchAll(/"(\{document\}\/[a-z{}/]+|\/api\/[^"]*)"/g)) {
       found.add(path.replace('{document}', '/api/documents/docs/x').replace(/\{[^}]*\}/g, 'x'));

@@ -203,7 +203,7 @@ export const MUTANTS = [
   shell('presence effects are performed by one thread at a time', 'src/node/presence/service.rs',
     'std::mem::replace(&mut state.is_draining, true)', 'std::mem::replace(&mut state.is_draining, false)', 'concurrent_publishers_are_delivered_in_order_and_completely'),
   shell("a socket's counter is not dropped under its own lock", 'src/gateway/gateway.rs', `        let open = *gateway.sockets.borrow();
-        (open <= gateway`, '        (*gateway.sockets.borrow() <= gateway', 'the_socket_too_many_is_refused_and_no_longer_counted'),
+        (open <= gateway`, '        (*gateway.sockets.borrow() <= gateway', 'rejected_socket_is_not_counted'),
   shell('a socket that ended is no longer counted', 'src/gateway/gateway.rs', 'self.0.sockets.send_modify(|open| *open -= 1);', '',
-    'the_socket_too_many_is_refused_and_no_longer_counted'),
+    'rejected_socket_is_not_counted'),
 ];

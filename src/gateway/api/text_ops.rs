@@ -10,44 +10,34 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
+use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::{self, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::{Data, Json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::accounts::permitted;
-use super::frame_encoder::ShareDbEncoder;
-use super::gateway::Gateway;
-use super::permission_cache::PermissionCache;
-use super::request_auth;
-use super::responses::{NO_STORE, failure};
+use super::extract::{ClientAddress, DocumentAccess, InOrder, Write};
 use crate::access::{Role, tenant_of};
 use crate::auth::{AccessChange, NONCE_BYTES, network};
 use crate::doc::{Proposal, Rejection, SessionRequest, Submit};
+use crate::gateway::api_error::ApiError;
+use crate::gateway::frame_encoder::ShareDbEncoder;
+use crate::gateway::gateway::Gateway;
+use crate::gateway::permission_cache::PermissionCache;
 use crate::id::{DocId, SessionId};
 use crate::log::{Change, Entry, Revision, SubmitId};
 use crate::node::{AskError, ByteBudget, Outbox, ReplyTo};
 use crate::ot::ot_js::Edit;
 use crate::ot::{Op, TextOp};
-use crate::protocol::{CloseReason, Code, Refusal, SEQ_MAX};
-
-/// Adds the route.
-pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config.route(
-        "/api/documents/{collection}/{id}/text-ops",
-        web::post().to(edit_text),
-    );
-}
+use crate::protocol::{CloseReason, Refusal, SEQ_MAX};
 
 /// An edit, and the revision that it was made on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TextOps {
+pub(super) struct TextOps {
     base: u64,
     ops: Box<RawValue>,
 }
@@ -59,43 +49,31 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// commit only.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
 
-async fn edit_text(
-    request: HttpRequest,
+/// Commits an edit and answers with its revision and its committed form.
+pub(super) async fn edit_text(
+    InOrder(Json(body), access): InOrder<Json<TextOps>, DocumentAccess<Write>>,
+    ClientAddress(address): ClientAddress,
     gateway: Data<Gateway>,
-    path: web::Path<(String, String)>,
-    body: web::Json<TextOps>,
-) -> HttpResponse {
-    // Before the permission is looked up: a revocation during the look-up is noticed.
-    let generation = gateway.auth().revocation_generation();
-    let (identity, doc) = match permitted(&request, &gateway, &path, Role::Editor).await {
-        Ok((identity, doc, _)) => (identity, doc),
-        Err(response) => return response,
-    };
+) -> Result<HttpResponse, ApiError> {
     if !gateway.is_serving() {
-        let message = "the server is stopping: try again";
-        return failure(StatusCode::SERVICE_UNAVAILABLE, "restarting", message);
+        return Err(ApiError::Restarting);
     }
-    let edit = match parse(&body) {
-        Ok(edit) => edit,
-        Err(message) => return failure(StatusCode::UNPROCESSABLE_ENTITY, "bad_ops", &message),
-    };
-    let address = network(request_auth::address(&request, &gateway));
-    let mut limits = gateway.limits().for_socket(&identity, address);
+    let edit = parse(&body).map_err(ApiError::InvalidOps)?;
+    let DocumentAccess {
+        doc,
+        identity,
+        generation,
+        ..
+    } = access;
+    let mut limits = gateway.limits().for_socket(&identity, network(address));
     let wait = limits.take_shared(gateway.limits(), tenant_of(&doc.collection), Some(&doc), 1);
-    let Some(wait) = wait else {
-        return refused(&Refusal::busy());
-    };
-    sleep(wait).await;
+    sleep(wait.ok_or_else(Refusal::busy)?).await;
     let permissions = PermissionCache::new(gateway.auth().clone(), identity, generation);
     let submission = Submission::new(gateway.into_inner(), doc, permissions);
     match submission.commit(Revision(body.base), &edit).await {
-        Ok(entry) => committed(&entry),
-        Err(Failed::Refused(refusal)) => refused(&refusal),
-        Err(Failed::Unknown) => failure(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "outcome_unknown",
-            "no answer in time: the edit may have been committed; read the document before sending it again",
-        ),
+        Ok(entry) => Ok(committed(&entry)),
+        Err(Failed::Refused(refusal)) => Err(refusal.into()),
+        Err(Failed::Unknown) => Err(ApiError::OutcomeUnknown),
     }
 }
 
@@ -266,25 +244,6 @@ fn committed(entry: &Entry) -> HttpResponse {
     edit.write_json(&mut body);
     body.push(b'}');
     HttpResponse::Ok()
-        .insert_header(NO_STORE)
         .content_type(ContentType::json())
         .body(body)
-}
-
-fn refused(refusal: &Refusal) -> HttpResponse {
-    let (status, code) = match refusal.code {
-        Code::DoesNotExist | Code::WasDeleted => (StatusCode::NOT_FOUND, "not_found"),
-        Code::FutureVersion | Code::OpsNotFound | Code::AlreadyCreated => {
-            (StatusCode::CONFLICT, "bad_base")
-        }
-        Code::HistoryChanged => (StatusCode::CONFLICT, "history_changed"),
-        Code::DocOversized | Code::DocDamaged => (StatusCode::CONFLICT, "read_only"),
-        Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        Code::Quota => (StatusCode::TOO_MANY_REQUESTS, "quota"),
-        Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-        Code::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-        Code::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-        _ => (StatusCode::UNPROCESSABLE_ENTITY, "bad_ops"),
-    };
-    failure(status, code, &refusal.message)
 }
