@@ -335,6 +335,8 @@ async fn messages_pass_while_redis_is_killed_stopped_or_full() {
     ann.insist(&mut bob, 0).await;
     let mut next = 1;
     for how in ["killed", "stopped", "full"] {
+        // Messages take Redis; otherwise its failure would not change the path.
+        takes_redis(&ann, &server).await;
         let before = ann.reopenings();
         match how {
             "killed" => server.kill(),
@@ -361,12 +363,17 @@ async fn messages_pass_while_redis_is_killed_stopped_or_full() {
         ann.insist(&mut bob, next).await;
         next += 1;
         // Redis carries messages again.
-        until(|| {
-            ann.send(BOB, 0);
-            entries(&server, BOB) > 0
-        })
-        .await;
+        takes_redis(&ann, &server).await;
     }
+}
+
+/// Waits until the messages of a peer to `BOB` take Redis.
+async fn takes_redis(peer: &Peer, server: &RedisServer) {
+    until(|| {
+        peer.send(BOB, 0);
+        entries(server, BOB) > 0
+    })
+    .await;
 }
 
 /// How many entries with messages wait in a node's inbox in Redis.
