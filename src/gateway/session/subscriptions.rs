@@ -103,6 +103,15 @@ impl Subscriptions {
     }
 }
 
+/// The request for a document: from revision `since` on, or else a snapshot that is at least as new as `min`.
+fn read_request(mode: ReadMode, since: Option<Revision>, min: Option<Revision>) -> SessionRequest {
+    match (since, min, mode) {
+        (None, Some(min), mode) => SessionRequest::ReadFrom { min, mode },
+        (_, _, ReadMode::Fetch) => SessionRequest::Fetch { since },
+        (_, _, ReadMode::Subscribe) => SessionRequest::Subscribe { since },
+    }
+}
+
 impl Session {
     pub(super) async fn fetch(
         &mut self,
@@ -115,13 +124,7 @@ impl Session {
         if !self.may_read(doc).await? {
             return Ok(self.send_empty(since, echo)?);
         }
-        let request = match (since, min) {
-            (None, Some(min)) => SessionRequest::ReadFrom {
-                min,
-                mode: ReadMode::Fetch,
-            },
-            _ => SessionRequest::Fetch { since },
-        };
+        let request = read_request(ReadMode::Fetch, since, min);
         self.ask_read(doc, request, echo).await
     }
 
@@ -140,13 +143,7 @@ impl Session {
             return Ok(self.send_empty(since, echo)?);
         }
         self.subscriptions.add_visible(std::iter::once(doc))?;
-        let request = match (since, min) {
-            (None, Some(min)) => SessionRequest::ReadFrom {
-                min,
-                mode: ReadMode::Subscribe,
-            },
-            _ => SessionRequest::Subscribe { since },
-        };
+        let request = read_request(ReadMode::Subscribe, since, min);
         self.ask_read(doc, request, echo).await
     }
 
