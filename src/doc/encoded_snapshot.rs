@@ -20,7 +20,7 @@ pub struct EncodedSnapshot {
 }
 
 impl EncodedSnapshot {
-    /// A snapshot as `json`, whose range `content` is the content's own JSON; an empty range if there is no document.
+    /// A snapshot as `json`. The range `content` of it is the content's own JSON; it is empty if there is no document.
     #[must_use]
     pub fn new(revision: Revision, kind: Option<Kind>, json: Bytes, content: Range<usize>) -> Self {
         Self {

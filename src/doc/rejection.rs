@@ -66,7 +66,7 @@ impl Rejection {
         )
     }
 
-    /// A create where the document exists, or an edit whose document was created anew since its base.
+    /// A create where the document exists, or an edit made before the document was created anew.
     #[must_use]
     pub fn already_exists() -> Self {
         Self::new(RejectionReason::AlreadyExists, "Document already exists")
@@ -78,7 +78,7 @@ impl Rejection {
         Self::new(RejectionReason::DoesNotExist, "Document does not exist")
     }
 
-    /// An edit whose document was deleted since its base.
+    /// An edit made before the document was deleted.
     #[must_use]
     pub fn deleted() -> Self {
         Self::new(RejectionReason::Deleted, "Document was deleted")
@@ -120,7 +120,7 @@ impl Rejection {
         )
     }
 
-    /// An op whose application panicked.
+    /// An op that made the state machine panic.
     #[must_use]
     pub fn op_not_applied() -> Self {
         Self::new(
@@ -136,7 +136,7 @@ impl Rejection {
         Self::new(RejectionReason::Forbidden, message)
     }
 
-    /// A submit whose `seq` its client has used for another one.
+    /// A submit with a `seq` that its client has used for another one.
     #[must_use]
     pub fn seq_used() -> Self {
         Self::new(RejectionReason::Malformed, "The seq was used before")

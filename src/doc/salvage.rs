@@ -1,22 +1,22 @@
-//! What can be saved of a document whose log folds to more than may be held.
+//! Saves what is possible of a document that is larger than what is held in memory.
 
 use std::sync::Arc;
 
 use crate::log::{Change, Entry, FoldError, Revision, Snapshot};
 
-/// What can be saved of a document.
+/// The result of salvaging a document.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// The document without what is listed below.
+    /// The document without the omissions listed below.
     pub snapshot: Snapshot,
     /// The entries that were applied without the attributes that they set.
     pub without_attributes: Vec<Revision>,
-    /// The first entry that could not be applied at all; it and all after it are left out.
+    /// The first entry that could not be applied at all. It and all later ones are left out.
     pub left_out_from: Option<Revision>,
 }
 
 impl Salvaged {
-    /// A document of which nothing was lost.
+    /// A document without omissions.
     #[must_use]
     pub fn whole(snapshot: Snapshot) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Salvaged {
         }
     }
 
-    /// Whether the log folds as it stands.
+    /// Returns true if the log folds without omissions.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.without_attributes.is_empty() && self.left_out_from.is_none()
@@ -34,8 +34,8 @@ impl Salvaged {
 }
 
 /// Folds a log of which some entries make the document larger than
-/// [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX). Such an entry is applied without its attributes: the text and all
-/// lengths are the same, so what was written after it still fits.
+/// [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX). Such an entry is applied without its attributes. The text and all
+/// lengths stay the same, so that later entries still fit.
 #[must_use]
 pub fn salvage(snapshot: Snapshot, entries: &[Arc<Entry>]) -> Salvaged {
     let mut salvaged = Salvaged::whole(snapshot);
@@ -89,7 +89,7 @@ mod tests {
         entry(revision, Change::Edit(op))
     }
 
-    /// 2,000 runs of one letter; a megabyte of attributes for each of them; a letter behind them.
+    /// 2,000 runs of one letter, a megabyte of attributes for each, and a letter after them.
     fn poisoned() -> Vec<Arc<Entry>> {
         let runs: Vec<String> = (0..2_000)
             .map(|at| format!(r#"{{"insert":"{}","attributes":{{"n":{at}}}}}"#, at % 10))
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_multiplies_attributes_is_refused_and_can_be_applied_without_them() {
+    fn oversized_entry_is_salvaged_without_its_attributes() {
         let entries = poisoned();
         let mut snapshot = Snapshot::default();
         let error = snapshot.fold_all(&entries).unwrap_err();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_was_made_anew_opens_whatever_it_was_before() {
+    fn recreated_document_folds_regardless_of_its_past() {
         let mut entries = poisoned();
         let content = Content::create(Kind::RichText, Some(r#"[{"insert":"a"}]"#)).unwrap();
         entries.push(entry(4, Change::Delete));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_entry_that_does_not_fit_is_left_out() {
+    fn entries_after_one_that_does_not_fit_are_left_out() {
         let entries = [edit(1, r#"[{"insert":"a"}]"#)];
         let salvaged = salvage(Snapshot::default(), &entries);
         assert_eq!(salvaged.left_out_from, Some(Revision(1)));

@@ -1,884 +1,573 @@
-//! The owner's half: gives every submit its place in the log.
+//! The owner's half of a document: gives every submit its place in the log.
 
-use std::collections::{BTreeMap, VecDeque};
+mod duplicates;
+mod rebase;
+mod rebase_queue;
+mod snapshot_schedule;
+mod staged_log;
+
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use self::duplicates::Duplicates;
+use self::rebase::{CHANGE_BYTES_MAX, LARGE_OP_BYTES, Rebase, RebaseEnd, RebasedChange};
+use self::rebase_queue::RebaseQueue;
+use self::snapshot_schedule::SnapshotSchedule;
+use self::staged_log::StagedLog;
 use super::action::Action;
+use super::effects::Effects;
 use super::event::{Now, PageRequester};
 use super::peer_message::PeerMessage;
-use super::peer_subscriptions::Listeners;
+use super::peer_subscriptions::PeerSubscriptions;
 use super::rejection::Rejection;
 use super::settings::DocumentSettings;
-use super::submit::Proposal;
 use super::submit::Submit;
-use crate::id::{ClientId, NodeId, UserId};
+use crate::id::NodeId;
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
-use crate::ot::{Budget, ContentBounds, Newline, Op, OtError, Side};
+use crate::ot::{ContentBounds, OtError};
 
-/// Gives every submit its place in the log. Knows nodes, not sessions.
+/// Gives every submit its place in the log: recognises copies, rebases to the head, stages, and appends in groups. Knows nodes,
+/// not sessions.
 ///
-/// Each call may add to `out`; what is meant for the own node is among it, addressed like any other.
+/// # Contract
+///
+/// A sequencer lives from one successful claim to the first append that did not certainly succeed, and is dropped then. What a
+/// method wants done it adds to `effects`, messages to this node included. For each
+/// [`Action::Append`] the document calls [`appended`](Self::appended) or drops the sequencer, after
+/// [`append_rejected`](Self::append_rejected) if the log rejected the entries; there is one append at a time. For each
+/// [`Action::LoadPage`] it calls [`page_loaded`](Self::page_loaded) or [`page_failed`](Self::page_failed), or later
+/// [`continue_rebase`](Self::continue_rebase); for each [`Action::RequestSlice`], [`slice_granted`](Self::slice_granted).
+/// Nothing is acknowledged, broadcast or rejected before the entries that it was decided on are durable.
 #[derive(Debug)]
 pub(super) struct Sequencer {
     fence: Fence,
     me: NodeId,
-    /// The newest commits. Whoever needs older ones reads the store.
-    tail: Tail,
-    /// Sequenced but not yet durable: transformed against, told to nobody.
-    staged: VecDeque<Arc<Entry>>,
-    /// How many bytes `staged` takes, about.
-    staged_bytes: usize,
-    /// Whose submit is being worked on, where it came from: if that is the end of this machine, it is known why.
-    at_work: Option<(NodeId, SubmitId)>,
-    /// How many of `staged` are on their way to the store. Zero: no append is under way.
-    appending: usize,
-    /// How many of the next entries are appended one by one.
-    singly: usize,
-    /// The document with all that is staged.
+    /// The document with everything that is staged.
     head: Snapshot,
-    /// Each client's newest submit among the commits of `tail` and the staged: a copy of it is known even where the
-    /// copy's base lies behind it.
-    recent: BTreeMap<(UserId, ClientId), (SubmitId, Revision)>,
-    /// Submits that need more than a slice of work, or entries before the tail: brought to the head slice by slice and page
-    /// by page, one at a time.
-    late: VecDeque<Rebase>,
-    /// Entries before the tail that were read for the first of `late`, without a gap.
-    late_page: Vec<Arc<Entry>>,
-    /// Whether [`Action::RequestSlice`] was asked for and has not come.
-    slice_wanted: bool,
-    /// What was refused, newest last: a copy that comes when it would be accepted finds its client told otherwise.
-    refused: VecDeque<(SubmitId, Rejection)>,
-    /// Refusals that were decided on what is staged, each with the revision up to which it was looked at, and the node that
-    /// waits: they are told when that is durable. It may never be, and then another owner lets the submit in.
-    unsaid: VecDeque<(Revision, NodeId, SubmitId, Rejection)>,
-    /// The other nodes that are told the commits.
-    listeners: Listeners,
-    /// The document as it will be when the append under way is durable, if somebody waits for it.
-    view: Option<Snapshot>,
-    /// Whether somebody wants to be shown the document.
-    show_wanted: bool,
-    /// What was appended since the last snapshot was asked for.
-    unsaved: Unsaved,
-    /// The revision of the snapshot that was asked for because the stored log is damaged.
-    rescued: Option<Revision>,
+    log: StagedLog,
+    duplicates: Duplicates,
+    /// The submits that are rebased in slices.
+    rebasing: RebaseQueue,
+    /// Rejections that were decided on staged entries, oldest first. They are sent when those are durable: if that never
+    /// happens, another owner may accept the submit.
+    deferred_rejections: VecDeque<DeferredRejection>,
+    /// The other nodes that are sent the commits.
+    subscriptions: PeerSubscriptions,
+    snapshots: SnapshotSchedule,
+    /// The submit that is being processed, and the node that sent it. After a panic it is the cause.
+    in_progress: Option<(NodeId, SubmitId)>,
     settings: DocumentSettings,
 }
 
-#[derive(Debug, Default)]
-struct Unsaved {
-    entries: usize,
-    bytes: usize,
-    /// Whether `view` is to be saved.
-    due: bool,
+/// A rejection that waits until entries are durable.
+#[derive(Debug)]
+struct DeferredRejection {
+    /// The newest entry that it was decided on.
+    until: Revision,
+    to: NodeId,
+    id: SubmitId,
+    rejection: Rejection,
 }
 
-/// How much of a document is worth as much again of the settings' commits between two snapshots.
-const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
-
-/// How many refusals are remembered.
-const REFUSED_MAX: usize = 1_000;
-
-/// How far back the first copy of a submit is looked for that was made on whatever is current. Where memory reaches as
-/// far, the store is not asked.
-const COPY_WITHIN: u64 = 1_000;
-
-/// How many bytes an op may take in memory when it has been brought to the head. The largest message makes one of some
-/// 12 MB.
-const CHANGE_BYTES_MAX: usize = 16 << 20;
-
-/// An op of so many bytes is not worked on at once, since parsing, combining and applying it may take longer than a slice.
-const LARGE_OP_BYTES: usize = 32 << 10;
-
-/// What came of a submit that needs the document's decision.
+/// The result of handing a submit to the sequencer.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// It was staged, recognised, refused or put aside: all that follows is said in actions.
+pub(super) enum SubmitOutcome {
+    /// It was staged, recognised, rejected or queued. The answer is or will be among the effects.
     Settled,
-    /// Its base is beyond my head: I may be the one who is behind.
-    Ahead(Submit),
+    /// Its base is beyond this sequencer's durable head: the client is faulty, or another node has appended since the claim.
+    FutureBase(Submit),
+}
+
+/// The entry after a revision.
+enum NextEntry<'a> {
+    Loaded(&'a Arc<Entry>),
+    /// There is none: the revision is the head.
+    AtHead,
+    /// The store has it.
+    InStore,
 }
 
 impl Sequencer {
-    /// Begins under a fresh claim: `head` is the document as the claim found it, `tail` its newest entries, `listeners`
-    /// the nodes that wait for what comes.
+    /// Starts under a new claim. `head` is the document as the claim found it, `tail` its newest entries, `subscriptions` the
+    /// nodes that wait for commits.
     pub(super) fn new(
         me: NodeId,
         fence: Fence,
         head: Snapshot,
         tail: Tail,
-        listeners: Listeners,
+        subscriptions: PeerSubscriptions,
         settings: DocumentSettings,
     ) -> Self {
         assert_eq!(tail.head(), head.revision, "the tail leads to the head");
-        let mut recent = BTreeMap::new();
-        for entry in tail.since(tail.start()).into_iter().flatten() {
-            recent.insert(client_of(&entry.id), (entry.id.clone(), entry.revision));
-        }
         Self {
             fence,
             me,
-            // Opening walked these entries: the next opening should not have to.
-            unsaved: Unsaved {
-                entries: tail.len(),
-                ..Unsaved::default()
-            },
-            tail,
-            staged: VecDeque::new(),
-            staged_bytes: 0,
-            at_work: None,
-            appending: 0,
-            singly: 0,
             head,
-            recent,
-            late: VecDeque::new(),
-            late_page: Vec::new(),
-            slice_wanted: false,
-            refused: VecDeque::new(),
-            unsaid: VecDeque::new(),
-            listeners,
-            view: None,
-            show_wanted: false,
-            rescued: None,
+            snapshots: SnapshotSchedule::after_opening(tail.len()),
+            duplicates: Duplicates::of(&tail),
+            log: StagedLog::new(tail),
+            rebasing: RebaseQueue::default(),
+            deferred_rejections: VecDeque::new(),
+            subscriptions,
+            in_progress: None,
             settings,
         }
     }
 
+    /// The fence that appends are made under.
     pub(super) fn fence(&self) -> Fence {
         self.fence
     }
 
-    /// The revision that the newest staged entry leads to.
+    /// The revision of the newest staged entry.
     pub(super) fn head(&self) -> Revision {
         self.head.revision
     }
 
-    /// Whether nothing is under way.
+    /// Returns true if nothing is staged and no submit is being rebased.
     pub(super) fn is_quiet(&self) -> bool {
-        self.staged.is_empty() && self.late.is_empty()
+        self.log.is_durable() && self.rebasing.is_empty()
     }
 
-    /// Gives `submit` the next revision, or answers with what came of its first copy.
+    /// The submit that was being processed when the sequencer panicked, and the node that sent it.
+    pub(super) fn in_progress(&self) -> Option<&(NodeId, SubmitId)> {
+        self.in_progress.as_ref()
+    }
+
+    /// The nodes that are sent the commits.
+    pub(super) fn subscriptions(&self) -> &PeerSubscriptions {
+        &self.subscriptions
+    }
+
+    /// As [`subscriptions`](Self::subscriptions), to be changed.
+    pub(super) fn subscriptions_mut(&mut self) -> &mut PeerSubscriptions {
+        &mut self.subscriptions
+    }
+
+    /// Gives a submit the next revision, or answers it as its first copy was.
     pub(super) fn submit(
         &mut self,
         from: NodeId,
         submit: Submit,
         now: Now,
-        out: &mut VecDeque<Action>,
-    ) -> Verdict {
+        effects: &mut Effects,
+    ) -> SubmitOutcome {
         if from != self.me {
-            self.listeners.said(from, now);
+            self.subscriptions.renew(from, now);
         }
-        if let Some(revision) = self.first_copy(&submit) {
-            self.answer_known_copy(from, submit, revision, out);
-            return Verdict::Settled;
+        // A copy of an earlier submit is answered like that.
+        if let Some(revision) = self.first_copy(&submit.id) {
+            self.answer_copy(from, submit, revision, effects);
+            return SubmitOutcome::Settled;
         }
-        let refused = self.refused.iter().find(|(id, _)| *id == submit.id);
-        if let Some((id, rejection)) = refused.cloned() {
-            self.say_no(from, id, rejection, out);
-            return Verdict::Settled;
+        if let Some(rejection) = self.duplicates.rejection_of(&submit.id).cloned() {
+            self.send_rejection(from, submit.id, rejection, effects);
+            return SubmitOutcome::Settled;
         }
-        if submit.base.is_some_and(|base| base > self.tail.head()) {
-            return Verdict::Ahead(submit);
+        if submit.base.is_some_and(|base| base > self.log.durable()) {
+            return SubmitOutcome::FutureBase(submit);
         }
-        if self.is_under_way(from, &submit.id) {
-            return Verdict::Settled;
+        if self.rebasing.has_copy(from, &submit.id, self.me) {
+            return SubmitOutcome::Settled;
         }
-        self.at_work = Some((from, submit.id.clone()));
-        self.place(from, submit, now, out);
-        self.at_work = None;
-        Verdict::Settled
+        self.in_progress = Some((from, submit.id.clone()));
+        self.begin_rebase(from, submit, now, effects);
+        self.in_progress = None;
+        SubmitOutcome::Settled
     }
 
-    /// Whose submit was being worked on when this machine came to its end.
-    pub(super) fn culprit(&self) -> Option<&(NodeId, SubmitId)> {
-        self.at_work.as_ref()
+    /// The revision of the first copy of this submit, as far as memory tells.
+    fn first_copy(&self, id: &SubmitId) -> Option<Revision> {
+        let creator = self.head.creator.as_ref();
+        let creator = creator.filter(|(creator, _)| creator == id);
+        let creator = creator.map(|(_, revision)| *revision);
+        self.duplicates.first_copy(id).or(creator)
     }
 
-    /// Whether a copy of this submit is being brought on. If that one came by another node and this node's own sessions wait
-    /// for it too, those are answered.
-    fn is_under_way(&mut self, from: NodeId, id: &SubmitId) -> bool {
-        let me = self.me;
-        let copy = self.late.iter_mut().find(|late| late.id == *id);
-        if let Some(late) = copy {
-            late.from = if from == me { me } else { late.from };
-            return true;
+    /// Answers a copy of the submit that has or will have `revision`.
+    fn answer_copy(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        revision: Revision,
+        effects: &mut Effects,
+    ) {
+        if revision > self.log.durable() {
+            // The commit of the staged entry is the answer.
+        } else if revision > self.log.tail().start() {
+            let base = submit.base.unwrap_or(revision);
+            self.send_commits(from, base, revision, effects);
+        } else {
+            let copy = Rebase::of_copy(from, submit.id, revision, &self.settings);
+            self.queue_rebase(copy, effects);
         }
-        false
     }
 
-    /// Finds the place of a submit that is not known.
-    fn place(&mut self, from: NodeId, submit: Submit, now: Now, out: &mut VecDeque<Action>) {
+    /// Rebases a submit at once if that is cheap, and queues it otherwise.
+    fn begin_rebase(&mut self, from: NodeId, submit: Submit, now: Now, effects: &mut Effects) {
         let is_large = submit.proposal.size() > LARGE_OP_BYTES;
         let rebase = match Rebase::new(from, submit, &self.head, &self.settings) {
             Ok(rebase) => rebase,
-            Err((id, rejection)) => return self.refuse(from, id, rejection, out),
+            Err((id, rejection)) => return self.reject(from, id, rejection, effects),
         };
-        let behind = self.tail.start().0.saturating_sub(rebase.at.0);
-        if !rebase.on_current && behind > self.settings.behind_entries_max {
-            self.refuse(from, rebase.id, Rejection::revision_too_old(), out);
+        let behind = self.log.tail().start().0.saturating_sub(rebase.at.0);
+        if !rebase.without_base && behind > self.settings.behind_entries_max {
+            self.reject(from, rebase.id, Rejection::revision_too_old(), effects);
         } else if is_large || behind > 0 {
-            self.put_aside(rebase, out);
-        } else if let Some(rebase) = self.bring_on(rebase, now, out) {
-            self.put_aside(rebase, out);
+            self.queue_rebase(rebase, effects);
+        } else if let Some(rebase) = self.rebase_slice(rebase, now, effects) {
+            self.queue_rebase(rebase, effects);
         }
     }
 
-    /// Refuses a submit, and every copy of it that is still to come.
-    fn refuse(
-        &mut self,
-        to: NodeId,
-        id: SubmitId,
-        rejection: Rejection,
-        out: &mut VecDeque<Action>,
-    ) {
-        if self.refused.len() >= REFUSED_MAX {
-            self.refused.pop_front();
-        }
-        self.refused.push_back((id.clone(), rejection.clone()));
-        self.say_no(to, id, rejection, out);
-    }
-
-    fn say_no(
-        &mut self,
-        to: NodeId,
-        id: SubmitId,
-        rejection: Rejection,
-        out: &mut VecDeque<Action>,
-    ) {
-        let waits =
-            |(_, node, waiting, _): &(_, NodeId, SubmitId, _)| *node == to && *waiting == id;
-        if self.staged.is_empty() {
-            reject(to, id, rejection, out);
-        } else if !self.unsaid.iter().any(waits) {
-            self.unsaid
-                .push_back((self.head.revision, to, id, rejection));
-        }
-    }
-
-    /// Tells the refusals whose reasons are durable.
-    fn say_unsaid(&mut self, out: &mut VecDeque<Action>) {
-        let durable = self.tail.head();
-        while let Some((_, to, id, rejection)) = self.unsaid.pop_front_if(|(at, ..)| *at <= durable)
-        {
-            reject(to, id, rejection, out);
-        }
-    }
-
-    /// Lets a submit wait for its next slice of work, or for the entries between its base and the tail. If too many wait
-    /// already it is dropped without an answer, and its forwarder sends it again: a rejection would hold for every copy.
-    fn put_aside(&mut self, rebase: Rebase, out: &mut VecDeque<Action>) {
-        if self.is_under_way(rebase.from, &rebase.id) {
+    /// Queues a submit for its next slice of work, or for the entries between its base and the tail. If too many wait it is
+    /// dropped without an answer, and its forwarder sends it again: a rejection would hold for every copy.
+    fn queue_rebase(&mut self, rebase: Rebase, effects: &mut Effects) {
+        if self.rebasing.has_copy(rebase.from, &rebase.id, self.me) {
             return;
         }
-        let bytes: usize = self.late.iter().map(|late| late.bytes).sum();
-        if self.late.len() < self.settings.late_submits_max
-            && bytes < self.settings.staged_bytes_max
-        {
-            self.late.push_back(rebase);
-            if self.late.len() == 1 {
-                self.ask_for_more(out);
-            }
+        if self.rebasing.add(rebase, &self.settings) && self.rebasing.len() == 1 {
+            self.continue_rebase(effects);
         }
     }
 
-    /// Asks for what the first of the late submits needs: entries from the store, or its next slice of work.
-    pub(super) fn ask_for_more(&mut self, out: &mut VecDeque<Action>) {
-        let Some(late) = self.late.front() else {
+    /// Requests what the first queued submit needs: entries from the store, or its next slice of work.
+    pub(super) fn continue_rebase(&mut self, effects: &mut Effects) {
+        let Some(at) = self.rebasing.first().map(|first| first.at) else {
             return;
         };
         let epoch = self.fence.epoch;
-        if matches!(self.next_entry(late.at), NextEntry::Unread) {
-            let (requester, since) = (PageRequester::Sequencer(epoch), late.at);
-            out.push_back(Action::LoadPage { requester, since });
-        } else if !std::mem::replace(&mut self.slice_wanted, true) {
-            out.push_back(Action::RequestSlice(epoch));
+        if matches!(self.next_entry(at), NextEntry::InStore) {
+            effects.load_page(PageRequester::Sequencer(epoch), at);
+        } else if self.rebasing.request_slice() {
+            effects.action(Action::RequestSlice(epoch));
         }
     }
 
-    /// The first of the late submits has its next slice of work.
-    pub(super) fn next_slice(&mut self, now: Now, out: &mut VecDeque<Action>) {
-        self.slice_wanted = false;
-        self.work_on_late(now, out);
+    /// The requested slice of work may be done.
+    pub(super) fn slice_granted(&mut self, now: Now, effects: &mut Effects) {
+        self.rebasing.slice_granted();
+        self.work_on_first(now, effects);
     }
 
-    /// The entries after `since`, which the first of the late submits asked for.
-    pub(super) fn paged(
+    /// The entries after `since`, which the first queued submit needs, were loaded.
+    pub(super) fn page_loaded(
         &mut self,
         since: Revision,
         page: &[Arc<Entry>],
         now: Now,
-        out: &mut VecDeque<Action>,
+        effects: &mut Effects,
     ) {
-        if self.late.front().is_none_or(|late| late.at != since) {
+        if self.rebasing.first().is_none_or(|first| first.at != since) {
             return;
         }
-        self.late_page = page.to_vec();
-        if matches!(self.next_entry(since), NextEntry::Unread)
-            && let Some(rebase) = self.late.pop_front()
+        self.rebasing.set_page(page);
+        if matches!(self.next_entry(since), NextEntry::InStore)
+            && let Some(rebase) = self.rebasing.take_first()
         {
-            // The log lacks what its head promises: nothing can be built on it.
-            self.refuse(rebase.from, rebase.id, Rejection::revision_too_old(), out);
-            return self.ask_for_more(out);
+            // The log lacks an entry that its head promises: nothing can be rebased over it.
+            self.reject(
+                rebase.from,
+                rebase.id,
+                Rejection::revision_too_old(),
+                effects,
+            );
+            return self.continue_rebase(effects);
         }
-        self.work_on_late(now, out);
+        self.work_on_first(now, effects);
     }
 
-    /// The entries after `since`, which the first of the late submits asked for, cannot be read: it is refused.
-    pub(super) fn not_paged(
+    /// The entries after `since`, which the first queued submit needs, cannot be read: it is rejected.
+    pub(super) fn page_failed(
         &mut self,
         since: Revision,
         rejection: Rejection,
-        out: &mut VecDeque<Action>,
+        effects: &mut Effects,
     ) {
-        if let Some(rebase) = self.late.pop_front_if(|late| late.at == since) {
-            self.refuse(rebase.from, rebase.id, rejection, out);
-            self.ask_for_more(out);
+        if let Some(rebase) = self.rebasing.take_first_at(since) {
+            self.reject(rebase.from, rebase.id, rejection, effects);
+            self.continue_rebase(effects);
         }
     }
 
-    /// The stored log is damaged, and the document is whole here: it is saved once more, so that it can be loaded without
-    /// the damaged entries. At most once at each revision.
-    pub(super) fn rescue(&mut self, out: &mut VecDeque<Action>) {
-        if self.rescued.replace(self.head.revision) != Some(self.head.revision) {
-            self.unsaved.due = true;
-            self.look(out);
-        }
-    }
-
-    /// Does a slice of work on the first of the late submits.
-    fn work_on_late(&mut self, now: Now, out: &mut VecDeque<Action>) {
-        let Some(rebase) = self.late.pop_front() else {
+    /// Does a slice of work on the first queued submit.
+    fn work_on_first(&mut self, now: Now, effects: &mut Effects) {
+        let Some(rebase) = self.rebasing.take_first() else {
             return;
         };
-        self.at_work = Some((rebase.from, rebase.id.clone()));
-        match self.bring_on(rebase, now, out) {
-            Some(rebase) => self.late.push_front(rebase),
-            None => self.late_page.clear(),
+        self.in_progress = Some((rebase.from, rebase.id.clone()));
+        match self.rebase_slice(rebase, now, effects) {
+            Some(rebase) => self.rebasing.put_back(rebase),
+            None => self.rebasing.clear_page(),
         }
-        self.at_work = None;
-        self.ask_for_more(out);
+        self.in_progress = None;
+        self.continue_rebase(effects);
     }
 
-    /// Brings a submit towards the head by at most a slice of work, and stages it there. Hands it back if more is needed.
-    fn bring_on(
+    /// Rebases a submit by at most a slice of work, and stages it at the head. Returns it if it needs more work.
+    fn rebase_slice(
         &mut self,
         mut rebase: Rebase,
         now: Now,
-        out: &mut VecDeque<Action>,
+        effects: &mut Effects,
     ) -> Option<Rebase> {
-        if let Wanted::Unparsed(json) = &rebase.wanted {
-            match Wanted::edit(json, &self.head) {
-                Ok(wanted) => rebase.wanted = wanted,
+        if let RebasedChange::Unparsed(json) = &rebase.change {
+            match RebasedChange::parse(json, &self.head) {
+                Ok(change) => rebase.change = change,
                 Err(rejection) => {
-                    self.refuse(rebase.from, rebase.id, rejection, out);
+                    self.reject(rebase.from, rebase.id, rejection, effects);
                     return None;
                 }
             }
         }
         let slice = self.settings.combine_slice_steps;
         let pause_at = rebase.budget.steps().saturating_sub(slice);
-        // One entry at a time: over their composition it would become another op (rule 4).
+        // One entry at a time: rebased over their composition it would become another op (rule 4).
         loop {
             let entry = match self.next_entry(rebase.at) {
-                NextEntry::Reached => break,
-                NextEntry::Unread => return Some(rebase),
-                NextEntry::Is(entry) => entry.clone(),
+                NextEntry::AtHead => break,
+                NextEntry::InStore => return Some(rebase),
+                NextEntry::Loaded(entry) => entry.clone(),
             };
-            if let ControlFlow::Break(outcome) = rebase.over(&entry) {
-                self.settle(rebase, outcome, out);
+            if let ControlFlow::Break(end) = rebase.over(&entry) {
+                self.end_rebase(rebase, end, effects);
                 return None;
             }
             if rebase.budget.steps() < pause_at && rebase.at < self.head.revision {
                 return Some(rebase);
             }
         }
-        self.stage(rebase, now, out);
+        self.stage(rebase, now, effects);
         None
     }
 
-    /// The entry after `at`, as far as memory goes.
+    /// The entry after `at`, as far as memory reaches.
     fn next_entry(&self, at: Revision) -> NextEntry<'_> {
         if at >= self.head.revision {
-            return NextEntry::Reached;
+            return NextEntry::AtHead;
         }
-        let entry = if at >= self.tail.head() {
-            self.staged.get(distance(self.tail.head(), at))
-        } else if let Some(mut known) = self.tail.since(at) {
-            known.next()
-        } else {
-            let first = self.late_page.first().map(|entry| entry.revision.before());
-            let place = first.filter(|first| *first <= at);
-            place.and_then(|first| self.late_page.get(distance(first, at)))
-        };
-        entry.map_or(NextEntry::Unread, NextEntry::Is)
+        let entry = self.log.next(at).or_else(|| self.rebasing.loaded(at));
+        entry.map_or(NextEntry::InStore, NextEntry::Loaded)
     }
 
-    /// Appends so many of the next entries one by one.
-    pub(super) fn append_singly(&mut self, entries: usize) {
-        self.singly = entries;
-    }
-
-    /// The log refused the append under way, though this sequencer's claim holds: a submit in it is in the log already,
-    /// where neither memory nor the way from its base showed it. No client of ours says a `seq` twice for two things, but
-    /// one that does must not keep the others from writing. Where it was alone it is known, and refused; else the answer
-    /// is how many there were.
-    pub(super) fn refused(&self, out: &mut VecDeque<Action>) -> usize {
-        if self.appending > 1 {
-            return self.appending;
-        }
-        if let Some(entry) = self.staged.front() {
-            for node in self.listeners.nodes().chain([self.me]) {
-                reject(node, entry.id.clone(), Rejection::seq_used(), out);
+    /// Answers a submit that is not rebased further.
+    fn end_rebase(&mut self, rebase: Rebase, end: RebaseEnd, effects: &mut Effects) {
+        match end {
+            RebaseEnd::Duplicate(entry) if entry.revision > self.log.durable() => {
+                // The commit of the staged entry is the answer.
+            }
+            RebaseEnd::Duplicate(entry) if entry.revision > self.log.tail().start() => {
+                self.send_commits(rebase.from, rebase.base, entry.revision, effects);
+            }
+            RebaseEnd::Duplicate(entry) => {
+                let head = self.log.durable();
+                let entries = vec![entry];
+                effects.send(rebase.from, PeerMessage::Commits { head, entries });
+            }
+            RebaseEnd::Rejected(rejection) => {
+                self.reject(rebase.from, rebase.id, rejection, effects);
             }
         }
-        0
     }
 
-    /// The append under way is durable.
-    pub(super) fn appended(&mut self, out: &mut VecDeque<Action>) {
-        let commits: Vec<Arc<Entry>> = self.staged.drain(..self.appending).collect();
-        self.appending = 0;
-        self.singly = self.singly.saturating_sub(commits.len());
-        for entry in &commits {
-            self.staged_bytes -= entry.size();
-            self.tail.push(entry.clone());
-        }
-        let recent = &mut self.recent;
-        self.tail.trim(
-            self.settings.tail_entries_max,
-            self.settings.tail_bytes_max,
-            |gone| {
-                if recent
-                    .get(&client_of(&gone.id))
-                    .is_some_and(|(_, revision)| *revision == gone.revision)
-                {
-                    recent.remove(&client_of(&gone.id));
-                }
-            },
-        );
-        if let Some(view) = self.view.take() {
-            self.viewed(view, out);
-        }
-        for node in self.listeners.nodes() {
-            out.push_back(Action::Send {
-                to: node,
-                message: PeerMessage::Commits {
-                    head: self.tail.head(),
-                    entries: commits.clone(),
-                },
-            });
-        }
-        out.push_back(Action::Send {
-            to: self.me,
-            message: PeerMessage::Commits {
-                head: self.tail.head(),
-                entries: commits,
-            },
-        });
-        self.say_unsaid(out);
-        self.append(out);
-    }
-
-    /// Another node wants the commits after `since`, and all that follow.
-    pub(super) fn subscribe(
-        &mut self,
-        from: NodeId,
-        since: Revision,
-        now: Now,
-        out: &mut VecDeque<Action>,
-    ) {
-        self.listeners.said(from, now);
-        // What is no longer here, the forwarder reads from the store when it sees the gap.
-        if since < self.tail.head() {
-            self.tell(from, since, self.tail.head(), out);
-        }
-    }
-
-    /// The nodes that are told the commits.
-    pub(super) fn listeners(&self) -> &Listeners {
-        &self.listeners
-    }
-
-    /// As [`listeners`](Self::listeners), to be changed.
-    pub(super) fn listeners_mut(&mut self) -> &mut Listeners {
-        &mut self.listeners
-    }
-
-    /// Whether somebody waits for a snapshot that is not at hand yet.
-    pub(super) fn owes_a_snapshot(&self) -> bool {
-        self.show_wanted
-    }
-
-    /// Asks for the durable document to be encoded, as soon as there is a moment at which it is at hand.
-    pub(super) fn show(&mut self, out: &mut VecDeque<Action>) {
-        self.show_wanted = true;
-        self.look(out);
-    }
-
-    /// Takes the durable document if this is a moment at which it is at hand: nothing is staged. Else the next append
-    /// provides one.
-    fn look(&mut self, out: &mut VecDeque<Action>) {
-        if self.staged.is_empty() && (self.show_wanted || self.unsaved.due) {
-            self.viewed(self.head.clone(), out);
-        }
-    }
-
-    fn viewed(&mut self, view: Snapshot, out: &mut VecDeque<Action>) {
-        if std::mem::take(&mut self.unsaved.due) {
-            out.push_back(Action::SaveSnapshot {
-                fence: self.fence,
-                snapshot: view.clone(),
-            });
-        }
-        if std::mem::take(&mut self.show_wanted) {
-            out.push_back(Action::EncodeSnapshot(view));
-        }
-    }
-
-    /// Where the log holds, or will hold, an earlier copy of this submit, as far as memory goes.
-    fn first_copy(&self, submit: &Submit) -> Option<Revision> {
-        let recent = self
-            .recent
-            .get(&client_of(&submit.id))
-            .filter(|(id, _)| *id == submit.id);
-        let creator = self
-            .head
-            .creator
-            .as_ref()
-            .filter(|(id, _)| *id == submit.id);
-        recent.or(creator).map(|(_, revision)| *revision)
-    }
-
-    /// Answers a copy of what memory knows to have `revision`.
-    fn answer_known_copy(
-        &mut self,
-        from: NodeId,
-        submit: Submit,
-        revision: Revision,
-        out: &mut VecDeque<Action>,
-    ) {
-        if revision > self.tail.head() {
-            // Not yet durable: its commit will be the answer.
-        } else if revision > self.tail.start() {
-            self.tell(from, submit.base.unwrap_or(revision), revision, out);
-        } else {
-            let (base, at) = (revision.before(), revision.before());
-            self.put_aside(
-                Rebase {
-                    from,
-                    id: submit.id,
-                    bytes: 0,
-                    budget: combine_budget(&self.settings),
-                    newline: Newline::IsFirst,
-                    base,
-                    at,
-                    on_current: false,
-                    wanted: Wanted::Unread,
-                },
-                out,
-            );
-        }
-    }
-
-    /// Tells a node the commits after `since`, and in any case from `until` on.
-    fn tell(&self, to: NodeId, since: Revision, until: Revision, out: &mut VecDeque<Action>) {
-        let since = since.min(until.before()).max(self.tail.start());
-        let commits: Vec<_> = self
-            .tail
-            .since(since)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        out.push_back(Action::Send {
-            to,
-            message: PeerMessage::Commits {
-                head: self.tail.head(),
-                entries: commits,
-            },
-        });
-    }
-
-    /// Stages a submit that has been brought to the head. If too much is staged already it is dropped without an answer, and
-    /// its forwarder sends it again.
-    fn stage(&mut self, rebase: Rebase, now: Now, out: &mut VecDeque<Action>) {
-        let Wanted::Change(mut change) = rebase.wanted else {
-            return self.refuse(rebase.from, rebase.id, Rejection::does_not_exist(), out);
+    /// Stages a submit that has been rebased to the head. If too much is staged it is dropped without an answer, and its
+    /// forwarder sends it again.
+    fn stage(&mut self, rebase: Rebase, now: Now, effects: &mut Effects) {
+        let RebasedChange::Parsed(mut change) = rebase.change else {
+            return self.reject(rebase.from, rebase.id, Rejection::does_not_exist(), effects);
         };
         if let (Change::Edit(op), Some(content)) = (&mut change, &self.head.content) {
             if op.size() > CHANGE_BYTES_MAX {
-                return self.refuse(rebase.from, rebase.id, Rejection::op_too_large(), out);
+                return self.reject(rebase.from, rebase.id, Rejection::op_too_large(), effects);
             }
-            // Others are told exactly what is applied.
-            if let Some(told) = content.with_final_newline(op, rebase.newline) {
-                *op = told;
+            // Commit exactly what is applied.
+            if let Some(completed) = content.with_final_newline(op, rebase.newline) {
+                *op = completed;
             }
         }
-        let full = self.staged.len() >= self.settings.staged_entries_max
-            || self.staged_bytes >= self.settings.staged_bytes_max;
-        if full {
+        if self.log.is_full(&self.settings) {
             return;
         }
         let entry = Entry {
             revision: self.head.revision.next(),
             epoch: self.fence.epoch,
             id: rebase.id,
-            // Never before the entry before it, so that times can be searched by halving.
+            // Times never fall, so that they can be searched by bisection.
             at_ms: now.wall_ms.max(self.head.at_ms),
             change,
         };
         if let Err(rejection) = self.fold(&entry) {
-            return self.refuse(rebase.from, entry.id, rejection, out);
+            return self.reject(rebase.from, entry.id, rejection, effects);
         }
-        self.recent
-            .insert(client_of(&entry.id), (entry.id.clone(), entry.revision));
-        self.staged_bytes += entry.size();
-        self.staged.push_back(Arc::new(entry));
-        self.append(out);
+        self.duplicates.committed(&entry);
+        self.log.stage(entry);
+        self.append(effects);
     }
 
-    fn settle(&mut self, rebase: Rebase, outcome: Outcome, out: &mut VecDeque<Action>) {
-        match outcome {
-            Outcome::Copy(entry) if entry.revision > self.tail.head() => {
-                // Staged, and so told when it is durable.
-            }
-            Outcome::Copy(entry) if entry.revision > self.tail.start() => {
-                self.tell(rebase.from, rebase.base, entry.revision, out);
-            }
-            Outcome::Copy(entry) => {
-                out.push_back(Action::Send {
-                    to: rebase.from,
-                    message: PeerMessage::Commits {
-                        head: self.tail.head(),
-                        entries: vec![entry],
-                    },
-                });
-            }
-            Outcome::Refused(rejection) => self.refuse(rebase.from, rebase.id, rejection, out),
-        }
-    }
-
-    /// Folds an entry into the head, unless it does not fit or makes the document too large.
+    /// Applies an entry to the head, unless it does not fit or makes the document too large.
     fn fold(&mut self, entry: &Entry) -> Result<(), Rejection> {
         if matches!(entry.change, Change::Create(_)) && self.head.content.is_some() {
             return Err(Rejection::already_exists());
         }
         let bytes_max = self.settings.document_bytes_max;
         let bounds = ContentBounds::of_new(bytes_max);
-        self.head
-            .fold_within(entry, &bounds)
-            .map_err(|error| match error {
-                FoldError::Unfit(_, OtError::ContentTooLarge) => {
-                    Rejection::document_too_large(bytes_max)
-                }
-                FoldError::Unfit(_, error) => error.into(),
-                FoldError::Missing(_) => Rejection::does_not_exist(),
-                FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
-            })
-    }
-
-    /// Whether so much was committed since the last snapshot that the next opening should not have to walk it. A large
-    /// document costs more to snapshot than to walk, so it is walked further.
-    fn is_snapshot_due(&self) -> bool {
-        let content = self
-            .head
-            .content
-            .as_ref()
-            .map_or(0, |content| content.size_bytes());
-        let pieces = 1 + content / SNAPSHOT_PIECE_BYTES;
-        self.unsaved.entries >= self.settings.snapshot_entries * pieces
-            || self.unsaved.bytes >= self.settings.snapshot_bytes * pieces
-    }
-
-    /// Sends all that is staged on its way, unless an append is under way: then it gathers.
-    fn append(&mut self, out: &mut VecDeque<Action>) {
-        if self.appending > 0 || self.staged.is_empty() {
-            return self.look(out);
-        }
-        self.appending = if self.singly > 0 {
-            1
-        } else {
-            self.staged.len()
-        };
-        self.unsaved.entries += self.appending;
-        self.unsaved.bytes += self.under_way().map(|entry| entry.size()).sum::<usize>();
-        if self.is_snapshot_due() {
-            self.unsaved = Unsaved {
-                due: true,
-                ..Unsaved::default()
-            };
-        }
-        // The head holds all that is staged: it is what this append leads to only if all of it goes.
-        if (self.unsaved.due || self.show_wanted) && self.appending == self.staged.len() {
-            self.view = Some(self.head.clone());
-        }
-        let entries = self.under_way().cloned().collect();
-        out.push_back(Action::Append {
-            fence: self.fence,
-            entries,
-        });
-    }
-
-    fn under_way(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.staged.range(..self.appending)
-    }
-}
-
-/// The entry after a revision.
-enum NextEntry<'a> {
-    Is(&'a Arc<Entry>),
-    /// There is none: the revision is the head.
-    Reached,
-    /// It is in the store.
-    Unread,
-}
-
-/// How many revisions lie between two.
-fn distance(from: Revision, to: Revision) -> usize {
-    usize::try_from(to.0 - from.0).unwrap_or(usize::MAX)
-}
-
-fn reject(to: NodeId, id: SubmitId, rejection: Rejection, out: &mut VecDeque<Action>) {
-    out.push_back(Action::Send {
-        to,
-        message: PeerMessage::Reject { id, rejection },
-    });
-}
-
-/// What may be spent on one submit.
-fn combine_budget(settings: &DocumentSettings) -> Budget {
-    Budget::new(settings.combine_steps_max, CHANGE_BYTES_MAX)
-}
-
-/// A submit on its way from its base to the head.
-#[derive(Debug, Clone)]
-struct Rebase {
-    from: NodeId,
-    id: SubmitId,
-    /// How many bytes it took when it came, about.
-    bytes: usize,
-    /// What may still be spent to bring it on.
-    budget: Budget,
-    /// Whether its author may see a final newline behind one that came meanwhile.
-    newline: Newline,
-    base: Revision,
-    /// The revision that it has been brought to.
-    at: Revision,
-    /// Whether it was made on whatever is current: on its way it looks for its first copy, and nothing else concerns it.
-    on_current: bool,
-    wanted: Wanted,
-}
-
-#[derive(Debug, Clone)]
-enum Wanted {
-    Change(Change),
-    /// The JSON of a large edit that waits for its first slice of work.
-    Unparsed(Arc<str>),
-    /// An edit of a document that does not exist: no type could read it. It can still be a copy, or too late.
-    Unread,
-}
-
-impl Wanted {
-    /// An edit of the document at its head.
-    fn edit(json: &str, head: &Snapshot) -> Result<Self, Rejection> {
-        let Some(content) = &head.content else {
-            return Ok(Self::Unread);
-        };
-        let op = Op::parse(content.kind(), json)?;
-        Ok(Self::Change(Change::Edit(op)))
-    }
-}
-
-/// Why a submit need not go further.
-#[derive(Debug)]
-enum Outcome {
-    /// This is its first copy.
-    Copy(Arc<Entry>),
-    Refused(Rejection),
-}
-
-impl Rebase {
-    fn new(
-        from: NodeId,
-        submit: Submit,
-        head: &Snapshot,
-        settings: &DocumentSettings,
-    ) -> Result<Self, (SubmitId, Rejection)> {
-        let Submit { id, base, proposal } = submit;
-        let bytes = proposal.size();
-        let wanted = match proposal {
-            Proposal::Create(content) => Wanted::Change(Change::Create(content)),
-            Proposal::Delete => Wanted::Change(Change::Delete),
-            // What an op takes once it is parsed is several times its JSON: those that wait stay as they are.
-            Proposal::Edit(json) if bytes > LARGE_OP_BYTES => Wanted::Unparsed(json),
-            Proposal::Edit(json) => match Wanted::edit(&json, head) {
-                Ok(wanted) => wanted,
-                Err(rejection) => return Err((id, rejection)),
-            },
-        };
-        let past = Revision(head.revision.0.saturating_sub(COPY_WITHIN));
-        Ok(Self {
-            from,
-            id,
-            bytes,
-            budget: combine_budget(settings),
-            newline: Newline::IsFirst,
-            base: base.unwrap_or(head.revision),
-            at: base.unwrap_or(past),
-            on_current: base.is_none(),
-            wanted,
+        let folded = self.head.fold_within(entry, &bounds);
+        folded.map_err(|error| match error {
+            FoldError::Unfit(_, OtError::ContentTooLarge) => {
+                Rejection::document_too_large(bytes_max)
+            }
+            FoldError::Unfit(_, error) => error.into(),
+            FoldError::Missing(_) => Rejection::does_not_exist(),
+            FoldError::Gap { .. } => unreachable!("an entry is made to follow the head"),
         })
     }
 
-    /// Brings it past one entry: ShareDB's matrix of what may follow what.
-    fn over(&mut self, entry: &Arc<Entry>) -> ControlFlow<Outcome> {
-        if entry.id == self.id {
-            return ControlFlow::Break(Outcome::Copy(entry.clone()));
+    /// Appends everything that is staged, unless an append is under way: then it is appended together afterwards.
+    fn append(&mut self, effects: &mut Effects) {
+        if !self.log.may_append() {
+            return self.provide_snapshots(effects);
         }
-        if self.on_current {
-            self.at = entry.revision;
-            return ControlFlow::Continue(());
+        self.log.begin_append();
+        let entries: Vec<Arc<Entry>> = self.log.appending().cloned().collect();
+        let appended = entries.iter().map(AsRef::as_ref);
+        self.snapshots
+            .appending(appended, &self.head, &self.settings);
+        // The head holds everything that is staged. The append leads to it only if it holds all of that.
+        if self.snapshots.is_any_owed() && self.log.is_appending_all() {
+            self.snapshots.keep(&self.head);
         }
-        let refused = |rejection| ControlFlow::Break(Outcome::Refused(rejection));
-        match (&mut self.wanted, &entry.change) {
-            (_, Change::Nothing) => {}
-            (_, Change::Create(_)) => return refused(Rejection::already_exists()),
-            (Wanted::Change(Change::Create(_)), Change::Edit(_)) => {
-                return refused(Rejection::already_exists());
-            }
-            (
-                Wanted::Change(Change::Create(_) | Change::Edit(_))
-                | Wanted::Unparsed(_)
-                | Wanted::Unread,
-                Change::Delete,
-            ) => {
-                return refused(Rejection::deleted());
-            }
-            (Wanted::Change(Change::Edit(op)), Change::Edit(other)) => {
-                // The later op is the left one, as it is in its client.
-                match op.transform_within(other, Side::Left, &mut self.budget) {
-                    Ok(moved) => {
-                        *op = moved;
-                        self.newline = Newline::MayBeSecond;
-                    }
-                    Err(error) => return refused(error.into()),
-                }
-            }
-            (
-                Wanted::Change(Change::Delete | Change::Nothing),
-                Change::Edit(_) | Change::Delete,
-            )
-            | (Wanted::Unparsed(_) | Wanted::Unread, Change::Edit(_)) => {}
-        }
-        self.at = entry.revision;
-        ControlFlow::Continue(())
+        let fence = self.fence;
+        effects.action(Action::Append { fence, entries });
     }
-}
 
-/// The client of a submit: another user's may have the same id.
-fn client_of(id: &SubmitId) -> (UserId, ClientId) {
-    (id.author.clone(), id.client.clone())
+    /// The append under way is durable.
+    pub(super) fn appended(&mut self, effects: &mut Effects) {
+        let commits = self.log.appended();
+        let duplicates = &mut self.duplicates;
+        self.log
+            .trim(&self.settings, |entry| duplicates.forget(entry));
+        self.snapshots.appended(self.fence, effects);
+        // Broadcast the commits; this node's own sessions are served last.
+        let head = self.log.durable();
+        for node in self.subscriptions.nodes().chain([self.me]) {
+            let entries = commits.clone();
+            effects.send(node, PeerMessage::Commits { head, entries });
+        }
+        self.send_deferred_rejections(effects);
+        self.append(effects);
+    }
+
+    /// Appends the next entries one by one.
+    pub(super) fn append_one_by_one(&mut self, entries: usize) {
+        self.log.append_one_by_one(entries);
+    }
+
+    /// The log rejected the append under way although this sequencer's claim holds: a submit in it is in the log already, where
+    /// neither memory nor the way from its base showed it.
+    ///
+    /// A client that uses a `seq` twice must not keep others from writing. If the append has one entry, that submit is rejected
+    /// and 0 returned; otherwise the number of entries, for [`append_one_by_one`](Self::append_one_by_one) of the next sequencer.
+    pub(super) fn append_rejected(&self, effects: &mut Effects) -> usize {
+        let mut entries = self.log.appending();
+        let (first, rest) = (entries.next(), entries.count());
+        if rest > 0 {
+            return rest + 1;
+        }
+        if let Some(entry) = first {
+            for node in self.subscriptions.nodes().chain([self.me]) {
+                effects.reject(node, entry.id.clone(), Rejection::seq_used());
+            }
+        }
+        0
+    }
+
+    /// Rejects a submit, and every later copy of it.
+    fn reject(&mut self, to: NodeId, id: SubmitId, rejection: Rejection, effects: &mut Effects) {
+        self.duplicates.rejected(id.clone(), rejection.clone());
+        self.send_rejection(to, id, rejection, effects);
+    }
+
+    /// Sends a rejection when everything that is staged now is durable.
+    fn send_rejection(
+        &mut self,
+        to: NodeId,
+        id: SubmitId,
+        rejection: Rejection,
+        effects: &mut Effects,
+    ) {
+        let is_same = |deferred: &DeferredRejection| deferred.to == to && deferred.id == id;
+        if self.log.is_durable() {
+            effects.reject(to, id, rejection);
+        } else if !self.deferred_rejections.iter().any(is_same) {
+            self.deferred_rejections.push_back(DeferredRejection {
+                until: self.head.revision,
+                to,
+                id,
+                rejection,
+            });
+        }
+    }
+
+    /// Sends the rejections that were decided on durable entries only.
+    fn send_deferred_rejections(&mut self, effects: &mut Effects) {
+        let durable = self.log.durable();
+        let deferred = &mut self.deferred_rejections;
+        while let Some(it) = deferred.pop_front_if(|it| it.until <= durable) {
+            effects.reject(it.to, it.id, it.rejection);
+        }
+    }
+
+    /// Another node wants the commits after `since`, and all later ones.
+    pub(super) fn subscribe(
+        &mut self,
+        from: NodeId,
+        since: Revision,
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        self.subscriptions.renew(from, now);
+        // The forwarder reads entries before the tail from the store when it finds the gap.
+        if since < self.log.durable() {
+            self.send_commits(from, since, self.log.durable(), effects);
+        }
+    }
+
+    /// Sends a node the commits after `since`, and in any case those from `until` on, as far as the tail reaches.
+    fn send_commits(&self, to: NodeId, since: Revision, until: Revision, effects: &mut Effects) {
+        let tail = self.log.tail();
+        let since = since.min(until.before()).max(tail.start());
+        let entries = tail.since(since).into_iter().flatten().cloned().collect();
+        let head = tail.head();
+        effects.send(to, PeerMessage::Commits { head, entries });
+    }
+
+    /// Returns true if an encoded snapshot was requested and not provided.
+    pub(super) fn owes_snapshot(&self) -> bool {
+        self.snapshots.is_requested()
+    }
+
+    /// Requests an encoded snapshot of the durable document.
+    pub(super) fn request_snapshot(&mut self, effects: &mut Effects) {
+        self.snapshots.request();
+        self.provide_snapshots(effects);
+    }
+
+    /// The stored log is damaged, and the document is whole in memory: a snapshot is saved, at most once at each revision, so
+    /// that the document can be loaded without the damaged entries.
+    pub(super) fn rescue(&mut self, effects: &mut Effects) {
+        if self.snapshots.rescue(self.head.revision) {
+            self.provide_snapshots(effects);
+        }
+    }
+
+    /// Provides the snapshots that are owed if nothing is staged; otherwise the next append does.
+    fn provide_snapshots(&mut self, effects: &mut Effects) {
+        if self.log.is_durable() && self.snapshots.is_any_owed() {
+            self.snapshots
+                .provide(self.head.clone(), self.fence, effects);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,22 @@
 mod bounds;
 
+use super::rebase::COPY_WITHIN;
 use super::*;
-use crate::id::UserId;
+use crate::doc::Proposal;
+use crate::doc::effects::Effect;
+use crate::id::{ClientId, UserId};
 use crate::log::Epoch;
-use crate::ot::{Content, Kind};
+use crate::ot::{Content, Kind, Op};
 
 const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 
-/// An owner under the test's hand: each submit and each answer of the store is one step.
-struct Owner {
+/// A sequencer. Each submit and each answer of the store is one step of the test.
+struct TestSequencer {
     sequencer: Sequencer,
-    /// What it was asked to say and do since it was last asked what it said.
-    out: VecDeque<Action>,
+    effects: Effects,
+    /// What the sequencer added to the effects since [`take_output`](Self::take_output), appends apart.
+    out: Vec<Effect>,
     appends: Vec<Vec<u64>>,
 }
 
@@ -53,13 +57,13 @@ fn submit(client: &str, seq: u64, base: impl Into<Option<u64>>, proposal: Propos
     }
 }
 
-impl Owner {
-    /// An owner of a document that has never existed.
+impl TestSequencer {
+    /// The sequencer of a document that never existed.
     fn of_nothing() -> Self {
         Self::with(settings())
     }
 
-    /// An owner of a document that `maker` created at revision 1.
+    /// The sequencer of a document that `maker` created at revision 1.
     fn of(data: &str) -> Self {
         let mut owner = Self::of_nothing();
         owner.commit(submit("maker", 1, 0, Proposal::Create(text(data))));
@@ -78,19 +82,20 @@ impl Owner {
                 fence,
                 Snapshot::default(),
                 tail,
-                Listeners::default(),
+                PeerSubscriptions::default(),
                 settings,
             ),
-            out: VecDeque::new(),
+            effects: Effects::new(ME),
+            out: Vec::new(),
             appends: Vec::new(),
         }
     }
 
-    /// Another owner of what this one committed, that remembers only the newest `entries` of it.
+    /// The sequencer of the next owner, with the newest `entries` as its tail.
     fn reopened(self, entries: u64) -> Self {
         let head = self.sequencer.head.clone();
         let mut tail = Tail::new(Revision(head.revision.0 - entries));
-        for entry in self.sequencer.tail.since(tail.start()).unwrap() {
+        for entry in self.sequencer.log.tail().since(tail.start()).unwrap() {
             tail.push(entry.clone());
         }
         let fence = Fence {
@@ -98,33 +103,41 @@ impl Owner {
             token: 2,
         };
         Self {
-            sequencer: Sequencer::new(ME, fence, head, tail, Listeners::default(), settings()),
-            out: VecDeque::new(),
+            sequencer: Sequencer::new(
+                ME,
+                fence,
+                head,
+                tail,
+                PeerSubscriptions::default(),
+                settings(),
+            ),
+            effects: Effects::new(ME),
+            out: Vec::new(),
             appends: Vec::new(),
         }
     }
 
-    fn submit_from(&mut self, from: NodeId, submit: Submit) -> Verdict {
+    fn submit_from(&mut self, from: NodeId, submit: Submit) -> SubmitOutcome {
         let verdict = self
             .sequencer
-            .submit(from, submit, Now::default(), &mut self.out);
+            .submit(from, submit, Now::default(), &mut self.effects);
         self.gather();
         verdict
     }
 
-    fn submit(&mut self, submit: Submit) -> Verdict {
+    fn submit(&mut self, submit: Submit) -> SubmitOutcome {
         self.submit_from(ME, submit)
     }
 
-    /// The store answers the append under way.
+    /// The append under way succeeds.
     fn appended(&mut self) {
-        self.sequencer.appended(&mut self.out);
+        self.sequencer.appended(&mut self.effects);
         self.gather();
     }
 
     fn commit(&mut self, submit: Submit) {
         self.submit(submit);
-        self.work_off();
+        self.grant_slices();
         self.appended();
         self.out.clear();
     }
@@ -137,34 +150,37 @@ impl Owner {
         }
     }
 
+    /// Moves the effects to `out`, and the revisions of appends to `appends`.
     fn gather(&mut self) {
-        for action in &self.out {
-            if let Action::Append { entries, .. } = action {
-                let revisions = entries.iter().map(|entry| entry.revision.0).collect();
-                self.appends.push(revisions);
+        for effect in self.effects.drain() {
+            match effect {
+                Effect::Action(Action::Append { entries, .. }) => {
+                    let revisions = entries.iter().map(|entry| entry.revision.0).collect();
+                    self.appends.push(revisions);
+                }
+                effect => self.out.push(effect),
             }
         }
-        self.out
-            .retain(|action| !matches!(action, Action::Append { .. }));
     }
 
-    /// Gives the sequencer as many slices of work as it asks for; says how many.
-    fn work_off(&mut self) -> usize {
+    /// Grants all slices of work that are requested, and returns their number.
+    fn grant_slices(&mut self) -> usize {
         let mut slices = 0;
-        while self.sequencer.slice_wanted {
+        while self.sequencer.rebasing.is_slice_requested() {
             slices += 1;
             let now = Now::default();
-            self.sequencer.next_slice(now, &mut self.out);
-            self.out
-                .retain(|action| !matches!(action, Action::RequestSlice(_)));
+            self.sequencer.slice_granted(now, &mut self.effects);
             self.gather();
+            self.out
+                .retain(|effect| !matches!(effect, Effect::Action(Action::RequestSlice(_))));
         }
         slices
     }
 
-    /// What was said and asked since, as short sentences.
-    fn said(&mut self) -> Vec<String> {
-        self.out.drain(..).map(|action| sentence(&action)).collect()
+    /// The effects since the last call, in short words.
+    fn take_output(&mut self) -> Vec<String> {
+        self.gather();
+        self.out.drain(..).map(|effect| sentence(&effect)).collect()
     }
 
     fn head(&self) -> String {
@@ -181,30 +197,14 @@ impl Owner {
     }
 }
 
-fn sentence(action: &Action) -> String {
+fn sentence(effect: &Effect) -> String {
+    let action = match effect {
+        Effect::LocalMessage(message) => return message_sentence("me", message),
+        Effect::Action(action) => action,
+        other => unreachable!("a sequencer has no such effect: {other:?}"),
+    };
     match action {
-        Action::Send { to, message } => {
-            let to = if *to == ME { "me" } else { "other" };
-            match message {
-                PeerMessage::Commits { entries, .. } => {
-                    let revisions: Vec<u64> = entries.iter().map(|it| it.revision.0).collect();
-                    format!("{to}: commits {revisions:?}")
-                }
-                PeerMessage::Reject { id, rejection } => {
-                    format!(
-                        "{to}: {}/{} {:?}",
-                        id.client.as_str(),
-                        id.seq,
-                        rejection.reason
-                    )
-                }
-                PeerMessage::Subscribe { .. }
-                | PeerMessage::Submit(_)
-                | PeerMessage::SaveSnapshot => {
-                    unreachable!("an owner says no such thing")
-                }
-            }
-        }
+        Action::Send { message, .. } => message_sentence("other", message),
         Action::LoadPage { since, .. } => format!("page {since}"),
         Action::SaveSnapshot { snapshot, .. } => format!("save {}", snapshot.revision),
         Action::EncodeSnapshot(snapshot) => format!("encode {}", snapshot.revision),
@@ -212,11 +212,27 @@ fn sentence(action: &Action) -> String {
     }
 }
 
+fn message_sentence(to: &str, message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Commits { entries, .. } => {
+            let revisions: Vec<u64> = entries.iter().map(|it| it.revision.0).collect();
+            format!("{to}: commits {revisions:?}")
+        }
+        PeerMessage::Reject { id, rejection } => {
+            let (client, seq) = (id.client.as_str(), id.seq);
+            format!("{to}: {client}/{seq} {:?}", rejection.reason)
+        }
+        PeerMessage::Subscribe { .. } | PeerMessage::Submit(_) | PeerMessage::SaveSnapshot => {
+            unreachable!("an owner sends no such message")
+        }
+    }
+}
+
 const NONE: [&str; 0] = [];
 
 #[test]
-fn what_was_committed_meanwhile_decides_what_may_follow() {
-    // protocol.md's matrix: what is in the log since the base, what comes, what becomes of it.
+fn concurrent_changes_have_sharedb_outcomes() {
+    // ShareDB's outcomes: the change committed since the base, the submitted change, the outcome.
     let create = || Proposal::Create(text("new"));
     let wins = "";
     let table = [
@@ -232,9 +248,9 @@ fn what_was_committed_meanwhile_decides_what_may_follow() {
     ];
     for (committed, incoming, outcome) in table {
         let mut owner = if committed == "create" {
-            Owner::of_nothing()
+            TestSequencer::of_nothing()
         } else {
-            Owner::of("x")
+            TestSequencer::of("x")
         };
         let base = owner.sequencer.head.revision.0;
         owner.commit(match committed {
@@ -244,10 +260,10 @@ fn what_was_committed_meanwhile_decides_what_may_follow() {
         });
         let said = format!("{incoming:?} after {committed}");
         owner.submit(submit("ann", 1, base, incoming));
-        let mut answers = owner.said();
+        let mut answers = owner.take_output();
         if outcome == wins {
             owner.appended();
-            answers.extend(owner.said());
+            answers.extend(owner.take_output());
             assert_eq!(answers, [format!("me: commits [{}]", base + 2)], "{said}");
         } else {
             assert_eq!(answers, [format!("me: ann/1 {outcome}")], "{said}");
@@ -256,7 +272,7 @@ fn what_was_committed_meanwhile_decides_what_may_follow() {
 }
 
 #[test]
-fn the_head_decides_what_may_come_without_a_past() {
+fn submit_without_a_base_is_checked_against_the_head() {
     let create = || Proposal::Create(text("new"));
     for (exists, incoming, code) in [
         (true, create(), "AlreadyExists"),
@@ -265,26 +281,30 @@ fn the_head_decides_what_may_come_without_a_past() {
         (true, edit(r#"[9,"a"]"#), "NotApplicable"),
     ] {
         let mut owner = if exists {
-            Owner::of("x")
+            TestSequencer::of("x")
         } else {
-            Owner::of_nothing()
+            TestSequencer::of_nothing()
         };
         owner.submit(submit("ann", 1, None, incoming.clone()));
-        assert_eq!(owner.said(), [format!("me: ann/1 {code}")], "{incoming:?}");
+        assert_eq!(
+            owner.take_output(),
+            [format!("me: ann/1 {code}")],
+            "{incoming:?}"
+        );
     }
-    let mut owner = Owner::of_nothing();
+    let mut owner = TestSequencer::of_nothing();
     owner.commit(submit("ann", 1, None, Proposal::Delete));
     owner.commit(submit("ann", 2, None, create()));
     assert_eq!(
         (owner.head(), owner.sequencer.head.revision),
         ("new".to_owned(), Revision(2)),
-        "a delete of nothing uses up a revision, and a document that begins anew goes on counting"
+        "a delete of no document takes a revision, and a new document continues the count"
     );
 }
 
 #[test]
-fn time_of_an_entry_is_never_before_that_of_the_entry_before() {
-    let mut owner = Owner::of("");
+fn entry_times_never_fall() {
+    let mut owner = TestSequencer::of("");
     let mut times = Vec::new();
     for (seq, wall_ms) in (1..).zip([5_000, 4_000, 5_001, 0, 90_000_000, 5_002, 90_000_001]) {
         let now = Now {
@@ -292,97 +312,108 @@ fn time_of_an_entry_is_never_before_that_of_the_entry_before() {
             ..Now::default()
         };
         let submit = submit("ann", seq, seq, edit(r#"["x"]"#));
-        owner.sequencer.submit(ME, submit, now, &mut owner.out);
+        owner.sequencer.submit(ME, submit, now, &mut owner.effects);
         owner.appended();
         times.push(owner.sequencer.head.at_ms);
     }
     let later = 90_000_000;
     assert_eq!(times, [5_000, 5_000, 5_001, 5_001, later, later, later + 1]);
-    // Another owner, whose clock is behind, goes on from there.
+    // The next owner has a slow clock and continues from there.
     let mut next = owner.reopened(2);
     next.commit(submit("ann", 8, 8, edit(r#"["x"]"#)));
     assert_eq!(next.sequencer.head.at_ms, later + 1);
 }
 
 #[test]
-fn a_later_op_goes_left() {
-    let mut owner = Owner::of("ab");
+fn later_op_is_placed_left() {
+    let mut owner = TestSequencer::of("ab");
     owner.submit(submit("ann", 1, 1, edit(r#"[1,"A"]"#)));
     owner.submit(submit("bob", 1, 1, edit(r#"[1,"B"]"#)));
     assert_eq!(owner.head(), "aBAb");
 }
 
 #[test]
-fn appends_gather_while_one_is_under_way() {
-    let mut owner = Owner::of("ab");
+fn appends_are_grouped_while_one_is_under_way() {
+    let mut owner = TestSequencer::of("ab");
     for (seq, client) in ["ann", "bob", "cat"].into_iter().enumerate() {
         owner.submit(submit(client, seq as u64, 1, edit(r#"["x"]"#)));
     }
-    assert_eq!(owner.said(), NONE, "nothing is told before it is durable");
+    assert_eq!(
+        owner.take_output(),
+        NONE,
+        "nothing is broadcast before it is durable"
+    );
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [2]"]);
+    assert_eq!(owner.take_output(), ["me: commits [2]"]);
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [3, 4]"]);
+    assert_eq!(owner.take_output(), ["me: commits [3, 4]"]);
     assert_eq!(owner.appends[1..], [vec![2], vec![3, 4]]);
 }
 
 #[test]
-fn what_is_made_on_whatever_is_current_follows_the_staged() {
-    let mut owner = Owner::of("ab");
+fn submit_without_a_base_follows_staged_entries() {
+    let mut owner = TestSequencer::of("ab");
     owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
     owner.submit(submit("bob", 1, None, edit(r#"[3,"y"]"#)));
     owner.submit(submit("cat", 1, None, Proposal::Delete));
-    assert_eq!(owner.said(), NONE);
+    assert_eq!(owner.take_output(), NONE);
     owner.appended();
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [2]", "me: commits [3, 4]"]);
+    assert_eq!(
+        owner.take_output(),
+        ["me: commits [2]", "me: commits [3, 4]"]
+    );
 }
 
 #[test]
 fn resent_submit_is_committed_once() {
     let x = || submit("ann", 1, 1, edit(r#"["x"]"#));
-    // While it is staged: its commit will be the answer.
-    let mut owner = Owner::of("ab");
+    // While it is staged, its commit will be the answer.
+    let mut owner = TestSequencer::of("ab");
     owner.submit(x());
     owner.submit(x());
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [2]"]);
-    // When it is committed, also with what came since.
+    assert_eq!(owner.take_output(), ["me: commits [2]"]);
+    // When it is committed, it is sent with the later commits.
     owner.commit(submit("bob", 1, 2, edit(r#"["y"]"#)));
     owner.submit(x());
-    assert_eq!(owner.said(), ["me: commits [2, 3]"]);
-    // On the revision it led to, on the present one, and on none.
+    assert_eq!(owner.take_output(), ["me: commits [2, 3]"]);
+    // With the base it led to, the current base, and none.
     for base in [Some(2), Some(3), None] {
         owner.submit(submit("ann", 1, base, edit(r#"["x"]"#)));
-        assert_eq!(owner.said(), ["me: commits [2, 3]"], "{base:?}");
+        assert_eq!(owner.take_output(), ["me: commits [2, 3]"], "{base:?}");
     }
     assert_eq!(owner.head(), "yxab");
 }
 
 #[test]
-fn anothers_submit_under_the_same_name_is_another() {
-    let mut owner = Owner::of("ab");
+fn same_submit_id_of_another_user_is_not_a_copy() {
+    let mut owner = TestSequencer::of("ab");
     owner.commit(submit("ann", 1, 1, edit(r#"["x"]"#)));
     let mut stolen = submit("ann", 1, 1, edit(r#"["y"]"#));
     stolen.id.author = UserId::new("eve");
     owner.submit(stolen);
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [3]"]);
+    assert_eq!(owner.take_output(), ["me: commits [3]"]);
     assert_eq!(owner.head(), "yxab");
 }
 
 #[test]
-fn resent_create_is_known_by_the_document_it_made() {
-    let mut owner = Owner::with(DocumentSettings {
+fn resent_create_is_recognised_by_the_document() {
+    let mut owner = TestSequencer::with(DocumentSettings {
         document_bytes_max: 10_000,
         ..settings()
     });
     owner.commit(submit("maker", 1, 0, Proposal::Create(text("ab"))));
-    // Further back than a copy is looked for in the log.
+    // Farther back than the log is searched for a copy.
     owner.commits_by("bob", COPY_WITHIN + 100);
     let mut owner = owner.reopened(1);
     owner.submit(submit("maker", 1, None, Proposal::Create(text("ab"))));
-    assert_eq!(owner.said(), ["page 0"], "the commit is fetched to be told");
+    assert_eq!(
+        owner.take_output(),
+        ["page 0"],
+        "the commit is loaded to be sent"
+    );
     let created = Arc::new(Entry {
         revision: Revision(1),
         epoch: Epoch(1),
@@ -392,24 +423,24 @@ fn resent_create_is_known_by_the_document_it_made() {
     });
     owner
         .sequencer
-        .paged(Revision(0), &[created], Now::default(), &mut owner.out);
-    assert_eq!(owner.said(), ["me: commits [1]"]);
+        .page_loaded(Revision(0), &[created], Now::default(), &mut owner.effects);
+    assert_eq!(owner.take_output(), ["me: commits [1]"]);
     assert!(owner.sequencer.is_quiet());
 }
 
 #[test]
-fn a_base_beyond_the_head_is_for_the_document_to_judge() {
-    let mut owner = Owner::of("ab");
+fn future_base_is_returned_to_the_document() {
+    let mut owner = TestSequencer::of("ab");
     let verdict = owner.submit(submit("ann", 1, 2, edit(r#"["x"]"#)));
-    assert!(matches!(verdict, Verdict::Ahead(_)));
-    // Staged is not durable: nobody was told of it, so nobody can have it for a base.
+    assert!(matches!(verdict, SubmitOutcome::FutureBase(_)));
+    // Staged entries are not durable: no client was told of them, so that none has them as a base.
     owner.submit(submit("bob", 1, 1, edit(r#"["y"]"#)));
     let verdict = owner.submit(submit("ann", 1, 2, edit(r#"["x"]"#)));
-    assert!(matches!(verdict, Verdict::Ahead(_)));
-    assert_eq!(owner.said(), NONE);
+    assert!(matches!(verdict, SubmitOutcome::FutureBase(_)));
+    assert_eq!(owner.take_output(), NONE);
 }
 
-/// The log of an owner whose document `maker` created and `bob` edited, as pages of it are read.
+/// A log with the creation by `maker` and edits by `bob`, to be loaded in pages.
 fn log_by_bob(edits: u64) -> Vec<Arc<Entry>> {
     let entry = |revision: u64, id, change| {
         Arc::new(Entry {
@@ -427,53 +458,56 @@ fn log_by_bob(edits: u64) -> Vec<Arc<Entry>> {
 }
 
 #[test]
-fn late_submits_walk_to_the_tail_page_by_page() {
-    let mut owner = Owner::of("ab");
+fn submits_behind_the_tail_are_rebased_page_by_page() {
+    let mut owner = TestSequencer::of("ab");
     owner.commits_by("bob", 8);
     let log = log_by_bob(8);
     owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
     owner.submit(submit("ann", 1, 1, edit(r#"[2,"x"]"#)));
     owner.submit(submit("cat", 1, 2, edit(r#"[3,"y"]"#)));
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         ["page 1"],
-        "one walks at a time, copies not at all"
+        "one is rebased at a time, and copies are not"
     );
     owner.submit(submit("dan", 1, 2, edit(r#"["z"]"#)));
-    assert_eq!(owner.said(), NONE, "passed over: it will be said again");
-    let page = |owner: &mut Owner, since: usize, until: usize| {
-        owner.sequencer.paged(
+    assert_eq!(owner.take_output(), NONE, "dropped: it will be sent again");
+    let page = |owner: &mut TestSequencer, since: usize, until: usize| {
+        owner.sequencer.page_loaded(
             Revision(since as u64),
             &log[since..until],
             Now::default(),
-            &mut owner.out,
+            &mut owner.effects,
         );
         owner.gather();
-        owner.said()
+        owner.take_output()
     };
     assert_eq!(page(&mut owner, 1, 4), ["page 4"]);
     assert_eq!(
         page(&mut owner, 1, 4),
         NONE,
-        "an answer that came twice counts once"
+        "a page that arrives twice counts once"
     );
     assert_eq!(
         page(&mut owner, 4, 7),
         ["page 2"],
-        "the tail is reached: the next one walks"
+        "the tail is reached, and the next one is rebased"
     );
     assert_eq!(page(&mut owner, 2, 9), NONE);
-    assert!(owner.sequencer.late.is_empty());
+    assert!(owner.sequencer.rebasing.is_empty());
     assert_eq!(owner.head(), "........abyx");
     assert_eq!(owner.appends.last(), Some(&vec![10]));
     owner.appended();
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [10]", "me: commits [11]"]);
+    assert_eq!(
+        owner.take_output(),
+        ["me: commits [10]", "me: commits [11]"]
+    );
 }
 
 #[test]
-fn late_submits_wait_in_few_bytes() {
-    let mut owner = Owner::with(DocumentSettings {
+fn queued_rebases_are_bounded_in_bytes() {
+    let mut owner = TestSequencer::with(DocumentSettings {
         staged_bytes_max: 1_000,
         late_submits_max: 100,
         document_bytes_max: 10_000,
@@ -485,14 +519,18 @@ fn late_submits_wait_in_few_bytes() {
     for client in ["ann", "cat", "dan"] {
         owner.submit(submit(client, 1, 1, edit(&long)));
     }
-    let waiting: Vec<_> = owner.sequencer.late.iter().map(|it| &it.id).collect();
+    let waiting: Vec<_> = owner.sequencer.rebasing.ids().collect();
     assert_eq!(waiting, [&id("ann", 1), &id("cat", 1)]);
-    assert_eq!(owner.said(), ["page 1"], "dan is passed over");
+    assert_eq!(
+        owner.take_output(),
+        ["page 1"],
+        "the submit of dan is dropped"
+    );
 }
 
 #[test]
-fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
-    let mut owner = Owner::with(DocumentSettings {
+fn op_needing_too_much_work_is_rejected_after_its_slices() {
+    let mut owner = TestSequencer::with(DocumentSettings {
         document_bytes_max: 10 << 20,
         tail_entries_max: 100,
         tail_bytes_max: 100 << 20,
@@ -502,7 +540,7 @@ fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
     });
     let all = "a".repeat(300_000);
     owner.commit(submit("maker", 1, 0, Proposal::Create(text(&all))));
-    // Each of bob's letters cuts what ann deletes into one more piece.
+    // Each letter of bob splits ann's deletion into one more component.
     let letters = vec![r#""b""#; 4_000].join(",1,");
     for op in 0..10 {
         let base = owner.sequencer.head.revision.0;
@@ -517,38 +555,41 @@ fn an_op_that_needs_too_much_work_is_refused_after_its_slices() {
     }
     let delete = edit(&format!(r#"[{{"d":{}}}]"#, all.len()));
     owner.submit(submit("ann", 1, 1, delete.clone()));
-    // Others are not kept waiting by it, and a copy of it changes nothing.
+    // It does not delay other submits, and a copy of it changes nothing.
     owner.submit(submit("ann", 1, 1, delete.clone()));
     owner.submit(submit("cat", 1, 11, edit(r#"["c"]"#)));
     owner.appended();
-    assert_eq!(owner.said(), ["RequestSlice(Epoch(1))", "me: commits [12]"]);
-    let slices = owner.work_off();
+    assert_eq!(
+        owner.take_output(),
+        ["RequestSlice(Epoch(1))", "me: commits [12]"]
+    );
+    let slices = owner.grant_slices();
     assert!((2..10).contains(&slices), "{slices} slices");
-    assert_eq!(owner.said(), ["me: ann/1 TooLarge"]);
+    assert_eq!(owner.take_output(), ["me: ann/1 TooLarge"]);
     owner.submit(submit("ann", 2, owner.sequencer.head.revision.0, delete));
     owner.appended();
-    let said = owner.said();
+    let said = owner.take_output();
     assert!(said.contains(&"me: commits [13]".to_owned()), "{said:?}");
 }
 
 #[test]
-fn a_late_copy_is_found_on_the_way() {
-    let mut owner = Owner::of("ab");
+fn copy_behind_the_tail_is_found_during_rebase() {
+    let mut owner = TestSequencer::of("ab");
     owner.commits_by("bob", 8);
     let log = log_by_bob(8);
     owner.submit(submit("bob", 2, 2, edit(r#"["."]"#)));
-    assert_eq!(owner.said(), ["page 2"]);
+    assert_eq!(owner.take_output(), ["page 2"]);
     owner
         .sequencer
-        .paged(Revision(2), &log[2..9], Now::default(), &mut owner.out);
-    assert_eq!(owner.said(), ["me: commits [3]"]);
+        .page_loaded(Revision(2), &log[2..9], Now::default(), &mut owner.effects);
+    assert_eq!(owner.take_output(), ["me: commits [3]"]);
     assert!(owner.sequencer.is_quiet());
 }
 
 #[test]
-fn a_late_submit_that_came_by_two_nodes_is_answered_at_home() {
+fn queued_submit_from_two_nodes_is_answered_on_this_node() {
     for nodes in [[OTHER, ME], [ME, OTHER]] {
-        let mut owner = Owner::of("ab");
+        let mut owner = TestSequencer::of("ab");
         owner.commits_by("bob", 8);
         let log = log_by_bob(8);
         for node in nodes {
@@ -556,32 +597,32 @@ fn a_late_submit_that_came_by_two_nodes_is_answered_at_home() {
         }
         owner
             .sequencer
-            .paged(Revision(2), &log[2..9], Now::default(), &mut owner.out);
-        assert_eq!(owner.said(), ["page 2", "me: commits [3]"]);
+            .page_loaded(Revision(2), &log[2..9], Now::default(), &mut owner.effects);
+        assert_eq!(owner.take_output(), ["page 2", "me: commits [3]"]);
     }
 }
 
 #[test]
-fn a_base_that_is_too_old_is_refused() {
-    let mut owner = Owner::of("");
+fn too_old_base_is_rejected() {
+    let mut owner = TestSequencer::of("");
     owner.commits_by("bob", 25);
     owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
-    assert_eq!(owner.said(), ["me: ann/1 RevisionTooOld"]);
-    // A page without entries can only mean that the log lacks them.
+    assert_eq!(owner.take_output(), ["me: ann/1 RevisionTooOld"]);
+    // A page without entries means that the log lacks them.
     owner.submit(submit("ann", 2, 9, edit(r#"["x"]"#)));
     owner
         .sequencer
-        .paged(Revision(9), &[], Now::default(), &mut owner.out);
-    assert_eq!(owner.said(), ["page 9", "me: ann/2 RevisionTooOld"]);
+        .page_loaded(Revision(9), &[], Now::default(), &mut owner.effects);
+    assert_eq!(owner.take_output(), ["page 9", "me: ann/2 RevisionTooOld"]);
 }
 
 #[test]
-fn a_document_at_its_limit_may_only_shrink() {
-    let mut owner = Owner::of(&"x".repeat(50));
+fn document_at_its_limit_may_only_shrink() {
+    let mut owner = TestSequencer::of(&"x".repeat(50));
     assert_eq!(
         owner.head(),
         "nothing",
-        "a create beyond the limit is refused"
+        "a create beyond the limit is rejected"
     );
     owner.commit(submit("ann", 1, 0, Proposal::Create(text(&"x".repeat(38)))));
     for (seq, json, code) in [
@@ -590,7 +631,7 @@ fn a_document_at_its_limit_may_only_shrink() {
         (4, r#"[{"d":5}]"#, None),
     ] {
         owner.submit(submit("ann", seq, None, edit(json)));
-        let refused: Vec<String> = owner.said();
+        let refused: Vec<String> = owner.take_output();
         let expected: Vec<String> = code
             .iter()
             .map(|code| format!("me: ann/{seq} {code}"))
@@ -602,138 +643,145 @@ fn a_document_at_its_limit_may_only_shrink() {
 }
 
 #[test]
-fn no_more_is_staged_than_may_be() {
-    let mut owner = Owner::of("");
+fn staged_entries_are_bounded() {
+    let mut owner = TestSequencer::of("");
     for client in ["ann", "bob", "cat", "dan"] {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
     owner.appended();
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [2]", "me: commits [3, 4]"]);
-    // Passed over, not refused: so it may be said again.
+    assert_eq!(
+        owner.take_output(),
+        ["me: commits [2]", "me: commits [3, 4]"]
+    );
+    // It was dropped and not rejected, so that it may be sent again.
     owner.submit(submit("dan", 1, 1, edit(r#"["x"]"#)));
     owner.appended();
-    assert_eq!(owner.said(), ["me: commits [5]"]);
+    assert_eq!(owner.take_output(), ["me: commits [5]"]);
 }
 
 #[test]
-fn a_refusal_waits_until_its_reason_is_durable() {
+fn rejection_waits_until_its_reason_is_durable() {
     let create = |client| submit(client, 1, 0, Proposal::Create(text("x")));
-    let mut owner = Owner::of_nothing();
+    let mut owner = TestSequencer::of_nothing();
     owner.submit(create("bob"));
     owner.submit(create("ann"));
     owner.submit(create("ann"));
     owner.submit_from(OTHER, create("ann"));
-    // If this owner is deposed, bob's create is lost and ann's may be let in.
-    assert_eq!(owner.said(), NONE);
+    // If this owner is superseded, bob's create is lost and ann's may be accepted.
+    assert_eq!(owner.take_output(), NONE);
     owner.appended();
     let no = |to| format!("{to}: ann/1 AlreadyExists");
     let commits = |to| format!("{to}: commits [1]");
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         [commits("other"), commits("me"), no("me"), no("other")]
     );
 }
 
 #[test]
-fn what_was_refused_stays_refused() {
-    let mut owner = Owner::of(&"a".repeat(38));
+fn rejected_submit_stays_rejected() {
+    let mut owner = TestSequencer::of(&"a".repeat(38));
     let grow = || submit("ann", 1, 1, edit(r#"["bcdef"]"#));
     owner.submit(grow());
     owner.commit(submit("bob", 1, 1, edit(r#"[{"d":20}]"#)));
-    // Its copy came by another way and took longer. By now it would fit; but its client has thrown it away.
+    // A copy arrives late. It would fit by now, but its client has dropped the change.
     owner.submit_from(OTHER, grow());
-    assert_eq!(owner.said(), ["other: ann/1 TooLarge"]);
+    assert_eq!(owner.take_output(), ["other: ann/1 TooLarge"]);
     owner.commit(submit("ann", 2, 1, edit(r#"["bcdef"]"#)));
     assert_eq!(owner.head().len(), 23);
 }
 
 #[test]
-fn resent_create_without_a_version_is_known_though_the_document_was_deleted() {
+fn resent_create_without_a_base_is_recognised_after_a_delete() {
     let create = || submit("ann", 1, None, Proposal::Create(text("x")));
-    let mut owner = Owner::of_nothing();
+    let mut owner = TestSequencer::of_nothing();
     owner.commit(create());
     owner.commit(submit("bob", 1, 1, Proposal::Delete));
     let log: Vec<_> = owner
         .sequencer
-        .tail
+        .log
+        .tail()
         .since(Revision::ZERO)
         .unwrap()
         .cloned()
         .collect();
     for (seq, said) in [(1, ["me: commits [1]"]), (2, ["me: commits [3]"])] {
-        // Another owner, right behind a snapshot: it remembers nothing.
-        let mut owner = Owner::with(settings());
+        // The next owner, right after a snapshot, with an empty tail.
+        let mut owner = TestSequencer::with(settings());
         let head = Snapshot {
             revision: Revision(2),
             ..Snapshot::default()
         };
         let fence = owner.sequencer.fence;
-        let listeners = Listeners::default();
+        let listeners = PeerSubscriptions::default();
         let tail = Tail::new(Revision(2));
         owner.sequencer = Sequencer::new(ME, fence, head, tail, listeners, settings());
         owner.submit(Submit {
             id: id("ann", seq),
             ..create()
         });
-        assert_eq!(owner.said(), ["page 0"]);
+        assert_eq!(owner.take_output(), ["page 0"]);
         owner
             .sequencer
-            .paged(Revision::ZERO, &log, Now::default(), &mut owner.out);
+            .page_loaded(Revision::ZERO, &log, Now::default(), &mut owner.effects);
         owner.gather();
         if !owner.appends.is_empty() {
             owner.appended();
         }
-        assert_eq!(owner.said(), said, "ann/{seq}");
+        assert_eq!(owner.take_output(), said, "ann/{seq}");
     }
 }
 
 #[test]
-fn every_node_that_asks_or_submits_is_told() {
-    let mut owner = Owner::of("");
+fn subscribing_and_submitting_nodes_get_commits() {
+    let mut owner = TestSequencer::of("");
     owner.submit_from(OTHER, submit("ann", 1, 1, edit(r#"["x"]"#)));
     owner.appended();
-    assert_eq!(owner.said(), ["other: commits [2]", "me: commits [2]"]);
+    assert_eq!(
+        owner.take_output(),
+        ["other: commits [2]", "me: commits [2]"]
+    );
     owner
         .sequencer
-        .subscribe(OTHER, Revision(0), Now::default(), &mut owner.out);
+        .subscribe(OTHER, Revision(0), Now::default(), &mut owner.effects);
     owner
         .sequencer
-        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.out);
-    assert_eq!(owner.said(), ["other: commits [1, 2]"]);
+        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.effects);
+    assert_eq!(owner.take_output(), ["other: commits [1, 2]"]);
     owner.commits_by("bob", 5);
     owner
         .sequencer
-        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.out);
+        .subscribe(OTHER, Revision(2), Now::default(), &mut owner.effects);
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         ["other: commits [5, 6, 7]"],
         "the rest is in the store"
     );
 }
 
 #[test]
-fn a_snapshot_is_of_what_is_durable() {
-    let mut owner = Owner::of("");
-    owner.sequencer.show(&mut owner.out);
-    assert_eq!(owner.said(), ["encode 1"]);
+fn snapshots_show_durable_entries_only() {
+    let mut owner = TestSequencer::of("");
+    owner.sequencer.request_snapshot(&mut owner.effects);
+    assert_eq!(owner.take_output(), ["encode 1"]);
     owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
-    owner.sequencer.show(&mut owner.out);
+    owner.sequencer.request_snapshot(&mut owner.effects);
     owner.submit(submit("bob", 1, 1, edit(r#"["y"]"#)));
-    assert_eq!(owner.said(), NONE);
+    assert_eq!(owner.take_output(), NONE);
     owner.appended();
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         ["me: commits [2]"],
         "3 was staged: the head was ahead of the log"
     );
     owner.appended();
-    assert_eq!(owner.said(), ["encode 3", "me: commits [3]"]);
+    assert_eq!(owner.take_output(), ["encode 3", "me: commits [3]"]);
 }
 
 #[test]
 fn snapshots_are_saved_when_they_are_due() {
-    let mut owner = Owner::with(DocumentSettings {
+    let mut owner = TestSequencer::with(DocumentSettings {
         snapshot_entries: 3,
         ..settings()
     });
@@ -746,38 +794,43 @@ fn snapshots_are_saved_when_they_are_due() {
         };
         owner.submit(submit("ann", seq, seq - 1, proposal));
         owner.appended();
-        saved.extend(owner.said().into_iter().filter(|it| it.starts_with("save")));
+        saved.extend(
+            owner
+                .take_output()
+                .into_iter()
+                .filter(|it| it.starts_with("save")),
+        );
     }
     assert_eq!(saved, ["save 3", "save 6"]);
 }
 
 #[test]
-fn a_batch_that_the_log_refuses_is_tried_one_by_one() {
-    let mut owner = Owner::of("");
-    owner.sequencer.append_singly(2);
+fn rejected_append_is_repeated_one_by_one() {
+    let mut owner = TestSequencer::of("");
+    owner.sequencer.append_one_by_one(2);
     for client in ["ann", "bob", "cat"] {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
     owner.appended();
-    assert_eq!(owner.sequencer.refused(&mut owner.out), 0);
+    assert_eq!(owner.sequencer.append_rejected(&mut owner.effects), 0);
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         ["me: commits [2]", "me: bob/1 Malformed"],
-        "the one that was alone cannot be"
+        "the single entry is rejected"
     );
     owner.appended();
     assert_eq!(owner.appends[1..], [vec![2], vec![3], vec![4]]);
-    let mut owner = Owner::of("");
+    let mut owner = TestSequencer::of("");
     for client in ["ann", "bob", "cat"] {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
     owner.appended();
-    assert_eq!(owner.sequencer.refused(&mut owner.out), 2);
-    assert_eq!(owner.said(), ["me: commits [2]"]);
+    assert_eq!(owner.sequencer.append_rejected(&mut owner.effects), 2);
+    assert_eq!(owner.take_output(), ["me: commits [2]"]);
 }
 
-fn rich_owner(data: &str) -> Owner {
-    let mut owner = Owner::with(DocumentSettings {
+fn rich_owner(data: &str) -> TestSequencer {
+    let mut owner = TestSequencer::with(DocumentSettings {
         tail_entries_max: 100,
         document_bytes_max: 10 << 20,
         ..settings()
@@ -787,11 +840,12 @@ fn rich_owner(data: &str) -> Owner {
     owner
 }
 
-/// The op of a commit, as others are told it.
-fn told(owner: &Owner, revision: u64) -> String {
+/// The op of a commit as it is broadcast.
+fn told(owner: &TestSequencer, revision: u64) -> String {
     let entry = owner
         .sequencer
-        .tail
+        .log
+        .tail()
         .since(Revision(revision - 1))
         .unwrap()
         .next()
@@ -805,7 +859,7 @@ fn told(owner: &Owner, revision: u64) -> String {
 }
 
 #[test]
-fn others_are_told_the_final_newline_that_an_op_makes_real() {
+fn committed_op_includes_the_implied_final_newline() {
     let mut owner = rich_owner(r#"[{"insert":"Hi"}]"#);
     let format = |kind: &str| {
         edit(&format!(
@@ -813,7 +867,7 @@ fn others_are_told_the_final_newline_that_an_op_makes_real() {
         ))
     };
     owner.commit(submit("ann", 1, 1, format("header")));
-    // At the same time: bob's own Quill shows its newline behind ann's.
+    // Concurrently: bob's Quill shows its own newline after ann's.
     owner.commit(submit("bob", 1, 1, format("list")));
     assert_eq!(
         told(&owner, 2),
@@ -823,7 +877,7 @@ fn others_are_told_the_final_newline_that_an_op_makes_real() {
         told(&owner, 3),
         r#"{"ops":[{"retain":3},{"insert":"\n","attributes":{"list":1}}]}"#
     );
-    owner.said();
+    owner.take_output();
     owner.submit(submit(
         "cat",
         1,
@@ -831,14 +885,14 @@ fn others_are_told_the_final_newline_that_an_op_makes_real() {
         edit(r#"[{"retain":5,"attributes":{"b":1}}]"#),
     ));
     assert_eq!(
-        owner.said(),
+        owner.take_output(),
         ["me: cat/1 NotApplicable"],
-        "with no op between, that is beyond the end"
+        "without an op between, that is beyond the end"
     );
 }
 
 #[test]
-fn an_op_that_multiplies_attributes_is_refused_and_the_document_goes_on() {
+fn op_that_multiplies_attributes_is_rejected() {
     let runs: Vec<_> = (0..3_000)
         .map(|at| format!(r#"{{"insert":"a","attributes":{{"n":{}}}}}"#, at % 2))
         .collect();
@@ -848,8 +902,8 @@ fn an_op_that_multiplies_attributes_is_refused_and_the_document_goes_on() {
         "x".repeat(60_000)
     );
     owner.submit(submit("ann", 1, 1, edit(&poison)));
-    owner.work_off();
-    let said = owner.said();
+    owner.grant_slices();
+    let said = owner.take_output();
     assert_eq!(
         said.last().map(String::as_str),
         Some("me: ann/1 TooLarge"),

@@ -1,15 +1,16 @@
-//! A document whose stored log is damaged: shown as it was before the damage, and saved by the owner that holds it whole.
+//! Documents with a damaged log: served as of the entry before the damage, and saved by an owner that holds them whole.
 
 use super::*;
+use crate::doc::document::damage::RELOAD_AFTER;
 use crate::doc::{ReadOnly, ReadOnlyCause};
 
 const DAMAGED: &str = "Damaged";
 
-impl Desk {
-    /// The store answers what it was asked first: entry `entry` is damaged, what stands before it can be read.
+impl TestDocument {
+    /// The store answers the oldest request: entry `entry` is damaged, and those before it can be read.
     fn answer_damaged(&mut self, entry: u64) {
         let at = Revision(entry - 1);
-        let action = self.asked.pop_front().expect("the store was asked");
+        let action = self.requests.pop_front().expect("the store was asked");
         let event = match action {
             Action::LoadSnapshot | Action::Claim => {
                 let cause = ReadOnlyCause::Damaged {
@@ -39,10 +40,10 @@ impl Desk {
         self.handle(event);
     }
 
-    /// As often as the store is asked, the entry is damaged; time passes until nothing more is asked.
+    /// The store answers every request with the damaged entry, and time passes until no request is left.
     fn settle_damaged(&mut self, entry: u64) {
         for _ in 0..20 {
-            if !self.asked.is_empty() {
+            if !self.requests.is_empty() {
                 self.answer_damaged(entry);
             } else if let Some(at) = self.document.timeout() {
                 self.clock = self.clock.max(at);
@@ -53,18 +54,18 @@ impl Desk {
 }
 
 #[test]
-fn a_damaged_document_is_shown_as_it_was_and_not_changed() {
-    let mut desk = Desk::of(6);
-    desk.subscribe(1, None);
-    desk.answer_damaged(4);
-    assert_eq!(desk.sent(1), ["shown 3"]);
-    // A claim meets the damage too: the submit is refused, and not tried for ever.
+fn damaged_document_is_read_only_as_of_the_damage() {
+    let mut test = TestDocument::of(6);
+    test.subscribe(1, None);
+    test.answer_damaged(4);
+    assert_eq!(test.sent(1), ["shown 3"]);
+    // A claim finds the damage too: the submit is rejected and not retried.
     for session in [1, 2] {
-        desk.submit(session, edit("ann", session, 3));
-        while !desk.asked.is_empty() {
-            desk.answer_damaged(4);
+        test.submit(session, edit("ann", session, 3));
+        while !test.requests.is_empty() {
+            test.answer_damaged(4);
         }
-        assert_eq!(desk.sent(session), [DAMAGED]);
+        assert_eq!(test.sent(session), [DAMAGED]);
     }
     for (session, since, answer) in [
         (3, None, "shown 3"),
@@ -72,145 +73,149 @@ fn a_damaged_document_is_shown_as_it_was_and_not_changed() {
         (5, Some(2), DAMAGED),
         (6, Some(6), DAMAGED),
     ] {
-        desk.subscribe(session, since);
-        assert_eq!(desk.sent(session), [answer], "since {since:?}");
+        test.subscribe(session, since);
+        assert_eq!(test.sent(session), [answer], "since {since:?}");
     }
-    assert!(desk.asked.is_empty(), "the store is not asked again");
+    assert!(test.requests.is_empty(), "the store is not asked again");
 }
 
 #[test]
-fn nothing_is_shown_where_the_first_entry_is_damaged() {
-    let mut desk = Desk::of(2);
-    desk.subscribe(1, None);
-    desk.answer_damaged(1);
-    assert_eq!(desk.sent(1), [DAMAGED]);
+fn document_with_a_damaged_first_entry_is_unreadable() {
+    let mut test = TestDocument::of(2);
+    test.subscribe(1, None);
+    test.answer_damaged(1);
+    assert_eq!(test.sent(1), [DAMAGED]);
 }
 
 #[test]
-fn a_restored_document_is_served_again() {
-    let mut desk = Desk::of(6);
-    desk.submit(1, edit("ann", 1, 6));
-    desk.answer_damaged(4);
-    assert_eq!(desk.sent(1), [DAMAGED]);
-    desk.clock += LOOK_AGAIN;
-    desk.submit(1, edit("ann", 2, 6));
-    desk.settle();
-    assert_eq!(desk.sent(1), ["op 7"]);
+fn restored_document_is_served_again() {
+    let mut test = TestDocument::of(6);
+    test.submit(1, edit("ann", 1, 6));
+    test.answer_damaged(4);
+    assert_eq!(test.sent(1), [DAMAGED]);
+    test.clock += RELOAD_AFTER;
+    test.submit(1, edit("ann", 2, 6));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 7"]);
 }
 
 #[test]
-fn an_owner_saves_what_it_holds_when_the_log_below_is_damaged() {
-    let mut desk = Desk::of(6);
-    desk.submit(1, edit("ann", 1, 6));
-    desk.settle();
-    let save = |desk: &mut Desk| {
-        let saves = desk
-            .asked
+fn owner_saves_a_snapshot_when_the_log_is_damaged() {
+    let mut test = TestDocument::of(6);
+    test.submit(1, edit("ann", 1, 6));
+    test.settle();
+    let save = |test: &mut TestDocument| {
+        let saves = test
+            .requests
             .iter()
             .filter(|it| matches!(it, Action::SaveSnapshot { .. }));
         let saves = saves.count();
-        desk.asked.clear();
+        test.requests.clear();
         saves
     };
-    save(&mut desk);
+    save(&mut test);
     let told = || Event::PeerMessage {
         from: OTHER,
         message: PeerMessage::SaveSnapshot,
     };
-    desk.handle(told());
-    assert_eq!(save(&mut desk), 1);
-    desk.handle(told());
-    assert_eq!(save(&mut desk), 0, "once at each revision");
-    // A submit that was made before the damaged entry finds out as well.
-    desk.submit(2, edit("bob", 100, 1));
-    desk.submit(1, edit("ann", 2, 7));
-    desk.answer_damaged(4);
-    desk.answer();
-    assert_eq!(desk.sent(2), [DAMAGED]);
-    assert_eq!(desk.sent(1)[1..], ["op 8"], "the document is written on");
-    assert_eq!(save(&mut desk), 1);
+    test.handle(told());
+    assert_eq!(save(&mut test), 1);
+    test.handle(told());
+    assert_eq!(save(&mut test), 0, "once at each revision");
+    // A submit with a base before the damaged entry is rejected as well.
+    test.submit(2, edit("bob", 100, 1));
+    test.submit(1, edit("ann", 2, 7));
+    test.answer_damaged(4);
+    test.answer();
+    assert_eq!(test.sent(2), [DAMAGED]);
+    assert_eq!(
+        test.sent(1)[1..],
+        ["op 8"],
+        "the document can still be changed"
+    );
+    assert_eq!(save(&mut test), 1);
 }
 
 #[test]
-fn a_node_asks_the_owner_to_save_before_it_shows_an_old_state() {
-    let mut desk = Desk::of(6);
-    desk.handle(Event::OwnerChanged(OTHER));
-    desk.subscribe(1, None);
-    desk.answer_damaged(4);
+fn follower_asks_the_owner_to_save_before_serving_read_only() {
+    let mut test = TestDocument::of(6);
+    test.handle(Event::OwnerChanged(OTHER));
+    test.subscribe(1, None);
+    test.answer_damaged(4);
     let to_owner = (OTHER, PeerMessage::SaveSnapshot);
     let is_asked = |(to, message): &(NodeId, PeerMessage)| {
         *to == to_owner.0 && matches!(message, PeerMessage::SaveSnapshot)
     };
-    assert!(desk.messages.iter().any(is_asked), "{:?}", desk.messages);
-    assert_eq!(desk.sent(1), NONE);
-    // The owner has saved it.
-    desk.wait(RETRY_FIRST);
-    desk.answer_all();
-    assert_eq!(desk.sent(1), ["shown 6"]);
+    assert!(test.messages.iter().any(is_asked), "{:?}", test.messages);
+    assert_eq!(test.sent(1), NONE);
+    // The owner has saved a snapshot.
+    test.wait(RETRY_FIRST);
+    test.answer_all();
+    assert_eq!(test.sent(1), ["shown 6"]);
 }
 
 #[test]
-fn submits_are_left_to_an_owner_elsewhere() {
-    let mut desk = Desk::of(6);
-    desk.handle(Event::OwnerChanged(OTHER));
-    desk.submit(1, edit("ann", 1, 6));
-    desk.subscribe(2, None);
-    desk.settle_damaged(4);
-    assert_eq!(desk.sent(2), ["shown 3"], "nobody saved it");
-    assert_eq!(desk.sent(1), NONE);
-    desk.submit(3, edit("bob", 100, 6));
-    assert_eq!(desk.sent(3), NONE);
+fn pending_submits_wait_for_an_owner_elsewhere() {
+    let mut test = TestDocument::of(6);
+    test.handle(Event::OwnerChanged(OTHER));
+    test.submit(1, edit("ann", 1, 6));
+    test.subscribe(2, None);
+    test.settle_damaged(4);
+    assert_eq!(test.sent(2), ["shown 3"], "no owner has saved it");
+    assert_eq!(test.sent(1), NONE);
+    test.submit(3, edit("bob", 100, 6));
+    assert_eq!(test.sent(3), NONE);
     let message = PeerMessage::Reject {
         id: edit("bob", 100, 6).id,
         rejection: ReadOnlyCause::Damaged { entry: None }.rejection(None),
     };
-    desk.handle(Event::PeerMessage {
+    test.handle(Event::PeerMessage {
         from: OTHER,
         message,
     });
-    assert_eq!(desk.sent(3), [DAMAGED]);
-    // The ring names this node: it is its own to refuse.
-    desk.handle(Event::OwnerChanged(ME));
-    while !desk.asked.is_empty() {
-        desk.answer_damaged(4);
+    assert_eq!(test.sent(3), [DAMAGED]);
+    // The ring names this node, so that it rejects the submit itself.
+    test.handle(Event::OwnerChanged(ME));
+    while !test.requests.is_empty() {
+        test.answer_damaged(4);
     }
-    assert_eq!(desk.sent(1), [DAMAGED]);
+    assert_eq!(test.sent(1), [DAMAGED]);
 }
 
 #[test]
-fn a_client_from_before_the_damage_is_refused() {
-    let mut desk = Desk::of(6);
-    desk.submit(9, edit("ann", 1, 6));
-    desk.settle();
-    desk.subscribe(1, 1);
-    desk.answer_damaged(4);
-    assert_eq!(desk.sent(1), [DAMAGED]);
+fn client_from_before_the_damage_is_rejected() {
+    let mut test = TestDocument::of(6);
+    test.submit(9, edit("ann", 1, 6));
+    test.settle();
+    test.subscribe(1, 1);
+    test.answer_damaged(4);
+    assert_eq!(test.sent(1), [DAMAGED]);
     assert!(matches!(
-        desk.asked.pop_front(),
+        test.requests.pop_front(),
         Some(Action::SaveSnapshot { .. })
     ));
-    desk.subscribe(1, 6);
-    desk.answer_all();
-    assert_eq!(desk.sent(1), ["op 7", "done"]);
+    test.subscribe(1, 6);
+    test.answer_all();
+    assert_eq!(test.sent(1), ["op 7", "done"]);
 }
 
 #[test]
-fn a_gap_that_cannot_be_read_closes_the_sockets() {
-    let mut desk = Desk::following(3);
-    desk.append_elsewhere(4, 6);
-    let told = desk.commits(6, 6);
-    desk.handle(told);
+fn unreadable_gap_closes_the_sessions() {
+    let mut test = TestDocument::following(3);
+    test.append_elsewhere(4, 6);
+    let told = test.commits(6, 6);
+    test.handle(told);
     for _ in 0..20 {
-        while !desk.asked.is_empty() {
-            if matches!(desk.asked.front(), Some(Action::CloseSessions)) {
-                assert!(desk.messages.iter().any(|(_, message)| {
+        while !test.requests.is_empty() {
+            if matches!(test.requests.front(), Some(Action::CloseSessions)) {
+                assert!(test.messages.iter().any(|(_, message)| {
                     matches!(message, PeerMessage::Subscribe { since } if *since == Revision(3))
                 }));
                 return;
             }
-            desk.answer_damaged(5);
+            test.answer_damaged(5);
         }
-        desk.wait(Duration::from_secs(2));
+        test.wait(Duration::from_secs(2));
     }
     panic!("the sessions wait for ever");
 }

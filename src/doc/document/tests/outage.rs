@@ -1,15 +1,14 @@
-//! Readers while the store is away, and readers who name a revision that they know.
+//! Readers while the store does not answer, and readers that name a revision which they know.
 
 use super::*;
-use crate::log::Snapshot;
 
 const AWAY: &str = "StoreUnavailable";
 const NEWER: &str = "FutureRevision";
 
-impl Desk {
-    /// The store is known to be away: what it was asked first is not answered. Snapshots in memory are refolded.
+impl TestDocument {
+    /// The store is known not to answer: the oldest request fails. Snapshots in memory are refolded.
     fn answer_away(&mut self) {
-        let action = self.asked.pop_front().expect("the store was asked");
+        let action = self.requests.pop_front().expect("the store was asked");
         let event = match action {
             Action::LoadSnapshot => Event::SnapshotEncoded(Err(StoreError::away("load"))),
             Action::LoadPage { requester, since } => {
@@ -51,45 +50,48 @@ impl Desk {
 }
 
 #[test]
-fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
+fn document_is_served_from_memory_during_an_outage() {
     // A document of another node, and one that this node owns.
     for owner in [OTHER, ME] {
-        let mut desk = Desk::of(3);
-        desk.handle(Event::OwnerChanged(owner));
-        desk.subscribe(9, None);
-        desk.answer_all();
+        let mut test = TestDocument::of(3);
+        test.handle(Event::OwnerChanged(owner));
+        test.subscribe(9, None);
+        test.answer_all();
         if owner == ME {
-            desk.submit(8, edit("ann", 1, 3));
-            desk.settle();
+            test.submit(8, edit("ann", 1, 3));
+            test.settle();
         } else {
-            desk.append_elsewhere(4, 4);
-            let told = desk.commits(3, 4);
-            desk.handle(told);
+            test.append_elsewhere(4, 4);
+            let told = test.commits(3, 4);
+            test.handle(told);
         }
-        desk.handle(Event::StoreUnavailable);
+        test.handle(Event::StoreUnavailable);
         if owner == ME {
-            // An ack is awaited: what is staged is shown to nobody.
-            desk.submit(8, edit("ann", 2, 4));
+            // The append is not answered: staged entries are not shown.
+            test.submit(8, edit("ann", 2, 4));
         }
-        let appends = desk.asked.len();
-        desk.subscribe(1, None);
-        desk.fetch(2, None);
-        let refold = desk
-            .asked
+        let appends = test.requests.len();
+        test.subscribe(1, None);
+        test.fetch(2, None);
+        let refold = test
+            .requests
             .iter()
             .position(|it| matches!(it, Action::RefoldSnapshot { .. }));
-        let refold = desk.asked.remove(refold.expect("memory is used")).unwrap();
-        desk.asked.push_front(refold);
-        desk.answer_away();
+        let refold = test
+            .requests
+            .remove(refold.expect("memory is used"))
+            .unwrap();
+        test.requests.push_front(refold);
+        test.answer_away();
         for session in [1, 2] {
-            assert_eq!(desk.sent(session), ["shown 4"], "owner {owner}");
+            assert_eq!(test.sent(session), ["shown 4"], "owner {owner}");
         }
-        desk.fetch(3, None);
-        assert_eq!(desk.sent(3), ["shown 4"], "it is kept for the next reader");
-        desk.subscribe(4, 2);
-        assert_eq!(desk.sent(4), ["op 3", "op 4", "done"]);
-        let appended = desk
-            .asked
+        test.fetch(3, None);
+        assert_eq!(test.sent(3), ["shown 4"], "it is kept for the next reader");
+        test.subscribe(4, 2);
+        assert_eq!(test.sent(4), ["op 3", "op 4", "done"]);
+        let appended = test
+            .requests
             .iter()
             .filter(|it| matches!(it, Action::Append { .. }));
         assert_eq!(appended.count(), appends);
@@ -97,56 +99,56 @@ fn an_edited_document_is_read_from_memory_while_the_store_is_away() {
 }
 
 #[test]
-fn new_readers_are_refused_at_once_where_nothing_is_in_memory() {
-    let mut desk = Desk::of(3);
-    desk.handle(Event::StoreUnavailable);
-    desk.subscribe(1, None);
-    desk.fetch(2, None);
-    desk.subscribe(3, 2);
-    desk.answer_away();
+fn new_readers_without_memory_are_rejected_during_an_outage() {
+    let mut test = TestDocument::of(3);
+    test.handle(Event::StoreUnavailable);
+    test.subscribe(1, None);
+    test.fetch(2, None);
+    test.subscribe(3, 2);
+    test.answer_away();
     assert_eq!(
-        (desk.sent(1), desk.sent(2)),
+        (test.sent(1), test.sent(2)),
         (vec![AWAY.to_owned()], vec![AWAY.to_owned()])
     );
-    // A store whose server is gone fails at once.
-    desk.wait(RETRY_FIRST);
-    desk.fetch(4, None);
-    desk.fail(false);
-    assert_eq!(desk.sent(4), [AWAY]);
-    // A client that comes back has the document and waits for the store.
-    assert_eq!(desk.sent(3), NONE);
-    desk.handle(Event::StoreAvailable);
-    desk.settle();
-    assert_eq!(desk.sent(3), ["op 3", "done"]);
-    desk.subscribe(1, None);
-    desk.settle();
-    assert_eq!(desk.sent(1), ["shown 3"]);
+    // A store without a server fails at once.
+    test.wait(RETRY_FIRST);
+    test.fetch(4, None);
+    test.fail(false);
+    assert_eq!(test.sent(4), [AWAY]);
+    // A client that reconnects has the document and waits for the store.
+    assert_eq!(test.sent(3), NONE);
+    test.handle(Event::StoreAvailable);
+    test.settle();
+    assert_eq!(test.sent(3), ["op 3", "done"]);
+    test.subscribe(1, None);
+    test.settle();
+    assert_eq!(test.sent(1), ["shown 3"]);
 }
 
 #[test]
-fn an_owner_without_memory_refuses_readers_while_an_append_is_not_answered() {
-    let mut desk = Desk::of(3);
-    desk.submit(8, edit("ann", 1, 3));
-    desk.answer();
-    assert!(matches!(desk.asked.front(), Some(Action::Append { .. })));
-    desk.subscribe(1, None);
-    desk.handle(Event::StoreUnavailable);
-    assert_eq!(desk.sent(1), [AWAY]);
-    desk.subscribe(2, None);
-    assert_eq!(desk.sent(2), [AWAY]);
+fn owner_with_unanswered_append_rejects_new_readers_during_an_outage() {
+    let mut test = TestDocument::of(3);
+    test.submit(8, edit("ann", 1, 3));
+    test.answer();
+    assert!(matches!(test.requests.front(), Some(Action::Append { .. })));
+    test.subscribe(1, None);
+    test.handle(Event::StoreUnavailable);
+    assert_eq!(test.sent(1), [AWAY]);
+    test.subscribe(2, None);
+    assert_eq!(test.sent(2), [AWAY]);
 }
 
 #[test]
-fn a_reader_is_shown_no_less_than_it_names() {
-    // A node that is told the commits, late; and one that is not.
+fn read_returns_no_less_than_the_named_revision() {
+    // A node that is told of commits, with a delay, and a node that is not.
     for is_told in [true, false] {
-        let mut desk = Desk::of(3);
-        desk.handle(Event::OwnerChanged(OTHER));
+        let mut test = TestDocument::of(3);
+        test.handle(Event::OwnerChanged(OTHER));
         if is_told {
-            desk.subscribe(9, None);
-            desk.answer_all();
+            test.subscribe(9, None);
+            test.answer_all();
         }
-        desk.append_elsewhere(4, 6);
+        test.append_elsewhere(4, 6);
         for (session, min, live, answer) in [
             (1, 6, false, vec!["shown 6"]),
             (2, 6, true, vec!["shown 6"]),
@@ -154,29 +156,29 @@ fn a_reader_is_shown_no_less_than_it_names() {
             (4, 7, false, vec![NEWER]),
             (5, 1_000, true, vec![NEWER]),
         ] {
-            desk.read_from(session, min, live);
-            desk.answer_all();
-            assert_eq!(desk.sent(session), answer, "told {is_told}, from {min}");
+            test.read_from(session, min, live);
+            test.answer_all();
+            assert_eq!(test.sent(session), answer, "told {is_told}, from {min}");
         }
-        assert_eq!(desk.sent(1), NONE, "a fetch is no subscription");
-        desk.append_elsewhere(7, 7);
-        let told = desk.commits(6, 7);
-        desk.handle(told);
-        assert_eq!(desk.sent(2), ["op 7"]);
+        assert_eq!(test.sent(1), NONE, "a fetch is no subscription");
+        test.append_elsewhere(7, 7);
+        let told = test.commits(6, 7);
+        test.handle(told);
+        assert_eq!(test.sent(2), ["op 7"]);
     }
 }
 
 #[test]
-fn a_reader_that_names_more_than_memory_holds_is_refused_while_the_store_is_away() {
-    let mut desk = Desk::following(3);
-    desk.append_elsewhere(4, 4);
-    desk.handle(Event::StoreUnavailable);
-    desk.read_from(2, 4, false);
-    desk.answer_away();
-    assert_eq!(desk.sent(2), [AWAY]);
-    desk.read_from(3, 3, false);
-    while !desk.asked.is_empty() {
-        desk.answer_away();
+fn named_revision_beyond_memory_is_rejected_during_an_outage() {
+    let mut test = TestDocument::following(3);
+    test.append_elsewhere(4, 4);
+    test.handle(Event::StoreUnavailable);
+    test.read_from(2, 4, false);
+    test.answer_away();
+    assert_eq!(test.sent(2), [AWAY]);
+    test.read_from(3, 3, false);
+    while !test.requests.is_empty() {
+        test.answer_away();
     }
-    assert_eq!(desk.sent(3), ["shown 3"]);
+    assert_eq!(test.sent(3), ["shown 3"]);
 }

@@ -1,0 +1,95 @@
+//! Documents with a damaged stored log, and documents that are larger than what is held in memory.
+
+use std::time::Duration;
+
+use super::{Document, Role};
+use crate::doc::action::Action;
+use crate::doc::event::{Now, PageRequester, ReadOnly, ReadOnlyCause};
+use crate::doc::forwarder::PendingOnReadOnly;
+use crate::doc::peer_message::PeerMessage;
+use crate::log::Revision;
+
+/// How often a damaged document that another node may own is loaded again, in case its owner has saved it.
+const RESCUE_TRIES: u32 = 4;
+
+/// For how long a damaged document is not loaded again. An operator may have restored it in the meantime.
+pub(super) const RELOAD_AFTER: Duration = Duration::from_secs(5);
+
+impl Document {
+    /// Only a part of the stored log can be folded. That part is served, and every submit is rejected.
+    ///
+    /// If an owner holds the whole document in memory it saves a snapshot first, and the requests are tried again.
+    pub(super) fn read_only(&mut self, found: ReadOnly, now: Now) {
+        let is_damaged = matches!(found.cause, ReadOnlyCause::Damaged { .. });
+        let is_owner_elsewhere = self.owner != self.me;
+        let may_be_rescued =
+            is_damaged && is_owner_elsewhere && self.timers.store_failures() < RESCUE_TRIES;
+        if self.owned_epoch().is_some() || may_be_rescued {
+            if is_damaged {
+                self.request_rescue();
+            }
+            if !matches!(self.role, Role::Owning(_)) {
+                self.role = Role::Following;
+            }
+            self.forwarder.snapshot_failed();
+            return self.timers.store_failed(now);
+        }
+        self.role = Role::Following;
+        self.timers.store_answered();
+        for waiting in self.claim_queue.take() {
+            let rejection = found.rejection.clone();
+            self.effects
+                .reject(waiting.from, waiting.submit.id, rejection);
+        }
+        // An owner elsewhere answers the submits that were sent to it: it may hold the document in memory.
+        let pending = match is_owner_elsewhere && is_damaged {
+            true => PendingOnReadOnly::Keep,
+            false => PendingOnReadOnly::Reject,
+        };
+        let reload_at = is_damaged.then_some(now.clock + RELOAD_AFTER);
+        self.forwarder
+            .set_read_only(found, pending, reload_at, &mut self.effects);
+    }
+
+    /// The stored log is damaged: the owner saves a snapshot of what it holds in memory.
+    pub(super) fn request_rescue(&mut self) {
+        match &mut self.role {
+            Role::Owning(sequencer) => sequencer.rescue(&mut self.effects),
+            Role::Following | Role::Claiming if self.owner != self.me => {
+                self.effects.send(self.owner, PeerMessage::SaveSnapshot);
+            }
+            Role::Following | Role::Claiming => {}
+        }
+    }
+
+    /// A requested page is damaged: what needs it is rejected, since another request would not help.
+    pub(super) fn page_damaged(
+        &mut self,
+        requester: PageRequester,
+        since: Revision,
+        entry: Option<Revision>,
+        now: Now,
+    ) {
+        self.request_rescue();
+        let rejection = ReadOnlyCause::Damaged { entry }.rejection(None);
+        match requester {
+            PageRequester::CatchUp(session) => {
+                self.forwarder
+                    .catch_up_damaged(session, since, &rejection, &mut self.effects);
+            }
+            PageRequester::Sequencer(epoch) => {
+                if let Some(sequencer) = self.role.sequencer_of(epoch) {
+                    sequencer.page_failed(since, rejection, &mut self.effects);
+                }
+            }
+            PageRequester::Gap => {
+                // The owner may have the entries in memory.
+                self.timers.renew_subscription(now);
+                if self.timers.store_failures() >= RESCUE_TRIES {
+                    self.effects.action(Action::CloseSessions);
+                }
+                self.timers.store_failed(now);
+            }
+        }
+    }
+}
