@@ -1,4 +1,4 @@
-//! The people of a story: clients and visitors, and the sockets between them and the nodes.
+//! The clients and probes of a scenario, and their sockets.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use copydesk::id::{SessionId, UserId};
 use copydesk::log::{Change, SubmitId};
 use copydesk::ot::{Content, Kind};
 
-use super::probe_client::{Heard, Visitor};
-use super::rng as dice;
-use super::world::{Happening, Lives, World, ms};
+use super::probe_client::{ProbeClient, ProbeMessage};
+use super::rng;
+use super::world::{Creation, SimEvent, World, ms};
 
 /// A client and its socket.
 pub(crate) struct SimClient {
     pub(crate) machine: Client,
-    /// Which document it has open.
+    /// The index of its document.
     pub(crate) doc: usize,
-    /// Whether it creates the document where nobody did.
+    /// Whether it creates the document if there is none.
     pub(crate) creates: bool,
-    /// Where it is connected.
+    /// Its connection.
     pub(crate) socket: Option<Socket>,
     pub(crate) edits_left: u64,
 }
 
-/// A visitor and its socket.
-pub(crate) struct SimVisitor {
-    pub(crate) machine: Visitor,
+/// A probe and its socket.
+pub(crate) struct SimProbe {
+    pub(crate) machine: ProbeClient,
     pub(crate) doc: usize,
     pub(crate) socket: Option<Socket>,
 }
@@ -35,12 +35,12 @@ pub(crate) struct SimVisitor {
 pub(crate) struct Socket {
     node: usize,
     session: SessionId,
-    /// When the last message of each direction arrives: a socket keeps its order.
+    /// When the newest message of each direction arrives. Messages of a socket are not reordered.
     to_server: Duration,
     to_client: Duration,
 }
 
-/// A client's tickets below it are the counts of its submits, those from it on are its reads.
+/// The tickets of a client are the `seq`s of its submits below this number, and reads from it on.
 pub(crate) const READS: u64 = 1 << 32;
 
 impl World {
@@ -48,14 +48,14 @@ impl World {
         if self.clients[index].edits_left == 0 {
             return;
         }
-        let creates = self.clients[index].creates || self.lives == Lives::Many;
+        let creates = self.clients[index].creates || self.creation == Creation::Repeated;
         let machine = &mut self.clients[index].machine;
         match (machine.revision(), machine.content()) {
-            (Some(_), Some(_)) if self.lives == Lives::Many && self.dice.percent(12) => {
+            (Some(_), Some(_)) if self.creation == Creation::Repeated && self.rng.percent(12) => {
                 machine.delete().expect("it exists");
             }
             (Some(_), Some(content)) => {
-                let op = dice::op(&mut self.dice, &content.clone());
+                let op = rng::op(&mut self.rng, &content.clone());
                 machine.edit(op).expect("an op that fits");
                 self.clients[index].edits_left -= 1;
             }
@@ -71,12 +71,12 @@ impl World {
             }
             _ => {}
         }
-        self.within(300, Happening::Edit(index));
-        self.pump(index);
+        self.within(300, SimEvent::Edit(index));
+        self.send_requests(index);
         if let Some(socket) = self.clients[index].socket
-            && self.storm(2)
+            && self.fault(2)
         {
-            self.within(10, Happening::Cut(index, socket.session));
+            self.within(10, SimEvent::Disconnect(index, socket.session));
         }
     }
 
@@ -88,9 +88,9 @@ impl World {
             .filter(|node| self.nodes[*node].is_welcoming())
             .collect();
         if welcoming.is_empty() {
-            return self.within(200, Happening::Connect(index));
+            return self.within(200, SimEvent::Connect(index));
         }
-        let node = *self.dice.pick(&welcoming);
+        let node = *self.rng.pick(&welcoming);
         let session = SessionId(self.next);
         self.next += 1;
         self.nodes[node].sessions.insert(session, index);
@@ -101,51 +101,51 @@ impl World {
             to_client: self.clock,
         });
         self.clients[index].machine.connected();
-        self.pump(index);
+        self.send_requests(index);
     }
 
-    /// The socket breaks: the client knows at once, the server a little later.
-    pub(crate) fn cut(&mut self, index: usize) {
+    /// Breaks the socket. The client notices at once, the server a little later.
+    pub(crate) fn disconnect(&mut self, index: usize) {
         let Some(socket) = self.clients[index].socket.take() else {
             return;
         };
         self.clients[index].machine.disconnected();
-        self.within(500, Happening::Connect(index));
+        self.within(500, SimEvent::Connect(index));
         let node = &mut self.nodes[socket.node];
         if node.sessions.remove(&socket.session).is_some() {
             let id = node.id;
             let doc = self.clients[index].doc;
             self.within(
                 50,
-                Happening::Document(id, doc, Event::SessionClosed(socket.session)),
+                SimEvent::ForDocument(id, doc, Event::SessionClosed(socket.session)),
             );
         }
     }
 
-    /// As [`cut`](Self::cut), if the client is still on that socket.
-    pub(crate) fn cut_socket(&mut self, index: usize, session: SessionId) {
+    /// As [`disconnect`](Self::disconnect), if the client is still on that socket.
+    pub(crate) fn disconnect_session(&mut self, index: usize, session: SessionId) {
         if self.clients[index]
             .socket
             .is_some_and(|socket| socket.session == session)
         {
-            self.cut(index);
+            self.disconnect(index);
         }
     }
 
-    fn pump(&mut self, index: usize) {
+    fn send_requests(&mut self, index: usize) {
         while let Some(request) = self.clients[index].machine.poll() {
-            let delay = ms(1 + self.dice.below(10));
+            let delay = ms(1 + self.rng.below(10));
             let Some(socket) = &mut self.clients[index].socket else {
                 continue;
             };
             socket.to_server = socket.to_server.max(self.clock + delay);
             let (at, session) = (socket.to_server, socket.session);
-            self.at(at, Happening::Request(index, session, request));
+            self.at(at, SimEvent::Request(index, session, request));
         }
     }
 
     pub(crate) fn request(&mut self, index: usize, session: SessionId, request: ClientRequest) {
-        // What was on its way on a socket that broke may still arrive.
+        // Requests under way on a broken socket may still arrive.
         let Some(node) = self
             .nodes
             .iter()
@@ -181,7 +181,7 @@ impl World {
                 })
             }
         };
-        // The ticket says what kind of request it answers.
+        // The ticket shows the kind of the request.
         let ticket = Ticket(match &ask {
             SessionRequest::Submit(submit) => submit.id.seq,
             _ => {
@@ -190,7 +190,7 @@ impl World {
             }
         });
         let id = self.nodes[node].id;
-        self.event(
+        self.document_event(
             id,
             self.clients[index].doc,
             Event::Request {
@@ -214,13 +214,11 @@ impl World {
         }
         let heard = self.clients[index].machine.received(message);
         if let Err(unfit) = heard {
-            self.fault = Some(format!(
-                "client {index} cannot take what it was sent: {unfit}"
-            ));
+            self.violation = Some(format!("client {index} cannot apply a message: {unfit}"));
         }
-        self.pump(index);
-        if self.storm(1) {
-            self.cut(index);
+        self.send_requests(index);
+        if self.fault(1) {
+            self.disconnect(index);
         }
     }
 
@@ -228,56 +226,53 @@ impl World {
         let Some(index) = self.nodes[node].sessions.get(&session).copied() else {
             return;
         };
-        let delay = ms(1 + self.dice.below(10));
+        let delay = ms(1 + self.rng.below(10));
         let clock = self.clock;
         let Some(socket) = &mut self.clients[index].socket else {
             return;
         };
         socket.to_client = socket.to_client.max(clock + delay);
         let at = socket.to_client;
-        self.at(at, Happening::Message(index, session, message));
+        self.at(at, SimEvent::Message(index, session, message));
     }
 
-    /// A visitor asks something, now and then on a new socket.
-    pub(crate) fn visit(&mut self, index: usize) {
-        if self.visitors[index].machine.asks_left == 0 {
+    /// A probe sends requests, sometimes on a new socket.
+    pub(crate) fn probe_turn(&mut self, index: usize) {
+        if self.probes[index].machine.requests_left == 0 {
             return;
         }
-        self.within(400, Happening::Visit(index));
-        if self.visitors[index].socket.is_none() && !self.visitor_connects(index) {
+        self.within(400, SimEvent::ProbeTurn(index));
+        if self.probes[index].socket.is_none() && !self.connect_probe(index) {
             return;
         }
-        self.visitors[index].machine.asks_left -= 1;
-        // Now and then two things at once: answers may not mix them up.
-        for _ in 0..=self.dice.below(2) {
-            let visitor = &mut self.visitors[index];
-            let doc = &self.docs[visitor.doc];
-            let (ticket, ask) = visitor
+        self.probes[index].machine.requests_left -= 1;
+        // Sometimes several at once, so that their answers can overtake each other.
+        for _ in 0..=self.rng.below(2) {
+            let probe = &mut self.probes[index];
+            let doc = &self.docs[probe.doc];
+            let (ticket, ask) = probe
                 .machine
-                .ask(&mut self.dice, doc, self.kind, self.lives);
-            let delay = ms(1 + self.dice.below(10));
-            let socket = self.visitors[index]
-                .socket
-                .as_mut()
-                .expect("it is connected");
+                .ask(&mut self.rng, doc, self.kind, self.creation);
+            let delay = ms(1 + self.rng.below(10));
+            let socket = self.probes[index].socket.as_mut().expect("it is connected");
             socket.to_server = socket.to_server.max(self.clock + delay);
             let (at, session) = (socket.to_server, socket.session);
-            self.at(at, Happening::VisitorAsks(index, session, ticket, ask));
+            self.at(at, SimEvent::ProbeRequest(index, session, ticket, ask));
         }
-        if self.storm(4) {
-            self.visitor_goes(index);
+        if self.fault(4) {
+            self.disconnect_probe(index);
         }
     }
 
-    fn visitor_connects(&mut self, index: usize) -> bool {
-        let node = self.dice.below(self.nodes.len() as u64) as usize;
+    fn connect_probe(&mut self, index: usize) -> bool {
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
         if !self.nodes[node].is_welcoming() {
             return false;
         }
         let session = SessionId(self.next);
         self.next += 1;
-        self.nodes[node].visits.insert(session, index);
-        self.visitors[index].socket = Some(Socket {
+        self.nodes[node].probe_sessions.insert(session, index);
+        self.probes[index].socket = Some(Socket {
             node,
             session,
             to_server: self.clock,
@@ -286,33 +281,33 @@ impl World {
         true
     }
 
-    pub(crate) fn visitor_goes(&mut self, index: usize) {
-        let Some(socket) = self.visitors[index].socket.take() else {
+    pub(crate) fn disconnect_probe(&mut self, index: usize) {
+        let Some(socket) = self.probes[index].socket.take() else {
             return;
         };
-        self.visitors[index].machine.disconnected();
+        self.probes[index].machine.disconnected();
         let node = &mut self.nodes[socket.node];
-        if node.visits.remove(&socket.session).is_some() {
+        if node.probe_sessions.remove(&socket.session).is_some() {
             let id = node.id;
-            let doc = self.visitors[index].doc;
+            let doc = self.probes[index].doc;
             self.within(
                 50,
-                Happening::Document(id, doc, Event::SessionClosed(socket.session)),
+                SimEvent::ForDocument(id, doc, Event::SessionClosed(socket.session)),
             );
         }
     }
 
-    /// As [`visitor_goes`](Self::visitor_goes), if the visitor is still on that socket.
-    pub(crate) fn visitor_goes_from(&mut self, index: usize, session: SessionId) {
-        if self.visitors[index]
+    /// As [`disconnect_probe`](Self::disconnect_probe), if the probe is still on that socket.
+    pub(crate) fn disconnect_probe_session(&mut self, index: usize, session: SessionId) {
+        if self.probes[index]
             .socket
             .is_some_and(|socket| socket.session == session)
         {
-            self.visitor_goes(index);
+            self.disconnect_probe(index);
         }
     }
 
-    pub(crate) fn visitor_asks(
+    pub(crate) fn probe_request(
         &mut self,
         index: usize,
         session: SessionId,
@@ -322,11 +317,11 @@ impl World {
         let node = self
             .nodes
             .iter()
-            .find(|node| node.visits.contains_key(&session));
+            .find(|node| node.probe_sessions.contains_key(&session));
         if let Some(id) = node.map(|node| node.id) {
-            self.event(
+            self.document_event(
                 id,
-                self.visitors[index].doc,
+                self.probes[index].doc,
                 Event::Request {
                     session,
                     ticket,
@@ -336,36 +331,33 @@ impl World {
         }
     }
 
-    pub(crate) fn visitor_hears(&mut self, index: usize, session: SessionId, heard: Heard) {
-        let visitor = &self.visitors[index];
-        if visitor
-            .socket
-            .is_none_or(|socket| socket.session != session)
-        {
+    pub(crate) fn probe_receives(&mut self, index: usize, session: SessionId, heard: ProbeMessage) {
+        let probe = &self.probes[index];
+        if probe.socket.is_none_or(|socket| socket.session != session) {
             return;
         }
-        let log = self.depot.log(&self.docs[visitor.doc]);
-        if let Err(fault) = self.visitors[index].machine.hears(heard, &log) {
-            self.fault = Some(format!("visitor {index}: {fault}"));
+        let log = self.store.log(&self.docs[probe.doc]);
+        if let Err(violation) = self.probes[index].machine.receive(heard, &log) {
+            self.violation = Some(format!("probe {index}: {violation}"));
         }
     }
 
-    /// Whether the session is a visitor's: then it is on its way to it.
-    pub(crate) fn visitor_is_told(
+    /// Sends a message to the session's probe. Returns false if the session is not a probe's.
+    pub(crate) fn send_probe(
         &mut self,
         node: usize,
         session: SessionId,
-        heard: Heard,
+        heard: ProbeMessage,
     ) -> bool {
-        let Some(index) = self.nodes[node].visits.get(&session).copied() else {
+        let Some(index) = self.nodes[node].probe_sessions.get(&session).copied() else {
             return false;
         };
-        let delay = ms(1 + self.dice.below(10));
+        let delay = ms(1 + self.rng.below(10));
         let clock = self.clock;
-        if let Some(socket) = &mut self.visitors[index].socket {
+        if let Some(socket) = &mut self.probes[index].socket {
             socket.to_client = socket.to_client.max(clock + delay);
             let at = socket.to_client;
-            self.at(at, Happening::VisitorHears(index, session, heard));
+            self.at(at, SimEvent::ProbeReceive(index, session, heard));
         }
         true
     }

@@ -1,5 +1,5 @@
-//! What nodes say to each other and know of each other: the real ring and the real membership, heartbeats that lag, links
-//! that lose, double, delay and part, nodes that leave.
+//! The cluster of a scenario: the real hash ring and membership, delayed heartbeats, links that lose, duplicate, delay and
+//! partition, and nodes that leave.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,75 +10,75 @@ use copydesk::id::NodeId;
 use copydesk::store::{DocumentChanges, Heartbeat, OpenDocuments};
 use copydesk::version::NodeVersion;
 
-use super::world::{Happening, World, ms};
+use super::world::{SimEvent, World, ms};
 
-/// What one node says to another.
+/// A message between two nodes.
 #[derive(Debug, Clone)]
-pub(crate) enum Saying {
+pub(crate) enum NodeMessage {
     Link(usize, PeerMessage),
     Ping,
     Pong,
     Leaving,
 }
 
-/// How often a node says that it lives, and looks who owes it an answer.
-const BEAT_EVERY: Duration = ms(500);
-const LOOK_EVERY: Duration = ms(100);
+/// How often a node sends its heartbeat, and checks its peers for overdue answers.
+const HEARTBEAT_EVERY: Duration = ms(500);
+const CHECK_PEERS_EVERY: Duration = ms(100);
 
-/// How long the store believes a node that is silent.
+/// How long the store keeps a silent node as a member.
 const FORGOTTEN_AFTER: Duration = ms(3_000);
 
 impl World {
-    /// A node begins, and knows of no other until the store has told it.
-    pub(crate) fn joins(&mut self, node: usize) {
-        let id = self.fresh_node();
+    /// A node starts. It knows of no other until it reads the members from the store.
+    pub(crate) fn join(&mut self, node: usize) {
+        let id = self.new_node_id();
         self.nodes[node].id = id;
         self.nodes[node].membership = Membership::new(id, FORGOTTEN_AFTER);
-        self.within(20, Happening::Heartbeat(id, true));
-        self.at(self.clock + LOOK_EVERY, Happening::Look(id));
+        self.within(20, SimEvent::Heartbeat(id, true));
+        self.at(self.clock + CHECK_PEERS_EVERY, SimEvent::CheckPeers(id));
     }
 
-    pub(crate) fn say(&mut self, from: NodeId, to: NodeId, saying: Saying) {
-        if let Saying::Link(doc, PeerMessage::Commits { entries, .. }) = &saying {
-            self.must_be_durable(*doc, entries);
+    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, message: NodeMessage) {
+        if let NodeMessage::Link(doc, PeerMessage::Commits { entries, .. }) = &message {
+            self.check_durable(*doc, entries);
         }
         let clock = self.clock;
         let asks = matches!(
-            saying,
-            Saying::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. })
+            message,
+            NodeMessage::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. })
         );
         if let Some(node) = self.node_of(from).filter(|_| asks) {
             self.nodes[node].membership.request_sent(to, clock);
         }
         let ends = (self.node_of(from), self.node_of(to));
         if let (Some(from), Some(to)) = ends
-            && self.parted.contains(&(from, to))
+            && self.partitioned.contains(&(from, to))
         {
             return;
         }
-        if self.storm(10) {
+        if self.fault(10) {
             return;
         }
-        if self.storm(10) {
-            self.within(800, Happening::Said(from, to, saying.clone()));
+        if self.fault(10) {
+            self.within(800, SimEvent::NodeMessage(from, to, message.clone()));
         }
-        let delay = if self.storm(10) { 500 } else { 5 };
-        self.within(delay, Happening::Said(from, to, saying));
+        let delay = if self.fault(10) { 500 } else { 5 };
+        self.within(delay, SimEvent::NodeMessage(from, to, message));
     }
 
-    pub(crate) fn hear(&mut self, from: NodeId, to: NodeId, saying: Saying) {
+    pub(crate) fn receive(&mut self, from: NodeId, to: NodeId, message: NodeMessage) {
         let Some(node) = self.node_of(to) else {
             return;
         };
         let clock = self.clock;
         if self.nodes[node].membership.is_unknown(from, clock) {
-            self.within(20, Happening::Heartbeat(to, false));
+            self.within(20, SimEvent::Heartbeat(to, false));
         }
         if self.nodes[node].membership.message_received(from, clock) {
             self.publish_ring(to);
         }
-        match saying {
-            Saying::Link(doc, link) => self.event(
+        match message {
+            NodeMessage::Link(doc, link) => self.document_event(
                 to,
                 doc,
                 Event::PeerMessage {
@@ -86,10 +86,10 @@ impl World {
                     message: link,
                 },
             ),
-            Saying::Ping if from == to => {}
-            Saying::Ping => self.say(to, from, Saying::Pong),
-            Saying::Pong => {}
-            Saying::Leaving => {
+            NodeMessage::Ping if from == to => {}
+            NodeMessage::Ping => self.send(to, from, NodeMessage::Pong),
+            NodeMessage::Pong => {}
+            NodeMessage::Leaving => {
                 if self.nodes[node].membership.peer_leaves(from) {
                     self.publish_ring(to);
                 }
@@ -97,42 +97,42 @@ impl World {
         }
     }
 
-    /// A node says to the store that it lives, and learns what it has to know. Some of it is lost, some comes late.
-    pub(crate) fn beat(&mut self, id: NodeId, again: bool) {
+    /// A node sends its heartbeat to the store and reads the members and changes. Some of the answers are lost or late.
+    pub(crate) fn heartbeat(&mut self, id: NodeId, again: bool) {
         let Some(node) = self.node_of(id) else {
             return;
         };
         if again {
-            self.at(self.clock + BEAT_EVERY, Happening::Heartbeat(id, true));
+            self.at(self.clock + HEARTBEAT_EVERY, SimEvent::Heartbeat(id, true));
         }
         let takes_part = !self.nodes[node].leaving;
-        self.nodes[node].beat_at = self.clock;
-        let beat = beat_of(id, takes_part);
+        self.nodes[node].heartbeat_at = self.clock;
+        let beat = heartbeat_of(id, takes_part);
         let open = self.open_on(node);
-        let asked = self.ask_store(|depot| (depot.heartbeat(&beat).nodes, depot.news(&open)));
+        let asked = self.ask_store(|store| (store.heartbeat(&beat).nodes, store.news(&open)));
         let Ok((nodes, DocumentChanges { lost, newer })) = asked else {
             return;
         };
-        self.at(self.clock + FORGOTTEN_AFTER, Happening::Forget(id));
-        let delay = if self.storm(10) { 1_000 } else { 20 };
-        if !self.storm(10) {
-            self.within(delay, Happening::Named(id, nodes));
+        self.at(self.clock + FORGOTTEN_AFTER, SimEvent::ForgetNode(id));
+        let delay = if self.fault(10) { 1_000 } else { 20 };
+        if !self.fault(10) {
+            self.within(delay, SimEvent::Members(id, nodes));
         }
         for (doc, epoch) in open.owned {
-            if lost.contains(&doc) && !self.storm(30) {
-                let doc = self.number(&doc);
+            if lost.contains(&doc) && !self.fault(30) {
+                let doc = self.index_of(&doc);
                 self.within(
                     delay,
-                    Happening::Document(id, doc, Event::Superseded(epoch)),
+                    SimEvent::ForDocument(id, doc, Event::Superseded(epoch)),
                 );
             }
         }
         for (doc, head) in newer {
-            if !self.storm(30) {
-                let doc = self.number(&doc);
+            if !self.fault(30) {
+                let doc = self.index_of(&doc);
                 self.within(
                     delay,
-                    Happening::Document(id, doc, Event::HeadAdvanced(head)),
+                    SimEvent::ForDocument(id, doc, Event::HeadAdvanced(head)),
                 );
             }
         }
@@ -156,17 +156,18 @@ impl World {
         }
     }
 
-    /// The store forgets a node that has been silent for too long.
-    pub(crate) fn forget(&mut self, id: NodeId) {
+    /// The store removes a node that was silent for too long.
+    pub(crate) fn forget_node(&mut self, id: NodeId) {
         let silent = self.node_of(id).is_none_or(|node| {
-            self.nodes[node].leaving || self.nodes[node].beat_at + FORGOTTEN_AFTER <= self.clock
+            self.nodes[node].leaving
+                || self.nodes[node].heartbeat_at + FORGOTTEN_AFTER <= self.clock
         });
         if silent {
-            self.depot.heartbeat(&beat_of(id, false));
+            self.store.heartbeat(&heartbeat_of(id, false));
         }
     }
 
-    pub(crate) fn named(&mut self, id: NodeId, nodes: &[NodeId]) {
+    pub(crate) fn members(&mut self, id: NodeId, nodes: &[NodeId]) {
         let Some(node) = self.node_of(id) else {
             return;
         };
@@ -177,21 +178,21 @@ impl World {
         }
     }
 
-    pub(crate) fn look(&mut self, id: NodeId) {
+    pub(crate) fn check_peers(&mut self, id: NodeId) {
         let Some(node) = self.node_of(id) else {
             return;
         };
-        self.at(self.clock + LOOK_EVERY, Happening::Look(id));
+        self.at(self.clock + CHECK_PEERS_EVERY, SimEvent::CheckPeers(id));
         let due = self.nodes[node].membership.poll(self.clock);
         if due.ring_changed {
             self.publish_ring(id);
         }
         for to in due.ping {
-            self.say(id, to, Saying::Ping);
+            self.send(id, to, NodeMessage::Ping);
         }
     }
 
-    /// The node's documents learn whose they should be.
+    /// Sends the node's documents their owners by the hash ring.
     fn publish_ring(&mut self, id: NodeId) {
         let Some(node) = self.node_of(id) else {
             return;
@@ -202,13 +203,13 @@ impl World {
                 return;
             };
             let owner = self.owner_as_seen(node, doc);
-            self.event(id, doc, Event::OwnerChanged(owner));
+            self.document_event(id, doc, Event::OwnerChanged(owner));
         }
     }
 
-    /// Messages pass again between these, or go another way: their documents ask again.
-    pub(crate) fn unpart(&mut self, cut: &[(usize, usize)]) {
-        self.parted.retain(|pair| !cut.contains(pair));
+    /// Ends a partition: the documents of its nodes repeat their requests.
+    pub(crate) fn heal_partition(&mut self, cut: &[(usize, usize)]) {
+        self.partitioned.retain(|pair| !cut.contains(pair));
         let nodes: BTreeSet<usize> = cut.iter().flat_map(|&(one, other)| [one, other]).collect();
         for id in nodes
             .into_iter()
@@ -217,33 +218,33 @@ impl World {
         {
             let open = self.node_of(id).map(|node| self.nodes[node].open.keys());
             for doc in open.into_iter().flatten().copied().collect::<Vec<_>>() {
-                self.event(id, doc, Event::Reconnected);
+                self.document_event(id, doc, Event::Reconnected);
             }
         }
     }
 
-    /// Some nodes hear each other no more for a while: two of them, one of two, or one and all, itself among them.
-    pub(crate) fn part(&mut self) {
+    /// Partitions some nodes for a while: two of them, in one or both directions, or one from all, itself included.
+    pub(crate) fn partition(&mut self) {
         let nodes = self.nodes.len() as u64;
         let (one, other) = (
-            self.dice.below(nodes) as usize,
-            self.dice.below(nodes) as usize,
+            self.rng.below(nodes) as usize,
+            self.rng.below(nodes) as usize,
         );
-        let cut = match self.dice.below(3) {
+        let cut = match self.rng.below(3) {
             0 => vec![(one, other)],
             1 => vec![(one, other), (other, one)],
             _ => (0..nodes as usize)
                 .flat_map(|to| [(one, to), (to, one)])
                 .collect(),
         };
-        self.parted.extend(&cut);
-        self.within(4_000, Happening::Unpart(cut));
+        self.partitioned.extend(&cut);
+        self.within(4_000, SimEvent::HealPartition(cut));
     }
 
-    /// A node is asked to stop: it gives its documents and its sockets away first.
+    /// Shuts a node down: it gives its documents and sockets away first.
     pub(crate) fn leave(&mut self, node: usize) {
         let id = self.nodes[node].id;
-        if id.0 == 0 || self.nodes[node].leaving || self.nodes[node].stopped.is_some() {
+        if id.0 == 0 || self.nodes[node].leaving || self.nodes[node].paused.is_some() {
             return;
         }
         self.nodes[node].leaving = true;
@@ -255,21 +256,22 @@ impl World {
         };
         let others: Vec<NodeId> = self.nodes[node].membership.others().collect();
         for other in others {
-            self.say(id, other, Saying::Leaving);
+            self.send(id, other, NodeMessage::Leaving);
         }
-        self.beat(id, false);
-        let (sessions, visits) = (&self.nodes[node].sessions, &self.nodes[node].visits);
-        let (sessions, visits) = (sessions.clone(), visits.clone());
+        self.heartbeat(id, false);
+        let (sessions, probe_sessions) =
+            (&self.nodes[node].sessions, &self.nodes[node].probe_sessions);
+        let (sessions, probe_sessions) = (sessions.clone(), probe_sessions.clone());
         for (session, index) in sessions {
-            self.within(1_000, Happening::Cut(index, session));
+            self.within(1_000, SimEvent::Disconnect(index, session));
         }
-        for (session, index) in visits {
-            self.within(1_000, Happening::VisitorGoes(index, session));
+        for (session, index) in probe_sessions {
+            self.within(1_000, SimEvent::ProbeDisconnect(index, session));
         }
-        self.at(self.clock + ms(1_200), Happening::Stop(id));
+        self.at(self.clock + ms(1_200), SimEvent::Stop(id));
     }
 
-    /// A node that leaves stops as soon as everything that it accepted is durable.
+    /// Stops a node that leaves, as soon as everything that it accepted is durable.
     pub(crate) fn stop(&mut self, id: NodeId) {
         let Some(node) = self.node_of(id) else {
             return;
@@ -281,12 +283,12 @@ impl World {
         {
             self.crash(node);
         } else {
-            self.within(200, Happening::Stop(id));
+            self.within(200, SimEvent::Stop(id));
         }
     }
 }
 
-fn beat_of(me: NodeId, takes_part: bool) -> Heartbeat {
+fn heartbeat_of(me: NodeId, takes_part: bool) -> Heartbeat {
     Heartbeat {
         me,
         name: "".into(),

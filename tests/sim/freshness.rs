@@ -1,4 +1,4 @@
-//! Sees that nobody is shown less than rule 8 of ARCHITECTURE.md promises.
+//! Checks rule 8 of ARCHITECTURE.md: no read returns less than it promises.
 
 use std::collections::BTreeMap;
 
@@ -6,28 +6,28 @@ use copydesk::doc::{SessionReply, SessionRequest, Ticket};
 use copydesk::id::SessionId;
 use copydesk::log::Revision;
 
-/// What has been told to whom, and who waits for an answer.
+/// The revisions that were sent, and the reads that wait.
 #[derive(Default)]
-pub(crate) struct Freshness {
-    /// The newest revision of each document that any node sent anybody.
+pub(crate) struct FreshnessCheck {
+    /// The newest revision of each document that any node sent to any session.
     sent: BTreeMap<usize, Revision>,
-    questions: BTreeMap<(SessionId, Ticket), Question>,
+    reads: BTreeMap<(SessionId, Ticket), WaitingRead>,
 }
 
 /// A fetch or a subscription that waits.
-struct Question {
-    /// What its answer holds at least.
+struct WaitingRead {
+    /// The lowest revision that may answer it.
     least: Revision,
-    /// What its session has: what it said that it has, and what it was sent since.
+    /// The revision that its session has: the one that it named, or a later one that it was sent.
     has: Revision,
 }
 
-impl Freshness {
-    /// A session asks. `told`: the newest revision that its node was told of, where anybody tells it the commits.
+impl FreshnessCheck {
+    /// A session sends a request. `told` is the newest revision that its node was told of, if it is told of commits.
     pub(crate) fn asked(
         &mut self,
         doc: usize,
-        who: (SessionId, Ticket),
+        request: (SessionId, Ticket),
         ask: &SessionRequest,
         told: Option<Revision>,
     ) {
@@ -35,17 +35,17 @@ impl Freshness {
             SessionRequest::Fetch { since } | SessionRequest::Subscribe { since } => {
                 let sent = || self.sent.get(&doc).copied().unwrap_or_default();
                 let (least, has) = (told.unwrap_or_else(sent), since.unwrap_or_default());
-                self.questions.insert(who, Question { least, has });
+                self.reads.insert(request, WaitingRead { least, has });
             }
             SessionRequest::ReadFrom { min, .. } => {
                 let sent = || self.sent.get(&doc).copied().unwrap_or_default();
                 let least = told.unwrap_or_else(sent).max(*min);
                 let has = Revision::ZERO;
-                self.questions.insert(who, Question { least, has });
+                self.reads.insert(request, WaitingRead { least, has });
             }
-            // What is on its way to a subscription may stay behind.
+            // The session may miss commits that are under way.
             SessionRequest::Unsubscribe => {
-                self.questions.retain(|(session, _), _| *session != who.0)
+                self.reads.retain(|(session, _), _| *session != request.0)
             }
             SessionRequest::Submit(_) | SessionRequest::PublishPresence { .. } => {}
         }
@@ -56,18 +56,18 @@ impl Freshness {
         let sent = self.sent.entry(doc).or_default();
         *sent = revision.max(*sent);
         let (first, last) = (Ticket(0), Ticket(u64::MAX));
-        for (_, question) in self.questions.range_mut((session, first)..=(session, last)) {
-            question.has = question.has.max(revision);
+        for (_, read) in self.reads.range_mut((session, first)..=(session, last)) {
+            read.has = read.has.max(revision);
         }
     }
 
     /// A session is answered.
     pub(crate) fn answered(
         &mut self,
-        who: (SessionId, Ticket),
+        request: (SessionId, Ticket),
         answer: &SessionReply,
     ) -> Result<(), String> {
-        let Some(Question { least, has }) = self.questions.remove(&who) else {
+        let Some(WaitingRead { least, has }) = self.reads.remove(&request) else {
             return Ok(());
         };
         let shown = match answer {
@@ -77,7 +77,7 @@ impl Freshness {
         };
         if shown < least {
             return Err(format!(
-                "{who:?} is shown {shown}, and {least} was known when it asked"
+                "{request:?} is answered with {shown}, and {least} was known when it was sent"
             ));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What must hold at the end of every story.
+//! The invariants that hold at the end of every scenario.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use copydesk::id::ClientId;
 use copydesk::log::{Entry, Epoch, Revision, Snapshot};
 
 use super::clients::SimClient;
-use super::probe_client::Visitor;
-use super::world::{Lives, World};
+use super::probe_client::ProbeClient;
+use super::world::{Creation, World};
 
-/// Judges a story that has ended.
-pub(crate) fn judge(world: &World) -> Result<(), String> {
-    if let Some(fault) = &world.fault {
-        return Err(fault.clone());
+/// Checks a scenario that has ended.
+pub(crate) fn check(world: &World) -> Result<(), String> {
+    if let Some(violation) = &world.violation {
+        return Err(violation.clone());
     }
-    (0..world.docs.len()).try_for_each(|doc| judge_document(world, doc))
+    (0..world.docs.len()).try_for_each(|doc| check_document(world, doc))
 }
 
-fn judge_document(world: &World, doc: usize) -> Result<(), String> {
-    let log = world.depot.log(&world.docs[doc]);
+fn check_document(world: &World, doc: usize) -> Result<(), String> {
+    let log = world.store.log(&world.docs[doc]);
     let head = fold(&log)?;
     let mut places = BTreeMap::new();
     for entry in &log {
@@ -32,19 +32,19 @@ fn judge_document(world: &World, doc: usize) -> Result<(), String> {
         }
     }
     for client in world.clients.iter().filter(|client| client.doc == doc) {
-        judge_client(world, client, &head, &places)?;
+        check_client(world, client, &head, &places)?;
     }
-    for visitor in world.visitors.iter().filter(|visitor| visitor.doc == doc) {
-        judge_visitor(&visitor.machine, &head, &places)?;
+    for probe in world.probes.iter().filter(|probe| probe.doc == doc) {
+        check_probe(&probe.machine, &head, &places)?;
     }
     log.iter()
-        .try_for_each(|entry| judge_author(world, doc, entry))
+        .try_for_each(|entry| check_author(world, doc, entry))
 }
 
-/// Where in the log each submit is.
+/// The revision of each submit in the log.
 type Places = BTreeMap<(ClientId, u64), Revision>;
 
-fn judge_client(
+fn check_client(
     world: &World,
     SimClient { machine, .. }: &SimClient,
     head: &Snapshot,
@@ -63,8 +63,8 @@ fn judge_client(
         let (has, head) = (machine.content(), &head.content);
         return Err(format!("{id} differs: {has:?}, the log: {head:?}"));
     }
-    if machine.anomalies().rollbacks > 0 && world.lives == Lives::One {
-        return Err(format!("{id} had work thrown away"));
+    if machine.anomalies().rollbacks > 0 && world.creation == Creation::Once {
+        return Err(format!("{id} rolled changes back"));
     }
     for (seq, revision) in machine.acknowledged() {
         if places.get(&(client.clone(), *seq)) != Some(revision) {
@@ -75,36 +75,38 @@ fn judge_client(
     }
     let mut refused = world.refused.iter().filter(|(other, _)| other == client);
     if let Some(place) = refused.find_map(|refused| places.get(refused)) {
-        return Err(format!("{id} was told no, and its submit is at {place}"));
+        return Err(format!(
+            "{id} was sent a rejection, and its submit is at {place}"
+        ));
     }
     Ok(())
 }
 
-fn judge_visitor(visitor: &Visitor, head: &Snapshot, places: &Places) -> Result<(), String> {
-    if !visitor.rests(head.revision) {
-        return Err(format!("it still waits: {visitor:?}"));
+fn check_probe(probe: &ProbeClient, head: &Snapshot, places: &Places) -> Result<(), String> {
+    if !probe.is_at_rest(head.revision) {
+        return Err(format!("the probe still waits: {probe:?}"));
     }
-    for seq in &visitor.refused {
-        if let Some(place) = places.get(&(visitor.client.clone(), *seq)) {
-            return Err(format!("{seq} was refused and is at {place}: {visitor:?}"));
+    for seq in &probe.refused {
+        if let Some(place) = places.get(&(probe.client.clone(), *seq)) {
+            return Err(format!("{seq} was refused and is at {place}: {probe:?}"));
         }
     }
     Ok(())
 }
 
-/// Whether somebody submitted the entry, to this document.
-fn judge_author(world: &World, doc: usize, entry: &Entry) -> Result<(), String> {
+/// Checks that a client or probe submitted the entry to this document.
+fn check_author(world: &World, doc: usize, entry: &Entry) -> Result<(), String> {
     let id = &entry.id;
     let clients = world.clients.iter().filter(|client| client.doc == doc);
     let clients = clients.map(|client| (client.machine.id(), client.machine.submits()));
-    let visitors = world.visitors.iter().filter(|visitor| visitor.doc == doc);
-    let visitors = visitors.map(|visitor| (&visitor.machine.client, visitor.machine.submits()));
+    let probes = world.probes.iter().filter(|probe| probe.doc == doc);
+    let probes = probes.map(|probe| (&probe.machine.client, probe.machine.submits()));
     let known = clients
-        .chain(visitors)
+        .chain(probes)
         .any(|(client, submits)| *client == id.client && id.seq <= submits);
     known
         .then_some(())
-        .ok_or_else(|| format!("nobody submitted {id:?}"))
+        .ok_or_else(|| format!("no client submitted {id:?}"))
 }
 
 fn fold(log: &[Arc<Entry>]) -> Result<Snapshot, String> {

@@ -1,10 +1,10 @@
-//! The whole life of documents, simulated: real client machines; real document machines, ring and membership on several
-//! nodes; a real store's rules; and between them links that lose, double, delay and part, sockets that break, appends of
-//! unknown fate, a store that is away, crashes at every step, nodes that pause or leave, and views of who lives that lag.
-//! One seed is one story.
+//! Simulates clusters: real client and document state machines, hash rings and memberships on several nodes, and a store with the
+//! real rules. Faults between them: messages that are lost, duplicated, delayed or partitioned, broken sockets, appends with an
+//! unknown outcome, an unavailable store, crashes at every step, nodes that pause or leave, and outdated views of the membership.
+//! A seed determines a scenario.
 //!
-//! `cargo test --test sim` tells [`SEEDS`] stories; `SIM_SEEDS=100000` tells more, `SIM_SEED=42` tells one, with every
-//! step printed.
+//! `cargo test --test sim` runs [`SEEDS`] scenarios; `SIM_SEEDS=100000` runs more, `SIM_SEED=42` runs one and prints every event,
+//! and `SIM_LIST=1` prints the acknowledged ops and the faults of each seed.
 
 mod clients;
 mod cluster;
@@ -16,20 +16,20 @@ mod rng;
 mod sim_store;
 mod world;
 
-use world::{Lives, Shape, World};
+use world::{Creation, Shape, World};
 
-/// How many stories each shape tells unless `SIM_SEEDS` says otherwise. The three shapes together acknowledge more than a
-/// million ops.
+/// The number of scenarios of each shape, unless `SIM_SEEDS` is set. The three shapes together acknowledge more than a million
+/// ops.
 const SEEDS: u64 = 10_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Says how to hear a story again that ended in a panic.
-struct Telling(u64, &'static str);
+/// Prints how to reproduce a scenario that ends in a panic.
+struct ReproductionHint(u64, &'static str);
 
-impl Drop for Telling {
+impl Drop for ReproductionHint {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(seed, shape) = self;
@@ -38,19 +38,19 @@ impl Drop for Telling {
     }
 }
 
-/// Tells one story, and panics if it ends badly.
-fn tell_one(seed: u64, shape: &Shape, trace: bool) -> World {
-    let _telling = Telling(seed, shape.name);
+/// Runs one scenario. Panics if an invariant is violated.
+fn run_scenario(seed: u64, shape: &Shape, trace: bool) -> World {
+    let _hint = ReproductionHint(seed, shape.name);
     let mut world = World::new(seed, shape, trace);
-    world.tell();
-    invariants::judge(&world).unwrap_or_else(|fault| panic!("{fault}"));
+    world.run();
+    invariants::check(&world).unwrap_or_else(|violation| panic!("{violation}"));
     world
 }
 
-/// Tells the stories of so many seeds as the environment says.
-fn tell(shape: &Shape) {
+/// Runs the scenarios that the environment selects.
+fn run_seeds(shape: &Shape) {
     if let Some(seed) = number("SIM_SEED") {
-        tell_one(seed, shape, true);
+        run_scenario(seed, shape, true);
         return;
     }
     let first = number("SIM_FIRST").unwrap_or(1);
@@ -58,41 +58,48 @@ fn tell(shape: &Shape) {
     let mut acknowledged = 0;
     let mut faults = 0;
     for seed in first..first + count {
-        let world = tell_one(seed, shape, false);
+        let world = run_scenario(seed, shape, false);
+        if number("SIM_LIST").is_some() {
+            let acknowledged = world.acknowledged();
+            println!("{} {seed}: {acknowledged} {}", shape.name, world.faults);
+        }
         acknowledged += world.acknowledged();
         faults += world.faults;
     }
     println!(
-        "{}: {count} stories, {acknowledged} ops acknowledged, {faults} faults, none lost or doubled",
+        "{}: {count} scenarios, {acknowledged} ops acknowledged, {faults} faults, none lost or duplicated",
         shape.name
     );
-    assert!(acknowledged > count, "the stories are about something");
+    assert!(
+        acknowledged > count,
+        "more than one op a scenario is acknowledged"
+    );
 }
 
 #[test]
 fn one_node() {
-    tell(&Shape {
+    run_seeds(&Shape {
         name: "one_node",
         nodes: 1,
-        lives: Lives::One,
+        creation: Creation::Once,
     });
 }
 
 #[test]
 fn three_nodes() {
-    tell(&Shape {
+    run_seeds(&Shape {
         name: "three_nodes",
         nodes: 3,
-        lives: Lives::One,
+        creation: Creation::Once,
     });
 }
 
-/// The document is deleted and created again and again: then work is thrown away, but what was acknowledged is not.
+/// Documents are deleted and created again. Unacknowledged changes are dropped then, acknowledged ones are not.
 #[test]
 fn many_lives() {
-    tell(&Shape {
+    run_seeds(&Shape {
         name: "many_lives",
         nodes: 2,
-        lives: Lives::Many,
+        creation: Creation::Repeated,
     });
 }

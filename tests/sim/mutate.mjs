@@ -1,16 +1,16 @@
-// Breaks the rules one by one, as `mutants.mjs` says. Rules of the pure modules are broken in a throw-away copy of these
-// modules; the unit tests beside them and the simulation run against it. Rules of the other modules (the part `shell`) are
-// broken in a copy of the whole crate, whose unit tests run. Writes MUTATIONS.md.
+// Applies the mutations of `mutants.mjs` one by one. Those of the pure modules are applied to a temporary copy of these modules,
+// and the unit tests and the simulation run against it. Those of other modules (the part `shell`) are applied to a copy of the
+// whole crate, and its unit tests run. Writes MUTATIONS.md.
 //
-// Fails if a mutant cannot be made, if the unit test that is named for a rule passes without it, if the simulation misses a
-// rule that it should find, or if nothing finds a rule.
+// Fails if a mutation cannot be applied, if the unit test that is named for it passes, if the simulation misses a mutation that it
+// should find, or if no test finds a mutation.
 //
-//   SEEDS=1000   how many stories each shape may take        ONLY=text   only the rules that have this text in them
-//   JOBS=2       how many are looked for at once             PART=shell  only the rules of this part
+//   SEEDS=1000   scenarios of each shape                     ONLY=text   only the rules that contain this text
+//   JOBS=2       mutations tested at once                    PART=shell  only the rules of this part
 //   CHECK=1      only checks that each row's text occurs once in its file, and builds nothing
 import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve as resolvePath } from 'node:path';
+import { basename, dirname, join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MUTANTS } from './mutants.mjs';
 
@@ -21,10 +21,10 @@ const seeds = process.env.SEEDS ?? '1000';
 const jobs = Number(process.env.JOBS ?? 2);
 const only = process.env.ONLY ?? '';
 const part = process.env.PART;
-/** One run takes no longer, in ms: a build with its tests, and unit tests that are built. A mutant that takes longer is found. */
+/** The time limits of a run in ms: a build with its tests, and built unit tests. A mutation that exceeds them counts as found. */
 const PATIENCE_MS = 900_000;
 const UNITS_PATIENCE_MS = 60_000;
-/** The part whose rules are not in the pure modules, and the folder of its copy. */
+/** The part with the rules outside the pure modules, and the folder of its copy. */
 const SHELL = 'shell';
 const read = (path) => readFileSync(join(root, path), 'utf8');
 const put = (path, text) => {
@@ -33,7 +33,7 @@ const put = (path, text) => {
   writeFileSync(join(copy, path), text);
 };
 
-/// What the pure modules stand on: the rest of the house takes minutes to build.
+/// The modules and crates that the pure modules need. The rest of the crate takes minutes to build.
 const DEPENDENCIES = [
   'bytes',
   'futures-util',
@@ -52,28 +52,35 @@ const MODULES = [
   'id.rs',
   'log.rs',
   'ot',
-  'protocol',
   'setting.rs',
   'sync.rs',
   'cluster/membership.rs',
   'cluster/ring.rs',
+  'store/change_feed.rs',
+  'store/error.rs',
+  'store/history.rs',
+  'store/list.rs',
   'store/memory.rs',
+  'store/revision_search.rs',
   'store/store.rs',
+  'version.rs',
 ];
-const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'protocol', 'setting', 'store', 'sync'];
+const ROOMS = ['client', 'cluster', 'id', 'log', 'ot', 'setting', 'store', 'sync', 'version'];
 
 const manifest = read('Cargo.toml').split('\n');
 const edition = manifest.find((line) => line.startsWith('edition = '));
 const dependencies = DEPENDENCIES.map((name) => manifest.find((line) => line.startsWith(`${name} = `))).join('\n');
 const head = (name) => `[package]\nname = "${name}"\nversion = "0.0.0"\n${edition}\n\n`;
 
-/// The crate `ground`, on which each job's crate stands: it keeps its times, so that it is built once.
+/// Makes the crate `ground`, which each job's crate uses. Its files keep their times, so that it is built once.
 function makeGround() {
   for (const module of MODULES)
     cpSync(join(root, 'src', module), join(copy, 'ground/src', module), { recursive: true, preserveTimestamps: true });
   put('ground/src/lib.rs', ROOMS.map((room) => `pub mod ${room};\n`).join(''));
-  put('ground/src/cluster/mod.rs', 'mod membership;\nmod ring;\npub use membership::*;\npub use ring::*;\n');
-  put('ground/src/store/mod.rs', 'mod memory;\nmod store;\npub use memory::*;\npub use store::*;\n');
+  for (const folder of ['cluster', 'store']) {
+    const names = MODULES.filter((path) => path.startsWith(`${folder}/`)).map((path) => basename(path, '.rs'));
+    put(`ground/src/${folder}/mod.rs`, names.map((name) => `mod ${name};\npub use ${name}::*;\n`).join(''));
+  }
   put('ground/Cargo.toml', `${head('ground')}[dependencies]\n${dependencies}\n`);
 }
 
@@ -81,7 +88,7 @@ function makeJob(job) {
   rmSync(join(copy, job, 'src'), { recursive: true, force: true });
   cpSync(join(root, 'src/doc'), join(copy, job, 'src/doc'), { recursive: true });
   put(`${job}/src/lib.rs`, `pub mod doc;\npub use ground::{${ROOMS.join(', ')}};\n`);
-  // Most stories that are told end soon: what counts is how long a mutant takes to build.
+  // Most runs end early, so the time to build a mutation matters more than its speed.
   put(
     `${job}/Cargo.toml`,
     `${head('copydesk')}[workspace]
@@ -104,7 +111,7 @@ opt-level = 1
   put(`${job}/Cargo.lock`, read('Cargo.lock'));
 }
 
-/// Runs `cargo test` in the folder of a job: what it printed, whether it failed, whether it was ended for taking too long.
+/// Runs `cargo test` in the folder of a job: its output, whether it failed, and whether it exceeded the time limit.
 async function test(job, target, args) {
   const env = {
     ...process.env,
@@ -113,7 +120,7 @@ async function test(job, target, args) {
     RUSTFLAGS: '-Awarnings',
     RUST_BACKTRACE: '0',
   };
-  // The whole crate is built with the flags of the builds around it, so that what it depends on is not built anew.
+  // The whole crate is built with the flags of the builds around it, so that its dependencies are not built again.
   if (job === SHELL) delete env.RUSTFLAGS;
   const options = { cwd: join(copy, job), env, encoding: 'utf8', timeout: PATIENCE_MS, maxBuffer: 1 << 28 };
   return new Promise((resolve) => {
@@ -137,14 +144,14 @@ async function look(job) {
   const sim = await test(job, target, ['--test', 'sim']);
   if (sim.output.includes('could not compile')) return { broken: sim.output };
   const failed = failedIn(units.output);
-  if (sim.isEndless) return { failed, found: 'it does not end' };
+  if (sim.isEndless) return { failed, found: 'time limit exceeded' };
   const seen = [...sim.output.matchAll(/SIM_SEED=(\d+) cargo test --test sim (\w+)/g)].map(
     ([, seed, shape]) => `${shape} ${seed}`,
   );
   return { failed, found: sim.isFailed ? [...new Set(seen)].sort().join(', ') || sim.output : '' };
 }
 
-/// Builds the whole crate, broken or whole, and runs the unit tests whose names begin with `name`.
+/// Builds the whole crate, mutated or not, and runs the unit tests with names that begin with `name`.
 async function lookShell(name) {
   const built = await test(SHELL, dirname(copy), ['--lib', '--no-run']);
   const [, program] = /Executable unittests src\/lib\.rs \((.*\/copydesk-\w+)\)/.exec(built.output) ?? [];
@@ -156,7 +163,7 @@ async function lookShell(name) {
       resolve({ error, output: stdout + stderr }),
     );
   });
-  if (error?.killed) return { failed: new Set([name]), found: 'it does not end' };
+  if (error?.killed) return { failed: new Set([name]), found: 'time limit exceeded' };
   const failed = failedIn(output);
   if (error && !failed.size) return { broken: output };
   const ran = /^test .*\.\.\. (?:ok|FAILED)$/m.test(output);
@@ -191,9 +198,9 @@ function section(part, rows) {
     return [
       '## The shell',
       '',
-      'The simulation drives the machines, not the shell.',
+      'The simulation does not run the shell.',
       '',
-      '| taken away | unit test |',
+      '| rule taken away | unit test |',
       '|---|---|',
       ...lines,
       '',
@@ -203,7 +210,7 @@ function section(part, rows) {
     const unit = table ?? [...failed].sort()[0];
     return `| ${rule} | ${unit ? `\`${unit}\`` : '-'} | ${found || `- (${unseen})`} |`;
   });
-  return [`## The ${part}`, '', '| taken away | unit test | simulation |', '|---|---|---|', ...lines, ''];
+  return [`## The ${part}`, '', '| rule taken away | unit test | simulation |', '|---|---|---|', ...lines, ''];
 }
 
 function report(rows) {
@@ -220,14 +227,14 @@ function report(rows) {
   const [before, rest] = page.split(begin);
   const bySim = rows.filter((row) => row.found).length;
   const byUnit = rows.filter((row) => row.failed.size).length;
-  const sum = `Of ${rows.length} rules the unit tests find ${byUnit} missing; the simulation, in ${seeds} stories of each shape, finds ${bySim}.\n`;
+  const sum = `The unit tests find ${byUnit} of ${rows.length} mutations; the simulation, with ${seeds} scenarios of each shape, finds ${bySim}.\n`;
   writeFileSync(
     join(here, 'MUTATIONS.md'),
     `${before}${begin}\n${sum}\n${lines.join('\n')}\n${end}${rest.split(end)[1]}`,
   );
 }
 
-/// The copy of the whole crate, with which the copies of the pure modules have nothing to do.
+/// Makes the copy of the whole crate, which is independent of the copies of the pure modules.
 function makeShell() {
   rmSync(join(copy, SHELL), { recursive: true, force: true });
   for (const path of ['src', 'sql', 'static/dist', 'Cargo.lock', 'config.toml', 'README.md']) {
@@ -243,7 +250,7 @@ function makeShell() {
   put(`${SHELL}/Cargo.toml`, read('Cargo.toml').replace(/\[\[example\]\][\s\S]*?\n\n/, ''));
 }
 
-/** The files that are broken, as they were when this began. */
+/** The mutated files, unchanged. */
 const sources = new Map(MUTANTS.map(({ file }) => [file, read(file)]));
 
 const unmatched = MUTANTS.filter(({ file, from }) => sources.get(file).split(from).length !== 2);
@@ -260,7 +267,7 @@ const rows = [];
 const pure = mutants.flatMap((mutant, place) => (mutant.part === SHELL ? [] : [place]));
 const shell = mutants.flatMap((mutant, place) => (mutant.part === SHELL ? [place] : []));
 
-/// Makes the mutants at these places one after the other, until none is left.
+/// Tests the mutations at these places one after the other.
 async function work(job, places) {
   while (places.length) {
     const place = places.shift();

@@ -1,4 +1,4 @@
-//! The nodes of a story: their documents, what happens to them, and what they want done.
+//! The nodes of a scenario: their documents, the events and the actions of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,37 +16,37 @@ use copydesk::ot::Content;
 use copydesk::store::{Batch, LoadRange};
 
 use super::clients::READS;
-use super::cluster::Saying;
-use super::probe_client::Heard;
-use super::sim_store::Writer;
+use super::cluster::NodeMessage;
+use super::probe_client::ProbeMessage;
+use super::sim_store::SimWriter;
 use super::sim_store::encode;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 
-/// A node: its documents, and the sockets on it.
+/// A node with its documents and sockets.
 pub(crate) struct SimNode {
     /// New at every start; zero while it is down.
     pub(crate) id: NodeId,
     pub(crate) membership: Membership,
-    pub(crate) open: BTreeMap<usize, Open>,
-    pub(crate) writer: Writer,
-    /// Which client is on which session.
+    pub(crate) open: BTreeMap<usize, SimDocument>,
+    pub(crate) writer: SimWriter,
+    /// The client of each session.
     pub(crate) sessions: BTreeMap<SessionId, usize>,
-    /// Which visitor is.
-    pub(crate) visits: BTreeMap<SessionId, usize>,
-    /// When it told the store last that it lives.
-    pub(crate) beat_at: Duration,
-    /// Whether it takes no more documents and is about to stop.
+    /// The probe of each session.
+    pub(crate) probe_sessions: BTreeMap<SessionId, usize>,
+    /// The time of its newest heartbeat.
+    pub(crate) heartbeat_at: Duration,
+    /// Whether it takes no new documents and is about to stop.
     pub(crate) leaving: bool,
-    /// While it is paused: what has reached it since.
-    pub(crate) stopped: Option<Vec<Happening>>,
+    /// While it is paused: the events since.
+    pub(crate) paused: Option<Vec<SimEvent>>,
 }
 
 /// A document that is open on a node.
-pub(crate) struct Open {
+pub(crate) struct SimDocument {
     pub(crate) document: Document,
-    /// The wake-up that was asked for last.
+    /// The timeout that was requested last.
     timeout: Option<Duration>,
-    /// How many answers of the store are on their way.
+    /// The number of answers of the store that are under way.
     pending: usize,
     /// The newest revision that it was told of.
     told: Revision,
@@ -58,49 +58,49 @@ impl SimNode {
             id: NodeId(0),
             membership: Membership::new(NodeId(0), Duration::MAX),
             open: BTreeMap::new(),
-            writer: Writer::default(),
+            writer: SimWriter::default(),
             sessions: BTreeMap::new(),
-            visits: BTreeMap::new(),
-            beat_at: Duration::ZERO,
+            probe_sessions: BTreeMap::new(),
+            heartbeat_at: Duration::ZERO,
             leaving: false,
-            stopped: None,
+            paused: None,
         }
     }
 
-    /// Whether new sockets go to it.
+    /// Returns true if new sockets connect to it.
     pub(crate) fn is_welcoming(&self) -> bool {
         self.id.0 != 0 && !self.leaving
     }
 }
 
-/// Small, so that every edge is reached.
+/// Small limits, so that each of them is reached.
 fn settings() -> DocumentSettings {
     DocumentSettings {
         tail_entries_max: 6,
         snapshot_entries: 10,
         staged_entries_max: 3,
         late_submits_max: 2,
-        // So few that what many others were changing meanwhile is combined in several slices.
+        // So few that a rebase over many concurrent changes takes several slices.
         combine_slice_steps: 5,
         ..DocumentSettings::default()
     }
 }
 
 impl World {
-    /// Where the node is that has this name, while it runs.
+    /// The index of the running node with this id.
     pub(crate) fn node_of(&self, id: NodeId) -> Option<usize> {
         self.nodes
             .iter()
             .position(|node| node.id == id && id.0 != 0)
     }
 
-    /// Something happens to a document of a node.
-    pub(crate) fn event(&mut self, id: NodeId, doc: usize, event: Event) {
+    /// Hands an event to a document of a node.
+    pub(crate) fn document_event(&mut self, id: NodeId, doc: usize, event: Event) {
         let Some(node) = self.node_of(id) else {
             return;
         };
-        if let Some(waiting) = &mut self.nodes[node].stopped {
-            return waiting.push(Happening::Document(id, doc, event));
+        if let Some(waiting) = &mut self.nodes[node].paused {
+            return waiting.push(SimEvent::ForDocument(id, doc, event));
         }
         let opens = matches!(event, Event::Request { .. } | Event::PeerMessage { .. });
         if !opens && !self.nodes[node].open.contains_key(&doc) {
@@ -111,13 +111,16 @@ impl World {
             clock: self.clock,
             wall_ms: self.clock.as_millis() as u64,
         };
-        let open = self.nodes[node].open.entry(doc).or_insert_with(|| Open {
-            document: Document::new(id, owner, settings()),
-            timeout: None,
-            pending: 0,
-            told: Revision::ZERO,
-        });
-        open.note(&event);
+        let open = self.nodes[node]
+            .open
+            .entry(doc)
+            .or_insert_with(|| SimDocument {
+                document: Document::new(id, owner, settings()),
+                timeout: None,
+                pending: 0,
+                told: Revision::ZERO,
+            });
+        open.observe(&event);
         if let Event::Request {
             session,
             ticket,
@@ -136,14 +139,14 @@ impl World {
         if timeout.is_some() && timeout != open.timeout {
             open.timeout = timeout;
             let at = timeout.unwrap_or_default().max(self.clock);
-            self.at(at, Happening::Timeout(id, doc));
+            self.at(at, SimEvent::Timeout(id, doc));
         }
         for action in actions {
-            // A crash between any two steps.
+            // A node may crash between any two actions.
             if self.nodes[node].id != id {
                 return;
             }
-            if self.stormy && self.dice.below(2_000) == 0 {
+            if self.faults_enabled && self.rng.below(2_000) == 0 {
                 self.faults += 1;
                 return self.crash(node);
             }
@@ -152,19 +155,19 @@ impl World {
         self.close_if_idle(node, doc);
     }
 
-    /// Now and then a document is closed that nobody needs.
+    /// Sometimes closes an idle document.
     fn close_if_idle(&mut self, node: usize, doc: usize) {
         let open = self.nodes[node].open.get(&doc);
         let idle = open.is_some_and(|open| open.pending == 0 && open.document.is_idle());
-        if idle && self.storm(5) {
+        if idle && self.fault(5) {
             self.nodes[node].open.remove(&doc);
         }
     }
 
-    /// Whose a document should be, as far as a node knows; now and then it is wrong.
+    /// The owner of a document by the ring of a node; sometimes a wrong one.
     pub(crate) fn owner_as_seen(&mut self, node: usize, doc: usize) -> NodeId {
         let id = self.nodes[node].id;
-        if self.storm(2) {
+        if self.fault(2) {
             return id;
         }
         let ring = self.nodes[node].membership.ring();
@@ -176,31 +179,31 @@ impl World {
             return;
         }
         let gone = std::mem::replace(&mut self.nodes[node], SimNode::down());
-        for index in gone.visits.into_values() {
-            self.visitors[index].socket = None;
-            self.visitors[index].machine.disconnected();
+        for index in gone.probe_sessions.into_values() {
+            self.probes[index].socket = None;
+            self.probes[index].machine.disconnected();
         }
         for index in gone.sessions.into_values().collect::<BTreeSet<_>>() {
             self.clients[index].socket = None;
             self.clients[index].machine.disconnected();
-            self.within(800, Happening::Connect(index));
+            self.within(800, SimEvent::Connect(index));
         }
-        self.within(1_500, Happening::Start(node));
+        self.within(1_500, SimEvent::Start(node));
     }
 
     pub(crate) fn start(&mut self, node: usize) {
         if self.nodes[node].id.0 == 0 {
-            self.joins(node);
+            self.join(node);
         }
     }
 
-    /// A paused node goes on, with all that has reached it meanwhile.
-    pub(crate) fn wake(&mut self, id: NodeId) {
+    /// A paused node continues, with the events since.
+    pub(crate) fn resume(&mut self, id: NodeId) {
         let Some(node) = self.node_of(id) else {
             return;
         };
-        for happening in self.nodes[node].stopped.take().into_iter().flatten() {
-            self.happen(happening);
+        for event in self.nodes[node].paused.take().into_iter().flatten() {
+            self.dispatch(event);
         }
     }
 
@@ -219,29 +222,29 @@ impl World {
                 presence,
                 ..
             } => {
-                self.visitor_is_told(node, session, Heard::Published(ticket, presence));
+                self.send_probe(node, session, ProbeMessage::Published(ticket, presence));
             }
             Action::Send { to, message: link } => {
                 if let PeerMessage::Commits { head, .. } = link {
-                    self.open(node, doc).knows(head);
+                    self.open(node, doc).observe_head(head);
                 }
-                self.say(id, to, Saying::Link(doc, link));
+                self.send(id, to, NodeMessage::Link(doc, link));
             }
             Action::LoadSnapshot => {
                 let name = self.docs[doc].clone();
-                let shown = self.ask_store(|depot| depot.show(&name));
-                self.answers(node, doc, 20, Event::SnapshotEncoded(shown));
+                let shown = self.ask_store(|store| store.show(&name));
+                self.answer_later(node, doc, 20, Event::SnapshotEncoded(shown));
             }
             Action::EncodeSnapshot(snapshot) => {
                 let shown = (Arc::new(encode(&snapshot)), Vec::new());
-                self.answers(node, doc, 5, Event::SnapshotEncoded(Ok(shown)));
+                self.answer_later(node, doc, 5, Event::SnapshotEncoded(Ok(shown)));
             }
             Action::LoadPage { requester, since } => {
                 let name = self.docs[doc].clone();
-                let page = self.ask_store(|depot| depot.load(&name, LoadRange::Since(since)));
-                // Short pages, so that walks are walks.
+                let page = self.ask_store(|store| store.load(&name, LoadRange::Since(since)));
+                // Short pages, so that catch-ups take several.
                 let page = page.map(|loaded| loaded.entries.into_iter().take(3).collect());
-                self.answers(
+                self.answer_later(
                     node,
                     doc,
                     20,
@@ -252,11 +255,13 @@ impl World {
                     },
                 );
             }
-            Action::RequestSlice(epoch) => self.answers(node, doc, 5, Event::SliceGranted(epoch)),
+            Action::RequestSlice(epoch) => {
+                self.answer_later(node, doc, 5, Event::SliceGranted(epoch))
+            }
             Action::Claim => {
                 let name = self.docs[doc].clone();
-                let claimed = self.ask_store(|depot| depot.claim(&name, id));
-                self.answers(node, doc, 20, Event::Claimed(claimed));
+                let claimed = self.ask_store(|store| store.claim(&name, id));
+                self.answer_later(node, doc, 20, Event::Claimed(claimed));
             }
             Action::Append { fence, entries } => {
                 self.open(node, doc).pending += 1;
@@ -268,42 +273,42 @@ impl World {
                 self.gather(node, doc, batch);
             }
             Action::RefoldSnapshot { .. } => {
-                self.fault =
-                    Some("a document was refolded, and nothing said the store is away".to_owned());
+                self.violation =
+                    Some("a snapshot was refolded while the store is available".to_owned());
             }
             Action::CloseSessions => {
-                self.fault = Some("sockets were closed, and no entry is damaged".to_owned());
+                self.violation = Some("sessions were closed without a damaged entry".to_owned());
             }
             Action::SaveSnapshot { fence, snapshot } => {
-                // A snapshot that is not saved, or not whole, costs the next opening some time and nothing else.
-                if !self.storm(20) {
+                // Without this snapshot, the next load reads more entries.
+                if !self.fault(20) {
                     let name = self.docs[doc].clone();
-                    self.depot.save(&name, fence, snapshot);
+                    self.store.save(&name, fence, snapshot);
                 }
             }
         }
     }
 
-    fn open(&mut self, node: usize, doc: usize) -> &mut Open {
+    fn open(&mut self, node: usize, doc: usize) -> &mut SimDocument {
         let open = self.nodes[node].open.get_mut(&doc);
-        open.expect("whoever acts is open")
+        open.expect("a document with actions is open")
     }
 
-    /// The store's answer to a document is on its way.
-    fn answers(&mut self, node: usize, doc: usize, ms_max: u64, event: Event) {
+    /// Sends a document the answer of the store.
+    fn answer_later(&mut self, node: usize, doc: usize, ms_max: u64, event: Event) {
         self.open(node, doc).pending += 1;
         let id = self.nodes[node].id;
-        self.within(ms_max, Happening::Document(id, doc, event));
+        self.within(ms_max, SimEvent::ForDocument(id, doc, event));
     }
 
     fn deliver(&mut self, node: usize, doc: usize, to: &[SessionId], entries: &[Arc<Entry>]) {
-        self.must_be_durable(doc, entries);
+        self.check_durable(doc, entries);
         for session in to {
             for entry in entries {
                 self.fresh.delivered(doc, *session, entry.revision);
-                self.open(node, doc).knows(entry.revision);
-                let heard = Heard::Commit(entry.clone());
-                if !self.visitor_is_told(node, *session, heard) {
+                self.open(node, doc).observe_head(entry.revision);
+                let heard = ProbeMessage::Commit(entry.clone());
+                if !self.send_probe(node, *session, heard) {
                     self.send_client(node, *session, ServerMessage::Commit(entry.clone()));
                 }
             }
@@ -311,15 +316,15 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, session: SessionId, ticket: Ticket, answer: SessionReply) {
-        if let Err(fault) = self.fresh.answered((session, ticket), &answer) {
-            self.fault = Some(fault);
+        if let Err(violation) = self.fresh.answered((session, ticket), &answer) {
+            self.violation = Some(violation);
         }
         if let SessionReply::Rejected(refusal) = &answer
             && refusal.reason == RejectionReason::Malformed
         {
-            self.fault = Some(format!("{session:?} said nothing wrong: {refusal}"));
+            self.violation = Some(format!("{session:?} sent no malformed request: {refusal}"));
         }
-        if self.visitor_is_told(node, session, Heard::Reply(ticket, answer.clone())) {
+        if self.send_probe(node, session, ProbeMessage::Reply(ticket, answer.clone())) {
             return;
         }
         let message = match answer {
@@ -329,40 +334,40 @@ impl World {
                 ServerMessage::Rejected { seq: ticket.0 }
             }
             SessionReply::Rejected(refusal) => {
-                // The client would ask again on a new socket.
+                // The client reconnects and repeats the request.
                 if self.trace {
-                    println!("refused: {refusal}");
+                    println!("rejected: {refusal}");
                 }
                 let Some(index) = self.nodes[node].sessions.get(&session).copied() else {
                     return;
                 };
-                return self.cut(index);
+                return self.disconnect(index);
             }
             SessionReply::Committed(_) => return,
         };
         self.send_client(node, session, message);
     }
 
-    pub(crate) fn must_be_durable(&mut self, doc: usize, entries: &[Arc<Entry>]) {
+    pub(crate) fn check_durable(&mut self, doc: usize, entries: &[Arc<Entry>]) {
         let Some(first) = entries.first() else { return };
         let before = LoadRange::Since(first.revision.before());
-        let stored = self.depot.load(&self.docs[doc], before).entries;
+        let stored = self.store.load(&self.docs[doc], before).entries;
         let differs = |(stored, told): (&Arc<Entry>, &Arc<Entry>)| stored != told;
         if stored.len() < entries.len() || stored.iter().zip(entries).any(differs) {
-            self.fault = Some(format!("told before it was durable: {entries:?}"));
+            self.violation = Some(format!("sent before it was durable: {entries:?}"));
         }
     }
 }
 
-impl Open {
-    /// An event tells it something, or answers what it asked the store.
-    fn note(&mut self, event: &Event) {
+impl SimDocument {
+    /// Updates the known head and the number of pending answers.
+    fn observe(&mut self, event: &Event) {
         match event {
             Event::PeerMessage {
                 message: PeerMessage::Commits { head, .. },
                 ..
             }
-            | Event::HeadAdvanced(head) => self.knows(*head),
+            | Event::HeadAdvanced(head) => self.observe_head(*head),
             Event::SnapshotEncoded(_)
             | Event::ReadOnly(_)
             | Event::SnapshotRefolded(_)
@@ -383,12 +388,12 @@ impl Open {
         }
     }
 
-    fn knows(&mut self, head: Revision) {
+    fn observe_head(&mut self, head: Revision) {
         self.told = self.told.max(head);
     }
 }
 
-/// The snapshot that a client reads from what it is shown.
+/// The snapshot that a client decodes.
 fn snapshot(shown: &EncodedSnapshot) -> Snapshot {
     let content = shown.kind.map(|kind| {
         let data = shown.content_json();

@@ -1,5 +1,5 @@
-//! A visitor: a socket that asks in any order what sockets may ask (fetches, subscriptions and their ends, submits
-//! without a subscription, positions), and sees that each answer keeps the protocol's order.
+//! A probe: a client that sends every kind of request in any order (fetches, subscribes and unsubscribes, submits without a
+//! subscription, presences), and checks that the answers follow the order of the protocol.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,36 +11,35 @@ use copydesk::id::{ClientId, DocId, Name, UserId};
 use copydesk::log::{Entry, Revision, SubmitId};
 use copydesk::ot::{Content, Kind};
 
-use super::rng::Dice;
-use super::world::Lives;
+use super::rng::Rng;
+use super::world::Creation;
 
-/// A visitor and what it knows.
+/// A probe.
 #[derive(Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct ProbeClient {
     pub(crate) client: ClientId,
-    pub(crate) asks_left: u64,
+    pub(crate) requests_left: u64,
     /// The newest revision up to which it has been sent everything.
     at: Option<Revision>,
-    /// Whether commits may come by a subscription.
-    listens: Listens,
+    /// Whether it may be sent commits of a subscription.
+    subscription: Subscription,
     /// Its requests that are not answered.
-    waiting: BTreeMap<Ticket, Asked>,
+    waiting: BTreeMap<Ticket, Outstanding>,
     tickets: u64,
     seq: u64,
-    /// The counts of its submits that were refused though they named what they were made on: the log decides that once and
-    /// for all.
+    /// The `seq`s of its submits with a base that were rejected. Such a rejection is final.
     pub(crate) refused: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listens {
+enum Subscription {
     No,
-    /// Since this ticket; the end that a later one asked for has not been answered.
+    /// Since this request. A later unsubscribe has not been answered.
     Since(Ticket),
 }
 
 #[derive(Debug)]
-enum Asked {
+enum Outstanding {
     Fetch(Option<Revision>),
     Subscribe,
     Unsubscribe,
@@ -49,22 +48,22 @@ enum Asked {
     Publish(Presence),
 }
 
-/// What reaches it.
+/// A message to the probe.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum ProbeMessage {
     Commit(Arc<Entry>),
     Reply(Ticket, SessionReply),
     /// Its own position, published.
     Published(Ticket, Presence),
 }
 
-impl Visitor {
-    pub(crate) fn new(index: usize, asks_left: u64) -> Self {
+impl ProbeClient {
+    pub(crate) fn new(index: usize, requests_left: u64) -> Self {
         Self {
-            client: ClientId::parse(&format!("visitor-{index}")).unwrap(),
-            asks_left,
+            client: ClientId::parse(&format!("probe-{index}")).unwrap(),
+            requests_left,
             at: None,
-            listens: Listens::No,
+            subscription: Subscription::No,
             waiting: BTreeMap::new(),
             tickets: 0,
             seq: 0,
@@ -72,66 +71,66 @@ impl Visitor {
         }
     }
 
-    /// How many submits it has made.
+    /// The number of its submits.
     pub(crate) fn submits(&self) -> u64 {
         self.seq
     }
 
-    /// The socket is gone: what was asked on it is not answered.
+    /// The socket broke: its requests are not answered.
     pub(crate) fn disconnected(&mut self) {
         self.waiting.clear();
-        self.listens = Listens::No;
+        self.subscription = Subscription::No;
     }
 
-    /// Whether all is answered, and all was sent that is to be.
-    pub(crate) fn rests(&self, head: Revision) -> bool {
-        self.asks_left == 0
+    /// Returns true if every request is answered and every commit of its subscription arrived.
+    pub(crate) fn is_at_rest(&self, head: Revision) -> bool {
+        self.requests_left == 0
             && self.waiting.is_empty()
-            && (self.listens == Listens::No || self.at.is_none_or(|at| at >= head))
+            && (self.subscription == Subscription::No || self.at.is_none_or(|at| at >= head))
     }
 
-    /// Something to ask.
+    /// The next request.
     pub(crate) fn ask(
         &mut self,
-        dice: &mut Dice,
+        rng: &mut Rng,
         doc: &DocId,
         kind: Kind,
-        lives: Lives,
+        creation: Creation,
     ) -> (Ticket, SessionRequest) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let since = self.at.filter(|_| dice.percent(60));
-        let (asked, ask) = match dice.below(10) {
+        let since = self.at.filter(|_| rng.percent(60));
+        let (asked, ask) = match rng.below(10) {
             0..=2 => match (since, self.at) {
                 (None, Some(min)) => (
-                    Asked::Fetch(None),
+                    Outstanding::Fetch(None),
                     SessionRequest::ReadFrom {
                         min,
                         mode: ReadMode::Fetch,
                     },
                 ),
-                _ => (Asked::Fetch(since), SessionRequest::Fetch { since }),
+                _ => (Outstanding::Fetch(since), SessionRequest::Fetch { since }),
             },
             3..=5 => {
-                self.listens = Listens::Since(ticket);
-                (Asked::Subscribe, SessionRequest::Subscribe { since })
+                self.subscription = Subscription::Since(ticket);
+                (Outstanding::Subscribe, SessionRequest::Subscribe { since })
             }
-            6 | 7 => (Asked::Unsubscribe, SessionRequest::Unsubscribe),
+            6 | 7 => (Outstanding::Unsubscribe, SessionRequest::Unsubscribe),
             8 => {
-                let submit = match lives {
-                    Lives::Many if dice.percent(40) => self.create(kind),
-                    Lives::Many | Lives::One => self.submit(kind),
+                let submit = match creation {
+                    Creation::Repeated if rng.percent(40) => self.create(kind),
+                    Creation::Repeated | Creation::Once => self.submit(kind),
                 };
-                let asked = Asked::Submit(submit.id.clone(), submit.base);
+                let asked = Outstanding::Submit(submit.id.clone(), submit.base);
                 (asked, SessionRequest::Submit(submit))
             }
             _ => {
-                let presence = self.presence(dice, doc);
+                let presence = self.presence(rng, doc);
                 let ask = SessionRequest::PublishPresence {
                     client: self.client.clone(),
                     presence: presence.clone(),
                 };
-                (Asked::Publish(presence), ask)
+                (Outstanding::Publish(presence), ask)
             }
         };
         self.waiting.insert(ticket, asked);
@@ -151,7 +150,7 @@ impl Visitor {
         }
     }
 
-    /// A create of whatever is current, as clients make it that have not fetched the document.
+    /// A create without a base, as sent by clients that have not fetched the document.
     fn create(&mut self, kind: Kind) -> Submit {
         let content = Content::create(kind, None).expect("an empty document");
         Submit {
@@ -170,10 +169,10 @@ impl Visitor {
         }
     }
 
-    fn presence(&self, dice: &mut Dice, doc: &DocId) -> Presence {
+    fn presence(&self, rng: &mut Rng, doc: &DocId) -> Presence {
         let revision = self.at.unwrap_or_default();
-        let revision = Revision(revision.0 - dice.below(revision.0.min(4) + 1));
-        let value = format!(r#"{{"index":{},"length":1}}"#, dice.below(4));
+        let revision = Revision(revision.0 - rng.below(revision.0.min(4) + 1));
+        let value = format!(r#"{{"index":{},"length":1}}"#, rng.below(4));
         Presence {
             channel: Name::parse("c.d").unwrap(),
             id: Name::parse("p").unwrap(),
@@ -187,49 +186,58 @@ impl Visitor {
         }
     }
 
-    /// Takes in what reaches it.
-    pub(crate) fn hears(&mut self, heard: Heard, log: &[Arc<Entry>]) -> Result<(), String> {
+    /// Handles a message.
+    pub(crate) fn receive(
+        &mut self,
+        heard: ProbeMessage,
+        log: &[Arc<Entry>],
+    ) -> Result<(), String> {
         match heard {
-            Heard::Commit(entry) => self.hears_commit(&entry),
-            Heard::Reply(ticket, answer) => self.hears_answer(ticket, &answer),
-            Heard::Published(ticket, presence) => match self.waiting.remove(&ticket) {
-                Some(Asked::Publish(said)) => moved_rightly(&said, &presence, &self.client, log),
+            ProbeMessage::Commit(entry) => self.receive_commit(&entry),
+            ProbeMessage::Reply(ticket, answer) => self.receive_reply(ticket, &answer),
+            ProbeMessage::Published(ticket, presence) => match self.waiting.remove(&ticket) {
+                Some(Outstanding::Publish(sent)) => {
+                    check_position(&sent, &presence, &self.client, log)
+                }
                 other => Err(format!("a position answers {other:?}")),
             },
         }
     }
 
-    fn hears_commit(&mut self, entry: &Entry) -> Result<(), String> {
-        let own = |asked: &Asked| matches!(asked, Asked::Submit(id, _) if *id == entry.id);
-        let awaited = |asked: &Asked| matches!(asked, Asked::Fetch(Some(_)) | Asked::Submit(..));
-        // The way to an own commit may be sent after another way has led past it.
+    fn receive_commit(&mut self, entry: &Entry) -> Result<(), String> {
+        let own =
+            |asked: &Outstanding| matches!(asked, Outstanding::Submit(id, _) if *id == entry.id);
+        let awaited = |asked: &Outstanding| {
+            matches!(asked, Outstanding::Fetch(Some(_)) | Outstanding::Submit(..))
+        };
+        // The entries up to its own commit may arrive again after a catch-up has sent them.
         let again = self.seq > 0 && self.at.is_some_and(|at| entry.revision <= at);
-        if self.listens == Listens::No && !again && !self.waiting.values().any(awaited) {
-            return Err(format!("nobody asked for {}", entry.revision));
+        if self.subscription == Subscription::No && !again && !self.waiting.values().any(awaited) {
+            return Err(format!("{} was not requested", entry.revision));
         }
         let place = self.waiting.iter().find(|(_, asked)| own(asked));
         if let Some(ticket) = place.map(|(ticket, _)| *ticket)
-            && let Some(Asked::Submit(_, None)) = self.waiting.remove(&ticket)
+            && let Some(Outstanding::Submit(_, None)) = self.waiting.remove(&ticket)
             && self.at.is_some_and(|at| entry.revision > at.next())
         {
-            // Said on whatever was current: nothing need come before its commit.
+            // A submit without a base: no entry has to precede its commit.
             return Ok(());
         }
         match self.at {
             Some(at) if entry.revision > at.next() => {
                 return Err(format!("{} comes after {at}", entry.revision));
             }
-            // Without a snapshot it knows nothing that could lack.
+            // Without a snapshot no entry can be missing.
             at => self.at = at.map(|at| at.max(entry.revision)),
         }
         Ok(())
     }
 
-    fn hears_answer(&mut self, ticket: Ticket, answer: &SessionReply) -> Result<(), String> {
-        if let (Some(Asked::Submit(..)), SessionReply::Committed(_)) =
+    fn receive_reply(&mut self, ticket: Ticket, answer: &SessionReply) -> Result<(), String> {
+        if let (Some(Outstanding::Submit(..)), SessionReply::Committed(_)) =
             (self.waiting.get(&ticket), answer)
         {
-            // The commit says it.
+            // The commit is the answer.
             return Ok(());
         }
         let Some(asked) = self.waiting.remove(&ticket) else {
@@ -239,21 +247,23 @@ impl Visitor {
             };
         };
         match (&asked, answer) {
-            (Asked::Submit(id, Some(_)), SessionReply::Rejected(_)) => self.refused.push(id.seq),
-            (Asked::Fetch(None) | Asked::Subscribe, SessionReply::Snapshot(shown)) => {
+            (Outstanding::Submit(id, Some(_)), SessionReply::Rejected(_)) => {
+                self.refused.push(id.seq)
+            }
+            (Outstanding::Fetch(None) | Outstanding::Subscribe, SessionReply::Snapshot(shown)) => {
                 self.at = self.at.max(Some(shown.revision));
             }
-            (Asked::Unsubscribe, SessionReply::Done) => {
-                if matches!(self.listens, Listens::Since(since) if since < ticket) {
-                    self.listens = Listens::No;
+            (Outstanding::Unsubscribe, SessionReply::Done) => {
+                if matches!(self.subscription, Subscription::Since(since) if since < ticket) {
+                    self.subscription = Subscription::No;
                 }
             }
-            (Asked::Fetch(Some(_)) | Asked::Subscribe, SessionReply::Done)
-            | (Asked::Submit(_, None), SessionReply::Rejected(_)) => {}
-            // The store was away too long.
-            (Asked::Fetch(_) | Asked::Subscribe, SessionReply::Rejected(_)) => {
-                if self.listens == Listens::Since(ticket) {
-                    self.listens = Listens::No;
+            (Outstanding::Fetch(Some(_)) | Outstanding::Subscribe, SessionReply::Done)
+            | (Outstanding::Submit(_, None), SessionReply::Rejected(_)) => {}
+            // The store was unavailable for too long.
+            (Outstanding::Fetch(_) | Outstanding::Subscribe, SessionReply::Rejected(_)) => {
+                if self.subscription == Subscription::Since(ticket) {
+                    self.subscription = Subscription::No;
                 }
             }
             (asked, answer) => return Err(format!("{asked:?} is answered {answer:?}")),
@@ -262,18 +272,18 @@ impl Visitor {
     }
 }
 
-/// A position is moved by each entry in turn, from where it was said to where it is published.
-fn moved_rightly(
-    said: &Presence,
+/// Checks that a position was transformed over each entry from its revision to the published one.
+fn check_position(
+    sent: &Presence,
     published: &Presence,
     client: &ClientId,
     log: &[Arc<Entry>],
 ) -> Result<(), String> {
     use copydesk::log::Change;
-    let (Some(from), Some(to)) = (&said.position, &published.position) else {
+    let (Some(from), Some(to)) = (&sent.position, &published.position) else {
         return Err("a position lost its document".to_owned());
     };
-    let mut value: serde_json::Value = serde_json::from_str(&said.value).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&sent.value).unwrap();
     for entry in &log[from.revision.0 as usize..to.revision.0 as usize] {
         let moved = match &entry.change {
             Change::Edit(op) => {
@@ -289,7 +299,7 @@ fn moved_rightly(
     }
     let value = value.to_string();
     if value != *published.value {
-        return Err(format!("{said:?} became {published:?}, not {value}"));
+        return Err(format!("{sent:?} became {published:?}, not {value}"));
     }
     Ok(())
 }

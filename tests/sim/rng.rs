@@ -1,12 +1,12 @@
-//! Seeded dice, and what is thrown with them: the same seed, the same story.
+//! Seeded random numbers and ops: the same seed makes the same scenario.
 
 use copydesk::ot::{Content, Kind, Op};
 
-/// A source of chance (SplitMix64, Steele, Lea and Flood 2014).
+/// A random number generator (SplitMix64; Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -33,42 +33,42 @@ impl Dice {
     }
 }
 
-/// An op that fits: an insert, a deletion, or a format.
-pub(crate) fn op(dice: &mut Dice, content: &Content) -> Op {
+/// An op that fits the content: an insert, a deletion, or a format.
+pub(crate) fn op(rng: &mut Rng, content: &Content) -> Op {
     let len = content.len();
     match content.kind() {
         Kind::TextUnicode => {
-            let at = dice.below(len + 1);
+            let at = rng.below(len + 1);
             let keep = if at == 0 {
                 String::new()
             } else {
                 format!("{at},")
             };
-            let json = if at < len && dice.percent(40) {
-                format!("[{keep}{{\"d\":{}}}]", 1 + dice.below((len - at).min(3)))
+            let json = if at < len && rng.percent(40) {
+                format!("[{keep}{{\"d\":{}}}]", 1 + rng.below((len - at).min(3)))
             } else {
-                format!("[{keep}\"{}\"]", dice.pick(&["a", "bc", "😀", "é"]))
+                format!("[{keep}\"{}\"]", rng.pick(&["a", "bc", "😀", "é"]))
             };
             Op::parse(Kind::TextUnicode, &json).expect("an op in normal form")
         }
         Kind::RichText => {
-            // Letters of one unit each, so that any place is between two characters.
-            let at = dice.below(len + 1);
+            // Characters of one code unit, so that every index is between two characters.
+            let at = rng.below(len + 1);
             let keep = if at == 0 {
                 String::new()
             } else {
                 format!("{{\"retain\":{at}}},")
             };
             let rest = (len - at).min(3);
-            let json = match dice.below(4) {
-                0 if rest > 0 => format!("[{keep}{{\"delete\":{}}}]", 1 + dice.below(rest)),
+            let json = match rng.below(4) {
+                0 if rest > 0 => format!("[{keep}{{\"delete\":{}}}]", 1 + rng.below(rest)),
                 1 if rest > 0 => format!(
                     "[{keep}{{\"retain\":{},\"attributes\":{{\"bold\":{}}}}}]",
-                    1 + dice.below(rest),
-                    dice.pick(&["true", "null"])
+                    1 + rng.below(rest),
+                    rng.pick(&["true", "null"])
                 ),
                 2 => format!("[{keep}{{\"insert\":{{\"image\":\"i\"}}}}]"),
-                _ => format!("[{keep}{{\"insert\":\"{}\"}}]", dice.pick(&["x", "yz"])),
+                _ => format!("[{keep}{{\"insert\":\"{}\"}}]", rng.pick(&["x", "yz"])),
             };
             Op::parse(Kind::RichText, &json).expect("an op in normal form")
         }

@@ -1,5 +1,5 @@
-//! The store of a story: a real store's rules, and what may befall whoever asks it. Each node has one writer, which
-//! gathers the appends of all its documents while one is under way.
+//! The store of a scenario: a `MemoryStore`, and the faults of requests to it. Each node has one writer, which groups the
+//! appends of all its documents while one is under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,29 +14,29 @@ use copydesk::store::{
 };
 use futures_util::FutureExt;
 
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 
-/// What a node's documents want appended.
+/// The writer of a node: the appends of its documents.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub(crate) struct SimWriter {
     under_way: bool,
     gathered: Vec<(usize, Batch)>,
 }
 
-/// A store that answers at once. Whether its answers arrive is the world's affair.
+/// A store that answers at once. The world delays and drops its answers.
 #[derive(Default)]
-pub(crate) struct Depot {
+pub(crate) struct SimStore {
     store: MemoryStore,
-    /// Until when nobody is answered.
+    /// Until when requests fail.
     pub(crate) away_until: Duration,
 }
 
-impl Depot {
+impl SimStore {
     pub(crate) fn load(&self, doc: &DocId, reach: LoadRange) -> Loaded {
         let loaded = self.store.load(doc, reach).now_or_never();
         loaded
-            .expect("memory answers")
-            .expect("memory does not fail")
+            .expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail")
     }
 
     /// The whole log.
@@ -71,8 +71,8 @@ impl Depot {
     pub(crate) fn claim(&self, doc: &DocId, node: NodeId) -> (Fence, Snapshot, Tail) {
         let lease = self.store.claim(doc, node).now_or_never();
         let lease = lease
-            .expect("memory answers")
-            .expect("memory does not fail");
+            .expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail");
         let (head, entries) = self.head(doc);
         let first = entries.first();
         let mut tail = Tail::new(first.map_or(head.revision, |entry| entry.revision.before()));
@@ -86,41 +86,45 @@ impl Depot {
             .save_snapshot(doc, fence, snapshot)
             .now_or_never();
         saved
-            .expect("memory answers")
-            .expect("memory does not fail");
+            .expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail");
     }
 
     pub(crate) fn append(&self, batches: Vec<Batch>) -> Vec<Result<(), AppendError>> {
         let answers = self.store.append(batches).now_or_never();
         answers
-            .expect("memory answers")
-            .expect("memory does not fail")
+            .expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail")
     }
 
     pub(crate) fn heartbeat(&self, beat: &Heartbeat) -> HeartbeatReply {
         let pulse = self.store.heartbeat(beat).now_or_never();
         pulse
-            .expect("memory answers")
-            .expect("memory does not fail")
+            .expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail")
     }
 
     pub(crate) fn news(&self, open: &OpenDocuments) -> DocumentChanges {
         let news = self.store.compare_open(open).now_or_never();
-        news.expect("memory answers").expect("memory does not fail")
+        news.expect("a MemoryStore is ready at once")
+            .expect("a MemoryStore does not fail")
     }
 }
 
 impl World {
-    /// What the store answers, unless it is away.
-    pub(crate) fn ask_store<T>(&mut self, ask: impl FnOnce(&Depot) -> T) -> Result<T, StoreError> {
-        if self.clock < self.depot.away_until || self.storm(3) {
-            Err(StoreError::new("ask", "away"))
+    /// The answer of the store, unless it is unavailable.
+    pub(crate) fn ask_store<T>(
+        &mut self,
+        ask: impl FnOnce(&SimStore) -> T,
+    ) -> Result<T, StoreError> {
+        if self.clock < self.store.away_until || self.fault(3) {
+            Err(StoreError::new("ask", "unavailable"))
         } else {
-            Ok(ask(&self.depot))
+            Ok(ask(&self.store))
         }
     }
 
-    /// A document of a node wants something appended.
+    /// Adds an append of a document to the next group.
     pub(crate) fn gather(&mut self, node: usize, doc: usize, batch: Batch) {
         let writer = &mut self.nodes[node].writer;
         writer.gathered.push((doc, batch));
@@ -129,57 +133,56 @@ impl World {
         }
     }
 
-    /// Sends all that gathered in one append: it happens now, later or never, and its answer comes, or says that nobody
-    /// knows.
+    /// Sends the gathered appends. They are carried out now, later or never; the answer is their result or an unknown outcome.
     fn write(&mut self, node: usize) {
         let id = self.nodes[node].id;
         let writer = &mut self.nodes[node].writer;
         writer.under_way = true;
         let batches = std::mem::take(&mut writer.gathered);
-        if self.clock < self.depot.away_until || self.storm(3) {
+        if self.clock < self.store.away_until || self.fault(3) {
             let unknown = |(doc, batch): &(usize, Batch)| {
-                let result = Err(StoreError::new("append", "nobody knows"));
+                let result = Err(StoreError::new("append", "outcome unknown"));
                 let fence = batch.fence;
                 (*doc, Event::Appended { fence, result })
             };
             let answers = batches.iter().map(unknown).collect();
-            self.within(30, Happening::Written(id, answers));
+            self.within(30, SimEvent::AppendAnswer(id, answers));
             let batches = batches.into_iter().map(|(_, batch)| batch).collect();
-            match self.dice.below(3) {
-                0 => drop(self.depot.append(batches)),
-                1 => self.within(2_000, Happening::LateAppend(batches)),
+            match self.rng.below(3) {
+                0 => drop(self.store.append(batches)),
+                1 => self.within(2_000, SimEvent::LateAppend(batches)),
                 _ => {}
             }
             return;
         }
-        let delay = if self.storm(3) { 2_000 } else { 8 };
-        self.within(delay, Happening::Append(id, batches));
+        let delay = if self.fault(3) { 2_000 } else { 8 };
+        self.within(delay, SimEvent::Append(id, batches));
     }
 
-    /// An append happens, and its answer is on its way.
+    /// Carries out an append and sends its answer.
     pub(crate) fn append(&mut self, id: NodeId, batches: Vec<(usize, Batch)>) {
         let asked: Vec<_> = batches
             .iter()
             .map(|(doc, batch)| (*doc, batch.fence))
             .collect();
         let batches = batches.into_iter().map(|(_, batch)| batch).collect();
-        let results = self.depot.append(batches);
+        let results = self.store.append(batches);
         let answer = |((doc, fence), result)| {
             let result = Ok(result);
             (doc, Event::Appended { fence, result })
         };
         let answers = asked.into_iter().zip(results).map(answer).collect();
-        self.within(5, Happening::Written(id, answers));
+        self.within(5, SimEvent::AppendAnswer(id, answers));
     }
 
-    /// An append is answered, or nobody knows; what gathered meanwhile goes.
-    pub(crate) fn written(&mut self, id: NodeId, answers: Vec<(usize, Event)>) {
+    /// Handles the answer of an append, and sends what was gathered meanwhile.
+    pub(crate) fn append_answered(&mut self, id: NodeId, answers: Vec<(usize, Event)>) {
         let Some(node) = self.node_of(id) else {
             return;
         };
         self.nodes[node].writer.under_way = false;
         for (doc, event) in answers {
-            self.event(id, doc, event);
+            self.document_event(id, doc, event);
         }
         if let Some(node) = self.node_of(id)
             && !self.nodes[node].writer.under_way
@@ -190,7 +193,7 @@ impl World {
     }
 }
 
-/// The content's JSON stands for the wire's encoding of a snapshot.
+/// Encodes a snapshot; the content's JSON stands for the wire format.
 pub(crate) fn encode(snapshot: &Snapshot) -> EncodedSnapshot {
     let mut json = Vec::new();
     if let Some(content) = &snapshot.content {

@@ -1,4 +1,4 @@
-//! The world of one story: its clock, what will happen, and what befalls it.
+//! The world of a scenario: its clock, its future events and its faults.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -11,98 +11,98 @@ use copydesk::log::Revision;
 use copydesk::ot::Kind;
 use copydesk::store::{Batch, LoadRange};
 
-use super::clients::{SimClient, SimVisitor};
-use super::cluster::Saying;
-use super::freshness::Freshness;
+use super::clients::{SimClient, SimProbe};
+use super::cluster::NodeMessage;
+use super::freshness::FreshnessCheck;
 use super::nodes::SimNode;
-use super::probe_client::{Heard, Visitor};
-use super::rng::Dice;
-use super::sim_store::Depot;
+use super::probe_client::{ProbeClient, ProbeMessage};
+use super::rng::Rng;
+use super::sim_store::SimStore;
 
-/// What kind of world it is.
+/// The shape of a scenario.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
-    pub(crate) lives: Lives,
+    pub(crate) creation: Creation,
 }
 
 /// How often a document is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lives {
-    /// Once, by one client, so that nobody's work is thrown away because two did.
-    One,
-    /// Again whenever somebody has deleted it, by anybody.
-    Many,
+pub(crate) enum Creation {
+    /// Once, by one client, so that no change is dropped because of a second creation.
+    Once,
+    /// After each deletion, by any client.
+    Repeated,
 }
 
-/// One story.
+/// A scenario.
 pub(crate) struct World {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) kind: Kind,
     pub(crate) clock: Duration,
-    /// What will happen, soonest first; of two at one time, the one decided on first.
+    /// The times and numbers of the future events, soonest first; events of one time in the order of their planning.
     future: BinaryHeap<Reverse<(Duration, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    events: BTreeMap<u64, SimEvent>,
     pub(crate) next: u64,
-    pub(crate) depot: Depot,
+    pub(crate) store: SimStore,
     pub(crate) docs: Vec<DocId>,
     pub(crate) nodes: Vec<SimNode>,
-    /// Which nodes are not heard by which.
-    pub(crate) parted: BTreeSet<(usize, usize)>,
+    /// The pairs of nodes of which the second does not receive from the first.
+    pub(crate) partitioned: BTreeSet<(usize, usize)>,
     pub(crate) clients: Vec<SimClient>,
-    pub(crate) visitors: Vec<SimVisitor>,
-    /// The submits of clients that were told no.
+    pub(crate) probes: Vec<SimProbe>,
+    /// The rejected submits of clients.
     pub(crate) refused: BTreeSet<(ClientId, u64)>,
-    pub(crate) fresh: Freshness,
-    pub(crate) lives: Lives,
-    /// Whether faults still befall the world. They stop before the end, so that it can come to rest.
-    pub(crate) stormy: bool,
-    /// How many faults there were.
+    pub(crate) fresh: FreshnessCheck,
+    pub(crate) creation: Creation,
+    /// Whether faults are injected. They stop before the end, so that everything can be answered.
+    pub(crate) faults_enabled: bool,
+    /// The number of injected faults.
     pub(crate) faults: u64,
-    /// The first promise that was broken.
-    pub(crate) fault: Option<String>,
+    /// The first violation of an invariant.
+    pub(crate) violation: Option<String>,
     pub(crate) trace: bool,
 }
 
 #[derive(Debug)]
-pub(crate) enum Happening {
+pub(crate) enum SimEvent {
     Edit(usize),
     Connect(usize),
-    Cut(usize, SessionId),
+    Disconnect(usize, SessionId),
     Request(usize, SessionId, ClientRequest),
     Message(usize, SessionId, ServerMessage),
-    Visit(usize),
-    VisitorGoes(usize, SessionId),
-    VisitorAsks(usize, SessionId, Ticket, SessionRequest),
-    VisitorHears(usize, SessionId, Heard),
-    /// Something reaches a document of a node, if it is still the one.
-    Document(NodeId, usize, Event),
-    /// An append whose asker was told that its fate is unknown happens after all.
+    ProbeTurn(usize),
+    ProbeDisconnect(usize, SessionId),
+    ProbeRequest(usize, SessionId, Ticket, SessionRequest),
+    ProbeReceive(usize, SessionId, ProbeMessage),
+    /// An event for a document of a node, dropped if the node has restarted since.
+    ForDocument(NodeId, usize, Event),
+    /// An append with an unknown outcome is carried out late.
     LateAppend(Vec<Batch>),
-    /// An append happens, and its answer is on its way.
+    /// An append is carried out.
     Append(NodeId, Vec<(usize, Batch)>),
-    /// An append is answered, for each document that had a part in it.
-    Written(NodeId, Vec<(usize, Event)>),
-    Said(NodeId, NodeId, Saying),
+    /// The answer of an append, for each of its documents.
+    AppendAnswer(NodeId, Vec<(usize, Event)>),
+    NodeMessage(NodeId, NodeId, NodeMessage),
     Timeout(NodeId, usize),
-    /// A node says that it lives; and again, again and again.
+    /// A node sends its heartbeat; if true, periodically.
     Heartbeat(NodeId, bool),
-    /// A node learns who lives.
-    Named(NodeId, Vec<NodeId>),
-    Forget(NodeId),
-    Look(NodeId),
-    Trouble,
+    /// A node reads the members.
+    Members(NodeId, Vec<NodeId>),
+    ForgetNode(NodeId),
+    CheckPeers(NodeId),
+    InjectFaults,
     Crash(usize),
     Start(usize),
-    Wake(NodeId),
-    Unpart(Vec<(usize, usize)>),
+    Resume(NodeId),
+    HealPartition(Vec<(usize, usize)>),
     Stop(NodeId),
-    Calm,
+    EndFaults,
 }
 
-const STORM: Duration = Duration::from_secs(8);
-const PATIENCE: Duration = Duration::from_secs(60);
+const FAULTS_LAST: Duration = Duration::from_secs(8);
+const SCENARIO_LASTS: Duration = Duration::from_secs(60);
 
 pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -110,84 +110,87 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 
 impl World {
     pub(crate) fn new(seed: u64, shape: &Shape, trace: bool) -> Self {
-        let mut dice = Dice::new(seed);
-        let kind = if dice.percent(60) {
+        let mut rng = Rng::new(seed);
+        let kind = if rng.percent(60) {
             Kind::TextUnicode
         } else {
             Kind::RichText
         };
-        let docs = 1 + dice.below(3) as usize;
-        let clients = docs + 1 + dice.below(4) as usize;
-        let visitors = dice.below(4) as usize;
+        let docs = 1 + rng.below(3) as usize;
+        let clients = docs + 1 + rng.below(4) as usize;
+        let probes = rng.below(4) as usize;
         let mut world = Self {
             kind,
             clock: Duration::ZERO,
             future: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            events: BTreeMap::new(),
             next: 0,
-            depot: Depot::default(),
+            store: SimStore::default(),
             docs: (0..docs)
                 .map(|doc| DocId::parse("c", &format!("d{doc}")).unwrap())
                 .collect(),
             nodes: Vec::new(),
-            parted: BTreeSet::new(),
+            partitioned: BTreeSet::new(),
             clients: Vec::new(),
-            visitors: Vec::new(),
+            probes: Vec::new(),
             refused: BTreeSet::new(),
-            fresh: Freshness::default(),
-            lives: shape.lives,
-            stormy: true,
+            fresh: FreshnessCheck::default(),
+            creation: shape.creation,
+            faults_enabled: true,
             faults: 0,
-            fault: None,
+            violation: None,
             trace,
-            dice,
+            rng,
         };
         for node in 0..shape.nodes {
             world.nodes.push(SimNode::down());
-            world.joins(node);
+            world.join(node);
         }
-        (0..clients).for_each(|index| world.invite(index));
-        (0..visitors).for_each(|index| world.admit_visitor(index));
-        world.within(1_000, Happening::Trouble);
-        world.at(STORM, Happening::Calm);
+        (0..clients).for_each(|index| world.add_client(index));
+        (0..probes).for_each(|index| world.add_probe(index));
+        world.within(1_000, SimEvent::InjectFaults);
+        world.at(FAULTS_LAST, SimEvent::EndFaults);
         world
     }
 
-    fn invite(&mut self, index: usize) {
+    fn add_client(&mut self, index: usize) {
         let id = ClientId::parse(&format!("client-{index}")).unwrap();
         self.clients.push(SimClient {
             machine: Client::new(id),
             doc: index % self.docs.len(),
             creates: index < self.docs.len(),
             socket: None,
-            edits_left: self.dice.below(25),
+            edits_left: self.rng.below(25),
         });
-        self.within(20, Happening::Connect(index));
-        self.within(200, Happening::Edit(index));
+        self.within(20, SimEvent::Connect(index));
+        self.within(200, SimEvent::Edit(index));
     }
 
-    fn admit_visitor(&mut self, index: usize) {
-        let asks_left = self.dice.below(40);
-        self.visitors.push(SimVisitor {
-            machine: Visitor::new(index, asks_left),
+    fn add_probe(&mut self, index: usize) {
+        let requests_left = self.rng.below(40);
+        self.probes.push(SimProbe {
+            machine: ProbeClient::new(index, requests_left),
             doc: index % self.docs.len(),
             socket: None,
         });
-        self.within(300, Happening::Visit(index));
+        self.within(300, SimEvent::ProbeTurn(index));
     }
 
-    /// Lets everything happen, until nothing is left to.
-    pub(crate) fn tell(&mut self) {
+    /// Dispatches the events until the scenario is at rest.
+    pub(crate) fn run(&mut self) {
         while let Some(Reverse((at, number))) = self.future.pop() {
             self.clock = at;
-            if self.clock > PATIENCE || self.fault.is_some() || (!self.stormy && self.rests()) {
+            if self.clock > SCENARIO_LASTS
+                || self.violation.is_some()
+                || (!self.faults_enabled && self.is_at_rest())
+            {
                 return;
             }
-            let happening = self.happenings.remove(&number).expect("it was planned");
+            let event = self.events.remove(&number).expect("it was planned");
             if self.trace {
-                println!("{:>9.3?} {happening:?}", self.clock);
+                println!("{:>9.3?} {event:?}", self.clock);
             }
-            self.happen(happening);
+            self.dispatch(event);
         }
     }
 
@@ -198,12 +201,12 @@ impl World {
             .sum()
     }
 
-    fn rests(&self) -> bool {
+    fn is_at_rest(&self) -> bool {
         let end = LoadRange::Since(Revision(u64::MAX >> 1));
         let heads: Vec<Revision> = self
             .docs
             .iter()
-            .map(|doc| self.depot.load(doc, end).head)
+            .map(|doc| self.store.load(doc, end).head)
             .collect();
         self.clients.iter().all(|client| {
             client.edits_left == 0
@@ -211,117 +214,119 @@ impl World {
                 && client.machine.is_settled()
                 && client.machine.revision() == Some(heads[client.doc])
         }) && self
-            .visitors
+            .probes
             .iter()
-            .all(|visitor| visitor.machine.rests(heads[visitor.doc]))
+            .all(|probe| probe.machine.is_at_rest(heads[probe.doc]))
     }
 
-    pub(crate) fn fresh_node(&mut self) -> NodeId {
-        NodeId(self.dice.next())
+    pub(crate) fn new_node_id(&mut self) -> NodeId {
+        NodeId(self.rng.next())
     }
 
-    /// A document's place among this story's.
-    pub(crate) fn number(&self, doc: &DocId) -> usize {
+    /// The index of a document.
+    pub(crate) fn index_of(&self, doc: &DocId) -> usize {
         let place = self.docs.iter().position(|it| it == doc);
-        place.expect("a document of this story")
+        place.expect("a document of this scenario")
     }
 
-    pub(crate) fn at(&mut self, at: Duration, happening: Happening) {
+    pub(crate) fn at(&mut self, at: Duration, event: SimEvent) {
         self.future.push(Reverse((at, self.next)));
-        self.happenings.insert(self.next, happening);
+        self.events.insert(self.next, event);
         self.next += 1;
     }
 
-    pub(crate) fn within(&mut self, ms_max: u64, happening: Happening) {
-        let at = self.clock + ms(self.dice.below(ms_max + 1));
-        self.at(at, happening);
+    pub(crate) fn within(&mut self, ms_max: u64, event: SimEvent) {
+        let at = self.clock + ms(self.rng.below(ms_max + 1));
+        self.at(at, event);
     }
 
-    pub(crate) fn storm(&mut self, percent: u64) -> bool {
-        let strikes = self.stormy && self.dice.percent(percent);
+    pub(crate) fn fault(&mut self, percent: u64) -> bool {
+        let strikes = self.faults_enabled && self.rng.percent(percent);
         self.faults += u64::from(strikes);
         strikes
     }
 
-    pub(crate) fn happen(&mut self, happening: Happening) {
-        if let Some(node) = happening.addressee().and_then(|id| self.node_of(id))
-            && let Some(waiting) = &mut self.nodes[node].stopped
+    pub(crate) fn dispatch(&mut self, event: SimEvent) {
+        if let Some(node) = event.receiver().and_then(|id| self.node_of(id))
+            && let Some(waiting) = &mut self.nodes[node].paused
         {
-            return waiting.push(happening);
+            return waiting.push(event);
         }
-        match happening {
-            Happening::Edit(client) => self.edit(client),
-            Happening::Connect(client) => self.connect(client),
-            Happening::Cut(client, session) => self.cut_socket(client, session),
-            Happening::Request(client, session, request) => self.request(client, session, request),
-            Happening::Message(client, session, message) => self.message(client, session, message),
-            Happening::Visit(visitor) => self.visit(visitor),
-            Happening::VisitorGoes(visitor, session) => self.visitor_goes_from(visitor, session),
-            Happening::VisitorAsks(visitor, session, ticket, ask) => {
-                self.visitor_asks(visitor, session, ticket, ask);
+        match event {
+            SimEvent::Edit(client) => self.edit(client),
+            SimEvent::Connect(client) => self.connect(client),
+            SimEvent::Disconnect(client, session) => self.disconnect_session(client, session),
+            SimEvent::Request(client, session, request) => self.request(client, session, request),
+            SimEvent::Message(client, session, message) => self.message(client, session, message),
+            SimEvent::ProbeTurn(probe) => self.probe_turn(probe),
+            SimEvent::ProbeDisconnect(probe, session) => {
+                self.disconnect_probe_session(probe, session)
             }
-            Happening::VisitorHears(visitor, session, heard) => {
-                self.visitor_hears(visitor, session, heard);
+            SimEvent::ProbeRequest(probe, session, ticket, ask) => {
+                self.probe_request(probe, session, ticket, ask);
             }
-            Happening::Document(node, doc, event) => self.event(node, doc, event),
-            Happening::LateAppend(batches) => drop(self.depot.append(batches)),
-            Happening::Append(node, batches) => self.append(node, batches),
-            Happening::Written(node, answers) => self.written(node, answers),
-            Happening::Said(from, to, saying) => self.hear(from, to, saying),
-            Happening::Timeout(node, doc) => self.event(node, doc, Event::Timeout),
-            Happening::Heartbeat(node, again) => self.beat(node, again),
-            Happening::Named(node, nodes) => self.named(node, &nodes),
-            Happening::Forget(node) => self.forget(node),
-            Happening::Look(node) => self.look(node),
-            Happening::Trouble => self.trouble(),
-            Happening::Crash(node) => self.crash(node),
-            Happening::Start(node) => self.start(node),
-            Happening::Wake(node) => self.wake(node),
-            Happening::Unpart(cut) => self.unpart(&cut),
-            Happening::Stop(node) => self.stop(node),
-            Happening::Calm => {
-                self.stormy = false;
-                self.parted.clear();
-                self.depot.away_until = Duration::ZERO;
+            SimEvent::ProbeReceive(probe, session, heard) => {
+                self.probe_receives(probe, session, heard);
+            }
+            SimEvent::ForDocument(node, doc, event) => self.document_event(node, doc, event),
+            SimEvent::LateAppend(batches) => drop(self.store.append(batches)),
+            SimEvent::Append(node, batches) => self.append(node, batches),
+            SimEvent::AppendAnswer(node, answers) => self.append_answered(node, answers),
+            SimEvent::NodeMessage(from, to, message) => self.receive(from, to, message),
+            SimEvent::Timeout(node, doc) => self.document_event(node, doc, Event::Timeout),
+            SimEvent::Heartbeat(node, again) => self.heartbeat(node, again),
+            SimEvent::Members(node, nodes) => self.members(node, &nodes),
+            SimEvent::ForgetNode(node) => self.forget_node(node),
+            SimEvent::CheckPeers(node) => self.check_peers(node),
+            SimEvent::InjectFaults => self.inject_faults(),
+            SimEvent::Crash(node) => self.crash(node),
+            SimEvent::Start(node) => self.start(node),
+            SimEvent::Resume(node) => self.resume(node),
+            SimEvent::HealPartition(cut) => self.heal_partition(&cut),
+            SimEvent::Stop(node) => self.stop(node),
+            SimEvent::EndFaults => {
+                self.faults_enabled = false;
+                self.partitioned.clear();
+                self.store.away_until = Duration::ZERO;
             }
         }
     }
 
-    /// Now and then a node crashes, pauses or leaves, some do not hear each other, or the store is away.
-    fn trouble(&mut self) {
-        self.within(1_000, Happening::Trouble);
-        let node = self.dice.below(self.nodes.len() as u64) as usize;
+    /// Sometimes a node crashes, pauses or leaves, some nodes are partitioned, or the store is unavailable.
+    fn inject_faults(&mut self) {
+        self.within(1_000, SimEvent::InjectFaults);
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
         let id = self.nodes[node].id;
-        if self.storm(10) && id.0 != 0 {
-            self.within(500, Happening::Crash(node));
+        if self.fault(10) && id.0 != 0 {
+            self.within(500, SimEvent::Crash(node));
         }
-        if self.storm(10) && id.0 != 0 && self.nodes[node].stopped.is_none() {
-            self.nodes[node].stopped = Some(Vec::new());
-            self.within(5_000, Happening::Wake(id));
+        if self.fault(10) && id.0 != 0 && self.nodes[node].paused.is_none() {
+            self.nodes[node].paused = Some(Vec::new());
+            self.within(5_000, SimEvent::Resume(id));
         }
-        if self.storm(10) {
+        if self.fault(10) {
             self.leave(node);
         }
-        if self.storm(10) {
-            self.part();
+        if self.fault(10) {
+            self.partition();
         }
-        if self.storm(3) {
-            self.depot.away_until = self.clock + ms(self.dice.below(3_000));
+        if self.fault(3) {
+            self.store.away_until = self.clock + ms(self.rng.below(3_000));
         }
     }
 }
 
-impl Happening {
-    /// The node that it happens to, if it is one that may be paused.
-    fn addressee(&self) -> Option<NodeId> {
+impl SimEvent {
+    /// The node that handles the event, if a pause delays it.
+    fn receiver(&self) -> Option<NodeId> {
         match self {
-            Self::Document(node, ..)
-            | Self::Written(node, _)
-            | Self::Said(_, node, _)
+            Self::ForDocument(node, ..)
+            | Self::AppendAnswer(node, _)
+            | Self::NodeMessage(_, node, _)
             | Self::Timeout(node, _)
             | Self::Heartbeat(node, _)
-            | Self::Named(node, _)
-            | Self::Look(node)
+            | Self::Members(node, _)
+            | Self::CheckPeers(node)
             | Self::Stop(node) => Some(*node),
             _ => None,
         }
