@@ -38,19 +38,19 @@ pub(super) enum CallerClass {
 #[derive(Debug)]
 pub(super) struct PriorityQueue {
     waiting_max: usize,
-    state: Mutex<QueueState>,
+    state: Mutex<Waiters>,
 }
 
 #[derive(Debug)]
-struct QueueState {
+struct Waiters {
     /// The permits that are free.
     free: usize,
-    waiting: BTreeMap<Position, oneshot::Sender<Permit>>,
+    waiting: BTreeMap<QueueKey, oneshot::Sender<Permit>>,
     /// The callers so far.
     arrivals: u64,
 }
 
-type Position = (Priority, Reverse<u64>);
+type QueueKey = (Priority, Reverse<u64>);
 
 /// The right to run; returned when it is dropped.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl PriorityQueue {
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Arc<Self> {
         Arc::new(Self {
             waiting_max,
-            state: Mutex::new(QueueState {
+            state: Mutex::new(Waiters {
                 free: at_once,
                 waiting: BTreeMap::new(),
                 arrivals: 0,
@@ -127,7 +127,7 @@ impl PriorityQueue {
         state.free += 1;
     }
 
-    fn state(&self) -> MutexGuard<'_, QueueState> {
+    fn state(&self) -> MutexGuard<'_, Waiters> {
         lock(&self.state)
     }
 }
@@ -135,13 +135,13 @@ impl PriorityQueue {
 /// The result of entering the queue.
 enum QueueEntry {
     Running(Permit),
-    Waiting(Position, oneshot::Receiver<Permit>),
+    Waiting(QueueKey, oneshot::Receiver<Permit>),
 }
 
 /// Removes a caller from the queue when it is dropped.
 struct Leaves<'a> {
     queue: &'a PriorityQueue,
-    place: Position,
+    place: QueueKey,
 }
 
 impl Drop for Leaves<'_> {

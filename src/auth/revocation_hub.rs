@@ -14,13 +14,13 @@ use crate::sync::lock;
 #[derive(Debug, Default)]
 pub struct RevocationHub {
     /// Locked for look-ups only.
-    subscribers: Mutex<HashMap<Subject, Vec<Arc<Subscriber>>>>,
+    subscribers: Mutex<HashMap<Subject, Vec<Arc<RevocationSubscriber>>>>,
     /// The number of revocations published so far.
     generation: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Subscriber {
+struct RevocationSubscriber {
     session: Option<SessionKey>,
     /// The change that was not taken yet. Locked to merge into it or to take it.
     pending: Mutex<Option<AccessChange>>,
@@ -91,7 +91,7 @@ impl PermissionScope {
 pub struct RevocationSubscription {
     hub: Arc<RevocationHub>,
     subjects: Vec<Subject>,
-    subscriber: Arc<Subscriber>,
+    subscriber: Arc<RevocationSubscriber>,
 }
 
 impl RevocationHub {
@@ -110,7 +110,7 @@ impl RevocationHub {
         session: Option<SessionKey>,
         generation: u64,
     ) -> RevocationSubscription {
-        let subscriber = Arc::new(Subscriber {
+        let subscriber = Arc::new(RevocationSubscriber {
             session,
             pending: Mutex::default(),
             notify: Notify::new(),
@@ -136,7 +136,7 @@ impl RevocationHub {
         self.generation.fetch_add(1, Ordering::SeqCst);
         let subscribers = self.lock();
         let of_subject = subscribers.get(&revocation.subject).into_iter().flatten();
-        let is_concerned = |subscriber: &&Arc<Subscriber>| {
+        let is_concerned = |subscriber: &&Arc<RevocationSubscriber>| {
             revocation.session.is_none() || revocation.session == subscriber.session
         };
         for subscriber in of_subject.filter(is_concerned) {
@@ -144,12 +144,12 @@ impl RevocationHub {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Subscriber>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<RevocationSubscriber>>>> {
         lock(&self.subscribers)
     }
 }
 
-impl Subscriber {
+impl RevocationSubscriber {
     /// Merges a change into the pending one and wakes the socket.
     fn notify(&self, change: AccessChange) {
         let mut pending = self.lock();

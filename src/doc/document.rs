@@ -1,14 +1,14 @@
 //! One document on one node: always a forwarder, and a sequencer while the node owns the document.
 
-mod claim_queue;
 mod damage;
 mod ownership;
+mod waiting_submits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::claim_queue::ClaimQueue;
+use self::waiting_submits::WaitingSubmits;
 use super::action::Action;
 use super::effects::{Attempt, Effect, Effects};
 use super::event::{Event, Now, PageRequester, ReadMode, SessionRequest, Ticket};
@@ -56,10 +56,10 @@ pub struct Document {
     /// The owner that the hash ring names, as this node sees it.
     owner: NodeId,
     forwarder: Forwarder,
-    role: Role,
+    role: OwnershipState,
     /// The other nodes that subscribe to the commits, while no sequencer runs here: the next one takes them over.
     subscriptions: PeerSubscriptions,
-    claim_queue: ClaimQueue,
+    waiting_submits: WaitingSubmits,
     /// The number of entries in an append that the log rejected although no other node had claimed. The next sequencer appends
     /// as many one by one, and so finds the entry that cannot be appended.
     one_by_one: usize,
@@ -75,7 +75,7 @@ pub struct Document {
 
 /// What this node is to the document.
 #[derive(Debug)]
-enum Role {
+enum OwnershipState {
     /// Another node owns the document, or no node needs to.
     Following,
     /// The claim is under way.
@@ -95,7 +95,7 @@ pub struct PoisonSubmit {
     pub requests: Vec<(SessionId, Ticket)>,
 }
 
-impl Role {
+impl OwnershipState {
     /// The sequencer of this epoch, unless it has ended.
     fn sequencer_of(&mut self, epoch: Epoch) -> Option<&mut Sequencer> {
         match self {
@@ -113,9 +113,9 @@ impl Document {
             me,
             owner,
             forwarder: Forwarder::new(settings.clone()),
-            role: Role::Following,
+            role: OwnershipState::Following,
             subscriptions: PeerSubscriptions::default(),
-            claim_queue: ClaimQueue::default(),
+            waiting_submits: WaitingSubmits::default(),
             one_by_one: 0,
             timers: RetryTimers::default(),
             is_ahead_of_log: false,
@@ -152,8 +152,10 @@ impl Document {
                     self.submit(self.me, submit, now);
                 }
                 Effect::RequestSnapshot => match &mut self.role {
-                    Role::Owning(sequencer) => sequencer.request_snapshot(&mut self.effects),
-                    Role::Following | Role::Claiming => {
+                    OwnershipState::Owning(sequencer) => {
+                        sequencer.request_snapshot(&mut self.effects)
+                    }
+                    OwnershipState::Following | OwnershipState::Claiming => {
                         self.effects.action(Action::LoadSnapshot);
                     }
                 },
@@ -238,20 +240,20 @@ impl Document {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_quiet = match &self.role {
-            Role::Following => true,
-            Role::Claiming => false,
-            Role::Owning(sequencer) => sequencer.is_quiet(),
+            OwnershipState::Following => true,
+            OwnershipState::Claiming => false,
+            OwnershipState::Owning(sequencer) => sequencer.is_quiet(),
         };
         is_quiet
             && self.subscriptions().is_empty()
             && self.forwarder.is_idle()
-            && self.claim_queue.is_empty()
+            && self.waiting_submits.is_empty()
     }
 
     /// Returns true if this node knows of no entry of the log, and is not about to append the first.
     #[must_use]
     pub fn is_unwritten(&self) -> bool {
-        matches!(self.role, Role::Following) && self.forwarder.head() == Revision::ZERO
+        matches!(self.role, OwnershipState::Following) && self.forwarder.head() == Revision::ZERO
     }
 
     /// The newest revision that this node's subscribers were sent, if there are subscribers and this node is not the owner. The
@@ -300,8 +302,8 @@ impl Document {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let is_quiet = match &self.role {
-            Role::Following | Role::Claiming => self.claim_queue.is_empty(),
-            Role::Owning(sequencer) => sequencer.is_quiet(),
+            OwnershipState::Following | OwnershipState::Claiming => self.waiting_submits.is_empty(),
+            OwnershipState::Owning(sequencer) => sequencer.is_quiet(),
         };
         is_quiet && !self.forwarder.is_submit_pending()
     }
@@ -310,21 +312,21 @@ impl Document {
     #[must_use]
     pub fn owned_epoch(&self) -> Option<Epoch> {
         match &self.role {
-            Role::Owning(sequencer) => Some(sequencer.fence().epoch),
-            Role::Following | Role::Claiming => None,
+            OwnershipState::Owning(sequencer) => Some(sequencer.fence().epoch),
+            OwnershipState::Following | OwnershipState::Claiming => None,
         }
     }
 
     /// Returns true if a claim is under way.
     #[must_use]
     pub fn is_claiming(&self) -> bool {
-        matches!(self.role, Role::Claiming)
+        matches!(self.role, OwnershipState::Claiming)
     }
 
     /// After a panic: the submit that was being processed.
     #[must_use]
     pub fn poison_submit(&self) -> Option<PoisonSubmit> {
-        let Role::Owning(sequencer) = &self.role else {
+        let OwnershipState::Owning(sequencer) = &self.role else {
             return None;
         };
         let (from, id) = sequencer.in_progress()?.clone();
@@ -375,7 +377,7 @@ impl Document {
     fn reject_readers_of_staged(&mut self, now: Now) {
         // The request for a snapshot may still be among the effects.
         self.run_effects(now);
-        if matches!(&self.role, Role::Owning(sequencer) if sequencer.owes_snapshot()) {
+        if matches!(&self.role, OwnershipState::Owning(sequencer) if sequencer.owes_snapshot()) {
             self.forwarder.reject_new_readers(&mut self.effects);
         }
     }
@@ -385,11 +387,13 @@ impl Document {
         match message {
             PeerMessage::Submit(submit) => self.submit(from, submit, now),
             PeerMessage::Subscribe { since } => match &mut self.role {
-                Role::Owning(sequencer) => {
+                OwnershipState::Owning(sequencer) => {
                     sequencer.subscribe(from, since, now, &mut self.effects);
                 }
                 // Reading needs no owner. The first submit makes one, perhaps of this node.
-                Role::Following | Role::Claiming => self.subscriptions.renew(from, now),
+                OwnershipState::Following | OwnershipState::Claiming => {
+                    self.subscriptions.renew(from, now)
+                }
             },
             PeerMessage::SaveSnapshot => {
                 if self.owned_epoch().is_some() {
@@ -453,10 +457,10 @@ impl Document {
 
     fn timed_out(&mut self, now: Now) {
         if self.timers.take_store_retry(now) {
-            if !self.claim_queue.is_empty() {
+            if !self.waiting_submits.is_empty() {
                 self.reclaim_if_due(now);
             }
-            if let Role::Owning(sequencer) = &mut self.role {
+            if let OwnershipState::Owning(sequencer) = &mut self.role {
                 sequencer.continue_rebase(&mut self.effects);
             }
             self.forwarder.retry(now, &mut self.effects);
@@ -498,15 +502,15 @@ impl Document {
     /// The other nodes that subscribe to the commits of an owner here.
     fn subscriptions(&self) -> &PeerSubscriptions {
         match &self.role {
-            Role::Owning(sequencer) => sequencer.subscriptions(),
-            Role::Following | Role::Claiming => &self.subscriptions,
+            OwnershipState::Owning(sequencer) => sequencer.subscriptions(),
+            OwnershipState::Following | OwnershipState::Claiming => &self.subscriptions,
         }
     }
 
     fn subscriptions_mut(&mut self) -> &mut PeerSubscriptions {
         match &mut self.role {
-            Role::Owning(sequencer) => sequencer.subscriptions_mut(),
-            Role::Following | Role::Claiming => &mut self.subscriptions,
+            OwnershipState::Owning(sequencer) => sequencer.subscriptions_mut(),
+            OwnershipState::Following | OwnershipState::Claiming => &mut self.subscriptions,
         }
     }
 }

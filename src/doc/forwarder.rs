@@ -75,7 +75,7 @@ struct GapRequest {
 
 /// When an entry was delivered to the subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
+enum DeliveryTiming {
     Earlier,
     Now,
 }
@@ -233,10 +233,10 @@ impl Forwarder {
             let (old, new) = entries.split_at(known);
             self.deliver(new, effects);
             for entry in old {
-                self.answer_submits(entry, Delivery::Earlier, effects);
+                self.answer_submits(entry, DeliveryTiming::Earlier, effects);
             }
             for entry in new {
-                self.answer_submits(entry, Delivery::Now, effects);
+                self.answer_submits(entry, DeliveryTiming::Now, effects);
             }
             self.serve_pending(effects);
         }
@@ -267,7 +267,12 @@ impl Forwarder {
     }
 
     /// Answers the submit that this entry commits, on each session that sent it.
-    fn answer_submits(&mut self, entry: &Arc<Entry>, delivery: Delivery, effects: &mut Effects) {
+    fn answer_submits(
+        &mut self,
+        entry: &Arc<Entry>,
+        delivery: DeliveryTiming,
+        effects: &mut Effects,
+    ) {
         while let Some((session, pending)) = self.pending_submits.take(&entry.id) {
             self.answer_submit(session, &pending, entry, delivery, effects);
             self.pending_submits.send_first(session, effects);
@@ -279,12 +284,12 @@ impl Forwarder {
         session: SessionId,
         pending: &PendingSubmit,
         entry: &Arc<Entry>,
-        delivery: Delivery,
+        delivery: DeliveryTiming,
         effects: &mut Effects,
     ) {
         let committed = SessionReply::Committed(entry.clone());
         effects.reply(session, pending.ticket, committed);
-        let was_delivered = delivery == Delivery::Now && self.subscribers.contains(session);
+        let was_delivered = delivery == DeliveryTiming::Now && self.subscribers.contains(session);
         if was_delivered {
             return;
         }

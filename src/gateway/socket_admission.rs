@@ -23,7 +23,7 @@ use crate::node::Outbox;
 use crate::store::History;
 
 /// What an admitted socket holds.
-struct Admission {
+struct AdmittedSocket {
     identity: Identity,
     network: IpAddr,
     /// The revocations delivered before the identity was looked up.
@@ -34,7 +34,7 @@ struct Admission {
     reservations: [Option<SocketPermit>; 2],
 }
 
-impl Admission {
+impl AdmittedSocket {
     /// Checks whether one more socket may be opened. Cheap checks come first; the shares are taken last.
     async fn check(request: &HttpRequest, gateway: &Arc<Gateway>) -> Result<Self, ApiError> {
         // The state of the node and the origin of the page.
@@ -91,7 +91,7 @@ pub(super) async fn open(
     gateway: Data<Gateway>,
 ) -> actix_web::Result<HttpResponse> {
     let gateway = gateway.into_inner();
-    let admission = Admission::check(&request, &gateway).await?;
+    let admission = AdmittedSocket::check(&request, &gateway).await?;
     let history = gateway.node().log_history();
     let client = new_client_id(&gateway, &admission.identity, history)?;
     let outbox = new_outbox(&gateway, history);
@@ -103,7 +103,7 @@ pub(super) async fn open(
         gateway.node().snapshots().clone(),
     );
     let (response, messages) = accept.await?;
-    let Admission {
+    let AdmittedSocket {
         identity,
         network,
         generation,

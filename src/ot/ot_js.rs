@@ -23,7 +23,7 @@ impl Edit {
     /// # Errors
     /// `Malformed` if it is anything else, or exceeds a limit.
     pub fn parse(json: &str) -> Result<Self, OtError> {
-        let sent: Vec<Sent> = serde_json::from_str(json)
+        let sent: Vec<OtJsComponent> = serde_json::from_str(json)
             .map_err(|_| OtError::Malformed("The edit must be an array of numbers and strings"))?;
         if sent.len() > COMPONENTS_MAX {
             return Err(OtError::Malformed(TOO_MANY));
@@ -31,15 +31,17 @@ impl Edit {
         let mut edit = Self::default();
         for component in sent {
             match component {
-                Sent::Count(count) if count == 0 || count.unsigned_abs() > COUNT_MAX => {
+                OtJsComponent::Count(count) if count == 0 || count.unsigned_abs() > COUNT_MAX => {
                     return Err(OtError::Malformed("Counts must be from 1 to 2147483648"));
                 }
-                Sent::Count(count) if count > 0 => edit.sequence.retain(count.unsigned_abs()),
-                Sent::Count(count) => edit.sequence.delete(count.unsigned_abs()),
-                Sent::Text(text) if text.is_empty() => {
+                OtJsComponent::Count(count) if count > 0 => {
+                    edit.sequence.retain(count.unsigned_abs())
+                }
+                OtJsComponent::Count(count) => edit.sequence.delete(count.unsigned_abs()),
+                OtJsComponent::Text(text) if text.is_empty() => {
                     return Err(OtError::Malformed("Inserts cannot be empty"));
                 }
-                Sent::Text(text) => edit.sequence.insert(&text),
+                OtJsComponent::Text(text) => edit.sequence.insert(&text),
             }
         }
         Ok(edit)
@@ -178,7 +180,7 @@ impl Edit {
 /// A component as it was sent.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
-enum Sent {
+enum OtJsComponent {
     Count(i64),
     Text(String),
 }

@@ -104,14 +104,14 @@ fn public_key_is_not_accepted_as_a_secret() {
 }
 
 /// A key pair, the public key as a JWK.
-struct Pair {
+struct SigningKeyPair {
     id: &'static str,
     algorithm: Algorithm,
     private: EncodingKey,
     public: serde_json::Value,
 }
 
-impl Pair {
+impl SigningKeyPair {
     fn token(&self) -> String {
         let mut header = Header::new(self.algorithm);
         header.kid = Some(self.id.to_owned());
@@ -120,13 +120,13 @@ impl Pair {
     }
 }
 
-fn es256(id: &'static str) -> Pair {
+fn es256(id: &'static str) -> SigningKeyPair {
     use rcgen::PublicKeyData;
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     // An uncompressed point: a byte, x, y.
     let point = pair.der_bytes().to_owned();
     let coordinate = |from: usize| URL_SAFE_NO_PAD.encode(&point[from..from + 32]);
-    Pair {
+    SigningKeyPair {
         id,
         algorithm: Algorithm::ES256,
         private: EncodingKey::from_ec_der(&pair.serialize_der()),
@@ -137,9 +137,9 @@ fn es256(id: &'static str) -> Pair {
 }
 
 /// Made for this test: `openssl genrsa -traditional 2048`.
-fn rs256(id: &'static str) -> Pair {
+fn rs256(id: &'static str) -> SigningKeyPair {
     let (pem, modulus) = (include_str!("rsa.pem"), include_str!("rsa.txt"));
-    Pair {
+    SigningKeyPair {
         id,
         algorithm: Algorithm::RS256,
         private: EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(),
@@ -155,7 +155,7 @@ struct Site {
 }
 
 impl Site {
-    fn set(&self, keys: &[&Pair]) {
+    fn set(&self, keys: &[&SigningKeyPair]) {
         let keys: Vec<_> = keys.iter().map(|pair| &pair.public).collect();
         let body = json!({ "keys": keys }).to_string();
         let length = body.len();
@@ -199,12 +199,12 @@ fn fetching(address: &str) -> TokenVerifier {
     })
 }
 
-fn accepts(verifier: &TokenVerifier, pair: &Pair) -> bool {
+fn accepts(verifier: &TokenVerifier, pair: &SigningKeyPair) -> bool {
     verifier.verify(&pair.token()).is_some()
 }
 
 /// Waits in paused time until a token is accepted.
-async fn until_accepted(verifier: &TokenVerifier, pair: &Pair) {
+async fn until_accepted(verifier: &TokenVerifier, pair: &SigningKeyPair) {
     let fetched = async {
         while !accepts(verifier, pair) {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -295,7 +295,7 @@ async fn changed_key_file_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
     let (old, new) = (es256("old"), es256("new"));
-    let write = |pair: &Pair| std::fs::write(&file, pair.public.to_string()).unwrap();
+    let write = |pair: &SigningKeyPair| std::fs::write(&file, pair.public.to_string()).unwrap();
     write(&old);
     let verifier = fetching(&file.display().to_string());
     assert!(accepts(&verifier, &old));
@@ -316,7 +316,7 @@ async fn changed_key_file_is_read_again() {
 
 #[test]
 fn only_strong_signature_keys_are_used() {
-    let with = |pair: &Pair, name: &str, value: serde_json::Value| {
+    let with = |pair: &SigningKeyPair, name: &str, value: serde_json::Value| {
         let mut public = pair.public.clone();
         public[name] = value;
         parse(&public.to_string(), "x").is_ok()
@@ -358,7 +358,7 @@ fn only_strong_signature_keys_are_used() {
     assert!(parse(&set.to_string(), "x").is_err());
 }
 
-fn with_use(pair: &Pair, purpose: &str) -> serde_json::Value {
+fn with_use(pair: &SigningKeyPair, purpose: &str) -> serde_json::Value {
     let mut public = pair.public.clone();
     public["use"] = json!(purpose);
     public

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Document, Role};
+use super::{Document, OwnershipState};
 use crate::doc::action::Action;
 use crate::doc::event::{Now, PageRequester, ReadOnly, ReadOnlyCause};
 use crate::doc::forwarder::PendingOnReadOnly;
@@ -28,15 +28,15 @@ impl Document {
             if is_damaged {
                 self.request_rescue();
             }
-            if !matches!(self.role, Role::Owning(_)) {
-                self.role = Role::Following;
+            if !matches!(self.role, OwnershipState::Owning(_)) {
+                self.role = OwnershipState::Following;
             }
             self.forwarder.snapshot_failed();
             return self.timers.store_failed(now);
         }
-        self.role = Role::Following;
+        self.role = OwnershipState::Following;
         self.timers.store_answered();
-        for waiting in self.claim_queue.take() {
+        for waiting in self.waiting_submits.take() {
             let rejection = found.rejection.clone();
             self.effects
                 .reject(waiting.from, waiting.submit.id, rejection);
@@ -54,11 +54,11 @@ impl Document {
     /// The stored log is damaged: the owner saves a snapshot of what it holds in memory.
     pub(super) fn request_rescue(&mut self) {
         match &mut self.role {
-            Role::Owning(sequencer) => sequencer.rescue(&mut self.effects),
-            Role::Following | Role::Claiming if self.owner != self.me => {
+            OwnershipState::Owning(sequencer) => sequencer.rescue(&mut self.effects),
+            OwnershipState::Following | OwnershipState::Claiming if self.owner != self.me => {
                 self.effects.send(self.owner, PeerMessage::SaveSnapshot);
             }
-            Role::Following | Role::Claiming => {}
+            OwnershipState::Following | OwnershipState::Claiming => {}
         }
     }
 

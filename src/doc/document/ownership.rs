@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::claim_queue::{Arrival, WaitingSubmit};
-use super::{Document, Role};
+use super::waiting_submits::{Arrival, WaitingSubmit};
+use super::{Document, OwnershipState};
 use crate::doc::action::Action;
 use crate::doc::event::Now;
 use crate::doc::forwarder::OwnerPlace;
@@ -33,14 +33,14 @@ impl Document {
             return self.effects.send(self.owner, PeerMessage::Submit(submit));
         }
         match &mut self.role {
-            Role::Owning(sequencer) => {
+            OwnershipState::Owning(sequencer) => {
                 match sequencer.submit(from, submit, now, &mut self.effects) {
                     SubmitOutcome::Settled => {}
                     SubmitOutcome::FutureBase(submit) => self.reclaim(from, submit, now),
                 }
             }
-            Role::Claiming => self.wait_for_claim(from, submit),
-            Role::Following => {
+            OwnershipState::Claiming => self.wait_for_claim(from, submit),
+            OwnershipState::Following => {
                 self.wait_for_claim(from, submit);
                 self.claim();
             }
@@ -50,19 +50,19 @@ impl Document {
     /// Keeps another node's submit until this node owns the document. This node's forwarder keeps its own.
     fn wait_for_claim(&mut self, from: NodeId, submit: Submit) {
         if from != self.me {
-            self.add_to_claim_queue(from, submit);
+            self.add_waiting_submit(from, submit);
         }
     }
 
-    fn add_to_claim_queue(&mut self, from: NodeId, submit: Submit) {
+    fn add_waiting_submit(&mut self, from: NodeId, submit: Submit) {
         let bytes_max = self.settings.staged_bytes_max;
-        self.claim_queue.add(from, submit, bytes_max);
+        self.waiting_submits.add(from, submit, bytes_max);
     }
 
     /// Claims again because of a base beyond the head. Either the client is faulty, or another node has appended since the
     /// last claim.
     fn reclaim(&mut self, from: NodeId, submit: Submit, now: Now) {
-        self.add_to_claim_queue(from, submit);
+        self.add_waiting_submit(from, submit);
         self.reclaim_if_due(now);
     }
 
@@ -74,17 +74,17 @@ impl Document {
     }
 
     fn claim(&mut self) {
-        if !matches!(self.role, Role::Claiming) {
-            self.change_role(Role::Claiming);
-            self.claim_queue.claim_requested();
+        if !matches!(self.role, OwnershipState::Claiming) {
+            self.change_role(OwnershipState::Claiming);
+            self.waiting_submits.claim_requested();
             self.effects.action(Action::Claim);
         }
     }
 
     /// Changes the role. The subscriptions of a sequencer that ends are kept for the next one, and a snapshot that it owed is
     /// requested again.
-    fn change_role(&mut self, role: Role) {
-        if let Role::Owning(mut sequencer) = std::mem::replace(&mut self.role, role) {
+    fn change_role(&mut self, role: OwnershipState) {
+        if let OwnershipState::Owning(mut sequencer) = std::mem::replace(&mut self.role, role) {
             self.subscriptions = std::mem::take(sequencer.subscriptions_mut());
             self.forwarder.owner_ended_here();
             if sequencer.owes_snapshot() {
@@ -100,10 +100,10 @@ impl Document {
         now: Now,
     ) {
         let Ok((fence, head, tail)) = result else {
-            self.role = Role::Following;
+            self.role = OwnershipState::Following;
             return self.timers.store_failed(now);
         };
-        if !matches!(self.role, Role::Claiming) {
+        if !matches!(self.role, OwnershipState::Claiming) {
             return;
         }
         self.timers.store_answered();
@@ -120,12 +120,12 @@ impl Document {
         let settings = self.settings.clone();
         let mut sequencer = Sequencer::new(self.me, fence, head, tail, subscriptions, settings);
         sequencer.append_one_by_one(std::mem::take(&mut self.one_by_one));
-        self.role = Role::Owning(Box::new(sequencer));
+        self.role = OwnershipState::Owning(Box::new(sequencer));
         self.forwarder.owner_started_here();
         self.forwarder.commits(durable, &entries, &mut self.effects);
         self.timers.claimed(now);
         // Sequence what waited for the claim, and send this node's own submits again.
-        for waiting in self.claim_queue.take() {
+        for waiting in self.waiting_submits.take() {
             self.submit_after_claim(waiting, now);
         }
         self.forwarder.resend(&mut self.effects);
@@ -147,7 +147,7 @@ impl Document {
 
     /// Sequences a submit, and rejects it if its base is beyond the head.
     fn submit_or_reject(&mut self, from: NodeId, submit: Submit, now: Now) {
-        let Role::Owning(sequencer) = &mut self.role else {
+        let OwnershipState::Owning(sequencer) = &mut self.role else {
             return;
         };
         if let SubmitOutcome::FutureBase(submit) =
@@ -165,7 +165,7 @@ impl Document {
         result: &Result<Result<(), AppendError>, StoreError>,
         now: Now,
     ) {
-        let Role::Owning(sequencer) = &mut self.role else {
+        let OwnershipState::Owning(sequencer) = &mut self.role else {
             return;
         };
         if sequencer.fence() != fence {
@@ -208,7 +208,7 @@ impl Document {
     /// Ends the sequencer if the log has a head beyond everything that it has staged: then another node owns the document, and
     /// this node's readers would be shown less than was acknowledged.
     pub(super) fn step_down_if_behind(&mut self, head: Revision, now: Now) {
-        if matches!(&self.role, Role::Owning(sequencer) if head > sequencer.head()) {
+        if matches!(&self.role, OwnershipState::Owning(sequencer) if head > sequencer.head()) {
             self.step_down(now);
         }
     }
@@ -222,17 +222,18 @@ impl Document {
 
     /// Ends the sequencer. What it had staged is dropped.
     fn step_down(&mut self, now: Now) {
-        self.change_role(Role::Following);
+        self.change_role(OwnershipState::Following);
         self.timers.retry_soon(now);
     }
 
     /// Ends a sequencer that the hash ring does not name any more, as soon as nothing of it is under way: nodes that subscribe
     /// with the new owner would not be told of its commits. Returns true if it ended.
     pub(super) fn hand_over(&mut self) -> bool {
-        let is_quiet = matches!(&self.role, Role::Owning(sequencer) if sequencer.is_quiet());
+        let is_quiet =
+            matches!(&self.role, OwnershipState::Owning(sequencer) if sequencer.is_quiet());
         let hands_over = is_quiet && self.owner != self.me;
         if hands_over {
-            self.change_role(Role::Following);
+            self.change_role(OwnershipState::Following);
         }
         hands_over
     }

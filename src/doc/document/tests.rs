@@ -1282,5 +1282,5 @@ fn submits_waiting_for_a_claim_are_bounded_in_bytes() {
             Now::default(),
         );
     }
-    assert_eq!(document.claim_queue.len(), 2);
+    assert_eq!(document.waiting_submits.len(), 2);
 }

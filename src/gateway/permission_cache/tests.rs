@@ -10,14 +10,14 @@ const HERE: RequestSource = RequestSource {
 };
 
 /// The permissions of Ann, the owner of the tenant, and a store that can be closed.
-struct Fixture {
+struct CacheFixture {
     store: Arc<SqliteStore>,
     auth: Arc<AuthService>,
     permissions: PermissionCache,
     _folder: tempfile::TempDir,
 }
 
-impl Fixture {
+impl CacheFixture {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = SqliteSettings {
@@ -85,7 +85,7 @@ fn long_ago() -> Option<Instant> {
 
 #[tokio::test]
 async fn unchanged_permissions_stay_valid_while_the_store_is_away() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     assert_eq!(
         fixture.permissions.role(&plan()).await.unwrap(),
         Some(Role::Owner)
@@ -104,7 +104,7 @@ async fn unchanged_permissions_stay_valid_while_the_store_is_away() {
 
 #[tokio::test]
 async fn changed_permissions_end_the_session_if_the_store_stays_away() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     fixture.change().await;
     fixture.store.close().await.unwrap();
     assert!(fixture.refresh().await.unwrap().is_empty());
@@ -118,7 +118,7 @@ async fn changed_permissions_end_the_session_if_the_store_stays_away() {
 
 #[tokio::test]
 async fn successful_refresh_clears_the_stale_mark() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     fixture.change().await;
     let found = fixture.refresh().await.unwrap();
     assert_eq!(found[0].role, Some(Role::Viewer));
@@ -127,7 +127,7 @@ async fn successful_refresh_clears_the_stale_mark() {
 
 #[tokio::test]
 async fn change_refreshes_documents_in_use_only() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     let doc = |name: &str| DocId::parse("notes", name).unwrap();
     for n in 0..100 {
         fixture
@@ -154,7 +154,7 @@ async fn change_refreshes_documents_in_use_only() {
 
 #[tokio::test]
 async fn change_of_one_document_refreshes_no_other() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     let doc = |name: &str| DocId::parse("notes", name).unwrap();
     for name in ["written", "other"] {
         let least = Role::Editor;
@@ -184,7 +184,7 @@ async fn change_of_one_document_refreshes_no_other() {
 
 #[tokio::test]
 async fn stale_mark_on_everything_is_not_cleared_by_one_document() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     let known = fixture.auth.last_revocation().await.unwrap();
     fixture.permissions.stale_since = Some(Instant::now());
     let ann = fixture.permissions.identity().user_id().unwrap().clone();
@@ -213,7 +213,7 @@ async fn stale_mark_on_everything_is_not_cleared_by_one_document() {
 
 #[tokio::test]
 async fn expired_link_is_refreshed() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = CacheFixture::new().await;
     let until = Instant::now();
     let editor = CachedRole {
         role: Some(Role::Editor),

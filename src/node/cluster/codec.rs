@@ -18,7 +18,7 @@ use crate::store::HistoryMark;
 
 /// Why bytes cannot be decoded.
 #[derive(Debug, Error)]
-pub(in crate::node) enum DecodeError {
+pub(in crate::node) enum MessageDecodeError {
     /// The version is unknown; `None` if there are no bytes.
     #[error("unknown version {0:?}")]
     Version(Option<u8>),
@@ -43,10 +43,12 @@ impl NodeMessage {
     }
 
     /// Decodes what [`encode`](Self::encode) wrote.
-    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<Self, MessageDecodeError> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => postcard::from_bytes::<Wire<'_>>(rest)?.decode(),
-            other => Err(DecodeError::Version(other.map(|(version, _)| *version))),
+            other => Err(MessageDecodeError::Version(
+                other.map(|(version, _)| *version),
+            )),
         }
     }
 }
@@ -201,7 +203,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    fn decode(self) -> Result<NodeMessage, DecodeError> {
+    fn decode(self) -> Result<NodeMessage, MessageDecodeError> {
         Ok(match self {
             Self::Subscribe(doc, since) => WirePeerMessage::Subscribe(doc, since).decode(None)?,
             Self::Submit(doc, submit) => WirePeerMessage::Submit(doc, submit).decode(None)?,
@@ -282,7 +284,7 @@ impl<'a> WirePeerMessage<'a> {
         }
     }
 
-    fn decode(self, mark: Option<HistoryMark>) -> Result<NodeMessage, DecodeError> {
+    fn decode(self, mark: Option<HistoryMark>) -> Result<NodeMessage, MessageDecodeError> {
         let (doc, message) = match self {
             Self::Subscribe(doc, since) => (doc, PeerMessage::Subscribe { since }),
             Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.decode()?)),
@@ -315,7 +317,7 @@ impl<'a> WireId<'a> {
         }
     }
 
-    fn decode(self) -> Result<SubmitId, DecodeError> {
+    fn decode(self) -> Result<SubmitId, MessageDecodeError> {
         Ok(SubmitId {
             author: UserId::new(self.author),
             client: decode_client(self.client)?,
@@ -325,7 +327,7 @@ impl<'a> WireId<'a> {
 }
 
 impl WireSubmit<'_> {
-    fn decode(self) -> Result<Submit, DecodeError> {
+    fn decode(self) -> Result<Submit, MessageDecodeError> {
         let proposal = match self.proposal {
             WireProposal::Create(change) => match decode_change(change)? {
                 Change::Create(content) => Proposal::Create(content),
@@ -343,7 +345,7 @@ impl WireSubmit<'_> {
 }
 
 impl WireEntry<'_> {
-    fn decode(self) -> Result<Entry, DecodeError> {
+    fn decode(self) -> Result<Entry, MessageDecodeError> {
         Ok(Entry {
             revision: self.revision,
             epoch: self.epoch,
@@ -365,11 +367,11 @@ impl<'a> WireDigest<'a> {
         }
     }
 
-    fn decode(self) -> Result<PresenceDigest, DecodeError> {
+    fn decode(self) -> Result<PresenceDigest, MessageDecodeError> {
         let values = self.values.into_iter();
         let values = values
             .map(|(client, id, version)| Ok((decode_client(client)?, decode_name(id)?, version)))
-            .collect::<Result<_, DecodeError>>()?;
+            .collect::<Result<_, MessageDecodeError>>()?;
         Ok(PresenceDigest {
             channel: decode_channel(self.channel)?,
             values,
@@ -378,9 +380,9 @@ impl<'a> WireDigest<'a> {
 }
 
 impl WirePresence<'_> {
-    fn decode(self) -> Result<(ClientId, Presence), DecodeError> {
+    fn decode(self) -> Result<(ClientId, Presence), MessageDecodeError> {
         let position = self.position.map(|(doc, revision, kind)| {
-            Ok::<_, DecodeError>(Position {
+            Ok::<_, MessageDecodeError>(Position {
                 doc: decode_doc(doc)?,
                 revision,
                 kind: Kind::parse(kind).ok_or_else(|| invalid("type", kind))?,
@@ -401,28 +403,28 @@ fn doc_names(doc: &DocId) -> WireDoc<'_> {
     (doc.collection.as_str(), doc.id.as_str())
 }
 
-fn decode_doc((collection, id): WireDoc<'_>) -> Result<DocId, DecodeError> {
+fn decode_doc((collection, id): WireDoc<'_>) -> Result<DocId, MessageDecodeError> {
     DocId::parse(collection, id).map_err(|_| invalid("document", id))
 }
 
-fn decode_name(name: &str) -> Result<Name, DecodeError> {
+fn decode_name(name: &str) -> Result<Name, MessageDecodeError> {
     Name::parse(name).map_err(|_| invalid("name", name))
 }
 
-fn decode_channel(name: &str) -> Result<Name, DecodeError> {
+fn decode_channel(name: &str) -> Result<Name, MessageDecodeError> {
     Name::parse_channel(name).map_err(|_| invalid("channel", name))
 }
 
-fn decode_client(client: &str) -> Result<ClientId, DecodeError> {
+fn decode_client(client: &str) -> Result<ClientId, MessageDecodeError> {
     ClientId::parse(client).map_err(|_| invalid("client", client))
 }
 
-fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
+fn decode_change(bytes: &[u8]) -> Result<Change, MessageDecodeError> {
     Change::decode(bytes).map_err(|error| invalid("change", &error.to_string()))
 }
 
-fn invalid(what: &str, value: &str) -> DecodeError {
-    DecodeError::Invalid(format!("{what}: {value:?}"))
+fn invalid(what: &str, value: &str) -> MessageDecodeError {
+    MessageDecodeError::Invalid(format!("{what}: {value:?}"))
 }
 
 #[cfg(test)]
@@ -550,7 +552,7 @@ mod tests {
             newer[0] += 1;
             assert!(matches!(
                 NodeMessage::decode(&newer),
-                Err(DecodeError::Version(_))
+                Err(MessageDecodeError::Version(_))
             ));
         }
     }

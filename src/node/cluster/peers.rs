@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 pub(super) use self::health::{CHECK_INTERVAL, Participation};
-use super::codec::DecodeError;
+use super::codec::MessageDecodeError;
 use super::message::NodeMessage;
 use super::peer_versions::PeerVersions;
 use super::wire_version::{self, Received};
@@ -283,7 +283,7 @@ impl Peers {
         self.versions().noticed(node, version);
     }
 
-    fn decode_failed(&self, node: NodeId, error: &DecodeError) {
+    fn decode_failed(&self, node: NodeId, error: &MessageDecodeError) {
         let mine = &self.version;
         let (reaction, (name, version), total) = {
             let mut versions = self.versions();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::codec::{self, DecodeError};
+use super::codec::{self, MessageDecodeError};
 use super::message::NodeMessage;
 use crate::version::{Capabilities, NodeVersion, WireRange};
 
@@ -54,10 +54,12 @@ pub(in crate::node) fn encode(message: &NodeMessage, version: u8) -> Bytes {
 pub(in crate::node) fn decode(
     bytes: &[u8],
     understood: WireRange,
-) -> Result<Received, DecodeError> {
+) -> Result<Received, MessageDecodeError> {
     match bytes.first() {
         Some(&NOTICE) => read_notice(bytes).map(Received::Notice),
-        Some(&version) if !understood.contains(version) => Err(DecodeError::Version(Some(version))),
+        Some(&version) if !understood.contains(version) => {
+            Err(MessageDecodeError::Version(Some(version)))
+        }
         #[cfg(debug_assertions)]
         Some(&next::VERSION) => next::decode(bytes).map(Received::Message),
         _ => NodeMessage::decode(bytes).map(Received::Message),
@@ -77,8 +79,8 @@ pub(in crate::node) fn notice(version: &NodeVersion) -> Bytes {
     bytes.freeze()
 }
 
-fn read_notice(bytes: &[u8]) -> Result<NodeVersion, DecodeError> {
-    let cut = || DecodeError::Invalid("notice of versions: truncated".to_owned());
+fn read_notice(bytes: &[u8]) -> Result<NodeVersion, MessageDecodeError> {
+    let cut = || MessageDecodeError::Invalid("notice of versions: truncated".to_owned());
     let (&[_, oldest, newest], rest) = bytes.split_first_chunk().ok_or_else(cut)?;
     let (capabilities, rest) = rest.split_first_chunk().ok_or_else(cut)?;
     let (&length, rest) = rest.split_first().ok_or_else(cut)?;
@@ -98,7 +100,7 @@ fn read_notice(bytes: &[u8]) -> Result<NodeVersion, DecodeError> {
 /// A next wire version, for tests of two versions side by side. In debug builds only.
 #[cfg(debug_assertions)]
 pub(in crate::node) mod next {
-    use super::{Bytes, DecodeError, NodeMessage};
+    use super::{Bytes, MessageDecodeError, NodeMessage};
     use xxhash_rust::xxh3::xxh3_64;
 
     pub(in crate::node) const VERSION: u8 = super::codec::VERSION + 1;
@@ -111,8 +113,8 @@ pub(in crate::node) mod next {
         [&[VERSION][..], &checksum, &body].concat().into()
     }
 
-    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<NodeMessage, DecodeError> {
-        let broken = || DecodeError::Invalid("checksum".to_owned());
+    pub(in crate::node) fn decode(bytes: &[u8]) -> Result<NodeMessage, MessageDecodeError> {
+        let broken = || MessageDecodeError::Invalid("checksum".to_owned());
         let body = bytes.get(9..).ok_or_else(broken)?;
         if bytes[1..9] != xxh3_64(body).to_le_bytes() {
             return Err(broken());
@@ -142,7 +144,9 @@ mod tests {
             let bytes = encode(&NodeMessage::HasStore, version);
             match decode(&bytes, understood) {
                 Ok(Received::Message(NodeMessage::HasStore)) => assert!(is_decoded, "{version}"),
-                Err(DecodeError::Version(Some(told))) => assert!(!is_decoded && told == version),
+                Err(MessageDecodeError::Version(Some(told))) => {
+                    assert!(!is_decoded && told == version)
+                }
                 other => panic!("{version}: {other:?}"),
             }
         }
@@ -158,7 +162,7 @@ mod tests {
         let mut bytes = notice(&version).to_vec();
         assert!(matches!(
             NodeMessage::decode(&bytes),
-            Err(DecodeError::Version(Some(0)))
+            Err(MessageDecodeError::Version(Some(0)))
         ));
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length], range(1, 1)).is_err(), "{length}");

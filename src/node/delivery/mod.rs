@@ -8,4 +8,6 @@ pub(in crate::node) mod reply;
 pub(in crate::node) mod snapshot_budget;
 pub(in crate::node) mod throttle;
 pub(in crate::node) mod timer;
+#[cfg(test)]
+mod wake_counter;
 pub(in crate::node) mod wake_queue;

@@ -83,25 +83,16 @@ impl Drop for DeliveryThrottle {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll, Wake, Waker};
+    use std::task::{Context, Poll};
 
+    use super::super::wake_counter::WakeCounter;
     use super::*;
     use crate::gateway::ShareDbEncoder;
 
     /// A socket that counts how often it is woken.
     struct Socket {
         outbox: Arc<Outbox>,
-        woken: Arc<Woken>,
-    }
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
+        woken: Arc<WakeCounter>,
     }
 
     impl Socket {
@@ -116,7 +107,7 @@ mod tests {
 
         /// Writes everything that is queued, and registers its waker. Returns the number of bytes.
         fn write(&self) -> usize {
-            let waker = Waker::from(self.woken.clone());
+            let waker = self.woken.waker();
             let mut cx = Context::from_waker(&waker);
             let mut bytes = 0;
             while let Poll::Ready(Some(frames)) = self.outbox.poll_take(&mut cx) {
@@ -127,7 +118,7 @@ mod tests {
 
         /// How often it was woken.
         fn woken(&self) -> usize {
-            self.woken.0.load(Ordering::SeqCst)
+            self.woken.wakes()
         }
     }
 

@@ -63,37 +63,22 @@ impl WakeBatch {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
+    use super::super::wake_counter::WakeCounter;
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 
     #[tokio::test]
     async fn all_are_woken_once_even_if_their_thread_has_ended() {
-        let woken = Arc::new(Woken::default());
+        let woken = Arc::new(WakeCounter::default());
         let ((live, task), (ended, ended_task)) = (WakeQueue::new(), WakeQueue::new());
         drop(ended_task);
         let mut batch = WakeBatch::default();
         for queue in [&live, &ended, &live] {
-            batch.add(queue, Waker::from(woken.clone()));
+            batch.add(queue, woken.waker());
         }
         batch.wake();
-        assert_eq!(
-            woken.0.load(Ordering::SeqCst),
-            1,
-            "the socket of the ended thread"
-        );
+        assert_eq!(woken.wakes(), 1, "the socket of the ended thread");
         drop(live);
         task.run().await;
-        assert_eq!(woken.0.load(Ordering::SeqCst), 3);
+        assert_eq!(woken.wakes(), 3);
     }
 }

@@ -22,7 +22,7 @@ use crate::sync::lock;
 /// and no lock is held while a frame is encoded or queued for a socket.
 #[derive(Debug)]
 pub struct PresenceService {
-    state: Mutex<QueueState>,
+    state: Mutex<QueuedEffects>,
     /// Notified when the queue is empty.
     drained: Condvar,
     peers: Arc<Peers>,
@@ -31,12 +31,12 @@ pub struct PresenceService {
     started: Instant,
 }
 
-type Effects = Vec<PresenceEffect<Arc<Outbox>>>;
+type PresenceEffects = Vec<PresenceEffect<Arc<Outbox>>>;
 
 #[derive(Debug)]
-struct QueueState {
+struct QueuedEffects {
     registry: PresenceRegistry<Arc<Outbox>>,
-    effects: Effects,
+    effects: PresenceEffects,
     /// Whether a thread performs the queued effects.
     is_draining: bool,
 }
@@ -51,7 +51,7 @@ impl PresenceService {
         encoder: &'static dyn FrameEncoder,
     ) -> Self {
         Self {
-            state: Mutex::new(QueueState {
+            state: Mutex::new(QueuedEffects {
                 registry: PresenceRegistry::new(peers.me()),
                 effects: Vec::new(),
                 is_draining: false,
@@ -172,14 +172,14 @@ impl PresenceService {
     /// too, after its own.
     fn change(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut PresenceRegistry<Arc<Outbox>>, Duration, &mut Effects),
+        change: impl FnOnce(&mut PresenceRegistry<Arc<Outbox>>, Duration, &mut PresenceEffects),
     ) {
         let mut state = lock(&self.state);
         while state.is_draining && state.effects.len() >= EFFECTS_MAX {
             let waited = self.drained.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        let QueueState {
+        let QueuedEffects {
             registry, effects, ..
         } = &mut *state;
         change(registry, self.started.elapsed(), effects);
@@ -196,7 +196,7 @@ impl PresenceService {
         loop {
             let effects = {
                 let mut state = lock(&self.state);
-                let QueueState {
+                let QueuedEffects {
                     registry, effects, ..
                 } = &mut *state;
                 for update in undelivered.drain(..) {

@@ -17,14 +17,14 @@ pub(super) struct Attributes(Arc<Map>);
 #[derive(Debug, PartialEq, Eq)]
 struct Map {
     /// Sorted by key, each key once.
-    pairs: Vec<Pair>,
+    pairs: Vec<AttributeEntry>,
     /// Size in bytes as JSON.
     size: usize,
 }
 
 /// A key and its value in canonical JSON: equal values are equal texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pair {
+struct AttributeEntry {
     key: Arc<str>,
     value: Arc<str>,
 }
@@ -37,7 +37,7 @@ pub(super) enum Nulls {
     Drop,
 }
 
-impl Pair {
+impl AttributeEntry {
     fn is_null(&self) -> bool {
         &*self.value == "null"
     }
@@ -87,7 +87,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    fn of(pairs: Vec<Pair>) -> Option<Self> {
+    fn of(pairs: Vec<AttributeEntry>) -> Option<Self> {
         let size = pairs
             .iter()
             .map(|pair| pair.key.len() + escapes_len(&pair.key) + pair.value.len() + 4)
@@ -153,7 +153,7 @@ impl Attributes {
         let mut pairs = Vec::new();
         zip(Some(self), base, |set, base| match (set, base) {
             (Some(set), Some(base)) if !set.is_identical(base) => pairs.push(base.clone()),
-            (Some(set), None) => pairs.push(Pair {
+            (Some(set), None) => pairs.push(AttributeEntry {
                 key: set.key.clone(),
                 value: "null".into(),
             }),
@@ -169,7 +169,7 @@ const TOO_LARGE: &str = "The attributes of a component must not exceed 65536 byt
 fn zip<'a>(
     a: Option<&'a Attributes>,
     b: Option<&'a Attributes>,
-    mut see: impl FnMut(Option<&'a Pair>, Option<&'a Pair>),
+    mut see: impl FnMut(Option<&'a AttributeEntry>, Option<&'a AttributeEntry>),
 ) {
     let pairs = |attributes: Option<&'a Attributes>| {
         attributes.map_or(&[][..], |attributes| &attributes.0.pairs)
@@ -196,7 +196,7 @@ struct PairsVisitor {
 }
 
 impl<'de> Visitor<'de> for PairsVisitor {
-    type Value = Result<Vec<Pair>, &'static str>;
+    type Value = Result<Vec<AttributeEntry>, &'static str>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
@@ -211,7 +211,7 @@ impl<'de> Visitor<'de> for PairsVisitor {
                 canonical(value.get(), self.origin.bound(VALUE_MEMBERS_MAX))
             };
             match value {
-                Ok(value) => pairs.push(Pair {
+                Ok(value) => pairs.push(AttributeEntry {
                     key: key.into(),
                     value: value.into(),
                 }),

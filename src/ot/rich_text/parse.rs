@@ -90,7 +90,7 @@ impl<'de, F: FnMut(Piece<'_>) -> Result<(), &'static str>> Visitor<'de> for Delt
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut count = 0;
-        while let Some(sent) = seq.next_element::<Sent<'de>>()? {
+        while let Some(sent) = seq.next_element::<WireComponent<'de>>()? {
             count += 1;
             let seen = if count > self.origin.bound(COMPONENTS_MAX) {
                 Err(TOO_MANY)
@@ -132,7 +132,7 @@ impl<'de, F: FnMut(Piece<'_>) -> Result<(), &'static str>> Visitor<'de> for OpsV
 /// A component as it was sent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sent<'a> {
+struct WireComponent<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     insert: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -143,7 +143,7 @@ struct Sent<'a> {
     attributes: Option<&'a RawValue>,
 }
 
-impl Sent<'_> {
+impl WireComponent<'_> {
     fn read(
         self,
         origin: Origin,

@@ -11,11 +11,11 @@ use super::span::Span;
 /// A sequence of spans.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tree {
-    root: Option<Arc<Node>>,
+    root: Option<Arc<TreeNode>>,
 }
 
 #[derive(Debug, Clone)]
-struct Node {
+struct TreeNode {
     /// UTF-16 units and bytes of all spans below.
     len: u64,
     bytes: usize,
@@ -28,7 +28,7 @@ struct Node {
 #[derive(Debug, Clone)]
 enum Children {
     Spans(Vec<Span>),
-    Nodes(Vec<Arc<Node>>),
+    Nodes(Vec<Arc<TreeNode>>),
 }
 
 const CHILDREN_MAX: usize = if cfg!(test) { 4 } else { 16 };
@@ -42,11 +42,11 @@ impl Tree {
     /// Adds a span at the end.
     pub(super) fn push(&mut self, span: Span) {
         let Some(root) = &mut self.root else {
-            self.root = Some(Arc::new(Node::leaf(vec![span])));
+            self.root = Some(Arc::new(TreeNode::leaf(vec![span])));
             return;
         };
         if !root.absorb_at_end(&span) {
-            let leaf = Arc::new(Node::leaf(vec![span]));
+            let leaf = Arc::new(TreeNode::leaf(vec![span]));
             self.root = self.root.take().map(|root| join(root, leaf));
         }
     }
@@ -163,7 +163,7 @@ impl Tree {
     }
 }
 
-impl Node {
+impl TreeNode {
     fn leaf(spans: Vec<Span>) -> Self {
         let len = spans.iter().map(Span::len).sum();
         let bytes = spans.iter().map(Span::bytes).sum();
@@ -250,10 +250,10 @@ impl Node {
 }
 
 /// Concatenates two trees. Only their roots may have too few children.
-fn join(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
+fn join(left: Arc<TreeNode>, right: Arc<TreeNode>) -> Arc<TreeNode> {
     match left.height.cmp(&right.height) {
         Ordering::Equal if left.is_filled() && right.is_filled() => {
-            Arc::new(Node::branch(vec![left, right]))
+            Arc::new(TreeNode::branch(vec![left, right]))
         }
         Ordering::Equal => fuse(left, right),
         Ordering::Less => {
@@ -282,7 +282,7 @@ fn join(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
 }
 
 /// The node itself if it has this height, otherwise its children, which have it then.
-fn level(node: Arc<Node>, height: u32) -> Vec<Arc<Node>> {
+fn level(node: Arc<TreeNode>, height: u32) -> Vec<Arc<TreeNode>> {
     if node.height == height {
         vec![node]
     } else {
@@ -291,7 +291,7 @@ fn level(node: Arc<Node>, height: u32) -> Vec<Arc<Node>> {
 }
 
 /// Concatenates two nodes of one height, one of which has too few children.
-fn fuse(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
+fn fuse(left: Arc<TreeNode>, right: Arc<TreeNode>) -> Arc<TreeNode> {
     match (
         Arc::unwrap_or_clone(left).children,
         Arc::unwrap_or_clone(right).children,
@@ -299,12 +299,12 @@ fn fuse(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
         (Children::Spans(mut spans), Children::Spans(more)) => {
             spans.extend(more);
             if spans.len() <= CHILDREN_MAX {
-                return Arc::new(Node::leaf(spans));
+                return Arc::new(TreeNode::leaf(spans));
             }
             let right = spans.split_off(spans.len() / 2);
-            Arc::new(Node::branch(vec![
-                Arc::new(Node::leaf(spans)),
-                Arc::new(Node::leaf(right)),
+            Arc::new(TreeNode::branch(vec![
+                Arc::new(TreeNode::leaf(spans)),
+                Arc::new(TreeNode::leaf(right)),
             ]))
         }
         (Children::Nodes(mut nodes), Children::Nodes(more)) => {
@@ -318,27 +318,27 @@ fn fuse(left: Arc<Node>, right: Arc<Node>) -> Arc<Node> {
 }
 
 /// A branch over at most twice as many nodes as one may have.
-fn pack(mut nodes: Vec<Arc<Node>>) -> Arc<Node> {
+fn pack(mut nodes: Vec<Arc<TreeNode>>) -> Arc<TreeNode> {
     if nodes.len() <= CHILDREN_MAX {
-        return Arc::new(Node::branch(nodes));
+        return Arc::new(TreeNode::branch(nodes));
     }
     let right = nodes.split_off(nodes.len() / 2);
-    Arc::new(Node::branch(vec![
-        Arc::new(Node::branch(nodes)),
-        Arc::new(Node::branch(right)),
+    Arc::new(TreeNode::branch(vec![
+        Arc::new(TreeNode::branch(nodes)),
+        Arc::new(TreeNode::branch(right)),
     ]))
 }
 
 /// The parts before and after a position.
 struct Sides {
-    left: Option<Arc<Node>>,
+    left: Option<Arc<TreeNode>>,
     /// The span that contains the position, and the offset in it.
     cut: Option<(Span, u64)>,
-    right: Option<Arc<Node>>,
+    right: Option<Arc<TreeNode>>,
 }
 
 /// The parts before and after `at`, a position inside the node.
-fn split(node: Arc<Node>, mut at: u64) -> Sides {
+fn split(node: Arc<TreeNode>, mut at: u64) -> Sides {
     match &node.children {
         Children::Spans(_) => split_leaf(node, at),
         Children::Nodes(nodes) => {
@@ -366,7 +366,7 @@ fn split(node: Arc<Node>, mut at: u64) -> Sides {
     }
 }
 
-fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Sides {
+fn split_leaf(leaf: Arc<TreeNode>, mut at: u64) -> Sides {
     let Children::Spans(mut left) = Arc::unwrap_or_clone(leaf).children else {
         unreachable!("a leaf holds spans")
     };
@@ -377,7 +377,7 @@ fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Sides {
     }
     let mut right = left.split_off(index);
     let cut = (at > 0).then(|| (right.remove(0), at));
-    let leaf = |spans: Vec<Span>| (!spans.is_empty()).then(|| Arc::new(Node::leaf(spans)));
+    let leaf = |spans: Vec<Span>| (!spans.is_empty()).then(|| Arc::new(TreeNode::leaf(spans)));
     Sides {
         left: leaf(left),
         cut,
@@ -386,14 +386,14 @@ fn split_leaf(leaf: Arc<Node>, mut at: u64) -> Sides {
 }
 
 /// The root over some nodes of one height.
-fn over(mut nodes: Vec<Arc<Node>>) -> Option<Arc<Node>> {
+fn over(mut nodes: Vec<Arc<TreeNode>>) -> Option<Arc<TreeNode>> {
     match nodes.len() {
         0 | 1 => nodes.pop(),
-        _ => Some(Arc::new(Node::branch(nodes))),
+        _ => Some(Arc::new(TreeNode::branch(nodes))),
     }
 }
 
-fn join_sides(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<Node>> {
+fn join_sides(left: Option<Arc<TreeNode>>, right: Option<Arc<TreeNode>>) -> Option<Arc<TreeNode>> {
     match (left, right) {
         (Some(left), Some(right)) => Some(join(left, right)),
         (root, None) | (None, root) => root,
@@ -404,12 +404,12 @@ fn join_sides(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<N
 #[derive(Debug)]
 pub(super) struct Spans<'a> {
     /// The rest of each level above the leaf.
-    open: Vec<std::slice::Iter<'a, Arc<Node>>>,
+    open: Vec<std::slice::Iter<'a, Arc<TreeNode>>>,
     leaf: std::slice::Iter<'a, Span>,
 }
 
 impl<'a> Spans<'a> {
-    fn descend(&mut self, mut node: &'a Node) {
+    fn descend(&mut self, mut node: &'a TreeNode) {
         loop {
             match &node.children {
                 Children::Spans(spans) => {
@@ -463,7 +463,7 @@ impl Tree {
 }
 
 #[cfg(test)]
-impl Node {
+impl TreeNode {
     fn check(&self, is_root: bool) {
         let (count, len, bytes) = match &self.children {
             Children::Spans(spans) => {

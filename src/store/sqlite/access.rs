@@ -73,7 +73,7 @@ impl AccessBackend for SqliteStore {
         documents_max: Option<u64>,
     ) -> AccessFuture<'_, DocumentRegistration> {
         self.writer
-            .execute(Change(move |db: &Connection, now_ms| {
+            .execute(WriteClosure(move |db: &Connection, now_ms| {
                 register_document(db, now_ms, &doc, &owner, documents_max)
             }))
             .boxed()
@@ -81,7 +81,7 @@ impl AccessBackend for SqliteStore {
 
     fn add_usage(&self, tenant: String, bytes: u64) -> AccessFuture<'_, u64> {
         self.writer
-            .execute(Change(move |db: &Connection, _| {
+            .execute(WriteClosure(move |db: &Connection, _| {
                 db.prepare_cached(
                     "INSERT INTO usage (tenant, documents, bytes) VALUES (?1, 0, ?2)
                      ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes
@@ -326,9 +326,9 @@ impl AccessQueries for SqliteStore {
 }
 
 /// A change that is no [`Operation`], run on the writer's thread with the connection and the time. It may be run again.
-struct Change<F>(F);
+struct WriteClosure<F>(F);
 
-impl<T, F> WriteJob for Change<F>
+impl<T, F> WriteJob for WriteClosure<F>
 where
     T: Send + 'static,
     F: Fn(&Connection, u64) -> rusqlite::Result<T> + Send + 'static,

@@ -1,7 +1,7 @@
 //! Submits of other nodes, and the limits of a document's queues.
 
 use super::*;
-use crate::doc::document::claim_queue::SUBMITS_MAX;
+use crate::doc::document::waiting_submits::SUBMITS_MAX;
 
 /// A node that is neither this one nor the owner.
 const THIRD: NodeId = NodeId(3);
@@ -36,7 +36,7 @@ fn submits_waiting_for_a_claim_are_bounded() {
             Now::default(),
         );
     }
-    assert_eq!(document.claim_queue.len(), SUBMITS_MAX);
+    assert_eq!(document.waiting_submits.len(), SUBMITS_MAX);
 }
 
 #[test]

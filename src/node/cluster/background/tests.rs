@@ -477,7 +477,7 @@ async fn store_that_lost_commits_gets_one_new_history_and_sockets_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failover_that_lost_nothing_disturbs_nobody() {
+async fn failover_that_lost_nothing_closes_no_socket() {
     let (nodes, way, doc, mut clients, backup) = backed_up().await;
     let before = way.store.history().await.unwrap();
     way.store.restore(&backup);

@@ -7,13 +7,13 @@ use crate::gateway::ShareDbEncoder;
 use crate::protocol::CloseReason;
 use crate::version::NodeVersion;
 
-struct TestClient {
+struct PresenceClient {
     session: SessionId,
     client: ClientId,
     outbox: Arc<Outbox>,
 }
 
-impl TestClient {
+impl PresenceClient {
     fn new(session: u64, client: &str) -> Self {
         Self {
             session: SessionId(session),
@@ -66,7 +66,7 @@ fn service() -> Arc<PresenceService> {
 #[test]
 fn subscribers_and_publisher_are_sent_the_same_frame() {
     let service = service();
-    let (ann, bob) = (TestClient::new(1, "ann"), TestClient::new(2, "bob"));
+    let (ann, bob) = (PresenceClient::new(1, "ann"), PresenceClient::new(2, "bob"));
     ann.subscribe(&service);
     bob.subscribe(&service);
     assert_eq!(ann.received(), r#"{"a":"pr","ch":"ch"}"#);
@@ -81,7 +81,7 @@ fn subscribers_and_publisher_are_sent_the_same_frame() {
 #[test]
 fn value_that_comes_after_its_session_ended_is_not_kept() {
     let service = service();
-    let (ann, bob) = (TestClient::new(1, "ann"), TestClient::new(2, "bob"));
+    let (ann, bob) = (PresenceClient::new(1, "ann"), PresenceClient::new(2, "bob"));
     bob.subscribe(&service);
     ann.outbox.close(CloseReason::Normal);
     ann.end(&service);
@@ -95,10 +95,10 @@ fn value_that_comes_after_its_session_ended_is_not_kept() {
 async fn many_requests_are_answered_by_one_repeat() {
     let service = service();
     let clients: Vec<_> = (0..100)
-        .map(|n| TestClient::new(n, &format!("c{n}")))
+        .map(|n| PresenceClient::new(n, &format!("c{n}")))
         .collect();
     clients.iter().for_each(|client| client.subscribe(&service));
-    let requests = |client: &TestClient| client.received().matches(r#""a":"pr""#).count();
+    let requests = |client: &PresenceClient| client.received().matches(r#""a":"pr""#).count();
     tokio::time::sleep(Duration::from_secs(2)).await;
     for client in &clients {
         requests(client);
@@ -117,13 +117,13 @@ fn concurrent_publishers_are_delivered_in_order_and_completely() {
     const PUBLISHERS: u64 = 4;
     const VALUES: u64 = 500;
     let service = service();
-    let reader = TestClient::new(99, "reader");
+    let reader = PresenceClient::new(99, "reader");
     reader.subscribe(&service);
     std::thread::scope(|scope| {
         for n in 1..=PUBLISHERS {
             let service = service.clone();
             scope.spawn(move || {
-                let publisher = TestClient::new(n, &format!("c{n}"));
+                let publisher = PresenceClient::new(n, &format!("c{n}"));
                 for version in 1..=VALUES {
                     publisher.publish(&service, version);
                 }

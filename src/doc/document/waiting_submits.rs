@@ -9,7 +9,7 @@ pub(super) const SUBMITS_MAX: usize = 1_000;
 /// Submits that are sequenced or rejected after the next claim: those of other nodes that arrived before this node became the
 /// owner, and those with a base that this owner does not know.
 #[derive(Debug, Default)]
-pub(super) struct ClaimQueue(Vec<WaitingSubmit>);
+pub(super) struct WaitingSubmits(Vec<WaitingSubmit>);
 
 /// A submit that waits for a claim.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) enum Arrival {
     DuringClaim,
 }
 
-impl ClaimQueue {
+impl WaitingSubmits {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
