@@ -6,6 +6,8 @@ mod alone_postgres;
 mod change_feed;
 #[path = "store/damage.rs"]
 mod damaged_documents;
+#[path = "store/faults.rs"]
+mod faults;
 #[path = "store/measure_scale.rs"]
 mod measure_scale;
 #[path = "store/measure.rs"]
@@ -34,6 +36,13 @@ use copydesk::store::{
     PostgresSettings, PostgresStore, SqliteSettings, SqliteStore, Store,
 };
 use copydesk::version::NodeVersion;
+use faults::{
+    dead_letter_that_is_written_again_is_stored_once, dead_letters_are_filtered_and_paged,
+    dead_letters_are_removed_by_number_and_by_filter, dead_letters_survive_a_restart,
+    panic_that_is_recorded_again_is_the_same_panic, quarantine_is_bounded,
+    quarantine_survives_a_restart_until_it_is_released,
+    second_panic_within_a_minute_puts_a_document_into_quarantine,
+};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -196,6 +205,14 @@ suite![
     history_is_renewed_by_the_first_of_two_nodes,
     fingerprints_distinguish_entries,
     odd_values_survive,
+    dead_letters_survive_a_restart,
+    dead_letter_that_is_written_again_is_stored_once,
+    dead_letters_are_filtered_and_paged,
+    dead_letters_are_removed_by_number_and_by_filter,
+    second_panic_within_a_minute_puts_a_document_into_quarantine,
+    panic_that_is_recorded_again_is_the_same_panic,
+    quarantine_survives_a_restart_until_it_is_released,
+    quarantine_is_bounded,
 ];
 
 async fn appended_entries_are_loaded_unchanged(factory: impl Factory) {

@@ -1,6 +1,7 @@
 //! A store in memory, for tests. It keeps the promises of the others behind one mutex; nothing outlives the process.
 
 mod access;
+mod faults;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use self::access::AccessRows;
+use self::faults::FaultRows;
 use super::change_feed::{self, ChangeFeed};
 use super::revision_search::last_at;
 use super::{
@@ -57,6 +59,7 @@ struct MemoryState {
     /// How many times a backup was restored.
     restores: u64,
     access: AccessRows,
+    faults: FaultRows,
     /// The time of the access rows, in milliseconds since 1970, if it was set; otherwise the system's clock tells it.
     clock_ms: Option<u64>,
 }

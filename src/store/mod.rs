@@ -7,6 +7,7 @@ mod bounded_cache;
 mod change_feed;
 mod damage;
 mod error;
+mod faults;
 mod history;
 mod list;
 mod memory;
@@ -26,12 +27,17 @@ mod verify;
 
 pub use access::{AccessFuture, AccessQueries, AccessStore, REVOCATIONS_PAGE};
 pub use error::{AppendError, StoreError, StoreErrorKind};
+pub use faults::{
+    DEAD_LETTERS_PAGE, DETAIL_BYTES_MAX, DeadLetter, DeadLetterBounds, DeadLetterFilter,
+    DeadLetterReason, DeadLetterSize, FaultStore, PANIC_WINDOW_MS, PanicOutcome, PanicRecord,
+    QUARANTINED_MAX, QuarantinedDocument, StoredDeadLetter, removable,
+};
 pub use history::{History, HistoryMark};
 pub use list::{ListPage, ListQuery, ListedDocument};
 pub use memory::MemoryStore;
 pub use migration::{MigrationPhase, MigrationStatus};
 pub use postgres::{PostgresSettings, PostgresStore};
-pub use sqlite::{SqliteSettings, SqliteStore, WriterCounts};
+pub use sqlite::{SqliteFaults, SqliteSettings, SqliteStore, WriterCounts};
 pub use store::{
     Batch, ChangeCursor, Changes, Continuity, DocumentChanges, DocumentLocation, Heartbeat,
     HeartbeatReply, Lease, LiveNode, LoadRange, Loaded, OpenDocuments, PAGE_BYTES, PAGE_ENTRIES,

@@ -9,6 +9,7 @@ mod claim_queue;
 mod connect;
 mod damaged;
 mod error;
+mod faults;
 mod heartbeat;
 mod history;
 mod list;

@@ -5,6 +5,7 @@ mod checkpoint;
 mod data_dir;
 mod documents;
 mod error;
+mod faults;
 mod history;
 mod jobs;
 mod list;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::data_dir::{AccessMode, DataDir};
 use self::error::SqliteError;
+pub use self::faults::SqliteFaults;
 use self::history::{HistoryFile, RenewHistoryJob};
 use self::jobs::{
     AheadOfTheLog, AppendJob, CheckWritesJob, ClaimJob, LimitSizeJob, RenameJob, SaveSnapshotJob,

@@ -1,12 +1,11 @@
 //! The [`Store`] trait: documents and their logs, the list of documents, and the membership of nodes.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{AppendError, History, ListPage, ListQuery, ListedDocument, StoreError};
+use super::{AppendError, FaultStore, History, ListPage, ListQuery, ListedDocument, StoreError};
 use crate::id::{DocId, NodeId};
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot};
 use crate::version::NodeVersion;
@@ -15,7 +14,7 @@ use crate::version::NodeVersion;
 ///
 /// All methods may be called concurrently from any thread. If a call fails, its outcome is unknown: a write may or may
 /// not have happened. The store does not retry; the caller decides whether to.
-pub trait Store: Debug + Send + Sync {
+pub trait Store: FaultStore {
     /// Loads a document, or the part of it that `range` names. A document that was never claimed is empty.
     ///
     /// A damaged snapshot is skipped: an older one and more of the log give the same document.

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/postgres/0010_search.sql"),
     include_str!("../../../sql/postgres/0011_node_versions.sql"),
     include_str!("../../../sql/postgres/0012_index_of_repeated_deeds.sql"),
+    include_str!("../../../sql/postgres/0013_dead_letters.sql"),
 ];
 
 /// The newest version of the tables that this program knows.

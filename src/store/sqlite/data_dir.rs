@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../sql/sqlite/0004_repeated_deeds.sql"),
     include_str!("../../../sql/sqlite/0005_revocations_name_documents.sql"),
     include_str!("../../../sql/sqlite/0006_history.sql"),
+    include_str!("../../../sql/sqlite/0007_dead_letters.sql"),
 ];
 
 /// The versions that were applied, each with the oldest version with programs that work with the file.
@@ -111,6 +112,23 @@ impl DataDir {
         let db = Connection::open_with_flags(folder.file(), only_read).map_err(explain)?;
         db.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
         Ok(db)
+    }
+
+    /// Opens the database of a folder for a few short writes, beside the process that may have locked the folder. SQLite's own
+    /// locks order the writes of both.
+    pub(super) fn open_beside(path: &Path) -> Result<Connection, StoreError> {
+        let folder = Self(path.to_owned());
+        let status = Self::status(path)?;
+        if !status.pending.is_empty() {
+            let why = format!(
+                "the database in {} is of an older version: start the server on it once",
+                path.display()
+            );
+            return Err(open_error(why));
+        }
+        folder
+            .connect(AccessMode::Write)
+            .map_err(|error| folder.explain(&error))
     }
 
     /// Opens the database for writing, applies pending migrations and preallocates the write-ahead log. If the disk is

@@ -18,9 +18,10 @@ use crate::node::cluster::wire_version;
 use crate::node::{NodeEnvironment, NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::store::{
-    AppendError, Batch, ChangeCursor, Changes, DocumentChanges, Heartbeat, HeartbeatReply, History,
-    Lease, ListPage, ListQuery, ListedDocument, LoadRange, Loaded, MemoryStore, OpenDocuments,
-    Store,
+    AppendError, Batch, ChangeCursor, Changes, DeadLetter, DeadLetterFilter, DeadLetterSize,
+    DocumentChanges, FaultStore, Heartbeat, HeartbeatReply, History, Lease, ListPage, ListQuery,
+    ListedDocument, LoadRange, Loaded, MemoryStore, OpenDocuments, PanicOutcome, PanicRecord,
+    QuarantinedDocument, Store, StoredDeadLetter,
 };
 use crate::version::{NodeVersion, WireRange};
 
@@ -38,6 +39,37 @@ struct StoreConnection {
 /// The failure of a cut connection.
 fn cut<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
     ready(Err(StoreError::new("reach", "the connection is cut"))).boxed()
+}
+
+/// Faults are recorded over the same connection.
+macro_rules! faults_by_connection {
+    ($(fn $verb:ident($($name:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        impl FaultStore for StoreConnection {
+            $(fn $verb(&self, $($name: $kind),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.store.$verb($($name),*)
+            })*
+
+            fn release_quarantine<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.store.release_quarantine(doc)
+            }
+        }
+    };
+}
+
+faults_by_connection! {
+    fn add_dead_letters(letters: Vec<DeadLetter>) -> ();
+    fn dead_letters(filter: DeadLetterFilter, before: Option<u64>, limit: usize) -> Vec<StoredDeadLetter>;
+    fn dead_letter_sizes() -> Vec<DeadLetterSize>;
+    fn remove_dead_letters(ids: Vec<u64>) -> ();
+    fn purge_dead_letters(filter: DeadLetterFilter) -> u64;
+    fn record_panic(panic: PanicRecord) -> PanicOutcome;
+    fn quarantined() -> Vec<QuarantinedDocument>;
 }
 
 macro_rules! by_connection {
