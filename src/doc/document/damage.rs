@@ -51,6 +51,18 @@ impl Document {
             .set_read_only(found, pending, reload_at, &mut self.effects);
     }
 
+    /// The store refuses claims, because of damaged rows, and no readable part was loaded. Another claim would not help.
+    pub(super) fn claim_damaged(&mut self, entry: Option<Revision>, now: Now) {
+        let cause = ReadOnlyCause::Damaged { entry };
+        let found = ReadOnly {
+            readable: None,
+            head: self.forwarder.head(),
+            rejection: cause.rejection(None),
+            cause,
+        };
+        self.read_only(found, now);
+    }
+
     /// The stored log is damaged: the owner saves a snapshot of what it holds in memory.
     pub(super) fn request_rescue(&mut self) {
         match &mut self.role {

@@ -13,7 +13,7 @@ use crate::doc::sequencer::{Sequencer, SubmitOutcome};
 use crate::doc::submit::Submit;
 use crate::id::NodeId;
 use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
-use crate::store::{AppendError, StoreError};
+use crate::store::{AppendError, StoreError, StoreErrorKind};
 
 impl Document {
     /// Brings a submit to the owner.
@@ -93,15 +93,22 @@ impl Document {
         }
     }
 
-    /// The answer to a claim: this node becomes the owner, unless the store did not answer.
+    /// The answer to a claim: this node becomes the owner, unless the store did not answer or the document's rows are damaged.
     pub(super) fn claimed(
         &mut self,
         result: Result<(Fence, Snapshot, Tail), StoreError>,
         now: Now,
     ) {
-        let Ok((fence, head, tail)) = result else {
-            self.role = OwnershipState::Following;
-            return self.timers.store_failed(now);
+        let (fence, head, tail) = match result {
+            Ok(claimed) => claimed,
+            Err(StoreError {
+                kind: StoreErrorKind::Damaged { entry },
+                ..
+            }) => return self.claim_damaged(entry, now),
+            Err(_) => {
+                self.role = OwnershipState::Following;
+                return self.timers.store_failed(now);
+            }
         };
         if !matches!(self.role, OwnershipState::Claiming) {
             return;

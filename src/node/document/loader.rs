@@ -192,7 +192,14 @@ impl DocumentLoader {
     /// Claims a document. The head that is loaded after the claim is the head under its fence.
     async fn claim_and_load(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _permit = self.claims.acquire().await.ok();
-        let lease = self.store.claim(doc, self.me).await?;
+        let lease = match self.store.claim(doc, self.me).await {
+            Ok(lease) => lease,
+            Err(StoreError {
+                kind: StoreErrorKind::Damaged { entry },
+                ..
+            }) => return self.unclaimable(doc, entry).await,
+            Err(error) => return Err(error),
+        };
         let (head, entries) = match self.load_folded(doc).await? {
             Folded::Whole(head, entries) => (head, entries),
             Folded::ReadOnly(part) => return Ok(self.read_only(doc, part).await),
@@ -207,6 +214,19 @@ impl DocumentLoader {
         let mut tail = Tail::new(start);
         entries.into_iter().for_each(|entry| tail.push(entry));
         Ok(Event::Claimed(Ok((lease.fence, head, tail))))
+    }
+
+    /// The event for a document that cannot be claimed because of damaged rows. Its log is served as far as it is readable.
+    async fn unclaimable(&self, doc: &DocId, entry: Option<Revision>) -> Result<Event, StoreError> {
+        let part = match self.load_folded(doc).await? {
+            Folded::Whole(whole, _) => ReadablePart {
+                head: whole.revision,
+                readable: Some(whole),
+                cause: ReadOnlyCause::Damaged { entry },
+            },
+            Folded::ReadOnly(part) => part,
+        };
+        Ok(self.read_only(doc, part).await)
     }
 
     /// Loads a document's head and folds it; of a damaged document, what is before the damage.

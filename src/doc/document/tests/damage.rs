@@ -100,6 +100,21 @@ fn restored_document_is_served_again() {
 }
 
 #[test]
+fn claim_refused_because_of_damage_rejects_submits_until_the_rows_are_restored() {
+    let mut test = TestDocument::of(6);
+    test.submit(1, edit("ann", 1, 6));
+    assert!(matches!(test.requests.pop_front(), Some(Action::Claim)));
+    let error = StoreError::damaged("claim", None, "the fence is missing");
+    test.handle(Event::Claimed(Err(error)));
+    assert_eq!(test.sent(1), [DAMAGED]);
+    assert!(test.requests.is_empty(), "the claim is not repeated");
+    test.clock += RELOAD_AFTER;
+    test.submit(1, edit("ann", 2, 6));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 7"]);
+}
+
+#[test]
 fn owner_saves_a_snapshot_when_the_log_is_damaged() {
     let mut test = TestDocument::of(6);
     test.submit(1, edit("ann", 1, 6));

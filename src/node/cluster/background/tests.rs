@@ -30,6 +30,8 @@ use crate::version::{NodeVersion, WireRange};
 struct StoreConnection {
     store: MemoryStore,
     is_cut: Arc<AtomicBool>,
+    /// Whether claims fail because a row that they need is damaged.
+    is_fence_damaged: Arc<AtomicBool>,
     /// How many heartbeats were made.
     heartbeats: Arc<AtomicU64>,
     /// How often all open documents were compared with the store.
@@ -82,6 +84,16 @@ macro_rules! by_connection {
                 self.store.$verb($($name),*)
             })*
 
+            fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
+                if self.is_cut.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                if self.is_fence_damaged.load(Ordering::SeqCst) {
+                    return ready(Err(StoreError::damaged("claim", None, "a test"))).boxed();
+                }
+                self.store.claim(doc, me)
+            }
+
             fn compare_open<'a>(&'a self, open: &'a OpenDocuments) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
@@ -103,7 +115,6 @@ macro_rules! by_connection {
 
 by_connection! {
     fn load(doc: &'a DocId, reach: LoadRange) -> Loaded;
-    fn claim(doc: &'a DocId, me: NodeId) -> Lease;
     fn append(batches: Vec<Batch>) -> Vec<Result<(), AppendError>>;
     fn save_snapshot(doc: &'a DocId, fence: Fence, snapshot: Snapshot) -> ();
     fn changes(since: Option<&'a ChangeCursor>) -> Changes;
@@ -771,4 +782,5 @@ fn step_that_panics_does_not_end_what_repeats_it() {
     assert_eq!(taken, 3);
 }
 
+mod damage;
 mod readiness;
