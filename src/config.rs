@@ -17,6 +17,7 @@ use thiserror::Error;
 
 pub use self::sources::{ENVIRONMENT_PREFIX, Flag, SettingSource};
 use self::sources::{SetValues, one_line};
+use crate::admin::AdminSettings;
 use crate::auth::AuthSettings;
 use crate::cluster::{ClusterSettings, RedisSettings};
 use crate::doc::DocumentSettings;
@@ -34,6 +35,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// Sign-in, quotas and tokens.
     pub auth: AuthSettings,
+    /// The listener for operators.
+    pub admin: AdminSettings,
     /// Files of the TLS certificate.
     pub tls: TlsSettings,
     /// The log.
@@ -60,10 +63,11 @@ impl Config {
     }
 
     /// The sections by the names that they have in `config.toml`.
-    fn sections(&self) -> [(&'static str, &dyn Section); 10] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 11] {
         [
             ("server", &self.server),
             ("auth", &self.auth),
+            ("admin", &self.admin),
             ("tls", &self.tls),
             ("log", &self.log),
             ("gateway", &self.gateway),

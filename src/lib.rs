@@ -2,6 +2,7 @@
 //! op its revision in the document's log. ARCHITECTURE.md describes the modules.
 
 pub mod access;
+pub mod admin;
 pub mod auth;
 pub mod client;
 pub mod cluster;
@@ -10,6 +11,7 @@ pub mod doc;
 pub mod gateway;
 pub mod id;
 pub mod log;
+pub mod metrics;
 pub mod node;
 pub mod ot;
 pub mod outage;

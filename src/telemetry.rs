@@ -94,24 +94,26 @@ pub fn begin(settings: &LogSettings) -> Result<(), BadLevel> {
     let format = Format::default().with_target(false);
     // A program that embeds the library may have set up logging: that is used then.
     let _ = if human {
-        let format = Labelled::human(format.with_ansi(terminal), &NODE);
+        let format = NodeLabelled::human(format.with_ansi(terminal), &NODE);
         lines.with_ansi(terminal).event_format(format).try_init()
     } else {
         let lines = lines.fmt_fields(JsonFields::new());
-        lines.event_format(Labelled::json(format, &NODE)).try_init()
+        lines
+            .event_format(NodeLabelled::json(format, &NODE))
+            .try_init()
     };
     Ok(())
 }
 
 /// Formats a line as `F` does, and adds the node's name and id. A span would add them only to the tasks inside it.
-struct Labelled<F> {
+struct NodeLabelled<F> {
     format: F,
     label: &'static OnceLock<NodeLabel>,
     /// Adds the label to a line.
     add: fn(&str, &NodeLabel) -> String,
 }
 
-impl Labelled<Format<Full>> {
+impl NodeLabelled<Format<Full>> {
     fn human(format: Format<Full>, label: &'static OnceLock<NodeLabel>) -> Self {
         Self {
             format,
@@ -128,7 +130,7 @@ impl Labelled<Format<Full>> {
     }
 }
 
-impl Labelled<Format<Json>> {
+impl NodeLabelled<Format<Json>> {
     fn json(format: Format, label: &'static OnceLock<NodeLabel>) -> Self {
         Self {
             format: format.json(),
@@ -145,7 +147,7 @@ impl Labelled<Format<Json>> {
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for Labelled<F>
+impl<S, N, F> FormatEvent<S, N> for NodeLabelled<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -215,7 +217,7 @@ mod tests {
         let log = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .fmt_fields(JsonFields::new())
-            .event_format(Labelled::json(Format::default(), label()))
+            .event_format(NodeLabelled::json(Format::default(), label()))
             .finish();
         tracing::subscriber::with_default(log, || {
             tracing::warn!(node = "another", "it does not answer");
@@ -236,7 +238,7 @@ mod tests {
         let log = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(Labelled::human(format, label()))
+            .event_format(NodeLabelled::human(format, label()))
             .finish();
         tracing::subscriber::with_default(log, || {
             tracing::warn!(revision = 7, "first");

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use copydesk::admin::AdminServer;
 use copydesk::auth::{AuthMode, AuthService, ClientIdIssuer};
 use copydesk::cluster::ClusterTransport;
 use copydesk::config::Config;
 use copydesk::gateway::{self, Certificate, Gateway, ShareDbEncoder};
 use copydesk::id::NodeId;
+use copydesk::metrics::{MetricsRegistry, ProcessMetrics};
 use copydesk::node::{Node, NodeEnvironment};
 use copydesk::telemetry;
 use socket2::{Domain, Socket, Type};
@@ -32,6 +34,11 @@ pub(crate) async fn serve(
     // Bound first: an address in use is an error before anything else is opened.
     let address = config.server.listen;
     let socket = bind(address).with_context(|| format!("listen on {address}"))?;
+    let metrics = Arc::new(start_metrics());
+    let admin = AdminServer::start(&config.admin, metrics.clone())?;
+    if let Some(admin) = &admin {
+        tracing::info!(address = %admin.address(), "the admin listener serves metrics: http://{}/metrics", admin.address());
+    }
     let store = OpenStore::open(&config, id).await?;
     let services = Services::start(&config, (id, &name), &store).await?;
     if config.auth.mode == AuthMode::Open {
@@ -65,11 +72,24 @@ pub(crate) async fn serve(
         }
     };
     store.close().await?;
+    if let Some(admin) = admin {
+        admin.stop().await.context("stop the admin listener")?;
+    }
     if !is_durable {
         bail!("the store did not answer in time: edits that were not acknowledged may be lost");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The metrics of all parts of the server, which measure nothing yet.
+fn start_metrics() -> MetricsRegistry {
+    let mut registry = MetricsRegistry::new();
+    let process = ProcessMetrics::start();
+    registry.add(&process);
+    let runtime = Handle::current();
+    registry.sample(move || process.sample(&runtime));
+    registry
 }
 
 /// The parts of a running server behind HTTP.

@@ -27,6 +27,7 @@ impl BrokenRule {
 /// Checks all rules.
 pub(super) fn check(config: &Config) -> Result<(), BrokenRule> {
     check_auth(config)?;
+    check_admin(config)?;
     check_tls(&config.tls)?;
     check_paths(&config.server)?;
     check_idle_timeout(&config.gateway)?;
@@ -41,6 +42,13 @@ fn check_auth(config: &Config) -> Result<(), BrokenRule> {
         .auth
         .check()
         .map_err(|(setting, message)| BrokenRule::new(&[setting], message))
+}
+
+fn check_admin(config: &Config) -> Result<(), BrokenRule> {
+    let fault = config.admin.fault();
+    fault.map_or(Ok(()), |message| {
+        Err(BrokenRule::new(&["admin.listen", "admin.token"], message))
+    })
 }
 
 /// The certificate and its key are set together.
