@@ -74,6 +74,26 @@ impl ClientIdIssuer {
         self.issue(user, nonce, history)
     }
 
+    /// The id under which a submit of `user` that names the client `src` is stored; `None` if `src` belongs to a client of
+    /// another user, or the client of the socket has not been connected before (`has_returned`).
+    ///
+    /// An id that this server did not issue is stored in its marked form. The socket need not have named it in its handshake:
+    /// a client that moves gets a new id at each server, and the op that it sends again still names the id that it had when
+    /// the op was made, any number of moves ago.
+    #[must_use]
+    pub fn submit_client(
+        &self,
+        user: &UserId,
+        src: ClientId,
+        has_returned: bool,
+    ) -> Option<ClientId> {
+        if self.is_issued_to(user, &src) {
+            return Some(src);
+        }
+        let may_be_foreign = has_returned && !self.is_issued_here(&src);
+        may_be_foreign.then(|| src.as_foreign()).flatten()
+    }
+
     /// Returns true if the id was issued here in another history than `history`: the state of its client may differ from
     /// the log. Ids of other servers belong to no history.
     #[must_use]
@@ -244,5 +264,35 @@ mod tests {
         assert_eq!(marked.unmarked(), foreign.as_str());
         let twice = marked.as_foreign().unwrap();
         assert_ne!(twice, foreign, "the mark of a marked id is part of the id");
+    }
+    #[test]
+    fn submit_names_its_client_after_any_number_of_moves() {
+        let [here, before, long_before] = [7, 8, 9].map(|key| ClientIdIssuer::new(&[key; 32]));
+        let (ann, bob) = (UserId::new("ann"), UserId::new("bob"));
+        let history = History::default();
+        let first = long_before.issue(&ann, [1; NONCE_BYTES], history);
+        let second = before.replacement(&ann, &first, history);
+        let third = here.replacement(&ann, &second, history);
+        let sharedb = ClientId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        let too_long = ClientId::parse(&"x".repeat(crate::id::CLIENT_BYTES_MAX)).unwrap();
+        let stored = |src: &ClientId| Some(src.as_str().to_owned());
+        let marked = |src: &ClientId| Some(format!("{}~", src.as_str()));
+        for (case, user, src, has_returned, expected) in [
+            ("its own id", &ann, &third, true, stored(&third)),
+            ("its own id, on its first socket", &ann, &third, false, stored(&third)),
+            ("the id of the last server", &ann, &second, true, marked(&second)),
+            ("the id of the server before", &ann, &first, true, marked(&first)),
+            ("the id of a ShareDB server", &ann, &sharedb, true, marked(&sharedb)),
+            ("a client that was never connected", &ann, &first, false, None),
+            ("another user's id", &bob, &third, true, None),
+            ("an id without room for the mark", &ann, &too_long, true, None),
+        ] {
+            let client = here.submit_client(user, src.clone(), has_returned);
+            let client = client.map(|client| client.as_str().to_owned());
+            assert_eq!(client, expected, "{case}");
+        }
+        // Back at an earlier server: the op names an id that this server issued.
+        let client = long_before.submit_client(&ann, first.clone(), true);
+        assert_eq!(client.as_ref().map(ClientId::as_str), Some(first.as_str()));
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::doc::{EncodedSnapshot, Presence, Rejection};
 use crate::id::{ClientId, DocId, Name};
 use crate::log::{Entry, Snapshot};
-use crate::node::{ForeignClient, FrameEncoder, ReplyEncoder, SnapshotNotice};
+use crate::node::{CommitAuthor, FrameEncoder, ReplyEncoder, SnapshotNotice};
 use crate::protocol::{self, CloseReason, EchoedFields, Frames, Refusal, close_frame};
 
 /// Encodes frames of the ShareDB protocol.
@@ -20,12 +20,12 @@ impl FrameEncoder for ShareDbEncoder {
         &self,
         doc: &DocId,
         entries: &[Arc<Entry>],
-        reader: Option<&ForeignClient>,
+        reader: Option<&CommitAuthor>,
     ) -> Bytes {
         let (mut frames, mut scratch) = (Frames::new(), Vec::new());
         for entry in entries {
-            let is_own = reader.is_some_and(|reader| reader.is_author_of(entry));
-            let client = if is_own {
+            let is_marked_own = reader.is_some_and(|reader| reader.is_marked_in(entry));
+            let client = if is_marked_own {
                 entry.id.client.unmarked()
             } else {
                 entry.id.client.as_str()

@@ -23,7 +23,7 @@ mod test_environment;
 pub use cluster::background::JoinError;
 pub use cluster::readiness::Readiness;
 pub use delivery::byte_budget::{ByteBudget, BytePermit};
-pub use delivery::encoder::{ForeignClient, FrameEncoder, ReplyEncoder, SnapshotNotice};
+pub use delivery::encoder::{CommitAuthor, FrameEncoder, ReplyEncoder, SnapshotNotice};
 pub use delivery::outbox::{Outbox, OutboxFull};
 pub use delivery::outbox_budget::OutboxBudget;
 pub use delivery::reply::{BulkReply, ReplyTo, RequestSlot};

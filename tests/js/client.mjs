@@ -42,6 +42,10 @@ export class Client {
     /** Everything received, if a test wants to look. */
     this.received = [];
     this.keepsReceived = false;
+    /** Which messages get lost on their way to the server, and from it; those from it are kept here. */
+    this.losesSent = () => false;
+    this.losesReceived = () => false;
+    this.lost = [];
     this.connection = new sharedb.Connection(new Socket(this));
     this.connection.on('error', (error) => this.errors.push(error));
   }
@@ -137,7 +141,12 @@ class Socket {
     this.ws.on('message', (data) => {
       if (this.readyState !== 1) return;
       const text = String(data);
-      client.receiving(JSON.parse(text));
+      const message = JSON.parse(text);
+      if (client.losesReceived(message)) {
+        client.lost.push(message);
+        return;
+      }
+      client.receiving(message);
       this.onmessage?.({ data: text });
     });
     this.ws.on('error', () => {});
@@ -146,8 +155,9 @@ class Socket {
 
   send(text) {
     if (this.ws.readyState !== 1) return;
-    this.client.sending(JSON.parse(text));
-    this.ws.send(text);
+    const message = JSON.parse(text);
+    this.client.sending(message);
+    if (!this.client.losesSent(message)) this.ws.send(text);
   }
 
   close() {

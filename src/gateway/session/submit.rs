@@ -53,25 +53,19 @@ impl Session {
     /// The client id of a submit that names `src`.
     ///
     /// # Errors
-    /// If `src` is the id of another client. A client that resumed the id of another server may send a submit again that
-    /// names that id: it is accepted under the id's marked form, which no other client is sent it under.
+    /// If `src` is the id of another client, or the op was made in another history of the log.
     fn submit_client(&self, src: Option<ClientId>) -> Result<ClientId, Refusal> {
-        let issuer = self.gateway.client_ids();
-        let history = self.outbox.history();
-        let src = match src {
-            None => return Ok(self.client.clone()),
-            // The op was made in another history of the log, although the socket is of this one.
-            Some(src) if self.outdated.is_none() && issuer.is_of_another_history(&src, history) => {
-                return Err(Refusal::history_changed());
-            }
-            Some(src) if src == self.client || self.is_own_client(&src) => return Ok(src),
-            Some(src) => src,
+        let Some(src) = src.filter(|src| *src != self.client) else {
+            return Ok(self.client.clone());
         };
+        let issuer = self.gateway.client_ids();
+        // The op was made in another history, although the socket is of this one.
+        if self.outdated.is_none() && issuer.is_of_another_history(&src, self.outbox.history()) {
+            return Err(Refusal::history_changed());
+        }
         let author = &self.permissions.identity().author;
-        let was_resumed = !issuer.is_issued_here(&src)
-            && self.client == issuer.replacement(author, &src, history);
-        let foreign = src.as_foreign().filter(|_| was_resumed);
-        foreign.ok_or_else(|| {
+        let client = issuer.submit_client(author, src, self.has_returned);
+        client.ok_or_else(|| {
             let message = "The src belongs to another client: reconnect to get a client id";
             Refusal::new(Code::Forbidden, message)
         })

@@ -15,7 +15,7 @@ use crate::protocol::{CloseReason, Refusal};
 /// sockets: a delivery is encoded once.
 pub trait FrameEncoder: Debug + Send + Sync {
     /// Commits of a document, in order. For the client `reader`, its own commits name it by the id that it knows.
-    fn commits(&self, doc: &DocId, entries: &[Arc<Entry>], reader: Option<&ForeignClient>)
+    fn commits(&self, doc: &DocId, entries: &[Arc<Entry>], reader: Option<&CommitAuthor>)
     -> Bytes;
 
     /// A client's presence value.
@@ -64,21 +64,22 @@ pub enum SnapshotNotice {
     StoreAway,
 }
 
-/// A client that has an id of another server, and its user. The log has the id with a mark that the client does not know.
+/// A client that submits, and its user. The log may have its id with the mark of another server's ids, which the client does
+/// not know: also an id of this server, if the client was at another one when its op was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignClient {
+pub struct CommitAuthor {
     /// The user.
-    pub author: UserId,
-    /// The id as it is in the log.
+    pub user: UserId,
+    /// The id of its submits.
     pub client: ClientId,
 }
 
-impl ForeignClient {
-    /// Returns true if the entry is a commit of this client.
+impl CommitAuthor {
+    /// Returns true if the entry is a commit of this client that has the marked id.
     #[must_use]
-    pub fn is_author_of(&self, entry: &Entry) -> bool {
+    pub fn is_marked_in(&self, entry: &Entry) -> bool {
         entry.id.client.is_foreign()
-            && entry.id.author == self.author
+            && entry.id.author == self.user
             && entry.id.client == self.client
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::doc::{Rejection, SessionReply, SessionRequest, Ticket};
-use crate::node::delivery::encoder::ForeignClient;
+use crate::node::delivery::encoder::CommitAuthor;
 use crate::node::delivery::outbox::{Outbox, OutboxFull};
 use crate::node::delivery::reply::{BulkReply, ReplyFrames, ReplyTo};
 use crate::node::delivery::throttle::DeliveryThrottle;
@@ -21,8 +21,8 @@ pub(super) struct DocumentSession {
     held_by: Option<Arc<BulkReply>>,
     /// The requests without an answer.
     requests: Vec<(Ticket, ReplyTo)>,
-    /// Set once the session submits as a client with an id of another server.
-    pub(super) foreign: Option<ForeignClient>,
+    /// The client of its newest submit.
+    pub(super) author: Option<CommitAuthor>,
 }
 
 impl DocumentSession {
@@ -31,7 +31,7 @@ impl DocumentSession {
             outbox,
             held_by: None,
             requests: Vec::new(),
-            foreign: None,
+            author: None,
         }
     }
 
@@ -42,11 +42,9 @@ impl DocumentSession {
         reply_to: ReplyTo,
         request: &SessionRequest,
     ) -> bool {
-        if let SessionRequest::Submit(submit) = request
-            && submit.id.client.is_foreign()
-        {
-            self.foreign = Some(ForeignClient {
-                author: submit.id.author.clone(),
+        if let SessionRequest::Submit(submit) = request {
+            self.author = Some(CommitAuthor {
+                user: submit.id.author.clone(),
                 client: submit.id.client.clone(),
             });
         }

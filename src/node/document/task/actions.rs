@@ -10,7 +10,7 @@ use crate::doc::{Action, Event, PageRequester, PeerMessage, SessionReply, Ticket
 use crate::id::{DocId, NodeId, SessionId};
 use crate::log::{Entry, Fence, Revision, Snapshot};
 use crate::node::cluster::message::NodeMessage;
-use crate::node::delivery::encoder::ForeignClient;
+use crate::node::delivery::encoder::CommitAuthor;
 use crate::node::delivery::reply::ReplyFrames;
 use crate::node::document::blocking::{IN_PLACE_BYTES, work_in_place};
 use crate::node::services::NodeServices;
@@ -103,9 +103,9 @@ impl DocumentTask {
             let Some(session) = self.sessions.get(id) else {
                 continue;
             };
-            let is_author =
-                |reader: &&ForeignClient| entries.iter().any(|entry| reader.is_author_of(entry));
-            let frames = match session.foreign.as_ref().filter(is_author) {
+            let is_marked =
+                |reader: &&CommitAuthor| entries.iter().any(|entry| reader.is_marked_in(entry));
+            let frames = match session.author.as_ref().filter(is_marked) {
                 Some(reader) => self.encode(entries, Some(reader)),
                 None => for_all.clone(),
             };
@@ -124,15 +124,15 @@ impl DocumentTask {
     /// is read when these commits are written.
     fn send_catch_up(&mut self, id: SessionId, entries: &[Arc<Entry>]) {
         let session = self.sessions.get(&id);
-        let foreign = session.and_then(|session| session.foreign.as_ref());
-        let frames = self.encode(entries, foreign);
+        let author = session.and_then(|session| session.author.as_ref());
+        let frames = self.encode(entries, author);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.send(ReplyFrames::Content(vec![frames]));
         }
         self.answered.push(id);
     }
 
-    fn encode(&self, entries: &[Arc<Entry>], reader: Option<&ForeignClient>) -> Bytes {
+    fn encode(&self, entries: &[Arc<Entry>], reader: Option<&CommitAuthor>) -> Bytes {
         let bytes: usize = entries.iter().map(|entry| entry.size()).sum();
         let encode = || self.services.encoder.commits(&self.doc, entries, reader);
         if bytes > IN_PLACE_BYTES {
