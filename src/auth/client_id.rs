@@ -279,13 +279,49 @@ mod tests {
         let marked = |src: &ClientId| Some(format!("{}~", src.as_str()));
         for (case, user, src, has_returned, expected) in [
             ("its own id", &ann, &third, true, stored(&third)),
-            ("its own id, on its first socket", &ann, &third, false, stored(&third)),
-            ("the id of the last server", &ann, &second, true, marked(&second)),
-            ("the id of the server before", &ann, &first, true, marked(&first)),
-            ("the id of a ShareDB server", &ann, &sharedb, true, marked(&sharedb)),
-            ("a client that was never connected", &ann, &first, false, None),
+            (
+                "its own id, on its first socket",
+                &ann,
+                &third,
+                false,
+                stored(&third),
+            ),
+            (
+                "the id of the last server",
+                &ann,
+                &second,
+                true,
+                marked(&second),
+            ),
+            (
+                "the id of the server before",
+                &ann,
+                &first,
+                true,
+                marked(&first),
+            ),
+            (
+                "the id of a ShareDB server",
+                &ann,
+                &sharedb,
+                true,
+                marked(&sharedb),
+            ),
+            (
+                "a client that was never connected",
+                &ann,
+                &first,
+                false,
+                None,
+            ),
             ("another user's id", &bob, &third, true, None),
-            ("an id without room for the mark", &ann, &too_long, true, None),
+            (
+                "an id without room for the mark",
+                &ann,
+                &too_long,
+                true,
+                None,
+            ),
         ] {
             let client = here.submit_client(user, src.clone(), has_returned);
             let client = client.map(|client| client.as_str().to_owned());

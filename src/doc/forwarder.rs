@@ -6,6 +6,7 @@ mod pending_submits;
 mod presence;
 mod read;
 mod read_only;
+mod sent_ranges;
 mod store_outage;
 mod subscribers;
 
@@ -17,6 +18,7 @@ pub(super) use self::read::ReadRequest;
 use self::read::{PendingRead, SnapshotCache};
 use self::read_only::ReadOnlyDocument;
 pub(super) use self::read_only::{OwnerPlace, PendingOnReadOnly};
+use self::sent_ranges::SentRanges;
 use self::store_outage::StoreOutage;
 use self::subscribers::Subscribers;
 use super::action::{Action, SessionReply};
@@ -53,6 +55,8 @@ pub(super) struct Forwarder {
     /// The reads of clients that are behind the tail.
     catch_ups: CatchUps,
     pending_submits: PendingSubmits,
+    /// What sessions were sent with the acks of their submits.
+    sent_ranges: SentRanges,
     /// The entries after the tail's head that were requested and have not arrived.
     gap: Option<GapRequest>,
     /// Whether this node's own sequencer sends the commits.
@@ -91,6 +95,7 @@ impl Forwarder {
             pending_reads: Vec::new(),
             catch_ups: CatchUps::default(),
             pending_submits: PendingSubmits::default(),
+            sent_ranges: SentRanges::default(),
             gap: None,
             is_owner_here: false,
             store_outage: None,
@@ -178,6 +183,7 @@ impl Forwarder {
         self.pending_reads.retain(|read| read.session != session);
         self.catch_ups.remove_session(session);
         self.pending_submits.remove_session(session);
+        self.sent_ranges.forget(session);
     }
 
     /// A session may not change the document any more: its submits are rejected, except the one that is with the owner.
@@ -293,9 +299,15 @@ impl Forwarder {
         if was_delivered {
             return;
         }
-        // The session is sent the entries from the submit's base to its commit.
+        // The session is sent the entries from the submit's base to its commit, except those that it was sent before.
         let base = pending.submit.base.unwrap_or(entry.revision);
-        let at = base.min(entry.revision.before());
+        let at = self.sent_ranges.extend(session, base, entry.revision);
+        if self
+            .catch_ups
+            .extend_own_commit(session, at, entry.revision)
+        {
+            return;
+        }
         let catch_up = CatchUp::new(session, at, CatchUpGoal::OwnCommit(entry.revision));
         let tail = self.tail.as_ref();
         if tail.is_some_and(|tail| tail.since(at).is_some()) {

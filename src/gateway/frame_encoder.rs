@@ -16,12 +16,7 @@ use crate::protocol::{self, CloseReason, EchoedFields, Frames, Refusal, close_fr
 pub struct ShareDbEncoder;
 
 impl FrameEncoder for ShareDbEncoder {
-    fn commits(
-        &self,
-        doc: &DocId,
-        entries: &[Arc<Entry>],
-        reader: Option<&CommitAuthor>,
-    ) -> Bytes {
+    fn commits(&self, doc: &DocId, entries: &[Arc<Entry>], reader: Option<&CommitAuthor>) -> Bytes {
         let (mut frames, mut scratch) = (Frames::new(), Vec::new());
         for entry in entries {
             let is_marked_own = reader.is_some_and(|reader| reader.is_marked_in(entry));

@@ -249,6 +249,28 @@ describe('a socket that wants too much', () => {
     await bystander.assertWell();
   });
 
+  test('answers to a client that does not subscribe, and edits one old version, grow with its edits', async () => {
+    const author = await Client.connect(server.ws);
+    const answered = async (d, count) => {
+      await create(author.doc(d), 'text');
+      const wire = await shaken(server);
+      const before = wire.bytesRead;
+      for (let seq = 1; seq <= count; seq++) wire.say({ a: 'op', c: 'docs', d, v: 1, seq, x: {}, op: ['a'] });
+      await wire.heard(({ a, seq }) => a === 'op' && seq === count, 'the last answer');
+      const versions = wire.messages.filter(({ a }) => a === 'op').map(({ v }) => v);
+      assert.deepEqual(
+        versions,
+        Array.from({ length: count }, (_, n) => n + 1),
+        'each commit once',
+      );
+      wire.end();
+      return wire.bytesRead - before;
+    };
+    const [bytes, twice] = [await answered('old 300', 300), await answered('old 600', 600)];
+    assert.ok(twice < 2.2 * bytes, `${bytes} bytes for 300 edits, ${twice} for 600`);
+    author.close();
+  });
+
   test('an edit that was under way when its client came from another server is committed once', async () => {
     const OLD = 'f00dcafe'.repeat(4);
     const op = { a: 'op', c: 'docs', d: 'moved', v: 1, src: OLD, seq: 3, x: {}, op: ['moved '] };

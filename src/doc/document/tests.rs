@@ -826,6 +826,56 @@ fn reused_seq_is_rejected_and_other_submits_commit() {
     assert_eq!(test.log()[9..], ["bob/2", "cat/2"]);
 }
 
+/// How many entries a client without a subscription is sent that submits `count` edits on revision 8, before the first is
+/// answered. `is_in_tail`: whether the entries since 8 are in memory.
+fn entries_sent_for_submits_on_one_base(count: u64, is_in_tail: bool) -> usize {
+    let mut test = TestDocument::of(8);
+    if !is_in_tail {
+        for seq in 1..=8 {
+            test.submit(9, edit("bob2", seq, 7 + seq));
+            test.settle();
+        }
+    }
+    for seq in 1..=count {
+        test.submit(1, edit("ann", seq, 8));
+    }
+    test.settle();
+    let sent = test.sent(1);
+    let head = test.log().len() as u64;
+    let expected: Vec<String> = (9..=head)
+        .map(|revision| format!("op {revision}"))
+        .collect();
+    assert_eq!(sent, expected, "each commit once, in order");
+    sent.len()
+}
+
+#[test]
+fn answers_to_submits_on_one_base_grow_with_their_number() {
+    for (is_in_tail, others) in [(true, 0), (false, 8)] {
+        for count in [6, 12] {
+            let entries = entries_sent_for_submits_on_one_base(count, is_in_tail);
+            assert_eq!(entries, count as usize + others, "in tail: {is_in_tail}");
+        }
+    }
+}
+
+#[test]
+fn submit_repeated_by_a_client_without_a_subscription_is_answered_with_its_commit() {
+    let mut test = TestDocument::of(3);
+    for _ in 0..3 {
+        test.submit(1, edit("ann", 1, 1));
+        test.settle();
+    }
+    assert_eq!(test.sent(1), ["op 2", "op 3", "op 4", "op 4", "op 4"]);
+    // A client that reads the document anew is sent everything again.
+    test.fetch(1, 3);
+    test.settle();
+    test.sent(1);
+    test.submit(1, edit("ann", 1, 1));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 2", "op 3", "op 4"]);
+}
+
 #[test]
 fn submit_repeated_on_a_new_socket_is_answered_there() {
     let mut test = TestDocument::of(2);

@@ -88,6 +88,28 @@ impl CatchUps {
         self.request_page(session, effects);
     }
 
+    /// Makes the session's last catch-up go on to its own commit `revision`, if it is one to an own commit that is sent the
+    /// entries up to `at`. Returns false if it is not.
+    pub(super) fn extend_own_commit(
+        &mut self,
+        session: SessionId,
+        at: Revision,
+        revision: Revision,
+    ) -> bool {
+        let mut catch_ups = self.0.iter_mut().rev();
+        let last = catch_ups.find(|catch_up| catch_up.session == session);
+        let Some(catch_up) = last.filter(|catch_up| catch_up.at <= at) else {
+            return false;
+        };
+        match &mut catch_up.goal {
+            CatchUpGoal::OwnCommit(until) if at <= *until => {
+                *until = revision.max(*until);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Requests the next page of the session's oldest catch-up, unless that is under way.
     pub(super) fn request_page(&mut self, session: SessionId, effects: &mut Effects) {
         let mut catch_ups = self.0.iter_mut();

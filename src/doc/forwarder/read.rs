@@ -83,6 +83,8 @@ impl Forwarder {
             since,
             min,
         } = request;
+        // The client may have dropped what it was sent.
+        self.sent_ranges.forget(session);
         if let Some(read_only) = &self.read_only {
             return effects.reply(session, ticket, read_only.answer(since));
         }

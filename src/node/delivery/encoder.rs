@@ -15,8 +15,7 @@ use crate::protocol::{CloseReason, Refusal};
 /// sockets: a delivery is encoded once.
 pub trait FrameEncoder: Debug + Send + Sync {
     /// Commits of a document, in order. For the client `reader`, its own commits name it by the id that it knows.
-    fn commits(&self, doc: &DocId, entries: &[Arc<Entry>], reader: Option<&CommitAuthor>)
-    -> Bytes;
+    fn commits(&self, doc: &DocId, entries: &[Arc<Entry>], reader: Option<&CommitAuthor>) -> Bytes;
 
     /// A client's presence value.
     fn presence(&self, client: &ClientId, presence: &Presence) -> Bytes;
