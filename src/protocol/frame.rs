@@ -10,7 +10,7 @@ use super::close::CloseReason;
 pub struct Frames(BytesMut);
 
 impl Frames {
-    /// No frames yet.
+    /// Returns an empty sequence of frames.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -22,7 +22,7 @@ impl Frames {
         self.0.extend_from_slice(json);
     }
 
-    /// The frames as they go over the socket.
+    /// The frames as bytes.
     #[must_use]
     pub fn finish(self) -> Bytes {
         self.0.freeze()
@@ -72,19 +72,19 @@ pub fn close_frame(reason: CloseReason) -> Bytes {
     out.freeze()
 }
 
-/// A ping, which a living client answers by itself.
+/// A ping. WebSocket implementations answer it without the application.
 #[must_use]
 pub fn ping_frame() -> Bytes {
     Bytes::from_static(&[FINAL | PING, 0])
 }
 
-/// The answer to a client's ping, with what the ping carried: at most 125 bytes.
+/// The answer to a client's ping, with the payload of the ping: at most 125 bytes.
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Bytes {
     frame(PONG, &payload[..payload.len().min(125)])
 }
 
-/// A binary frame. The protocol has no use for one.
+/// A binary frame, for the echo server that the conformance suite of WebSockets runs against. The protocol itself has none.
 #[cfg(feature = "echo")]
 #[must_use]
 pub fn binary_frame(payload: &[u8]) -> Bytes {
@@ -98,7 +98,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Smaller pieces of a frame are copied: a piece of its own would cost more.
+/// Pieces of a frame below this size are copied, which costs less than a write of their own.
 const SHARED_BYTES_MIN: usize = 4 << 10;
 
 const HEADER_BYTES_MAX: usize = 10;

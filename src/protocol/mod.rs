@@ -1,5 +1,5 @@
-//! What a client's socket carries: the ShareDB wire protocol 1.2, as the npm client of sharedb 7 speaks it. Requests are
-//! parsed here and trusted after; replies are written here as whole WebSocket frames, once for all who get them.
+//! The ShareDB wire protocol 1.2, as the npm client of sharedb 7 implements it. Requests are validated here while they are
+//! parsed; other modules rely on that. Replies are encoded here as whole WebSocket frames, once for all their recipients.
 
 mod close;
 mod frame;

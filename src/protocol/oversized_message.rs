@@ -1,4 +1,4 @@
-//! What is kept of a message that is too large to be held: enough to refuse it by name.
+//! A message that is too large to be held in memory: its small members, which its error reply repeats.
 
 use bytes::Bytes;
 
@@ -6,29 +6,29 @@ use super::refusal::{Code, Refusal};
 use super::reply;
 use super::request::echo_of;
 
-/// The small members of a JSON object that is read byte by byte and not held: `a`, `c`, `d`, `seq` and their like, wherever
-/// in the object they stand. Takes at most some 20 KiB, whatever it is fed.
+/// The small members of a JSON object that is read byte by byte and not kept: `a`, `c`, `d`, `seq` and others, in any order.
+/// Takes at most about 20 KiB for any input.
 #[derive(Debug, Default)]
 pub struct OversizedMessage {
-    /// The members that were whole, as an object that is not closed yet.
+    /// The members that are complete, as an object without its closing brace.
     kept: Vec<u8>,
     /// The member that is being read.
     member: Vec<u8>,
-    /// Whether that has become too long to be kept.
+    /// The current member is too long to be kept.
     is_long: bool,
     depth: usize,
     in_string: bool,
     is_escaped: bool,
 }
 
-/// The longest member that is kept: a name of the greatest length, escaped.
+/// The longest member that is kept: a name of the maximum length, with every character escaped.
 const MEMBER_BYTES_MAX: usize = 3_200;
 
-/// The most bytes of all that are kept.
+/// The most bytes of all members that are kept.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
 impl OversizedMessage {
-    /// Reads more of the object.
+    /// Reads the next bytes of the object.
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.read_one(*byte);
@@ -83,7 +83,7 @@ impl OversizedMessage {
         self.is_long = false;
     }
 
-    /// The frame that refuses the message with `ERR_TOO_LARGE`; none: it is no message that could be answered.
+    /// The frame that rejects the message with `ERR_TOO_LARGE`; `None` if its members do not identify a request.
     #[must_use]
     pub fn error_frame(mut self, bytes_max: usize) -> Option<Bytes> {
         self.kept.push(b'}');
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_op_is_refused_by_name_wherever_its_names_stand() {
+    fn error_of_an_oversized_op_repeats_its_small_members_in_any_order() {
         let text = r#"x\"}],\\"#.repeat(10_000);
         let names = r#""a":"op","c":"docs","d":"a \"b\", c","v":3,"seq":2"#;
         let op = format!(r#""op":[{{"insert":"{text}"}}, 5]"#);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_is_not() {
+    fn oversized_input_that_is_no_request_gets_no_error_frame() {
         let long = "x".repeat(50_000);
         for json in [
             long.clone(),

@@ -1,4 +1,4 @@
-//! Why a request was refused: ShareDB's codes, which its clients know.
+//! The errors of requests: ShareDB's error codes, further codes of this server, and their messages.
 
 use thiserror::Error;
 
@@ -6,11 +6,11 @@ use crate::doc::{Rejection, RejectionReason};
 use crate::log::Revision;
 use crate::ot::OtError;
 
-/// ShareDB's name for a kind of refusal.
+/// An error code of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(
     missing_docs,
-    reason = "each is the code that it is written as, explained at its refusal"
+    reason = "each is named after its wire form in as_str; the constructors of Refusal explain them"
 )]
 pub enum Code {
     MessageBadlyFormed,
@@ -37,7 +37,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The code of that name.
+    /// The code with this wire form.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
@@ -95,7 +95,7 @@ impl Code {
         }
     }
 
-    /// The code as it goes over the wire. Those that ShareDB has no name for are ours.
+    /// The wire form. Codes for which ShareDB has no name are specific to this server.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,18 +124,18 @@ impl Code {
     }
 }
 
-/// A request's refusal: a code that a program can act on, and one sentence for a person.
+/// The error of a request: a code for programs and one sentence for users.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{}: {message}", code.as_str())]
 pub struct Refusal {
-    /// What kind of refusal.
+    /// The code.
     pub code: Code,
     /// One plain sentence.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal of a kind, with its sentence.
+    /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -143,13 +143,13 @@ impl Refusal {
         }
     }
 
-    /// Whether the same request may be granted a little later.
+    /// Returns true if the cause is temporary: the same request may succeed later.
     #[must_use]
     pub fn will_pass(&self) -> bool {
         matches!(self.code, Code::Busy | Code::StoreUnavailable)
     }
 
-    /// A request of a client that holds the document as it was in another history of the log.
+    /// A request of a client that loaded the document in another history of the log.
     #[must_use]
     pub fn history_changed() -> Self {
         let message = "The server was restored to an earlier state: this client holds changes that it no longer has. \
@@ -166,13 +166,13 @@ impl Refusal {
         Self::new(Code::TooMany, message)
     }
 
-    /// An edit where there is no document.
+    /// An edit of a document that does not exist.
     #[must_use]
     pub fn does_not_exist() -> Self {
         Rejection::does_not_exist().into()
     }
 
-    /// A change by a user who may only read.
+    /// A change by a user with a read-only role.
     #[must_use]
     pub fn may_not_change() -> Self {
         Rejection::read_only_access().into()
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_rejection_of_a_document_has_its_code() {
+    fn rejections_of_documents_map_to_their_error_codes() {
         let revision = Some(Revision(3));
         for (rejection, code) in [
             (Rejection::already_exists(), "ERR_DOC_ALREADY_CREATED"),

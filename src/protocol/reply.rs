@@ -1,4 +1,4 @@
-//! What the server says, written once as JSON or as whole frames.
+//! Encodes replies and commits, as JSON or as whole WebSocket frames.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn encode(snapshot: &Snapshot, notice: Option<&Refusal>) -> EncodedSnapshot {
     EncodedSnapshot::new(snapshot.revision, kind, json.into(), content_range)
 }
 
-/// `init` or `hs`: who the client is, and what we speak.
+/// `init` or `hs`: the id of the client and the version of the protocol.
 #[must_use]
 pub fn handshake(action: &str, client: &ClientId) -> Bytes {
     let client = client.as_str();
@@ -68,7 +68,7 @@ pub fn handshake(action: &str, client: &ClientId) -> Bytes {
     Frames::one(json.as_bytes())
 }
 
-/// A request's refusal.
+/// The error reply to a request.
 #[must_use]
 pub fn error(echo: &EchoedFields, refusal: &Refusal) -> Bytes {
     let mut json = format!("{{{}\"error\":", echo.all()).into_bytes();
@@ -89,11 +89,11 @@ fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// When a request may be made again that was refused for something that will pass.
+/// The pause before a request that failed for a temporary cause may be repeated.
 const RETRY_AFTER_MS: u64 = 1_000;
 
-/// `slowed`: the client is over a limit, and the server does not read its socket for so long. Ours, and only for clients that
-/// asked for messages of ours: the ShareDB client does not know it.
+/// `slowed`: the client exceeds a rate limit, and the server does not read from its socket for `wait`. An extension: sent only
+/// to clients that asked for it at the handshake, because the ShareDB client logs unknown messages.
 #[must_use]
 pub fn slowed(wait: Duration) -> Bytes {
     let json = format!(
@@ -103,25 +103,25 @@ pub fn slowed(wait: Duration) -> Bytes {
     Frames::one(json.as_bytes())
 }
 
-/// A request's success that has nothing to add.
+/// The success of a request that returns no data.
 #[must_use]
 pub fn done(echo: &EchoedFields) -> Bytes {
     let members = echo.with_bulk();
     Frames::one(format!("{{{}}}", members.trim_end_matches(',')).as_bytes())
 }
 
-/// A fetch's or subscription's success with a snapshot: one frame in pieces, which shares the snapshot's memory.
+/// The success of a fetch or subscription, with a snapshot: one frame in pieces, which shares the snapshot's memory.
 #[must_use]
 pub fn snapshot_reply(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     let head = format!("{{{}\"data\":", echo.plain());
     Frames::of_pieces([head.into(), shown.json().clone(), Bytes::from_static(b"}")])
 }
 
-/// A bulk request's success: of each document its snapshot, or a refusal in its place. Where a client said what it has,
-/// there is no snapshot to show, and an empty one says that all is well: it takes none that is older than what it has.
+/// The success of a bulk request: for each document its snapshot or an error. For a document of which the client named a
+/// revision the snapshot is the empty one at revision zero: the client ignores it, because it is older than its own.
 ///
-/// Refusals stand last: the ShareDB client stops reading at the first that its application does not listen for. One frame in
-/// pieces, which shares the snapshots' memory.
+/// Errors are last, because the ShareDB client stops reading at the first error that its application does not handle. One
+/// frame in pieces, which shares the snapshots' memory.
 #[must_use]
 pub fn bulk_reply(
     echo: &EchoedFields,
@@ -154,7 +154,8 @@ pub fn bulk_reply(
     Frames::of_pieces(pieces)
 }
 
-/// The document as it once was: the answer to `nf` and `nt`. One frame in pieces, which shares the snapshot's memory.
+/// The document at an earlier revision or time: the answer to `nf` and `nt`. One frame in pieces, which shares the snapshot's
+/// memory.
 #[must_use]
 pub fn history(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     let mut head = format!("{{{}\"v\":{},\"type\":", echo.plain(), shown.revision).into_bytes();
@@ -169,8 +170,8 @@ pub fn history(echo: &EchoedFields, shown: &EncodedSnapshot) -> Vec<Bytes> {
     Frames::of_pieces([head.into(), shown.content_json(), end])
 }
 
-/// Adds a commit to `frames`, as every subscriber gets it; to its author it is the ack. `client` is whose commit it is for
-/// the reader: its client's id as it is, or, for that client itself, without the mark of another server's ids.
+/// Adds a commit to `frames`. Subscribers receive it as an op, and its author as the ack. `client` is the id of the author's
+/// client as the recipient knows it: for the author itself without the mark of ids that another server issued.
 pub fn commit(
     doc: &DocId,
     entry: &Entry,
@@ -205,7 +206,7 @@ pub fn commit(
     frames.push(scratch);
 }
 
-/// A presence's value, as its channel's subscribers and, as the ack, its publisher get it.
+/// The value of a presence. Subscribers of the channel receive it as an update, and its publisher as the ack.
 #[must_use]
 pub fn presence(client: &ClientId, presence: &Presence) -> Bytes {
     let mut json = b"{\"a\":\"p\",\"ch\":".to_vec();
@@ -246,7 +247,7 @@ pub fn presence_subscribed(action: &str, channel: &Name, seq: u64) -> Bytes {
     Frames::one(&json)
 }
 
-/// `pr`: asks a channel's subscriber to say its presences again.
+/// `pr`: asks a subscriber of a channel to publish its presences again.
 #[must_use]
 pub fn presence_requested(channel: &Name) -> Bytes {
     let mut json = b"{\"a\":\"pr\",\"ch\":".to_vec();
@@ -255,8 +256,8 @@ pub fn presence_requested(channel: &Name) -> Bytes {
     Frames::one(&json)
 }
 
-/// `rights`: what the user may do with a document from now on. Ours, and only for those who asked for it: the ShareDB client
-/// does not know it.
+/// `rights`: the new role of the user for a document; `null` if it was withdrawn. An extension: sent only to clients that asked
+/// for it at the handshake.
 #[must_use]
 pub fn rights(doc: &DocId, role: Option<&str>) -> Bytes {
     let mut json = b"{\"a\":\"rights\",\"c\":".to_vec();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_repeat_what_the_client_looks_for() {
+    fn replies_repeat_the_members_that_identify_the_request() {
         let echo = echo_of(r#"{"a":"s","c":"x","d":"y","v":null}"#);
         assert_eq!(payload(&done(&echo)), r#"{"a":"s","c":"x","d":"y"}"#);
         let shown = encode_snapshot(&Snapshot::default());
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_is_sent_as_it_was_said() {
+    fn presence_is_sent_with_the_members_that_it_was_published_with() {
         let text = r#"{"a":"p","ch":"d.1","id":"pa","p":{"index":2},"pv":1,"c":"d","d":"1","v":3,"t":"rich-text"}"#;
         let Ok((ClientMessage::Presence(said), _)) = parse(text) else {
             panic!("a presence")

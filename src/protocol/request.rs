@@ -1,4 +1,4 @@
-//! What clients ask, parsed. Every rule of form is here; whoever is handed a [`ClientMessage`] trusts it.
+//! Parses the requests of clients. All rules about their form are checked here: a [`ClientMessage`] is valid.
 
 mod bulk;
 mod echo;
@@ -20,26 +20,26 @@ use crate::log::Revision;
 /// The largest `seq`: JavaScript's largest safe integer, less one.
 pub const SEQ_MAX: u64 = (1 << 53) - 2;
 
-/// A request that was refused for its form.
+/// A request that was rejected for its form.
 #[derive(Debug)]
 pub enum BadRequest {
-    /// It can be answered.
+    /// The members that the error reply repeats, and the error.
     Refused(EchoedFields, Refusal),
-    /// It is no JSON object, so there is nothing to answer: the socket closes.
+    /// Not a JSON object: it cannot be answered, and the socket is closed.
     NotAnObject,
 }
 
-/// Parses a frame's text, and keeps what its reply repeats.
+/// Parses the text of a message. Also returns the members that its reply repeats.
 ///
 /// # Errors
-/// When it breaks a rule of form; the protocol's own sentence says which.
+/// If the form is invalid; the message is the one that ShareDB's server uses.
 pub fn parse(text: &str) -> Result<(ClientMessage, EchoedFields), BadRequest> {
     if !text.trim_start().starts_with('{') {
         return Err(BadRequest::NotAnObject);
     }
     let fields: Fields<'_> = match serde_json::from_str(text) {
         Ok(fields) => fields,
-        // A field named twice is an object still, but not one whose meaning is plain.
+        // An object with a duplicate member: the JSON is valid and the request is ambiguous.
         Err(error) if error.is_data() => {
             return Err(BadRequest::Refused(
                 EchoedFields::default(),
@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<(ClientMessage, EchoedFields), BadRequest> {
     }
 }
 
-/// What a reply to a message would repeat, from its small members alone; none: it does not say what it asks.
+/// The members that a reply repeats; `None` if `text` is not an object with an action.
 pub(super) fn echo_of(text: &str) -> Option<EchoedFields> {
     let fields: Fields<'_> = serde_json::from_str(text).ok()?;
     fields.a.string("").ok()??;
@@ -69,7 +69,7 @@ fn op_badly_formed(message: &str) -> Refusal {
     Refusal::new(Code::OpBadlyFormed, message)
 }
 
-/// A request's members, each unread: which are looked at, and how, depends on `a`. Unknown members are passed over.
+/// The members of a request as JSON. The action `a` decides which of them are parsed. Unknown members are ignored.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, default)]
@@ -114,13 +114,13 @@ struct Fields<'a> {
     protocol_minor: Raw<'a>,
 }
 
-/// A member's JSON; nothing where it is absent.
+/// The JSON of a member; `None` if it is absent.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(transparent)]
 struct Raw<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
 impl<'a> Raw<'a> {
-    /// The member's JSON, if it is there and not `null`.
+    /// The JSON of the member, unless it is absent or `null`.
     fn json(self) -> Option<&'a str> {
         self.0.map(RawValue::get).filter(|json| *json != "null")
     }
@@ -146,7 +146,7 @@ impl<'a> Raw<'a> {
         name.transpose().map_err(|_| badly_formed(message))
     }
 
-    /// A number that is whole, not negative, and exact in JavaScript.
+    /// A whole number from 0 to JavaScript's largest safe integer.
     fn count(self, message: &str) -> Result<Option<u64>, Refusal> {
         let Some(json) = self.json() else {
             return Ok(None);
@@ -163,7 +163,7 @@ fn count(json: &str) -> Option<u64> {
     if let Ok(count) = json.parse::<u64>() {
         return (count <= SEQ_MAX + 1).then_some(count);
     }
-    // JavaScript reads 2.0 and 2e0 as 2.
+    // For JavaScript 2.0 and 2e0 are the integer 2.
     let number: f64 = serde_json::from_str(json).ok()?;
     let whole = number.fract() == 0.0 && (0.0..=(SEQ_MAX + 1) as f64).contains(&number);
     whole.then_some(number as u64)
@@ -176,7 +176,7 @@ impl Fields<'_> {
             .a
             .string("Invalid or unknown message")?
             .ok_or_else(unknown)?;
-        // Whatever is asked, a name that is there must be one.
+        // For every action: a collection or channel that is present must be valid.
         self.c.name("Invalid collection")?;
         self.ch.channel()?;
         match action.as_str() {
@@ -260,7 +260,7 @@ impl Fields<'_> {
         Ok(self.seq.count("Invalid seq")?.unwrap_or(0))
     }
 
-    /// Why a query is not served.
+    /// The error of a query request: queries are not implemented.
     fn query(&self) -> Refusal {
         let results = self.r.json().map_or(Some(Vec::new()), |json| {
             serde_json::from_str::<Vec<(serde_json::Value, serde_json::Value)>>(json).ok()

@@ -12,19 +12,19 @@ use crate::protocol::refusal::Refusal;
 pub struct BulkRequest {
     /// The collection.
     pub collection: Name,
-    /// What the client has of each.
+    /// The documents, each with the revision that the client has.
     pub docs: BTreeMap<Name, Option<Revision>>,
-    /// Those that it names beyond the bound: each is refused by itself.
+    /// The documents beyond the first [`BULK_DOCS_MAX`]: each of them gets an error.
     pub beyond: Vec<Name>,
-    /// Whether the request named revisions (a map): then commits are sent, and the reply repeats the map.
+    /// The request has a map of revisions instead of a list: commits are sent, and the reply repeats the map.
     pub since: bool,
 }
 
-/// The most documents that one bulk request is answered about.
+/// The most documents that one bulk request returns.
 const BULK_DOCS_MAX: usize = 1_000;
 
-/// The most documents that one bulk request may name: those beyond [`BULK_DOCS_MAX`] are refused one by one, and beyond this
-/// the whole request is.
+/// The most documents that one bulk request may name. A request with more is rejected as a whole; of a smaller one only the
+/// documents beyond [`BULK_DOCS_MAX`] are.
 const BULK_NAMES_MAX: usize = 10_000;
 
 impl Fields<'_> {

@@ -5,38 +5,38 @@ use serde_json::value::RawValue;
 use super::{Fields, Raw};
 use crate::id::NAME_BYTES_MAX;
 
-/// The members of a request that its reply repeats, as JSON, each with a comma behind it.
+/// The members of a request that its reply repeats, as JSON, each followed by a comma.
 #[derive(Debug, Clone, Default)]
 pub struct EchoedFields {
     members: Box<str>,
-    /// Where the members end that a plain reply repeats: `a`, and `id` or else `c` and `d`.
+    /// End of the members that a plain reply repeats: `a`, and `id` or else `c` and `d`.
     plain: usize,
-    /// Where `b` ends, which stands behind them.
+    /// End of `b`, which follows them.
     bulk: usize,
 }
 
 impl EchoedFields {
-    /// What an error repeats.
+    /// The members that an error repeats.
     pub(in crate::protocol) fn all(&self) -> &str {
         &self.members
     }
 
-    /// What a success repeats.
+    /// The members that a success repeats.
     pub(in crate::protocol) fn plain(&self) -> &str {
         &self.members[..self.plain]
     }
 
-    /// What a bulk success without data repeats.
+    /// The members that a bulk success without data repeats.
     pub(in crate::protocol) fn with_bulk(&self) -> &str {
         &self.members[..self.bulk]
     }
 }
 
-/// The longest `b` that a reply repeats: what a bulk request of the most documents with the longest names takes.
+/// The longest `b` that a reply repeats: the size of a bulk request for the most documents with the longest names.
 const BULK_BYTES_MAX: usize = 512 << 10;
 
 impl Fields<'_> {
-    /// What the reply repeats. A member too long to be somebody's is left out: no client waits on it.
+    /// The members that the reply repeats. A member that is longer than any valid value is left out.
     pub(super) fn echo(&self) -> EchoedFields {
         const MEMBER_BYTES_MAX: usize = 6 * (2 * NAME_BYTES_MAX + 1) + 2;
         let mut members = String::with_capacity(96);

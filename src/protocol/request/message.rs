@@ -5,83 +5,83 @@ use crate::doc::Presence;
 use crate::id::{DocId, Name};
 use crate::log::Revision;
 
-/// One request of a client.
+/// A request of a client.
 #[derive(Debug, Clone)]
 pub enum ClientMessage {
-    /// `hs`: the client says who it was, if it was somebody.
+    /// `hs`: opens the connection, possibly under the client id of an earlier one.
     Handshake {
-        /// The id that it had on its last connection.
+        /// The client id of the previous connection.
         client: Option<String>,
     },
-    /// `pp`: answered at once.
+    /// `pp`: a ping of the application.
     Ping,
     /// `f`: the document, or its commits since a revision.
     Fetch {
         /// The document.
         doc: DocId,
-        /// What the client has, if it has anything.
+        /// The revision that the client has, if any.
         since: Option<Revision>,
-        /// `min`: what is shown must not be older. Ours; the ShareDB client does not send it.
+        /// `min`: the oldest revision that a snapshot may have. An extension: the ShareDB client does not send it.
         min: Option<Revision>,
     },
-    /// `s`: as `f`, and its commits from then on.
+    /// `s`: as `f`, and all later commits.
     Subscribe {
         /// The document.
         doc: DocId,
-        /// What the client has, if it has anything.
+        /// The revision that the client has, if any.
         since: Option<Revision>,
-        /// `min`: what is shown must not be older. Ours; the ShareDB client does not send it.
+        /// `min`: the oldest revision that a snapshot may have. An extension: the ShareDB client does not send it.
         min: Option<Revision>,
     },
-    /// `u`: no more commits of the document.
+    /// `u`: ends the subscription of a document.
     Unsubscribe {
         /// The document.
         doc: DocId,
     },
-    /// `bf`: many fetches with one answer.
+    /// `bf`: fetches several documents with one reply.
     BulkFetch(BulkRequest),
-    /// `bs`: many subscriptions with one answer.
+    /// `bs`: subscribes to several documents with one reply.
     BulkSubscribe(BulkRequest),
-    /// `bu`: many unsubscriptions with one answer.
+    /// `bu`: ends several subscriptions with one reply.
     BulkUnsubscribe(BulkRequest),
-    /// `op`: a change.
+    /// `op`: submits a change.
     Submit {
         /// The document.
         doc: DocId,
         /// The change.
         submit: SubmitRequest,
     },
-    /// `nf`: the document as it was at a revision; now, if none is given.
+    /// `nf`: the document at a revision; the newest if none is given.
     HistoryAt {
         /// The document.
         doc: DocId,
         /// The revision.
         revision: Option<Revision>,
     },
-    /// `nt`: the document as it was at a time; now, if none is given.
+    /// `nt`: the document at a time; the newest if none is given.
     HistoryAtTime {
         /// The document.
         doc: DocId,
         /// Milliseconds since 1970.
         at_ms: Option<u64>,
     },
-    /// `p`: a presence's new value.
+    /// `p`: publishes the value of a presence.
     Presence(Presence),
-    /// `ps`: from now on the presences of a channel.
+    /// `ps`: subscribes to the presences of a channel.
     PresenceSubscribe {
         /// The channel.
         channel: Name,
-        /// The client's count of such requests: a later `pu` overtakes an earlier `ps`.
+        /// The number of the request among those of the client: a later `pu` overrides an earlier `ps`.
         seq: u64,
     },
-    /// `pu`: no more presences of a channel.
+    /// `pu`: ends the subscription of a channel.
     PresenceUnsubscribe {
         /// The channel.
         channel: Name,
-        /// The client's count of such requests.
+        /// The number of the request among those of the client.
         seq: u64,
     },
-    /// `pr`: ask the others to say their presences again.
+    /// `pr`: asks the other subscribers of a channel to publish their presences again.
     PresenceRequest {
         /// The channel.
         channel: Name,
@@ -89,7 +89,7 @@ pub enum ClientMessage {
 }
 
 impl ClientMessage {
-    /// The collection or the channel that it is about: it says whose that is.
+    /// The collection or channel of the request; it decides which tenant the request is for.
     #[must_use]
     pub fn collection_or_channel(&self) -> Option<&Name> {
         match self {
@@ -110,7 +110,7 @@ impl ClientMessage {
         }
     }
 
-    /// Whether its answer may be large: documents, or commits.
+    /// Returns true if the reply may be large: documents or commits.
     #[must_use]
     pub fn is_read(&self) -> bool {
         matches!(
@@ -124,7 +124,7 @@ impl ClientMessage {
         )
     }
 
-    /// The document that it would change.
+    /// The document that the request changes, if it is a submit.
     #[must_use]
     pub fn changed_document(&self) -> Option<&DocId> {
         match self {

@@ -10,8 +10,9 @@ use crate::ot::Kind;
 use crate::protocol::refusal::{Code, Refusal};
 
 impl Presence {
-    /// Makes the value true where it is an object with a member `name`, which readers take for the user's: a user's `name` is
-    /// replaced by `user`, and only the value of a guest, who has none, keeps its name and has a member `guest`: `true`.
+    /// Corrects the name in a value that is an object with a member `name`, because other users take it for the name of the
+    /// publisher. For a signed-in `user`, `name` is set to the user's name and a member `guest` is removed. For a guest the
+    /// name is kept and `guest` is set to `true`.
     pub fn sign(&mut self, user: Option<&str>) {
         use serde_json::{Map, Value};
         let Ok(mut members) = serde_json::from_str::<Map<String, Value>>(&self.value) else {
@@ -33,7 +34,7 @@ impl Presence {
         }
     }
 
-    /// Makes it say that the presence is gone: newer than what its client said last.
+    /// Ends the presence: the value becomes `null`, with a version above the last one of its client.
     pub fn end(&mut self) {
         self.value = "null".into();
         self.version += 1;
@@ -88,10 +89,10 @@ impl Fields<'_> {
     }
 }
 
-/// How deep a presence's value may be nested. Readers' programs walk it.
+/// The deepest nesting of a presence's value. The clients that receive it may parse it recursively.
 const PRESENCE_DEPTH_MAX: usize = 32;
 
-/// How deep a JSON value is nested; 0: it holds no others.
+/// The depth of nesting of a JSON value; 0 for a value that is not an array or object.
 pub(super) fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {

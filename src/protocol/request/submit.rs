@@ -9,14 +9,14 @@ use crate::log::Revision;
 use crate::ot::{Content, Kind};
 use crate::protocol::refusal::{Code, Refusal};
 
-/// A change that a client wants committed.
+/// The content of an `op` request.
 #[derive(Debug, Clone)]
 pub struct SubmitRequest {
-    /// The client that it is said to come from; none: the one of its connection.
+    /// The client id in the request, which a resend has; `None` stands for the id of the connection.
     pub client: Option<ClientId>,
-    /// The client's count of its submits.
+    /// The number of the submit among those of the client.
     pub seq: u64,
-    /// The revision that it was made on; none: whatever is current.
+    /// The revision that the change was made on; `None` stands for the newest one.
     pub base: Option<Revision>,
     /// The change.
     pub proposal: Proposal,
@@ -53,7 +53,7 @@ impl Fields<'_> {
     }
 
     fn proposal(&self) -> Result<Proposal, Refusal> {
-        // A client that says several is taken at the first of these, as ShareDB does.
+        // If a request has several of these members, the first counts, as in ShareDB.
         if let Some(op) = self.op.0 {
             return Ok(Proposal::Edit(op.get().into()));
         }

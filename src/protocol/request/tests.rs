@@ -13,7 +13,7 @@ fn refused(text: &str) -> (String, &'static str, String) {
 }
 
 #[test]
-fn form_is_checked_with_the_protocols_own_words() {
+fn malformed_requests_are_rejected_with_sharedbs_messages() {
     for (text, message) in [
         (r#"{"a":"f","c":5,"d":"x"}"#, "Invalid collection"),
         (
@@ -67,7 +67,7 @@ fn form_is_checked_with_the_protocols_own_words() {
 }
 
 #[test]
-fn submits_are_checked_with_the_protocols_own_words() {
+fn malformed_submits_are_rejected_with_sharedbs_messages() {
     for (members, message) in [
         (r#""op":[]"#, "Both src and seq must be set together"),
         (r#""seq":1"#, "Missing op, create, or del"),
@@ -95,7 +95,7 @@ fn submits_are_checked_with_the_protocols_own_words() {
 }
 
 #[test]
-fn what_is_no_object_cannot_be_answered() {
+fn text_that_is_not_a_json_object_has_no_error_reply() {
     for text in [
         "",
         "null",
@@ -114,7 +114,7 @@ fn what_is_no_object_cannot_be_answered() {
 }
 
 #[test]
-fn numbers_are_read_as_javascript_reads_them() {
+fn counts_are_parsed_as_javascript_parses_them() {
     for (json, read) in [
         ("0", Some(0)),
         ("2.0", Some(2)),
@@ -127,7 +127,7 @@ fn numbers_are_read_as_javascript_reads_them() {
 }
 
 #[test]
-fn presence_values_are_not_nested_deep() {
+fn presence_value_nested_deeper_than_32_is_rejected() {
     for (json, nested) in [("1", 0), (r#"{"a":[1,{}]}"#, 3), (r#"["[[[\"[",[]]"#, 2)] {
         assert_eq!(depth(json), nested, "{json}");
     }
@@ -142,7 +142,7 @@ fn presence_values_are_not_nested_deep() {
 }
 
 #[test]
-fn a_presence_gives_its_users_name_or_is_a_guests() {
+fn presence_has_the_name_of_its_user_or_is_marked_as_a_guests() {
     let ann = Some("Ann");
     for (user, value, signed) in [
         (
@@ -179,7 +179,7 @@ fn a_presence_gives_its_users_name_or_is_a_guests() {
 }
 
 #[test]
-fn bulk_is_a_list_of_names_or_a_map_to_revisions() {
+fn bulk_request_has_a_list_of_names_or_a_map_of_revisions() {
     let Ok((ClientMessage::BulkSubscribe(bulk), _)) =
         parse(r#"{"a":"bs","c":"x","b":["b","a","b"]}"#)
     else {
