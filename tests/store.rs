@@ -8,6 +8,8 @@ mod change_feed;
 mod damaged_documents;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/fences.rs"]
+mod fences;
 #[path = "store/measure_scale.rs"]
 mod measure_scale;
 #[path = "store/measure.rs"]

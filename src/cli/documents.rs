@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 use copydesk::config::Config;
-use copydesk::id::DocId;
+use copydesk::doc::Salvaged;
+use copydesk::id::{DocId, NodeId};
 use copydesk::node::{self, RepairMode};
-use copydesk::store::{PostgresStore, SqliteStore};
+use copydesk::store::{PostgresStore, SqliteStore, Store, StoreError};
 
 use super::open_store::{OpenStore, new_node_id};
 
@@ -44,12 +45,15 @@ pub(crate) async fn repair(doc: &str, mode: RepairMode, config: &Config) -> Resu
     let doc = parse_doc(doc)?;
     let me = new_node_id()?;
     let store = OpenStore::open_existing(config, me).await?;
-    let repaired = node::repair(&*store.get(), &doc, me, mode).await;
+    let repaired = repair_fence_and_log(&*store.get(), &doc, me, mode).await;
     store.close().await?;
-    let saved = repaired?;
+    let (fence_restored, saved) = repaired?;
+    if fence_restored {
+        println!("{doc}: its fence was restored");
+    }
     if saved.is_whole() {
         println!(
-            "{doc} is sound at revision {}: nothing was changed",
+            "{doc} is sound at revision {}: its log was not changed",
             saved.snapshot.revision
         );
         return Ok(());
@@ -71,6 +75,17 @@ pub(crate) async fn repair(doc: &str, mode: RepairMode, config: &Config) -> Resu
         println!("left out            revision {revision} and all after it");
     }
     Ok(())
+}
+
+/// Repairs the fence first, because the repair of the log claims the document. Returns true if the fence was damaged.
+async fn repair_fence_and_log(
+    store: &dyn Store,
+    doc: &DocId,
+    me: NodeId,
+    mode: RepairMode,
+) -> Result<(bool, Salvaged), StoreError> {
+    let fence_restored = mode == RepairMode::Write && store.restore_fence(doc).await?;
+    Ok((fence_restored, node::repair(store, doc, me, mode).await?))
 }
 
 fn parse_doc(doc: &str) -> Result<DocId> {

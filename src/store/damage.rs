@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::StoreError;
 use crate::id::DocId;
 use crate::log::Revision;
+use crate::outage::LineLimit;
 use crate::sync::lock;
 
 /// The end of a document's log, and whether entries after it are missing.
@@ -87,6 +88,36 @@ impl LogDamage {
     /// The error that the caller of `verb` gets.
     pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         StoreError::damaged(verb, Some(self.entry), self)
+    }
+}
+
+/// A row that claims and appends of a document need is missing or contradicts the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum HeadDamage {
+    /// The document was known to this process, and its name is not in the table any more. Rows of documents are never deleted.
+    #[error("its row in documents is missing")]
+    MissingDocument,
+    /// Only in Postgres, where the fence has a table of its own.
+    #[error("its row in heads is missing")]
+    MissingFence,
+    /// The epochs in a log never fall, and an entry is appended under the epoch of the fence. So a fence with a smaller epoch
+    /// than the last entry is an old one.
+    #[error("its fence has a smaller epoch than its last entry")]
+    EpochBehindLog,
+}
+
+impl HeadDamage {
+    /// Logs the damage of a document that cannot be claimed.
+    pub(super) fn report(self, doc: &DocId) {
+        static LIMIT: LineLimit = LineLimit::new();
+        if let Some(left_out) = LIMIT.pass() {
+            tracing::error!(%doc, damage = %self, left_out, "a row of a document is damaged, so it cannot be claimed: run `copydesk repair` for a fence, and restore a row of documents from a backup");
+        }
+    }
+
+    /// The error that the caller of `verb` gets.
+    pub(super) fn into_store_error(self, verb: &'static str, doc: &DocId) -> StoreError {
+        StoreError::damaged(verb, None, format!("{doc}: {self}"))
     }
 }
 

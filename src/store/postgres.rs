@@ -166,7 +166,7 @@ impl PostgresStore {
                 waits: Semaphore::new(1),
                 patience: ms(settings.acquire_timeout_ms),
             }),
-            reader: DocumentReader::new(reads.clone(), replica),
+            reader: DocumentReader::new(reads.clone(), replica, Arc::clone(&numbers)),
             updated_at_task: updated_at.start(urgent.clone()),
             trimmer: change_feed::start_trimming(urgent.clone(), ms(settings.changes_kept_ms)),
             indexer: title_index::start_indexing(lists.clone()),
@@ -503,6 +503,13 @@ impl Store for PostgresStore {
         let found = history::fingerprints(&self.urgent, entries);
         found
             .map(|it| it.map_err(|error| error.into_store_error("fingerprints")))
+            .boxed()
+    }
+
+    fn restore_fence<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let restored = claim_queue::restore_fence(&self.urgent, doc);
+        restored
+            .map(|it| it.map_err(|error| error.into_store_error("restore fence")))
             .boxed()
     }
 

@@ -31,7 +31,8 @@ use self::error::SqliteError;
 pub use self::faults::SqliteFaults;
 use self::history::{HistoryFile, RenewHistoryJob};
 use self::jobs::{
-    AheadOfTheLog, AppendJob, CheckWritesJob, ClaimJob, LimitSizeJob, RenameJob, SaveSnapshotJob,
+    AheadOfTheLog, AppendJob, CheckWritesJob, ClaimJob, LimitSizeJob, RenameJob, RestoreFenceJob,
+    SaveSnapshotJob,
 };
 use self::verify::SqliteRows;
 use self::write_connection::WriteConnection;
@@ -206,8 +207,14 @@ impl Store for SqliteStore {
     fn claim<'a>(&'a self, doc: &'a DocId, _: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>> {
         async {
             let token = u128::from_be_bytes(random("claim")?);
-            let doc = doc.clone();
-            self.writer.execute(ClaimJob { doc, token }).await
+            let job = ClaimJob {
+                doc: doc.clone(),
+                token,
+            };
+            self.writer.execute(job).await?.map_err(|damage| {
+                damage.report(doc);
+                damage.into_store_error("claim", doc)
+            })
         }
         .boxed()
     }
@@ -352,6 +359,15 @@ impl Store for SqliteStore {
                 Ok(history::fingerprints(db, &entries)?)
             })
             .boxed()
+    }
+
+    fn restore_fence<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async {
+            let token = u128::from_be_bytes(random("restore fence")?);
+            let doc = doc.clone();
+            self.writer.execute(RestoreFenceJob { doc, token }).await
+        }
+        .boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

@@ -32,7 +32,9 @@ pub trait Store: FaultStore {
     /// store yet is added at revision zero.
     ///
     /// # Errors
-    /// If the store does not answer; the document may or may not be claimed.
+    /// [`StoreErrorKind::Damaged`] if the fence is missing or has a smaller epoch than the last entry, or if the document was
+    /// lost since this process used it: nothing was changed. Otherwise the store did not answer; the document may or may not
+    /// be claimed.
     fn claim<'a>(&'a self, doc: &'a DocId, me: NodeId) -> BoxFuture<'a, Result<Lease, StoreError>>;
 
     /// Appends entries to many documents in one durable transaction. Each batch is appended completely, or not at all
@@ -175,6 +177,14 @@ pub trait Store: FaultStore {
         &'a self,
         entries: &'a [(DocId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>>;
+
+    /// Restores the fence of a document of which it is missing or has a smaller epoch than the last entry, so that it can be
+    /// claimed. Fences of earlier claims stay void. Returns true if it was restored, and false if it is sound or the store has
+    /// no such document.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    fn restore_fence<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// The secret that all nodes of this store share, created at random by the first call.
     ///

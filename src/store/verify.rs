@@ -12,7 +12,7 @@ use super::StoreError;
 use super::damage::LogEnd;
 use super::snapshot_codec::unpack;
 use crate::id::DocId;
-use crate::log::{Entry, Revision, Snapshot};
+use crate::log::{Entry, Epoch, Revision, Snapshot};
 
 /// How many documents are read at once; also how often progress is reported.
 pub(super) const DOCUMENTS_PAGE: usize = 1_000;
@@ -54,12 +54,14 @@ pub(super) struct DocumentRow {
     pub(super) has_fence: bool,
 }
 
-/// What a document's row has for the list.
+/// What a document's row has for the list, and the epoch of its fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListEntry {
     /// Whether the document is marked as existing.
     pub(super) live: bool,
     pub(super) updated_at_ms: i64,
+    /// `None` if the document has no fence.
+    pub(super) epoch: Option<Epoch>,
 }
 
 /// A row of the log: the entry, or why it cannot be decoded.
@@ -232,7 +234,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Compares a document's row with the replay of its whole log.
+    /// Compares a document's rows with the replay of its whole log.
     fn compare_with_list(&mut self, place: &str, listed: ListEntry, replay: &Replay) {
         let exists = replay.state.as_ref().map(|it| it.content.is_some());
         if exists.is_some_and(|exists| exists != listed.live) {
@@ -241,6 +243,15 @@ impl Verifier<'_> {
                 place,
                 format!("it is marked live = {live}, and its log says otherwise"),
             );
+        }
+        if let Some(epoch) = listed.epoch
+            && epoch < replay.last_epoch
+        {
+            let fault = format!(
+                "its fence has epoch {}, and its log epoch {}",
+                epoch.0, replay.last_epoch.0
+            );
+            self.damage(place, fault);
         }
         let last = replay
             .last_at_ms
@@ -349,6 +360,8 @@ struct Replay {
     /// The time of the last entry; `None` before the first one. After a damaged entry it is the latest possible time, so that
     /// nothing is concluded from it.
     last_at_ms: Option<i64>,
+    /// The largest epoch of a sound entry. Epochs never fall.
+    last_epoch: Epoch,
 }
 
 impl Default for Replay {
@@ -357,6 +370,7 @@ impl Default for Replay {
             at: Revision::ZERO,
             state: Some(Snapshot::default()),
             last_at_ms: None,
+            last_epoch: Epoch::default(),
         }
     }
 }
@@ -372,6 +386,7 @@ impl Replay {
     /// Applies the next entry. A damaged one is reported; until the next snapshot there is no state to compare with.
     fn fold(&mut self, row: EntryRow) -> Result<(), String> {
         let at_ms = row.entry.as_ref().ok();
+        let epoch = at_ms.map_or(self.last_epoch, |entry| entry.epoch);
         let at_ms = at_ms.map(|entry| entry.at_ms.cast_signed());
         let folded = match (row.entry, &mut self.state) {
             (Err(why), _) => Err(why),
@@ -382,6 +397,14 @@ impl Replay {
             Ok(()) => {
                 self.at = row.revision;
                 self.last_at_ms = at_ms;
+                let highest = self.last_epoch;
+                self.last_epoch = epoch.max(highest);
+                if epoch < highest {
+                    let revision = row.revision;
+                    return Err(format!(
+                        "entry {revision}: its epoch is smaller than that of an entry before it"
+                    ));
+                }
                 Ok(())
             }
             Err(why) => {

@@ -12,7 +12,7 @@ use super::{Factory, PostgresFactory, SqliteFactory, Writer, create, fold, head,
 /// SQL that damages the database, for SQLite and for Postgres, and the faults that verification must report then.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("SELECT 1", "SELECT 1", &[]),
     (
         "UPDATE entries SET seq = seq + 100 WHERE doc = 1 AND revision = 2",
@@ -62,6 +62,11 @@ const CASES: [Case; 10] = [
         "UPDATE documents SET live = 0 WHERE number = 1",
         "UPDATE documents SET live = false WHERE number = 1",
         &["docs/a: it is marked live = false, and its log says otherwise"],
+    ),
+    (
+        "UPDATE documents SET epoch = 0 WHERE number = 1",
+        "UPDATE heads SET epoch = 0 WHERE doc = 1",
+        &["docs/a: its fence has epoch 0, and its log epoch 1"],
     ),
     (
         "PRAGMA foreign_keys = off; DELETE FROM documents WHERE number = 1",

@@ -25,7 +25,7 @@ use crate::store::stored_entry::{EncodedBatch, EncodedEntry, Liveness};
 ///
 /// The entry before the first one is looked up by its key, at a cost that does not depend on the length of the log. Finding
 /// the newest revision would read all index entries of the document on the last page. The primary key prevents an
-/// append if there is a later entry.
+/// append if there is a later entry. An entry before the first one with a later epoch proves that the fence is damaged.
 ///
 /// The row in `changes` tells the other nodes which documents have new heads.
 pub(super) const APPEND: &str = "
@@ -37,8 +37,10 @@ WITH asked AS (
   SELECT heads.doc, asked.last
   FROM asked
   JOIN heads ON heads.doc = asked.doc AND heads.epoch = asked.epoch AND heads.token = asked.token
+  JOIN documents ON documents.number = asked.doc
   WHERE asked.first - 1 = CASE asked.first WHEN 1 THEN 0 ELSE (
-    SELECT old.revision FROM entries AS old WHERE old.doc = asked.doc AND old.revision = asked.first - 1) END
+    SELECT old.revision FROM entries AS old WHERE old.doc = asked.doc AND old.revision = asked.first - 1
+      AND old.epoch <= asked.epoch) END
   FOR SHARE OF heads SKIP LOCKED
 ), written AS (
   INSERT INTO entries (doc, revision, epoch, author, client, seq, at_ms, payload, checksum)
@@ -62,12 +64,19 @@ WITH asked AS (
 )
 SELECT doc FROM mine";
 
-/// The fence and the head of documents of which the batches were not appended.
+/// The fence and the last entry of documents of which the batches were not appended.
 const FIND_HEADS: &str = "
-SELECT heads.doc, heads.epoch, heads.token, coalesce(
-  (SELECT entries.revision FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
+SELECT heads.doc, heads.epoch, heads.token, coalesce(last.revision, 0), coalesce(last.epoch, 0)
 FROM unnest($1::bigint[]) AS asked (doc)
-JOIN heads USING (doc)";
+JOIN heads USING (doc)
+JOIN documents ON documents.number = heads.doc
+LEFT JOIN LATERAL (
+  SELECT entries.revision, entries.epoch
+  FROM entries
+  WHERE entries.doc = heads.doc
+  ORDER BY entries.revision DESC
+  LIMIT 1
+) AS last ON true";
 
 /// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +91,16 @@ pub(super) enum AppendOutcome {
 struct StoredHead {
     fence: Fence,
     head: Revision,
+    /// The epoch of the last entry.
+    last_epoch: Epoch,
 }
 
 impl AppendOutcome {
     /// The result of a batch that was not appended, from what the tables had a moment later.
     fn of_rejected(batch: &EncodedBatch, found: Option<&StoredHead>) -> Self {
         match found {
-            Some(found) if found.fence == batch.fence => {
+            // A fence with a smaller epoch is damaged: the next claim is refused for the same reason.
+            Some(found) if found.fence == batch.fence && found.last_epoch <= found.fence.epoch => {
                 if batch.rows.is_empty() {
                     Self::Done(Ok(()))
                 } else if batch.follows(found.head) {
@@ -247,7 +259,13 @@ impl AppendConnection {
                 token: u128::from_be_bytes(token.try_into().ok()?),
             };
             let head = Revision(row.get::<_, i64>(3).cast_unsigned());
-            Some((row.get(0), StoredHead { fence, head }))
+            let last_epoch = Epoch(row.get::<_, i64>(4).cast_unsigned());
+            let found = StoredHead {
+                fence,
+                head,
+                last_epoch,
+            };
+            Some((row.get(0), found))
         };
         Ok(rows.iter().filter_map(found).collect())
     }

@@ -292,12 +292,8 @@ impl AppendTask {
         for (mut pending, outcome) in picked.into_iter().zip(outcomes).rev() {
             match outcome {
                 AppendOutcome::Done(outcome) => {
-                    if outcome == Err(AppendError::Fenced) {
-                        // If the database was replaced by another, the number may have changed. The next claim reads it
-                        // again.
-                        self.numbers.remove(&pending.batch.doc);
-                    }
-                    // The caller may have dropped the receiver.
+                    // If the database was replaced by another, the number may have changed. The batch is fenced then, and
+                    // the next claim reads the number again. The caller may have dropped the receiver.
                     let _ = pending.answer.send(Ok(outcome));
                 }
                 AppendOutcome::Busy if now < pending.until => {

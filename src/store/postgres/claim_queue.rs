@@ -15,7 +15,7 @@ use super::pool::{Pool, PooledConnection};
 use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::{DocId, NodeId};
 use crate::log::{Epoch, Fence, Revision};
-use crate::outage::LineLimit;
+use crate::store::damage::HeadDamage;
 use crate::store::{Lease, StoreError};
 use crate::sync::lock;
 
@@ -39,6 +39,8 @@ macro_rules! record_changes {
 
 /// Claims documents that have a row: increments the epoch and sets the random token.
 ///
+/// Not documents with a last entry of a later epoch: their fences are damaged, and new entries would have falling epochs.
+///
 /// `$locking`: whether rows that are locked by an append or another claim are skipped or waited for.
 macro_rules! claim {
     ($locking:literal) => {
@@ -53,6 +55,8 @@ WITH asked AS (
   FROM asked
   JOIN documents USING (collection, id)
   JOIN heads ON heads.doc = documents.number
+  WHERE heads.epoch >= coalesce(
+    (SELECT entries.epoch FROM entries WHERE entries.doc = heads.doc ORDER BY entries.revision DESC LIMIT 1), 0)
   ORDER BY heads.doc
   FOR NO KEY UPDATE OF heads",
             $locking,
@@ -108,12 +112,42 @@ JOIN made ON made.number = claimed.doc
 JOIN asked USING (collection, id)"
 );
 
-/// Whether a document has a row in `heads`.
-const HAS_FENCE: &str = "
-SELECT heads.doc IS NOT NULL
+/// Whether a document has a row in `heads`, and whether its epoch is smaller than that of the last entry.
+const FENCE_STATE: &str = "
+SELECT heads.doc IS NOT NULL, heads.epoch < (
+  SELECT entries.epoch FROM entries WHERE entries.doc = documents.number ORDER BY entries.revision DESC LIMIT 1)
 FROM documents
 LEFT JOIN heads ON heads.doc = documents.number
 WHERE documents.collection = $1 AND documents.id = $2";
+
+/// Sets the epoch of a fence to that of the last entry if it is smaller or there is no fence, with a token that no claim has.
+const RESTORE_FENCE: &str = "
+INSERT INTO heads (doc, epoch, token, owner, owner_name, claimed_at)
+SELECT documents.number, coalesce(last.epoch, 0), $3, 0, '', clock_timestamp()
+FROM documents
+LEFT JOIN LATERAL (
+  SELECT entries.epoch
+  FROM entries
+  WHERE entries.doc = documents.number
+  ORDER BY entries.revision DESC
+  LIMIT 1
+) AS last ON true
+WHERE documents.collection = $1 AND documents.id = $2
+ON CONFLICT (doc) DO UPDATE
+SET epoch = excluded.epoch, token = excluded.token, owner = 0, owner_name = '', claimed_at = excluded.claimed_at
+WHERE heads.epoch < excluded.epoch
+RETURNING doc";
+
+/// Restores the fence of a document. Returns true if it was missing or damaged.
+pub(super) async fn restore_fence(pool: &Pool, doc: &DocId) -> Result<bool, PostgresError> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token).map_err(|error| PostgresError::Other(error.to_string()))?;
+    let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+    let rows = pool
+        .query(RESTORE_FENCE, &[&collection, &id, &token.as_slice()])
+        .await?;
+    Ok(!rows.is_empty())
+}
 
 /// The heads of the logs. A statement of its own, after the claim has ended: within the claim its snapshot would be
 /// from the claim's beginning and miss what was appended before the claim got the lock.
@@ -244,25 +278,28 @@ impl Claimer {
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<HashMap<usize, Lease>, PostgresError> {
         let mut connection = self.pool.acquire().await?;
-        self.run_statement(&mut connection, CLAIM_FREE, claims, claimed)
+        self.run_statement(&mut connection, CLAIM_FREE, claims, |_| true, claimed)
             .await?;
-        if claimed.len() < claims.len() {
-            self.run_statement(&mut connection, ADD, claims, claimed)
+        // A document that was in the database before is not added again: its row is locked, damaged or lost.
+        let is_new = |claim: &PendingClaim| !self.numbers.contains(&claim.doc);
+        if (0..claims.len()).any(|at| !claimed.contains_key(&at) && is_new(&claims[at])) {
+            self.run_statement(&mut connection, ADD, claims, is_new, claimed)
                 .await?;
         }
         self.leases(&mut connection, claimed).await
     }
 
-    /// Runs one of the statements for the claims that have no fence yet.
+    /// Runs one of the statements for those of the claims that have no fence yet.
     async fn run_statement(
         &self,
         connection: &mut PooledConnection,
         sql: &'static str,
         claims: &[PendingClaim],
+        those: impl Fn(&PendingClaim) -> bool,
         claimed: &mut HashMap<usize, (i64, Fence)>,
     ) -> Result<(), PostgresError> {
         let left: Vec<_> = (0..claims.len())
-            .filter(|at| !claimed.contains_key(at))
+            .filter(|at| !claimed.contains_key(at) && those(&claims[*at]))
             .collect();
         let of = |at: &usize| &claims[*at];
         let collections: Vec<_> = left
@@ -330,8 +367,11 @@ impl Claimer {
         let [claim] = claims;
         let _ = match lease {
             Ok(lease) => claim.answer.send(Ok(lease)),
-            Err(error @ PostgresError::MissingFence(_)) => {
-                claim.answer.send(Err(error.into_store_error("claim")))
+            Err(PostgresError::Head(doc, damage)) => {
+                damage.report(&doc);
+                claim
+                    .answer
+                    .send(Err(damage.into_store_error("claim", &doc)))
             }
             Err(error) => return fail(vec![claim], &error),
         };
@@ -345,7 +385,8 @@ impl Claimer {
         let mut connection = self.pool.acquire().await?;
         let pid = lock_breaker::backend_pid(&mut connection).await?;
         {
-            let claiming = self.run_statement(&mut connection, CLAIM_WAITING, claims, claimed);
+            let claiming =
+                self.run_statement(&mut connection, CLAIM_WAITING, claims, |_| true, claimed);
             let breaking = lock_breaker::break_locks(&self.pool, pid, self.lock_timeout);
             tokio::pin!(claiming, breaking);
             tokio::select! {
@@ -358,22 +399,28 @@ impl Claimer {
         if let Some(lease) = leases.get(&0) {
             return Ok(*lease);
         }
-        // No row was locked, so either another node has added the document meanwhile, or its fence is missing.
-        let doc = &claims[0].doc;
+        Err(self.unclaimable(&mut connection, &claims[0].doc).await?)
+    }
+
+    /// Why a document without a locked row was not claimed: it is damaged, or another node has added it meanwhile.
+    async fn unclaimable(
+        &self,
+        connection: &mut PooledConnection,
+        doc: &DocId,
+    ) -> Result<PostgresError, PostgresError> {
         let names = (doc.collection.as_str(), doc.id.as_str());
-        let rows = connection.query(HAS_FENCE, &[&names.0, &names.1]).await?;
-        match rows.first().is_some_and(|row| !row.get::<_, bool>(0)) {
-            true => {
-                static LIMIT: LineLimit = LineLimit::new();
-                if let Some(left_out) = LIMIT.pass() {
-                    tracing::error!(%doc, left_out, "a document has no row in the table heads, so it cannot be claimed: restore the row from a backup");
-                }
-                Err(PostgresError::MissingFence(doc.clone()))
+        let rows = connection.query(FENCE_STATE, &[&names.0, &names.1]).await?;
+        let damage = match rows.first() {
+            None if self.numbers.contains(doc) => HeadDamage::MissingDocument,
+            Some(row) if !row.get::<_, bool>(0) => HeadDamage::MissingFence,
+            Some(row) if row.get::<_, Option<bool>>(1) == Some(true) => HeadDamage::EpochBehindLog,
+            _ => {
+                return Ok(PostgresError::Other(format!(
+                    "{doc}: another node claimed it for the first time at this moment"
+                )));
             }
-            false => Err(PostgresError::Other(format!(
-                "{doc}: another node claimed it for the first time at this moment"
-            ))),
-        }
+        };
+        Ok(PostgresError::Head(doc.clone(), damage))
     }
 }
 

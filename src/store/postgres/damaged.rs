@@ -49,7 +49,7 @@ impl DocumentReader {
             rows => rows?,
         };
         let Some(row) = rows.first() else {
-            return Ok(Loaded::default());
+            return self.without_row(doc);
         };
         let number: i64 = row.get(0);
         let end = log_end(row, 1);

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::id::DocId;
 use crate::store::StoreError;
-use crate::store::damage::LogDamage;
+use crate::store::damage::{HeadDamage, LogDamage};
 
 /// Why a statement failed.
 #[derive(Debug, Error)]
@@ -27,9 +27,9 @@ pub(super) enum PostgresError {
     /// A row of the log is missing or fails its checks.
     #[error("{0}")]
     Damage(#[from] LogDamage),
-    /// The row of a document in `heads` is missing.
-    #[error("{0}: its row in heads is missing")]
-    MissingFence(DocId),
+    /// A row that claims of a document need is missing or contradicts its log.
+    #[error("{0}: {1}")]
+    Head(DocId, HeadDamage),
     #[error("{0}")]
     Other(String),
 }
@@ -39,7 +39,7 @@ impl PostgresError {
     pub(super) fn into_store_error(self, verb: &'static str) -> StoreError {
         match self {
             Self::Damage(damage) => damage.into_store_error(verb),
-            Self::MissingFence(_) => StoreError::damaged(verb, None, self),
+            Self::Head(doc, damage) => damage.into_store_error(verb, &doc),
             Self::Sql(_) if self.is_corruption() => StoreError::damaged(verb, None, self),
             _ => StoreError::new(verb, self),
         }
@@ -70,7 +70,7 @@ impl PostgresError {
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Late(_) | Self::Busy(_) | Self::Away(_) | Self::Closed => true,
-            Self::Damage(_) | Self::MissingFence(_) | Self::Other(_) => false,
+            Self::Damage(_) | Self::Head(..) | Self::Other(_) => false,
             Self::Sql(error) => match error.code() {
                 Some(state) => is_outage_code(state.code()),
                 None => error.is_closed() || is_io(error),

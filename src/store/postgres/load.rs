@@ -8,12 +8,13 @@ use tokio::task::spawn_blocking;
 use tokio_postgres::Row;
 
 use super::error::PostgresError;
+use super::number_cache::NumberCache;
 use super::open_documents::clamp;
 use super::pool::{Pool, PooledConnection};
 use crate::id::DocId;
 use crate::log::{Entry, Revision, Snapshot};
 use crate::outage::LineLimit;
-use crate::store::damage::{LogDamage, LogEnd, ReportedSnapshots};
+use crate::store::damage::{HeadDamage, LogDamage, LogEnd, ReportedSnapshots};
 use crate::store::revision_search::RevisionSearch;
 use crate::store::snapshot_codec::unpack;
 use crate::store::stored_entry::StoredEntry;
@@ -38,7 +39,7 @@ const LOAD: &str = concat!(
     "
 SELECT later.revision, later.epoch, later.author, later.client, later.seq, later.at_ms, later.payload, later.checksum,
        documents.updated_at_ms, last.revision, last.at_ms, kept.revision,
-       CASE WHEN later.revision IS NULL OR later.revision = kept.revision + 1 THEN kept.data END
+       CASE WHEN later.revision IS NULL OR later.revision = kept.revision + 1 THEN kept.data END, documents.number
 FROM documents
 ",
     last_entry!(),
@@ -106,15 +107,18 @@ pub(super) struct DocumentReader {
     primary: Pool,
     /// A standby for earlier revisions, if there is one.
     replica: Option<Pool>,
+    /// The documents that were in the database before.
+    numbers: Arc<NumberCache>,
     /// The damaged snapshots that were logged.
     reported: ReportedSnapshots,
 }
 
 impl DocumentReader {
-    pub(super) fn new(primary: Pool, replica: Option<Pool>) -> Self {
+    pub(super) fn new(primary: Pool, replica: Option<Pool>, numbers: Arc<NumberCache>) -> Self {
         Self {
             primary,
             replica,
+            numbers,
             reported: ReportedSnapshots::default(),
         }
     }
@@ -152,7 +156,7 @@ impl DocumentReader {
         let mut connection = pool.acquire().await?;
         let until = match range {
             LoadRange::Since(revision) => {
-                let loaded = page(&mut connection, doc, revision).await?;
+                let loaded = self.page(&mut connection, doc, revision).await?;
                 let head = loaded.head;
                 return Ok((loaded, head));
             }
@@ -186,8 +190,9 @@ impl DocumentReader {
                 .query(LOAD, &[&collection, &id, &clamp(until), &before])
                 .await?;
             let Some(first) = rows.first() else {
-                return Ok(Loaded::default());
+                return self.without_row(doc);
             };
+            self.numbers.insert(doc, first.get(13));
             let end = log_end(first, 8);
             let head = end.head;
             let mut snapshot = Snapshot::default();
@@ -214,6 +219,50 @@ impl DocumentReader {
                 entries,
                 head,
             });
+        }
+    }
+
+    /// The entries after `revision`, as many as one page holds.
+    async fn page(
+        &self,
+        connection: &mut PooledConnection,
+        doc: &DocId,
+        revision: Revision,
+    ) -> Result<Loaded, PostgresError> {
+        let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+        let (entries_max, bytes_max) = (PAGE_ENTRIES as i64, PAGE_BYTES as i64);
+        let after = clamp(revision);
+        let rows = connection
+            .query(PAGE, &[&collection, &id, &after, &entries_max, &bytes_max])
+            .await?;
+        let Some(first) = rows.first() else {
+            return self.without_row(doc);
+        };
+        let end = log_end(first, 8);
+        let head = end.head;
+        if revision == head {
+            end.check(doc, revision.next())?;
+        }
+        let next = revision.min(head).next();
+        let entries = read(doc.clone(), next, rows).await?;
+        if entries.is_empty() && revision < head {
+            return Err(LogDamage::missing(doc, next).into());
+        }
+        Ok(Loaded {
+            snapshot: Snapshot::default(),
+            entries,
+            head,
+        })
+    }
+
+    /// The load of a document without a row in `documents`: it was never claimed, unless it is known to this process.
+    pub(super) fn without_row(&self, doc: &DocId) -> Result<Loaded, PostgresError> {
+        match self.numbers.contains(doc) {
+            true => Err(PostgresError::Head(
+                doc.clone(),
+                HeadDamage::MissingDocument,
+            )),
+            false => Ok(Loaded::default()),
         }
     }
 
@@ -244,38 +293,6 @@ impl DocumentReader {
             replica.close();
         }
     }
-}
-
-/// The entries after `revision`, as many as one page holds.
-async fn page(
-    connection: &mut PooledConnection,
-    doc: &DocId,
-    revision: Revision,
-) -> Result<Loaded, PostgresError> {
-    let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
-    let (entries_max, bytes_max) = (PAGE_ENTRIES as i64, PAGE_BYTES as i64);
-    let after = clamp(revision);
-    let rows = connection
-        .query(PAGE, &[&collection, &id, &after, &entries_max, &bytes_max])
-        .await?;
-    let Some(first) = rows.first() else {
-        return Ok(Loaded::default());
-    };
-    let end = log_end(first, 8);
-    let head = end.head;
-    if revision == head {
-        end.check(doc, revision.next())?;
-    }
-    let next = revision.min(head).next();
-    let entries = read(doc.clone(), next, rows).await?;
-    if entries.is_empty() && revision < head {
-        return Err(LogDamage::missing(doc, next).into());
-    }
-    Ok(Loaded {
-        snapshot: Snapshot::default(),
-        entries,
-        head,
-    })
 }
 
 /// The revision of the last entry that was sequenced at or before `at_ms`.

@@ -57,6 +57,11 @@ impl NumberCache {
         Lookup(found.collect())
     }
 
+    /// Returns true if the document was in the database before. Its row is never deleted.
+    pub(super) fn contains(&self, doc: &DocId) -> bool {
+        self.lock().numbers.get(doc).is_some()
+    }
+
     pub(super) fn insert(&self, doc: &DocId, number: i64) {
         self.lock().numbers.put(doc.clone(), number);
     }
@@ -66,10 +71,6 @@ impl NumberCache {
         let mut caches = self.lock();
         caches.numbers.clear();
         caches.names.clear();
-    }
-
-    pub(super) fn remove(&self, doc: &DocId) {
-        self.lock().numbers.remove(doc);
     }
 
     /// The cached names of some numbers, and the numbers that are not cached.

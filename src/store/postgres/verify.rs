@@ -8,7 +8,7 @@ use super::connect::PostgresConnector;
 use super::error::{PostgresError, in_words};
 use super::load::entry;
 use crate::id::DocId;
-use crate::log::Revision;
+use crate::log::{Epoch, Revision};
 use crate::store::verify::{
     DOCUMENTS_PAGE, DocumentRow, EntryRow, ListEntry, Rows, RowsFuture, SnapshotRow,
 };
@@ -45,7 +45,11 @@ SELECT found.doc
 FROM found
 WHERE found.doc <= $2 AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.number = found.doc)";
 
-const LIST_ENTRY: &str = "SELECT live, updated_at_ms FROM documents WHERE number = $1";
+const LIST_ENTRY: &str = "
+SELECT documents.live, documents.updated_at_ms, heads.epoch
+FROM documents
+LEFT JOIN heads ON heads.doc = documents.number
+WHERE documents.number = $1";
 
 /// One page of a log: at most `$3` entries, and about `$4` bytes.
 const ENTRIES: &str = "
@@ -135,6 +139,9 @@ impl Rows for PostgresRows {
             Ok(rows.first().map(|row| ListEntry {
                 live: row.get(0),
                 updated_at_ms: row.get(1),
+                epoch: row
+                    .get::<_, Option<i64>>(2)
+                    .map(|epoch| Epoch(epoch.cast_unsigned())),
             }))
         }
         .boxed()

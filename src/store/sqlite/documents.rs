@@ -39,10 +39,33 @@ pub(super) fn find(db: &Connection, doc: &DocId) -> rusqlite::Result<Option<(i64
 
 /// The revision of the last entry of a document's log; zero if the log is empty.
 pub(super) fn head(db: &Connection, number: i64) -> rusqlite::Result<Revision> {
-    let newest: Option<i64> = db
-        .prepare_cached("SELECT max(revision) FROM entries WHERE doc = ?1")?
-        .query_row([number], |row| row.get(0))?;
-    Ok(Revision(newest.unwrap_or(0).cast_unsigned()))
+    Ok(last_entry(db, number)?.0)
+}
+
+/// The revision and the epoch of the last entry of a document's log; zero if the log is empty.
+pub(super) fn last_entry(db: &Connection, number: i64) -> rusqlite::Result<(Revision, Epoch)> {
+    let last = db
+        .prepare_cached(
+            "SELECT revision, epoch FROM entries WHERE doc = ?1 ORDER BY revision DESC LIMIT 1",
+        )?
+        .query_row([number], |row| {
+            let of = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            Ok((Revision(of(0)?), Epoch(of(1)?)))
+        })
+        .optional()?;
+    Ok(last.unwrap_or_default())
+}
+
+/// The number of a document and the epoch of its newest claim; `None` if it was never claimed.
+pub(super) fn claimed_epoch(
+    db: &Connection,
+    doc: &DocId,
+) -> rusqlite::Result<Option<(i64, Epoch)>> {
+    db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?
+        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
+            Ok((row.get(0)?, Epoch(row.get::<_, i64>(1)?.cast_unsigned())))
+        })
+        .optional()
 }
 
 /// Logs an error if the entries with the largest document number have no document. A look at all numbers takes longer; that is
@@ -115,21 +138,14 @@ pub(super) fn locate(
     db: &Connection,
     doc: &DocId,
 ) -> Result<Option<DocumentLocation>, SqliteError> {
-    let mut statement =
-        db.prepare_cached("SELECT number, epoch FROM documents WHERE collection = ?1 AND id = ?2")?;
-    let row = statement
-        .query_row([doc.collection.as_str(), doc.id.as_str()], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-        })
-        .optional()?;
-    let Some((number, epoch)) = row else {
+    let Some((number, epoch)) = claimed_epoch(db, doc)? else {
         return Ok(None);
     };
     Ok(Some(DocumentLocation {
         owner: None,
         owner_name: None,
         owner_lives: false,
-        epoch: Epoch(epoch.cast_unsigned()),
+        epoch,
         head: head(db, number)?,
     }))
 }

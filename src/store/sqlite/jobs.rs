@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use super::documents::head;
+use super::documents::{claimed_epoch, head, last_entry};
 use super::write_connection::WriteConnection;
 use super::writer::WriteJob;
 use crate::id::DocId;
 use crate::log::{Epoch, Fence, Revision};
 use crate::store::change_feed::FeedChange;
+use crate::store::damage::HeadDamage;
 use crate::store::snapshot_codec::verify;
 use crate::store::snapshot_retention::Retention;
 use crate::store::stored_entry::{EncodedBatch, Liveness};
@@ -51,7 +52,12 @@ fn append(
     let Some(number) = connection.fenced(&batch.doc, batch.fence)? else {
         return Ok(Err(AppendError::Fenced));
     };
-    if !batch.follows(head(connection.db(), number)?) {
+    let (head, epoch) = last_entry(connection.db(), number)?;
+    if epoch > batch.fence.epoch {
+        // The fence is damaged. The next claim is refused for the same reason.
+        return Ok(Err(AppendError::Fenced));
+    }
+    if !batch.follows(head) {
         return Ok(Err(AppendError::Gap));
     }
     insert_entries(connection.db(), number, batch)?;
@@ -135,10 +141,13 @@ pub(super) struct ClaimJob {
 }
 
 impl WriteJob for ClaimJob {
-    type Output = Lease;
+    type Output = Result<Lease, HeadDamage>;
     const VERB: &'static str = "claim";
 
-    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Lease> {
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output> {
+        if let Err(damage) = check_claimable(connection, &self.doc)? {
+            return Ok(Err(damage));
+        }
         // The number of a new document is one that has no entries: if the row of an earlier document is missing, SQLite would
         // assign its number again, and the new document would show its text.
         //
@@ -176,10 +185,60 @@ impl WriteJob for ClaimJob {
             epoch,
             token: self.token,
         };
-        Ok(Lease {
+        Ok(Ok(Lease {
             fence,
             head: head(connection.db(), number)?,
-        })
+        }))
+    }
+}
+
+/// Returns the damage that prevents a claim, if there is any.
+fn check_claimable(
+    connection: &mut WriteConnection,
+    doc: &DocId,
+) -> rusqlite::Result<Result<(), HeadDamage>> {
+    let Some((number, epoch)) = claimed_epoch(connection.db(), doc)? else {
+        let is_lost = connection.number(doc)?.is_some();
+        return Ok(match is_lost {
+            true => Err(HeadDamage::MissingDocument),
+            false => Ok(()),
+        });
+    };
+    let (_, last) = last_entry(connection.db(), number)?;
+    Ok(match last > epoch {
+        true => Err(HeadDamage::EpochBehindLog),
+        false => Ok(()),
+    })
+}
+
+/// Raises the epoch of a document's fence to that of its last entry, if it is smaller. The random `token` voids the fence.
+pub(super) struct RestoreFenceJob {
+    pub(super) doc: DocId,
+    pub(super) token: u128,
+}
+
+impl WriteJob for RestoreFenceJob {
+    /// Whether the epoch was raised.
+    type Output = bool;
+    const VERB: &'static str = "restore fence";
+
+    fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<bool> {
+        let Some((number, epoch)) = claimed_epoch(connection.db(), &self.doc)? else {
+            return Ok(false);
+        };
+        let (_, last) = last_entry(connection.db(), number)?;
+        if last <= epoch {
+            return Ok(false);
+        }
+        connection
+            .db()
+            .prepare_cached("UPDATE documents SET epoch = ?2, token = ?3 WHERE number = ?1")?
+            .execute(params![
+                number,
+                last.0.cast_signed(),
+                self.token.to_be_bytes()
+            ])?;
+        Ok(true)
     }
 }
 

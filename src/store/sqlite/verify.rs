@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::load::{ENTRIES, entry};
 use crate::id::DocId;
-use crate::log::Revision;
+use crate::log::{Epoch, Revision};
 use crate::store::verify::{
     DOCUMENTS_PAGE, DocumentRow, EntryRow, ListEntry, Rows, RowsFuture, SnapshotRow,
 };
@@ -107,11 +107,12 @@ impl Rows for SqliteRows {
 
     fn list_entry(&mut self, document: i64) -> RowsFuture<'_, Option<ListEntry>> {
         self.read(|db| {
-            db.prepare_cached("SELECT live, updated_at_ms FROM documents WHERE number = ?1")?
+            db.prepare_cached("SELECT live, updated_at_ms, epoch FROM documents WHERE number = ?1")?
                 .query_row([document], |row| {
                     Ok(ListEntry {
                         live: row.get::<_, i64>(0)? == 1,
                         updated_at_ms: row.get(1)?,
+                        epoch: Some(Epoch(row.get::<_, i64>(2)?.cast_unsigned())),
                     })
                 })
                 .optional()
