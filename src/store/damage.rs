@@ -40,11 +40,19 @@ impl LogEnd {
         Ok(())
     }
 
+    /// The highest revision that the log is known to have had.
+    pub(super) fn highest_revision(self) -> Revision {
+        match self.is_cut_off {
+            true => self.head.next(),
+            false => self.head,
+        }
+    }
+
     /// The head that a load of the readable part returns, which begins with a snapshot at `snapshot`. It differs from the
     /// last revision that can be read.
     pub(super) fn head_before_damage(self, snapshot: Revision) -> Revision {
-        if self.is_cut_off && snapshot <= self.head {
-            self.head.next()
+        if snapshot <= self.head {
+            self.highest_revision()
         } else {
             self.head
         }

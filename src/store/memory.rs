@@ -293,6 +293,15 @@ impl Store for MemoryStore {
         ready(Ok(entries.iter().map(fingerprint).collect())).boxed()
     }
 
+    fn highest_revision<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Revision, StoreError>> {
+        let state = self.state();
+        let head = state.documents.get(doc).map(StoredDocument::head);
+        ready(Ok(head.unwrap_or_default())).boxed()
+    }
+
     fn restore_fence<'a>(&'a self, _: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
         // What is in memory is not damaged.
         ready(Ok(false)).boxed()

@@ -506,6 +506,16 @@ impl Store for PostgresStore {
             .boxed()
     }
 
+    fn highest_revision<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Revision, StoreError>> {
+        let highest = self.reader.highest_revision(doc);
+        highest
+            .map(|it| it.map_err(|error| error.into_store_error("highest revision")))
+            .boxed()
+    }
+
     fn restore_fence<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
         let restored = claim_queue::restore_fence(&self.urgent, doc);
         restored

@@ -361,6 +361,18 @@ impl Store for SqliteStore {
             .boxed()
     }
 
+    fn highest_revision<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Revision, StoreError>> {
+        let doc = doc.clone();
+        self.readers
+            .read("highest revision", move |db| {
+                documents::highest_revision(db, &doc)
+            })
+            .boxed()
+    }
+
     fn restore_fence<'a>(&'a self, doc: &'a DocId) -> BoxFuture<'a, Result<bool, StoreError>> {
         async {
             let token = u128::from_be_bytes(random("restore fence")?);

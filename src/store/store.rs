@@ -178,6 +178,17 @@ pub trait Store: FaultStore {
         entries: &'a [(DocId, Revision)],
     ) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>>;
 
+    /// The highest revision of a document that any row of the store names: its log, its snapshots, the feed of changes, and one
+    /// more than its log if the list has the time of a later entry. If it is higher than the last revision of the log, entries
+    /// were lost that may have been acknowledged. For repairs: it may take long.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    fn highest_revision<'a>(
+        &'a self,
+        doc: &'a DocId,
+    ) -> BoxFuture<'a, Result<Revision, StoreError>>;
+
     /// Restores the fence of a document of which it is missing or has a smaller epoch than the last entry, so that it can be
     /// claimed. Fences of earlier claims stay void. Returns true if it was restored, and false if it is sound or the store has
     /// no such document.

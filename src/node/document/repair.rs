@@ -21,6 +21,9 @@ pub enum RepairMode {
 /// created again, at the next two revisions, with what [`salvage`] recovers: of a damaged log, the state before the damage.
 /// Earlier entries stay as they are. Returns what was recovered; if that is everything, nothing is written.
 ///
+/// If the end of the log is lost, entries without effect take the place of the lost ones: a revision that was acknowledged for
+/// another op is not used again, as far as the store has a trace of it ([`Store::highest_revision`]).
+///
 /// Claims the document as `me`, from any node that owns it.
 ///
 /// # Errors
@@ -39,12 +42,22 @@ pub async fn repair(
     // Loaded again: another node may have appended until the claim.
     let salvaged = load(store, doc).await?;
     if !salvaged.is_whole() {
-        write(store, doc, lease.fence, lease.head, &salvaged.snapshot).await?;
+        let highest = store.highest_revision(doc).await?;
+        write(
+            store,
+            doc,
+            lease.fence,
+            (lease.head, highest),
+            &salvaged.snapshot,
+        )
+        .await?;
     }
     Ok(salvaged)
 }
 
 async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
+    // Before the load, so that an entry that is appended meanwhile is not taken for a lost one.
+    let highest = store.highest_revision(doc).await?;
     let loaded = match store.load(doc, LoadRange::Head).await {
         Err(error) if matches!(error.kind, StoreErrorKind::Damaged { .. }) => {
             store.load(doc, LoadRange::BeforeDamage).await?
@@ -54,7 +67,9 @@ async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
     let salvaged = tokio::task::spawn_blocking(move || {
         let mut whole = loaded.snapshot.clone();
         match whole.fold_all(&loaded.entries) {
-            Ok(()) if whole.revision == loaded.head => Ok(Salvaged::whole(whole)),
+            Ok(()) if whole.revision == loaded.head && highest <= loaded.head => {
+                Ok(Salvaged::whole(whole))
+            }
             Ok(()) if whole.content.is_none() => Err(StoreError::new(
                 "repair",
                 "the damage is in the first entries: nothing can be saved",
@@ -76,15 +91,25 @@ async fn load(store: &dyn Store, doc: &DocId) -> Result<Salvaged, StoreError> {
         .map_err(|error| StoreError::new("repair", error))?
 }
 
-/// Deletes the document and creates it with the recovered state, in one transaction.
+/// How many lost entries are replaced at most. More than that is taken for damage of the number itself.
+const LOST_MAX: u64 = 100_000;
+
+/// Deletes the document and creates it with the recovered state, in one transaction, at revisions after `highest`. The log ends
+/// at `head`.
 async fn write(
     store: &dyn Store,
     doc: &DocId,
     fence: Fence,
-    head: Revision,
+    (head, highest): (Revision, Revision),
     saved: &Snapshot,
 ) -> Result<(), StoreError> {
-    let mut changes = vec![Change::Delete];
+    let lost = highest.0.saturating_sub(head.0);
+    if lost > LOST_MAX {
+        let reason = format!("{lost} entries are missing at the end of the log: restore a backup");
+        return Err(StoreError::new("repair", reason));
+    }
+    let mut changes = vec![Change::Nothing; lost as usize];
+    changes.push(Change::Delete);
     changes.extend(saved.content.clone().map(Change::Create));
     let client = ClientId::parse(&format!("repair-{:032x}", fence.token))
         .map_err(|error| StoreError::new("repair", error))?;

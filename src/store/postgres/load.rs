@@ -62,6 +62,23 @@ WHERE documents.collection = $1 AND documents.id = $2
 ORDER BY later.revision"
 );
 
+/// The number of a document, the columns of [`log_end`], the revision of its newest snapshot, and the newest revision of it in
+/// the feed of changes, which is read completely.
+const HIGHEST: &str = concat!(
+    "
+SELECT documents.number, documents.updated_at_ms, last.revision, last.at_ms, greatest(
+  (SELECT max(snapshots.revision) FROM snapshots WHERE snapshots.doc = documents.number),
+  (SELECT max(fed.head)
+   FROM changes
+   CROSS JOIN LATERAL unnest(changes.docs, changes.heads) AS fed (doc, head)
+   WHERE fed.doc = documents.number))
+FROM documents
+",
+    last_entry!(),
+    "
+WHERE documents.collection = $1 AND documents.id = $2"
+);
+
 /// The number of a document, and the columns of [`log_end`].
 pub(super) const HEAD: &str = concat!(
     "
@@ -253,6 +270,18 @@ impl DocumentReader {
             entries,
             head,
         })
+    }
+
+    /// The highest revision of a document that any row names; zero if it was never claimed.
+    pub(super) async fn highest_revision(&self, doc: &DocId) -> Result<Revision, PostgresError> {
+        let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
+        let rows = self.primary.query(HIGHEST, &[&collection, &id]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(self.without_row(doc)?.head);
+        };
+        let elsewhere: Option<i64> = row.get(4);
+        let elsewhere = Revision(elsewhere.unwrap_or(0).cast_unsigned());
+        Ok(log_end(row, 1).highest_revision().max(elsewhere))
     }
 
     /// The load of a document without a row in `documents`: it was never claimed, unless it is known to this process.

@@ -56,6 +56,18 @@ pub(super) fn last_entry(db: &Connection, number: i64) -> rusqlite::Result<(Revi
     Ok(last.unwrap_or_default())
 }
 
+/// The highest revision of a document that any row names; zero if it was never claimed.
+pub(super) fn highest_revision(db: &Connection, doc: &DocId) -> Result<Revision, SqliteError> {
+    let Some((number, end)) = find(db, doc)? else {
+        return Ok(Revision::ZERO);
+    };
+    let snapshot: Option<i64> = db
+        .prepare_cached("SELECT max(revision) FROM snapshots WHERE doc = ?1")?
+        .query_row([number], |row| row.get(0))?;
+    let snapshot = Revision(snapshot.unwrap_or(0).cast_unsigned());
+    Ok(end.highest_revision().max(snapshot))
+}
+
 /// The number of a document and the epoch of its newest claim; `None` if it was never claimed.
 pub(super) fn claimed_epoch(
     db: &Connection,

@@ -125,6 +125,7 @@ by_connection! {
     fn history() -> History;
     fn renew_history(known: History, next: History) -> History;
     fn fingerprints(entries: &'a [(DocId, Revision)]) -> Vec<Option<u64>>;
+    fn highest_revision(doc: &'a DocId) -> Revision;
     fn restore_fence(doc: &'a DocId) -> bool;
     fn secret() -> [u8; 32];
 }
