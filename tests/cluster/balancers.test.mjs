@@ -1,5 +1,5 @@
-// Two balancers share one address by keepalived, each on a machine of its own (a network namespace): when the one that has
-// the address fails, its clients come back by the other, and nothing is lost.
+// Two balancers share one address by keepalived, each on its own machine (a network namespace): when the one that holds the
+// address fails, its clients reconnect over the other, and no edit is lost.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ const root = new URL('../../', import.meta.url).pathname;
 const shipped = (file) => readFileSync(path.join(root, 'deploy', file), 'utf8');
 const run = (command, ...args) => execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 
-/** Why it cannot be tested here, or `false`. No package brings the right to make network namespaces: then it is skipped. */
+/** The reason why the test cannot run here, or `false`. Network namespaces need rights that no package provides. */
 function whyNot() {
   const reason = missing('haproxy', 'keepalived', 'ip', 'curl');
   if (reason) return reason;
@@ -29,7 +29,7 @@ function whyNot() {
   }
 }
 
-/** A network of this process's own: this machine is .1, the balancers' machines .11 and .12, the shared address .10. */
+/** A private network: this machine is .1, the balancers' machines .11 and .12, the shared address .10. */
 class Network {
   constructor() {
     this.id = process.pid.toString(36);
@@ -60,7 +60,7 @@ class Network {
     return machine;
   }
 
-  /** Which machine has the shared address; none: no machine or more than one. One that is cut off keeps it, and does no harm. */
+  /** The machine that holds the shared address; none if no machine or more than one does. A disconnected machine keeps it. */
   holder() {
     const has = ({ space }) =>
       run('ip', '-n', space, '-o', 'link', 'show', 'dev', 'eth0', 'up') &&
@@ -75,7 +75,7 @@ class Network {
   }
 }
 
-/** A server that listens on the network's own address. */
+/** A server that listens on the address of the network. */
 class Desk extends Part {
   async isReady() {
     const answer = await fetch(`http://${this.address}/readyz`).catch(() => undefined);
@@ -155,13 +155,13 @@ after(async () => {
 });
 
 describe('two balancers with one address', { skip }, () => {
-  test('clients of the one that fails come back by the other', { timeout: 120_000 }, async (t) => {
+  test('clients of the balancer that fails reconnect over the other', { timeout: 120_000 }, async (t) => {
     const logs = () => network.machines.map(({ keepalived }) => keepalived.log).join('\n');
     const isWith = (machine) =>
       until(() => network.holder() === machine, `the address is with ${machine.address}`, 30_000).catch((error) => {
         throw new Error(`${error.message}\n${logs()}`);
       });
-    // Which of them was first to be ready does not matter.
+    // Either of them may be ready first.
     const first = await until(() => network.holder(), 'one of them has the address', 30_000).catch((error) => {
       throw new Error(`${error.message}\n${logs()}`);
     });
@@ -181,9 +181,9 @@ describe('two balancers with one address', { skip }, () => {
       await typed;
       t.diagnostic(`${text}: acknowledged ${Math.round(performance.now() - begun)} ms after the failure`);
     };
-    // The balancer fails, and its machine goes on.
+    // The balancer fails, its machine keeps running.
     await moved(({ haproxy }) => haproxy.kill(), first, second, 'the balancer failed, ');
-    // It is back and does not take the address: nobody is cut off a second time.
+    // When it recovers it does not take the address back, so that clients are not disconnected again.
     await first.haproxy.start();
     await until(
       () => /Script `balancer` now returning 0|VRRP_Script\(balancer\) succeeded/.test(first.keepalived.log),

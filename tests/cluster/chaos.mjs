@@ -1,5 +1,5 @@
-// Three nodes behind nginx, hundreds of people, and everything goes wrong: at the end the log in Postgres is held to what
-// each of them sent and was promised. SECONDS, SEED, CLIENTS and DOCS set a run; it ends with 1 if anything is amiss.
+// Three nodes behind nginx and hundreds of users under faults of all kinds: at the end the log in Postgres is compared with what
+// each client sent and was acknowledged. SECONDS, SEED, CLIENTS and DOCS set the size; the exit code is 1 on any finding.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -12,20 +12,20 @@ import { Nemesis } from './nemesis.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch } from './stopwatch.mjs';
 
-/** How long all may take to go on when everything runs again. */
+/** The time limit for all clients to recover after the last fault. */
 const RESUMED_WITHIN_MS = 60_000;
 
 /**
- * The longest that an edit may wait, without the stalls of this machine: several faults of up to 8 s overlap, and Postgres or
- * each way to it may be among them. Runs with seldom faults have one of up to 50 s.
+ * The longest wait of an edit, without the stalls of this machine: several faults of up to 8 s overlap, and Postgres or
+ * every connection to it may be among them. Long runs have faults of up to 50 s as well.
  */
 const WAIT_MS_MAX = { usual: 30_000, seldom: 90_000 };
 
-/** How many people show their cursors, and how long one may stay when its owner is gone. */
+/** The number of users with cursors, and how long a cursor may remain after its owner left. */
 const CURSORS = 20;
 const GONE_WITHIN_MS = 10_000;
 
-/** One run; resolves to what it counted and what it found. */
+/** One run; resolves to its counts and findings. */
 export async function chaos({ seconds, seed, clients = 200, documents = 24, paceMs = 500, tell = () => {} }) {
   const cluster = await Cluster.start({ nodes: 3, balancer: true, links: true });
   const stage = new Stage(cluster, `${seed}/chaos`);
@@ -34,7 +34,7 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
     const maker = await stage.person();
     const ids = await stage.documentsOf(maker, documents);
     await gather(stage, { clients, ids, paceMs });
-    // The second document is rich: it has positions.
+    // The second document is rich text, which has positions.
     const cursors = new Cursors(stage, ids[1]);
     await cursors.show(stage.people.slice(0, CURSORS));
     await stage.progress(clients);
@@ -81,7 +81,7 @@ export async function chaos({ seconds, seed, clients = 200, documents = 24, pace
   }
 }
 
-/** People arrive, each reads a few documents and writes into one: words into half of them, anything into the rest. */
+/** Connects users. Each reads a few documents and writes into one: words into half of them, random ops into the rest. */
 async function gather(stage, { clients, ids, paceMs }) {
   const AT_ONCE = 20;
   for (let arrived = 0; arrived < clients; arrived += AT_ONCE) {
@@ -91,7 +91,7 @@ async function gather(stage, { clients, ids, paceMs }) {
         const person = await stage.person();
         const mine = stage.r.shuffled(ids).slice(0, 3);
         await Promise.all(mine.map((id) => person.subscribed(id)));
-        // The types take turns along `ids`, so the styles must by pairs.
+        // The types alternate along `ids`, so the styles alternate by pairs.
         const style = ids.indexOf(mine[0]) % 4 < 2 ? 'tokens' : 'anything';
         stage.writing(person, mine[0], { style, paceMs, name: String(arrived + n) });
       }),
@@ -99,20 +99,20 @@ async function gather(stage, { clients, ids, paceMs }) {
   }
 }
 
-/** Cursors in a document: whatever died meanwhile, at the end those are seen who are there, and nobody else. */
+/** Cursors in a document: at the end exactly the cursors of the connected clients are visible. */
 class Cursors {
   constructor(stage, id) {
     Object.assign(this, { stage, id });
   }
 
-  /** These people show a cursor that moves, until the end. */
+  /** These users show a moving cursor until the end. */
   async show(people) {
     this.people = people;
     this.timers = await Promise.all(
       people.map(async (person, n) => {
         const local = (await this.presence(person)).create(`cursor-${n}`);
         const doc = person.doc(this.id);
-        // The library keeps each move that comes while an edit waits for its ack.
+        // The library queues each move made while an edit waits for its ack.
         const move = () => doc.hasPending() || local.submit({ index: n % 2, length: 0 }, () => {});
         move();
         return setInterval(move, 1_000);
@@ -122,14 +122,14 @@ class Cursors {
 
   async presence(person) {
     const doc = await person.subscribed(this.id);
-    // Every cursor that moves while an edit waits for its ack waits for it too.
+    // Every move made while an edit waits for its ack waits as well.
     doc.setMaxListeners(0);
     const presence = person.connection.getDocPresence('docs', this.id);
     await called((done) => presence.subscribe(done), 'presence', 30_000);
     return presence;
   }
 
-  /** On every node somebody who just came sees all cursors; then half of their owners say goodbye and half do not. */
+  /** On every node a new client sees all cursors; then half of the owners leave with a close frame and half without. */
   async end({ nodes }) {
     const watchers = await Promise.all(nodes.map(async (node) => this.presence(await this.stage.person(node))));
     const seen = () => watchers.map(({ remotePresences }) => Object.keys(remotePresences).length);
@@ -166,7 +166,7 @@ function visits({ people }) {
   };
 }
 
-/** Keeps what happened, for whoever looks into it. */
+/** Writes the logs and the clients' records to files for analysis. */
 function keep({ cluster, people, hearsay }, seed) {
   const folder = process.env.LOGS ?? path.join(os.tmpdir(), `copydesk-chaos-${seed}`);
   mkdirSync(folder, { recursive: true });
@@ -176,7 +176,7 @@ function keep({ cluster, people, hearsay }, seed) {
   console.error(`The logs and the journal are in ${folder}.`);
 }
 
-/** A run's sum, for people. */
+/** The summary of a run. */
 export function summary(
   { acks, counts, findings, amiss, longestMs, netMs, refetches, gapFetches, sockets, triedAgain },
   { seconds, seed },

@@ -1,4 +1,4 @@
-// A private cluster: Postgres, Redis, nodes, perhaps a balancer, on loopback ports, with its data in one folder.
+// A private cluster: Postgres, Redis, nodes and optionally a balancer, on loopback ports, with its data in one folder.
 import { execFile, execFileSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
@@ -10,13 +10,13 @@ import { until } from '../js/wait.mjs';
 import { Link } from './links.mjs';
 import { freshFolder, Part, removeFolder } from './part.mjs';
 
-/** The nodes' own `node_dead_after_ms`: whoever said nothing for so long is in no ring. */
+/** The nodes' `node_dead_after_ms`: a node without a heartbeat for this long is in no ring. */
 const NODE_DEAD_AFTER_MS = 3_000;
 
-/** How many heartbeats say that a ring was read: one may have begun before, the next reads, the third shows that it is over. */
+/** Heartbeats after which a ring has certainly been read: one may have begun before, the next reads, the third confirms it. */
 const BEATS_TO_AGREE = 3;
 
-/** How often the store is asked for the heartbeats, each time on a connection of its own. */
+/** The interval at which the store is queried for heartbeats, each time on a new connection. */
 const LOOK_EVERY_MS = 100;
 
 const isRoot = process.getuid() === 0;
@@ -43,7 +43,7 @@ export function which(name) {
   return folders.map((folder) => path.join(folder, name)).find((file) => existsSync(file));
 }
 
-/** Where the newest Postgres of this machine has its programs: Debian keeps them off the PATH. */
+/** The folder with the programs of the newest Postgres of this machine: Debian keeps them off the PATH. */
 function postgresFolder() {
   const debian = '/usr/lib/postgresql';
   const versions = existsSync(debian) ? readdirSync(debian) : [];
@@ -78,7 +78,7 @@ class Postgres extends Part {
     return postgres;
   }
 
-  /** Starts a standby of this server, which has all that the server has. */
+  /** Starts a standby of this server, with all data of the server. */
   async newStandby(folder, port) {
     const data = path.join(folder, `standby-${port}`);
     removeFolder(data);
@@ -132,7 +132,7 @@ class Postgres extends Part {
     );
   }
 
-  /** Asks on a connection of its own, which no restart has broken before. */
+  /** Queries on a new connection, which no restart has broken. */
   async query(text, values) {
     const client = new pg.Client({ connectionString: this.url(), connectionTimeoutMillis: 5_000 });
     client.on('error', () => {});
@@ -140,18 +140,18 @@ class Postgres extends Part {
       await client.connect();
       return (await client.query(text, values)).rows;
     } finally {
-      // A frozen server answers no goodbye.
+      // A frozen server does not answer the disconnect.
       client.end().catch(() => {});
     }
   }
 
-  /** Ends as an operator would end it: at once, with every connection. */
+  /** Stops at once, with every connection, as an operator would. */
   stop() {
     return this.end('SIGINT');
   }
 }
 
-/** An empty database of the superuser `copydesk`. It takes seconds to make, so it is made once and copied. */
+/** An empty database of the superuser `copydesk`. Creating it takes seconds, so it is created once and copied. */
 function makeDatabase(data) {
   const cache = new URL('.cache/', import.meta.url).pathname;
   const folder = postgresFolder();
@@ -179,7 +179,7 @@ function makeDatabase(data) {
     mkdirSync(cache, { recursive: true });
     const half = `${template}.${process.pid}`;
     cpSync(made, half, { recursive: true });
-    // Whoever was first made the same.
+    // Another process created the same folder first.
     if (existsSync(template)) rmSync(half, { recursive: true });
     else renameSync(half, template);
     removeFolder(fresh);
@@ -190,7 +190,7 @@ function makeDatabase(data) {
 }
 
 function own(folder) {
-  // Others must be able to reach it through the folder above.
+  // Other users must be able to reach it through the folder above.
   chmodSync(path.dirname(folder), 0o755);
   if (isRoot) execFileSync('chown', ['-R', 'postgres:postgres', folder]);
 }
@@ -214,12 +214,12 @@ class Redis extends Part {
     return (await this.say('PING').catch(() => '')) === '+PONG';
   }
 
-  /** Forgets all it has been told. */
+  /** Deletes all its data. */
   flush() {
     return this.say('FLUSHALL');
   }
 
-  /** From now on it refuses whatever would make it larger: it is out of memory. */
+  /** Makes it reject every command that needs memory, as if it were out of memory. */
   fill() {
     return this.say('CONFIG SET maxmemory 1');
   }
@@ -228,7 +228,7 @@ class Redis extends Part {
     return this.say('CONFIG SET maxmemory 0');
   }
 
-  /** One command, one line of answer. */
+  /** Sends one command, returns one line of the answer. */
   say(command, patienceMs = 2_000) {
     return new Promise((resolve, reject) => {
       const socket = net.connect(this.port, '127.0.0.1', () => socket.write(`${command}\r\n`));
@@ -270,7 +270,7 @@ export class Node extends Part {
     return `ws://127.0.0.1:${this.port}/ws`;
   }
 
-  /** Whether `/readyz` says that the node serves everything. */
+  /** Returns true if `/readyz` reports that the node serves everything. */
   async isReady() {
     const { status, reason } = await this.readiness();
     return status === 200 && !/^degraded/.test(reason);
@@ -283,18 +283,18 @@ export class Node extends Part {
     return { status: answer?.status, reason };
   }
 
-  /** How many lines of the log match. */
+  /** The number of log lines that match. */
   countLogged(pattern) {
     return [...this.log.matchAll(pattern)].length;
   }
 
-  /** The log's lines that speak of a panic. */
+  /** The lines of the log that report a panic. */
   get panics() {
     return this.log.split('\n').filter((line) => /panicked at/.test(line));
   }
 }
 
-/** Whether everybody may do everything only where it is asked for. */
+/** Returns true if the program has the option `--open`: older releases serve without sign-in by default. */
 function knowsOpen() {
   help ??= execFileSync(binary(), ['serve', '--help'], { encoding: 'utf8' });
   return help.includes('--open');
@@ -360,8 +360,8 @@ class Balancer extends Part {
 
 export class Cluster {
   /**
-   * Starts Postgres, Redis and so many nodes. With `balancer`, nginx stands before them; with `links`, each node reaches
-   * Postgres and Redis by ways of its own, which can be broken. With `standby`, Postgres has one, and the nodes know both
+   * Starts Postgres, Redis and `nodes` nodes. With `balancer`, nginx is started before them; with `links`, each node reaches
+   * Postgres and Redis over its own links, which can be broken. With `standby`, Postgres has one, and the nodes know both
    * servers. `env` adds to the nodes' environment.
    */
   static async start({ nodes = 3, balancer = false, links = false, standby = false, env = {} } = {}) {
@@ -401,14 +401,14 @@ export class Cluster {
     return [this.balancer, ...this.nodes, this.redis, this.standby, this.postgres].filter(Boolean);
   }
 
-  /** The primary loses its power, and the standby takes its place. */
+  /** Kills the primary and promotes the standby. */
   async failOver() {
     await this.postgres.kill();
     await this.standby.promote();
     [this.lost, this.postgres, this.standby] = [this.postgres, this.standby, undefined];
   }
 
-  /** The primary gets a standby again, where the lost server was. */
+  /** Starts a new standby of the primary in the place of the lost server. */
   async addStandby() {
     this.standby = await this.postgres.newStandby(this.folder, this.lost.port);
   }
@@ -417,12 +417,12 @@ export class Cluster {
     return this.nodes.find((node) => node.name === name);
   }
 
-  /** Those that run and move. */
+  /** The nodes that are running and not frozen. */
   get living() {
     return this.nodes.filter((node) => node.isAlive && !node.isFrozen);
   }
 
-  /** What `copydesk where` says of a document: its owner's name, the epoch and the revision. */
+  /** The result of `copydesk where` for a document: the name of its owner, the epoch and the revision. */
   async where(id, collection = 'docs') {
     const args = ['where', `${collection}/${id}`, '--store', this.postgres.url()];
     const { stdout } = await promisify(execFile)(binary(), args, { timeout: 10_000 });
@@ -430,7 +430,7 @@ export class Cluster {
     return { owner: this.node(said('owner')), epoch: Number(said('epoch')), revision: Number(said('revision')) };
   }
 
-  /** What Postgres says of each document: its owner's name, the epoch and the revision, by the documents' ids. */
+  /** The owner's name, the epoch and the revision of each document in Postgres, by document id. */
   async heads() {
     const rows = await this.postgres.query(
       `SELECT id, convert_from(owner_name, 'UTF8') AS owner, epoch,
@@ -442,14 +442,14 @@ export class Cluster {
     );
   }
 
-  /** The names of all documents' owners, by the documents' ids. */
+  /** The names of the owners of all documents, by document id. */
   async owners() {
     return new Map([...(await this.heads())].map(([id, { owner }]) => [id, owner]));
   }
 
   /**
-   * All rings are the same: the store names those nodes that live, each once, and each has read so. `/readyz` knows nothing
-   * of rings, and for seconds after a death or a cut they may differ: then a document's owner is not who should own it.
+   * Waits until all rings are equal: the store lists exactly the running nodes, and each has read the list. `/readyz` does not
+   * report rings, and after a failure they may differ for seconds; until then documents may have a wrong owner.
    */
   async settled(patienceMs = 30_000) {
     const names = this.living
@@ -479,21 +479,21 @@ export class Cluster {
     await until(isSettled, `the rings of ${names} are the same`, patienceMs, LOOK_EVERY_MS);
   }
 
-  /** Everything runs, every way is open, every node is ready, and all agree who owns what. */
+  /** Restores everything: all processes run, all links are open, all nodes are ready and have the same ring. */
   async calm(patienceMs = 60_000) {
     for (const part of this.parts) {
       if (part.isFrozen) part.thaw();
       await part.links?.postgres.heal();
       await part.links?.redis.heal();
     }
-    // The store first: nodes are ready when it answers.
+    // The store first: nodes become ready when it answers.
     for (const part of this.parts.reverse()) if (!part.isAlive) await part.start(patienceMs);
     await this.redis.makeRoom();
     for (const node of this.nodes) await until(() => node.isReady(), `${node.name} is ready`, patienceMs);
     await this.settled(patienceMs);
   }
 
-  /** Ends everything, and complains of nodes that crashed or panicked. */
+  /** Stops everything; fails if a node crashed or panicked. */
   async stop() {
     const crashed = this.nodes
       .filter((node) => !node.isAlive)

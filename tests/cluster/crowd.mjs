@@ -1,25 +1,25 @@
-// People who go on typing whatever happens to the nodes: they notice a dead connection, come back by another way, and
-// remember what they said and what they were told.
+// Simulated users who keep typing during failures: they detect dead connections, reconnect over another route, and record
+// what they sent and what was acknowledged.
 import { Client, Delta, TEXT } from '../js/client.mjs';
 import { richEdit, textEdit } from '../js/random.mjs';
 import { until } from '../js/wait.mjs';
 
-/** How long a connection may take to open, or to answer a ping, before it is given up. */
+/** The time limit for a connection to open or to answer a ping. */
 const PATIENCE_MS = 3_000;
 const PING_EVERY_MS = 1_000;
 
 /** The store did not answer. */
 const TRY_AGAIN = 'ERR_STORE_UNAVAILABLE';
 
-/** How long somebody waits at least and at most before coming back. */
+/** The shortest and the longest pause before a reconnect. */
 const BACK_AFTER_MS = [20, 250];
 
-/** Waits that are longer are kept one by one. */
+/** Waits longer than this are recorded one by one. */
 const LONG_MS = 100;
 
-/** What everybody in a run was told: of one place in one log, all must be told the same. */
+/** What all clients of a run received: for one version of one log, all must receive the same op. */
 export class Hearsay {
-  /** Whose op stands at `collection/id/version`, as it was told first. */
+  /** The author of the op at `collection/id/version`, as it was received first. */
   told = new Map();
   contradictions = [];
 
@@ -32,23 +32,23 @@ export class Hearsay {
   }
 }
 
-/** An open editor that comes back by itself. `route` says where to, each time. */
+/** An open editor that reconnects by itself. `route` returns the URL for each attempt. */
 export class Person extends Client {
-  /** The close codes of the sockets that had been open and that others ended. */
+  /** The close codes of sockets that the other end closed. */
   codes = [];
-  /** How many sockets it gave up itself, because nobody answered. */
+  /** The number of sockets that it gave up because no ping was answered. */
   gaveUp = 0;
-  /** How often it came to a closed door. */
+  /** The number of failed connection attempts. */
   turnedAway = 0;
-  /** How often it was told to try again: the store had not answered a subscription for long. */
+  /** The number of subscriptions that failed because the store did not answer for long. */
   triedAgain = 0;
   wasConnected = true;
-  /** Errors that an edit was answered with. A cluster whose parts fail has no reason to refuse one. */
+  /** Errors in answer to edits. A cluster with failing parts has no reason to reject one. */
   refusals = [];
-  /** The edits that were refused, as `src/seq`. */
+  /** The rejected edits, as `src/seq`. */
   refused = new Set();
   isLeaving = false;
-  /** Whether the socket that ends is one it gave up. */
+  /** Set while it closes a socket that it gave up. */
   givesUp = false;
 
   static async arrive(route, options) {
@@ -77,7 +77,7 @@ export class Person extends Client {
     this.tending = setInterval(() => this.tend(), 250);
   }
 
-  /** The library does not ask twice for a subscription that was refused; coming back does. */
+  /** The library does not repeat a rejected subscription; a reconnect does. */
   tryAgain(error) {
     this.errors.splice(this.errors.indexOf(error), 1);
     this.triedAgain += 1;
@@ -94,7 +94,7 @@ export class Person extends Client {
     this.rebind();
   }
 
-  /** Gives up a connection that nobody answers on. */
+  /** Gives up a connection that does not answer. */
   tend() {
     const now = performance.now();
     const { connection, ping } = this;
@@ -133,9 +133,9 @@ export class Person extends Client {
   }
 }
 
-/** Types into one document, one edit after the other: the next is made when the one before is acknowledged. */
+/** Types into one document: the next edit is made when the previous one is acknowledged. */
 export class Writer {
-  /** `paceMs` is the pause between an ack and the next edit, at random from half to one and a half of it. */
+  /** `paceMs` is the average pause between an ack and the next edit, at random from half to one and a half of it. */
   constructor(person, doc, { name, style = 'tokens', paceMs = 0 }) {
     Object.assign(this, { person, doc, name, style, paceMs });
     this.isTyping = false;
@@ -146,7 +146,7 @@ export class Writer {
     this.forgetWaits();
   }
 
-  /** Waits from now on are counted, and none before. */
+  /** Waits from now on are counted, earlier ones are not. */
   forgetWaits() {
     this.longest = [0, 0];
     this.longWaits = [];
@@ -160,12 +160,12 @@ export class Writer {
     if (ms > LONG_MS) this.longWaits.push(wait);
   }
 
-  /** The longest that an edit waited for its ack. */
+  /** The longest wait of an edit for its ack. */
   get longestMs() {
     return this.longest[1] - this.longest[0];
   }
 
-  /** The spans `[from, to]` for which edits waited for their acks: all that were long, or else the longest. */
+  /** The spans `[from, to]` in which edits waited for their acks: all long ones, or else the longest. */
   get waits() {
     return this.longWaits.length ? this.longWaits : [this.longest];
   }
@@ -185,7 +185,7 @@ export class Writer {
     if (!this.isTyping || this.isWaiting) return;
     const { doc, person } = this;
     const edit = doc.type && EDITS[this.style](this);
-    // Deleted, or not yet there: look again.
+    // Deleted or not created yet: check again later.
     if (!edit) return this.later(100);
     this.isWaiting = true;
     this.startedAt = performance.now();
@@ -202,7 +202,7 @@ export class Writer {
     if (this.isTyping) this.timer = setTimeout(() => this.type(), ms);
   }
 
-  /** What it typed that must be in the text at the end, if nobody deletes. */
+  /** The typed tokens that must be in the final text, unless documents are deleted. */
   get typed() {
     return Array.from({ length: this.tokens }, (_, n) => `[${this.name}.${n}]`);
   }
@@ -215,7 +215,7 @@ export const textOf = (doc) =>
 export const tokensOf = (doc) => (textOf(doc).match(/\[[^\]]*\]/g) ?? []).sort();
 
 const EDITS = {
-  /** A word of its own between two others, so that none is ever torn: at the end they can be counted. */
+  /** Types unique words between existing words, so that no word is split and the words of the final text can be counted. */
   tokens(writer) {
     const { doc, person } = writer;
     const text = textOf(doc);
@@ -224,19 +224,19 @@ const EDITS = {
     writer.tokens += 1;
     return doc.type.uri === TEXT.uri ? [...(at ? [at] : []), token] : new Delta().retain(at).insert(token);
   },
-  /** Whatever the type allows. */
+  /** Types random valid ops. */
   anything({ doc, person: { r } }) {
     return doc.type.uri === TEXT.uri ? textEdit(r, doc.data) : richEdit(r, doc.data);
   },
 };
 
-/** The share `p` of sorted or unsorted figures: 0.5 is the median. */
+/** The quantile `p` of sorted or unsorted numbers: 0.5 is the median. */
 export function quantile(figures, p) {
   const sorted = [...figures].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(p * sorted.length))];
 }
 
-/** Figures in a line: how many, the median, the 99th of a hundred, the largest. */
+/** Numbers in one line: count, median, 99th percentile, maximum. */
 export function spread(figures) {
   if (!figures.length) return 'none';
   const [p50, p99, max] = [quantile(figures, 0.5), quantile(figures, 0.99), Math.max(...figures)].map(Math.round);

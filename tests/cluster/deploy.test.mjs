@@ -1,4 +1,4 @@
-// What is in deploy/ works: a cluster on this machine starts, serves its page, and leaves nothing behind.
+// The scripts and configurations in deploy/ work: a cluster on this machine starts, serves its page, and leaves nothing behind.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -16,13 +16,13 @@ const root = new URL('../..', import.meta.url).pathname;
 
 const NODES = 3;
 
-/** How many pages, requests and sockets are asked for while a node is frozen: each balancer would pass some to that node. */
+/** The number of pages, requests and sockets while a node is frozen: without health checks some would reach that node. */
 const ROUNDS = 12;
 
-/** How long each of them may take. A balancer that waits for a frozen node takes longer, or gives up on it. */
+/** The time limit of each. A balancer that waits for a frozen node takes longer or fails. */
 const PATIENCE_MS = 10_000;
 
-/** The first of as many free ports as there are nodes, one after the other. */
+/** The first of as many consecutive free ports as there are nodes. */
 async function freePorts() {
   const isFree = async (port) => {
     const listener = net.createServer().listen(port, '127.0.0.1');
@@ -39,7 +39,7 @@ async function freePorts() {
   }
 }
 
-/** The HAProxy that is shipped, before nodes on loopback ports. */
+/** The HAProxy configuration that is shipped, in front of nodes on loopback ports. */
 class Haproxy extends Part {
   static async start(nodePorts) {
     const [folder, port] = [freshFolder(), await freePort()];
@@ -62,7 +62,7 @@ class Haproxy extends Part {
   }
 }
 
-/** Pages, requests of the API and sockets, one round after the other: what came of each that was not served. */
+/** Requests pages, the API and sockets, round after round; returns every result other than success. */
 async function unserved(port, t) {
   const statuses = { page: [], api: [], socket: [] };
   let longestMs = 0;
@@ -82,7 +82,7 @@ async function unserved(port, t) {
     return wire.status;
   };
   for (let round = 0; round < ROUNDS; round++) {
-    // In turn, not at once. Four in each round: with three nodes in turn each kind meets the frozen one.
+    // One after the other. Four in each round: with three nodes, each kind reaches the frozen one.
     await ask('socket', open());
     await ask('page', get('/'));
     await ask('api', get('/api/documents'));
@@ -95,11 +95,11 @@ async function unserved(port, t) {
   );
 }
 
-/** `deploy/cluster.sh` with ports and a folder of its own. */
+/** Runs `deploy/cluster.sh` with its own ports and folder. */
 class Script extends Part {
   static async make() {
     const folder = path.join(freshFolder(), 'cluster');
-    // Postgres looks into it, and is not root.
+    // Postgres reads the folder and does not run as root.
     chmodSync(path.dirname(folder), 0o755);
     const [port, nodePort] = [await freePort(), await freePorts()];
     const env = {
@@ -121,7 +121,7 @@ class Script extends Part {
     return this.log.includes(`ready: http://127.0.0.1:${this.port}/`);
   }
 
-  /** All that it started. */
+  /** All processes that it started. */
   get services() {
     const folder = path.join(this.folder, 'pids');
     return readdirSync(folder).map((name) => Number(readFileSync(path.join(folder, name), 'utf8')));
@@ -136,22 +136,22 @@ class Script extends Part {
   }
 }
 
-test('`make cluster` knows what to do', { skip }, () => {
+test('the arguments of `make cluster` are valid', { skip }, () => {
   assert.match(execFileSync('make', ['-n', 'cluster'], { cwd: root, encoding: 'utf8' }), /deploy\/cluster\.sh/);
 });
 
-test('cluster.sh serves the page, HAProxy does as well, also while a node is frozen, and Ctrl-C ends all of it', {
+test('cluster.sh and HAProxy serve the page, also while a node is frozen, and Ctrl-C stops all processes', {
   skip,
   timeout: 180_000,
 }, async (t) => {
   const script = await Script.make();
-  // Its services end with it, however it ends.
+  // Its services end with it in every case.
   t.after(() => script.kill());
   await script.start(120_000);
   const page = await fetch(`http://127.0.0.1:${script.port}/`);
   assert.equal(page.status, 200, script.log);
   assert.match(await page.text(), /<html/i);
-  // Nodes behind a balancer believe it about the client's end; else all clients would be one.
+  // Nodes behind a balancer trust it for the client's address; otherwise all clients would be one.
   const byTls = await fetch(`http://127.0.0.1:${script.nodePort}/`, { headers: { 'x-forwarded-proto': 'https' } });
   assert.match(byTls.headers.get('set-cookie'), /^__Host-.*; Secure/);
   const { services } = script;

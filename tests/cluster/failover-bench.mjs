@@ -1,5 +1,5 @@
-// How long people wait when a node dies, over enough deaths to speak of a share of them, and at a size at which it matters.
-// KILLS, DOCS and SEED set a run; it ends with 1 if a limit was passed or anything was lost. `make cluster-bench` runs it.
+// Measures how long edits wait when a node dies, over enough failures for percentiles, and with many documents.
+// KILLS, DOCS and SEED set the size; the exit code is 1 if a limit was exceeded or an edit lost. `make cluster-bench` runs it.
 import assert from 'node:assert/strict';
 import { setImmediate as turn } from 'node:timers/promises';
 import { TEXT } from '../js/client.mjs';
@@ -13,23 +13,23 @@ import { Stopwatch } from './stopwatch.mjs';
 const KILLS = Number(process.env.KILLS ?? 30);
 const DOCS = Number(process.env.DOCS ?? 10_000);
 
-/** How long an edit into a document may wait whose owner was killed: half of them, and nearly all. */
+/** The longest wait of an edit to a document with a killed owner: median and 99th percentile. */
 const WAIT_MS_MAX = { p50: 600, p99: 2_000 };
 
-/** How many edits a second are acknowledged when the owner of all is killed, and within what all show the same again. */
+/** The rate of acknowledged edits when the owner of all documents is killed, and the time limit for all clients to converge. */
 const OPS_A_SECOND = 2_000;
 const CONVERGED_WITHIN_MS = 5_000;
 
-/** Within what nearly all of `DOCS` documents of a node that was killed can be written into. */
+/** The time within which nearly all of the `DOCS` documents of a killed node accept edits. */
 const ALL_WRITABLE_MS_MAX = 3_000;
 
-/** How many documents one socket has, and how many are asked for until others have their turn. */
+/** The number of documents per socket, and how many are requested before other sockets have their turn. */
 const DOCS_A_SOCKET = 1_000;
 const DOCS_AT_ONCE = 100;
 
 const tell = (what) => console.log(what);
 
-/** Nodes are killed one after the other, while people of all write. */
+/** Nodes are killed one after the other while clients of all nodes write. */
 async function kills(cluster) {
   const stage = new Stage(cluster, `${SEED}/kills`);
   const { nodes } = cluster;
@@ -74,7 +74,7 @@ async function waitsOfOne(stage, writers) {
   return waits;
 }
 
-/** The owner of everything that is written is killed in the middle of it. */
+/** The owner of all documents is killed under load. */
 async function underLoad(cluster) {
   const stage = new Stage(cluster, `${SEED}/load`);
   const { nodes } = cluster;
@@ -83,7 +83,7 @@ async function underLoad(cluster) {
   const owners = await cluster.owners();
   const [victim, ...others] = stage.r.shuffled(nodes);
   const ids = made.filter((id) => owners.get(id) === victim.name);
-  // Where the dead node's people go, everybody was before: none of them waits for a socket.
+  // The clients of the killed node have a second socket elsewhere already: none of them waits for a connection.
   for (const id of ids) {
     for (const node of others) {
       const person = await stage.person(node);
@@ -114,7 +114,7 @@ async function underLoad(cluster) {
   assert.ok(took <= CONVERGED_WITHIN_MS, `it took ${took} ms`);
 }
 
-/** A node that owns `DOCS` documents is killed, and all of them are written into at once. */
+/** A node that owns `DOCS` documents is killed, and all of them are edited at once. */
 async function atSize(cluster) {
   const stage = new Stage(cluster, `${SEED}/size`);
   const victim = stage.r.pick(cluster.nodes);
@@ -147,7 +147,7 @@ async function atSize(cluster) {
   assert.ok(quantile(waits, 0.99) <= ALL_WRITABLE_MS_MAX, `99 of 100 take ${quantile(waits, 0.99)} ms`);
 }
 
-/** Makes so many documents with a letter in them. */
+/** Creates documents with one letter each. */
 async function make(stage, count) {
   const person = await stage.person(stage.cluster.nodes[0]);
   const ids = Array.from({ length: count }, (_, n) => `size-${n}`);

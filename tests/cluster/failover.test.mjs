@@ -1,5 +1,5 @@
-// A node dies, or sleeps, while people type: nothing acknowledged is lost, nothing is there twice, and writing goes on.
-// ROUNDS sets how often; SEED repeats a run's choices.
+// A node is killed or suspended while clients write: no acknowledged edit is lost or duplicated, and writing continues.
+// ROUNDS sets how often; SEED repeats the choices of a run.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { FaultProxy } from '../js/proxy.mjs';
@@ -14,7 +14,7 @@ import { Stopwatch } from './stopwatch.mjs';
 
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
 
-/** The longest that nobody may be able to write into a document whose owner died. `failover-bench.mjs` holds the spread. */
+/** The longest time without edits to a document with a dead owner. `failover-bench.mjs` limits the distribution. */
 const PAUSE_MS_MAX = 2_000;
 
 const LIMIT = { timeout: 120_000 };
@@ -24,7 +24,7 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
 after(() => skip || cluster.stop());
 
-/** Two people at home on each node, who come in by the others when it is away. */
+/** Two users per node, who use the other nodes when it is unavailable. */
 async function townsfolk(stage) {
   const { nodes } = cluster;
   const doors = nodes.flatMap((_, n) => [0, 0].map(() => [...nodes.slice(n), ...nodes.slice(0, n)]));
@@ -33,7 +33,7 @@ async function townsfolk(stage) {
 
 const isOn = (person, node) => person.url === node.ws;
 
-/** The owner of a document that somebody on another node writes into, and all such writers of its documents. */
+/** The owner of a document that a client of another node writes into, and all such writers of its documents. */
 async function victim(stage, writers) {
   const owners = await cluster.owners();
   const elsewhere = writers.filter(({ person, doc }) => !isOn(person, cluster.node(owners.get(doc.id))));
@@ -43,7 +43,7 @@ async function victim(stage, writers) {
 }
 
 describe('the owner', { skip }, () => {
-  test(`is killed under load, ${ROUNDS} times (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`is killed under load ${ROUNDS} times: edits continue within the limit (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await townsfolk(stage);
     const ids = await stage.documentsOf(people[0], 8);
@@ -66,13 +66,13 @@ describe('the owner', { skip }, () => {
   });
 
   for (const sleepMs of [300, 5_000]) {
-    test(`sleeps for ${sleepMs} ms and wakes (SEED=${SEED})`, LIMIT, async (t) => {
+    test(`is suspended for ${sleepMs} ms and resumed: its clients see all edits (SEED=${SEED})`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const people = await townsfolk(stage);
       const ids = await stage.documentsOf(people[0], 6);
       const writers = await stage.write(people, ids, { docsEach: 3, paceMs: 20 });
       await stage.progress(300);
-      // A document that somebody on another node writes into: who only reads takes nothing over.
+      // A document that a client of another node writes into: a node takes over only what it has to write.
       const owners = await cluster.owners();
       const elsewhere = writers.filter(({ person, doc }) => !isOn(person, cluster.node(owners.get(doc.id))));
       const { id } = stage.r.pick(elsewhere).doc;
@@ -92,7 +92,7 @@ describe('the owner', { skip }, () => {
       owner.thaw();
       await stage.allResume();
       await until(() => owner.isReady(), 'it is ready again');
-      // Whoever reads by the node that slept sees what was written meanwhile.
+      // Clients of the suspended node receive the edits made meanwhile.
       const reader = await stage.person(owner);
       await Promise.all(ids.map((id) => reader.subscribed(id)));
       await stage.progress(100);
@@ -100,7 +100,7 @@ describe('the owner', { skip }, () => {
     });
   }
 
-  test(`all three are killed at once (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`is killed with all other nodes at once: no acknowledged edit is lost (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await townsfolk(stage);
     const ids = await stage.documentsOf(people[0], 6);
@@ -114,12 +114,12 @@ describe('the owner', { skip }, () => {
 });
 
 describe('exactly once', { skip }, () => {
-  // The edit is durable and its ack on the way; the socket and the node that committed it die; the way back is another.
+  // The edit is durable and its ack in flight; socket and node die; the client reconnects over another node.
   for (const [where, isOwner] of [
     ['at the owner', true],
     ['at another node', false],
   ]) {
-    test(`an edit ${where} whose ack was lost with its owner, said again to a third node`, LIMIT, async (t) => {
+    test(`an edit ${where} whose ack was lost with its owner is committed once when it is resent to a third node`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const maker = await stage.person(cluster.nodes[0]);
       const ids = await stage.documentsOf(maker, 2);
@@ -149,7 +149,7 @@ describe('exactly once', { skip }, () => {
         const log = await logIn(cluster.postgres, id);
         assert.equal(log.length, 2, 'it is in the log once');
         await killed;
-        // What was committed is told without a new epoch, or under one; the next edit needs an owner that lives.
+        // Without a new edit the ack may come without a new epoch; the next edit needs a live owner.
         doc.submitOp(
           doc.type.name === 'rich-text' ? [{ insert: '[twice]' }] : ['[twice]'],
           (error) => (acks += error ? 100 : 1),

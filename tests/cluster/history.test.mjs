@@ -1,5 +1,5 @@
-// The primary of Postgres dies and a standby takes its place: where both had everything, nothing is lost and nobody is
-// disturbed; where the standby had not, the loss is counted and everybody is told.
+// Failover of Postgres to a standby: with all commits, nothing is lost and no client is disturbed; without the last commits
+// the loss is counted and every client is notified.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
@@ -14,7 +14,7 @@ const LIMIT = { timeout: 120_000 };
 const CODE = 'ERR_HISTORY_CHANGED';
 const CLOSED = 4409;
 
-/** What nodes log that notice a loss, or hear of one. */
+/** Log lines of a node that detects a loss or is informed of one. */
 const LOSS = /the store went back in time|the history of the store was renewed/;
 
 const skip = missing();
@@ -28,7 +28,7 @@ const type = (doc, text) => called((done) => doc.submitOp([{ insert: text }], do
 const outcomeOf = (doc, text) =>
   new Promise((done) => doc.submitOp([{ insert: text }], (error) => done(error ?? null)));
 
-/** What the nodes have logged, line by line. */
+/** The log lines of the nodes. */
 const linesOf = (nodes) =>
   nodes.flatMap(({ log }) =>
     log
@@ -37,7 +37,7 @@ const linesOf = (nodes) =>
       .map((line) => JSON.parse(line)),
   );
 
-/** A client on each node that has the document open, with what its document complains of. */
+/** A client on each node that has the document open, and the errors that its document reports. */
 async function readers(id) {
   const clients = await Promise.all(cluster.nodes.map(({ ws }) => Client.connect(ws)));
   return Promise.all(
@@ -106,14 +106,14 @@ describe('a failover of Postgres', { skip }, () => {
     const named = errors.filter(({ fields }) => /has lost a commit/.test(fields.message));
     assert.deepEqual([...new Set(named.map(({ fields: { doc, revision } }) => `${doc} ${revision}`))], ['docs/plan 9']);
 
-    // New pages go on with what there is, at every node.
+    // New clients continue with the restored state, at every node.
     const fresh = await readers('plan');
     t.after(() => fresh.forEach(({ client }) => client.close()));
     for (const { doc } of fresh) assert.deepEqual([doc.version, textOf(doc)], [5, 'dcba\n']);
     for (const { doc } of fresh) await type(doc, 'x');
     await until(() => fresh.every(({ doc }) => textOf(doc) === 'xxxdcba\n'), 'all nodes show the same');
 
-    // Clients of before are refused, or begin anew.
+    // Earlier clients are rejected or reload.
     for (const { client, doc } of people) {
       await client.reconnect();
       const first = await outcomeOf(doc, '!');
@@ -131,14 +131,14 @@ describe('a failover of Postgres', { skip }, () => {
     takeWarnings();
   });
 
-  test('that happens while no node runs, and `copydesk restored`, begin a new history', LIMIT, async (t) => {
+  test('while no node runs, and `copydesk restored`, begin a new history', LIMIT, async (t) => {
     const before = await generation();
     const [{ client }] = await readers('plan');
     t.after(() => client.close());
     const { id } = client.connection;
     for (const node of cluster.nodes) await node.end();
     await cluster.addStandby();
-    // The rows of the nodes that ended say for so long that they live.
+    // The rows of the stopped nodes count as alive for this long.
     await until(
       async () =>
         (await cluster.postgres.query("SELECT 1 FROM nodes WHERE beat_at > clock_timestamp() - interval '3 s'"))
@@ -158,7 +158,7 @@ describe('a failover of Postgres', { skip }, () => {
     assert.match(execFileSync(binary(), args, { encoding: 'utf8' }), new RegExp(`history +${before + 2}: renewed`));
     assert.deepEqual(await Promise.all(people.map(({ closed }) => closed)), [CLOSED, CLOSED, CLOSED]);
     assert.equal(await closeOf(cluster.nodes[2].ws, ours), CLOSED);
-    // A restart of all nodes is no restore.
+    // A restart of all nodes does not count as a restore.
     for (const node of cluster.nodes) await node.end();
     await Promise.all(cluster.nodes.map((node) => node.start()));
     assert.equal(await generation(), before + 2);
@@ -166,7 +166,7 @@ describe('a failover of Postgres', { skip }, () => {
   });
 });
 
-/** How the socket of a page ends that comes back with this id. */
+/** The close code of a socket that reconnects with this client id. */
 async function closeOf(ws, id) {
   const { connection } = new Client(`${ws}?rights`);
   connection.id = id;

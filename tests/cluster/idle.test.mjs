@@ -1,4 +1,4 @@
-// What a cluster costs its store: a fixed number of connections, and nothing for what is merely open.
+// The load that a cluster puts on Postgres: a fixed number of connections, and no statements for idle open documents.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { TEXT } from '../js/client.mjs';
@@ -6,10 +6,10 @@ import { called, until } from '../js/wait.mjs';
 import { Cluster, missing } from './cluster.mjs';
 import { Stage } from './stage.mjs';
 
-/** The most connections that one node may hold: as many as config.toml says append, claim and read. */
+/** The most connections of one node: the sum of the settings for append, claim and read in config.toml. */
 const CONNECTIONS_MAX = 1 + 4 + 8;
 
-/** The statements of one heartbeat: which nodes live, and what changed. */
+/** The statements of one heartbeat: live nodes and changes. */
 const OF_A_BEAT = /INSERT INTO nodes|FROM cursor CROSS JOIN change_feed/;
 const STATEMENTS_A_BEAT = 2;
 
@@ -19,8 +19,8 @@ const TRIM = /UPDATE change_feed/;
 const IDLE = 1_000;
 
 /**
- * How many heartbeats of each node are judged, and for how many before them nothing else may be stated: until then what was
- * done before is still written down, for so many heartbeats at most.
+ * The number of heartbeats of each node that are examined, and the number before them without other statements: earlier work
+ * may still be written for that long.
  */
 const BEATS = 10;
 const SETTLED_AFTER_BEATS = 5;
@@ -33,7 +33,7 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 2 }))));
 after(() => skip || cluster.stop());
 
-/** How many connections each node holds, by its name. */
+/** The number of connections of each node, by name. */
 async function connections() {
   const rows = await cluster.postgres.query(
     `SELECT application_name AS name, count(*)::int AS held FROM pg_stat_activity
@@ -47,7 +47,7 @@ async function logStatements(which) {
   await cluster.postgres.query('SELECT pg_reload_conf()');
 }
 
-/** The statements of the nodes while each has so many heartbeats. */
+/** The statements of the nodes during a number of heartbeats of each. */
 async function watched(beatsEach) {
   cluster.postgres.log = '';
   const beats = () => cluster.postgres.log.match(/INSERT INTO nodes/g)?.length ?? 0;
@@ -61,8 +61,8 @@ const trims = (statements) => statements.filter((text) => TRIM.test(text));
 const besides = (statements) => statements.filter((text) => !OF_A_BEAT.test(text) && !TRIM.test(text));
 
 /**
- * The statements of `BEATS` heartbeats of each node, after the nodes have done what they had begun. Of these none may be
- * left out: what is asked once in a while would be.
+ * The statements of `BEATS` heartbeats of each node, after earlier work is written. None is left out, so that rare
+ * statements are found.
  */
 async function idle() {
   await logStatements('all');
@@ -80,7 +80,7 @@ async function idle() {
 
 describe('the store', { skip }, () => {
   test(
-    `${IDLE} open documents that nobody edits cost ${STATEMENTS_A_BEAT} statements a heartbeat, as ten do`,
+    `${IDLE} idle open documents cost ${STATEMENTS_A_BEAT} statements a heartbeat, as ten do`,
     LIMIT,
     async (t) => {
       const stage = Stage.on(cluster, t);
@@ -101,7 +101,7 @@ describe('the store', { skip }, () => {
         assert.deepEqual(besides(statements), [], 'nothing but heartbeats');
         const beats = statements.filter((text) => text.includes('INSERT INTO nodes')).length;
         t.diagnostic(`${statements.length} statements of ${beats} heartbeats with ${count} documents`);
-        // The first and the last beat of each node are seen in part.
+        // The first and the last heartbeat of each node are incomplete.
         const ofBeats = statements.length - trims(statements).length;
         assert.ok(
           ofBeats <= (beats + cluster.nodes.length) * STATEMENTS_A_BEAT,

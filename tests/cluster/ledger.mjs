@@ -1,7 +1,7 @@
-// The log as Postgres holds it, and everything that must be true of it, whoever wrote it and whatever died meanwhile.
+// The log as Postgres holds it, and the checks that hold for every log after any failure.
 import { plain, replay } from '../js/journal.mjs';
 
-/** A document's log from the tables themselves, oldest first, in the words of the wire. */
+/** The log of a document from the tables, oldest first, in the form of the wire protocol. */
 export async function logIn(postgres, id, collection = 'docs') {
   const rows = await postgres.query(
     `SELECT revision, epoch, client, seq, payload
@@ -19,7 +19,7 @@ export async function logIn(postgres, id, collection = 'docs') {
   }));
 }
 
-/** A letter for the kind of change, then its JSON. */
+/** The stored form: a letter for the kind of change, then its JSON. */
 function changeOf(payload) {
   const [letter, json] = [String.fromCharCode(payload[0]), payload.subarray(1).toString()];
   switch (letter) {
@@ -37,21 +37,21 @@ function changeOf(payload) {
   }
 }
 
-/** What is wrong with a log, by kind; of a sound one, nothing. */
+/** The findings about logs, by kind; a correct log has none. */
 export class Findings {
-  /** Acknowledged, and not in the log, or not where it was acknowledged. */
+  /** Acknowledged, and not in the log or at another version. */
   lost = [];
   /** More than once in the log. */
   doubled = [];
-  /** Refused, and in the log all the same. */
+  /** Rejected and nevertheless in the log. */
   denied = [];
   /** In the log, and sent by nobody. */
   unsent = [];
   /** Told to somebody, and not in the log, or elsewhere. */
   untrue = [];
-  /** A version missing, an epoch that fell. */
+  /** A missing version, or an epoch lower than the one before. */
   disorder = [];
-  /** A text that is not what the log says. */
+  /** A text that differs from the fold of the log. */
   unequal = [];
 
   get count() {
@@ -66,7 +66,7 @@ export class Findings {
   }
 }
 
-/** Holds a document's log to what clients sent, to what they were acknowledged, and to what all were told. */
+/** Compares the log of a document with what clients sent, what was acknowledged to them, and what all received. */
 export function audit(log, { id, clients, hearsay, collection = 'docs' }, findings) {
   const places = new Map();
   let epoch = 0;
@@ -97,7 +97,7 @@ export function audit(log, { id, clients, hearsay, collection = 'docs' }, findin
   }
 }
 
-/** Holds texts to the fold of the log. */
+/** Compares texts with the fold of the log. */
 export function compare(log, docs, findings) {
   const truth = JSON.stringify(replay(log) ?? null);
   for (const { who, doc } of docs) {

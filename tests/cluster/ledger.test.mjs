@@ -1,4 +1,4 @@
-// The audit finds what it is there to find: a sound story with one thing wrong at a time.
+// Tests of the audit: a correct record with one fault at a time.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TEXT } from '../js/client.mjs';
@@ -30,7 +30,7 @@ function found({ log, clients, hearsay, shown }) {
   return Object.entries(findings).flatMap(([kind, list]) => (list.length ? [kind] : []));
 }
 
-test('a sound story', () => assert.deepEqual(found(story()), []));
+test('a correct record has no findings', () => assert.deepEqual(found(story()), []));
 
 for (const [what, spoil, kinds] of [
   [
@@ -44,7 +44,7 @@ for (const [what, spoil, kinds] of [
     ({ log, shown }) => log.push({ ...log[3], v: 4 }) && Object.assign(shown, { version: 5, data: 'abcc' }),
     ['lost', 'doubled', 'untrue'],
   ],
-  ['an edit is of nobody', ({ clients }) => clients[1].sent.clear(), ['unsent']],
+  ['an edit that no client sent', ({ clients }) => clients[1].sent.clear(), ['unsent']],
   ['a refused edit is there', ({ clients }) => (clients[1].refused = new Set(['bob/1'])), ['denied']],
   [
     'something was told that is not in the log',
@@ -62,8 +62,8 @@ for (const [what, spoil, kinds] of [
     ['disorder', 'unequal'],
   ],
   ['an epoch falls', ({ log }) => (log[3].epoch = 1), ['disorder']],
-  ['somebody shows another text', ({ shown }) => (shown.data = 'acb'), ['unequal']],
-  ['somebody is behind', ({ shown }) => Object.assign(shown, { version: 3, data: 'ab' }), ['unequal']],
+  ['a client shows another text', ({ shown }) => (shown.data = 'acb'), ['unequal']],
+  ['a client is behind', ({ shown }) => Object.assign(shown, { version: 3, data: 'ab' }), ['unequal']],
 ]) {
   test(what, () => {
     const told = story();
@@ -72,7 +72,7 @@ for (const [what, spoil, kinds] of [
   });
 }
 
-test('two are told different things', () => {
+test('two clients receive different ops at one version', () => {
   const { hearsay } = story();
   hearsay.hear({ c: 'docs', d: 'doc', v: 3, src: 'bob', seq: 2 });
   assert.equal(hearsay.contradictions.length, 1);

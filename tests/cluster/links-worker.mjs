@@ -1,8 +1,8 @@
-// The ways that `links.mjs` hands out, in a thread of their own: what busy clients do delays nobody's packets.
+// The links of `links.mjs`, in a thread of their own, so that busy clients do not delay packets.
 import net from 'node:net';
 import { parentPort } from 'node:worker_threads';
 
-/** How much may wait in one direction before its sender is not read. */
+/** The most bytes that wait in one direction before the sender is paused. */
 const WAITING_BYTES_MAX = 4 * 2 ** 20;
 
 const ways = new Map();
@@ -39,13 +39,13 @@ class Way {
     });
   }
 
-  /** Every connection breaks, and none is made. */
+  /** Breaks every connection and accepts none. */
   cut() {
     this.isCut = true;
     for (const socket of this.sockets) socket.resetAndDestroy();
   }
 
-  /** Packets go in and do not come out. Those of a known connection come out when it is healed, as TCP sends again. */
+  /** Drops all packets. Those of existing connections are delivered after healing, as TCP retransmits. */
   swallow() {
     this.isHole = true;
   }
@@ -103,7 +103,7 @@ class Pipe {
       else if (!this.to.destroyed) this.to.write(chunk);
     }
     if (this.bytes <= WAITING_BYTES_MAX && this.from.isPaused()) this.from.resume();
-    // In a hole the other end is not told of a broken connection either.
+    // In a black hole the other end is not informed of a broken connection either.
     if (!this.hasEnded || this.waiting.length || this.way.isHole) return;
     this.way.pipes.delete(this);
     if (this.hasFailed) this.to.destroy();

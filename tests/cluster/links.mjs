@@ -1,4 +1,4 @@
-// Ways between two parts that can be cut, swallow everything, or be slow.
+// Links between two processes that can be cut, turned into a black hole, or delayed.
 import { Worker } from 'node:worker_threads';
 
 let worker;
@@ -21,24 +21,24 @@ function ask(verb, question) {
 }
 
 export class Link {
-  /** A way to a port of this machine. */
+  /** A link to a port of this machine. */
   static async to(port) {
     return new Link(await ask('open', { port }));
   }
 
   constructor({ id, port }) {
     this.id = id;
-    /** Where to connect instead. */
+    /** Sets another port to connect to. */
     this.port = port;
   }
 
-  /** Every connection breaks, and none is made. */
+  /** Breaks every connection and accepts none. */
   cut = () => ask('cut', { id: this.id });
 
-  /** Packets go in and do not come out: the two ends do not know. */
+  /** Drops all packets: neither end is informed. */
   swallow = () => ask('swallow', { id: this.id });
 
-  /** Every packet takes so much longer, in both directions. */
+  /** Delays every packet by this much, in both directions. */
   slow = (delayMs) => ask('slow', { id: this.id, delayMs });
 
   heal = () => ask('heal', { id: this.id });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { until } from '../js/wait.mjs';
 
-/** The lines that nodes have logged since this was made. */
+/** The lines that nodes have logged since this object was created. */
 export class LogLines {
   constructor(nodes) {
     this.marks = new Map(nodes.map((node) => [node, node.log.length]));
@@ -13,7 +13,7 @@ export class LogLines {
     return whole.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
   }
 
-  /** The names of the nodes that the others reported as silent. */
+  /** The names of the nodes that others reported as silent. */
   silentNodes() {
     const lines = [...this.marks.keys()].flatMap((node) => this.of(node));
     return lines
@@ -22,15 +22,15 @@ export class LogLines {
   }
 
   /**
-   * An outage of Postgres that is over was reported as that: one warning for each pool of each node, the end of each outage
-   * that a pool in use has noticed, and no line that asks a person to act. Libraries log nothing of their own.
+   * Checks the log of a past outage of Postgres: one warning for each pool of each node, the end of each outage that a pool in
+   * use noticed, no error line, and no line of a library.
    */
   async assertOneOutage({ isShort }) {
     for (const node of this.marks.keys()) {
       const said = (text) => this.of(node).filter(({ fields }) => fields.message.startsWith(text));
       const pools = (text) => said(text).map(({ fields }) => fields.pool);
       const away = pools('Postgres does not answer');
-      // A short silence is over before the time limits of pools and statements.
+      // A short silence ends before the time limits of pools and statements.
       const reported = isShort ? said('edits cannot be saved') : away.filter((pool) => pool === 'claim');
       assert.equal(reported.length, 1, `${node.name} reports the outage:\n${node.log.slice(-2_000)}`);
       assert.deepEqual(away.toSorted(), [...new Set(away)].toSorted(), `${node.name}: one line for each pool`);

@@ -1,5 +1,4 @@
-// The files in deploy/ are consistent with each other and with the program: no Kubernetes and no Docker is needed to see
-// that.
+// The files in deploy/ are consistent with each other and with the program, checked without Kubernetes or Docker.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
@@ -21,7 +20,7 @@ const settings = (() => {
   return found;
 })();
 
-/** How many connections one node has to Postgres at most: all pools, and the one for revocations. */
+/** The most connections of one node to Postgres: all pools, and the one for revocations. */
 const connectionsOfNode = [...settings]
   .filter(([name]) => /^postgres\.\w+_connections$/.test(name))
   .reduce((sum, [, value]) => sum + Number(value), 1);
@@ -39,10 +38,10 @@ function amount(text) {
   return Number(number) * units[unit];
 }
 
-/** How long a node takes to end at worst, in seconds: OPERATIONS.md says so. */
+/** The longest time in seconds that a node takes to stop, from OPERATIONS.md. */
 const STOP_SECONDS = Number(/it takes (\d+) s: give it/.exec(read('deploy/OPERATIONS.md'))[1]);
 
-/** The addresses of the nodes that a balancer's configuration names, each set of them. */
+/** The addresses of the nodes in a balancer's configuration, by upstream. */
 const serversIn = (text, pattern) =>
   text
     .split(/^\s*(?:upstream|backend) /m)
@@ -59,7 +58,7 @@ describe('compose.yml', () => {
   const { services } = parse(read('deploy/compose.yml'), { merge: true });
   const nodes = Object.entries(services).filter(([, { image }]) => image === 'copydesk');
 
-  test('its nodes have settings that exist, a name of their own, and time to end', () => {
+  test('its nodes have existing settings, unique names and enough time to stop', () => {
     assert.equal(nodes.length, 3);
     for (const [name, node] of nodes) {
       Object.keys(node.environment).forEach((variable) => assertKnown(variable, name));
@@ -74,9 +73,9 @@ describe('compose.yml', () => {
     }
   });
 
-  test('Postgres has room for all nodes and one more, and every service a bound on memory', () => {
+  test('Postgres allows connections of all nodes and one more, and every service has a memory limit', () => {
     const room = Number(/max_connections=(\d+)/.exec(services.postgres.command.join(' '))[1]);
-    // Postgres keeps three for its superuser.
+    // Postgres reserves three for its superuser.
     assert.ok(room - 3 >= (nodes.length + 1) * connectionsOfNode, `${room} connections`);
     const { command } = services.redis;
     const maxmemory = amount(command[command.indexOf('--maxmemory') + 1]);
@@ -85,7 +84,7 @@ describe('compose.yml', () => {
     for (const [name, { mem_limit, pids_limit }] of Object.entries(services)) assert.ok(mem_limit && pids_limit, name);
   });
 
-  test('both balancers name exactly its nodes, everywhere', () => {
+  test('both balancers name exactly its nodes in every upstream', () => {
     const addresses = nodes.map(([name]) => `${name}:8080`);
     const inNginx = serversIn(read('deploy/nginx.conf'), /^\s*server (node-\S+) /gm);
     const inHaproxy = serversIn(read('deploy/haproxy.cfg'), /^\s*server \S+ (\S+)/gm);
@@ -114,13 +113,13 @@ describe('kubernetes/', () => {
   const matches = (labels, selector) => Object.entries(selector).every(([key, value]) => labels[key] === value);
   const [node] = named('Deployment', 'copydesk').spec.template.spec.containers;
 
-  test('every object has an api version, a kind, a name, and a pair of them is there once', () => {
+  test('every object has an API version, a kind and a unique name', () => {
     for (const { apiVersion, kind, metadata } of objects) assert.ok(apiVersion && kind && metadata?.name);
     const names = objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
     assert.deepEqual(names, [...new Set(names)]);
   });
 
-  test('what selects pods selects some', () => {
+  test('every selector matches a pod', () => {
     for (const { kind, metadata, spec } of objects) {
       const selector = spec?.podSelector ?? spec?.selector;
       if (!selector) continue;
@@ -132,7 +131,7 @@ describe('kubernetes/', () => {
     }
   });
 
-  test('every pod has bounds, no rights, a budget and a network policy', () => {
+  test('every pod has limits, no privileges, a disruption budget and a network policy', () => {
     for (const { name, metadata, spec } of pods) {
       assert.equal(spec.automountServiceAccountToken, false);
       assert.equal(spec.securityContext.runAsNonRoot, true);
@@ -152,7 +151,7 @@ describe('kubernetes/', () => {
     }
   });
 
-  test('settings exist and come from objects that exist', () => {
+  test('settings exist and come from existing objects', () => {
     for (const { configMapRef, secretRef } of node.envFrom) {
       const source = configMapRef
         ? named('ConfigMap', configMapRef.name).data
@@ -168,7 +167,7 @@ describe('kubernetes/', () => {
     assert.match(store, /\?sslmode=verify-full$/);
   });
 
-  test("Postgres's certificate is verified against a file that is mounted", () => {
+  test('the certificate of Postgres is verified against a mounted file', () => {
     const file = named('ConfigMap', 'copydesk').data.COPYDESK__POSTGRES__CA_FILE;
     const mount = node.volumeMounts.find(({ mountPath }) => file.startsWith(`${mountPath}/`));
     const { volumes } = named('Deployment', 'copydesk').spec.template.spec;
@@ -186,7 +185,7 @@ describe('kubernetes/', () => {
       assert.equal(node[probe].httpGet.path, path);
       assert.ok(node[probe].httpGet.port in ports);
     }
-    // A start waits for Postgres for so long.
+    // The time for which a start waits for Postgres.
     const { periodSeconds, failureThreshold } = node.startupProbe;
     assert.ok(periodSeconds * failureThreshold * 1_000 > Number(settings.get('postgres.open_patience_ms')));
     for (const { metadata, spec } of all('Service')) {
@@ -202,7 +201,7 @@ describe('kubernetes/', () => {
     assert.ok(named('Service', service.name).spec.ports.some(({ name }) => name === service.port.name));
   });
 
-  test('a node has time to end, sockets outlive its idle timeout, and the connections to Postgres are counted', () => {
+  test('a node has time to stop, sockets outlive its idle timeout, and connections to Postgres fit', () => {
     const { spec } = named('Deployment', 'copydesk').spec.template;
     const preStop = Number(node.lifecycle.preStop.exec.command[1]);
     assert.ok(spec.terminationGracePeriodSeconds > preStop + STOP_SECONDS);
@@ -217,7 +216,7 @@ describe('kubernetes/', () => {
     assert.equal(Number(/for (\d+) times as many/.exec(text)[1]), maxReplicas + 1);
   });
 
-  test('Redis has less memory for data than it may take, and loses messages instead of refusing them', () => {
+  test('Redis has a memory limit for data below its container limit, and evicts instead of rejecting messages', () => {
     const [{ args, resources }] = named('Deployment', 'copydesk-redis').spec.template.spec.containers;
     const [, maxmemory] = /--maxmemory (\S+)/.exec(args[0]);
     assert.ok(amount(maxmemory) < amount(resources.limits.memory));

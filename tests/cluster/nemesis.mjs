@@ -1,12 +1,12 @@
-// What goes wrong: faults of many kinds, one after the other and several at once, as a seed decides.
+// Faults of many kinds, one after the other and several at once; a seed determines them.
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** How long a node that is started may take until it is ready while other things are broken. */
+/** The time limit for a started node to become ready while other faults last. */
 const START_PATIENCE_MS = 60_000;
 
 /**
- * Each kind of fault: `target` is what it happens to, one fault at a time; `begin` makes it and returns what ends it;
- * `lastsMs` is how long it lasts at least and at most; `isSeldom`: it comes in long runs only, and not often.
+ * Each kind of fault: `target` is what it affects, one fault at a time; `begin` starts it and returns what ends it;
+ * `lastsMs` is its shortest and longest duration; `isSeldom`: only in long runs, and rarely.
  */
 const FAULTS = {
   'kill -9 of a node': {
@@ -18,7 +18,7 @@ const FAULTS = {
     },
   },
   'stop of a node': { target: 'node', lastsMs: [100, 6_000], begin: ({ node }) => stopped(node) },
-  // Beyond every timeout there is.
+  // Longer than every timeout.
   'long stop of a node': {
     target: 'node',
     lastsMs: [25_000, 50_000],
@@ -102,10 +102,10 @@ const FAULTS = {
   },
 };
 
-/** What comes twice as often as the rest: the heart of the matter. */
+/** The kinds that are twice as frequent as the others. */
 const OFTEN = ['kill -9 of a node', 'stop of a node'];
 
-/** In runs of so long, one shuffle of so many has what takes long. */
+/** In runs of this length, one shuffle in this many includes the long faults. */
 const LONG_RUN_S = 120;
 const SHUFFLES_TO_SELDOM = 3;
 
@@ -130,7 +130,7 @@ async function killed(part) {
   return () => part.start();
 }
 
-/** Starts a node again and again, as whoever watches over it would: without its store it may give up. */
+/** Starts a node repeatedly, as a supervisor would: without its store a node may exit. */
 async function startSurely(node) {
   const deadline = performance.now() + START_PATIENCE_MS;
   for (;;) {
@@ -144,11 +144,11 @@ async function startSurely(node) {
 }
 
 export class Nemesis {
-  /** How often each kind of fault was made. */
+  /** The number of faults of each kind. */
   counts = Object.fromEntries(Object.keys(FAULTS).map((kind) => [kind, 0]));
-  /** What is disturbed already: nodes by their names. */
+  /** The targets with a current fault: nodes by their names. */
   busy = new Set();
-  /** What comes next. Every kind comes before any comes again. */
+  /** The next faults. Every kind occurs before any occurs again. */
   deck = [];
   shuffles = 0;
   errors = [];
@@ -181,7 +181,7 @@ export class Nemesis {
     return this.r.shuffled([...kinds, ...OFTEN]);
   }
 
-  /** The names of what a fault would happen to; nothing while any of it is disturbed already. */
+  /** The names of the targets of a fault; none while one of them has another fault. */
   targets({ target }) {
     const nodes = this.cluster.nodes.map(({ name }) => name);
     const free = nodes.filter((name) => !this.busy.has(name));

@@ -1,4 +1,4 @@
-// One process of a cluster, and every way to disturb it.
+// One process of a cluster, and functions to disturb it.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,8 +6,8 @@ import path from 'node:path';
 import { until } from '../js/wait.mjs';
 
 /**
- * Ends what is left of a run, and removes its folders, when this process is gone, however it went: it reads of both on
- * its standard input, which ends with us.
+ * Stops the remaining processes of a run and removes its folders when this process has ended in any way: it reads their names
+ * from its standard input, which ends with this process.
  */
 const WARDEN = `
 trap '' INT TERM HUP
@@ -35,7 +35,7 @@ function tell(verb, what) {
   warden.stdin.write(`${verb} ${what}\n`);
 }
 
-/** A folder that goes with this process. Others than us may look into it. */
+/** A folder that is removed with this process. Other users can read it. */
 export function freshFolder() {
   const folder = mkdtempSync(path.join(tmpdir(), 'copydesk-cluster-'));
   tell('folder', folder);
@@ -46,14 +46,14 @@ export function removeFolder(folder) {
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** A process that can be started again after it ended: a program, its arguments, and whom to run it as. */
+/** A process that can be started again: a program, its arguments, and the user to run it as. */
 export class Part {
   constructor(name, command, args, { env = {}, cwd } = {}) {
     this.name = name;
     this.command = command;
     this.args = args;
     this.options = { env: { ...process.env, ...env }, cwd, stdio: ['ignore', 'pipe', 'pipe'] };
-    /** What it printed, the newest of it. */
+    /** The newest part of its output. */
     this.log = '';
     this.isFrozen = false;
   }
@@ -100,10 +100,10 @@ export class Part {
     }
   }
 
-  /** A power cut: the process and its children end where they are. */
+  /** Kills the process and its children, as a power cut would. */
   async kill() {
     if (!this.isAlive) return this.ended;
-    // Stopped first, so that it has no new children while they are counted.
+    // Stopped first, so that it starts no further children while they are counted.
     signal(this.child.pid, 'SIGSTOP');
     const { pids } = this;
     pids.forEach((pid) => signal(pid, 'SIGKILL'));
@@ -113,13 +113,13 @@ export class Part {
     return end;
   }
 
-  /** Asks it to end; resolves to the exit code. */
+  /** Stops it with SIGTERM; resolves to the exit code. */
   async end(how = 'SIGTERM') {
     signal(this.child.pid, how);
     return this.ended;
   }
 
-  /** Nothing of it moves until `thaw`: what it holds, it holds. */
+  /** Suspends it until `thaw`; it keeps its connections and locks. */
   freeze() {
     this.isFrozen = true;
     signal(this.child.pid, 'SIGSTOP');
@@ -131,7 +131,7 @@ export class Part {
     this.pids.forEach((pid) => signal(pid, 'SIGCONT'));
   }
 
-  /** How much of the machine's memory the process holds. */
+  /** The resident memory of the process. */
   rssBytes() {
     const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)[1]) * 1024;
@@ -153,7 +153,7 @@ function signal(pid, name) {
 
 function isThere(pid) {
   try {
-    // A zombie is gone: it waits for nobody but its parent.
+    // A zombie has ended: it only waits for its parent.
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch {
     return false;

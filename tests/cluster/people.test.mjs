@@ -1,4 +1,4 @@
-// Rights in a cluster: what is taken away by one node holds on the open sockets of all.
+// Permissions in a cluster: what is revoked at one node applies to the open sockets of all nodes.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Browser } from '../js/browser.mjs';
@@ -9,18 +9,18 @@ import { Stopwatch, span } from './stopwatch.mjs';
 
 const ROUNDS = 50;
 
-/** How long it may take on any node, from the request that takes the right away. Beyond it, the build fails. */
+/** The time limit on every node, from the request that revokes. A longer time fails the test. */
 const WITHIN_MS = { downgrade: 1_000, revocation: 5_000 };
 
 const skip = missing();
 const env = {
   COPYDESK__AUTH__MODE: 'accounts',
   COPYDESK__AUTH__REGISTRATION: 'open',
-  // All people of these tests come from one address.
+  // All users of these tests have one address.
   COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: '100000',
 };
 
-/** How many sockets come back at once, how often, and how many connections to Postgres one node may have meanwhile. */
+/** The number of sockets that reconnect at once, the rounds, and the most connections to Postgres of one node meanwhile. */
 const STORM_SOCKETS = 400;
 const STORMS = 10;
 const STORM_USERS = 4;
@@ -29,25 +29,25 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, env }))));
 after(() => skip || cluster.stop());
 
-/** The same browser, by way of a node. */
+/** The same browser, over a given node. */
 function at(browser, node) {
   const there = browser.copy();
   there.server = node;
   return there;
 }
 
-/** A socket of somebody's on each node. */
+/** A socket of one user on each node. */
 const everywhere = (browser) =>
   Promise.all(cluster.nodes.map((node) => at(browser, node).wire({ path: '/ws?rights' })));
 
-/** The spans of time from `act` on until each node's socket `sees`. */
+/** The times from `act` until each node's socket `sees`. */
 async function delays(wires, act, sees, what) {
   const seen = wires.map((wire) => span(() => until(() => sees(wire), what)));
   await act();
   return Promise.all(seen);
 }
 
-/** How many connections to Postgres each node has, by its application name. */
+/** The number of connections to Postgres of each node, by its application name. */
 async function connections() {
   const rows = await cluster.postgres.query(
     `SELECT application_name AS name, count(*)::int AS held FROM pg_stat_activity
@@ -61,13 +61,13 @@ async function connections() {
   return held;
 }
 
-describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
+describe('permissions on three nodes', { skip, timeout: 180_000 }, () => {
   let ann;
   before(async () => {
     if (!skip) ann = await Browser.registered(cluster.nodes[0], 'ann');
   });
 
-  test(`a downgrade holds on every node's open sockets within ${WITHIN_MS.downgrade} ms`, async (t) => {
+  test(`a downgrade applies to the open sockets of every node within ${WITHIN_MS.downgrade} ms`, async (t) => {
     const bob = await Browser.registered(cluster.nodes[1], 'bob');
     const client = await ann.client();
     const doc = client.doc('plan');
@@ -109,7 +109,7 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
     client.close();
   });
 
-  test(`signing out everywhere closes every node's sockets within ${WITHIN_MS.revocation} ms`, async (t) => {
+  test(`signing out everywhere closes the sockets on every node within ${WITHIN_MS.revocation} ms`, async (t) => {
     const eve = await Browser.registered(cluster.nodes[2], 'eve');
     const watch = await Stopwatch.begin(t);
     const found = [];
@@ -129,7 +129,7 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
     await watch.assertWithin(t, found, WITHIN_MS.revocation, 'the sockets are closed on a node');
   });
 
-  test('FLUSHALL of Redis signs no user out, and closes no socket', async () => {
+  test('FLUSHALL of Redis signs no user out and closes no socket', async () => {
     const wires = await everywhere(ann);
     await cluster.redis.flush();
     for (const node of cluster.nodes) {
@@ -144,7 +144,7 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
     for (const wire of wires) wire.end();
   });
 
-  test(`signing out everywhere closes every node's sockets within ${WITHIN_MS.revocation} ms while Redis is dead`, async (t) => {
+  test(`signing out everywhere closes the sockets on every node within ${WITHIN_MS.revocation} ms while Redis is dead`, async (t) => {
     const fay = await Browser.registered(cluster.nodes[0], 'fay');
     await cluster.redis.kill();
     try {
@@ -170,7 +170,7 @@ describe('three nodes, one right', { skip, timeout: 180_000 }, () => {
     }
   });
 
-  test(`${STORMS} storms of ${STORM_SOCKETS} sockets take at most ${STORM_CONNECTIONS_MAX} connections to Postgres a node`, async (t) => {
+  test(`${STORMS} reconnects of ${STORM_SOCKETS} sockets take at most ${STORM_CONNECTIONS_MAX} connections to Postgres per node`, async (t) => {
     const users = [];
     for (let n = 0; n < STORM_USERS; n++) users.push(await Browser.registered(cluster.nodes[n % 3], `storm${n}`));
     const come = (n) => at(users[n % STORM_USERS], cluster.nodes[n % 3]).wire();

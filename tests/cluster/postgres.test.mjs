@@ -1,4 +1,4 @@
-// Postgres is the truth: without it nothing is acknowledged, and when it is back all goes on by itself.
+// Outages of Postgres: while it is away no edit is acknowledged, and when it is back the nodes continue by themselves.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,19 +10,19 @@ import { LogLines } from './log-lines.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch, span } from './stopwatch.mjs';
 
-/** How long all may take to go on when Postgres is back: nodes try again every 2 s at the longest. */
+/** The time limit for all writers to continue when Postgres is back: nodes retry at least every 2 s. */
 const BACK_WITHIN_MS = 5_000;
 
-/** How long a list may take to be refused when the store is known to be away; the pools and statements wait for 11 s. */
+/** The time limit for rejecting a list request while the store is known to be away; pools and statements wait for 11 s. */
 const LIST_WITHIN_MS = 4_000;
 
-/** For how long it is watched that nothing happens. */
+/** The time for which the test checks that nothing is acknowledged. */
 const WATCHED_MS = 1_000;
 
-/** How soon a reader is refused whose document is not in memory. */
+/** The time limit for rejecting a reader of a document that is not in memory. */
 const REFUSED_WITHIN_MS = 3_000;
 
-/** The most memory that a node may hold while it waits. */
+/** The most memory that a node may hold during the outage. */
 const RSS_BYTES_MAX = 400 * 2 ** 20;
 
 const LIMIT = { timeout: 120_000 };
@@ -32,7 +32,7 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
 after(() => skip || cluster.stop());
 
-/** All nodes say that they save nothing. They stay with the balancer: no other node serves better. */
+/** All nodes report that they save nothing. They stay in the balancer, because no other node is better. */
 const areDegraded = async () => {
   const told = await Promise.all(cluster.nodes.map((node) => node.readiness()));
   assert.ok(!told.every(({ status }) => status === 503), 'no balancer loses all nodes at once');
@@ -48,7 +48,7 @@ describe('Postgres', { skip }, () => {
     ['hangs', () => cluster.postgres.freeze(), () => cluster.postgres.thaw()],
   ];
   for (const [how, away, back] of AWAY) {
-    test(`${how} under load and comes back (SEED=${SEED})`, LIMIT, async (t) => {
+    test(`${how} under load: nothing is lost, and edits continue when it is back (SEED=${SEED})`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
       const ids = await stage.documentsOf(people[0], 9);
@@ -58,13 +58,13 @@ describe('Postgres', { skip }, () => {
       const lines = new LogLines(cluster.nodes);
       await away();
       await until(areDegraded, 'all nodes say that they save nothing', 20_000);
-      // Acks that were on their way have arrived: whoever types waits.
-      await until(() => writers.every(({ isWaiting }) => isWaiting), 'everybody waits');
+      // Acks that were in flight have arrived: every writer waits.
+      await until(() => writers.every(({ isWaiting }) => isWaiting), 'every writer waits');
       const before = stage.acks;
       await pause(WATCHED_MS);
       assert.equal(stage.acks, before, 'nothing is acknowledged that is not durable');
       await stage.person(cluster.nodes[0]);
-      // As soon as that is known, and not after the time limits of pools and statements.
+      // Rejected as soon as the outage is known, not after the time limits of pools and statements.
       const signal = AbortSignal.timeout(LIST_WITHIN_MS);
       const lists = await Promise.all(cluster.nodes.map((node) => fetch(`${node.http}/api/documents`, { signal })));
       assert.deepEqual(
@@ -90,7 +90,7 @@ describe('Postgres', { skip }, () => {
     });
   }
 
-  test(`is gone for a moment again and again (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`restarts again and again: nothing is lost (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await Promise.all([0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
     const ids = await stage.documentsOf(people[0], 6);
@@ -106,7 +106,7 @@ describe('Postgres', { skip }, () => {
   });
 
   test(
-    'is away: open documents that were edited are shown to new readers, others are refused at once',
+    'is away: open documents with edits are sent to new readers, requests for others are rejected at once',
     LIMIT,
     async (t) => {
       const stage = Stage.on(cluster, t);
@@ -124,11 +124,11 @@ describe('Postgres', { skip }, () => {
       const known = new Map(ids.map((id) => [id, stateOf(ann.doc(id))]));
       await cluster.postgres.kill();
       await until(areDegraded, 'all nodes say that they save nothing', 20_000);
-      // Acks are awaited meanwhile.
+      // Acks are pending meanwhile.
       const acked = ids.map((id) => called((done) => edit(id, done), 'edit', 60_000));
       for (const [n, node] of cluster.nodes.entries()) {
         const [subscriber, fetcher] = [await stage.person(node), await stage.person(node)];
-        // Sooner than a reader waits for a store that is not known to be away.
+        // Sooner than the limit for a store that is not known to be away.
         const fetched = called((done) => fetcher.doc('not-in-memory').fetch(done), 'fetch', REFUSED_WITHIN_MS);
         assert.equal(
           await fetched.then(

@@ -1,5 +1,5 @@
-// A node that is added gets its share of the sockets that are open already, and then no more move; a client that writes
-// stays where it is.
+// A node that is added gets its share of the open sockets, after which no socket moves; a client that writes keeps its
+// socket.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,10 +10,10 @@ import { Stage } from './stage.mjs';
 
 const SOCKETS = 120;
 
-/** For how long no socket may move when they are shared out: some rounds of 2 s. */
+/** The time for which no socket may move after the rebalancing: several rounds of 2 s. */
 const WATCHED_MS = 6_000;
 
-/** Sockets that are only open. One that is sent away comes back by the next node in turn, as by way of a balancer. */
+/** Idle sockets. One that is closed reconnects to the next node in turn, as over a balancer. */
 class Crowd {
   constructor(nodes) {
     this.nodes = [...nodes];
@@ -23,7 +23,7 @@ class Crowd {
     this.isOver = false;
   }
 
-  /** Opens so many sockets, and keeps each open. */
+  /** Opens `count` sockets, and keeps each open. */
   async gather(count) {
     const sitters = Array.from({ length: count }, (_, n) => n);
     this.kept = Promise.all(sitters.map((sitter) => this.keep(sitter)));
@@ -55,7 +55,7 @@ class Crowd {
 
 const skip = missing();
 
-test('sockets move to a node that is added, until each has its share', { skip, timeout: 120_000 }, async (t) => {
+test('open sockets move to an added node until each node has its share', { skip, timeout: 120_000 }, async (t) => {
   const env = { COPYDESK__GATEWAY__REBALANCE_PER_SECOND: '20' };
   const stage = await Stage.set(t, { nodes: 2, env });
   const { cluster } = stage;
@@ -71,13 +71,13 @@ test('sockets move to a node that is added, until each has its share', { skip, t
   cluster.nodes.push(added);
   crowd.nodes.push(added);
   const share = SOCKETS / cluster.nodes.length;
-  // What a node may have more than the average before it sends some away.
+  // The excess over the average above which a node closes sockets.
   const isShared = () => cluster.nodes.every((node) => crowd.on(node) <= 1.2 * share + 1);
   await until(isShared, 'each has its share', 60_000).catch((error) => {
     throw new Error(`${error.message}: ${cluster.nodes.map((node) => crowd.on(node))}`);
   });
   t.diagnostic(`${crowd.codes.length} moves: ${cluster.nodes.map((node) => crowd.on(node))}`);
-  // Those that are on their way to 1.05 times the average finish.
+  // Moves to 1.05 times the average are completed.
   let moves;
   await until(
     async () => {

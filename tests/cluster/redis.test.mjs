@@ -1,4 +1,4 @@
-// Redis carries traffic and nothing else: while it is away, messages go by the direct links between the nodes, and nothing
+// Outages of Redis: it only carries messages; while it is away they go over the direct links between the nodes, and nothing
 // is lost.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -10,10 +10,10 @@ import { spread } from './crowd.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch, span } from './stopwatch.mjs';
 
-/** How stale a reader may be, whatever was lost: its node asks the store with every heartbeat, twice a second. */
+/** The longest delay of a reader after any loss: its node queries the store with every heartbeat, twice a second. */
 const STALE_MS_MAX = 2_000;
 
-/** How many edits each writer is acknowledged while Redis is away. */
+/** The number of edits that each writer is acknowledged while Redis is away. */
 const EDITS_EACH = 100;
 
 const LIMIT = { timeout: 90_000 };
@@ -23,7 +23,7 @@ const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
 const BY_LINKS = /Redis is not prompt: messages take direct links/g;
 const BY_REDIS = /Redis is prompt: messages take Redis/g;
 
-/** Two people on each node, writing into documents of all of them. */
+/** Two users on each node, who write into documents of all of them. */
 async function underWay(cluster, stage) {
   const people = await Promise.all([0, 1, 2, 0, 1, 2].map((n) => stage.person(cluster.nodes[n])));
   const ids = await stage.documentsOf(people[0], 9);
@@ -33,7 +33,7 @@ async function underWay(cluster, stage) {
   return writers;
 }
 
-/** Waits until every writer has been acknowledged so many more edits. */
+/** Waits until every writer has this many more acks. */
 async function edits(writers, count) {
   const enough = writers.map(({ acked }) => acked + count);
   await until(() => writers.every(({ acked }, n) => acked >= enough[n]), `${count} edits of each writer`, 60_000);
@@ -50,7 +50,7 @@ describe('Redis', { skip }, () => {
   before(async () => (cluster = skip || (await Cluster.start({ nodes: 3 }))));
   after(() => skip || cluster.stop());
 
-  test(`forgets everything, again and again (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`loses all data again and again: no edit is lost or duplicated (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const writers = await underWay(cluster, stage);
     for (let flushes = 0; flushes < 30; flushes++) {
@@ -65,7 +65,7 @@ describe('Redis', { skip }, () => {
 
   for (const [how, away, back] of AWAY) {
     test(
-      `${how}: writing goes on everywhere, no document moves, all nodes are ready (SEED=${SEED})`,
+      `${how}: writing continues everywhere, no document moves, all nodes are ready (SEED=${SEED})`,
       LIMIT,
       async (t) => {
         const stage = Stage.on(cluster, t);
@@ -90,7 +90,7 @@ describe('Redis', { skip }, () => {
         );
         await edits(writers, 20);
         await watch.end();
-        // Printed and not asserted: the nodes' own share of a busy machine is not known here.
+        // Printed and not asserted: the share of the nodes in the load of the machine is not known here.
         t.diagnostic(
           `long waits for an ack, without the stalls: ${spread(watch.net(writers.flatMap(({ waits }) => waits)))}`,
         );
@@ -99,7 +99,7 @@ describe('Redis', { skip }, () => {
       },
     );
 
-    test(`${how}: a quiet reader elsewhere is at most ${STALE_MS_MAX} ms behind`, LIMIT, async (t) => {
+    test(`${how}: an idle reader on another node is at most ${STALE_MS_MAX} ms behind`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const ann = await stage.person(cluster.nodes[0]);
       const [id] = await stage.documentsOf(ann, 1, TEXT);
@@ -129,7 +129,7 @@ describe('Redis', { skip }, () => {
     });
   }
 
-  test(`is away, and a node dies meanwhile: the others take over (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`is away while a node dies: the other nodes take over its documents (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const [dead, ...others] = stage.r.shuffled(cluster.nodes);
     const people = await Promise.all([others[0], others[1], dead].map((node) => stage.person(node, ...others)));
@@ -146,14 +146,14 @@ describe('Redis', { skip }, () => {
   });
 });
 
-describe('Redis, where the nodes have no direct links', { skip }, () => {
+describe('Redis without direct links between the nodes', { skip }, () => {
   let cluster;
   before(
     async () => (cluster = skip || (await Cluster.start({ nodes: 3, env: { COPYDESK__CLUSTER__LISTEN: 'off' } }))),
   );
   after(() => skip || cluster.stop());
 
-  test(`is killed and comes back: the owner's own people go on, the others wait (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`is killed and restarted: local clients of the owner continue, the others wait (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const writers = await underWay(cluster, stage);
     await cluster.redis.kill();

@@ -1,5 +1,5 @@
-// All nodes are replaced one after the other while people type, behind a balancer: nobody loses anything, and hardly
-// anybody notices.
+// Rolling replacement of all nodes while clients write, behind a balancer: nothing is lost, and edits are delayed within a
+// limit.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { SEED } from '../js/random.mjs';
@@ -8,7 +8,7 @@ import { Cluster, missing } from './cluster.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch } from './stopwatch.mjs';
 
-/** The longest that an edit may wait while its person is sent to another node and its document is handed over. */
+/** The longest wait of an edit while its client moves to another node and its document is handed over. */
 const PAUSE_MS_MAX = 1_000;
 
 const LIMIT = { timeout: 300_000 };
@@ -18,10 +18,10 @@ let cluster;
 before(async () => (cluster = skip || (await Cluster.start({ nodes: 3, balancer: true }))));
 after(() => skip || cluster.stop());
 
-/** What the server's debug builds read: the wire versions that a node understands. */
+/** Read by debug builds of the server: the wire versions that a node understands. */
 const wire = (versions) => ({ COPYDESK_TEST_WIRE: versions });
 
-/** Replaces a node's program by one that understands these wire versions, perhaps with a wrong clock. */
+/** Restarts a node as a release with these wire versions, possibly with a wrong clock. */
 async function replace(node, env) {
   assert.equal(await node.end('SIGTERM'), 0, `${node.name} ends well:\n${node.log.slice(-2_000)}`);
   node.options.env = { ...node.options.env, ...env };
@@ -35,7 +35,7 @@ describe('two releases side by side', { skip }, () => {
     for (const node of cluster.nodes) await replace(node, { ...wire(''), COPYDESK_TEST_CLOCK_OFFSET_MS: '' });
   });
 
-  test(`upgrade, rollback and a node with a wrong clock, under load (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`upgrade, rollback and a node with a wrong clock under load lose nothing (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await Promise.all(Array.from({ length: 12 }, (_, n) => stage.person(cluster.nodes[n % 3])));
     const ids = await stage.documentsOf(people[0], 9);
@@ -44,7 +44,7 @@ describe('two releases side by side', { skip }, () => {
     const begunMs = Date.now();
     const [first, second, third] = cluster.nodes;
     const dayAhead = { COPYDESK_TEST_CLOCK_OFFSET_MS: String(24 * 3_600_000) };
-    // Up by one release, node after node; then one goes back, and forth again.
+    // Upgraded by one release, node after node; then one node goes back and forth.
     for (const [node, env] of [
       [first, { ...wire('1-2'), ...dayAhead }],
       [second, wire('1-2')],
@@ -70,7 +70,7 @@ describe('two releases side by side', { skip }, () => {
     t.diagnostic(`${acks} edits through four replacements`);
   });
 
-  test(`one release too far does not join (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`a node that is two releases newer does not join (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const [node, other] = cluster.nodes;
     await replace(other, wire('1-1'));
@@ -89,7 +89,7 @@ describe('two releases side by side', { skip }, () => {
   });
 });
 
-/** No entry is later than now by the store's clock, and within a document no time falls. */
+/** Checks that no entry is later than the store's clock, and that times do not fall within a document. */
 async function assertTimes(ids, begunMs, t) {
   const [{ falls, late, early }] = await cluster.postgres.query(
     `SELECT count(*) FILTER (WHERE at_ms < before) AS falls,
@@ -109,7 +109,7 @@ async function assertTimes(ids, begunMs, t) {
 }
 
 describe('a rolling restart', { skip }, () => {
-  test(`of all nodes under load (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`of all nodes under load loses nothing and delays edits within the limit (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await Promise.all(Array.from({ length: 30 }, () => stage.person()));
     const ids = await stage.documentsOf(people[0], 12);
@@ -143,7 +143,7 @@ describe('a rolling restart', { skip }, () => {
       [],
       'every socket was sent away with 1012',
     );
-    assert.ok(codes.length + gaveUp >= people.length, 'everybody was sent on');
+    assert.ok(codes.length + gaveUp >= people.length, 'every client was told to reconnect');
     await watch.assertWithin(
       t,
       waits,
@@ -152,7 +152,7 @@ describe('a rolling restart', { skip }, () => {
     );
   });
 
-  test(`announces its stop first, and accepts no new sockets (SEED=${SEED})`, LIMIT, async (t) => {
+  test(`of one node is announced first, and the node accepts no new sockets (SEED=${SEED})`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const [node, other] = cluster.nodes;
     const ann = await stage.person(node, other);
@@ -162,7 +162,7 @@ describe('a rolling restart', { skip }, () => {
     const ended = node.end('SIGTERM');
     await until(async () => [503, undefined].includes((await node.readiness()).status), 'it is not ready any more');
     assert.equal(await ended, 0);
-    await until(() => ann.url === other.ws && ann.isConnected, 'she is elsewhere');
+    await until(() => ann.url === other.ws && ann.isConnected, 'the client is on the other node');
     await stage.allResume();
     for (const owner of (await cluster.owners()).values()) assert.ok(owner, 'every document has had an owner');
     await cluster.calm();
@@ -175,7 +175,7 @@ describe('a rolling restart', { skip }, () => {
   });
 });
 
-test(`a cluster grows from 3 nodes to 6 and shrinks to 3 under load (SEED=${SEED})`, { ...LIMIT, skip }, async (t) => {
+test(`growing from 3 nodes to 6 and shrinking to 3 under load loses nothing (SEED=${SEED})`, { ...LIMIT, skip }, async (t) => {
   const stage = Stage.on(cluster, t);
   const [old, ids] = [[...cluster.nodes], []];
   const people = await Promise.all(Array.from({ length: 12 }, (_, n) => stage.person(old[n % 3])));
@@ -190,7 +190,7 @@ test(`a cluster grows from 3 nodes to 6 and shrinks to 3 under load (SEED=${SEED
   try {
     await Promise.all(added.map((node) => node.start()));
     await cluster.settled();
-    // People come to the new nodes, too, and go on by the old ones when these leave.
+    // Clients also use the new nodes, and return to the old ones when these leave.
     const guests = await Promise.all(added.map((node) => stage.person(node, ...old)));
     writers.push(...(await stage.write(guests, ids, { docsEach: 4, paceMs: 50 })));
     await stage.allResume();

@@ -1,4 +1,4 @@
-// What the tests of a cluster stand on: people on its nodes, documents they write into, and the end checks.
+// The base of the cluster tests: users on its nodes, documents they write into, and the checks at the end.
 import assert from 'node:assert/strict';
 import { RICH, TEXT, takeWarnings } from '../js/client.mjs';
 import { dice, SEED } from '../js/random.mjs';
@@ -7,7 +7,7 @@ import { Cluster } from './cluster.mjs';
 import { Hearsay, Person, tokensOf, Writer } from './crowd.mjs';
 import { audit, compare, Findings, logIn } from './ledger.mjs';
 
-/** How long all may take to agree when nothing disturbs them any more. */
+/** The time limit for all clients to converge when nothing disturbs them any more. */
 const CONVERGED_WITHIN_MS = 30_000;
 
 /** A few heartbeats. */
@@ -16,7 +16,7 @@ const SETTLED_AFTER_MS = 2_500;
 let stages = 0;
 
 export class Stage {
-  /** A cluster of a test's own, which ends with it. */
+  /** Starts a cluster for one test, which stops with it. */
   static async set(t, options) {
     const cluster = await Cluster.start(options);
     const stage = Stage.on(cluster, t);
@@ -24,12 +24,12 @@ export class Stage {
     return stage;
   }
 
-  /** On a cluster that other tests use too. */
+  /** Uses a cluster that other tests use as well. */
   static on(cluster, t) {
     const stage = new Stage(cluster, `${SEED}/${t.name}`);
     t.after(() => {
       stage.strike();
-      // The next test shall not suffer from what this one found.
+      // Findings of this test must not fail the next one.
       return cluster.calm();
     });
     return stage;
@@ -41,13 +41,13 @@ export class Stage {
     this.hearsay = new Hearsay();
     this.people = [];
     this.writers = [];
-    /** The documents by their ids, with the types they were made with. */
+    /** The documents by id, with the types they were created with. */
     this.documents = new Map();
     this.number = stages++;
     takeWarnings();
   }
 
-  /** Somebody who comes in by `nodes` in turn, the first first; by all of them or the balancer if none are named. */
+  /** A user who connects to `nodes` in turn, beginning with the first; to all of them or the balancer if none are named. */
   async person(...nodes) {
     const { cluster, hearsay } = this;
     const doors = nodes.length ? nodes : cluster.balancer ? [cluster.balancer] : this.r.shuffled(cluster.nodes);
@@ -58,7 +58,7 @@ export class Stage {
     return person;
   }
 
-  /** New documents, half plain and half rich unless a type is named. */
+  /** Creates documents, half plain and half rich unless a type is named. */
   async documentsOf(person, count, type) {
     const ids = Array.from({ length: count }, (_, n) => `doc-${this.number}-${this.documents.size + n + 1}`);
     await Promise.all(
@@ -72,7 +72,7 @@ export class Stage {
     return ids;
   }
 
-  /** Everybody reads all of these documents, and writes into as many of them as asked. */
+  /** All users read all of these documents, and each writes into `docsEach` of them. */
   async write(people, ids, { docsEach = ids.length, ...how } = {}) {
     const begun = [];
     for (const person of people) {
@@ -86,12 +86,12 @@ export class Stage {
     return begun;
   }
 
-  /** Somebody writes into a document that is read already. */
+  /** Starts a writer on a document that is subscribed. */
   writing(person, id, how) {
     this.writers.push(new Writer(person, person.doc(id), how).start());
   }
 
-  /** How often the documents of the cluster were claimed, all together. */
+  /** The sum of the epochs of all documents: the number of claims. */
   async claims() {
     return [...(await this.cluster.heads()).values()].reduce((sum, { epoch }) => sum + epoch, 0);
   }
@@ -100,16 +100,16 @@ export class Stage {
     return this.writers.reduce((sum, { acked }) => sum + acked, 0);
   }
 
-  /** Waits until so many more edits are acknowledged. */
+  /** Waits until this many more edits are acknowledged. */
   async progress(count, what = 'writing goes on', patienceMs = 30_000) {
     const enough = this.acks + count;
     await until(() => this.acks >= enough, `${what}: ${enough - this.acks} more acks`, patienceMs);
   }
 
-  /** Waits until every writer is acknowledged what it begins from now on. Returns how long that took. */
+  /** Waits until every writer is acknowledged an edit that it begins from now on. Returns how long that took. */
   async allResume(writers = this.writers, what = 'every writer goes on', patienceMs = 30_000) {
     const start = performance.now();
-    // One ack may have been under way.
+    // One ack may have been in flight.
     const enough = writers.map(({ acked }) => acked + 2);
     const resumed = () => writers.every(({ acked }, n) => acked >= enough[n]);
     await until(resumed, what, patienceMs).catch((error) => {
@@ -119,7 +119,7 @@ export class Stage {
     return performance.now() - start;
   }
 
-  /** The documents' owners, when they have been the same for a while: after a node came or went, documents move. */
+  /** The owners of the documents, once they have been stable: after a change of nodes, documents move. */
   async settledOwners() {
     let [owners, since] = ['', 0];
     const isSettled = async () => {
@@ -127,11 +127,11 @@ export class Stage {
       if (now !== owners) [owners, since] = [now, performance.now()];
       return performance.now() - since > SETTLED_AFTER_MS;
     };
-    await until(isSettled, 'nobody takes a document over', 30_000);
+    await until(isSettled, 'no document changes its owner', 30_000);
     return new Map(JSON.parse(owners));
   }
 
-  /** All stop, all is acknowledged, all see the same, and Postgres says so too. Returns how many edits there were. */
+  /** Stops all writers, waits until all is acknowledged, and compares clients, nodes and Postgres. Returns the number of edits. */
   async assertSound({ mayRefetch = true } = {}) {
     const { cluster, people, hearsay } = this;
     const findings = await this.examine();
@@ -139,7 +139,7 @@ export class Stage {
     assert.deepEqual(
       people.flatMap(({ refusals, errors }) => [...refusals, ...errors.map(String)]),
       [],
-      'nobody was refused',
+      'no edit was rejected',
     );
     assert.deepEqual(hearsay.contradictions, []);
     const noise = { warnings: takeWarnings(), refetches: people.reduce((sum, { refetches }) => sum + refetches, 0) };
@@ -153,7 +153,7 @@ export class Stage {
     return this.acks;
   }
 
-  /** Everything that is wrong when all is quiet. */
+  /** All findings when no client writes. */
   async examine() {
     const { cluster, people, writers, documents, hearsay } = this;
     const findings = new Findings();
@@ -188,14 +188,14 @@ export class Stage {
     return findings;
   }
 
-  /** Everybody goes. */
+  /** Closes all clients. */
   strike() {
     for (const writer of this.writers) writer.stop();
     for (const person of this.people) person.leave();
   }
 }
 
-/** Holds a document to what was typed into it: each word is there once, and nothing else. */
+/** Checks that each typed word is in the document once, and nothing else. */
 function count(writers, findings) {
   const [{ doc }] = writers;
   const typed = writers.flatMap((writer) => writer.typed).sort();

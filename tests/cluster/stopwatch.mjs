@@ -1,6 +1,6 @@
-// Times that tests assert. On a machine that others use too, a time says something of the servers only after the stalls of
-// the machine are subtracted: of its processors, of which this process has its share, and of its disk, which a commit waits
-// for. Every sample is kept, and both times are printed.
+// Measurement of times that tests assert. On a shared machine a time describes the servers only after the stalls of the
+// machine are subtracted: of its processors, observed in this process, and of its disk, which commits wait for. All samples are
+// kept, and both times are printed.
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import path from 'node:path';
@@ -8,23 +8,23 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { spread } from './crowd.mjs';
 import { freshFolder, removeFolder } from './part.mjs';
 
-/** How often this process and the disk are looked at. */
+/** The interval of the probes of this process and the disk. */
 const LOOP_EVERY_MS = 10;
 const DISK_EVERY_MS = 50;
 
-/** What is later than this, or takes longer, is a stall. A commit to a disk that is not busy takes less than 10 ms. */
+/** A probe that is later or takes longer than this is a stall. A commit to an idle disk takes less than 10 ms. */
 const STALL_MS_MIN = 30;
 
-/** A sample during which the machine stalled for longer than this, and for more than half of it, says nothing by itself. */
+/** A sample with stalls longer than this, and for more than half of it, is not used by itself. */
 const SPOILT_MS = 200;
 
-/** Watches this process and the disk for stalls, from `begin` to `end`, and says how much of a span of time they took. */
+/** Records the stalls of this process and the disk, from `begin` to `end`, and computes their part in a span of time. */
 export class Stopwatch {
-  /** Spans of `performance.now()` during which something stalled: `[from, to]`, in any order. */
+  /** Spans of `performance.now()` with a stall: `[from, to]`, in any order. */
   stalls = [];
   isOver = false;
 
-  /** The watch ends with the test `t` at the latest. `commit` is what takes as long as the disk does. */
+  /** The recording ends with the test `t` at the latest. `commit` is an operation as long as a disk write. */
   static async begin(t, commit) {
     const watch = new Stopwatch();
     if (!commit) {
@@ -66,7 +66,7 @@ export class Stopwatch {
     if (to - from > STALL_MS_MIN) this.stalls.push([from, to]);
   }
 
-  /** Ends the watch. A stall that is under way is waited for: what is asked afterwards knows of it. */
+  /** Ends the recording, after a stall in progress, so that it is included. */
   async end() {
     if (this.isOver) return this.probing;
     this.isOver = true;
@@ -74,7 +74,7 @@ export class Stopwatch {
     await this.release?.();
   }
 
-  /** For how long something stalled between two moments, in ms; stalls that overlap count once. */
+  /** The duration of stalls between two moments, in ms; overlapping stalls count once. */
   stalledMs(from, to) {
     let [sum, end] = [0, from];
     for (const [since, until] of this.stalls.toSorted(([one], [other]) => one - other)) {
@@ -85,14 +85,14 @@ export class Stopwatch {
     return sum;
   }
 
-  /** What spans `[from, to]` took without the stalls, in ms. */
+  /** The durations of spans `[from, to]` without the stalls, in ms. */
   net(spans) {
     return spans.map(([from, to]) => to - from - this.stalledMs(from, to));
   }
 
   /**
-   * Ends the watch, prints what the spans `[from, to]` took with and without the stalls, and asserts that none took longer
-   * than `limitMs` without them. Fails if there are no spans, or if all were spoilt by stalls.
+   * Ends the recording, prints the durations of the spans `[from, to]` with and without the stalls, and asserts that none took
+   * longer than `limitMs` without them. Fails if there are no spans, or if stalls make all of them unusable.
    */
   async assertWithin(t, spans, limitMs, what) {
     await this.end();

@@ -1,10 +1,10 @@
-// What the tests that assert times rest on: every sample counts, and of each only the stalls of the machine are subtracted.
+// Tests of the measurement of times: every sample counts, and only the stalls of the machine are subtracted.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Stopwatch, span } from './stopwatch.mjs';
 
-/** Ends the watch without its probes, so that a test can set the stalls. */
+/** Ends the probes, so that a test can set the stalls. */
 async function ended(t, stalls) {
   const watch = await Stopwatch.begin(t, async () => {});
   await watch.end();
@@ -25,7 +25,7 @@ test('stalls that overlap count once, and only within the span', async (t) => {
   assert.equal(watch.stalledMs(400, 800), 0);
 });
 
-test('a time without stalls beyond the limit fails, whatever the other samples are', async (t) => {
+test('a time above the limit without stalls fails, regardless of the other samples', async (t) => {
   const watch = await ended(t, [[0, 5_000]]);
   await watch.assertWithin(
     t,
@@ -62,7 +62,7 @@ test('a time without stalls beyond the limit fails, whatever the other samples a
   );
 });
 
-test('no sample at all fails, and so do samples that were all spoilt', async (t) => {
+test('no samples fail, and so do samples that are all unusable because of stalls', async (t) => {
   const watch = await ended(t, [[0, 5_000]]);
   await assert.rejects(watch.assertWithin(t, [], 500, 'none'), /nothing was measured/);
   await assert.rejects(
@@ -79,7 +79,7 @@ test('no sample at all fails, and so do samples that were all spoilt', async (t)
   );
 });
 
-test('this process and the disk are seen to stall', async (t) => {
+test('stalls of this process and of the disk are detected', async (t) => {
   let commits = 0;
   const slowOnce = () => pause(commits++ === 0 ? 120 : 0);
   const watch = await Stopwatch.begin(t, slowOnce);

@@ -1,4 +1,4 @@
-// Two nodes, one document: what is said on one is seen on the other, at once, whatever it is.
+// Two nodes, one document: edits and cursors on one node are delivered to the other within a limit.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Delta, RICH, TEXT } from '../js/client.mjs';
@@ -8,10 +8,10 @@ import { Link } from './links.mjs';
 import { Stage } from './stage.mjs';
 import { Stopwatch, span } from './stopwatch.mjs';
 
-/** How long an edit may take from one node's client to the other's. Beyond it, the build fails. */
+/** The longest delivery of an edit from one node's client to the other's. A longer time fails the test. */
 const SEEN_WITHIN_MS = 1_000;
 
-/** How long a cursor may stay behind its dead owner. */
+/** The longest time that a cursor remains after its client is gone. */
 const GONE_WITHIN_MS = 10_000;
 
 const LIMIT = { timeout: 60_000 };
@@ -24,7 +24,7 @@ after(() => skip || cluster.stop());
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
 const insert = (doc, text) => submit(doc, doc.type.uri === TEXT.uri ? [text] : new Delta().insert(text));
 
-/** The span of time from `act` until `sees`. */
+/** The time from `act` until `sees`. */
 async function delay(act, sees, what) {
   let acted;
   const seen = await span(() => {
@@ -38,7 +38,7 @@ async function delay(act, sees, what) {
 describe('two nodes, one document', { skip }, () => {
   for (const type of [TEXT, RICH]) {
     test(
-      `${type.name}: an edit on one node is seen on the other within ${SEEN_WITHIN_MS} ms, both ways`,
+      `${type.name}: an edit on one node is received on the other within ${SEEN_WITHIN_MS} ms, both ways`,
       LIMIT,
       async (t) => {
         const stage = Stage.on(cluster, t);
@@ -53,7 +53,7 @@ describe('two nodes, one document', { skip }, () => {
             'the edit is seen',
           );
         };
-        // The first ones open the ways.
+        // The first edits open the links.
         await edit(mine, theirs);
         await edit(theirs, mine);
         const watch = await Stopwatch.begin(t);
@@ -68,7 +68,7 @@ describe('two nodes, one document', { skip }, () => {
     );
   }
 
-  test('all type at once, for a while', LIMIT, async (t) => {
+  test('concurrent edits of all clients converge', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const people = await Promise.all([0, 1, 0, 1].map((n) => stage.person(cluster.nodes[n])));
     const ids = await stage.documentsOf(people[0], 4);
@@ -77,7 +77,7 @@ describe('two nodes, one document', { skip }, () => {
     t.diagnostic(`${await stage.assertSound({ mayRefetch: false })} edits`);
   });
 
-  test('a document ends and begins again, on either node', LIMIT, async (t) => {
+  test('a document is deleted and created again on either node', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const [ann, bob] = [await stage.person(cluster.nodes[0]), await stage.person(cluster.nodes[1])];
     const [id] = await stage.documentsOf(ann, 1, TEXT);
@@ -111,7 +111,7 @@ describe('two nodes, one document', { skip }, () => {
 });
 
 describe('cursors', { skip }, () => {
-  /** Somebody who comes in by `door`, the first node if none is named, and somebody on the second node, in one document. */
+  /** A user on the node `door`, by default the first, and one on the second node, in one document. */
   async function cursors(stage, door = cluster.nodes[0]) {
     const people = [await stage.person(door), await stage.person(cluster.nodes[1])];
     const [id] = await stage.documentsOf(people[0], 1, RICH);
@@ -127,13 +127,13 @@ describe('cursors', { skip }, () => {
     return until(() => seen() === JSON.stringify(value), `${id} is ${JSON.stringify(value)}`, limitMs);
   };
 
-  /** The cursor `ghost` is gone in time. */
+  /** Waits for the end of the cursor `ghost`. */
   const isGone = async (t, watch, presence) => {
     const gone = await span(() => shows(presence, 'ghost', undefined, GONE_WITHIN_MS * 3));
     await watch.assertWithin(t, [gone], GONE_WITHIN_MS, 'the cursor is gone');
   };
 
-  test('cross nodes, and move with the text that others type', LIMIT, async (t) => {
+  test('reach the other node and are transformed by the ops of other clients', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const { docs, presences } = await cursors(stage);
     const watch = await Stopwatch.begin(t);
@@ -162,7 +162,7 @@ describe('cursors', { skip }, () => {
     await stage.assertSound();
   });
 
-  test('a later subscriber is sent the cursors of the others', LIMIT, async (t) => {
+  test('a later subscriber receives the cursors of the others', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const { docs, presences } = await cursors(stage);
     await publish(presences[0].create('early'), { index: 1, length: 0 });
@@ -173,7 +173,7 @@ describe('cursors', { skip }, () => {
     await shows(presence, 'early', { index: 1, length: 0 });
   });
 
-  test(`a dead socket's are gone on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
+  test(`of a closed socket end on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const { people, presences } = await cursors(stage);
     await publish(presences[0].create('ghost'), { index: 1, length: 0 });
@@ -184,14 +184,14 @@ describe('cursors', { skip }, () => {
     await isGone(t, watch, presences[1]);
   });
 
-  test(`a half-open socket's are gone on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
+  test(`of a half-open socket end on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);
     const way = await Link.to(cluster.nodes[0].port);
     t.after(() => way.close());
     const { presences } = await cursors(stage, { ws: `ws://127.0.0.1:${way.port}/ws` });
     await publish(presences[0].create('ghost'), { index: 1, length: 0 });
     await shows(presences[1], 'ghost', { index: 1, length: 0 });
-    // A network that is gone: no end of the connection reaches the node.
+    // A failed network: no end of the connection reaches the node.
     const watch = await Stopwatch.begin(t);
     await way.swallow();
     await isGone(t, watch, presences[1]);
@@ -201,12 +201,12 @@ describe('cursors', { skip }, () => {
     ['killed', (node) => node.kill()],
     ['stopped', (node) => node.freeze()],
   ]) {
-    test(`a ${how} node's are gone on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
+    test(`of a ${how} node end on the other node within ${GONE_WITHIN_MS} ms`, LIMIT, async (t) => {
       const stage = Stage.on(cluster, t);
       const { people, presences } = await cursors(stage);
       await publish(presences[1].create('ghost'), { index: 1, length: 0 });
       await shows(presences[0], 'ghost', { index: 1, length: 0 });
-      // It says no goodbye, and does not come back.
+      // It sends no close frame and does not reconnect.
       people[1].isLeaving = true;
       const watch = await Stopwatch.begin(t);
       await end(cluster.nodes[1]);

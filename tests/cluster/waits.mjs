@@ -1,5 +1,5 @@
-// What holds for many documents and many sockets, and over times that are longer than every timeout. The tests run at the
-// same time, each on servers of its own: most of their time is spent on waiting.
+// Properties with many documents and sockets, and over times longer than every timeout. The tests run at the
+// same time, each with its own servers: most of their time is spent on waiting.
 import assert from 'node:assert/strict';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { describe, test } from 'node:test';
@@ -16,30 +16,30 @@ import { Stopwatch, span } from './stopwatch.mjs';
 const skip = missing();
 const LIMIT = { timeout: 240_000, skip };
 
-/** How many documents people on all nodes have open, and within what all show the same after the last ack. */
+/** The number of documents that users on all nodes have open, and the time limit for all to be equal after the last ack. */
 const DOCS = 1_000;
 const EQUAL_WITHIN_MS = 1_000;
 
-/** How long an owner sleeps: longer than every patience of nodes, stores and clients. */
+/** The time for which an owner is suspended: longer than every timeout of nodes, stores and clients. */
 const SLEEP_MS = 63_000;
 
-/** How many sockets fall into a black hole at once, and within what the server has freed them. */
+/** The number of sockets that become black holes at once, and the time limit for the server to free them. */
 const SOCKETS = 1_000;
 const FREED_WITHIN_MS = 45_000;
 
 describe('at size', { concurrency: true }, () => {
   test(
-    `${DOCS} documents on three nodes are equal ${EQUAL_WITHIN_MS} ms after the last ack; their owner sleeps for ${SLEEP_MS} ms (SEED=${SEED})`,
+    `${DOCS} documents on three nodes are equal ${EQUAL_WITHIN_MS} ms after the last ack, also after their owner was suspended for ${SLEEP_MS} ms (SEED=${SEED})`,
     LIMIT,
     async (t) => {
       const cluster = await Cluster.start({ nodes: 3 });
       t.after(() => cluster.stop());
-      await t.test('equal', (t) => areEqual(cluster, t));
-      await t.test('asleep', (t) => sleeps(cluster, t));
+      await t.test('equal after the last ack', (t) => areEqual(cluster, t));
+      await t.test('owner suspended', (t) => sleeps(cluster, t));
     },
   );
 
-  test(`${SOCKETS} sockets that fall into a black hole are freed within ${FREED_WITHIN_MS} ms`, LIMIT, async (t) => {
+  test(`${SOCKETS} sockets that become black holes are freed within ${FREED_WITHIN_MS} ms`, LIMIT, async (t) => {
     const server = await Server.start();
     t.after(() => server.stop());
     const idle = socketsOf(server);
@@ -50,7 +50,7 @@ describe('at size', { concurrency: true }, () => {
     await called((done) => doc.create('', TEXT.uri, done), 'create');
     const wires = [];
     t.after(() => wires.forEach((wire) => wire.end()));
-    // In groups: the server bounds how many connections of one address may be without a request.
+    // In groups: the server limits the connections of one address without a request.
     while (wires.length < SOCKETS)
       wires.push(...(await Promise.all(Array.from({ length: 100 }, () => Wire.open(hole)))));
     assert.deepEqual(
@@ -68,19 +68,19 @@ describe('at size', { concurrency: true }, () => {
     assert.ok(socketsOf(server) >= SOCKETS, 'the server holds them all');
     const watch = await Stopwatch.begin(t);
     await hole.swallow();
-    // They are sent what is written meanwhile, as far as a connection takes it.
+    // They are sent the edits made meanwhile, as far as a connection takes them.
     await called((done) => doc.submitOp(['x'], done), 'an edit');
     const freed = await span(() =>
       until(() => socketsOf(server) < idle + 10, 'the sockets are freed', 3 * FREED_WITHIN_MS, 100),
     );
     await watch.assertWithin(t, [freed], FREED_WITHIN_MS, `${SOCKETS} sockets are freed`);
     await called((done) => doc.submitOp(['y'], done), 'an edit');
-    assert.equal(doc.data, 'yx', 'who is not in the hole goes on');
+    assert.equal(doc.data, 'yx', 'clients outside the black hole continue');
     near.close();
   });
 });
 
-/** How many sockets a server's process has open. */
+/** The number of open sockets of a server's process. */
 function socketsOf({ child }) {
   const folder = `/proc/${child.pid}/fd`;
   const targets = readdirSync(folder).map((name) => {
@@ -93,12 +93,12 @@ function socketsOf({ child }) {
   return targets.filter((target) => target.startsWith('socket:')).length;
 }
 
-/** People on each node have all documents open; some write, and within a moment of the last ack all show the same. */
+/** Users on each node have all documents open; some write, and within the limit after the last ack all have the same text. */
 async function areEqual(cluster, t) {
   const stage = Stage.on(cluster, t);
   const people = await Promise.all(cluster.nodes.map((node) => stage.person(node)));
   const ids = [];
-  // In groups: a session is asked for as many at once as it may have under way.
+  // In groups: a session has a limit of concurrent requests.
   for (let group = 0; group < DOCS; group += 100) ids.push(...(await stage.documentsOf(people[0], 100, TEXT)));
   const docs = [];
   for (const person of people) {
@@ -130,7 +130,7 @@ async function areEqual(cluster, t) {
   }
 }
 
-/** An owner sleeps for longer than every patience: the others go on, and what it wakes up with changes nothing. */
+/** An owner is suspended for longer than every timeout: the others continue, and its messages after waking have no effect. */
 async function sleeps(cluster, t) {
   const stage = Stage.on(cluster, t);
   const { nodes } = cluster;

@@ -1,5 +1,5 @@
-// Bytes that no WebSocket library sends. Each row writes them on an upgraded socket, and names the status with which the
-// server may close; 'gone' is a connection that ends without a close frame, 'served' one that goes on.
+// Byte sequences that no WebSocket library sends. Each row writes them to an upgraded socket and names the statuses with
+// which the server may close it; 'gone': the connection ends without a close frame, 'served': it stays open.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { deflateRawSync } from 'node:zlib';
@@ -20,7 +20,7 @@ const status = (code, reason = '') => {
   return Buffer.concat([bytes, Buffer.from(reason)]);
 };
 
-/** Writes `bytes` over and over, as fast as they are taken, until the server has had enough or `most` were written. */
+/** Writes `bytes` repeatedly, until the server ends the connection or `most` bytes are written. */
 async function pour(wire, bytes, most) {
   for (let written = 0; written < most && !wire.isOver; written += bytes.length) {
     wire.write(bytes);
@@ -64,7 +64,7 @@ const TABLE = {
       TOO_LARGE,
     ],
     [
-      'a message that never ends',
+      'a message without an end',
       async (wire) => {
         wire.write(frame('{', { fin: false }));
         await pour(wire, part('x'.repeat(1_000), false), 100 * MB);
@@ -72,7 +72,7 @@ const TABLE = {
       TOO_LARGE,
     ],
     [
-      'a message that never grows',
+      'a message of endless empty fragments',
       async (wire) => {
         wire.write(frame('', { fin: false }));
         await pour(wire, Buffer.concat(Array.from({ length: 1_000 }, () => part('', false))), MB);
@@ -101,16 +101,16 @@ const TABLE = {
       ['served'],
     ],
     [
-      'a message, byte by byte',
+      'a message that arrives byte by byte',
       (wire) => {
         for (const byte of frame(PING)) wire.write(Buffer.from([byte]));
       },
       ['served'],
     ],
-    ['an end without a beginning', (wire) => wire.write(part(PING, true)), BROKEN],
-    ['a middle without a beginning', (wire) => wire.write(part(PING, false)), BROKEN],
+    ['a final continuation frame without a first frame', (wire) => wire.write(part(PING, true)), BROKEN],
+    ['a continuation frame without a first frame', (wire) => wire.write(part(PING, false)), BROKEN],
     [
-      'a beginning within another',
+      'a first frame within another message',
       (wire) => {
         wire.write(frame('{"a":', { fin: false }));
         wire.write(frame(PING));
@@ -124,7 +124,7 @@ const TABLE = {
     ['the third reserved bit', (wire) => wire.write(frame(PING, { rsv: 1 })), [1007, ...BROKEN]],
     ['a compressed frame', (wire) => wire.write(frame(deflateRawSync(PING), { rsv: 4 })), [1007, ...BROKEN]],
     [
-      'a bomb: 100 MB compressed',
+      'a decompression bomb of 100 MB',
       (wire) => wire.write(frame(deflateRawSync(Buffer.alloc(100 * MB)), { rsv: 4 })),
       [1007, ...BROKEN],
     ],
@@ -145,7 +145,7 @@ const TABLE = {
     ['a surrogate in UTF-8', (wire) => wire.write(frame([0x22, 0xed, 0xa0, 0x80, 0x22])), [1007]],
     ['UTF-8 that ends early', (wire) => wire.write(frame([0x22, 0xf0, 0x9f])), [1007]],
     [
-      'a character cut by fragments, which is whole',
+      'a character that is split over two fragments',
       (wire) => {
         const bytes = Buffer.from('{"a":"pp","x":"😀"}');
         wire.write(frame(bytes.subarray(0, 17), { fin: false }));
@@ -167,7 +167,7 @@ const TABLE = {
     ['a ping of 126 bytes', (wire) => wire.write(frame('x'.repeat(126), { opcode: ping })), BROKEN],
     ['a ping of 100 kB', (wire) => wire.write(frame('x'.repeat(100_000), { opcode: ping })), BROKEN],
     ['half a ping', (wire) => wire.write(frame('x', { opcode: ping, fin: false })), BROKEN],
-    ['a pong that nobody asked for', (wire) => wire.write(frame('x', { opcode: pong })), ['served']],
+    ['an unsolicited pong', (wire) => wire.write(frame('x', { opcode: pong })), ['served']],
     [
       '10,000 pongs that nobody asked for',
       (wire) => wire.write(Buffer.concat(Array.from({ length: 10_000 }, () => frame('', { opcode: pong })))),
@@ -177,7 +177,7 @@ const TABLE = {
     ['a close with a status', (wire) => wire.write(frame(status(1001, 'bye'), { opcode: close })), [1000, 1001]],
     ['a close of one byte', (wire) => wire.write(frame('x', { opcode: close })), [1000, ...BROKEN]],
     [
-      'a close with a status that is none',
+      'a close with an invalid status',
       (wire) => wire.write(frame(status(999), { opcode: close })),
       [1000, ...BROKEN],
     ],
@@ -192,7 +192,7 @@ const TABLE = {
       [1000, ...BROKEN],
     ],
     [
-      'requests behind a close',
+      'requests after a close frame',
       (wire) => {
         wire.write(frame('', { opcode: close }));
         wire.write(frame(PING));
@@ -222,7 +222,7 @@ describe('bad frames', () => {
           await wire.handshake();
           const start = wire.messages.length;
           await write(wire);
-          // A peer that goes on, and so is either served or told that it is over.
+          // The client keeps the socket open: it is either served or closed.
           wire.write(frame(PING));
           const isServed = () => wire.messages.slice(start).some(({ a }) => a === 'pp');
           await until(() => isServed() || wire.isOver, 'it is served or over');
@@ -273,20 +273,20 @@ describe('bad frames', () => {
     const many = (count) => Array.from({ length: count }, (_, n) => `X-${n}: ${n}`);
 
     for (const [what, bytes, expected] of [
-      ['as it should be', head(GOOD), [101]],
+      ['a valid upgrade', head(GOOD), [101]],
       [
         'permessage-deflate is offered, and not taken',
         head([...GOOD, 'Sec-WebSocket-Extensions: permessage-deflate']),
         [101],
       ],
-      ['no request to upgrade', head(['GET /ws HTTP/1.1', 'Host: localhost']), [400, 404, 426]],
+      ['a request without an upgrade', head(['GET /ws HTTP/1.1', 'Host: localhost']), [400, 404, 426]],
       ['without a key', head(without('Sec-WebSocket-Key')), [400]],
       ['without a version', head(without('Sec-WebSocket-Version')), [400, 426]],
       ['of another version', head([...without('Sec-WebSocket-Version'), 'Sec-WebSocket-Version: 8']), [400, 426]],
       ['by POST', head(['POST /ws HTTP/1.1', 'Content-Length: 0', ...GOOD.slice(1)]), [400, 404, 405]],
       ['5,000 headers', head([...GOOD, ...many(5_000)]), [400, 431, 'gone']],
       ['a header of 1 MB', head([...GOOD, `X: ${'x'.repeat(MB)}`]), [400, 431, 'gone']],
-      ['headers that never end', head([...GOOD, ...many(200_000)]).slice(0, -4), [400, 431, 'gone']],
+      ['an endless header section', head([...GOOD, ...many(200_000)]).slice(0, -4), [400, 431, 'gone']],
       ['not HTTP', '\0\x01\x02 nonsense\r\n\r\n', [400, 'gone']],
       ['a TLS hello', '\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n', [400, 'gone']],
     ]) {
@@ -301,7 +301,7 @@ describe('bad frames', () => {
       });
     }
 
-    test('what comes right behind an upgrade, before it is answered, is read in order', async () => {
+    test('messages sent before the upgrade is answered are read in order', async () => {
       const ping = { a: 'pp' };
       for (const cut of [0, 1, 7]) {
         const wire = await Wire.open(server, { upgrade: false });
@@ -321,7 +321,7 @@ describe('bad frames', () => {
       await bystander.assertWell();
     });
 
-    test('fifty that arrive a byte at a time, and never wholly, are sent away', async () => {
+    test('fifty upgrade requests that arrive byte by byte are disconnected', async () => {
       const slow = await Promise.all(Array.from({ length: 50 }, () => Wire.open(server, { upgrade: false })));
       const bytes = head([...GOOD, ...many(100_000)]);
       let at = 0;
@@ -333,14 +333,14 @@ describe('bad frames', () => {
           if (at % 50 === 0) await bystander.types();
           return over();
         },
-        'all are sent away',
+        'all are disconnected',
         60_000,
       );
       for (const wire of slow) wire.end();
       await bystander.assertWell();
     });
 
-    test('a thousand sockets that never ask for an upgrade do not keep others out', async () => {
+    test('a thousand connections that send nothing do not prevent others from connecting', async () => {
       const idle = await Promise.all(Array.from({ length: 1_000 }, () => Wire.open(server, { upgrade: false })));
       const wire = await Wire.open(server);
       await wire.handshake();

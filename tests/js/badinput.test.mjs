@@ -1,5 +1,5 @@
-// Messages that no honest client sends. Each row: what is said on a socket that has shaken hands, and the answer: the
-// code of an error reply, after which the socket still serves, or the status of the close. Nothing is ever silence.
+// Messages that a correct client never sends. Each row has the message, sent after the handshake, and the expected answer: the
+// code of an error reply, after which the socket is still served, or the status of the close. Every message gets an answer.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Bystander } from './bystander.mjs';
@@ -17,9 +17,9 @@ const TYPE = 'ERR_DOC_TYPE_NOT_RECOGNIZED';
 const FUTURE = 'ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT';
 const OVERFLOW = 'ERR_CONNECTION_SEQ_INTEGER_OVERFLOW';
 const NOT_AN_OBJECT = 1007;
-/** Where closing is as good as an error reply. */
+/** Expected where closing is as good as an error reply. */
 const CLOSES = [1002, 1003, 1007, 1008, 1009, 1011];
-/** Where a plain reply is right too: the point is that there is one. */
+/** Expected where a normal reply is correct as well: the test checks that there is a reply. */
 const FINE = 'fine';
 
 const HALF = '\ud83d';
@@ -388,7 +388,7 @@ describe('bad input', () => {
     wire.end();
   });
 
-  test('nothing of all this left a trace', async () => {
+  test('none of the inputs changed a document', async () => {
     const reader = await Client.connect(server.ws);
     const { text, rich } = { text: await reader.fetched('text'), rich: await reader.fetched('rich') };
     assert.deepEqual([text.data, text.version], [DATA.text, 1]);

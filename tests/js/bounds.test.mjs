@@ -1,4 +1,4 @@
-// What no op may cost, and what is accepted within that: with the unmodified ShareDB client.
+// Bounds of the cost of ops, and large inputs that are accepted within them, with the unmodified ShareDB client.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { RICH, TEXT } from './client.mjs';
@@ -21,7 +21,7 @@ describe('an op that multiplies attributes', () => {
       times(1_900, () => [{ insert: 'y' }, { retain: 1 }]).flat(),
     ],
   ]) {
-    test(`${what} is refused, and the document goes on`, async () => {
+    test(`${what} is rejected, and the document stays editable`, async () => {
       const [ann, bob] = [await stage.client(), await stage.client()];
       const [mine, theirs] = await stage.shared(RICH, data, [ann, bob]);
       const error = await refused((done) => mine.submitOp(op, done));
@@ -33,12 +33,12 @@ describe('an op that multiplies attributes', () => {
   }
 });
 
-describe('an op that a client merged while it was offline', () => {
+describe('an op that a client composed while it was offline', () => {
   for (const [type, data, letter] of [
     [RICH, [{ insert: 'a'.repeat(8_000) }], [{ retain: 1 }, { insert: 'x' }]],
     [TEXT, 'a'.repeat(8_000), [1, 'x']],
   ]) {
-    test(`${type.name}: 14,000 components are accepted, past what others did meanwhile`, async () => {
+    test(`${type.name}: 14,000 components are accepted and transformed against concurrent ops`, async () => {
       const [ann, bob] = [await stage.client(), await stage.client()];
       const [mine, theirs] = await stage.shared(type, data, [ann, bob]);
       for (let at = 0; at < 5; at++) theirs.submitOp(type === TEXT ? ['b'] : [{ insert: 'b' }]);
@@ -56,8 +56,8 @@ describe('an op that a client merged while it was offline', () => {
   }
 });
 
-describe('inputs of other teams', () => {
-  test('an empty insert makes an empty document, and its author goes on', async () => {
+describe('unusual inputs of other implementations', () => {
+  test('an empty insert makes an empty document, and its author can edit on', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(RICH, [{ insert: '' }], [ann, bob]);
     await submit(mine, [{ insert: 'Hi' }, { insert: '', attributes: { bold: true } }]);
@@ -68,7 +68,7 @@ describe('inputs of other teams', () => {
     assert.equal(mine.data.ops.map((op) => op.insert).join(''), 'Hi!\n');
   });
 
-  test('numbers and objects of two keys are embeds', async () => {
+  test('numbers and objects of two keys are accepted as embeds', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(RICH, [{ insert: 1 }, { insert: '\n' }], [ann, bob]);
     await submit(mine, [
@@ -80,7 +80,7 @@ describe('inputs of other teams', () => {
     assert.deepEqual(Object.keys(theirs.data.ops[1].insert), ['video', 'image']);
   });
 
-  test('names have up to 512 bytes', async () => {
+  test('names of up to 512 bytes are accepted', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const id = 'n'.repeat(512);
     const mine = await ann.subscribed(id);
@@ -88,7 +88,7 @@ describe('inputs of other teams', () => {
     assert.equal((await bob.fetched(id)).data, 'text');
   });
 
-  test('of 1,200 documents in one request 1,000 are answered, and the others refused one by one', async () => {
+  test('of 1,200 documents in one bulk request 1,000 are returned and each other one gets an error', async () => {
     const ann = await stage.client();
     ann.connection.startBulk();
     const codes = times(
@@ -104,7 +104,7 @@ describe('inputs of other teams', () => {
     assert.deepEqual([count('fine'), count('ERR_TOO_MANY')], [1_000, 200]);
   });
 
-  test('the final newline that an op formats is told to others as an insert', async () => {
+  test('a format of a missing final newline is sent to other clients as an insert of it', async () => {
     const [ann, bob, cat] = [await stage.client(), await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(RICH, [{ insert: 'Hi' }], [ann, bob]);
     await submit(mine, [{ retain: 2 }, { retain: 1, attributes: { header: 1 } }]);

@@ -1,4 +1,4 @@
-// What a browser does for a page, and no more: keeps cookies, sends them along, says where the page is from.
+// The part of a browser that accounts need: stores cookies, sends them, and sets the Origin header.
 import assert from 'node:assert/strict';
 import { Client } from './client.mjs';
 import { Wire } from './wire.mjs';
@@ -10,7 +10,7 @@ export class Browser {
     this.server = server;
   }
 
-  /** Somebody with an account of their own, signed in. */
+  /** A user with a new account, signed in. */
   static async registered(server, login, invitation) {
     const browser = new Browser(server);
     const answer = await browser.post('/api/register', {
@@ -27,7 +27,7 @@ export class Browser {
     return [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
   }
 
-  /** What this browser's sockets bring along. */
+  /** The headers of this browser's sockets. */
   get headers() {
     return { Cookie: this.cookie, Origin: this.server.http };
   }
@@ -77,21 +77,21 @@ export class Browser {
     return Client.connect(this.server.ws, { headers: this.headers });
   }
 
-  /** A bare socket of this browser's user. */
+  /** A plain WebSocket of this browser's user. */
   async wire(options = {}) {
     const wire = await Wire.open(this.server, { headers: this.headers, ...options });
     if (wire.status === 101) await wire.handshake();
     return wire;
   }
 
-  /** A copy, with the same cookies: another tab, or a thief. */
+  /** A copy with the same cookies: another tab, or a stolen session. */
   copy() {
     const copy = new Browser(this.server);
     copy.cookies = new Map(this.cookies);
     return copy;
   }
 
-  /** Gives somebody a role on a document, or takes it. */
+  /** Grants a user a role on a document, or withdraws it. */
   async gives(login, role, id, collection = 'docs') {
     const answer = await this.put(`/api/documents/${collection}/${id}/people`, { login, role });
     assert.equal(answer.status, 200, JSON.stringify(answer.body));

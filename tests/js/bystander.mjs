@@ -1,12 +1,12 @@
-// Somebody else on the same server, who must notice nothing.
+// Two clients that edit while other clients misbehave, and measure whether they are affected.
 import assert from 'node:assert/strict';
 import { Client, TEXT, takeWarnings } from './client.mjs';
 import { called, until } from './wait.mjs';
 
-/** The longest that an edit's way from one reader to the other may take while others misbehave, on a busy machine. */
+/** The longest delivery of an edit from one client to the other while others misbehave, on a busy machine. */
 const LATENCY_MS_MAX = 3_000;
 
-/** The most memory that the server may hold, whatever it is sent. */
+/** The most memory that the server may hold, for any input. */
 const RSS_BYTES_MAX = 400 * 2 ** 20;
 
 export class Bystander {
@@ -26,7 +26,7 @@ export class Bystander {
     this.isTyping = false;
   }
 
-  /** One edit, from the one's keyboard to the other's screen. */
+  /** One edit, from one client's submit to its arrival at the other. */
   async types() {
     const start = performance.now();
     const version = this.theirs.version + 1;
@@ -43,7 +43,7 @@ export class Bystander {
     return acted;
   }
 
-  /** The server is the process it was, holds little memory, and serves the bystander as ever. */
+  /** The server process is the same, holds little memory, and delivers edits. */
   async assertWell() {
     assert.ok(this.server.isAlive, `the server ended:\n${this.server.log}`);
     await this.types();

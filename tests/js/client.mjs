@@ -1,4 +1,4 @@
-// The real ShareDB client over a real socket, watched: what it warns of, what it fetches to heal itself, what is acked.
+// The real ShareDB client over a real socket. Records its warnings, the fetches with which it fills gaps, and its acks.
 
 import textUnicode from 'ot-text-unicode';
 import richText from 'rich-text';
@@ -12,37 +12,37 @@ export const Delta = richText.Delta;
 sharedb.types.register(RICH);
 sharedb.types.register(TEXT);
 
-/** What the client library warned of since the last look. An orderly server gives it no reason. */
+/** Warnings of the client library since the last call. A correct server causes none. */
 let warnings = [];
 const warn = (...parts) => warnings.push(parts.map(String).join(' '));
 sharedb.logger.setMethods({ info() {}, warn, error: warn });
 
-/** Takes the warnings. */
+/** Returns and clears the warnings. */
 export function takeWarnings() {
   const taken = warnings;
   warnings = [];
   return taken;
 }
 
-/** One open editor: a ShareDB connection that can be cut and come back. */
+/** One open editor: a ShareDB connection that can be cut and reconnected. */
 export class Client {
   constructor(url, { headers = {} } = {}) {
     this.url = url;
     this.headers = headers;
-    /** Versioned fetches that nobody but the library itself asked for: it healed a gap. */
+    /** Fetches with a version that only the library itself made, to fill a gap. */
     this.refetches = 0;
-    /** Those of them that a commit with a gap before it caused, and not a cursor ahead of its document. */
+    /** Those of them that were caused by a commit after a gap, not by a cursor ahead of its document. */
     this.gapFetches = 0;
     this.fetchesAsked = 0;
-    /** What the library reported as errors on the connection. */
+    /** Errors that the library reported on the connection. */
     this.errors = [];
-    /** Every op that was sent, as `src/seq`, and each that was acked, with its version. */
+    /** Every op that was sent, as `src/seq`, and each acked one with its version. */
     this.sent = new Set();
     this.acks = [];
-    /** Everything received, if a test wants to look. */
+    /** Everything received, if a test records it. */
     this.received = [];
     this.keepsReceived = false;
-    /** Which messages get lost on their way to the server, and from it; those from it are kept here. */
+    /** Predicates for messages that are lost on the way to the server and from it; lost messages from it are kept here. */
     this.losesSent = () => false;
     this.losesReceived = () => false;
     this.lost = [];
@@ -78,12 +78,12 @@ export class Client {
     return doc;
   }
 
-  /** The socket dies without a word. */
+  /** Destroys the socket without a close frame. */
   cut() {
     this.connection.socket.die();
   }
 
-  /** A new socket for the same editor, perhaps by another way. */
+  /** Opens a new socket for the same editor, possibly over another URL. */
   async reconnect(url = this.url) {
     this.url = url;
     this.connection.bindToSocket(new Socket(this));
@@ -103,7 +103,7 @@ export class Client {
     this.connection.close();
   }
 
-  /** Speaks past the library: for requests that it would not make. */
+  /** Sends a message that the library would not send. */
   say(message) {
     this.connection.socket.ws.send(JSON.stringify(message));
   }
@@ -111,7 +111,7 @@ export class Client {
   sending(message) {
     if (message.a === 'f' && message.v != null && !this.fetchesAsked) {
       this.refetches += 1;
-      // The library fetches in the call that makes it necessary: the stack names the cause.
+      // The library fetches synchronously in the call that detected the gap, so that the stack names the cause.
       if (!/remote-doc-presence/.test(new Error().stack)) this.gapFetches += 1;
     }
     if (message.a === 'op') this.sent.add(`${message.src ?? this.connection.id}/${message.seq}`);
@@ -126,12 +126,12 @@ export class Client {
   }
 }
 
-/** What the library expects of a browser's WebSocket. */
+/** The part of a browser's WebSocket that the library uses. */
 class Socket {
   constructor(client) {
     this.readyState = 0;
     this.client = client;
-    // One message an event-loop turn, as in a browser.
+    // One message per turn of the event loop, as in a browser.
     this.ws = new WebSocket(client.url, { headers: client.headers, allowSynchronousEvents: false });
     this.ws.on('open', () => {
       if (this.readyState !== 0) return;

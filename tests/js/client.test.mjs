@@ -1,4 +1,4 @@
-// The unmodified ShareDB client against the server: documents, edits, history, refusals.
+// The unmodified ShareDB client against the server: documents, edits, history, rejections.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Client, Delta, RICH, TEXT } from './client.mjs';
@@ -12,7 +12,7 @@ const stage = setStage();
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
 
 describe('documents', () => {
-  test('a document that never was has version 0 and no type', async () => {
+  test('a document that was never created has version 0 and no type', async () => {
     const doc = await (await stage.client()).fetched(stage.freshId());
     assert.deepEqual([doc.version, doc.type, doc.data], [0, null, undefined]);
   });
@@ -40,14 +40,14 @@ describe('documents', () => {
     });
   }
 
-  test('a type may be named by its short name, and is told by its URI', async () => {
+  test('a type is accepted by its short name and returned by its URI', async () => {
     const ann = await stage.client();
     const id = stage.freshId();
     await called((done) => ann.doc(id).create('x', 'text-unicode', done), 'create');
     assert.equal((await logOf(stage.server, id))[0].create.type, TEXT.uri);
   });
 
-  test('a fetched document does not follow, a subscribed one does until it is unsubscribed', async () => {
+  test('only a subscribed document receives later commits, until it is unsubscribed', async () => {
     const [ann, bob, cid] = [await stage.client(), await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(TEXT, 'a', [ann, bob]);
     const still = await cid.fetched(mine.id);
@@ -69,7 +69,7 @@ describe('documents', () => {
     assert.equal(theirs.data, 'abc');
   });
 
-  test('one frame for all: the author gets its op as its subscribers do, once', async () => {
+  test('an author who is subscribed receives its own op once, in the frame of all subscribers', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(TEXT, 'a', [ann, bob]);
     ann.keepsReceived = bob.keepsReceived = true;
@@ -81,7 +81,7 @@ describe('documents', () => {
     assert.deepEqual(told(bob)[0].op, [1, 'b']);
   });
 
-  test('an author that did not subscribe is told what it missed and then its ack', async () => {
+  test('an author who is not subscribed receives the missed commits, then its ack', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(TEXT, 'ab', [ann]);
     const theirs = await bob.fetched(mine.id);
@@ -92,7 +92,7 @@ describe('documents', () => {
     await stage.converged([mine]);
   });
 
-  test('many documents in one request: subscribe, resume, unsubscribe', async () => {
+  test('many documents in one request are subscribed, resumed and unsubscribed', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const ids = Array.from({ length: 120 }, () => stage.freshId());
     const mine = ids.map((id) => ann.doc(id));
@@ -125,7 +125,7 @@ describe('documents', () => {
     await Promise.all(unsubscribed);
   });
 
-  test('a delete ends the document for all clients, and a create begins it anew', async () => {
+  test('a delete and a new create of a document reach all clients', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(TEXT, 'first', [ann, bob]);
     await called((done) => mine.del(done), 'delete');
@@ -138,8 +138,8 @@ describe('documents', () => {
   });
 });
 
-describe('edits at the same time', () => {
-  // Both are made on the same version; ann's is committed first. What becomes of a tie is the type's own rule.
+describe('concurrent edits', () => {
+  // Both edits are made on the same version, and ann's is committed first. The order of a tie is a rule of the type.
   for (const { type, data, ann, bob, then } of [
     { type: TEXT, data: 'abc', ann: [1, 'X'], bob: [1, 'Y'], then: 'aYXbc' },
     { type: TEXT, data: 'abcd', ann: [1, { d: 2 }], bob: [2, 'Y'], then: 'aYd' },
@@ -197,7 +197,7 @@ describe('edits at the same time', () => {
   }
 
   for (const type of [TEXT, RICH]) {
-    test(`${type.name}: twenty clients type into one place`, async () => {
+    test(`${type.name}: texts of twenty clients who type at one position converge`, async () => {
       const clients = await Promise.all(Array.from({ length: 20 }, () => stage.client()));
       const docs = await stage.shared(type, type === TEXT ? 'ab' : [{ insert: 'ab\n' }], clients);
       for (let round = 0; round < 10; round++) {
@@ -219,7 +219,7 @@ describe('edits at the same time', () => {
     ['an embed with null attributes', [{ insert: { image: 'a.png' }, attributes: { link: null } }]],
     ['null within an attribute', [{ insert: 'x', attributes: { font: { name: null } } }]],
   ]) {
-    test(`an insert with ${what} is to all what it is to its author`, async () => {
+    test(`an insert with ${what} has the same result for its author and for others`, async () => {
       const [ann, bob] = [await stage.client(), await stage.client()];
       const [mine, theirs] = await stage.shared(RICH, [{ insert: 'ab\n' }], [ann, bob]);
       await submit(mine, op);
@@ -227,7 +227,7 @@ describe('edits at the same time', () => {
     });
   }
 
-  test('formatting the last line of a document without a final newline gives it one', async () => {
+  test('a format of the last line of a document without a final newline adds one', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(RICH, [{ insert: 'Hi!' }], [ann]);
     await submit(mine, [{ retain: 3 }, { retain: 1, attributes: { header: 1 } }]);
@@ -236,10 +236,10 @@ describe('edits at the same time', () => {
   });
 });
 
-describe('refusals', () => {
+describe('rejections', () => {
   const code = (error) => error.code;
 
-  test('a create of what exists', async () => {
+  test('a create of an existing document is rejected, and its client gets the existing one', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(TEXT, 'ann was here', [ann]);
     const theirs = bob.doc(mine.id);
@@ -250,7 +250,7 @@ describe('refusals', () => {
     await stage.converged([mine]);
   });
 
-  test('an edit of a document that was deleted meanwhile', async () => {
+  test('an edit of a document deleted by another client is rejected and undone', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(TEXT, 'text', [ann]);
     const theirs = await bob.fetched(mine.id);
@@ -262,7 +262,7 @@ describe('refusals', () => {
     await stage.converged([mine, theirs]);
   });
 
-  test('an edit of a document that was deleted and made anew meanwhile', async () => {
+  test('an edit of a document deleted and created anew by another client is rejected', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine] = await stage.shared(TEXT, 'old', [ann]);
     const theirs = await bob.fetched(mine.id);
@@ -279,7 +279,7 @@ describe('refusals', () => {
     ['json0', 'json0'],
     ['its URI', 'http://sharejs.org/types/JSONv0'],
   ]) {
-    test(`a type that is not served, by ${what}, harms nothing`, async () => {
+    test(`a create of an unknown type, by ${what}, is rejected and undone`, async () => {
       const ann = await stage.client();
       const id = stage.freshId();
       const doc = ann.doc(id);
@@ -300,7 +300,7 @@ describe('refusals', () => {
     { what: 'half an emoji typed', type: TEXT, data: 'ab', op: ['\ude00'] },
     { what: 'a delete beyond the end', type: TEXT, data: 'ab', op: [{ d: 9 }] },
   ]) {
-    test(`${type.name}: ${what} is rolled back, and the client goes on`, async () => {
+    test(`${type.name}: ${what} is rejected and rolled back, and the client continues`, async () => {
       const [ann, bob] = [await stage.client(), await stage.client()];
       const [mine, theirs] = await stage.shared(type, data, [ann, bob]);
       const error = await refused((done) => mine.submitOp(op, done));
@@ -312,7 +312,7 @@ describe('refusals', () => {
     });
   }
 
-  test('what was typed behind a refused edit goes with it, and no more', async () => {
+  test('text typed after a rejected edit is rolled back with it, other documents are not', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const [mine, theirs] = await stage.shared(RICH, [{ insert: 'ab\n' }], [ann, bob]);
     const [other] = await stage.shared(RICH, [{ insert: 'cd\n' }], [ann]);
@@ -335,7 +335,7 @@ describe('refusals', () => {
 });
 
 describe('history', () => {
-  test('a document at each of its versions', async () => {
+  test('a document is read at each of its versions', async () => {
     const ann = await stage.client();
     const [doc] = await stage.shared(TEXT, 'one', [ann]);
     await submit(doc, [3, ' two']);
@@ -359,7 +359,7 @@ describe('history', () => {
     assert.equal(error.code, 'ERR_OP_VERSION_NEWER_THAN_CURRENT_SNAPSHOT');
   });
 
-  test('a document at a time', async () => {
+  test('a document is read at a point in time', async () => {
     const ann = await stage.client();
     const before = Date.now();
     const [doc] = await stage.shared(TEXT, 'one', [ann]);
@@ -381,7 +381,7 @@ describe('history', () => {
     );
   });
 
-  test('a document longer than a snapshot is far', async (t) => {
+  test('old versions between snapshots of a long document are read', async (t) => {
     const server = await Server.start({ env: { COPYDESK__DOCUMENT__SNAPSHOT_ENTRIES: '50' } });
     t.after(() => server.discard());
     const ann = await Client.connect(server.ws);
@@ -410,7 +410,7 @@ describe('connections', () => {
     await called((done) => ann.connection.ping() ?? ann.connection.once('pong', () => done()), 'ping');
   });
 
-  test('each client gets an id of its own', async () => {
+  test('each client gets its own id', async () => {
     const clients = await Promise.all(Array.from({ length: 5 }, () => stage.client()));
     assert.equal(new Set(clients.map((client) => client.connection.id)).size, 5);
   });

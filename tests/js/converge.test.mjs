@@ -1,5 +1,5 @@
-// Whatever happens, all end up with the same text: random edits, forced disconnects, and the server killed under them.
-// SEED=... repeats a run's choices (not the network's); KILLS, STEPS, CLIENTS and DOCS set its size.
+// All clients converge under random edits, forced disconnects and kills of the server.
+// SEED=... repeats the choices of a run (not the timing of the network); KILLS, STEPS, CLIENTS and DOCS set its size.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Client, RICH, TEXT, takeWarnings } from './client.mjs';
@@ -62,7 +62,7 @@ for (const type of [TEXT, RICH]) {
       }
       if (r.chance(0.5)) await turns(r.below(60));
       if (restarting && r.chance(0.03)) await restarting;
-      // Nobody runs much further ahead of the server than a person could.
+      // Limits how far a client runs ahead of the server, to a rate that a user could reach.
       if (!restarting && r.chance(0.05)) await until(() => clients.every(isAtRest), 'the acks come');
     }
     await restarting;

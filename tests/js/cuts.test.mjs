@@ -1,4 +1,4 @@
-// Connections that break after any number of bytes, in the middle of any message, in either direction: every edit is
+// Connections break after a random number of bytes, in the middle of messages, in both directions: every edit is
 // committed once. CUTS sets how many breaks there are (`make cuts` makes 10,000), SEED repeats a run's choices.
 import assert from 'node:assert/strict';
 import net from 'node:net';
@@ -12,23 +12,23 @@ const CUTS = Number(process.env.CUTS ?? 500);
 const CLIENTS = 6;
 
 /**
- * A connection passes at least one byte before it breaks, and at most 2 ** BYTES_BITS in one direction; each size is as likely as
- * the next. Most connections get as far as an open socket first.
+ * A connection passes at least one byte before it breaks, and at most 2 ** BYTES_BITS in one direction. All orders of magnitude
+ * are equally likely, so that most connections get as far as an open socket.
  */
 const BYTES_BITS = 13;
 const HANDSHAKE_BYTES = 400;
 
-/** How long a single cut may take on the average, on a busy machine. */
+/** The average time per cut after which the test fails, with reserve for a busy machine. */
 const PATIENCE_MS_A_CUT = 400;
 
 const stage = setStage();
 const r = dice(`${SEED}/cuts`);
 
-/** A way to the server on which each connection breaks after a random number of bytes. */
+/** A proxy that breaks each connection after a random number of bytes. */
 class Cutter {
   isCutting = true;
   cuts = 0;
-  /** How many connections broke in each direction, and before the WebSocket was open. */
+  /** The number of broken connections in each direction, and of those before the WebSocket was open. */
   places = { server: 0, client: 0, handshake: 0 };
 
   static async to(server) {
@@ -50,7 +50,7 @@ class Cutter {
     this.carry(link, server, client, side === 'client', side);
   }
 
-  /** Passes on what `from` says; if it is `limited`, up to the byte at which the connection breaks. */
+  /** Passes data on; if it is `limited`, up to the byte at which the connection breaks. */
   carry(link, from, to, limited, side) {
     from.on('data', (chunk) => {
       if (link.isCut) return;
@@ -64,7 +64,7 @@ class Cutter {
       this.cuts += 1;
       this.places[side] += 1;
       if (link.passed < HANDSHAKE_BYTES) this.places.handshake += 1;
-      // What has been passed arrives; one end learns of the break by an orderly end, the other by a reset or so, too.
+      // What was passed before arrives. One end sees an orderly close, the other possibly a reset.
       to.end();
       if (r.chance(0.5)) from.destroy();
       else from.end();
@@ -78,7 +78,7 @@ class Cutter {
   }
 }
 
-/** A client that types words of its own into one document after the other, and comes back whenever its connection breaks. */
+/** A client that types unique words into one document after the other, and reconnects whenever its connection breaks. */
 class Typist {
   typed = [];
 
@@ -128,12 +128,12 @@ test(`${CUTS} breaks at random bytes: every edit is committed once (SEED=${SEED}
         n,
       ),
   );
-  // The connections that are open were made before, and pass everything.
+  // The open connections were made before, and break no more.
   for (const client of clients) client.cut();
   await until(() => cutter.cuts >= CUTS, `${CUTS} connections have broken`, 30_000 + CUTS * PATIENCE_MS_A_CUT, 10);
   cutter.isCutting = false;
   for (const typist of typists) typist.isTyping = false;
-  // Those that are open may still break.
+  // Connections that are still open may break.
   await until(
     () => clients.every(({ connection }) => connection.state === 'connected' && !connection.hasPending()),
     'all is acknowledged',

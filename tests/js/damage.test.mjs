@@ -1,5 +1,5 @@
-// A damaged log entry: reported once, refused with a code of its own, read-only as it was before, and whole again when the
-// row is restored. The text of the second edit is changed in the database's file, so its checksum does not match.
+// A damaged log entry is logged once, rejected with its own code and makes its document read-only; the document is served
+// again when the row is restored. The text of the second edit is changed in the database file, so its checksum does not match.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -18,7 +18,7 @@ after(() => server.discard());
 const submitted = (doc, op) => called((done) => doc.submitOp(op, done), 'submit');
 const refused = (ask) => called((done) => ask((error) => done(null, error)), 'an answer');
 
-/** Stops the server, replaces a text in the database's file by one of the same length, and starts it again. */
+/** Stops the server, replaces a text in the database file by one of the same length, and starts it again. */
 async function replaceInFile(from, to) {
   await server.kill('SIGTERM');
   const file = path.join(server.data, 'copydesk.db');
@@ -34,7 +34,7 @@ async function replaceInFile(from, to) {
 }
 
 describe('a damaged entry', () => {
-  test('makes its document read-only, and no other', async (t) => {
+  test('makes its document read-only and does not affect other documents', async (t) => {
     const ann = await Client.connect(server.ws);
     t.after(() => ann.close());
     for (const id of ['damaged', 'sound']) {
@@ -55,12 +55,12 @@ describe('a damaged entry', () => {
     assert.equal(data.notice.code, CODE);
     assert.match(data.notice.message, /damaged at version 2.*as it was at version 1/);
     assert.equal((await refused((done) => doc.submitOp(['x'], done))).code, CODE);
-    // History from before the damage is there, and what needs the entry is refused.
+    // Revisions before the damage can be read, and requests that need the entry are rejected.
     const at = (v) => refused((done) => bob.connection.fetchSnapshot('docs', 'damaged', v, done));
     assert.equal((await at(2)).code, CODE);
     assert.equal(await at(1), null);
 
-    // Ann has what the log cannot show any more.
+    // Ann's client holds entries that the log cannot return any more.
     const errors = [];
     ann.doc('damaged').on('error', (error) => errors.push(error.code));
     await ann.reconnect();
@@ -78,7 +78,7 @@ describe('a damaged entry', () => {
     takeWarnings();
   });
 
-  test('is served again when it is restored', async (t) => {
+  test('the document is editable again once the row is restored', async (t) => {
     await replaceInFile(MARK.toUpperCase(), MARK);
     const ann = await Client.connect(server.ws);
     t.after(() => ann.close());

@@ -1,6 +1,6 @@
 // Seeded random numbers.
 
-/** A source of random numbers that a seed, a number or a text, decides. */
+/** A source of random numbers; the seed, a number or a text, determines them. */
 export function dice(seed) {
   let state = [...String(seed)].reduce((hash, char) => Math.imul(hash ^ char.codePointAt(0), 16777619), 2166136261);
   const next = () => {
@@ -17,7 +17,7 @@ export function dice(seed) {
     from: (a, b) => a + Math.floor(next() * (b - a + 1)),
     pick: (list) => list[Math.floor(next() * list.length)],
     chance: (p) => next() < p,
-    /** The same things in another order. */
+    /** The same items in random order. */
     shuffled(list) {
       const left = [...list];
       return Array.from(list, () => left.splice(Math.floor(next() * left.length), 1)[0]);

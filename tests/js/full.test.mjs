@@ -1,4 +1,4 @@
-// A disk that is full: the node says that nothing can be saved, starts all the same, and goes on when there is room.
+// A full disk: the node reports that nothing can be saved, can be restarted, and continues when there is space.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
@@ -22,10 +22,10 @@ class FullServer extends Server {
   }
 }
 
-/** Why there is no small disk; undefined if there is one. */
+/** The reason why no small disk can be mounted; undefined if one is. */
 let noDisk;
 
-/** The folder of a small disk of its own; undefined if this machine does not allow one to be mounted. */
+/** The folder of a small disk; undefined if this machine cannot mount one. */
 function smallDisk() {
   const folder = mkdtempSync(path.join(tmpdir(), 'copydesk-full-'));
   try {
@@ -38,7 +38,7 @@ function smallDisk() {
   }
 }
 
-/** Takes all the room that is left, to the last block. */
+/** Fills the disk to the last block. */
 function fill(folder) {
   const file = openSync(path.join(folder, 'filler'), 'a');
   for (const size of [1 << 20, 4096]) {
@@ -78,13 +78,13 @@ describe('a full disk', () => {
     }
   });
 
-  test('is said, keeps no server from starting, and loses nothing', { skip: noDisk }, async () => {
+  test('is reported by readiness, does not prevent a start, and loses no acknowledged edit', { skip: noDisk }, async () => {
     await until(async () => (await server.probe()) === 200, 'it is ready');
     const client = await Client.connect(server.ws);
     const doc = client.doc('full');
     await called((done) => doc.create('', TEXT.uri, done), 'create');
     fill(disk);
-    // The room of the write-ahead log is there already: it takes some 16 MiB.
+    // The write-ahead log is already allocated: it takes about 16 MiB.
     const PIECE = 'x'.repeat(300_000);
     let acked = 0;
     let isSubmitting = true;
@@ -97,7 +97,7 @@ describe('a full disk', () => {
     })();
     await until(async () => (await server.probe()) === 503, 'it says that nothing can be saved', 60_000, 50);
     const known = acked;
-    // However the server ends, it starts again: what it holds can be read.
+    // However the server is stopped, it starts again, because reads need no space.
     for (const signal of ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL']) {
       await server.kill(signal);
       fill(disk);

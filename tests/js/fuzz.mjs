@@ -1,4 +1,4 @@
-// What nobody would send: requests and messages that are right, but for a few changes that dice decide.
+// Randomly malformed input: valid requests and messages with a few random changes.
 import net from 'node:net';
 import { dice, someText } from './random.mjs';
 import { frame, OPCODE, Wire } from './wire.mjs';
@@ -107,8 +107,8 @@ const ODD = [
 ];
 
 /**
- * Sends such things to a server for a while, by several connections at once, as a stranger and, with `headers`, as
- * somebody. Returns how many of each it sent.
+ * Sends such input to a server for some seconds, over several connections at once, without a session and, with `headers`, as
+ * a signed-in user. Returns how many of each kind it sent.
  */
 export async function fuzz(server, { seconds, seed, headers = {} }) {
   const counts = { requests: 0, answers: {}, sockets: 0, messages: 0, frames: 0 };
@@ -121,7 +121,7 @@ export async function fuzz(server, { seconds, seed, headers = {} }) {
   return counts;
 }
 
-/** A request or a few over one connection. */
+/** Sends one or a few requests over one connection. */
 async function asksFor(server, r, headers, counts) {
   const socket = net.connect(server.port, '127.0.0.1');
   const ended = new Promise((resolve) => socket.on('close', resolve));
@@ -131,7 +131,7 @@ async function asksFor(server, r, headers, counts) {
   const total = r.from(1, 3);
   for (let n = 0; n < total; n++) socket.write(request(server, r, headers));
   counts.requests += total;
-  // Those that are not whole are waited for by the server: not by us.
+  // The server has a time limit for incomplete requests; this client does not wait for it.
   socket.setTimeout(r.from(20, 200), () => socket.destroy());
   await ended;
   const status = heard.slice(9, 12) || 'none';
@@ -159,7 +159,7 @@ function request(server, r, headers) {
   return r.chance(0.9) ? whole : bent(r, whole);
 }
 
-/** A socket, and messages over it until it is closed or enough. */
+/** Opens a socket and sends messages until it is closed or a limit is reached. */
 async function speaksTo(server, r, headers, counts) {
   const wire = await Wire.open(server, { headers });
   counts.sockets += 1;
@@ -187,7 +187,7 @@ async function speaksTo(server, r, headers, counts) {
   wire.end();
 }
 
-/** The same value with something else in it somewhere. */
+/** The same value with one part replaced. */
 function changed(r, value) {
   if (r.chance(0.15)) return r.pick(ODD);
   if (Array.isArray(value)) {
@@ -206,7 +206,7 @@ function changed(r, value) {
   return typeof value === 'string' ? bent(r, value) : value;
 }
 
-/** The same text or bytes with a few of them taken out, doubled or replaced. */
+/** The same text or bytes with a few of them removed, duplicated or replaced. */
 function bent(r, value) {
   const bytes = Buffer.from(value);
   const copy = [...bytes];

@@ -1,4 +1,4 @@
-// Nonsense for a while: the server stays the process it was, and somebody else on it notices nothing.
+// Random malformed requests and messages: the server does not crash, and another user is not affected.
 // FUZZ_SECONDS=1800 SEED=1 node --test fuzz.test.mjs
 import { after, before, test } from 'node:test';
 import { Browser } from './browser.mjs';
@@ -11,27 +11,27 @@ const SECONDS = Number(process.env.FUZZ_SECONDS ?? 20);
 
 let server;
 before(async () => {
-  // Without paces: it is their business elsewhere, and here they would keep us from what is behind them.
+  // Without rate limits, so that the requests reach the code behind them.
   const most = String(1_000_000);
   const env = {
     COPYDESK__GATEWAY__ADDRESS_HANDSHAKES_PER_SECOND: most,
     COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: most,
     COPYDESK__GATEWAY__USER_REQUESTS_PER_SECOND: most,
-    // Nobody renews a session here, however long it takes.
+    // The session is valid for the whole test, because it is not renewed.
     COPYDESK__AUTH__ACCESS_SECONDS: String(24 * 60 * 60),
   };
   server = await Server.start({ open: false, env });
 });
 after(() => server?.stop());
 
-test(`${SECONDS} s of requests and messages that dice have bent (SEED=${SEED})`, {
+test(`${SECONDS} s of randomly malformed requests and messages (SEED=${SEED})`, {
   timeout: (SECONDS + 60) * 1_000,
 }, async (t) => {
   const ann = await Browser.registered(server, 'ann');
-  // Somebody who is signed in bends them too, and not the one who is watched.
+  // A signed-in user sends them as well, and not the one who is observed.
   const { code } = (await ann.post('/api/invitations', { role: 'editor' })).body;
   const eve = await Browser.registered(server, 'eve', code);
-  // Renewed twice by the same token, her session would end, and she would be one more stranger.
+  // Two renewals with the same token would end this session, so that its requests would count as unauthenticated.
   eve.cookies.delete('copydesk_refresh');
   const bystander = await Bystander.join(server, { headers: ann.headers });
   const counts = await bystander.whileTyping(() =>

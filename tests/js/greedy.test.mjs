@@ -1,5 +1,5 @@
-// Clients that want too much: more than they may, faster than they may, or without ever reading the answers. Each gets
-// its limit; the others get their answers in time, and the server's memory stays what it was.
+// Clients that exceed limits of number or rate, or that do not read their answers. Each is limited; other clients are
+// answered in time, and the server's memory stays bounded.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Bystander } from './bystander.mjs';
@@ -14,7 +14,7 @@ describe('greedy clients', () => {
   let server;
   let bystander;
   before(async () => {
-    // A peer that falls silent is noticed within this test's patience.
+    // A silent client is detected within the time limit of this test.
     const env = { COPYDESK__GATEWAY__PING_INTERVAL_MS: '300', COPYDESK__GATEWAY__IDLE_TIMEOUT_MS: '1500' };
     server = await Server.start({ env });
     bystander = await Bystander.join(server);
@@ -27,12 +27,12 @@ describe('greedy clients', () => {
   const shaken = async () => {
     const wire = await Wire.open(server);
     await wire.handshake();
-    // The library under this socket would answer pings; here it is done by hand, so that only the silent are dropped.
+    // The library under this socket would answer pings automatically; here it is done by hand, so that a client can be silent.
     wire.socket.on('data', () => wire.write(frame('', { opcode: OPCODE.pong })));
     return wire;
   };
 
-  test('subscribe to 3,000 documents, one by one: refused beyond the limit', async () => {
+  test('3,000 subscriptions, one by one, are rejected beyond the limit', async () => {
     const wire = await shaken();
     await bystander.whileTyping(async () => {
       for (let n = 0; n < 3_000; n++) wire.say({ a: 's', c: 'storm', d: `d${n}` });
@@ -46,7 +46,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('subscribe to 500 documents at once, 30 times: refused beyond the limit', async () => {
+  test('30 subscriptions to 500 documents each are rejected beyond the limit', async () => {
     const wire = await shaken();
     const answers = () => wire.messages.filter(({ a }) => a === 'bs');
     await bystander.whileTyping(async () => {
@@ -69,7 +69,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('2,000 presence channels: refused beyond the limit', async () => {
+  test('2,000 presence channels are rejected beyond the limit', async () => {
     const wire = await shaken();
     for (let n = 0; n < 2_000; n++) wire.say({ a: 'ps', ch: `channel ${n}`, seq: n + 1 });
     const answers = () => wire.messages.filter(({ a }) => a === 'ps');
@@ -81,7 +81,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('30,000 requests at once are all answered, and the others do not wait for it', async () => {
+  test('30,000 requests at once are all answered and do not delay other clients', async () => {
     const wire = await shaken();
     const flood = Buffer.concat(Array.from({ length: 30_000 }, () => frame('{"a":"pp"}')));
     const count = () => wire.messages.filter(({ a }) => a === 'pp').length;
@@ -94,7 +94,7 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('200,000 pings, the pongs unread', async () => {
+  test('200,000 pings whose pongs are not read do not exhaust the server', async () => {
     const wire = await shaken();
     wire.socket.pause();
     const pings = Buffer.concat(Array.from({ length: 1_000 }, () => frame('x'.repeat(100), { opcode: OPCODE.ping })));
@@ -118,7 +118,7 @@ describe('greedy clients', () => {
     const total = 40 * MB;
     await bystander.whileTyping(async () => {
       for (let written = 0; written < total; written += PIECE.length) {
-        // The document stays small; what it was stays in the stream.
+        // Each edit replaces the text, so that the document stays small and the stream grows.
         await called((done) => doc.submitOp([PIECE], done), 'a large edit');
         await called((done) => doc.submitOp([{ d: PIECE.length }], done), 'its end');
       }
@@ -145,9 +145,9 @@ describe('greedy clients', () => {
     await until(() => room.remotePresences.mute === 1, 'it is there');
     const start = performance.now();
     await until(() => silent.isGone && !('mute' in room.remotePresences), 'it is gone');
-    assert.ok(silent.pings > 0, 'it was asked whether it lives');
+    assert.ok(silent.pings > 0, 'it was pinged');
     assert.ok(performance.now() - start > 300, 'it was given time to answer');
-    // Who only listens, and answers pings, stays.
+    // A client that only receives, and answers pings, stays connected.
     assert.equal(listener.connection.state, 'connected');
     listener.close();
     silent.end();
@@ -180,11 +180,11 @@ describe('greedy clients', () => {
     await bystander.assertWell();
   });
 
-  test('an edit at every turn without a subscription: a socket that does not keep up is closed, and what it said is there once', async () => {
+  test('a socket that sends edits without reading the commits before their acks is closed, and each edit is committed once', async () => {
     const wire = await shaken();
     wire.say({ a: 'op', c: 'docs', d: 'crawl', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
     await wire.heard(({ a }) => a === 'op', 'the create');
-    // Each ack comes with all that was committed since version 1: some 2,000,000 commits, far more than may wait.
+    // Each ack comes with all commits since version 1: about 2,000,000 commits, far more than may wait to be written.
     await bystander.whileTyping(async () => {
       for (let n = 0; n < 2_000; n++) wire.say({ a: 'op', c: 'docs', d: 'crawl', v: 1, seq: n + 2, x: {}, op: ['x'] });
       await until(() => wire.isGone, 'the socket is closed', 60_000);
@@ -208,7 +208,7 @@ describe('greedy clients', () => {
   });
 });
 
-test('more bytes of edits than may be without an answer: the rest is read when there is room', async () => {
+test('edits beyond the byte limit of unanswered edits are read when earlier ones are answered', async () => {
   const env = { COPYDESK__GATEWAY__SUBMITS_BYTES_MAX: '20000', COPYDESK__NODE__SUBMITS_BYTES_MAX: '30000' };
   const server = await Server.start({ env });
   const wires = [await Wire.open(server), await Wire.open(server)];
@@ -218,7 +218,7 @@ test('more bytes of edits than may be without an answer: the rest is read when t
     for (let n = 0; n < 10; n++)
       wire.say({ a: 'op', c: 'docs', d: name(n), v: null, seq: n + 1, x: {}, create: { type: TEXT.uri, data: '' } });
     await until(() => wire.messages.filter(({ a }) => a === 'op').length === 10, 'all documents are there');
-    // Without a subscription each ack comes with all commits since version 1, which may be more than wait to be written.
+    // Without a subscription each ack comes with all commits since version 1, which may be more than may wait to be written.
     for (let n = 0; n < 10; n++) wire.say({ a: 's', c: 'docs', d: name(n), v: 1 });
     await until(() => wire.messages.filter(({ a }) => a === 's').length === 10, 'all are subscribed to');
     for (let n = 0; n < 200; n++)

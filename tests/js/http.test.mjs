@@ -1,5 +1,5 @@
-// HTTP as strangers speak it: bodies that unpack to gigabytes, requests that never end, answers that nobody reads, and
-// what every answer says to caches. All of it before anything is known about the sender.
+// HTTP requests of unauthenticated clients: compressed bodies, requests that never end, answers that are not read, and the
+// headers of all answers.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import http from 'node:http';
@@ -86,7 +86,7 @@ function routes() {
   return [...found];
 }
 
-describe('requests of strangers', () => {
+describe('requests of unauthenticated clients', () => {
   let server;
   before(async () => {
     const bounds = {
@@ -104,14 +104,14 @@ describe('requests of strangers', () => {
 
   const ours = { 'x-copydesk': '1', 'content-type': 'application/json' };
 
-  test('a compressed body is refused before it is unpacked, on every route', async () => {
+  test('a compressed body is rejected before it is decompressed, on every route', async () => {
     const spaces = Buffer.alloc(64 * MB, ' ');
     const bombs = {
       br: brotliCompressSync(spaces, { params: { [constants.BROTLI_PARAM_QUALITY]: 1 } }),
       gzip: gzipSync(spaces, { level: 1 }),
       deflate: deflateSync(spaces, { level: 1 }),
     };
-    // What is too large is refused as that.
+    // A body above the size limit gets the error for that.
     const bodies = Object.entries(bombs).map(([encoding, bomb]) => [encoding, bomb.subarray(0, 8_000)]);
     bodies.push(
       ['BR', bombs.br.subarray(0, 8_000)],
@@ -144,7 +144,7 @@ describe('requests of strangers', () => {
     assert.ok(grown < 30 * MB, `${Math.round(grown / MB)} MiB were kept`);
   });
 
-  test('what is too large is refused with its bound, whatever it is', async () => {
+  test('a body above its limit is rejected with the limit in the message, on every route', async () => {
     const large = ' '.repeat(20_000);
     for (const path of ['/api/sign-in', '/api/gone', '/gone', '/', '/healthz']) {
       for (const method of ['POST', 'PUT']) {
@@ -153,7 +153,7 @@ describe('requests of strangers', () => {
         assert.match(JSON.parse(answer.body).error.message, /16384 bytes/);
       }
     }
-    // Chunked, the size is not known before.
+    // With chunked encoding the size is not announced.
     const chunked = await ask(server, 'POST', '/api/sign-in', {
       body: large,
       headers: { ...ours, 'transfer-encoding': 'chunked' },
@@ -173,7 +173,7 @@ describe('requests of strangers', () => {
     assert.deepEqual(announced.statuses, [413]);
   });
 
-  test('a body that no handler reads does not keep its connection', async () => {
+  test('an unread request body closes its connection', async () => {
     const body = 'Transfer-Encoding: chunked\r\n\r\n';
     const heads = [
       'GET /healthz',
@@ -198,7 +198,7 @@ describe('requests of strangers', () => {
     }
   });
 
-  test('a head that does not come ends its connection, also after an answer', async () => {
+  test('an incomplete request head ends its connection after a time limit, also after an answered request', async () => {
     const first = new Raw(server).send('GET / HTTP/1.1\r\nX: ');
     const second = new Raw(server).send('GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n');
     await until(() => second.statuses.length === 1, 'it is answered');
@@ -211,7 +211,7 @@ describe('requests of strangers', () => {
     }
   });
 
-  test('answers that are not read are kept once, and their connections end', async () => {
+  test('unread answers are bounded in memory, and their connections are closed', async () => {
     const page = String((await ask(server, 'GET', '/')).body);
     const script = /src="[./]*(assets\/[^"]+\.js)"/.exec(page)?.[1];
     assert.ok(script, 'the page has a script');
@@ -225,7 +225,7 @@ describe('requests of strangers', () => {
     let most = 0;
     await until(() => openConnections(server.port) === wires.length, 'they are connected');
     try {
-      // A paused socket does not notice its end: the server does not count what it has closed.
+      // A paused socket is not notified of its end: the test counts what the server has closed.
       await until(
         async () => {
           most = Math.max(most, server.rssBytes() - rss);
@@ -241,14 +241,14 @@ describe('requests of strangers', () => {
     assert.ok(most < 60 * MB, `${Math.round(most / MB)} MiB were kept`);
   });
 
-  test('connections that send nothing give way to those that do', async () => {
+  test('idle connections are closed in favour of connections that send requests', async () => {
     const idle = Array.from({ length: 3 * CONNECTIONS }, () => new Raw(server));
     for (let n = 0; n < 20; n++) assert.equal((await ask(server, 'GET', '/healthz')).status, 200);
     await until(() => idle.filter(({ isGone }) => isGone).length >= 2 * CONNECTIONS, 'the oldest are closed', 1_000);
     idle.forEach(({ socket }) => socket.destroy());
   });
 
-  test("the page's files come as the build compressed them", async () => {
+  test('assets are served as they were compressed by the build', async () => {
     const page = String((await ask(server, 'GET', '/')).body);
     const files = [...page.matchAll(/(?:src|href)="[./]*(assets\/[^"]+)"/g)].map(([, file]) => `/${file}`);
     assert.ok(files.length >= 2, page);
@@ -274,7 +274,7 @@ describe('requests of strangers', () => {
     }
   });
 
-  test('what cannot be parsed is answered with the headers of all answers', async () => {
+  test('an answer to an unparsable request has the headers of all other answers', async () => {
     const ok = 'GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n';
     for (const [bytes, status] of [
       ['nonsense\r\n\r\n', 400],
@@ -292,7 +292,7 @@ describe('requests of strangers', () => {
     assert.doesNotMatch(server.log, /stream error/, 'strangers do not fill the log');
   });
 
-  test('every answer of every route says what caches and browsers may do with it', async () => {
+  test('every answer of every route has its cache and security headers', async () => {
     const all = routes();
     assert.ok(all.length > 30, `${all.length} routes`);
     for (const path of [...all, '/%61pi/me', '/d/', '/D/x', '//', '/%ff', '/assets/', '/../x']) {
@@ -310,7 +310,7 @@ describe('requests of strangers', () => {
   });
 });
 
-/** How many connections are established to a port of this machine, from its side. */
+/** The number of established connections to a port of this machine. */
 function openConnections(port) {
   const hex = port.toString(16).toUpperCase().padStart(4, '0');
   const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1);
@@ -320,14 +320,14 @@ function openConnections(port) {
     .filter(([, local, , state]) => local?.endsWith(`:${hex}`) && state === ESTABLISHED).length;
 }
 
-describe("an address's pace", () => {
+describe('the rate limit per address', () => {
   let server;
   before(async () => {
     server = await Server.start({ open: false, env: { COPYDESK__GATEWAY__ADDRESS_REQUESTS_PER_SECOND: '4' } });
   });
   after(() => server?.stop());
 
-  test('no way to write an address passes by it', async () => {
+  test('no spelling of a path avoids it', async () => {
     const variants = [
       '/api/me',
       '/%61pi/me',
@@ -349,9 +349,9 @@ describe("an address's pace", () => {
         `${path} is not paced`,
       );
     };
-    // A refusal comes a second late: all at once.
+    // A rejection is delayed by a second, so the requests are sent at once.
     await Promise.all(variants.map(check));
-    // The page itself is answered from memory.
+    // The page itself is served from memory and not limited.
     for (const path of ['/d/x', '/healthz']) {
       const pages = await Promise.all(Array.from({ length: 20 }, () => ask(server, 'GET', path)));
       assert.ok(
@@ -372,7 +372,7 @@ describe('behind a proxy', () => {
   });
   after(() => server?.stop());
 
-  test('an address is the same with a port and in brackets', async () => {
+  test('an address with a port or in brackets counts as the same address', async () => {
     for (const forms of [
       (n) => `192.0.2.7:${1000 + n}`,
       (n) => (n % 2 ? '[2001:db8::1]' : `[2001:db8::1]:${n + 1}`),
@@ -392,7 +392,7 @@ describe('behind a proxy', () => {
     assert.equal(other.status, 401, 'others are not slowed by that');
   });
 
-  test('a page is ours with the default port and in any case, and others are told of in the log', async () => {
+  test('an Origin with the default port or in other case is accepted, another origin is rejected and logged', async () => {
     const upgrade = {
       connection: 'Upgrade',
       upgrade: 'websocket',
@@ -400,7 +400,7 @@ describe('behind a proxy', () => {
       'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==',
     };
     let n = 0;
-    // 401: nobody is signed in. 403 is for pages of other origins.
+    // 401: not signed in. 403: page of another origin.
     for (const [origin, host, status] of [
       ['https://desk.example.org', 'desk.example.org:443', 401],
       ['https://desk.example.org', 'Desk.Example.ORG', 401],
@@ -421,7 +421,7 @@ describe('behind a proxy', () => {
     assert.match(server.log, /https:\/\/desk\.example\.org.*8443|desk\.example\.org:8443/);
   });
 
-  test('a chain of proxies says whether the client speaks TLS', async () => {
+  test('a chain of proxies in X-Forwarded-Proto that begins with https makes cookies secure', async () => {
     const invitation = /#invitation=([\w-]+)/.exec(server.log)?.[1];
     const account = JSON.stringify({ login: 'ann', name: 'Ann', password: 'four unusual words here', invitation });
     const headers = {
@@ -436,7 +436,7 @@ describe('behind a proxy', () => {
   });
 });
 
-describe('paths of their own', () => {
+describe('configured paths', () => {
   let server;
   before(async () => {
     class Below extends Server {
@@ -450,7 +450,7 @@ describe('paths of their own', () => {
   });
   after(() => server?.stop());
 
-  test('everything is below the base path', async () => {
+  test('all routes are below the base path', async () => {
     for (const [path, status] of [
       ['/tools/desk/', 200],
       ['/tools/desk/d/x', 200],
@@ -475,7 +475,7 @@ describe('paths of their own', () => {
     assert.equal((await ask(server, 'GET', `/tools/desk/${asset}`)).status, 200, page);
   });
 
-  test('sockets are at the path that is set, with and without a last slash', async () => {
+  test('the socket path is served with and without a final slash', async () => {
     const upgrade = {
       connection: 'Upgrade',
       upgrade: 'websocket',

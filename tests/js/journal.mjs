@@ -1,4 +1,4 @@
-// What a document's log must be, whoever wrote it.
+// Checks that hold for the log of any document.
 import assert from 'node:assert/strict';
 import { RICH, TEXT } from './client.mjs';
 
@@ -37,7 +37,7 @@ export function replay(log) {
   return plain(data);
 }
 
-/** Versions without a gap from 0, each submit in it once and sent by one of `clients`, each ack where it said. */
+/** Checks that versions have no gap from 0, each submit is there once and was sent by one of `clients`, and each ack matches. */
 export function assertLog(log, clients, id, collection = 'docs') {
   assert.deepEqual(
     log.map((entry) => entry.v),
@@ -51,7 +51,7 @@ export function assertLog(log, clients, id, collection = 'docs') {
     places.set(name, v);
     assert.ok(
       clients.some((client) => client.sent.has(name)),
-      `nobody sent ${name}, which is at ${v}`,
+      `no client sent ${name}, which is at ${v}`,
     );
   }
   for (const client of clients) {

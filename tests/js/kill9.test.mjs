@@ -1,5 +1,5 @@
-// What was acknowledged survives a power cut: the server is killed under load, again and again, on one data folder.
-// KILLS sets how often; SEED repeats a run's choices.
+// Acknowledged edits survive a crash: the server is killed under load, repeatedly, with one data folder.
+// KILLS sets how often; SEED repeats the choices of a run.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Client, Delta, RICH, TEXT, takeWarnings } from './client.mjs';
@@ -15,7 +15,7 @@ const IDS = ['text-1', 'rich-1', 'text-2', 'rich-2'];
 const typeOf = (id) => (id.startsWith('text') ? TEXT : RICH);
 const textOf = (doc) => (doc.type === TEXT ? doc.data : doc.data.ops.map((part) => part.insert).join(''));
 
-/** Types one token after the other into each of its documents, each when the one before is acknowledged. */
+/** Types one token after the other into each of its documents, each when the previous one is acknowledged. */
 class Typist {
   constructor(client, number, r) {
     this.client = client;
@@ -30,7 +30,7 @@ class Typist {
     IDS.forEach((id) => this.type(id));
   }
 
-  /** Between two tokens, so that no token is ever torn: at the end the text can be counted. */
+  /** Between two tokens, so that no token is split and the tokens of the final text can be counted. */
   type(id) {
     if (!this.isTyping) return;
     const doc = this.client.doc(id);
@@ -47,10 +47,10 @@ class Typist {
   }
 }
 
-/** Loads a server with typists while `disturb` ends and restarts it, then checks every promise it made. */
+/** Loads a server with typists while `disturb` stops and restarts it, then checks that every acknowledged edit is in the log. */
 async function underLoad(t, name, disturb) {
   const r = dice(`${SEED}/${name}`);
-  // Snapshots are written all the time, so that some kills come in the middle of one.
+  // Snapshots are written often, so that some kills happen while one is written.
   const server = await Server.start({ env: { COPYDESK__DOCUMENT__SNAPSHOT_ENTRIES: '20' } });
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => Client.connect(server.ws)));
   t.after(() => {
@@ -76,7 +76,7 @@ async function underLoad(t, name, disturb) {
       await until(() => acks() >= enough, 'the load goes on');
       await turns(r.below(400));
     },
-    /** The server is up again: what it had promised is there, before anybody says it again. */
+    /** After a restart: every acknowledged edit is there before any client reconnects. */
     recovered: async () => {
       await until(() => clients.every((client) => client.connection.state === 'disconnected'), 'all sockets are gone');
       for (const id of IDS) assertLog(await logOf(server, id), clients, id);
@@ -118,7 +118,7 @@ async function underLoad(t, name, disturb) {
   return acks();
 }
 
-test(`killed ${KILLS} times (SEED=${SEED})`, async (t) => {
+test(`acknowledged edits survive ${KILLS} kills under load (SEED=${SEED})`, async (t) => {
   const acks = await underLoad(t, 'kill', async ({ server, moment, recovered }) => {
     for (let kill = 0; kill < KILLS; kill++) {
       await moment();
@@ -127,10 +127,10 @@ test(`killed ${KILLS} times (SEED=${SEED})`, async (t) => {
     }
     await moment();
   });
-  t.diagnostic(`${acks} acknowledged ops, all where they were promised`);
+  t.diagnostic(`${acks} acknowledged ops, all in the log at their versions`);
 });
 
-test(`asked to end, it ends by itself, and loses nothing either (SEED=${SEED})`, async (t) => {
+test(`acknowledged edits survive a stop by SIGTERM under load (SEED=${SEED})`, async (t) => {
   await underLoad(t, 'term', async ({ server, moment, recovered }) => {
     for (let round = 0; round < 2; round++) {
       await moment();

@@ -1,5 +1,5 @@
-// Create, edit and delete against what was committed since: every field of the table, asked for by hand so that the
-// order is exact.
+// Each combination of create, edit and delete with the changes committed since its base, sent without the client library so
+// that the order is exact.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TEXT } from './client.mjs';
@@ -11,8 +11,8 @@ const EDIT = { op: ['x'] };
 const CREATE = { create: { type: TEXT.uri, data: 'text' } };
 const DELETE = { del: true };
 
-// The changes before the base, those committed between base and head, the submit, and its fate: the version at which
-// it is committed, or the code of its refusal.
+// The changes before the base, those committed between base and head, the submit, and its result: the version at which
+// it is committed, or the code of its rejection.
 for (const [before, between, submit, fate] of [
   [[CREATE], [EDIT], EDIT, 2],
   [[CREATE], [EDIT], CREATE, 'ERR_DOC_ALREADY_CREATED'],
@@ -25,7 +25,7 @@ for (const [before, between, submit, fate] of [
   [[CREATE], [DELETE], DELETE, 2],
   [[CREATE], [DELETE, CREATE], EDIT, 'ERR_DOC_WAS_DELETED'],
   [[CREATE, DELETE], [CREATE], EDIT, 'ERR_DOC_ALREADY_CREATED'],
-  // At the head.
+  // Submits at the head.
   [[CREATE], [], EDIT, 1],
   [[CREATE], [], CREATE, 'ERR_DOC_ALREADY_CREATED'],
   [[CREATE], [], DELETE, 1],
@@ -54,7 +54,7 @@ for (const [before, between, submit, fate] of [
     const start = other.messages.length;
     const answer = await say(other, before.length, submit);
     assert.equal(answer.error?.code ?? answer.v, fate);
-    // Whoever is acked was told first what it had not seen.
+    // The missed commits are sent before the ack.
     if (!answer.error) {
       const told = other.messages
         .slice(start)
@@ -67,7 +67,7 @@ for (const [before, between, submit, fate] of [
   });
 }
 
-test('a version from the future is refused, and the document goes on', async () => {
+test('a submit at a future version is rejected, and the document stays editable', async () => {
   const id = stage.freshId();
   const wire = await Wire.open(stage.server);
   await wire.handshake();
@@ -82,7 +82,7 @@ test('a version from the future is refused, and the document goes on', async () 
   wire.end();
 });
 
-test('a submit said again is answered with what it became, whatever it says now', async () => {
+test('a resent submit is acked at its version, even if its content differs', async () => {
   const id = stage.freshId();
   const wire = await Wire.open(stage.server);
   await wire.handshake();
@@ -96,7 +96,7 @@ test('a submit said again is answered with what it became, whatever it says now'
   assert.deepEqual(await say(1, null, CREATE), [0, [0]]);
   assert.deepEqual(await say(2, 1, EDIT), [1, [1]]);
   assert.deepEqual(await say(3, 2, EDIT), [2, [2]]);
-  // From its base, from the version it is at, and from none.
+  // From its base, from the current version, and without a version.
   assert.deepEqual(await say(2, 1, EDIT), [1, [1]]);
   assert.equal((await say(3, 3, EDIT))[0], 2);
   assert.equal((await say(3, null, EDIT))[0], 2);

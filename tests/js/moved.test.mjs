@@ -1,5 +1,5 @@
-// A client that moves between servers with an op under way, with the real ShareDB client. Each server knows the client ids
-// only that it issued, so the op names an id that is foreign to every other server. Its ack is lost at each of them.
+// A client moves between servers with an op in flight, with the real ShareDB client. Each server accepts only client ids
+// that it issued, so the op has an id that is foreign to every other server. Its ack is lost at each of them.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -15,12 +15,12 @@ const MOVES_MAX = 3;
 const isOp = ({ a }) => a === 'op';
 const create = (doc, text) => called((done) => doc.create(text, TEXT.uri, done), 'create');
 
-/** Ends the server, gives its store another key for client ids, and starts it again. Returns the key that it had. */
+/** Stops the server, gives its store another key for client ids, and starts it again. Returns the previous key. */
 async function changeKey(server, key = randomBytes(SECRET_BYTES)) {
   await server.kill('SIGTERM');
   const file = path.join(server.data, 'copydesk.db');
   const bytes = readFileSync(file);
-  // The row of the key is its name, and behind it the key.
+  // The row has the name of the key followed by the key.
   const name = bytes.indexOf('shared');
   assert.ok(name > 0 && name === bytes.lastIndexOf('shared'), 'the row of the key is found');
   const start = name + 'shared'.length;
@@ -43,18 +43,18 @@ async function insertUnacked(client, doc, text) {
 async function moveUnacked(client, url, inFlight = 1) {
   const { length } = client.lost;
   await client.reconnect(url);
-  await until(() => client.lost.length >= length + inFlight, 'the server has answered the op again');
+  await until(() => client.lost.length >= length + inFlight, 'the server has acked the op again');
   for (const { error } of client.lost.slice(length)) assert.equal(error, undefined);
 }
 
-/** Reconnects for good: everything is acked. */
+/** Reconnects without losing answers: everything is acked. */
 async function arrive(client, url) {
   client.losesReceived = () => false;
   await client.reconnect(url);
   await client.settled();
 }
 
-/** A client of this server at version 1 of the document, and what its documents report. */
+/** A client of this server at version 1 of the document, and the errors of its documents. */
 async function openClient(server, id) {
   const client = await Client.connect(server.ws);
   const doc = await client.subscribed(id);
@@ -122,7 +122,7 @@ describe('one store whose key for client ids changes', () => {
     client.close();
   });
 
-  test('ops that were made between the moves are committed beside it', async () => {
+  test('ops that were made between the moves are committed as well', async () => {
     const opened = await openClient(server, 'left first');
     const { client, doc, errors } = opened;
     const other = await client.subscribed('left second');

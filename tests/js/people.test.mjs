@@ -1,4 +1,4 @@
-// People, seen from outside: who comes in, as whom, what they may do, and how soon that ends.
+// Accounts, permissions and limits over HTTP and sockets: sign-in, roles, share links, revocation and quotas.
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
@@ -11,11 +11,11 @@ import { Wire } from './wire.mjs';
 const PATIENCE_MS = { downgrade: 1_000, revocation: 5_000 };
 
 let people = 0;
-/** Somebody new, whose login nobody has. */
+/** A user with a new account. */
 const register = (server) => Browser.registered(server, `person-${(people += 1)}`);
 const loginOf = async (browser) => (await browser.me()).user.login;
 let documents = 0;
-/** A document of somebody's, with their client. */
+/** A document of a user, with the user's client. */
 const documentOf = async (browser, text = 'Hello') => {
   const client = await browser.client();
   const doc = client.doc(`secret-${(documents += 1)}`);
@@ -32,10 +32,10 @@ describe('accounts', () => {
   });
   after(() => server?.stop());
 
-  /** Somebody new, whose login nobody has. */
+  /** A user with a new account. */
   const newcomer = () => register(server);
 
-  test('the first account owns everything, and is made once', async () => {
+  test('the first account becomes the tenant owner, and is created once', async () => {
     const stranger = new Browser(server);
     assert.equal((await stranger.me()).needs_setup, true);
     admin = await Browser.registered(server, 'Admin@Example.org');
@@ -47,7 +47,7 @@ describe('accounts', () => {
     assert.equal((await second.me()).user.role, null);
   });
 
-  test('cookies are out of reach of scripts and other sites', async () => {
+  test('cookies are HttpOnly, SameSite and bound to the host', async () => {
     const response = await fetch(`${server.http}/api/sign-in`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', 'x-copydesk': '1' },
@@ -61,7 +61,7 @@ describe('accounts', () => {
     assert.equal(response.headers.get('cache-control'), 'no-store');
   });
 
-  test('a wrong password and a wrong name are answered alike, and guessing is slowed', async () => {
+  test('a wrong password and an unknown login get the same answer, and attempts are throttled', async () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
     const stranger = new Browser(server);
@@ -74,12 +74,12 @@ describe('accounts', () => {
       [403, 403],
     );
     assert.deepEqual(answers[0].body, answers[1].body);
-    // Attempts at once are spaced out; those for which that would take too long are refused.
+    // Concurrent attempts are spaced out; those that would wait too long are rejected.
     const guesses = guessesAt(login, 60);
     const slowed = await guesses.first(429);
     assert.ok(Number(slowed.headers.get('retry-after')) >= 1);
     guesses.end();
-    // Whoever is signed in is not touched by that, nor is another account.
+    // Signed-in users and other accounts are not affected.
     assert.equal((await ann.me()).user.login, login);
     const other = await newcomer();
     const back = await new Browser(server).post('/api/sign-in', {
@@ -89,7 +89,7 @@ describe('accounts', () => {
     assert.equal(back.status, 200);
   });
 
-  /** Attempts to sign in with as many wrong passwords, at once, by programs that keep no cookies. */
+  /** Attempts to sign in with `count` wrong passwords at once, by clients without cookies. */
   const guessesAt = (login, count, password = (n) => `not this one ${n}`) => {
     const end = new AbortController();
     const answers = Array.from({ length: count }, (_, n) =>
@@ -112,7 +112,7 @@ describe('accounts', () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
     const password = `password of ${login}`;
-    // Whoever signed in with this browser before does so as if there were no stranger; another browser waits a little.
+    // A browser that signed in before is not throttled by attempts from the address; another browser waits a little.
     const guesses = guessesAt(login, 60);
     await guesses.first(429);
     await ann.post('/api/sign-out');
@@ -123,7 +123,7 @@ describe('accounts', () => {
     const other = { login: await loginOf(bob), password: `password of ${await loginOf(bob)}` };
     await guessesAt(other.login, 8).settled;
     assert.equal((await new Browser(server).post('/api/sign-in', other)).status, 200);
-    // Then the account is as it was. To repeat one wrong password is no guess, and costs nobody anything.
+    // Afterwards the account is not throttled. Repeating the same wrong password does not count as another attempt.
     await guessesAt(other.login, 1, () => 'one wrong password').settled;
     const repeated = await guessesAt(other.login, 60, () => 'one wrong password').settled;
     assert.ok(repeated.every(({ value }) => value?.status === 403));
@@ -142,7 +142,7 @@ describe('accounts', () => {
     }
   });
 
-  test("another site's page may neither open a socket nor change anything", async () => {
+  test('a page of another site can neither open a socket nor change anything', async () => {
     const ann = await newcomer();
     for (const origin of [
       'https://evil.example',
@@ -154,13 +154,13 @@ describe('accounts', () => {
       assert.equal(wire.status, 403, origin);
       assert.equal((await ann.post('/api/sign-out-everywhere', {}, { origin })).status, 403);
     }
-    // Nor a form of our own origin that a page was tricked into: it has not our header.
+    // A form of the own origin is rejected as well: it cannot set our header.
     const form = await fetch(`${server.http}/api/sign-out`, { method: 'POST', headers: { cookie: ann.cookie } });
     assert.equal(form.status, 403);
     assert.ok((await ann.me()).user);
   });
 
-  test('a stranger cannot tell a document of others from none', async () => {
+  test('a document without permission and a missing document get the same answers', async () => {
     const { client, id } = await documentOf(await newcomer());
     const eve = await newcomer();
     const wire = await eve.wire();
@@ -240,7 +240,7 @@ describe('accounts', () => {
     theirs.close();
   });
 
-  test('a downgrade holds on an open socket within a second', async () => {
+  test('a downgrade applies on an open socket within a second', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -305,7 +305,7 @@ describe('accounts', () => {
       [guest, () => ann.ask('DELETE', `${links}/${link.id}`)],
     ]) {
       await ann.gives(login, 'viewer', id);
-      // They never ask for the document itself.
+      // The user never requests the document itself.
       const wire = await reader.wire();
       wire.say({ a: 'ps', ch: `docs.${id}`, seq: 1 });
       await wire.heard(({ a }) => a === 'ps', 'the channel');
@@ -351,7 +351,7 @@ describe('accounts', () => {
       assert.equal((await say(hers, value, version)).error.code, 'ERR_FORBIDDEN');
     }
     assert.equal((await say(hers, 1, 4, 'another')).error, undefined);
-    // The same user's next connection may, for it is the same user's cursor.
+    // The next connection of the same user may, because it is the same user's cursor.
     const again = await ann.wire();
     assert.equal((await say(again, 3, 5)).error, undefined);
     const heard = () =>
@@ -365,7 +365,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test('the ShareDB client survives the loss: it is told, and its other documents go on', async () => {
+  test('a ShareDB client that loses a document gets an error, and its other documents continue', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -386,14 +386,14 @@ describe('accounts', () => {
     for (const each of [client, theirs, own.client]) each.close();
   });
 
-  test('a lost document keeps none of the others from coming back', async () => {
+  test('a lost document does not prevent the others from being resumed', async () => {
     const ann = await newcomer();
     const bob = await newcomer();
     const theirs = await bob.client();
     const { client, id } = await documentOf(ann);
     const own = await documentOf(bob, 'own');
     await ann.gives(await loginOf(bob), 'editor', id);
-    // Nobody listens for its errors: the library then stops reading the answer that holds one.
+    // Without a handler for the document's errors, the library stops reading the answer at the first error.
     const copies = [await theirs.subscribed(id), await theirs.subscribed(own.id)];
     await ann.gives(await loginOf(bob), null, id);
     await until(() => theirs.connection.state !== 'connected', 'the socket is closed');
@@ -411,7 +411,7 @@ describe('accounts', () => {
     for (const each of [client, theirs, own.client]) each.close();
   });
 
-  test('signing out closes the sockets of that session, everywhere those of all', async () => {
+  test('signing out closes the sockets of the session, signing out everywhere those of all sessions', async () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
     const phone = new Browser(server);
@@ -422,7 +422,7 @@ describe('accounts', () => {
     assert.equal((await ann.post('/api/sign-out')).status, 200);
     await until(() => first.isOver, 'the socket is closed', PATIENCE_MS.revocation);
     assert.equal(first.closeCode, 4401);
-    // What was copied before opens nothing any more.
+    // Cookies that were copied before are no longer accepted.
     assert.equal((await thief.wire()).status, 401);
     assert.equal((await thief.post('/api/refresh')).status, 401);
     assert.equal(second.isOver, false);
@@ -431,7 +431,7 @@ describe('accounts', () => {
     assert.equal(second.closeCode, 4401);
   });
 
-  test('a new password ends the other sessions, and needs the present one', async () => {
+  test('a new password requires the present one and ends the other sessions', async () => {
     const ann = await newcomer();
     const login = await loginOf(ann);
     const phone = new Browser(server);
@@ -448,7 +448,7 @@ describe('accounts', () => {
     here.end();
   });
 
-  test('a refresh token is good once: a replay ends the session, two tabs at once do not', async () => {
+  test('a refresh token is accepted once: a replay ends the session, two tabs at once do not', async () => {
     const ann = await newcomer();
     // Two tabs with the same cookies.
     for (let round = 0; round < 20; round++) {
@@ -458,7 +458,7 @@ describe('accounts', () => {
         answers.map(({ status }) => status),
         [200, 200],
       );
-      // A browser has one jar: the newest refresh token is with whoever was given one.
+      // A browser has one set of cookies: the newest refresh token counts.
       if (
         other.cookies.get('copydesk_refresh') !== ann.cookies.get('copydesk_refresh') &&
         answers[1].headers.getSetCookie().length === 2
@@ -469,7 +469,7 @@ describe('accounts', () => {
     const wire = await ann.wire();
     await ann.post('/api/refresh');
     await ann.post('/api/refresh');
-    // Two exchanges ago: whoever has it is not another tab.
+    // A token from two exchanges ago does not come from a second tab.
     assert.equal((await thief.post('/api/refresh')).status, 401);
     await until(() => wire.isOver, 'the socket is closed', PATIENCE_MS.revocation);
     assert.equal(wire.closeCode, 4401);
@@ -477,7 +477,7 @@ describe('accounts', () => {
     assert.equal((await ann.get('/api/documents')).status, 401);
   });
 
-  test('no client can act as another: neither by src, nor by seq, nor by presence', async () => {
+  test('a client cannot act as another one: neither by src, nor by seq, nor by presence', async () => {
     const ann = await newcomer();
     const { client, doc, id } = await documentOf(ann);
     const eve = await newcomer();
@@ -505,7 +505,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test("a presence gives its account's name, whatever its client says", async () => {
+  test('a presence has the name of its account, regardless of the name that its client sends', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const eve = await newcomer();
@@ -556,7 +556,7 @@ describe('accounts', () => {
     theirs.close();
   });
 
-  test('a share link makes no owner, and is made by the owner only', async () => {
+  test('a share link cannot grant the owner role, and only owners create links', async () => {
     const ann = await newcomer();
     const { client, id } = await documentOf(ann);
     const bob = await newcomer();
@@ -603,7 +603,7 @@ describe('accounts', () => {
     client.close();
   });
 
-  test("one tenant's names reach nothing of another's", async () => {
+  test('the documents of a tenant cannot be reached by another tenant', async () => {
     const ann = await newcomer();
     const wire = await ann.wire();
     for (const c of ['acme:docs', 'a.b']) {
@@ -613,7 +613,7 @@ describe('accounts', () => {
     wire.end();
   });
 
-  test('nothing about people is kept by caches, and pages are not framed', async () => {
+  test('answers with personal data are not cached, and pages are not framed', async () => {
     const { headers } = await new Browser(server).get('/api/me');
     assert.equal(headers.get('cache-control'), 'no-store');
     assert.equal(headers.get('x-content-type-options'), 'nosniff');
@@ -632,7 +632,7 @@ describe('tenant owners', () => {
   after(() => server?.stop());
   const newcomer = () => register(server);
 
-  test('a closed account has no sockets and no way in, until it is opened', async () => {
+  test('a disabled account has no sockets and cannot sign in, until it is enabled', async () => {
     const bob = await newcomer();
     const login = await loginOf(bob);
     const password = `password of ${login}`;
@@ -652,7 +652,7 @@ describe('tenant owners', () => {
     assert.equal((await new Browser(server).post('/api/sign-in', { login, password })).status, 200);
   });
 
-  test('a forgotten password is chosen anew by a code that is good once', async () => {
+  test('a reset code sets a new password once', async () => {
     const bob = await newcomer();
     const login = await loginOf(bob);
     const { code } = (await admin.post('/api/people/reset', { login })).body;
@@ -706,9 +706,9 @@ describe('limits', () => {
   });
   after(() => server?.stop());
 
-  test('all sockets of a user share a pace: slowed first, then told', async () => {
+  test('all sockets of a user share a rate limit: first slowed, then notified', async () => {
     const ann = await Browser.registered(server, 'ann');
-    // Each socket has one message under way: it takes many for more than two seconds' worth of them to wait.
+    // Each socket has one message in flight: many are needed for more than two seconds' worth of messages to wait.
     const wires = await Promise.all(Array.from({ length: 40 }, () => ann.wire()));
     for (const wire of wires) for (let n = 0; n < 2; n++) wire.say({ a: 'f', c: 'docs', d: `d${n}` });
     const answers = () => wires.flatMap(({ messages }) => messages.filter(({ a }) => a === 'f'));
@@ -719,7 +719,7 @@ describe('limits', () => {
     for (const wire of wires) wire.end();
   });
 
-  test('an address that knocks too often is told so', async () => {
+  test('an address that opens too many sockets is rejected with 429', async () => {
     const statuses = new Set();
     for (let n = 0; n < 2_000 && !statuses.has(429); n++) {
       const wire = await Wire.open(server);
@@ -729,7 +729,7 @@ describe('limits', () => {
     assert.deepEqual([...statuses], [401, 429]);
   });
 
-  test('sessions are counted apart from strangers at their address, and each has a bound of its own', async () => {
+  test('sockets of sessions are counted apart from others of their address, and each session has a limit', async () => {
     const statuses = (browser, count, names) =>
       Promise.all(
         Array.from({ length: count }, async () => {
@@ -745,10 +745,10 @@ describe('limits', () => {
     const bob = new Browser(server);
     await bob.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
     const strangers = statuses(new Browser(server), 200, /./);
-    // The session's cookie alone, and that of a browser that has signed in: this one opens no socket.
+    // The cookie of the session alone, and that of a browser that has signed in: this browser opens no socket.
     assert.deepEqual(await statuses(bob, 5, /access/), Array(5).fill(101));
     assert.deepEqual(await statuses(bob, 5, /device/), Array(5).fill(401));
-    assert.ok((await strangers).includes(429), 'strangers are refused meanwhile');
+    assert.ok((await strangers).includes(429), 'requests without a session are rejected');
     const flood = await statuses(bob, 300, /access/);
     assert.ok(flood.includes(101) && flood.includes(429), 'one session does not get any number');
   });
@@ -759,7 +759,7 @@ describe("requests from the server's own machine", () => {
   before(async () => (server = await Server.start()));
   after(() => server?.stop());
 
-  test('no other page of its browser reads or changes anything, and programs do', async () => {
+  test('pages of other origins can neither read nor change anything, programs can', async () => {
     const own = `http://127.0.0.1:${server.port}`;
     for (const [headers, status] of [
       [{}, 101],
@@ -781,7 +781,7 @@ describe("requests from the server's own machine", () => {
     assert.equal((await rename({ origin: own })).status, 404);
   });
 
-  test('a foreign name that points at the machine is refused', async () => {
+  test('a foreign host name that resolves to the machine is rejected', async () => {
     const answer = async (host, lines = '') => {
       const wire = await Wire.open(server, { upgrade: false });
       wire.write(`GET /api/documents HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`);
@@ -802,7 +802,7 @@ describe("requests from the server's own machine", () => {
     }
   });
 
-  test('a body that trickles in is not waited for', async () => {
+  test('an incomplete request body is not waited for', async () => {
     const BODY_PATIENCE_MS = 10_000;
     const wires = [];
     for (const path of ['/api/sign-in', '/api/documents/docs/x']) {
@@ -828,7 +828,7 @@ describe('a new server', () => {
   after(() => server?.stop());
 
   const account = { login: 'eve', name: 'Eve', password: 'a long password' };
-  /** Asks for the first account, by a name of the server and with what else a request says: the status. */
+  /** The status of a request for the first account, by a name of the server and with further headers. */
   const register = async (host, lines = [], asked = account) => {
     const wire = await Wire.open(server, { upgrade: false });
     const body = JSON.stringify(asked);
@@ -846,13 +846,13 @@ describe('a new server', () => {
     return wire.status;
   };
 
-  test('gives the first account to its own machine or for the set-up code, and not by a name that others point at it', async () => {
+  test('gives the first account to the local machine or for the set-up code, not for a foreign host name', async () => {
     const code = /#invitation=([\w-]+)/.exec(server.log)?.[1];
     assert.ok(code, server.log);
     for (const [host, lines = []] of [
       [`evil.example:${server.port}`],
       [`evil.example:${server.port}`, [`Origin: http://evil.example:${server.port}`]],
-      // A word is a name of this network, and a proxy passes on for others.
+      // A single word is a name of this network; a proxy forwards requests of others.
       [`copydesk:${server.port}`],
       [`127.0.0.1:${server.port}`, ['X-Forwarded-For: 192.0.2.1']],
       [`127.0.0.1:${server.port}`, ['Via: 1.1 proxy']],
@@ -870,7 +870,7 @@ describe('a new server', () => {
       assert.match(answer.body.error.message, /easy to guess/);
     }
     assert.equal(await register(`copydesk:${server.port}`, [], { ...account, invitation: code }), 200);
-    // It was good for the first account alone.
+    // The code is valid for the first account only.
     assert.equal(await register(`copydesk:${server.port}`, [], { ...account, login: 'bob', invitation: code }), 403);
   });
 });
@@ -880,7 +880,7 @@ describe('invitations', () => {
   before(async () => (server = await Server.start({ open: false })));
   after(() => server?.stop());
 
-  test('without an invitation there is no new account', async () => {
+  test('registration without an invitation is rejected', async () => {
     const ann = await Browser.registered(server, 'ann');
     const stranger = new Browser(server);
     const asked = { login: 'bob', name: 'Bob', password: 'a long password' };
@@ -905,7 +905,7 @@ describe('invitations', () => {
     assert.deepEqual(answers[0].body, answers[1].body);
   });
 
-  test('invitations are listed and ended, and go with the right of their maker', async () => {
+  test('invitations are listed and revoked, and end with the role of the user who made them', async () => {
     const ann = new Browser(server);
     await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
     const make = async (browser) => (await browser.post('/api/invitations', { role: 'owner' })).body.code;
@@ -952,7 +952,7 @@ describe('quotas', () => {
   });
   after(() => server?.stop());
 
-  test('what goes beyond is refused with a code, and nothing else is lost', async () => {
+  test('a request over a quota is rejected with a code and loses nothing else', async () => {
     const ann = await Browser.registered(server, 'ann');
     const client = await ann.client();
     const docs = [client.doc('one'), client.doc('two'), client.doc('three')];
@@ -970,7 +970,7 @@ describe('quotas', () => {
     client.close();
   });
 
-  test('links, people and invitations are so many, and make room when they end', async () => {
+  test('links, grants and invitations have quotas, and ended ones are not counted', async () => {
     const ann = new Browser(server);
     await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
     const invite = () => ann.post('/api/invitations', { role: null });
@@ -1003,7 +1003,7 @@ describe('quotas', () => {
     assert.equal((await give('bob', 'editor')).status, 200);
     assert.equal((await give('bob', null)).status, 200);
     assert.equal((await give('kim', 'viewer')).status, 200);
-    // Who opens a link again and again hides nothing of what was done before.
+    // Repeated openings of a link do not displace earlier audit events.
     const guest = new Browser(server);
     for (let n = 0; n < 50; n++)
       assert.equal((await guest.post('/api/links', { secret: links[1].body.secret })).status, 200);
@@ -1017,7 +1017,7 @@ describe('quotas', () => {
     assert.deepEqual(older, { deeds: [], next: null });
   });
 
-  test('a user has so many sockets', async () => {
+  test('sockets of one user above the limit are rejected until others close', async () => {
     const ann = new Browser(server);
     await ann.post('/api/sign-in', { login: 'ann', password: 'password of ann' });
     const wires = [];
@@ -1046,7 +1046,7 @@ describe('a session', () => {
   );
   after(() => server?.stop());
 
-  test('keeps its sockets while it is renewed, without a lost op, and closes them when it is not', async () => {
+  test('keeps its sockets while it is renewed, without a lost op, and closes them when it expires', async () => {
     const ann = await Browser.registered(server, 'ann');
     const client = await ann.client();
     const doc = client.doc('kept');
@@ -1111,7 +1111,7 @@ describe("another application's tokens", () => {
     byCookie.close();
   });
 
-  test("a token replaces another user's session only when the request says so", async () => {
+  test('a token replaces the session of another user only when the request says so', async () => {
     const tokens = await Promise.all(['Ann', 'Eve'].map((name) => sign({ sub: name, name })));
     const [ann, eve] = tokens.map((token) => ({ authorization: `Bearer ${token}` }));
     const browser = new Browser(server);
@@ -1128,7 +1128,7 @@ describe("another application's tokens", () => {
     assert.equal((await browser.me()).user.name, 'Eve');
   });
 
-  test('a token that is forged, late, early or meant for others opens nothing', async () => {
+  test('a token that is forged, expired, not yet valid or for another audience opens nothing', async () => {
     const now = Math.floor(Date.now() / 1000);
     const tokens = [
       '',
@@ -1169,7 +1169,7 @@ describe("another application's tokens", () => {
     for (const each of [owner, reader, stranger]) each.close();
   });
 
-  test('a role that is given here holds beside the token, and the socket stays', async () => {
+  test('a role that is granted here applies beside the roles of the token, on the open socket', async () => {
     const owner = new Browser(server);
     const headers = { authorization: `Bearer ${await sign({ sub: '1', tenant: 'hooli' })}` };
     const client = await Client.connect(server.ws, { headers: { Authorization: headers.authorization } });
@@ -1187,7 +1187,7 @@ describe("another application's tokens", () => {
     for (const each of [client, bob]) each.close();
   });
 
-  test('a token may say that it never ends, and opens a socket all the same', async () => {
+  test('a token with an expiry beyond all clocks opens a socket', async () => {
     for (const exp of [2 ** 53, '9223372036854775807', '18446744073709551615']) {
       const token = signText(`{"aud":"desk","sub":"7","exp":${exp}}`);
       const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } });
@@ -1198,7 +1198,7 @@ describe("another application's tokens", () => {
     assert.deepEqual(server.panics, []);
   });
 
-  test('all tokens of a user are ended that were issued until then', async () => {
+  test('all tokens of a user that were issued until then are ended', async () => {
     const now = () => Math.floor(Date.now() / 1000);
     const bearer = (token) => ({ authorization: `Bearer ${token}` });
     const owner = bearer(await sign({ sub: '1', tenant: 'umbrella', role: 'owner' }));
@@ -1219,8 +1219,8 @@ describe("another application's tokens", () => {
     assert.equal((await Wire.open(server, { headers: { Authorization: `Bearer ${later}` } })).status, 101);
   });
 
-  test('a socket ends with its token', async () => {
-    // The leeway for the clocks is not for the socket.
+  test('a socket is closed when its token expires', async () => {
+    // The leeway for differing clocks does not extend the socket.
     const token = await sign({ sub: '7', exp: Math.floor(Date.now() / 1000) + 2 });
     const wire = await Wire.open(server, { headers: { Authorization: `Bearer ${token}` } });
     assert.equal(wire.status, 101);

@@ -1,4 +1,4 @@
-// Cursors and other things that are true only for now.
+// Presence: cursors and other values that end with their connection.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Delta, RICH, TEXT } from './client.mjs';
@@ -32,17 +32,17 @@ async function onChannel(channel, options) {
 }
 
 describe('a channel', () => {
-  test('what one says, the others hear, and newcomers too', async () => {
+  test('a published value reaches the other subscribers, later ones included', async () => {
     const [ann, bob] = [await onChannel('room 1'), await onChannel('room 1')];
     const value = { name: 'Änn 😀', deep: [1, { two: null }] };
     await publish(ann.presence.create('a'), value);
     await shows(bob.presence, 'a', value);
-    assert.equal(ann.presence.remotePresences.a, undefined, 'nobody hears themselves');
+    assert.equal(ann.presence.remotePresences.a, undefined, 'a publisher does not receive its own value');
     const late = await onChannel('room 1');
     await shows(late.presence, 'a', value);
   });
 
-  test('channels do not hear each other', async () => {
+  test('a value is not sent to subscribers of other channels', async () => {
     const [ann, bob] = [await onChannel('room 2'), await onChannel('room 3')];
     bob.client.keepsReceived = true;
     await publish(ann.presence.create('a'), 1);
@@ -53,7 +53,7 @@ describe('a channel', () => {
     );
   });
 
-  test('null is gone', async () => {
+  test('publishing null ends a presence', async () => {
     const [ann, bob] = [await onChannel('room 4'), await onChannel('room 4')];
     const local = ann.presence.create('a');
     await publish(local, 1);
@@ -74,7 +74,7 @@ describe('a channel', () => {
     );
   });
 
-  test('a subscription that was taken back before it stood does not stand', async () => {
+  test('a subscription withdrawn before its acknowledgement has no effect', async () => {
     const [ann, bob] = [await onChannel('room 6'), await stage.client()];
     const presence = bob.connection.getPresence('room 6');
     presence.subscribe();
@@ -99,7 +99,7 @@ describe('a channel', () => {
         const mine = ann.connection.getPresence(channel);
         if (subscribed) await subscribe(mine);
         const bob = await onChannel(channel);
-        // Bob's coming asks ann to say all she has: nothing yet.
+        // Bob's subscription makes ann publish all her values: none yet.
         await pinged(ann);
         bob.client.keepsReceived = true;
         const [one, two, gone] = ['one', 'two', 'gone'].map((id) => mine.create(id));
@@ -121,7 +121,7 @@ describe('a channel', () => {
     }
   }
 
-  test('a publisher that comes back can be seen again', async () => {
+  test('a publisher that reconnects is visible again', async () => {
     const [ann, bob] = [await onChannel('room 7'), await onChannel('room 7')];
     const local = ann.presence.create('a');
     await publish(local, 1);
@@ -150,7 +150,7 @@ describe('a channel', () => {
     }
   });
 
-  test('a listener that comes back is told what it missed', async () => {
+  test('a subscriber that reconnects receives the values that it missed', async () => {
     const [ann, bob] = [await onChannel('room 8'), await onChannel('room 8')];
     const local = ann.presence.create('a');
     await publish(local, 1);
@@ -168,12 +168,12 @@ describe('a position in a document', () => {
     const docs = await stage.shared(RICH, data, clients);
     const presences = clients.map((client) => client.connection.getDocPresence('docs', docs[0].id));
     await Promise.all(presences.map(subscribe));
-    // Each one's coming asks the others to say where they are: nowhere yet.
+    // Each subscription makes the other clients publish their positions: none yet.
     await Promise.all(clients.map(pinged));
     return { clients, docs, presences };
   }
 
-  test('moves with the text that others type', async () => {
+  test('is transformed by the ops of other clients', async () => {
     const { docs, presences } = await cursors([{ insert: 'abcdef\n' }]);
     await publish(presences[0].create('a'), { index: 3, length: 2 });
     await shows(presences[1], 'a', { index: 3, length: 2 });
@@ -183,7 +183,7 @@ describe('a position in a document', () => {
     await shows(presences[1], 'a', { index: 4, length: 2 });
   });
 
-  test('is shown whatever the document is called', async () => {
+  test('is received for any valid document id', async () => {
     const [collection, id] = ['c'.repeat(255), 'd'.repeat(255)];
     const sides = [];
     for (const client of [await stage.client(), await stage.client()]) {
@@ -210,7 +210,7 @@ describe('a position in a document', () => {
     ['is cut', (client) => client.cut()],
     ['closes', (client) => client.close()],
   ]) {
-    test(`ends when its client ${how}, however much was typed since it was said`, async () => {
+    test(`ends when its client ${how}, also after later ops`, async () => {
       const { clients, docs, presences } = await cursors([{ insert: 'abc\n' }]);
       await publish(presences[0].create('a'), { index: 1, length: 0 });
       await shows(presences[1], 'a', { index: 1, length: 0 });
@@ -221,7 +221,7 @@ describe('a position in a document', () => {
     });
   }
 
-  test('a client that is silent for long is closed, and its position ends', async () => {
+  test('a silent client is disconnected and its position ends', async () => {
     const { docs, presences } = await cursors([{ insert: 'abc\n' }]);
     const wire = await Wire.open(stage.server);
     await wire.handshake();
@@ -244,7 +244,7 @@ describe('a position in a document', () => {
     wire.end();
   });
 
-  test('a position that is refused says so to its callback', async () => {
+  test('a rejected position is reported to its callback', async () => {
     const { clients, docs } = await cursors([{ insert: 'abc\n' }]);
     const local = clients[0].connection.getDocPresence('docs', docs[0].id).create('a');
     const refused = publish(local, { index: 1, length: 0, name: 'x'.repeat(10_000) });
@@ -252,7 +252,7 @@ describe('a position in a document', () => {
     await publish(local, { index: 1, length: 0 });
   });
 
-  // The position was said on version 1; the edit, by another or by the one whose position it is, became version 2.
+  // The position was published at version 1; the edit, by another client or by the publisher, became version 2.
   for (const [position, edit, by, moved] of [
     [{ index: 2, length: 3 }, [{ retain: 2 }, { insert: 'XY' }], 'another', { index: 2, length: 5 }],
     [{ index: 2, length: 3 }, [{ retain: 2 }, { insert: 'XY' }], 'oneself', { index: 4, length: 3 }],
@@ -300,7 +300,7 @@ describe('a position in a document', () => {
     });
   }
 
-  test('a type without positions says so', async () => {
+  test('a position in a document of a type without positions is rejected', async () => {
     const ann = await stage.client();
     const [doc] = await stage.shared(TEXT, 'abc', [ann]);
     const wire = await Wire.open(stage.server);
@@ -311,9 +311,9 @@ describe('a position in a document', () => {
     wire.end();
   });
 
-  test('many cursors move while all users type', async () => {
+  test('many cursors that move during concurrent edits converge', async () => {
     const { clients, docs, presences } = await cursors([{ insert: 'abcdef\n' }], 5);
-    // A cursor that comes while its reader's own edits are in flight makes the library fetch, whatever the server does.
+    // A cursor that arrives while the reader's own edits are in flight makes the library fetch, for any server.
     for (const client of clients) client.fetchesAsked = 1;
     const locals = presences.map((presence, n) => presence.create(`cursor ${n}`));
     for (let round = 0; round < 10; round++) {
@@ -321,7 +321,7 @@ describe('a position in a document', () => {
       locals.forEach((local, n) => local.submit({ index: n, length: 0 }));
     }
     await stage.converged(docs);
-    // Once all is quiet, everybody says once more where they are, and all see the same.
+    // After all edits, every client publishes its position once more, and all clients have the same positions.
     await Promise.all(locals.map((local, n) => publish(local, { index: n + 1, length: 1 })));
     for (const [n, presence] of presences.entries()) {
       for (const other of locals.keys()) {

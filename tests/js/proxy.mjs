@@ -1,9 +1,9 @@
-// A way to the server that can be cut at a chosen message.
+// A proxy before the server that cuts a connection at a chosen message.
 import net from 'node:net';
 import { OPCODE, Splitter } from './wire.mjs';
 
 /**
- * Passes sockets on, frame by frame. `rule(message, towards)` says what becomes of each message, `towards` being
+ * Passes sockets on, frame by frame. `rule(message, towards)` decides about each message, `towards` being
  * 'server' or 'client': 'pass', 'drop' (nothing of it passes, then the connection is cut), 'half' (half of its bytes
  * pass, then the cut) or 'last' (it passes, then the cut).
  */
@@ -47,7 +47,7 @@ export class FaultProxy {
     from.on('close', () => to.end());
   }
 
-  /** Both ends see the connection end; what was written before still arrives. */
+  /** Both ends see the connection end; data that was written before arrives. */
   cut(link) {
     this.cuts += 1;
     link.isCut = true;

@@ -1,9 +1,9 @@
-// Seeded dice, and edits of either type that are valid on a given document.
+// Seeded random numbers, and edits of either type that are valid for a given document.
 import { Delta } from './client.mjs';
 
 export { dice } from './dice.mjs';
 
-/** The seed of this run: from the environment, or fresh. Say it when a test fails. */
+/** The seed of this run: from the environment, or new. A failing test prints it. */
 export const SEED = process.env.SEED ?? String(Date.now() % 1_000_000);
 
 const CHARS = [
@@ -53,7 +53,7 @@ export function richEdit(r, data) {
 const FORMATS = [{ bold: true }, { color: '#f00', italic: true }, { header: 2 }, { bold: null }, { color: null }];
 const EMBEDS = [{ image: 'a.png' }, { formula: 'e=mc^2' }];
 
-/** Where a document may be cut, in UTF-16 units. */
+/** The positions in UTF-16 units at which a document may be cut. */
 function cutsOf(components) {
   const cuts = [0];
   let at = 0;

@@ -1,4 +1,4 @@
-// A connection that dies at any moment costs time, never text: what was typed is committed exactly once.
+// A connection that breaks at any moment loses no edit: each is committed exactly once.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { Delta, RICH, TEXT } from './client.mjs';
@@ -46,7 +46,7 @@ const CUTS = [
 ];
 
 for (const type of [TEXT, RICH]) {
-  describe(`${type.name}: an edit in flight, and the connection is cut`, () => {
+  describe(`${type.name}: an edit is in flight when the connection is cut`, () => {
     for (const [when, matches, verdict] of CUTS) {
       for (const restarts of [false, true]) {
         const name = `${when}${restarts ? ', and the server is killed and comes back' : ''}`;
@@ -68,7 +68,7 @@ for (const type of [TEXT, RICH]) {
           await submit(theirs, insert(type, '<bob 2>'));
           await ann.reconnect();
           await stage.converged([mine, theirs]);
-          assert.equal(ann.connection.id, id, 'the client is who it was');
+          assert.equal(ann.connection.id, id, 'the client keeps its id');
           assert.equal(acks, 2);
           for (const part of ['<ann>', '<offline>', '<bob 1>', '<bob 2>']) {
             assert.equal(occurrences(textOf(mine), part), 1, part);
@@ -79,7 +79,7 @@ for (const type of [TEXT, RICH]) {
   });
 }
 
-describe('a create or delete in flight, and the connection is cut', () => {
+describe('a create or delete is in flight when the connection is cut', () => {
   for (const [when, matches, verdict] of CUTS) {
     test(`create: ${when}`, async () => {
       const proxy = await newProxy();
@@ -109,9 +109,9 @@ describe('a create or delete in flight, and the connection is cut', () => {
   }
 });
 
-describe('again and again', () => {
+describe('repeated cuts', () => {
   for (const type of [TEXT, RICH]) {
-    test(`${type.name}: the way back is cut five times at each of its steps`, async () => {
+    test(`${type.name}: an edit is committed once though the way back is cut five times at each message`, async () => {
       const proxy = await newProxy();
       const [ann, bob] = [await stage.client({ url: proxy.ws }), await stage.client()];
       const [mine, theirs] = await stage.shared(type, begin(type), [ann, bob]);
@@ -146,7 +146,7 @@ describe('again and again', () => {
     });
   }
 
-  test('ten documents, all edited offline, on one connection that returns', async () => {
+  test('ten documents edited offline on one connection are committed after a reconnect', async () => {
     const [ann, bob] = [await stage.client(), await stage.client()];
     const pairs = await Promise.all(Array.from({ length: 10 }, () => stage.shared(TEXT, '', [ann, bob])));
     ann.cut();
@@ -159,7 +159,7 @@ describe('again and again', () => {
     }
   });
 
-  test('two live connections with one id: both are served', async () => {
+  test('two live connections with one client id are both served', async () => {
     const ann = await stage.client();
     const [mine] = await stage.shared(TEXT, '', [ann]);
     const twin = await Wire.open(stage.server);
@@ -175,7 +175,7 @@ describe('again and again', () => {
 });
 
 describe('client identity', () => {
-  /** The cookie that the page gives a browser that comes without one. */
+  /** The cookie that the page gives a browser that has none. */
   async function guest() {
     const page = await fetch(stage.server.http);
     await page.arrayBuffer();
@@ -186,7 +186,7 @@ describe('client identity', () => {
 
   const code = (answer) => answer?.error?.code;
 
-  test('two guests are two users, and one cannot speak as the other', async () => {
+  test('two guests are two users, and neither can submit under the client id of the other', async () => {
     const [victim, thief] = [await guest(), await guest()];
     assert.notDeepEqual(victim, thief);
     const ann = await stage.client({ headers: victim });
@@ -195,11 +195,11 @@ describe('client identity', () => {
     const { id } = ann.connection;
     const next = ann.connection.seq;
 
-    // The thief has read ann's id in the log, and uses the number of her next op.
+    // The second guest has read ann's client id in the log, and uses the number of her next op.
     const wire = await Wire.open(stage.server, { headers: thief });
     wire.say({ a: 'hs', id, protocol: 1, protocolMinor: 2 });
     const greeting = await wire.heard((message) => message.a === 'hs', 'the handshake');
-    assert.notEqual(greeting?.id, id, 'the id stays with its owner');
+    assert.notEqual(greeting?.id, id, 'the id is not taken over');
     wire.say({ a: 'op', c: 'docs', d: mine.id, v: 2, src: id, seq: next, x: {}, op: ['stolen'] });
     const answer = await wire.heard((message) => message.a === 'op' && message.seq === next, 'the refusal');
     assert.ok(code(answer), `the op is refused: ${JSON.stringify(answer)}; the socket closed with ${wire.closeCode}`);
@@ -213,7 +213,7 @@ describe('client identity', () => {
     wire.end();
   });
 
-  test('an id that was never issued is not resumed', async () => {
+  test('a client id that was never issued is not resumed', async () => {
     const wire = await Wire.open(stage.server);
     wire.say({ a: 'hs', id: 'of-my-own-making', protocol: 1, protocolMinor: 2 });
     const greeting = await wire.heard((message) => message.a === 'hs', 'the handshake');
@@ -221,7 +221,7 @@ describe('client identity', () => {
     wire.end();
   });
 
-  test('a client that forgot to name its id may still say its old ops again', async () => {
+  test('an op resent without the earlier client id is still acked', async () => {
     const ann = await stage.client();
     const [mine] = await stage.shared(TEXT, '', [ann]);
     await submit(mine, ['a']);

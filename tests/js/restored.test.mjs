@@ -1,5 +1,5 @@
-// A server that goes back in time: a backup is restored behind clients that were away. They are told so, and none of them
-// writes at wrong places into the log as it is now.
+// A backup is restored while clients are away. They are told to reload, and none of them writes at wrong places into the
+// restored log.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -19,7 +19,7 @@ const insert = (type, text) => (type === TEXT ? [text] : new Delta().insert(text
 const textOf = (doc) => (doc.type === TEXT ? doc.data : doc.data.ops.map((part) => part.insert).join(''));
 const submit = (doc, op) => called((done) => doc.submitOp(op, done), 'an edit');
 
-/** The files that stay if a backup of the database alone is restored. */
+/** The files that remain if only the database is restored from a backup. */
 const WAYS = {
   'the whole folder is replaced'(data, backup) {
     for (const file of readdirSync(data)) rmSync(path.join(data, file));
@@ -30,7 +30,7 @@ const WAYS = {
   },
 };
 
-/** Runs `story` with a server and a client that wrote five revisions, a backup of these, and four more revisions. */
+/** Runs `story` with a server, a client that wrote five revisions, a backup of these, and four more revisions. */
 async function withLostRevisions(type, restore, story) {
   const server = await Server.start();
   const backup = `${server.data}-backup`;
@@ -69,7 +69,7 @@ async function withLostRevisions(type, restore, story) {
 for (const type of [TEXT, RICH]) {
   for (const [way, restore] of Object.entries(WAYS)) {
     describe(`${type.name}: ${way}`, () => {
-      test('a client that slept through it is told, and writes nothing at a wrong place', () =>
+      test('a client that was away is told to reload and writes nothing at a wrong place', () =>
         withLostRevisions(type, restore, async ({ server, ann, doc, errors, join }) => {
           assert.match(server.log, /went back in time/);
           const bob = await join();
@@ -85,7 +85,7 @@ for (const type of [TEXT, RICH]) {
             () => errors.some(({ code }) => code === CODE) || doc.version === theirs.version,
             'the subscription is refused, or begins anew',
           );
-          // Whatever the client does now, on this socket or the next, is refused or made on what the log holds.
+          // Every later request of the client, on this socket or the next, is rejected or made on what the log holds.
           for (const again of [false, true]) {
             if (again) {
               ann.cut();
@@ -111,7 +111,7 @@ for (const type of [TEXT, RICH]) {
   }
 }
 
-test('a client that loads its document anew goes on with it, and new documents are not concerned', () =>
+test('a client that reloads its document continues; new documents are not affected', () =>
   withLostRevisions(RICH, WAYS['the whole folder is replaced'], async ({ ann, doc, join }) => {
     await ann.reconnect();
     const other = await ann.subscribed('other');
@@ -125,7 +125,7 @@ test('a client that loads its document anew goes on with it, and new documents a
     assert.equal(textOf(await bob.subscribed('plan')), textOf(anew));
   }));
 
-test('`copydesk restored` tells clients of before, and a restart does not', () =>
+test('`copydesk restored` invalidates the clients of before, a restart does not', () =>
   withLostRevisions(
     RICH,
     () => {},
@@ -144,7 +144,7 @@ test('`copydesk restored` tells clients of before, and a restart does not', () =
       await ann.reconnect();
       const refused = await new Promise((done) => doc.submitOp(insert(RICH, '!'), done));
       assert.equal(refused?.code, CODE);
-      // Our page's socket: closed before the page can send anything.
+      // The socket of the editor's page is closed before the page can send anything.
       const page = new WebSocket(`${server.ws}?rights`);
       page.on('open', () => page.send(JSON.stringify({ a: 'hs', id, protocol: 1, protocolMinor: 2 })));
       const [code, reason] = await new Promise((done) => page.on('close', (...ended) => done(ended)));
@@ -153,7 +153,7 @@ test('`copydesk restored` tells clients of before, and a restart does not', () =
     },
   ));
 
-test('a command for operators makes no database where there is none', () => {
+test('a command for operators does not create a missing database', () => {
   const empty = mkdtempSync(path.join(tmpdir(), 'copydesk-empty-'));
   try {
     for (const args of [['restored'], ['migrate'], ['migrate', '--status'], ['repair', 'docs/a'], ['verify']]) {

@@ -1,4 +1,4 @@
-// One Copydesk server of a test's own: a free port, a folder of its own, and every way to end it.
+// A Copydesk server for one test: a free port, a folder, and functions to stop it in each way.
 import { execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -10,7 +10,7 @@ const running = new Set();
 process.on('exit', () => running.forEach((server) => server.discard()));
 
 export class Server {
-  /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment; unless `open`, people sign in. */
+  /** Starts a server on an empty folder, and resolves when it is ready. `env` adds to the environment; unless `open`, users must sign in. */
   static async start({ env = {}, open = true } = {}) {
     const server = new this(await freePort(), mkdtempSync(path.join(tmpdir(), 'copydesk-')), env, open);
     await server.boot();
@@ -33,7 +33,7 @@ export class Server {
     return `ws://127.0.0.1:${this.port}/ws`;
   }
 
-  /** Starts the process; the port and the folder stay what they were. */
+  /** Starts the process with the same port and folder. */
   async boot() {
     const args = ['serve', ...(this.open ? ['--open'] : []), '--listen', `127.0.0.1:${this.port}`, '--data', this.data];
     this.child = spawn(binary(), args, {
@@ -55,14 +55,14 @@ export class Server {
     how.catch(() => {});
   }
 
-  /** Whether `/readyz` says so. */
+  /** Returns true if `/readyz` reports it ready. */
   async isReady() {
     const answer = await fetch(`${this.http}/readyz`).catch(() => undefined);
     await answer?.arrayBuffer();
     return answer?.status === 200;
   }
 
-  /** Whether the process has not ended. */
+  /** Returns true if the process has not ended. */
   get isAlive() {
     return this.child.exitCode === null && this.child.signalCode === null;
   }
@@ -73,13 +73,13 @@ export class Server {
     return this.ended;
   }
 
-  /** A power cut, and the same folder and port again. */
+  /** Kills the process and starts it again with the same folder and port. */
   async restart() {
     await this.kill();
     await this.boot();
   }
 
-  /** Ends the server and removes its folder; complains if it had crashed or panicked. */
+  /** Stops the server and removes its folder; fails if it had crashed or panicked. */
   async stop() {
     const crashed = !this.isAlive;
     await this.kill();
@@ -88,7 +88,7 @@ export class Server {
     if (this.panics.length) throw new Error(`the server panicked:\n${this.panics.join('\n')}`);
   }
 
-  /** What `copydesk verify` says of the folder; the server may go on. */
+  /** The report of `copydesk verify` on the folder; the server may be running. */
   async verify() {
     return new Promise((resolve) => {
       execFile(binary(), ['verify', '--data', this.data], (_error, stdout, stderr) => resolve(stdout + stderr));
@@ -101,12 +101,12 @@ export class Server {
     rmSync(this.data, { recursive: true, force: true });
   }
 
-  /** The log's lines that speak of a panic. */
+  /** The lines of the log that report a panic. */
   get panics() {
     return this.log.split('\n').filter((line) => /panicked at/.test(line));
   }
 
-  /** How much of the machine's memory the process holds. */
+  /** The resident memory of the process. */
   rssBytes() {
     const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)[1]) * 1024;
@@ -118,19 +118,19 @@ export class Server {
   }
 }
 
-/** How many snapshots a verification has read. */
+/** The number of snapshots that a verification has read. */
 export function snapshotsIn(verified) {
   return Number(/(\d+) snapshots/.exec(verified)?.[1]);
 }
 
-/** The server that is tested. */
+/** The server under test. */
 export function binary() {
   const file = process.env.COPYDESK_BIN;
   if (!file) throw new Error('Set COPYDESK_BIN to the path of the copydesk binary.');
   return file;
 }
 
-/** A port that nobody listened on a moment ago. */
+/** A port that was free a moment ago. */
 export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer();

@@ -1,5 +1,5 @@
-// What one socket may cost: large answers, long ways, floods of small things. The limit slows the socket that wants too
-// much; its client loses nothing, and the others notice nothing.
+// The cost of one socket: large answers, long catch-ups, floods of small messages. A limit slows the socket that exceeds it;
+// its client loses nothing, and other clients are not affected.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Bystander } from './bystander.mjs';
@@ -34,7 +34,7 @@ describe('large answers', () => {
     return server?.stop();
   });
 
-  test('sockets that ask for much and read nothing share what they are sent', async () => {
+  test('unread snapshots for many sockets are held in memory once', async () => {
     const bulk = { a: 'bf', c: 'docs', b: names };
     const greedy = await Promise.all(Array.from({ length: 40 }, () => shaken(server)));
     for (const wire of greedy) {
@@ -43,7 +43,7 @@ describe('large answers', () => {
       for (const d of names) wire.say({ a: 'f', c: 'docs', d, v: null });
       for (const d of names) wire.say({ a: 'nf', id: 1, c: 'docs', d, v: 1 });
     }
-    // A reader that reads is answered all the same, again and again.
+    // A client that reads is answered meanwhile, repeatedly.
     const reader = await shaken(server);
     for (let n = 0; n < 5; n++) {
       const start = reader.messages.length;
@@ -56,7 +56,7 @@ describe('large answers', () => {
     for (const wire of [...greedy, reader]) wire.end();
   });
 
-  test('one socket may ask for more than its outbox holds, one after the other', async () => {
+  test('requests for more than an outbox holds are answered one after the other', async () => {
     const reader = await shaken(server);
     for (const d of names) reader.say({ a: 's', c: 'docs', d, v: null });
     const answers = () => reader.messages.filter(({ a }) => a === 's');
@@ -81,7 +81,7 @@ describe('a server with small outboxes', () => {
     return server?.stop();
   });
 
-  test('a client that is far behind is brought along at its own pace', async () => {
+  test('a client that is far behind catches up at the pace at which it reads', async () => {
     const EDITS = 150;
     const PIECE = 'x'.repeat(150_000);
     author.say({ a: 'op', c: 'docs', d: 'long', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
@@ -94,7 +94,7 @@ describe('a server with small outboxes', () => {
     const others = [await shaken(server), await shaken(server)];
     slow.socket.pause();
     slow.say({ a: 'f', c: 'docs', d: 'long', v: 0 });
-    // A reader that is slow keeps nobody else from the same document.
+    // A slow reader does not delay other readers of the same document.
     for (const [n, wire] of others.entries()) wire.say({ a: n ? 's' : 'f', c: 'docs', d: 'long', v: 0 });
     const caughtUp = (wire) => wire.messages.some(({ a }) => a === 'f' || a === 's');
     const ops = (wire) => wire.messages.filter(({ a }) => a === 'op').map(({ v }) => v);
@@ -110,7 +110,7 @@ describe('a server with small outboxes', () => {
   });
 });
 
-describe('a socket that wants too much', () => {
+describe('a socket that exceeds limits', () => {
   let server;
   let bystander;
   before(async () => {
@@ -122,7 +122,7 @@ describe('a socket that wants too much', () => {
     return server?.stop();
   });
 
-  test('a message over the bound is refused by name, and its client goes on', async () => {
+  test('a message over the size limit gets the error of its request, and its client continues', async () => {
     const client = await Client.connect(server.ws);
     const doc = await client.subscribed('paste');
     await create(doc, 'a');
@@ -145,7 +145,7 @@ describe('a socket that wants too much', () => {
     client.close();
   });
 
-  test('the same in pieces, whatever stands where in it', async () => {
+  test('an oversized message in fragments gets the error of its request', async () => {
     const wire = await shaken(server);
     const op = Buffer.from(JSON.stringify({ op: ['ä'.repeat(2 * MB)], a: 'op', v: 1, seq: 7, d: 'pieces', c: 'docs' }));
     const pieces = 5;
@@ -165,7 +165,7 @@ describe('a socket that wants too much', () => {
   test('a burst of edits of one document is slowed and loses nothing', async () => {
     const wire = await shaken(server);
     wire.say({ a: 'op', c: 'docs', d: 'burst', v: null, seq: 1, x: {}, create: { type: TEXT.uri, data: '' } });
-    // Each is answered with all that was committed since its version: 2 MB of them, which an outbox takes at once.
+    // Each ack comes with all commits since its version: 2 MB in total, which an outbox takes at once.
     const BURST = 200;
     const edits = Array.from({ length: BURST }, (_, n) => ({
       a: 'op',
@@ -185,7 +185,7 @@ describe('a socket that wants too much', () => {
     wire.end();
   });
 
-  test('a flood of presences closes no reader, and the newest value arrives', async () => {
+  test('a flood of presence updates closes no reader, and the newest value arrives', async () => {
     const readers = await Promise.all(Array.from({ length: 3 }, () => shaken(server)));
     for (const reader of readers) {
       reader.say({ a: 'ps', ch: 'flood', seq: 1 });
@@ -214,7 +214,7 @@ describe('a socket that wants too much', () => {
     await bystander.assertWell();
   });
 
-  test('documents that do not exist take no room when they have been asked for', async () => {
+  test('requests for documents that do not exist leave no document in memory', async () => {
     const wire = await shaken(server);
     const BULKS = 3;
     const PER_BULK = 1_000;
@@ -228,7 +228,7 @@ describe('a socket that wants too much', () => {
     await bystander.assertWell();
   });
 
-  test('messages in pieces of one byte', async () => {
+  test('messages in fragments of one byte are read', async () => {
     const text = JSON.stringify({ a: 'pp', x: 'x'.repeat(900) });
     const last = text.length - 1;
     const pieces = [...text].map((byte, n) =>
@@ -271,7 +271,7 @@ describe('a socket that wants too much', () => {
     author.close();
   });
 
-  test('an edit that was under way when its client came from another server is committed once', async () => {
+  test('an edit that was in flight when its client moved from another server is committed once', async () => {
     const OLD = 'f00dcafe'.repeat(4);
     const op = { a: 'op', c: 'docs', d: 'moved', v: 1, src: OLD, seq: 3, x: {}, op: ['moved '] };
     const author = await Client.connect(server.ws);
@@ -285,13 +285,13 @@ describe('a socket that wants too much', () => {
     const ids = new Set();
     for (let round = 0; round < 3; round++) {
       const wire = await Wire.open(server);
-      // Later it comes back with the id that it was given here; its edit keeps the old one.
+      // Later it reconnects with the id that it was issued here; its edit keeps the earlier id.
       wire.say({ a: 'hs', id: round ? [...ids][0] : OLD, protocol: 1, protocolMinor: 2 });
       ids.add((await wire.heard(({ a }) => a === 'hs', 'the handshake')).id);
       wire.say(op);
       wire.say({ a: 's', c: 'docs', d: 'moved', v: 1 });
       await wire.heard(({ a }) => a === 's', 'the subscription');
-      // The first is its ack; a client passes over what comes of the same version again.
+      // The first is its ack; a client ignores a second message at the same version.
       const [ack] = wire.messages.filter(({ a }) => a === 'op');
       assert.deepEqual([ack?.v, ack?.src, ack?.seq, ack?.error], [1, OLD, 3, undefined]);
       wire.end();

@@ -1,4 +1,4 @@
-// What most tests stand on: one server for the file, clients that are counted and closed, and no noise at the end.
+// The base of most tests: one server per file, clients that are closed at the end, and checks that none had a warning.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach } from 'node:test';
 import { Client, takeWarnings } from './client.mjs';
@@ -7,7 +7,7 @@ import { Server } from './server.mjs';
 import { called, until } from './wait.mjs';
 import { logOf } from './wire.mjs';
 
-/** Sets the stage for the tests of one file. */
+/** Sets up the tests of one file. */
 export function setStage(options) {
   const stage = new Stage();
   before(async () => (stage.server = await Server.start(options)));
@@ -46,7 +46,7 @@ class Stage {
     return [first, ...(await Promise.all(readers.map((reader) => reader.subscribed(id))))];
   }
 
-  /** Waits until nobody waits for anything and all have the same version as the server. */
+  /** Waits until no op is pending and all clients have the version of the server. */
   async converged(docs) {
     for (const doc of docs) await until(() => !doc.hasPending(), 'every op is acknowledged');
     const reader = await this.client();
@@ -62,7 +62,7 @@ class Stage {
     return log;
   }
 
-  /** An orderly server gives a client nothing to warn of and no gap to heal. */
+  /** A correct server causes no warnings and no gaps at its clients. */
   assertOrderly() {
     const noise = {
       warnings: takeWarnings(),

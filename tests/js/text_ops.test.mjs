@@ -32,7 +32,7 @@ describe('text edits over HTTP', () => {
     assert.deepEqual(takeWarnings(), []);
   });
 
-  /** Sends a body as it is. */
+  /** Sends a body unchanged. */
   const send = async (id, body) => {
     const headers = { 'content-type': 'application/json', 'x-copydesk': '1' };
     const response = await fetch(server.http + pathOf(id), { method: 'POST', headers, body });
@@ -56,7 +56,7 @@ describe('text edits over HTTP', () => {
     const { status, body } = await edit(doc.id, 1, [3, 'd']);
     assert.deepEqual([status, body], [200, { revision: 3, ops: [4, 'd'] }]);
     await until(() => doc.data === '😀abcd', 'the edit is delivered');
-    // What both deleted is deleted once.
+    // A character that both deleted is deleted once.
     await called((done) => doc.submitOp([{ d: 1 }], done), 'a delete');
     const same = await edit(doc.id, 3, [-1, 4]);
     assert.deepEqual([same.status, same.body], [200, { revision: 5, ops: [] }]);
@@ -93,7 +93,7 @@ describe('text edits over HTTP', () => {
     other.close();
   });
 
-  test('bad input is refused and changes nothing', async () => {
+  test('bad input is rejected and changes nothing', async () => {
     const doc = await created(client, 'abc');
     const cases = [
       ['a base from the future', JSON.stringify({ base: 2, ops: ['x', 3] }), 409, 'bad_base'],
@@ -133,7 +133,7 @@ describe('text edits over HTTP', () => {
     await until(() => doc.data === 'dabc', 'the edit is delivered');
   });
 
-  test('only plain-text documents that exist are edited', async () => {
+  test('only existing plain-text documents are edited', async () => {
     assert.equal((await edit(nextId(), 0, ['x'])).status, 404);
     const rich = client.doc(nextId());
     await called((done) => rich.create(new Delta().insert('abc\n'), RICH.uri, done), 'create');
@@ -172,7 +172,7 @@ describe('permission to edit text over HTTP', () => {
     await until(() => doc.data === '21abc', 'both edits are delivered');
   });
 
-  test('without signing in the edit is refused', async () => {
+  test('without a session the edit is rejected', async () => {
     const headers = { 'content-type': 'application/json', 'x-copydesk': '1' };
     const body = JSON.stringify({ base: 3, ops: ['x'] });
     const response = await fetch(server.http + pathOf(doc.id), { method: 'POST', headers, body });

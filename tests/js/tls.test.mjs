@@ -1,4 +1,4 @@
-// The server speaks TLS itself, and takes a new certificate without a restart.
+// The server terminates TLS itself, and loads a new certificate without a restart.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import WebSocket from 'ws';
 import { Server } from './server.mjs';
 import { until } from './wait.mjs';
 
-/** A server on TLS, watched through it. */
+/** A server with TLS. */
 class SecureServer extends Server {
   async isReady() {
     return (await ask(this, 'GET', '/readyz').catch(() => undefined))?.status === 200;
@@ -39,7 +39,7 @@ function ask(server, method, where, body, headers = {}) {
   });
 }
 
-/** Which certificate a new connection is shown. */
+/** The certificate that a new connection gets. */
 function shown(server) {
   return new Promise((resolve, reject) => {
     const socket = tls.connect({ host: '127.0.0.1', port: server.port, rejectUnauthorized: false }, () => {
@@ -88,7 +88,7 @@ describe('TLS', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  test("cookies are this server's own, and browsers are told to come back by TLS", async () => {
+  test('cookies have the __Host prefix, and browsers are told to use TLS only', async () => {
     const account = { login: 'ann', name: 'Ann', password: 'a long password' };
     const answer = await ask(server, 'POST', '/api/register', account);
     assert.equal(answer.status, 200, answer.text);
@@ -96,12 +96,12 @@ describe('TLS', () => {
       assert.match(line, /^__Host-copydesk_(access|refresh|device)=.*; HttpOnly; SameSite=Strict; Secure; Path=\//);
     assert.match(answer.headers['strict-transport-security'], /max-age=/);
     const cookie = answer.headers['set-cookie'].map((line) => line.split(';')[0]).join('; ');
-    // A name that a page without TLS could have set is not believed.
+    // A cookie name that a page without TLS can set is ignored.
     const plain = await ask(server, 'GET', '/api/documents', undefined, { cookie: cookie.replaceAll('__Host-', '') });
     assert.equal(plain.status, 401);
     const listed = await ask(server, 'GET', '/api/documents', undefined, { cookie });
     assert.equal(listed.status, 200);
-    // A page of the same host without TLS may have been written by anybody on the way.
+    // A page of the same host without TLS may have been modified on the network.
     const origins = { [`https://127.0.0.1:${server.port}`]: true, [`http://127.0.0.1:${server.port}`]: false };
     for (const [origin, opens] of Object.entries(origins)) {
       const socket = new WebSocket(`wss://127.0.0.1:${server.port}/ws`, {
@@ -132,7 +132,7 @@ describe('TLS', () => {
     try {
       begin(1_000);
       for (let n = 0; n < 10; n++) {
-        // The oldest give way to the newest; what is left is within the bound.
+        // The oldest are closed in favour of the newest, down to the limit.
         await until(() => wires.filter(({ isGone }) => !isGone).length <= BOUND, 'the oldest are closed', 2_000);
         begin(BOUND / 4);
         assert.equal((await ask(server, 'GET', '/healthz')).status, 200);
@@ -142,7 +142,7 @@ describe('TLS', () => {
     }
   });
 
-  test('a new certificate is shown without a restart, and a broken one is not', async () => {
+  test('a new certificate is used without a restart, an invalid one is not', async () => {
     assert.equal(await shown(server), 'first');
     certify('second');
     server.child.kill('SIGHUP');

@@ -1,7 +1,7 @@
-// Waits for conditions, never for time to pass.
+// Waits for conditions instead of durations.
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** When a wait is given up. Long, because it costs a passing test nothing and suites run side by side on slow machines. */
+/** When a wait fails. Long, because a passing test does not wait for it, and suites run side by side on slow machines. */
 const DEADLINE_MS = 60_000;
 
 /** Resolves when `condition` holds, which is checked every `everyMs`; rejects after `deadlineMs` and names `what`. */
@@ -38,7 +38,7 @@ export async function refused(act, what) {
   throw new Error('it was not refused');
 }
 
-/** Lets the event loop go round a number of times: a moment of no particular length. */
+/** Lets the event loop turn a number of times. */
 export async function turns(count) {
   for (let turn = 0; turn < count; turn++) await new Promise(setImmediate);
 }

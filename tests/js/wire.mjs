@@ -1,11 +1,11 @@
-// WebSocket as bytes: for frames that no library would send, and for watching the frames of one that does.
+// WebSocket at the level of bytes: for frames that no library sends, and for looking at the frames of a library.
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { until } from './wait.mjs';
 
 export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 };
 
-/** One frame, masked as a client must unless told otherwise. `length` may lie about the payload's. */
+/** One frame, masked unless told otherwise. `length` may differ from the payload's length. */
 export function frame(payload, { opcode = OPCODE.text, fin = true, rsv = 0, masked = true, length } = {}) {
   const bytes = Buffer.from(payload);
   const head = [(fin ? 0x80 : 0) | (rsv << 4) | opcode];
@@ -29,12 +29,12 @@ export function frame(payload, { opcode = OPCODE.text, fin = true, rsv = 0, mask
   return Buffer.concat([Buffer.from(head), extended, mask, hidden]);
 }
 
-/** Cuts a stream of bytes into the HTTP head and the frames behind it. */
+/** Splits a stream of bytes into the HTTP head and the frames after it. */
 export class Splitter {
   buffer = Buffer.alloc(0);
   head = null;
 
-  /** What has become whole with these bytes, in order: `{ head }` once, then `{ bytes, opcode, payload }`. */
+  /** The parts that are complete with these bytes, in order: `{ head }` once, then `{ bytes, opcode, payload }`. */
   *push(chunk) {
     this.buffer = this.buffer.length ? Buffer.concat([this.buffer, chunk]) : chunk;
     if (this.head === null) {
@@ -79,9 +79,9 @@ export class Splitter {
   }
 }
 
-/** A WebSocket client that does exactly what it is told, and no more: it answers no ping and no close. */
+/** A WebSocket client without automatic behaviour: it answers no ping and no close. */
 export class Wire {
-  /** Opens a socket; with `upgrade`, a WebSocket, greeted by the server. */
+  /** Opens a socket; with `upgrade`, a WebSocket whose handshake is complete. */
   static async open(server, { upgrade = true, headers = {}, path = '/ws' } = {}) {
     const wire = new Wire(server);
     await until(() => wire.isOpen || wire.error, 'the socket is open');
@@ -97,7 +97,7 @@ export class Wire {
 
   constructor(server) {
     this.isOpen = false;
-    /** The peer ended the connection, in whatever way. */
+    /** The peer ended the connection. */
     this.isGone = false;
     /** The status of the close frame, if there was one. */
     this.closeCode = null;
@@ -115,7 +115,7 @@ export class Wire {
     this.socket.on('close', () => (this.isGone = true));
   }
 
-  /** The peer said that it closes, or is gone without a word. */
+  /** The peer sent a close frame or ended the connection. */
   get isOver() {
     return this.closeCode !== null || this.isGone;
   }
@@ -131,12 +131,12 @@ export class Wire {
     }
   }
 
-  /** Bytes as they are. */
+  /** Sends bytes unchanged. */
   write(bytes) {
     if (!this.isGone && !this.socket.destroyed) this.socket.write(bytes);
   }
 
-  /** A text frame: a string as it is, anything else as JSON. */
+  /** Sends a text frame: a string unchanged, anything else as JSON. */
   say(message) {
     this.write(frame(typeof message === 'string' ? message : JSON.stringify(message)));
   }
@@ -157,7 +157,7 @@ export class Wire {
   }
 }
 
-/** The whole log of a document as the server hands it out, oldest first. */
+/** The whole log of a document as the server returns it, oldest first. */
 export async function logOf(server, id, collection = 'docs') {
   const wire = await Wire.open(server);
   await wire.handshake();

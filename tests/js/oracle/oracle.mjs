@@ -1,8 +1,8 @@
-// What the npm packages make of a case: JSON lines in, JSON lines out, in order.
+// Results of the npm packages for given cases: JSON lines in, JSON lines out, in order.
 //
 //   in   [case, ..]     case = {kind, doc, a, b, c, at, length}: `a` and `b` are made on `doc`, `c` on what `a` makes;
-//                       all as a client sends them, never as the server has read them. Or {kind: "json", value}
-//   out  [answer, ..]   answer = the verbs below by name; {"error": message} where the package threw
+//                       all as a client sends them, not as the server normalises them. Or {kind: "json", value}
+//   out  [answer, ..]   answer = the verbs below by name; {"error": message} if the package threw
 //
 // rich-text runs on quill-delta 4; Quill itself on 5. The answer says whether both agree.
 
@@ -38,7 +38,7 @@ function textAnswer({ doc, a, b, c, at }) {
   };
 }
 
-// Equal texts for equal values, whatever the order of their keys.
+// Equal texts for equal values, regardless of the order of their keys.
 const canonical = (value) =>
   JSON.stringify(value, (_, part) =>
     part && typeof part === 'object' && !Array.isArray(part)
@@ -50,8 +50,8 @@ const canonical = (value) =>
       : part,
   );
 
-// The form that the server gives to what it was sent: neighbours that could be one are one, no attributes are empty, no
-// plain retain ends it. Written anew here, so that whatever else the server alters is a difference.
+// The normal form of the server: neighbours that can be merged are merged, no attributes are empty, no plain retain is at the
+// end. Implemented independently here, so that any other change by the server is a difference.
 function normal(delta) {
   const out = [];
   for (const { attributes, ...component } of delta.ops ?? delta) {
@@ -89,7 +89,7 @@ function richAnswer({ doc, a, b, c, at, length }) {
     left,
     right,
     late: rich.apply(rich.apply(copy(doc), copy(b)), copy(left)),
-    // Where an insert goes in a composition depends on how the texts are cut; so these are in the server's form.
+    // Where an insert is placed in a composition depends on how the texts are cut; so these are in the server's form.
     compose: rich.compose(normal(copy(a)), normal(copy(c))),
     invert: inverse,
     undone: rich.apply(copy(after), copy(inverse)),
@@ -123,7 +123,7 @@ function richAnswer({ doc, a, b, c, at, length }) {
 const verbs = {
   'text-unicode': textAnswer,
   'rich-text': richAnswer,
-  // A value as JavaScript writes it after having read it.
+  // A value as JavaScript prints it after reading it.
   json: ({ value }) => value,
 };
 
