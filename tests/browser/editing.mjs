@@ -1,4 +1,4 @@
-// Editing as people expect it from an editor: selection, clipboard, undo, foreign content, shortcuts, pictures.
+// Behaviour of the editor: selection, clipboard, undo, foreign content, shortcuts, pictures.
 // `COPYDESK_BIN=.. node --test editing.mjs`; all tests share one server and one browser.
 
 import assert from 'node:assert/strict';
@@ -36,7 +36,7 @@ async function arrive(name, options) {
 
 let documents = 0;
 
-/** A document with this content, made by a program, and Ann who has opened it. */
+/** A document with this content, created by a program, and Ann who has opened it. */
 async function annIn(ops, options) {
   const id = `editing${String((documents += 1)).padStart(16, '0')}`;
   const program = await plainClient(server.url, id);
@@ -70,7 +70,7 @@ async function cursorAt(writer, words, { select = false } = {}) {
   await writer.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 20)));
 }
 
-/** What is selected, taken to the clipboard: its content by type. */
+/** The selection as it is copied to the clipboard: its content by type. */
 function copied(writer, kind) {
   return writer.text.evaluate((text, type) => {
     const clipboardData = new DataTransfer();
@@ -79,7 +79,7 @@ function copied(writer, kind) {
   }, kind);
 }
 
-/** Waits until the server has this content, op for op. */
+/** Waits until the server has exactly this content. */
 async function storedOps(id, ops) {
   const deadline = Date.now() + 30_000;
   for (;;) {
@@ -90,7 +90,7 @@ async function storedOps(id, ops) {
   }
 }
 
-test('Escape out of a form gives the cursor back, moved past what others wrote meanwhile', async () => {
+test('Escape out of a form restores the cursor, moved by concurrent edits', async () => {
   const line = 'A line of a long document, with some words in it.\n';
   const { ann, id, program } = await annIn([{ insert: `${line.repeat(1000)}middle\n${line.repeat(1000)}` }]);
   const forms = [
@@ -113,7 +113,7 @@ test('Escape out of a form gives the cursor back, moved past what others wrote m
   const others = '2 from others 1 from others 0 from others ';
   await stored(server.url, id, `${others}${line.repeat(1000)}${expected}\n${line.repeat(1000)}`);
 
-  // A selection comes back as well, and a form that is used writes where the cursor was.
+  // A selection is restored as well, and a form that is used writes at the previous cursor.
   await cursorAt(ann, 'middle', { select: true });
   await ann.press('Control+k');
   await ann.page.getByLabel('Address', { exact: true }).waitFor();
@@ -136,7 +136,7 @@ test('Escape out of a form gives the cursor back, moved past what others wrote m
     `4 3 ${others}${line.repeat(1000)}${expected.replace('centre', 'centrelink!')}\n${line.repeat(1000)}`,
   );
 
-  // The toolbar and the title give the cursor back as well.
+  // The toolbar and the title restore the cursor as well.
   await cursorAt(ann, '!');
   await ann.press('Alt+F10');
   await program.submit([{ insert: '5 ' }]);
@@ -175,7 +175,7 @@ test('cut and paste keep checklists, their nesting, spaces and tabs', async () =
   await ann.paste(content);
   await storedOps(id, CHECKLIST);
 
-  // Into a paragraph, too; and by html alone, as another program hands it on.
+  // Into a paragraph as well; and with HTML only, as another program provides it.
   for (const type of [null, 'text/html']) {
     await ann.press('Control+a');
     await ann.press('Delete');
@@ -190,7 +190,7 @@ test('cut and paste keep checklists, their nesting, spaces and tabs', async () =
     );
   }
 
-  // What Docs and GitHub write. No cursor: the clipboard keeps what it has.
+  // As Google Docs and GitHub write it. Without a cursor the clipboard is unchanged.
   await ann.press('Control+a');
   await ann.press('Delete');
   await ann.press('Control+Shift+9');
@@ -212,7 +212,7 @@ test('cut and paste keep checklists, their nesting, spaces and tabs', async () =
   program.close();
 });
 
-test('an undo step is a gesture or some words, and never cuts a word', async () => {
+test('an undo step is one command or some words, and begins between words', async () => {
   const { ann, id, program } = await annIn([{ insert: '\n' }]);
   await ann.page.clock.install();
   await ann.text.focus();
@@ -227,7 +227,7 @@ test('an undo step is a gesture or some words, and never cuts a word', async () 
     await ann.press('Control+z');
   }
   assert.deepEqual(steps, ['The first sentence is here. And a second one', 'The first sentence is here. ', '']);
-  // A pause inside of a word ends nothing, before a word it does.
+  // A pause within a word does not end a step, a pause before a word does.
   for (const part of ['one tw', 'o ', 'three']) {
     await ann.type(part);
     await ann.page.clock.fastForward(60_000);
@@ -237,7 +237,7 @@ test('an undo step is a gesture or some words, and never cuts a word', async () 
   await ann.press('Control+z');
   await stored(server.url, id, '\n');
 
-  // A selection over lines of different kinds that is deleted or written over is one step.
+  // Deleting or replacing a selection over lines of different kinds is one step.
   await ann.type('a heading');
   await ann.press('Control+Alt+1');
   await ann.press('Enter');
@@ -265,7 +265,7 @@ test('an undo step is a gesture or some words, and never cuts a word', async () 
   program.close();
 });
 
-test('formats of hundreds of lines, and their undo and redo, are drawn and stored alike', async () => {
+test('formats of hundreds of lines, and their undo and redo, are drawn as they are stored', async () => {
   const items = Array.from({ length: 400 }, (_, index) => [
     { insert: `item ${index}` },
     { insert: '\n', attributes: { list: 'bullet', mark: index % 7 } },
@@ -330,7 +330,7 @@ const FOREIGN = [
   { insert: 'end\n' },
 ];
 
-test('what the page does not draw survives deleting and undo, cutting and pasting, and clearing formats', async () => {
+test('formats that the page does not draw survive deleting and undo, cut and paste, and clearing of formats', async () => {
   const { ann, id, program } = await annIn(FOREIGN);
   await ann.sees('end');
   const all = await contentOf(server.url, id);
@@ -345,12 +345,12 @@ test('what the page does not draw survives deleting and undo, cutting and pastin
   await ann.saved();
   await ann.paste(content);
   await storedOps(id, all);
-  // A page that opens the document shows what this one shows.
+  // A page that opens the document shows the same.
   const ben = await arrive('Ben Okri');
   await ben.open(id);
   assert.equal(await ben.html(), await ann.html());
 
-  // Others' changes of it reach both, and a new format of the same name replaces it.
+  // Both pages receive later changes of it, and a new format of the same name replaces it.
   await program.submit([{ retain: 9 }, { retain: 4, attributes: { comment: null, status: 'done' } }]);
   await program.submit([{ retain: 9 }, { retain: 2, attributes: { link: 'slack:x' } }]);
   await ann.page.waitForSelector('[data-foreign-66-6f-72-65-69-67-6e-3a-6c-69-6e-6b*=slack]');
@@ -375,7 +375,7 @@ test('what the page does not draw survives deleting and undo, cutting and pastin
   await ann.press('Control+z');
   await storedOps(id, changed);
 
-  // Clearing takes what is drawn, and leaves pictures, objects and all that is not drawn.
+  // Clearing removes drawn formats, and keeps pictures, objects and all formats that are not drawn.
   await ann.press('Control+a');
   await ann.tool('Clear formatting').click();
   await ann.page.waitForFunction(() => !document.querySelector('.ql-editor :is(h2, strong, em, .ql-code-block)'));
@@ -400,7 +400,7 @@ test('what the page does not draw survives deleting and undo, cutting and pastin
   }
   await ann.press('Control+z');
   await storedOps(id, changed);
-  // Typing inside of a mark belongs to it, and at the end of a line with a carriage return it is typing.
+  // Text typed within a mark belongs to it; text typed at the end of a line with a carriage return is plain.
   await cursorAt(ann, 'co');
   await ann.type('!');
   await cursorAt(ann, 'Windows');
@@ -416,7 +416,7 @@ test('what the page does not draw survives deleting and undo, cutting and pastin
   program.close();
 });
 
-test('addresses become links, and signs at the beginning of a line format it', async () => {
+test('web addresses become links, and markdown signs at the beginning of a line format it', async () => {
   const { ann, id, program } = await annIn([{ insert: '\n' }]);
   await ann.text.focus();
   await ann.type('See (https://example.org/a_(b)?c=d). And www.example.net\nno: http:// www.x a@www.example.org\n');
@@ -456,7 +456,7 @@ test('addresses become links, and signs at the beginning of a line format it', a
     { insert: '# code https://example.org ' },
     { insert: '\n', attributes: { 'code-block': true } },
   ]);
-  // One undo gives back what was typed.
+  // One undo restores what was typed.
   await ann.press('Control+a');
   await ann.press('Delete');
   await ann.press('Control+\\');
@@ -475,7 +475,7 @@ test('addresses become links, and signs at the beginning of a line format it', a
   program.close();
 });
 
-test('tables become lines with tabs, right-to-left lines find their side, keys say what they do', async () => {
+test('pasted tables become lines with tabs, right-to-left lines are aligned, shortcuts are described', async () => {
   const { ann, id, program } = await annIn([{ insert: '\n' }], { permissions: [] });
   await ann.text.focus();
   await ann.paste({
@@ -524,7 +524,7 @@ test('a picture on another server is loaded after the reader agreed, for this do
   const bar = ann.page.getByRole('region', { name: 'Pictures on other servers' });
   await bar.getByRole('button', { name: 'Show pictures from all 2 servers' }).waitFor();
   await ann.isAccessible();
-  // A picture that comes by paste is asked about as well, and pictures are cut, pasted and undone unseen.
+  // A pasted picture needs consent as well; cut, paste and undo keep pictures that are not shown.
   await ann.goTo('end');
   await ann.paste({
     'text/html':
@@ -549,13 +549,13 @@ test('a picture on another server is loaded after the reader agreed, for this do
   await ann.page.waitForSelector('.ql-editor img[src="https://one.example/a.png"]');
   assert.equal(await ann.page.locator('.ql-editor img[src*="two.example"]').count(), 0);
   assert.deepEqual(await contentOf(server.url, id), before);
-  // To insert a picture by its address is to agree to it.
+  // Inserting a picture by its address counts as consent.
   await ann.goTo('end');
   await ann.tool('Picture').click();
   await ann.page.getByLabel('Address of the picture').fill('https://own.example/b.png');
   await ann.press('Enter');
   await ann.page.waitForSelector('.ql-editor img[src="https://own.example/b.png"]');
-  // Another document asks again.
+  // Another document needs its own consent.
   const other = await annIn([image('one.example'), { insert: '\n' }]);
   await other.ann.page.getByRole('button', { name: 'Show pictures from one.example' }).waitFor();
   assert.deepEqual([...new Set(asked)].sort(), ['one.example', 'own.example']);

@@ -1,4 +1,4 @@
-// Journeys around the text: `COPYDESK_BIN=.. node --test pages.mjs`.
+// Tests of the pages around the text: `COPYDESK_BIN=.. node --test pages.mjs`.
 
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
@@ -28,7 +28,7 @@ after(async () => {
   await server?.end();
 });
 
-/** A plain-text document that a program has begun. */
+/** A plain-text document that a program created. */
 async function program(id, content) {
   const client = await plainClient(server.url, id);
   await new Promise((resolve, reject) =>
@@ -37,7 +37,7 @@ async function program(id, content) {
   return client;
 }
 
-/** Waits until the page shows a text that can be typed into. An area without text is there before its document is. */
+/** Waits until the page shows an editable text. The text area is there before its document is loaded. */
 const shows = (text) =>
   ann.page.waitForFunction((wanted) => {
     const area = document.querySelector('textarea.plain-text');
@@ -67,7 +67,7 @@ test('an address keeps its collection', async () => {
   assert.equal(new URL(ann.page.url()).search, '?in=notes%3A1');
 });
 
-test('opening a document puts the cursor into the text, and takes it from nothing else', async () => {
+test('opening a document puts the cursor into the text, unless another element has the focus', async () => {
   const id = await ann.begin((writer) => writer.typing('Typed '));
   await ann.page.reload();
   await ann.typing('Again, ');
@@ -89,7 +89,7 @@ test('a plain-text document is read and written as plain text', async () => {
   await ann.type('Zero ');
   await holds(client, 'Zero one\ntwo 😀\n');
   assert.equal(await ann.page.getByRole('toolbar').isVisible(), false);
-  // What others write moves the cursor along, and is not undone.
+  // Concurrent edits move the cursor and are not undone.
   await ann.press('Control+End');
   await client.submit(['Before. ']);
   await shows('Before. Zero one\ntwo 😀\n');
@@ -107,7 +107,7 @@ test('a plain-text document is read and written as plain text', async () => {
   client.close();
 });
 
-test('a plain text keeps the line ends that its program gave it', async () => {
+test('line ends of a program are kept in a plain text', async () => {
   const client = await program('windows', 'a\r\nb\rc\r\n');
   await ann.page.goto(`${server.url}/d/windows`);
   await shows('a\nb\nc\n');
@@ -116,7 +116,7 @@ test('a plain text keeps the line ends that its program gave it', async () => {
   await holds(client, 'a\r\nb\rc\r\nd');
   await client.submit([1, '!']);
   await shows('a!\nb\nc\nd');
-  // A line end goes as a whole.
+  // A line end is deleted as a whole.
   await ann.press('Control+Home');
   await ann.press('End');
   await ann.press('Delete');
@@ -124,7 +124,7 @@ test('a plain text keeps the line ends that its program gave it', async () => {
   client.close();
 });
 
-test('what is pasted into a plain text while the line is down arrives, however large', async () => {
+test('a large paste into a plain text while the connection is down is delivered later', async () => {
   const client = await program('large', '');
   await ann.page.goto(`${server.url}/d/large`);
   await shows('');
@@ -143,7 +143,7 @@ test('what is pasted into a plain text while the line is down arrives, however l
   client.close();
 });
 
-test('documents named with dots are opened, named and listed', async () => {
+test('documents with dots in their names are opened, named and listed', async () => {
   for (const id of ['.', '..', '~..']) {
     const client = await program(id, `I am ${id}`);
     client.close();
@@ -159,7 +159,7 @@ test('documents named with dots are opened, named and listed', async () => {
   }
 });
 
-test('announced renames do not make a page ask again and again', async () => {
+test('announced renames do not cause repeated requests', async () => {
   const id = await ann.begin((writer) => writer.typing('x'));
   let reads = 0;
   ann.page.on('request', (request) => {
@@ -171,14 +171,14 @@ test('announced renames do not make a page ask again and again', async () => {
   for (const titleRevision of [...Array(200).keys(), 1e300, Infinity, -1, '9', null, { valueOf: 1 }]) {
     await submit({ index: 0, length: 0, name: 'Eve', titleRevision });
   }
-  // The last one has been received: all before it have.
+  // Once the last presence has arrived, all earlier ones have.
   await submit({ index: 0, length: 0, name: 'Done' });
   await ann.page.getByRole('button', { name: /^Done/ }).waitFor();
   assert.ok(reads <= 10, `the page asked ${reads} times`);
   eve.close();
 });
 
-test('a plain text looks right on a phone, by night and enlarged', async () => {
+test('a plain text is laid out correctly on a phone, in dark mode and enlarged', async () => {
   const looks = {
     phone: { viewport: { width: 375, height: 720 } },
     night: { colorScheme: 'dark' },

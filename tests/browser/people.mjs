@@ -1,4 +1,4 @@
-// Journeys of people with accounts: `COPYDESK_BIN=.. node --test people.mjs`. They build on each other, in order.
+// Tests of pages with accounts: `COPYDESK_BIN=.. node --test people.mjs`. They depend on each other, in order.
 
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
@@ -12,7 +12,7 @@ let server;
 let browser;
 let ann;
 let ben;
-/** Ann's document, and the address that was sent with it. */
+/** Ann's document, and its address with the invitation. */
 let id;
 let sharedAddress;
 
@@ -50,7 +50,7 @@ async function share(writer) {
   return dialog;
 }
 
-test('the first visitor makes the first account', async () => {
+test('the first visitor creates the first account', async () => {
   ann = await arrive('Ann Lee');
   await ann.page.goto(server.url);
   await heading(ann, 'Welcome: make the first account');
@@ -59,7 +59,7 @@ test('the first visitor makes the first account', async () => {
   await ann.page.getByLabel('Your name').fill('Ann Lee');
   await ann.page.getByLabel('Name to sign in by').fill('ann@example.org');
   await ann.page.getByLabel('Password').fill(PASSWORD);
-  // By keyboard alone.
+  // With the keyboard only.
   await ann.press('Enter');
   await ann.page.waitForSelector('#app[data-list="ready"]');
   assert.equal(await ann.page.getByText('Open mode').count(), 0);
@@ -69,14 +69,14 @@ test('the first visitor makes the first account', async () => {
   await ann.saved();
 });
 
-test('nothing secret is in reach of scripts', async () => {
+test('scripts of the page cannot read cookies or tokens', async () => {
   const seen = await ann.page.evaluate(
     () => document.cookie + JSON.stringify({ ...localStorage, ...sessionStorage }) + location.href,
   );
   assert.doesNotMatch(seen, /access|refresh|session|token/i);
 });
 
-test('others must sign in, and guessing tells them nothing', async () => {
+test('others must sign in, and a failed sign-in does not reveal whether the account exists', async () => {
   const eve = await arrive('Eve');
   await eve.page.goto(`${server.url}/d/${id}`);
   await heading(eve, 'Sign in');
@@ -89,7 +89,7 @@ test('others must sign in, and guessing tells them nothing', async () => {
   await eve.leave();
 });
 
-test('an invited user makes an account', async () => {
+test('an invited user creates an account', async () => {
   const panel = await account(ann);
   await panel.getByRole('button', { name: 'Invite somebody' }).click();
   const field = panel.getByLabel('Send this address');
@@ -100,22 +100,22 @@ test('an invited user makes an account', async () => {
   await ben.page.goto(await field.inputValue());
   await makeAccount(ben, 'ben@example.org');
   await ann.press('Escape');
-  // Ann's documents are not his.
+  // Ann's documents are not listed for Ben.
   await heading(ben, 'A clean desk');
-  // An address alone is good for nothing here.
+  // The address of a document alone gives no access.
   await ben.page.getByText('press “Share” in it').waitFor();
   assert.equal(await ben.page.getByText('send its address').count(), 0);
   await ben.page.goto(`${server.url}/d/${id}`);
   await heading(ben, 'There is no document here for you');
 });
 
-test('nothing is given away or taken without a question, and the account dialog stays within the window', async () => {
+test('access is granted and revoked only after a confirmation, and the account dialog fits the window', async () => {
   const dialog = await share(ann);
   await dialog.getByLabel('Name they sign in by').fill('ben@example.org');
   await dialog.getByRole('button', { name: 'Add', exact: true }).click();
   const role = dialog.getByLabel('Role of Ben Ray');
   await role.waitFor();
-  // Comments do not exist yet, and a key or a turn of the wheel reaches nothing but these two.
+  // Comments do not exist yet; keys and the wheel change only these two roles.
   assert.deepEqual(await role.locator('option').allTextContents(), ['may read', 'may edit']);
   assert.deepEqual(await dialog.getByLabel('Who has the link').locator('option').allTextContents(), [
     'may read',
@@ -131,7 +131,7 @@ test('nothing is given away or taken without a question, and the account dialog 
     await question.waitFor();
     await ann.isAccessible();
     await ann.shot(`question-${title.split(' ')[0].toLowerCase()}`);
-    // The first button is the one that does nothing, and Escape does nothing either.
+    // The first button cancels, as Escape does.
     await ann.press(title.startsWith('Give') ? 'Enter' : 'Escape');
     await question.waitFor({ state: 'detached' });
     assert.ok(await dialog.isVisible(), 'the question goes and the dialog stays');
@@ -168,7 +168,7 @@ test('nothing is given away or taken without a question, and the account dialog 
   await ann.press('Escape');
 });
 
-test('an invited person types into a new document at once', async () => {
+test('an invited user can type into a new document at once', async () => {
   const cat = await arrive('Cat Orr');
   const panel = await account(ann);
   await panel.getByRole('button', { name: 'Invite somebody' }).click();
@@ -177,7 +177,7 @@ test('an invited person types into a new document at once', async () => {
   await cat.page.goto(await field.inputValue());
   await makeAccount(cat, 'cat@example.org');
   await ann.press('Escape');
-  // Twenty of twenty documents took no letter before: not even the first keys may be lost.
+  // The first keys must not be lost while the document is created.
   for (const words of ['first', 'second']) {
     const own = await cat.begin((writer) => writer.typing(words));
     await cat.saved();
@@ -190,7 +190,7 @@ test('an invited person types into a new document at once', async () => {
   await cat.leave();
 });
 
-test('a reader reads, an editor writes, and both see it at once when that changes', async () => {
+test('changes of a role between viewer and editor apply at once on both pages', async () => {
   const dialog = await share(ann);
   await dialog.getByLabel('Name they sign in by').fill('ben@example.org');
   await dialog.getByLabel('Role of the new person').selectOption('viewer');
@@ -198,7 +198,7 @@ test('a reader reads, an editor writes, and both see it at once when that change
   await dialog.getByText('Ben Ray').waitFor();
   await ann.isAccessible();
   await ann.shot('share');
-  // His page stands where it stood.
+  // The page keeps its scroll position.
   await ben.sees("Ann's secret plan");
   await ben.page.getByText('You may read this document, and not change it.').waitFor();
   assert.equal(await ben.text.getAttribute('contenteditable'), 'false');
@@ -209,7 +209,7 @@ test('a reader reads, an editor writes, and both see it at once when that change
 
   const role = dialog.getByLabel('Role of Ben Ray');
   await role.selectOption('editor');
-  // The cursor comes with the right to write.
+  // The cursor appears with the permission to write.
   await ben.page.waitForSelector('.ql-editor[contenteditable="true"]:focus');
   await ben.goTo('end');
   await ben.type(", and Ben's");
@@ -223,7 +223,7 @@ test('a reader reads, an editor writes, and both see it at once when that change
   await dialog.getByRole('button', { name: 'Remove Ben Ray' }).click();
   await ann.page.getByRole('alertdialog').getByRole('button', { name: 'Remove' }).click();
   await heading(ben, 'You no longer have access to this document');
-  // The socket is closed as well, which is no reason to speak of the network.
+  // The socket is closed as well, which is not reported as a network error.
   await ben.page.waitForFunction(() => document.querySelector('.status').hidden);
   assert.equal(await ben.text.isVisible(), false);
   await ben.isAccessible();
@@ -247,7 +247,7 @@ test('a link with a password admits a guest without an account, until it ends', 
   await guest.press('Enter');
   await guest.sees("Ann's secret plan");
   assert.doesNotMatch(guest.page.url(), /share/);
-  // Who is signed in finds the document in the list from then on, as long as the link opens it.
+  // For a signed-in user the list has the document from then on, as long as the link is valid.
   await ben.page.goto(sharedAddress);
   await ben.page.getByLabel('Password of the link').fill('open sesame');
   await ben.press('Enter');
@@ -289,7 +289,7 @@ test('signing out everywhere ends every page, and unsaved work stays on it', asy
   await ann.goTo('end');
   await ann.type(' Kept.');
   await ann.page.locator('.status-shown', { hasText: 'waiting' }).waitFor();
-  // Signed in again in another page of the same browser, the work arrives.
+  // After signing in on another page of the same browser, the work is saved.
   const page = await ann.context.newPage();
   await page.goto(server.url);
   await page.getByLabel('Name to sign in by').fill('ann@example.org');

@@ -1,5 +1,5 @@
-// Documents as programs write them: with formats that exclude each other, carriage returns, no final newline. An open page
-// gets them op by op, a new page all at once, and both must show the same. SEED=n and SEEDS=n as in random.mjs.
+// Documents written by programs: with formats that exclude each other, carriage returns, no final newline. An open page
+// receives them op by op, a new page at once, and both must show the same. SEED=n and SEEDS=n as in random.mjs.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -50,7 +50,7 @@ after(async () => {
   await server?.end();
 });
 
-/** Two people, one with an open page and one who comes later, and a program. */
+/** Two users, one with an open page and one who opens it later, and a program. */
 async function withPages(work) {
   const [open, late] = [
     await Writer.arrive(browser, server.url, 'Open'),
@@ -65,7 +65,7 @@ async function withPages(work) {
   for (const { faults } of [open, late]) assert.deepEqual(faults, [], 'the pages have no faults');
 }
 
-/** A document with this content, and a program that has it open. */
+/** A document with this content, opened by a program. */
 async function created(id, ops) {
   const program = await plainClient(server.url, id);
   await new Promise((resolve, reject) =>
@@ -74,7 +74,7 @@ async function created(id, ops) {
   return program;
 }
 
-/** Waits until the open page shows what a new page shows, and both what is stored. Returns the lines shown. */
+/** Waits until the open page shows the same as a new page, and both what is stored. Returns the lines shown. */
 async function agree(id, open, late) {
   const deadline = Date.now() + WAIT_MS;
   await open.saved();
@@ -92,7 +92,7 @@ async function agree(id, open, late) {
   }
 }
 
-test(`open and new pages show a program's ops alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
+test(`open and new pages show the ops of a program alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
   withPages(async (open, late) => {
     for (let seed = SEED; seed < SEED + SEEDS; seed += 1) {
       const r = dice(`program-${seed}`);
@@ -135,7 +135,7 @@ function randomOp(r, content) {
   return [...retain, { retain: size, attributes }];
 }
 
-/** The position, or the one before it where it would cut a character. */
+/** The position, or the one before it if it would split a character. */
 function boundary(at, content) {
   return /[\uD800-\uDBFF]/.test(textOf(content)[at - 1] ?? '') ? at - 1 : at;
 }
@@ -149,7 +149,7 @@ function randomFormats(r) {
   return formats;
 }
 
-test('a document without a final newline keeps to it, and its last line can be formatted', () =>
+test('a document without a final newline stays without one, and its last line can be formatted', () =>
   withPages(async (open, late) => {
     const program = await created('unterminated', [{ insert: 'first\nlast' }]);
     await open.open('unterminated');
@@ -175,7 +175,7 @@ test('a document without a final newline keeps to it, and its last line can be f
     program.close();
   }));
 
-test('a page takes away line formats that it does not show with the one that it shows', () =>
+test('removing a shown line format removes the hidden ones as well', () =>
   withPages(async (open, late) => {
     const program = await created('kinds', [
       { insert: 'line' },
@@ -189,7 +189,7 @@ test('a page takes away line formats that it does not show with the one that it 
     program.close();
   }));
 
-test("formats that a code block hides are shown when the page's user ends it", () =>
+test('formats hidden by a code block are shown when a user ends the block', () =>
   withPages(async (open, late) => {
     const code = [
       { insert: 'bold', attributes: { bold: true } },
@@ -200,7 +200,7 @@ test("formats that a code block hides are shown when the page's user ends it", (
     await open.goTo('beginning');
     await open.press('Control+Alt+c');
     await agree('hidden', open, late);
-    // The last line becomes a part of the one before it.
+    // The last line is joined with the one before it.
     await open.goTo('end');
     await open.press('Home');
     await open.press('Control+Alt+c');
@@ -212,7 +212,7 @@ test("formats that a code block hides are shown when the page's user ends it", (
     program.close();
   }));
 
-test('carriage returns of a program are kept, through edits and undo, and show no line of their own', () =>
+test('carriage returns of a program are kept through edits and undo, and are not shown as lines', () =>
   withPages(async (open, late) => {
     const program = await created('returns', [{ insert: 'one\r\ntwo\r\n' }]);
     await open.open('returns');
@@ -231,7 +231,7 @@ test('carriage returns of a program are kept, through edits and undo, and show n
     program.close();
   }));
 
-test('what changes the text of a node by itself cuts no emoji', () =>
+test('edits that the browser makes to a text node split no emoji', () =>
   withPages(async (open, late) => {
     const cases = [
       ['b🙂', 'b😀🙂'],
@@ -272,7 +272,7 @@ test('what changes the text of a node by itself cuts no emoji', () =>
     program.close();
   }));
 
-test('keys reach both ends of a long document at once, where lines were never drawn', () =>
+test('keys reach both ends of a long document before all its lines are drawn', () =>
   withPages(async (open, late) => {
     const lines = Array.from({ length: 1500 }, (_, index) => `${index} ${'words '.repeat((index * 7) % 40)}end`);
     const program = await created('long', [{ insert: `${lines.join('\n')}\n` }]);
@@ -292,10 +292,10 @@ test('keys reach both ends of a long document at once, where lines were never dr
     program.close();
   }));
 
-test('a page that shows what it has not stored notices, draws the document and hands the text back', async () => {
+test('a page that differs from its stored document is detected, redrawn, and offers the lost text', async () => {
   const writer = await Writer.arrive(browser, server.url, 'Deaf');
   await writer.page.addInitScript(() => {
-    // From here on the editor does not learn what the browser does to its elements: the fault to be noticed.
+    // From here on the editor is not notified of the browser's changes: the fault to be detected.
     const take = MutationObserver.prototype.takeRecords;
     MutationObserver.prototype.takeRecords = function () {
       const records = take.call(this);

@@ -1,6 +1,6 @@
-// Random keys: one person, and two at a time. What is shown, what is stored and what a fresh page shows must be the same.
+// Random keys of one user, and of two at a time. The page, the stored document and a new page must be equal.
 //
-// SEED=n starts at that seed, SEEDS=n plays so many with one person and half as many with two: SEED=n SEEDS=1 repeats one.
+// SEED=n is the first seed, SEEDS=n their number with one user and twice the number with two: SEED=n SEEDS=1 repeats one.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -11,7 +11,7 @@ import { contentOf, openBrowser, Writer } from './writers.mjs';
 
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const SEEDS = Number(process.env.SEEDS ?? 16);
-/** Seeds that are played at the same time: much of each is waiting. */
+/** Seeds that run at the same time: most of their time is spent on waiting. */
 const LANES = 3;
 const STEPS = 36;
 const SETTLED_MS = 60_000;
@@ -48,7 +48,7 @@ const LINES = [
 ];
 const HEADINGS = ['Control+Alt+Digit0', 'Control+Alt+Digit1', 'Control+Alt+Digit2'];
 
-/** Each step: how often it is taken, and the keys it presses. */
+/** Each step: its weight, and the keys that it presses. */
 const STEP_KINDS = [
   [26, (r) => ({ type: r.pick(WORDS) })],
   [14, (r) => ({ press: r.pick(MOVES) })],
@@ -78,13 +78,13 @@ after(async () => {
   await server?.end();
 });
 
-test(`one person's random keys are shown, stored and shown again alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
+test(`random keys of one user are shown, stored and shown by a new page alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
   playAll(SEEDS, 1));
 
-test(`two people's random keys are shown, stored and shown again alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
+test(`random keys of two users are shown, stored and shown by a new page alike: SEED=${SEED} SEEDS=${SEEDS}`, () =>
   playAll(Math.ceil(SEEDS / 2), 2));
 
-test('keys that were lost once are stored: formats, an arrow and a letter', async () => {
+test('formats, an arrow key and a letter in quick succession are stored', async () => {
   const writer = await Writer.arrive(browser, server.url, 'Person 1');
   const id = await writer.begin();
   await writer.type('one\ntwo three');
@@ -95,7 +95,7 @@ test('keys that were lost once are stored: formats, an arrow and a letter', asyn
   await writer.leave();
 });
 
-test('a letter that is typed where the browser would have deleted code is shown', async () => {
+test('a letter typed where the browser deletes code elements is shown', async () => {
   const writer = await Writer.arrive(browser, server.url, 'Person 1');
   const id = await writer.begin();
   await writer.type('one word. \nnext');
@@ -168,11 +168,11 @@ async function take(writer, step) {
   else if (step.wait === 'frame')
     await writer.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   else await writer.press(step.press);
-  // Outside of lists Shift+Tab leaves the text.
+  // Outside of lists Shift+Tab moves the focus out of the text.
   if (step.press === 'Shift+Tab') await writer.text.focus();
 }
 
-/** Waits until all pages have saved everything and show what the server has. */
+/** Waits until all pages have saved everything and show the document of the server. */
 async function agree(id, writers) {
   const deadline = Date.now() + SETTLED_MS;
   for (;;) {

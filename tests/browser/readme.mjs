@@ -1,4 +1,4 @@
-// The JavaScript examples of README.md and docs/API.md, run with other addresses and times and no other change:
+// The JavaScript examples of README.md and docs/API.md, run with only addresses and times replaced:
 // `COPYDESK_BIN=.. node --test readme.mjs`.
 
 import assert from 'node:assert/strict';
@@ -37,7 +37,7 @@ function example(part) {
   return found[0];
 }
 
-/** Replaces parts of an example, each of which must be there. */
+/** Replaces parts of an example, each of which must be present. */
 function replaced(code, parts) {
   for (const [from, to] of Object.entries(parts)) {
     assert.ok(code.includes(from), `the example has ${from}`);
@@ -80,7 +80,7 @@ async function bundled(name, code) {
   return output[0].code;
 }
 
-/** Opens the page, and waits until its document is there. */
+/** Opens the page, and waits until its document is loaded. */
 async function visit(origin) {
   const page = await browser.newPage();
   page.setDefaultTimeout(60_000);
@@ -118,7 +118,7 @@ test('the examples of a client work in a bundled page and in Node', async () => 
   await server.end();
 });
 
-test('the examples of tokens work, and a page goes on when its token ends', async () => {
+test('the examples of tokens work, and a page continues when its token expires', async () => {
   const env = { COPYDESK__AUTH__MODE: 'tokens', COPYDESK__AUTH__TOKEN_SECRET: SECRET };
   const server = await Server.prepare({ open: false });
   const port = await freePort();

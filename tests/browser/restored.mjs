@@ -18,7 +18,7 @@ after(async () => {
   await server?.end();
 });
 
-test('a page that slept through a restore says so, loads again, and offers its unsent text for copying', async (t) => {
+test('a page that was offline during a restore says so, reloads, and offers its unsent text for copying', async (t) => {
   const backup = `${server.folder}-backup`;
   t.after(() => rm(backup, { recursive: true, force: true }));
   const ann = await Writer.arrive(browser, server.url, 'Ann Lee');
@@ -49,7 +49,7 @@ test('a page that slept through a restore says so, loads again, and offers its u
   assert.equal(await refusal.getByLabel('Lost text').inputValue(), 'Unsent. ');
   await refusal.getByRole('button', { name: 'Dismiss' }).click();
 
-  // It goes on as a page of the new history, also through a restart.
+  // It continues as a page of the new history, also after a restart.
   await ann.goTo('end');
   await ann.type('On. ');
   await ann.saved();

@@ -1,4 +1,4 @@
-// Journeys through the web editor: `COPYDESK_BIN=.. node --test run.mjs`. Pictures go to `shots/`.
+// Tests of the web editor: `COPYDESK_BIN=.. node --test run.mjs`. Screenshots go to `shots/`.
 
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
@@ -32,7 +32,7 @@ async function arrive(name, options) {
   return writer;
 }
 
-/** Ann has begun a document and Ben has opened it. */
+/** A document that Ann has created and Ben has opened. */
 async function annAndBen(text = '') {
   const ann = await arrive('Ann Lee');
   const ben = await arrive('Quiet Otter');
@@ -44,7 +44,7 @@ async function annAndBen(text = '') {
   return { ann, ben, id };
 }
 
-test('an empty desk invites to begin', async () => {
+test('an empty list offers to create a document', async () => {
   const ann = await arrive('Ann Lee');
   await ann.list();
   await ann.page.getByRole('heading', { name: 'A clean desk' }).waitFor();
@@ -54,7 +54,7 @@ test('an empty desk invites to begin', async () => {
   await ann.saved();
 });
 
-test('two people write at the same time, in different places and in the same', async () => {
+test('concurrent edits of two users at different places and at one place converge', async () => {
   const { ann, ben } = await annAndBen('first\nlast');
   await ann.goTo('beginning');
   await ben.goTo('end');
@@ -74,7 +74,7 @@ test('two people write at the same time, in different places and in the same', a
   assert.equal(countOf(together, 'b'), 60);
 });
 
-test('nothing is lost or doubled when the server is restarted while one types', async () => {
+test('no edit is lost or duplicated when the server is restarted during typing', async () => {
   const { ann, ben } = await annAndBen('Start.');
   for (const signal of ['SIGTERM', 'SIGKILL']) {
     await ann.goTo('end');
@@ -90,7 +90,7 @@ test('nothing is lost or doubled when the server is restarted while one types', 
   }
 });
 
-test('what is written without a line arrives exactly once', async () => {
+test('edits made without a connection are delivered exactly once', async () => {
   const { ann, ben } = await annAndBen('Together. ');
   await ann.context.setOffline(true);
   await ann.status('offline');
@@ -108,7 +108,7 @@ test('what is written without a line arrives exactly once', async () => {
   assert.equal(await settled(server.url, ann, ben), 'Ben meanwhile. Together. Ann alone\n');
 });
 
-test('what is written while the server is away arrives exactly once', async () => {
+test('edits made while the server is down are delivered exactly once', async () => {
   const { ann, ben } = await annAndBen('Base.');
   await server.down();
   await Promise.all([ann.status('offline'), ben.status('offline')]);
@@ -146,7 +146,7 @@ test('an op whose answer was lost is committed once', async () => {
   assert.equal(await settled(server.url, ann), 'one two three \n');
 });
 
-test('a server that cannot just now is asked again', async () => {
+test('a request that fails with a temporary error is repeated', async () => {
   const ann = await arrive('Ann Lee');
   let refusals = 0;
   await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
@@ -167,7 +167,7 @@ test('a server that cannot just now is asked again', async () => {
   assert.equal(await ann.page.getByRole('alert').count(), 0);
 });
 
-test('a server that asks for a pause gets it, on the same socket', async () => {
+test('a pause that the server requests is kept, on the same socket', async () => {
   const ann = await arrive('Ann Lee');
   let sockets = 0;
   let refusals = 0;
@@ -192,7 +192,7 @@ test('a server that asks for a pause gets it, on the same socket', async () => {
   assert.equal(await ann.page.getByRole('alert').count(), 0);
 });
 
-test('while the server can save nothing, the page says so', async () => {
+test('while the server cannot save edits, the page says so', async () => {
   const ann = await arrive('Ann Lee');
   const held = [];
   let isAway = false;
@@ -214,7 +214,7 @@ test('while the server can save nothing, the page says so', async () => {
   assert.equal(textOf(await contentOf(server.url, id)), 'still\n');
 });
 
-test('a paste larger than any message arrives, and so does its undo', async () => {
+test('a paste larger than a message is delivered, and so is its undo', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   const line = `${'A long line with some ünïcödé in it. '.repeat(160)}\n`;
@@ -231,7 +231,7 @@ test('a paste larger than any message arrives, and so does its undo', async () =
   await settled(server.url, ann);
 });
 
-test('a line that has gone silent is noticed and replaced', async () => {
+test('a connection that does not answer is detected and replaced', async () => {
   const ann = await arrive('Ann Lee');
   let isDeaf = false;
   let lines = 0;
@@ -256,7 +256,7 @@ test('a line that has gone silent is noticed and replaced', async () => {
   assert.equal(textOf(await contentOf(server.url, id)), 'Is anybody there?\n');
 });
 
-test('undo brings back what was deleted right after it was written', async () => {
+test('undo restores text that was deleted right after it was typed', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   await ann.text.focus();
@@ -269,7 +269,7 @@ test('undo brings back what was deleted right after it was written', async () =>
   await stored(server.url, id, '\n');
 });
 
-test("undo takes back one's own edits only", async () => {
+test('undo reverts only the edits of its own user', async () => {
   const { ann, ben } = await annAndBen();
   await ann.type('Ann wrote this. ');
   await ann.saved();
@@ -285,7 +285,7 @@ test("undo takes back one's own edits only", async () => {
   assert.equal(await settled(server.url, ann, ben), 'Ann wrote this. \n');
 });
 
-test('a rename shows on every page', async () => {
+test('a rename is shown on every page', async () => {
   const { ann, ben } = await annAndBen('Text');
   await ann.title.fill('Plan for the harbour');
   await ann.press('Enter');
@@ -300,11 +300,11 @@ test('a rename shows on every page', async () => {
   assert.equal(await settled(server.url, ann, ben), 'Text\n');
 });
 
-test('others are seen where they write, by name, until they leave', async () => {
+test('cursors of other users are shown with their names until they leave', async () => {
   const { ann, ben } = await annAndBen('Some words to stand between.');
   await ben.goTo('end');
   const flag = ann.page.locator('.ql-cursor-flag');
-  // The name is shown for a moment only.
+  // The name is shown for a short time only.
   const shown = flag.filter({ hasText: 'Quiet Otter' }).waitFor({ state: 'visible' });
   await ben.type(' More.');
   await shown;
@@ -321,7 +321,7 @@ test('others are seen where they write, by name, until they leave', async () => 
   await ann.page.locator('.ql-cursor').waitFor({ state: 'detached' });
 });
 
-test('two hundred cursors cost no layout each, and those out of view are not drawn', async () => {
+test('two hundred cursors need no layout each, and those out of view are not drawn', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   const lines = Array.from({ length: 400 }, (_, n) => `Line ${n} of a document that many people read.\n`);
@@ -364,7 +364,7 @@ test('two hundred cursors cost no layout each, and those out of view are not dra
     );
   assert.ok(per('LayoutCount') < 20, `${per('LayoutCount')} layouts a letter`);
 
-  // Another place of the text has other cursors.
+  // Another part of the text has other cursors.
   await ann.goTo('end');
   await ann.page
     .locator('.ql-cursor', { hasText: /^Peer 19\d$/ })
@@ -375,7 +375,7 @@ test('two hundred cursors cost no layout each, and those out of view are not dra
   await ann.page.locator('.ql-cursor').first().waitFor({ state: 'detached' });
 });
 
-test('every button of the toolbar does what it says', async () => {
+test('every button of the toolbar applies its format', async () => {
   const { ann, ben, id } = await annAndBen('words');
   const inline = [
     ['Bold', 'bold', true],
@@ -429,7 +429,7 @@ test('every button of the toolbar does what it says', async () => {
   assert.deepEqual(await attributes(), { bold: true });
 });
 
-test('links and pictures are checked', async () => {
+test('unsafe addresses of links and pictures are rejected', async () => {
   const { ann, ben, id } = await annAndBen('look here');
   await ann.text.focus();
   await ann.press('Control+a');
@@ -459,7 +459,7 @@ test('links and pictures are checked', async () => {
   assert.ok(ops.some(({ insert, attributes }) => insert.image && attributes.alt === 'A dot'));
 });
 
-test('what a hostile client wrote is not alive', async () => {
+test('content of a hostile client is not executed', async () => {
   const hostile = [
     { insert: 'click', attributes: { link: 'javascript:globalThis.owned=1', color: 'red;background:url(//evil)' } },
     { insert: { image: 'javascript:globalThis.owned=1' } },
@@ -475,11 +475,11 @@ test('what a hostile client wrote is not alive', async () => {
   ];
   const { ann, id } = await annAndBen();
 
-  // Through the server, which may refuse some of it ..
+  // Sent through the server, which may reject some of it ..
   const client = await plainClient(server.url, id);
   for (const component of hostile) await client.submit([component]);
   client.close();
-  // .. and past it, as a snapshot and as an op.
+  // .. and around it, as a snapshot and as an op.
   const eve = await arrive('Eve');
   await eve.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
@@ -520,7 +520,7 @@ test('what a hostile client wrote is not alive', async () => {
   assert.doesNotMatch(copied, /javascript:|<img src="?x|<script|<iframe/);
 });
 
-test('pasted html keeps its text and only the formats we know', async () => {
+test('pasted HTML keeps its text and only supported formats', async () => {
   const { ann, ben, id } = await annAndBen();
   await ann.text.focus();
   await ann.paste({
@@ -538,11 +538,11 @@ test('pasted html keeps its text and only the formats we know', async () => {
     ops.filter(({ attributes }) => attributes),
     [{ insert: 'bold', attributes: { bold: true } }],
   );
-  // The browser reports the handler in the pasted html as it parses it; it would have thrown, had it run.
+  // The browser reports the handler in the pasted HTML while parsing it; a handler that ran would have thrown.
   ann.faults = ann.faults.filter((fault) => !fault.startsWith('Executing inline event handler'));
 });
 
-test('a refused change is told, and its text can be had back', async () => {
+test('a rejected change is reported, and its text can be copied', async () => {
   const ann = await arrive('Ann Lee', { permissions: ['clipboard-read', 'clipboard-write'] });
   await ann.page.routeWebSocket(/\/ws(\?|$)/, (socket) => {
     const upstream = socket.connectToServer();
@@ -567,7 +567,7 @@ test('a refused change is told, and its text can be had back', async () => {
   assert.equal(await settled(server.url, ann), 'kept and on\n');
 });
 
-test('one refused op is undone alone, and what was written behind it stays', async () => {
+test('one rejected op is undone alone, and later edits are kept', async () => {
   const ann = await arrive('Ann Lee');
   const ben = await arrive('Quiet Otter');
   let refuse = () => {};
@@ -588,11 +588,11 @@ test('one refused op is undone alone, and what was written behind it stays', asy
   await ann.saved();
   await ben.open(id);
   await ann.goTo('beginning');
-  // Replaces a word: the refused op deletes and inserts.
+  // Replaces a word: the rejected op deletes and inserts.
   await ann.press('Control+Shift+ArrowRight');
   await ann.page.keyboard.insertText('forbidden words ');
   await isSent;
-  // Behind it: text inside what is refused, formats over it, text before and after.
+  // Later edits: text within the rejected text, formats over it, text before and after it.
   await ann.press('ArrowLeft');
   await ann.type('[inside]');
   await ann.goTo('end');
@@ -600,7 +600,7 @@ test('one refused op is undone alone, and what was written behind it stays', asy
   await ann.press('Shift+Home');
   await ann.press('Control+b');
   await ann.goTo('beginning');
-  // Quill takes what is typed at once for a replacement of what was selected before.
+  // Quill treats text typed at once as a replacement of the earlier selection.
   await ann.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
   await ann.type('[before] ');
   await ben.goTo('end');
@@ -611,13 +611,13 @@ test('one refused op is undone alone, and what was written behind it stays', asy
   await ann.page.getByRole('alert').getByText('only that change was undone').waitFor();
   assert.equal(await settled(server.url, ann, ben), 'kept[before] [inside] two [Ben] [after]\n');
   assert.ok((await contentOf(server.url, id)).some(({ insert, attributes }) => /two/.test(insert) && attributes?.bold));
-  // Undo still knows what was written.
+  // Undo still covers the later edits.
   await ann.press('Control+z');
   await ann.page.waitForFunction(() => !document.querySelector('.ql-editor').textContent.includes('[before]'));
   await settled(server.url, ann, ben);
 });
 
-test('an address without a document offers to begin one', async () => {
+test('an address without a document offers to create one', async () => {
   const ann = await arrive('Ann Lee');
   await ann.page.goto(`${server.url}/d/nothingHereYet0123456789`);
   await ann.page.getByRole('heading', { name: 'There is no document here yet' }).waitFor();
@@ -629,7 +629,7 @@ test('an address without a document offers to begin one', async () => {
   assert.equal(await settled(server.url, ann), 'Now there is.\n');
 });
 
-test('all of it can be done with the keyboard', async () => {
+test('all functions can be used with the keyboard', async () => {
   const ann = await arrive('Ann Lee');
   await ann.list();
   const focusOn = async (name) => {
@@ -673,7 +673,7 @@ test('all of it can be done with the keyboard', async () => {
   await focusOn('Rename By keys alone');
 });
 
-test('the list finds, renames and opens', async () => {
+test('the list searches, renames and opens documents', async () => {
   const { ann, ben } = await annAndBen('A letter.');
   await ann.title.fill('Letter to the lighthouse');
   await ann.press('Enter');
@@ -691,7 +691,7 @@ test('the list finds, renames and opens', async () => {
   assert.equal(await ben.title.inputValue(), 'Letter to the keeper');
 });
 
-test('a long list comes page by page', async () => {
+test('a long list is loaded page by page', async () => {
   await keepDocuments(
     Array.from({ length: 51 }, (_, index) => `Page ${index}`),
     'pagedDocument00000',
@@ -758,7 +758,7 @@ async function writeLetter(writer) {
   await page.waitForSelector('li[data-list="checked"]');
 }
 
-/** Documents by their titles only, the last one newest. */
+/** Documents with these titles, the last one newest. */
 async function keepDocuments(titles, prefix) {
   for (const [index, title] of titles.entries()) {
     const id = `${prefix}${index}`;
@@ -779,7 +779,7 @@ async function keepDocuments(titles, prefix) {
   }
 }
 
-test('the editor looks right, and so it does on a phone and by night', async () => {
+test('the editor is laid out correctly on a desktop, on a phone and in dark mode', async () => {
   await keepDocuments(
     [
       "Recipes from the ferry's galley",

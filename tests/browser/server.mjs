@@ -1,7 +1,7 @@
-// The server under test as a process of its own, so that it can be ended the hard way.
+// The server under test as a separate process, so that it can be killed.
 //
-// COPYDESK_BIN names it. Anything that understands `serve --open --listen HOST:PORT --data DIR`, answers /readyz and serves the
-// page will do.
+// COPYDESK_BIN names the program. It has to support `serve --open --listen HOST:PORT --data DIR`, answer /readyz and serve the
+// page.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,14 +16,14 @@ export class Server {
   #process = null;
   #log = [];
 
-  /** Unless `open`, people sign in. `env` adds to the environment. */
+  /** Unless `open`, users must sign in. `env` adds to the environment. */
   static async start(options = {}) {
     const server = await Server.prepare(options);
     await server.up();
     return server;
   }
 
-  /** A server that has its address, and is not running. */
+  /** A server that has an address, and is not running. */
   static async prepare({ open = true, env = {} } = {}) {
     if (!process.env.COPYDESK_BIN) throw new Error("COPYDESK_BIN must name the server's binary");
     return new Server(await freePort(), await mkdtemp(join(tmpdir(), 'copydesk-browser-')), open, env);

@@ -1,6 +1,6 @@
-// What a page shows and what the server has, in one form: a list of lines, each with its format and its runs of text.
+// The content of a page and of a stored document in one form: a list of lines, each with its format and its runs of text.
 
-/** Line formats that exclude each other. Where a line has several, the first in this list is shown. */
+/** Line formats that exclude each other. If a line has several, the first in this list is shown. */
 const KINDS = ['code-block', 'list', 'header', 'blockquote'];
 const LINE_EXTRAS = ['indent', 'align', 'direction'];
 const TEXT_FORMATS = ['bold', 'code', 'italic', 'link', 'strike', 'underline'];
@@ -51,7 +51,7 @@ function addRun(runs, text, formats) {
   return runs;
 }
 
-/** The shape of what a page shows, read from its elements alone: Quill's own model may be what is wrong. */
+/** The shape of the page's elements. Quill's own model is not used, because it may differ from them. */
 export async function shapeShown(page) {
   const lines = await page.evaluate(() => {
     const BLOCKS = 'p, h1, h2, h3, h4, h5, h6, blockquote, li, .ql-code-block';

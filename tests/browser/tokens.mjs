@@ -1,4 +1,4 @@
-// Journeys of people whom another application sends: `COPYDESK_BIN=.. node --test tokens.mjs`.
+// Tests of users who sign in with a token of another application: `COPYDESK_BIN=.. node --test tokens.mjs`.
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
@@ -27,7 +27,7 @@ function sign(claims, seconds = 600) {
   return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
 }
 
-/** Begins a document, or comes back to it, by an address of one's own. */
+/** Opens a document of the collection by a chosen id; creates it if it does not exist. */
 async function open(writer, path) {
   await writer.page.goto(server.url + path);
   await writer.page.locator('.ql-editor[contenteditable="true"]').click();
@@ -35,7 +35,7 @@ async function open(writer, path) {
 
 const arrive = (name) => Writer.arrive(browser, server.url, name);
 
-test('the application passes a token in the address, where it does not stay', async () => {
+test('a token in the address signs in and is removed from the address', async () => {
   const ann = await arrive('Ann Lee');
   await ann.page.goto(`${server.url}/#token=${sign({ sub: '1', name: 'Ann Lee' })}`);
   await ann.page.waitForSelector('#app[data-list="ready"]');
@@ -72,7 +72,7 @@ test('a document is shared with a user of the application by the id', async () =
   await ben.leave();
 });
 
-test("a link with a token does not replace another user's session unasked", async () => {
+test("a link with a token does not replace another user's session without confirmation", async () => {
   const ann = await arrive('Ann Lee');
   const token = (sub, name) => `#token=${sign({ sub, name })}`;
   await open(ann, `/d/mine?new${token('1', 'Ann Lee')}`);
@@ -82,7 +82,7 @@ test("a link with a token does not replace another user's session unasked", asyn
         .then((answer) => answer.json())
         .then(({ user }) => user.name),
     );
-  // In the tab of an open document, too: there only the end of the address changes.
+  // Also in the tab of an open document, where only the fragment of the address changes.
   for (const choice of ['Stay signed in as Ann Lee', 'Sign in as Eve']) {
     await ann.page.evaluate((hash) => (location.hash = hash), token('2', 'Eve'));
     await ann.page.getByRole('heading', { name: 'You are signed in as Ann Lee' }).waitFor();
@@ -94,7 +94,7 @@ test("a link with a token does not replace another user's session unasked", asyn
     await ann.page.waitForSelector('#app[data-document]');
     assert.equal(await names(), choice.endsWith('Eve') ? 'Eve' : 'Ann Lee');
   }
-  // The same user's next token needs no question.
+  // The next token of the same user needs no confirmation.
   await ann.page.goto(`${server.url}/d/mine?again${token('2', 'Eve, renamed')}`);
   await ann.page.waitForSelector('#app[data-document]');
   assert.equal(await names(), 'Eve, renamed');
@@ -120,7 +120,7 @@ test('a link opens a document of any collection', async () => {
   await guest.leave();
 });
 
-test('when the token ends, the page says so', async () => {
+test('when the token expires, the page says so', async () => {
   const ann = await arrive('Ann Lee');
   await open(ann, `/d/last?new#token=${sign({ sub: '1', name: 'Ann Lee' }, 15)}`);
   await ann.type('Kept');

@@ -28,7 +28,7 @@ afterEach(async () => {
   for (const writer of here) await writer.leave();
 });
 
-/** A writer whose connection the test can cut: `rule` decides what passes, by message and direction. */
+/** A writer whose connection the test can cut: `rule` decides about each message by its content and direction. */
 async function arrive(name) {
   const writer = await Writer.arrive(browser, server.url, name);
   writers.push(writer);
@@ -46,9 +46,9 @@ async function arrive(name) {
   return writer;
 }
 
-/** Nothing that the writer does reaches the server. */
+/** No message of the writer reaches the server. */
 const cutOff = (message, towards) => !(towards === 'server' && message.a === 'op');
-/** Everything reaches the server, and the writer does not learn of it. */
+/** All messages reach the server, and no answer reaches the writer. */
 const ackLost = (message, towards) => !(towards === 'client' && message.a === 'op');
 
 async function closeAndOpen(writer, id, query = '') {
@@ -59,7 +59,7 @@ async function closeAndOpen(writer, id, query = '') {
   await writer.saved();
 }
 
-/** Waits until the browser has kept edits with this text. */
+/** Waits until the browser has stored edits with this text. */
 function isKept(writer, text) {
   return writer.page.waitForFunction(async (wanted) => {
     const db = await new Promise((resolve, reject) => {
@@ -80,14 +80,14 @@ for (const [what, rule] of [
   ['were never sent', cutOff],
   ['were committed, and the ack was lost', ackLost],
 ]) {
-  test(`edits that ${what} before a reload arrive exactly once`, async () => {
+  test(`edits that ${what} before a reload are delivered exactly once`, async () => {
     const ann = await arrive('Ann Lee');
     const ben = await arrive('Quiet Otter');
     const id = await ann.begin();
     await ann.type('Start. ');
     await ann.saved();
     ann.rule = rule;
-    // The first letter is in flight, the others wait behind it.
+    // The first letter is in flight, the others are pending.
     await ann.type('Ann alone. ');
     await ben.open(id);
     await ben.goTo('beginning');
@@ -102,7 +102,7 @@ for (const [what, rule] of [
   });
 }
 
-test('edits of a plain text arrive exactly once, too', async () => {
+test('unsent edits of a plain text are delivered exactly once', async () => {
   const ann = await arrive('Ann Lee');
   const id = 'plainUnsent0000000000000';
   const client = await plainClient(server.url, id);
@@ -126,7 +126,7 @@ test('edits of a plain text arrive exactly once, too', async () => {
   client.close();
 });
 
-test('unsent edits and a title survive a page that ends without notice, and are sent by one tab of two', async () => {
+test('unsent edits and a title survive a page that is killed, and are sent by one of two tabs', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   await ann.type('Start. ');
@@ -148,7 +148,7 @@ test('unsent edits and a title survive a page that ends without notice, and are 
     await page.waitForFunction(() => document.querySelector('.title-field').value === 'Kept title');
 });
 
-test('a page that is still open keeps its unsent edits to itself', async () => {
+test('unsent edits of an open page are not sent by another page', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   ann.rule = cutOff;
@@ -169,7 +169,7 @@ for (const [what, rule] of [
   ['was never created', cutOff],
   ['was created, and the ack was lost', ackLost],
 ]) {
-  test(`a new document that ${what} before a reload is there with its text`, async () => {
+  test(`a new document that ${what} before a reload exists with its text`, async () => {
     const ann = await arrive('Ann Lee');
     const id = what === 'was never created' ? 'neverCreated0000000000000' : 'createdUnheard00000000000';
     ann.rule = rule;
@@ -182,7 +182,7 @@ for (const [what, rule] of [
   });
 }
 
-test('unsent edits whose document is gone are told, with their text', async () => {
+test('unsent edits of a deleted document are reported with their text', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   ann.rule = cutOff;
@@ -194,7 +194,7 @@ test('unsent edits whose document is gone are told, with their text', async () =
   client.close();
   await ann.page.goto(`${server.url}/healthz`);
   ann.rule = () => true;
-  // Until it is dismissed it is told at each visit.
+  // They are reported at each visit until the report is dismissed.
   for (let visit = 0; visit < 2; visit += 1) {
     await ann.page.goto(`${server.url}/d/${id}`);
     await ann.page.getByRole('alert').getByRole('button', { name: 'Copy lost text' }).waitFor();
@@ -203,7 +203,7 @@ test('unsent edits whose document is gone are told, with their text', async () =
   await isKept(ann, null);
 });
 
-test('edits that wait when the document is deleted are told, with their text', async () => {
+test('pending edits are reported with their text when the document is deleted', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   ann.rule = cutOff;
@@ -215,7 +215,7 @@ test('edits that wait when the document is deleted are told, with their text', a
   await ann.page.getByRole('alert').getByRole('button', { name: 'Copy lost text' }).waitFor();
 });
 
-test('edits that wait are sent in ops of bounded size', async () => {
+test('pending edits are sent in ops of bounded size', async () => {
   const ann = await arrive('Ann Lee');
   const id = await ann.begin();
   await ann.type('a'.repeat(900));
@@ -241,7 +241,7 @@ test('edits that wait are sent in ops of bounded size', async () => {
   assert.ok(sent.length >= 2 && Math.max(...sent) <= 1_000, `ops of ${sent} components`);
   assert.equal(countOf(text, 'b'), 400);
 
-  // One edit of many components is cut as well.
+  // One edit of many components is split as well.
   await ann.press('Control+a');
   await ann.press('Delete');
   const words = Array.from({ length: 2_000 }, (_, n) => (n % 2 ? `<b>${n} </b>` : `<i>${n} </i>`));

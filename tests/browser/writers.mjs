@@ -1,4 +1,4 @@
-// Those who take part in a test: people in browsers, and a plain ShareDB client that sees what the server has.
+// The participants of a test: users in browsers, and a plain ShareDB client that reads the server's documents.
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
@@ -13,7 +13,7 @@ const axeSource = await import('node:fs').then(({ readFileSync }) =>
 
 ShareDB.types.register(richText.type);
 
-/** How long a condition may take to come true. Machines that build at the same time are slow. */
+/** The time limit for a condition. Long, because machines that build at the same time are slow. */
 const WAIT_MS = 60_000;
 const LAPTOP = { width: 1280, height: 800 };
 
@@ -32,9 +32,9 @@ export async function openBrowser() {
   });
 }
 
-/** A person with a browser of their own. */
+/** A user with a browser of their own. */
 export class Writer {
-  /** What must never happen on any page: scripts that throw, and things the Content-Security-Policy had to stop. */
+  /** Faults of any page: exceptions in scripts, and what the Content-Security-Policy blocked. */
   faults = [];
 
   static async arrive(browser, url, name, options = {}) {
@@ -66,7 +66,7 @@ export class Writer {
     await this.page.waitForSelector('#app[data-list="ready"]');
   }
 
-  /** Begins a document. `first` is done as soon as the text has the cursor, before anything is saved. */
+  /** Creates a document. `first` runs as soon as the text has the cursor, before anything is saved. */
   async begin(first = async () => {}) {
     await this.list();
     await this.page.getByRole('button', { name: 'New document' }).click();
@@ -90,7 +90,7 @@ export class Writer {
     return this.status('saved');
   }
 
-  /** Types where the page itself has put the cursor. */
+  /** Types at the cursor that the page itself has set. */
   async typing(text) {
     await this.page.waitForSelector('.ql-editor:focus');
     await this.type(text);
@@ -100,7 +100,7 @@ export class Writer {
     await this.page.keyboard.type(text, { delay });
   }
 
-  /** Pastes into the text what the clipboard would hold, by type. */
+  /** Pastes data of these types into the text. */
   async paste(content) {
     const isTaken = await this.text.evaluate((text, byType) => {
       const clipboardData = new DataTransfer();
@@ -118,7 +118,7 @@ export class Writer {
     return this.page.getByRole('toolbar').getByRole('button', { name, exact: true });
   }
 
-  /** Puts the cursor to the end or the beginning of the text. */
+  /** Moves the cursor to the end or the beginning of the text. */
   async goTo(place) {
     await this.text.focus();
     await this.press(place === 'end' ? 'Control+End' : 'Control+Home');
@@ -132,8 +132,8 @@ export class Writer {
   }
 
   /**
-   * The text as it is drawn. Quill leaves empty style attributes behind where it has hidden a bullet for a moment, and
-   * the order of attributes and classes is the order in which they came.
+   * The HTML of the text. Quill leaves empty style attributes where it has hidden a bullet, and
+   * the order of attributes and classes varies.
    */
   async html() {
     const html = await this.text.evaluate((text) => {
@@ -161,7 +161,7 @@ export class Writer {
   }
 
   async shot(name) {
-    // A blinking caret and running animations make no two pictures alike.
+    // A blinking caret and running animations would make all screenshots differ.
     await this.page.screenshot({
       path: new URL(`shots/${name}.png`, import.meta.url).pathname,
       animations: 'disabled',
@@ -183,7 +183,7 @@ export class Writer {
   }
 }
 
-/** What the server has, read by the plain client. */
+/** The document of the server, read by the plain client. */
 export async function contentOf(url, id) {
   const { doc, close } = await plainClient(url, id);
   const { ops } = doc.data;
@@ -195,7 +195,7 @@ export function textOf(ops) {
   return ops.map(({ insert }) => (typeof insert === 'string' ? insert : '\ufffc')).join('');
 }
 
-/** A ShareDB client without a page; it may send what no page would. */
+/** A ShareDB client without a page; it may send ops that no page sends. */
 export async function plainClient(url, id) {
   const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`);
   const connection = new ShareDB.Connection(socket);
@@ -226,7 +226,7 @@ export async function stored(url, id, text) {
   }
 }
 
-/** Everybody is done, shows the same, and it is what the server has. Returns the text. */
+/** Waits until all pages have saved everything and show the text of the server. Returns the text. */
 export async function settled(url, ...writers) {
   const deadline = Date.now() + WAIT_MS;
   for (;;) {
