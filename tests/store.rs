@@ -185,6 +185,7 @@ suite![
     appended_entries_are_loaded_unchanged,
     restart_keeps_everything,
     unknown_document_is_empty,
+    rename_of_another_title_changes_nothing,
     old_epoch_is_fenced,
     same_epoch_with_another_token_is_fenced,
     claim_returns_the_final_head,
@@ -243,7 +244,11 @@ async fn restart_keeps_everything(mut factory: impl Factory) {
     }
     ann.save(snapshot.clone()).await;
     ann.write(insert("b")).await;
-    factory.store().rename(&doc("a"), "Title").await.unwrap();
+    factory
+        .store()
+        .rename(&doc("a"), "Title", None)
+        .await
+        .unwrap();
     let (before, listed) = (
         head(factory.store(), "a").await,
         described(factory.store(), "a").await,
@@ -261,6 +266,30 @@ async fn restart_keeps_everything(mut factory: impl Factory) {
     assert_eq!(claim(factory.store(), "a").await.fence.epoch, Epoch(2));
 }
 
+async fn rename_of_another_title_changes_nothing(factory: impl Factory) {
+    let store = factory.store();
+    Writer::claim(store, "a").await.write(create("")).await;
+    for (was, title, is_renamed) in [
+        (Some(""), "A", true),
+        (Some("A"), "B", true),
+        // Sent again, because the answer was lost.
+        (Some("A"), "B", true),
+        (Some("A"), "C", false),
+        (Some("b"), "C", false),
+        (Some(""), "C", false),
+        (None, "D", true),
+        (Some("B"), "E", false),
+        (Some("D"), "", true),
+        (Some("D"), "", true),
+    ] {
+        let before = described(store, "a").await.unwrap().title;
+        let renamed = store.rename(&doc("a"), title, was).await.unwrap();
+        assert_eq!(renamed, is_renamed, "from {was:?} to {title:?}");
+        let expected = if is_renamed { title } else { &before };
+        assert_eq!(described(store, "a").await.unwrap().title, expected);
+    }
+}
+
 async fn unknown_document_is_empty(factory: impl Factory) {
     let store = factory.store();
     for reach in [
@@ -276,7 +305,7 @@ async fn unknown_document_is_empty(factory: impl Factory) {
         );
     }
     assert_eq!(described(store, "a").await, None);
-    assert!(!store.rename(&doc("a"), "x").await.unwrap());
+    assert!(!store.rename(&doc("a"), "x", None).await.unwrap());
     let forged = Fence {
         epoch: Epoch(0),
         token: 0,
@@ -536,7 +565,13 @@ async fn list_has_the_existing_documents(mut factory: impl Factory) {
     ann.write(Change::Delete).await;
     assert_eq!(described(factory.store(), "a").await, None);
     assert_eq!(list(factory.store(), query()).await, []);
-    assert!(!factory.store().rename(&doc("a"), "gone").await.unwrap());
+    assert!(
+        !factory
+            .store()
+            .rename(&doc("a"), "gone", None)
+            .await
+            .unwrap()
+    );
 
     // A document that was deleted and created again keeps the time of its first creation.
     let mut ann = Writer::claim(factory.store(), "a").await;
@@ -616,7 +651,7 @@ async fn titles_are_found_regardless_of_case(factory: impl Factory) {
         ("c", "ÜBER'M \"Berg\""),
     ] {
         Writer::claim(store, id).await.write(create("")).await;
-        assert!(store.rename(&doc(id), title).await.unwrap());
+        assert!(store.rename(&doc(id), title, None).await.unwrap());
         assert_eq!(described(store, id).await.unwrap().title, title);
     }
     for (text, expected) in [
@@ -978,7 +1013,7 @@ impl Step {
             Self::Rename(doc, upper) => {
                 let title = if *upper { "ÄÖ" } else { "äö" };
                 let id = self::doc(&format!("d{doc}"));
-                let renamed = store.rename(&id, title).await.unwrap();
+                let renamed = store.rename(&id, title, None).await.unwrap();
                 let titled = list(
                     store,
                     ListQuery {

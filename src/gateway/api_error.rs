@@ -67,6 +67,14 @@ pub(super) enum ApiError {
     /// The title is too long or has control characters.
     #[error("a title has at most {0} characters, none of them control characters")]
     InvalidTitle(usize),
+    /// The document has another title than the one that the request replaces.
+    #[error(
+        "the document has been renamed meanwhile: repeat the request if the new title is to be replaced"
+    )]
+    TitleChanged {
+        /// The title that it has.
+        title: String,
+    },
     /// The rate limit of requests.
     #[error("too many requests: try again")]
     RequestRate,
@@ -175,6 +183,7 @@ impl ApiError {
             Self::UserNotFound => (StatusCode::NOT_FOUND, "no_such_person"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "timeout"),
             Self::OwnerMustTransfer => (StatusCode::CONFLICT, "owner"),
+            Self::TitleChanged { .. } => (StatusCode::CONFLICT, "title_changed"),
             Self::OtherSession { .. } => (StatusCode::CONFLICT, "other_session"),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UrlTooLong(_) => (StatusCode::URI_TOO_LONG, "too_long"),
@@ -253,6 +262,9 @@ impl ResponseError for ApiError {
             body["kept"] = json!(kept);
             body["offered"] = json!(offered);
         }
+        if let Self::TitleChanged { title } = self {
+            body["title"] = json!(title);
+        }
         let mut response = HttpResponse::build(status);
         response.insert_header((CACHE_CONTROL, "no-store"));
         if let Some(seconds) = self.retry_after_seconds() {
@@ -276,6 +288,9 @@ mod tests {
             kept: None,
             offered: None,
         };
+        let title_changed = ApiError::TitleChanged {
+            title: String::new(),
+        };
         let auth = |error: AuthError| ApiError::from(error);
         for (error, status, code) in [
             (ApiError::SignInRequired, 401, "unauthorized"),
@@ -287,6 +302,7 @@ mod tests {
             (ApiError::from(ShareError::OwnerMustTransfer), 409, "owner"),
             (ApiError::from(ShareError::QuotaReached), 429, "quota"),
             (other_session, 409, "other_session"),
+            (title_changed, 409, "title_changed"),
             (ApiError::InvalidRole, 400, "bad_request"),
             (ApiError::InvalidTitle(1), 422, "bad_title"),
             (ApiError::SocketRate, 429, "too_many"),

@@ -250,12 +250,16 @@ impl Store for MemoryStore {
         &'a self,
         doc: &'a DocId,
         title: &'a str,
+        was: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let mut state = self.state();
         let document = state
             .documents
             .get_mut(doc)
-            .filter(|document| document.live);
+            .filter(|document| document.live)
+            .filter(|document| {
+                was.is_none_or(|was| [was, title].contains(&document.title.as_str()))
+            });
         let renamed = document.map(|document| title.clone_into(&mut document.title));
         ready(Ok(renamed.is_some())).boxed()
     }

@@ -454,8 +454,9 @@ impl Store for PostgresStore {
         &'a self,
         doc: &'a DocId,
         title: &'a str,
+        was: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let renamed = list::rename(&self.reads, doc, title);
+        let renamed = list::rename(&self.reads, doc, title, was);
         renamed
             .map(|it| it.map_err(|error| error.into_store_error("rename")))
             .boxed()

@@ -312,11 +312,13 @@ impl Store for SqliteStore {
         &'a self,
         doc: &'a DocId,
         title: &'a str,
+        was: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.writer
             .execute(RenameJob {
                 doc: doc.clone(),
                 title: title.to_owned(),
+                was: was.map(str::to_owned),
             })
             .boxed()
     }

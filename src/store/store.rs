@@ -132,7 +132,8 @@ pub trait Store: FaultStore {
         doc: &'a DocId,
     ) -> BoxFuture<'a, Result<Option<ListedDocument>, StoreError>>;
 
-    /// Sets the title of a document. Returns false if the document does not exist.
+    /// Sets the title of a document. Returns false if the document does not exist, or if `was` is given and the title is
+    /// neither `was` nor `title`: a copy of a request that has succeeded succeeds again.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -140,6 +141,7 @@ pub trait Store: FaultStore {
         &'a self,
         doc: &'a DocId,
         title: &'a str,
+        was: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// Checks whether an append would succeed now, by a write that has no effect. If the store has written a short time

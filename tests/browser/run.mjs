@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { after, afterEach, before, test } from 'node:test';
+import { until } from '../js/wait.mjs';
 import { Server } from './server.mjs';
 import { contentOf, countOf, openBrowser, plainClient, settled, stored, textOf, Writer } from './writers.mjs';
 
@@ -283,6 +284,44 @@ test('undo reverts only the edits of its own user', async () => {
   assert.equal(await settled(server.url, ann, ben), 'Ann wrote this. Ben wrote that.\n');
   await ben.press('Control+z');
   assert.equal(await settled(server.url, ann, ben), 'Ann wrote this. \n');
+});
+
+test('a title whose answer was lost does not replace a later one', async () => {
+  const { ann, ben } = await annAndBen('Text');
+  const id = new URL(ann.page.url()).pathname.split('/').pop();
+  const titleOf = async () => (await (await fetch(`${server.url}/api/documents/documents/${id}`)).json()).title;
+  // The first request is carried out and its answer is lost; the next waits until Ben has renamed the document.
+  let renamed;
+  const isRenamed = new Promise((resolve) => (renamed = resolve));
+  let requests = 0;
+  await ann.page.route('**/api/documents/**', async (route) => {
+    if (route.request().method() !== 'PATCH') return route.continue();
+    requests += 1;
+    if (requests > 1) {
+      await isRenamed;
+      return route.continue();
+    }
+    await route.fetch();
+    await route.abort();
+  });
+  await ann.title.fill('Plan of Ann');
+  await ann.press('Enter');
+  await ben.page.reload();
+  await ben.page.waitForFunction(() => document.querySelector('.title-field').value === 'Plan of Ann');
+  await ben.title.fill('Plan of Ben');
+  await ben.press('Enter');
+  await until(async () => (await titleOf()) === 'Plan of Ben', 'Ben has renamed the document');
+  // Ann is at another title meanwhile: it stays in the field, and replaces Ben's, of which she has read.
+  await ann.title.fill('Plan of both');
+  renamed();
+  const notice = ann.page.getByRole('alert').filter({ hasText: 'Plan of Ann' });
+  await notice.waitFor();
+  assert.match(await notice.innerText(), /renamed to “Plan of Ben”/);
+  assert.equal(await titleOf(), 'Plan of Ben');
+  assert.equal(await ann.title.inputValue(), 'Plan of both');
+  await ann.press('Enter');
+  await until(async () => (await titleOf()) === 'Plan of both', 'Ann has renamed the document');
+  assert.ok(requests >= 3);
 });
 
 test('a rename is shown on every page', async () => {

@@ -154,9 +154,9 @@ async fn rare_and_frequent_titles_are_found_among_many() {
 
     // A title that is changed later is found, and the previous one is not.
     let d5 = DocId::parse("docs", "d5").unwrap();
-    assert!(store.rename(&d5, "Xylophone").await.unwrap());
+    assert!(store.rename(&d5, "Xylophone", None).await.unwrap());
     assert_eq!(all_pages(search("xyl"), list).await, (vec!["d5".into()], 1));
-    assert!(store.rename(&d5, "").await.unwrap());
+    assert!(store.rename(&d5, "", None).await.unwrap());
     assert_eq!(all_pages(search("xyl"), list).await, (vec![], 1));
 
     waiting_searches_do_not_delay_loads(store, &raw).await;

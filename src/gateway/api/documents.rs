@@ -100,8 +100,14 @@ pub(super) async fn rename(
     if title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control) {
         return Err(ApiError::InvalidTitle(TITLE_CHARS_MAX));
     }
-    if !gateway.node().store().rename(&access.doc, title).await? {
-        return Err(ApiError::DocumentNotFound);
+    let store = gateway.node().store();
+    let was = body.was.as_deref().map(str::trim);
+    if !store.rename(&access.doc, title, was).await? {
+        let document = store.describe(&access.doc).await?;
+        let document = document.ok_or(ApiError::DocumentNotFound)?;
+        return Err(ApiError::TitleChanged {
+            title: document.title,
+        });
     }
     view(&gateway, &access.doc, access.role).await
 }

@@ -120,6 +120,8 @@ pub(super) struct OpenLinkRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct RenameRequest {
     pub(super) title: String,
+    /// The title that the new one replaces.
+    pub(super) was: Option<String>,
 }
 
 /// The position in a list of accounts.

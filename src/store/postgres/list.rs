@@ -141,6 +141,7 @@ const RENAME: &str = "
 UPDATE documents
 SET title = $3, title_folded = $4
 WHERE collection = $1 AND id = $2 AND live
+  AND ($5::bytea IS NULL OR title IN ($3, $5))
 RETURNING number";
 
 /// A page of the documents that exist.
@@ -346,13 +347,19 @@ pub(super) async fn describe(
     rows.first().map(listed).transpose()
 }
 
-/// Sets the title of a document. Returns false if the document does not exist.
-pub(super) async fn rename(pool: &Pool, doc: &DocId, title: &str) -> Result<bool, PostgresError> {
+/// Sets the title of a document. Returns false if the document does not exist or has another title than `was`.
+pub(super) async fn rename(
+    pool: &Pool,
+    doc: &DocId,
+    title: &str,
+    was: Option<&str>,
+) -> Result<bool, PostgresError> {
     let (collection, id) = (doc.collection.as_str(), doc.id.as_str());
     let folded = title.to_lowercase();
     let (title, folded) = (title.as_bytes(), folded.as_bytes());
+    let was = was.map(str::as_bytes);
     let rows = pool
-        .query(RENAME, &[&collection, &id, &title, &folded])
+        .query(RENAME, &[&collection, &id, &title, &folded, &was])
         .await?;
     Ok(!rows.is_empty())
 }

@@ -318,10 +318,12 @@ fn is_readable(db: &Connection, number: i64, revision: Revision) -> rusqlite::Re
 pub(super) struct RenameJob {
     pub(super) doc: DocId,
     pub(super) title: String,
+    /// The title that it must have now, unless it has the new one already.
+    pub(super) was: Option<String>,
 }
 
 impl WriteJob for RenameJob {
-    /// Whether the document exists.
+    /// Whether the document exists and had that title.
     type Output = bool;
     const VERB: &'static str = "rename";
 
@@ -330,13 +332,15 @@ impl WriteJob for RenameJob {
             .db()
             .prepare_cached(
                 "UPDATE documents SET title = ?3, title_folded = ?4
-                 WHERE collection = ?1 AND id = ?2 AND live = 1",
+                 WHERE collection = ?1 AND id = ?2 AND live = 1
+                   AND (?5 IS NULL OR title IN (?3, ?5))",
             )?
-            .execute([
+            .execute(params![
                 self.doc.collection.as_str(),
                 self.doc.id.as_str(),
-                &self.title,
-                &self.title.to_lowercase(),
+                self.title,
+                self.title.to_lowercase(),
+                self.was,
             ])?;
         Ok(renamed > 0)
     }

@@ -5,7 +5,7 @@ import { h } from '../lib/dom';
 import type { Store } from '../lib/store';
 import { type EditorState, mayWrite } from '../pages/state';
 
-export function titleField(store: Store<EditorState>, rename: (title: string) => void, leave: () => void): HTMLElement {
+export function titleField(store: Store<EditorState>, rename: (title: string, shown: string) => void, leave: () => void): HTMLElement {
   const input = h('input', {
     class: 'title-field',
     type: 'text',
@@ -23,10 +23,15 @@ export function titleField(store: Store<EditorState>, rename: (title: string) =>
   };
 
   input.addEventListener('input', measure);
-  input.addEventListener('focus', () => input.select());
+  /** What the field showed when the user began to change it. */
+  let shown = '';
+  input.addEventListener('focus', () => {
+    shown = current();
+    input.select();
+  });
   input.addEventListener('blur', () => {
     const title = cleanTitle(input.value);
-    if (title !== '' && title !== current()) rename(title);
+    if (title !== '' && title !== current()) rename(title, shown);
     input.value = current();
     measure();
   });

@@ -115,10 +115,22 @@ export function readDocument(id: string): Promise<DocumentSummary> {
   return request(addressOf(id));
 }
 
-export function renameDocument(id: string, title: string): Promise<DocumentSummary> {
+/** With `was`, the server refuses the title if the document has another one than `was` by now; see `presentTitle`. */
+export function renameDocument(id: string, title: string, was: string | null): Promise<DocumentSummary> {
   return request(addressOf(id), {
-    ...body('PATCH', { title }),
+    ...body('PATCH', was === null ? { title } : { title, was }),
   });
+}
+
+/** What the user reads whose title lost to another one. Both are in it: nothing that was typed is lost. */
+export function renamedMeanwhile(present: string, lost: string): string {
+  return `The document has been renamed to “${present || UNTITLED}” meanwhile. Your title “${lost}” was not used.`;
+}
+
+/** The title that a document has, if that is why a rename was refused. */
+export function presentTitle(error: unknown): string | null {
+  const isChanged = error instanceof ApiError && error.code === 'title_changed';
+  return isChanged && typeof error.answer.title === 'string' ? error.answer.title : null;
 }
 
 export async function readMe(): Promise<Me> {

@@ -51,6 +51,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
     isSignedOut: false,
     title: '',
     wantedTitle: null,
+    replacedTitle: null,
     me: account.user ? personOf(account.user.name) : loadPerson(),
     peers: [],
     formats: {},
@@ -225,7 +226,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
   void resumeUnsent(account, doc, store, {
     fresh,
     pending: () => binding.pending(),
-    titled: (wanted) => title.rename(wanted),
+    titled: (wanted, replaced) => title.resume(wanted, replaced),
     kept: () => restored.editsAreKept(),
   }).then(open);
 
@@ -247,7 +248,7 @@ export function showEditor(app: HTMLElement, id: string, isNew: boolean, account
         { class: 'bar-names' },
         titleField(
           store,
-          (wanted) => title.rename(wanted),
+          (wanted, shown) => title.rename(wanted, shown),
           () => text().focus(),
         ),
         statusLine(store),

@@ -12,7 +12,9 @@ import {
   listDocuments,
   type Me,
   ourCollection,
+  presentTitle,
   renameDocument,
+  renamedMeanwhile,
   TITLE_LENGTH_MAX,
   UNTITLED,
 } from '../lib/api';
@@ -81,13 +83,19 @@ export function showList(app: HTMLElement, me: Me): void {
     store.set({ renaming: null });
     if (title === '' || title === summary.title) return;
     try {
-      const renamed = await renameDocument(summary.id, title);
+      const renamed = await renameDocument(summary.id, title, summary.title);
       store.set({
         documents: (store.state.documents ?? []).map((each) => (each.id === renamed.id ? renamed : each)),
         error: null,
       });
     } catch (error) {
-      store.set({ error: messageOf(error) });
+      const present = presentTitle(error);
+      if (present === null) return store.set({ error: messageOf(error) });
+      const documents = store.state.documents ?? [];
+      store.set({
+        documents: documents.map((each) => (each.id === summary.id ? { ...each, title: present } : each)),
+        error: renamedMeanwhile(present, title),
+      });
     }
   };
 

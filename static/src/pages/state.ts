@@ -35,6 +35,8 @@ export interface EditorState {
   title: string;
   /** A title that the server has not taken yet. */
   wantedTitle: string | null;
+  /** The server's title that the wanted one replaces; null if it is not known. */
+  replacedTitle: string | null;
   me: Person;
   peers: Peer[];
   formats: Formats;

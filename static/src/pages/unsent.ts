@@ -16,7 +16,7 @@ export interface UnsentHooks {
   fresh: ConnectionHooks['fresh'];
   /** Counts an edit that waits for the server, until the returned function is called. */
   pending(): () => void;
-  titled(title: string): void;
+  titled(title: string, replaced: string | null): void;
   /** From now on unacknowledged edits outlive this page. */
   kept(): void;
 }
@@ -32,8 +32,11 @@ export async function resumeUnsent(
   const unsent = await Promise.race([UnsentStore.open(), pause()]);
   if (!unsent) return;
   const target: UnsentTarget = { user: account.user?.id ?? account.mode, collection: doc.collection, document: doc.id };
-  const keeper = new UnsentKeeper(unsent, target, doc, () => store.state.wantedTitle);
-  store.watch(['waiting', 'wantedTitle'], () => keeper.changed());
+  const keeper = new UnsentKeeper(unsent, target, doc, () => ({
+    title: store.state.wantedTitle,
+    replacedTitle: store.state.replacedTitle,
+  }));
+  store.watch(['waiting', 'wantedTitle', 'replacedTitle'], () => keeper.changed());
   hooks.kept();
 
   const forgetters: (() => void)[] = [];

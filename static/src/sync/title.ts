@@ -5,13 +5,19 @@
  * pages read the title again. A title that cannot be sent yet (offline, or the document is not created yet) is sent later.
  */
 
-import { ApiError, type DocumentSummary } from '../lib/api';
+import { ApiError, type DocumentSummary, presentTitle, renamedMeanwhile } from '../lib/api';
 import type { Store } from '../lib/store';
 import type { EditorState } from '../pages/state';
 
 export interface TitleApi {
   read(id: string): Promise<DocumentSummary>;
-  rename(id: string, title: string): Promise<DocumentSummary>;
+  rename(id: string, title: string, was: string | null): Promise<DocumentSummary>;
+}
+
+/** A title, and the one that it replaces; null if that is not known. */
+interface Rename {
+  title: string;
+  was: string | null;
 }
 
 const RETRY_MS = 3_000;
@@ -28,6 +34,13 @@ export class TitleKeeper {
   /** The server has told the title once; from then on only renames and reconnections ask again. */
   #isKnown = false;
   #busy = false;
+  /**
+   * The rename that was sent and is not answered. Its answer may be lost, so it is sent again before a later one: the title
+   * that a later one replaces is known only when this one is answered.
+   */
+  #sent: Rename | null = null;
+  /** The title that was refused last, because others had renamed the document. */
+  #refused: string | null = null;
   #again = false;
   #announcedAt = -Infinity;
   #pauseMs: number = ANNOUNCED_PAUSE_MS[0];
@@ -40,8 +53,18 @@ export class TitleKeeper {
     private readonly api: TitleApi,
   ) {}
 
-  rename(title: string): void {
-    this.store.set({ wantedTitle: title });
+  /** The user wants this title instead of `shown`, the title that the page showed. */
+  rename(title: string, shown: string): void {
+    const { wantedTitle, replacedTitle, title: known } = this.store.state;
+    // The shown title may be one that the server has not taken yet, or has refused.
+    if (wantedTitle !== null && wantedTitle === shown) this.resume(title, replacedTitle);
+    else if (shown === this.#refused) this.resume(title, known);
+    else this.resume(title, this.#isKnown ? shown : null);
+  }
+
+  /** As `rename`, with the server's title that the wanted one replaces; null if it is not known. */
+  resume(title: string, replaced: string | null): void {
+    this.store.set({ wantedTitle: title, replacedTitle: replaced });
     this.refresh();
   }
 
@@ -87,22 +110,48 @@ export class TitleKeeper {
   }
 
   async #exchange(): Promise<void> {
-    const wanted = this.store.state.wantedTitle;
+    this.#sent ??= this.#wanted();
+    const rename = this.#sent;
     try {
-      const { title } = wanted === null ? await this.api.read(this.id) : await this.api.rename(this.id, wanted);
+      const answer = rename === null ? this.api.read(this.id) : this.api.rename(this.id, rename.title, rename.was);
+      const { title } = await answer;
+      this.#sent = null;
       this.#isKnown = true;
       if (title !== this.store.state.title) this.#pauseMs = ANNOUNCED_PAUSE_MS[0];
       this.store.set({ title });
-      if (wanted === null) return;
-      if (this.store.state.wantedTitle === wanted) this.store.set({ wantedTitle: null });
-      else this.#again = true;
-      this.revision = Math.max(this.revision + 1, Date.now());
-      this.onRenamed();
+      if (rename !== null) this.#renamed(rename, title);
     } catch (error) {
       const isRefusal = error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
       if (!isRefusal) return void setTimeout(() => this.refresh(), RETRY_MS);
-      if (wanted === null) return;
-      this.store.set({ wantedTitle: null, notice: `The title was not changed. ${error.message}` });
+      this.#sent = null;
+      if (rename !== null) this.#refusedBy(error, rename);
+    }
+  }
+
+  #wanted(): Rename | null {
+    const { wantedTitle: title, replacedTitle: was } = this.store.state;
+    return title === null ? null : { title, was };
+  }
+
+  #renamed(rename: Rename, title: string): void {
+    this.#refused = null;
+    if (this.store.state.wantedTitle === rename.title) this.store.set({ wantedTitle: null, replacedTitle: null });
+    else {
+      this.store.set({ replacedTitle: title });
+      this.#again = true;
+    }
+    this.revision = Math.max(this.revision + 1, Date.now());
+    this.onRenamed();
+  }
+
+  #refusedBy(error: ApiError, rename: Rename): void {
+    const present = presentTitle(error);
+    const lost = this.store.state.wantedTitle ?? rename.title;
+    const nothing = { wantedTitle: null, replacedTitle: null };
+    if (present === null) this.store.set({ ...nothing, notice: `The title was not changed. ${error.message}` });
+    else {
+      this.#refused = lost;
+      this.store.set({ ...nothing, title: present, notice: renamedMeanwhile(present, lost) });
     }
   }
 }

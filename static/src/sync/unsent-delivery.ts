@@ -15,8 +15,8 @@ export interface DeliveryHooks {
   fresh: ConnectionHooks['fresh'];
   /** An edit was refused. Its record is deleted when `forget` is called: until then the text is told at each opening. */
   refused(refusal: Refusal, forget: () => void): void;
-  /** A closed page wanted this title. */
-  titled(title: string): void;
+  /** A closed page wanted this title instead of another one; null if it did not know which. */
+  titled(title: string, replaced: string | null): void;
 }
 
 /** Resolves when all records of closed pages have been sent or refused, which may be when the server is back. */
@@ -32,7 +32,7 @@ export async function deliverUnsent(store: UnsentStore, target: UnsentTarget, ho
 
 async function deliver(store: UnsentStore, record: UnsentRecord, hooks: DeliveryHooks): Promise<void> {
   const refusal = record.edits.length > 0 ? await send(record, hooks) : null;
-  if (record.title !== null) hooks.titled(record.title);
+  if (record.title !== null) hooks.titled(record.title, record.replacedTitle ?? null);
   if (refusal === null) return store.delete(record.key);
   hooks.refused(refusal, () => void store.delete(record.key));
 }

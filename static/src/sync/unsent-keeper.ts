@@ -16,7 +16,7 @@ export class UnsentKeeper {
     private readonly store: UnsentStore,
     private readonly target: UnsentTarget,
     private readonly doc: Doc,
-    private readonly title: () => string | null,
+    private readonly title: () => Pick<UnsentRecord, 'title' | 'replacedTitle'>,
   ) {
     holdLock(this.#key);
     addEventListener('pagehide', () => {
@@ -41,7 +41,7 @@ export class UnsentKeeper {
   }
 
   get #isEmpty(): boolean {
-    return !this.doc.hasWritePending() && this.title() === null;
+    return !this.doc.hasWritePending() && this.title().title === null;
   }
 
   #write(): void {
@@ -64,7 +64,7 @@ export class UnsentKeeper {
       firstSeq: ops[0]?.seq ?? connection.seq,
       version,
       edits: ops.map(editOf),
-      title: this.title(),
+      ...this.title(),
     };
   }
 }

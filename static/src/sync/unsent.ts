@@ -35,6 +35,8 @@ export interface UnsentRecord extends UnsentTarget {
   edits: UnsentEdit[];
   /** A title that the server has not accepted. */
   title: string | null;
+  /** The title that it replaces; null if the page did not know it. Absent in records of older versions. */
+  replacedTitle?: string | null;
 }
 
 interface Schema extends DBSchema {

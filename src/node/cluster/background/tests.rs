@@ -120,7 +120,7 @@ by_connection! {
     fn changes(since: Option<&'a ChangeCursor>) -> Changes;
     fn list(query: ListQuery) -> ListPage;
     fn describe(doc: &'a DocId) -> Option<ListedDocument>;
-    fn rename(doc: &'a DocId, title: &'a str) -> bool;
+    fn rename(doc: &'a DocId, title: &'a str, was: Option<&'a str>) -> bool;
     fn check_writes() -> ();
     fn history() -> History;
     fn renew_history(known: History, next: History) -> History;
