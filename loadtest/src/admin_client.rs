@@ -23,9 +23,13 @@ pub(crate) struct AdminClient {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects, and returns the client id that the server issued.
-pub(crate) async fn connect(target: &Target, index: usize) -> Result<(Socket, ClientId)> {
-    let mut socket = Socket::open(target, index).await?;
+/// Connects to one of the addresses, and returns the client id that the server issued. `index` counts the connections.
+pub(crate) async fn connect(
+    target: &Target,
+    endpoint: usize,
+    index: usize,
+) -> Result<(Socket, ClientId)> {
+    let mut socket = Socket::open(target, endpoint, index).await?;
     socket.send(HANDSHAKE);
     socket.flush()?;
     let mut id = None;
@@ -50,7 +54,7 @@ pub(crate) async fn connect(target: &Target, index: usize) -> Result<(Socket, Cl
 
 impl AdminClient {
     pub(crate) async fn new(target: &Target) -> Result<Self> {
-        let (socket, id) = connect(target, 0).await?;
+        let (socket, id) = connect(target, 0, 0).await?;
         Ok(Self { socket, id, seq: 0 })
     }
 

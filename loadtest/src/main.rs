@@ -3,29 +3,37 @@
 mod admin_client;
 mod check;
 mod commit_recorder;
+mod compare;
 mod delayed_view;
 mod document_under_test;
+mod html;
 mod options;
 mod process;
 mod report;
+mod returning;
 mod run;
 mod scenario;
 mod server;
 mod simulated_client;
 mod socket;
 mod stats;
+mod timeline;
 mod trace;
+mod trend;
 mod wire;
 mod writing;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::options::Common;
 use crate::report::Report;
-use crate::scenario::{fanout, handshake_flood, hot, idle, many, open, replay};
+use crate::scenario::{
+    cluster, crowd, fanout, handshake_flood, hot, idle, many, open, ramp, replay, soak, storm,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -58,15 +66,28 @@ enum Scenario {
     Replay(replay::Options),
     #[command(visible_alias = "knock")]
     HandshakeFlood(handshake_flood::Options),
+    Ramp(ramp::Options),
+    Soak(soak::Options),
+    Storm(storm::Options),
+    Crowd(crowd::Options),
+    Cluster(cluster::Options),
+    Compare(compare::Options),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match load(&arguments) {
-        Ok(report) => {
+    let done = match &arguments.scenario {
+        Scenario::Compare(options) => compare::run(options).map(|compared| {
+            print!("{}", compared.table);
+            compared.is_regression
+        }),
+        _ => load(&arguments).map(|report| {
             print!("{}", report.table());
-            ExitCode::from(u8::from(report.fault_count > 0))
-        }
+            report.fault_count > 0
+        }),
+    };
+    match done {
+        Ok(is_bad) => ExitCode::from(u8::from(is_bad)),
         Err(error) => {
             eprintln!("copydesk-loadtest: {error:#}");
             ExitCode::from(2)
@@ -80,21 +101,36 @@ fn load(arguments: &Arguments) -> Result<Report> {
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
+    let report = runtime.block_on(local.run_until(run(arguments)))?;
     let common = &arguments.common;
-    let report = runtime.block_on(local.run_until(async {
-        match &arguments.scenario {
-            Scenario::Hot(options) => hot::run(common, options).await,
-            Scenario::Many(options) => many::run(common, options).await,
-            Scenario::Fanout(options) => fanout::run(common, options).await,
-            Scenario::Idle(options) => idle::run(common, options).await,
-            Scenario::Open(options) => open::run(common, options).await,
-            Scenario::Replay(options) => replay::run(common, options).await,
-            Scenario::HandshakeFlood(options) => handshake_flood::run(common, options).await,
-        }
-    }))?;
     if let Some(file) = &common.json {
-        let json = serde_json::to_vec_pretty(&report)?;
-        std::fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
+        write(file, &serde_json::to_vec_pretty(&report)?)?;
+    }
+    if let Some(file) = &common.report {
+        write(file, html::page(&report)?.as_bytes())?;
     }
     Ok(report)
+}
+
+async fn run(arguments: &Arguments) -> Result<Report> {
+    let common = &arguments.common;
+    match &arguments.scenario {
+        Scenario::Hot(options) => hot::run(common, options).await,
+        Scenario::Many(options) => many::run(common, options).await,
+        Scenario::Fanout(options) => fanout::run(common, options).await,
+        Scenario::Idle(options) => idle::run(common, options).await,
+        Scenario::Open(options) => open::run(common, options).await,
+        Scenario::Replay(options) => replay::run(common, options).await,
+        Scenario::HandshakeFlood(options) => handshake_flood::run(common, options).await,
+        Scenario::Ramp(options) => ramp::run(common, options).await,
+        Scenario::Soak(options) => soak::run(common, options).await,
+        Scenario::Storm(options) => storm::run(common, options).await,
+        Scenario::Crowd(options) => crowd::run(common, options).await,
+        Scenario::Cluster(options) => cluster::run(common, options).await,
+        Scenario::Compare(_) => bail!("a comparison loads no server"),
+    }
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(file, bytes).with_context(|| format!("write {}", file.display()))
 }

@@ -23,15 +23,25 @@ pub(crate) struct Common {
     /// How long to load the server before measuring.
     #[arg(long, default_value_t = 1.0, value_parser = positive, global = true)]
     pub(crate) warmup: f64,
-    /// Also write the report to this file, as JSON.
+    /// Also write the report to this file, as JSON (the schema is in docs/LOADTEST.md).
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) json: Option<PathBuf>,
+    /// Also write the report to this file, as a page with plots that needs no network.
+    #[arg(long, value_name = "FILE.html", global = true)]
+    pub(crate) report: Option<PathBuf>,
     /// The seed of all random choices; by default another one each time. The report has it.
     #[arg(long, global = true)]
     pub(crate) seed: Option<u64>,
-    /// The server's process, on this machine: its processor time and memory are reported.
-    #[arg(long, value_name = "PID", visible_alias = "pid", global = true)]
-    pub(crate) server_pid: Option<u32>,
+    /// The server's process on this machine, or that of each node with commas between them: processor time, memory and open
+    /// files are reported. By default the processes that listen on the loopback addresses of --url.
+    #[arg(
+        long,
+        value_name = "PID",
+        visible_alias = "pid",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub(crate) server_pid: Vec<u32>,
     /// The collection in which the run makes its documents. Each run makes new ones.
     #[arg(long, default_value = "loadtest", global = true)]
     pub(crate) collection: String,
@@ -43,7 +53,8 @@ pub(crate) struct Common {
     pub(crate) unchecked: bool,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// A number from 0 on.
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if value.is_finite() && (0.0..=1e7).contains(&value) {
         Ok(value)
@@ -55,6 +66,45 @@ fn positive(text: &str) -> Result<f64, String> {
 /// A number of ops in a second.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     positive(text)
+}
+
+/// A number above 0.
+pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
+    let value = positive(text)?;
+    if value > 0.0 {
+        Ok(value)
+    } else {
+        Err("must be above 0".to_owned())
+    }
+}
+
+/// A share: above 0 and at most 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let value = above_zero(text)?;
+    if value <= 1.0 {
+        Ok(value)
+    } else {
+        Err("must be a share above 0 and at most 1".to_owned())
+    }
+}
+
+/// A factor above 1.
+pub(crate) fn factor(text: &str) -> Result<f64, String> {
+    let value = positive(text)?;
+    if value > 1.0 {
+        Ok(value)
+    } else {
+        Err("must be above 1".to_owned())
+    }
+}
+
+/// How many clients, documents or sockets: at least one.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    const MAX: usize = 5_000_000;
+    match text.parse() {
+        Ok(count @ 1..=MAX) => Ok(count),
+        _ => Err(format!("not a whole number from 1 to {MAX}")),
+    }
 }
 
 /// A type of document.

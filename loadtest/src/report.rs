@@ -1,5 +1,8 @@
 //! The results of a run, as a table and as JSON.
 
+mod figures;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,11 +11,22 @@ use serde::Serialize;
 
 use crate::check::Faults;
 use crate::server::Cost;
-use crate::stats::{Latencies, Stats};
+use crate::stats::{Counts, Latencies};
+use crate::timeline::Series;
 
-/// The results of a run.
+pub(crate) use figures::{Better, Figure, Unit};
+pub(crate) use table::Table;
+
+/// The version of the JSON. It grows when a field is removed or changes its meaning, not when one is added.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// Lateness of the load generator that is not worth a note: its timer ticks once a millisecond.
+const LATE_US: u64 = 3_000;
+
+/// The results of a run. Its JSON is described in docs/LOADTEST.md.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    pub(crate) schema: u32,
     pub(crate) scenario: &'static str,
     /// The parameters of the run.
     pub(crate) parameters: BTreeMap<&'static str, serde_json::Value>,
@@ -21,50 +35,45 @@ pub(crate) struct Report {
     /// Figures in the order in which they are shown.
     #[serde(serialize_with = "as_map")]
     pub(crate) figures: Vec<Figure>,
+    /// Which figures a comparison judges, and which direction is better.
+    pub(crate) better: BTreeMap<String, Better>,
+    /// Parts of the run side by side.
+    pub(crate) tables: Vec<Table>,
+    /// The measured time in samples.
+    pub(crate) series: Series,
+    /// The distribution of latencies, of each kind and group: pairs of a share and the value in microseconds.
+    pub(crate) distributions: BTreeMap<String, Vec<(f64, u64)>>,
     /// What was compared, in a sentence; of a scenario that compares nothing, what came instead.
     pub(crate) checked: String,
     /// Whether the scenario compares anything.
     pub(crate) is_checked: bool,
+    /// What else was noticed.
+    pub(crate) notes: Vec<String>,
     /// What is wrong; the first few.
     pub(crate) faults: Vec<String>,
     /// How much is wrong.
     pub(crate) fault_count: u64,
 }
 
-/// One measured value.
-#[derive(Debug)]
-pub(crate) struct Figure {
-    /// What a program calls it; ends in its unit.
-    key: &'static str,
-    /// What a person calls it.
-    name: &'static str,
-    value: f64,
-    unit: Unit,
-}
-
-/// What a value is shown in.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Unit {
-    Count,
-    PerSecond,
-    Microseconds,
-    Bytes,
-    Seconds,
-}
-
 fn as_map<S: serde::Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(figures.iter().map(|figure| (figure.key, figure.value)))
+    serializer.collect_map(figures.iter().map(|figure| (&figure.key, figure.value)))
 }
 
 impl Report {
     pub(crate) fn new(scenario: &'static str, seconds: Duration) -> Self {
         Self {
+            schema: SCHEMA,
             scenario,
             parameters: BTreeMap::new(),
             seconds: seconds.as_secs_f64(),
             figures: Vec::new(),
+            better: BTreeMap::new(),
+            tables: Vec::new(),
+            series: Series::default(),
+            distributions: BTreeMap::new(),
             checked: String::new(),
             is_checked: true,
+            notes: Vec::new(),
             faults: Vec::new(),
             fault_count: 0,
         }
@@ -74,7 +83,17 @@ impl Report {
         self.parameters.insert(name, value.into());
     }
 
-    pub(crate) fn figure(&mut self, key: &'static str, name: &'static str, value: f64, unit: Unit) {
+    pub(crate) fn figure(
+        &mut self,
+        key: impl Into<String>,
+        name: impl Into<String>,
+        value: f64,
+        unit: Unit,
+    ) {
+        let (key, name) = (key.into(), name.into());
+        if let Some(better) = Better::of(&key) {
+            self.better.insert(key.clone(), better);
+        }
         self.figures.push(Figure {
             key,
             name,
@@ -84,90 +103,114 @@ impl Report {
     }
 
     /// What was counted in the measured time.
-    pub(crate) fn counts(&mut self, stats: &Stats) {
+    pub(crate) fn counts(&mut self, counts: &Counts) {
         for (key, name, count) in [
-            ("ops_per_second", "ops acknowledged", stats.submits),
-            ("edits_per_second", "edits acknowledged", stats.acks.len()),
+            ("ops_per_second", "ops acknowledged", counts.submits),
+            ("edits_per_second", "edits acknowledged", counts.acks.len()),
+            ("rejected_per_second", "ops refused", counts.rejected),
         ] {
-            // Where nothing was composed, the two are one.
-            let told = key == "ops_per_second" || count != stats.submits;
+            // Where nothing was composed, the first two are one.
+            let told = key != "edits_per_second" || count != counts.submits;
             if told && count > 0 {
                 self.figure(key, name, count as f64 / self.seconds, Unit::PerSecond);
             }
         }
-        let names = ["ack p50", "ack p99", "ack max"];
-        self.latencies(
-            ["ack_p50_us", "ack_p99_us", "ack_max_us"],
-            names,
-            &stats.acks,
-        );
-        if stats.delivered > 0 {
-            let rate = stats.delivered as f64 / self.seconds;
+        self.latencies("ack", "ack", &counts.acks);
+        if counts.delivered > 0 {
+            let rate = counts.delivered as f64 / self.seconds;
             self.figure("deliveries_per_second", "deliveries", rate, Unit::PerSecond);
         }
-        let keys = ["delivery_p50_us", "delivery_p99_us", "delivery_max_us"];
-        let names = ["delivery p50", "delivery p99", "delivery max"];
-        self.latencies(keys, names, &stats.deliveries);
-        self.figure(
-            "received_bytes",
-            "bytes received",
-            stats.received as f64,
-            Unit::Bytes,
-        );
+        self.latencies("delivery", "delivery", &counts.deliveries);
+        self.latencies("generator_late", "load generator late", &counts.lateness);
+        self.note_lateness(counts);
+        let received = counts.received as f64;
+        self.figure("received_bytes", "bytes received", received, Unit::Bytes);
     }
 
-    /// 50 %, 99 % and the worst.
-    pub(crate) fn latencies(
-        &mut self,
-        keys: [&'static str; 3],
-        names: [&'static str; 3],
-        times: &Latencies,
-    ) {
+    /// Notes if the latencies say as much about the load generator as about the server.
+    fn note_lateness(&mut self, counts: &Counts) {
+        let late = counts.lateness.quantile_us(0.99);
+        if late > LATE_US && late > counts.acks.quantile_us(0.99) / 3 {
+            let late_ms = late as f64 / 1e3;
+            self.notes.push(format!(
+                "the load generator was late by {late_ms:.0} ms at p99: its processors are busy, and the latencies are upper bounds"
+            ));
+        }
+    }
+
+    /// The latencies of each group apart.
+    pub(crate) fn groups(&mut self, groups: &[(&'static str, Counts)]) {
+        for (group, counts) in groups {
+            self.latencies(
+                &format!("{group}_ack"),
+                &format!("{group}: ack"),
+                &counts.acks,
+            );
+            self.latencies(
+                &format!("{group}_delivery"),
+                &format!("{group}: delivery"),
+                &counts.deliveries,
+            );
+        }
+    }
+
+    /// 50 %, 99 % and the worst, and the distribution.
+    pub(crate) fn latencies(&mut self, key: &str, name: &str, times: &Latencies) {
         if times.len() == 0 {
             return;
         }
-        let values = [
-            times.quantile_us(0.5),
-            times.quantile_us(0.99),
-            times.max_us(),
-        ];
-        for ((key, name), value) in keys.into_iter().zip(names).zip(values) {
-            self.figure(key, name, value as f64, Unit::Microseconds);
+        for (end, value) in [
+            ("p50", times.quantile_us(0.5)),
+            ("p99", times.quantile_us(0.99)),
+            ("max", times.max_us()),
+        ] {
+            self.figure(
+                format!("{key}_{end}_us"),
+                format!("{name} {end}"),
+                value as f64,
+                Unit::Microseconds,
+            );
         }
+        self.distributions
+            .insert(key.to_owned(), times.distribution());
     }
 
-    /// What the server spent in the measured time.
-    pub(crate) fn cost(&mut self, before: Cost, after: Cost, stats: &Stats) {
+    /// What the server's processes used in the measured time; nothing if there are none on this machine.
+    pub(crate) fn cost(&mut self, before: &[Cost], after: &[Cost], counts: &Counts) {
+        if after.is_empty() {
+            return;
+        }
+        let (before, after) = (Cost::sum(before), Cost::sum(after));
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
-        self.figure(
-            "server_cpu_seconds",
-            "server processor time",
-            cpu,
-            Unit::Seconds,
-        );
+        let name = "server processor time";
+        self.figure("server_cpu_seconds", name, cpu, Unit::Seconds);
         for (key, name, count) in [
             (
                 "server_cpu_us_per_delivery",
                 "server time a delivery",
-                stats.delivered,
+                counts.delivered,
             ),
-            ("server_cpu_us_per_op", "server time an op", stats.submits),
+            ("server_cpu_us_per_op", "server time an op", counts.submits),
         ] {
             if count > 0 {
                 self.figure(key, name, cpu * 1e6 / count as f64, Unit::Microseconds);
             }
         }
-        self.figure(
-            "server_rss_bytes",
-            "server memory",
-            after.rss_bytes as f64,
-            Unit::Bytes,
-        );
+        let rss = after.rss_bytes as f64;
+        self.figure("server_rss_bytes", "server memory", rss, Unit::Bytes);
+        let files = after.files as f64;
+        self.figure("server_open_files", "server open files", files, Unit::Count);
     }
 
     pub(crate) fn faulty(&mut self, faults: Faults) {
         self.fault_count += faults.count;
         self.faults.extend(faults.told);
+    }
+
+    /// Names and values of the figures as they are shown.
+    pub(crate) fn shown_figures(&self) -> impl Iterator<Item = (&str, String)> {
+        let figures = self.figures.iter();
+        figures.map(|figure| (figure.name.as_str(), figure.unit.show(figure.value)))
     }
 
     /// The report as a table.
@@ -185,19 +228,13 @@ impl Report {
             self.seconds,
             parameters.join(", ")
         );
-        let width = self
-            .figures
+        self.tables
             .iter()
-            .map(|figure| figure.name.len())
-            .max()
-            .unwrap_or(0);
-        for figure in &self.figures {
-            let _ = writeln!(
-                out,
-                "  {:width$}  {:>14}",
-                figure.name,
-                figure.unit.show(figure.value)
-            );
+            .for_each(|table| out.push_str(&table.show()));
+        let names = self.figures.iter().map(|figure| figure.name.len());
+        let width = names.max().unwrap_or(0);
+        for (name, shown) in self.shown_figures() {
+            let _ = writeln!(out, "  {name:width$}  {shown:>14}");
         }
         let verdict = match (self.fault_count, self.is_checked) {
             (0, true) => "converged",
@@ -205,6 +242,9 @@ impl Report {
             _ => "FAULTY",
         };
         let _ = writeln!(out, "  {verdict}: {}", self.checked);
+        for note in &self.notes {
+            let _ = writeln!(out, "  note: {note}");
+        }
         for fault in &self.faults {
             let _ = writeln!(out, "    {fault}");
         }
@@ -213,52 +253,5 @@ impl Report {
             let _ = writeln!(out, "    and {untold} more");
         }
         out
-    }
-}
-
-impl Unit {
-    fn show(self, value: f64) -> String {
-        match self {
-            Self::Count => format!("{} ", grouped(value)),
-            Self::PerSecond if value < 100.0 => format!("{value:.1} /s"),
-            Self::PerSecond => format!("{} /s", grouped(value)),
-            Self::Microseconds if value < 100.0 => format!("{value:.2} µs"),
-            Self::Microseconds if value < 100_000.0 => format!("{:.2} ms", value / 1e3),
-            Self::Microseconds => format!("{:.2} s", value / 1e6),
-            Self::Bytes if value < 10.0 * 1_048_576.0 => format!("{:.1} KiB", value / 1_024.0),
-            Self::Bytes => format!("{:.1} MiB", value / 1_048_576.0),
-            Self::Seconds => format!("{value:.2} s"),
-        }
-    }
-}
-
-/// A whole number in groups of three digits.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_shown_in_fitting_units() {
-        for (unit, value, shown) in [
-            (Unit::Count, 1_234_567.0, "1,234,567 "),
-            (Unit::PerSecond, 12.34, "12.3 /s"),
-            (Unit::Microseconds, 3.5, "3.50 µs"),
-            (Unit::Microseconds, 1_500.0, "1.50 ms"),
-            (Unit::Bytes, 2_048.0, "2.0 KiB"),
-        ] {
-            assert_eq!(unit.show(value), shown);
-        }
     }
 }

@@ -37,8 +37,10 @@ pub(crate) enum Pace {
     Rate {
         /// When the next edit is due; unset until the writing begins.
         next: Option<Instant>,
-        /// From one edit to the next.
+        /// From one edit to the next at speed 1.
         step: Duration,
+        /// The speed at which `next` was set.
+        speed: f64,
     },
 }
 
@@ -55,10 +57,55 @@ pub(crate) struct Editor {
     in_flight: Vec<Instant>,
     /// How many acks have been counted.
     acked: usize,
+    /// Whether a refused submit is only counted, as in a run that overloads the server on purpose.
+    pub(crate) tolerates_refusals: bool,
 }
 
 /// How many edits may wait behind a submit. Then the writer pauses, and catches up later: what it meant to write stays due.
 const WAITING_MAX: usize = 1_000;
+
+impl Pace {
+    /// Edits a second at speed 1; none: as fast as they are acknowledged; 0: never.
+    pub(crate) fn of(rate: Option<f64>) -> Self {
+        match rate {
+            None => Self::Closed,
+            Some(rate) if rate > 0.0 => Self::Rate {
+                next: None,
+                step: Duration::from_secs_f64(1.0 / rate),
+                speed: 1.0,
+            },
+            Some(_) => Self::Silent,
+        }
+    }
+
+    /// When the next edit was due, if that is not later than now.
+    fn take_due(&mut self, now: Instant, wanted: f64, is_settled: bool) -> Option<Instant> {
+        match self {
+            Self::Closed => is_settled.then_some(now),
+            Self::Silent => None,
+            Self::Rate { next, step, speed } => {
+                let step = step.div_f64(wanted);
+                if *speed != wanted {
+                    (*next, *speed) = (None, wanted);
+                }
+                // Each editor starts at a random time within the first step, so that they do not write in lockstep.
+                let due = *next.get_or_insert_with(|| now + step.mul_f64(fastrand::f64()));
+                if due > now {
+                    return None;
+                }
+                *next = Some(due + step);
+                Some(due)
+            }
+        }
+    }
+
+    /// The writing stopped: what was due until it goes on is not caught up with.
+    fn pause(&mut self) {
+        if let Self::Rate { next, .. } = self {
+            *next = None;
+        }
+    }
+}
 
 impl Editor {
     pub(crate) fn new(id: ClientId, recorder: SharedRecorder, writer: Writer, pace: Pace) -> Self {
@@ -72,6 +119,7 @@ impl Editor {
             waiting: Vec::new(),
             in_flight: Vec::new(),
             acked: 0,
+            tolerates_refusals: false,
         }
     }
 
@@ -136,7 +184,13 @@ impl Editor {
                 ServerMessage::Commit(wire::entry(id, seq, revision, Change::Nothing).into())
             }
             ServerFrame::Refused(Some(seq), said) => {
-                stats.failed(&anyhow::anyhow!("submit {seq} was refused: {said}"));
+                stats.rejected();
+                if !self.tolerates_refusals {
+                    stats.failed(&anyhow::anyhow!("submit {seq} was refused: {said}"));
+                }
+                // The client drops its edits with the refused one.
+                self.in_flight.clear();
+                self.waiting.clear();
                 ServerMessage::Rejected { seq }
             }
             ServerFrame::Refused(None, said) => bail!("the server refused: {said}"),
@@ -153,28 +207,29 @@ impl Editor {
         Ok(())
     }
 
-    /// Makes the edits that are due, and sends pending requests.
-    fn act(&mut self, now: Instant, writing: bool, socket: &mut Socket) -> Result<()> {
-        while writing && self.waiting.len() < WAITING_MAX {
-            let due = match &mut self.pace {
-                Pace::Closed if self.client.is_settled() => now,
-                Pace::Rate { next, step } => {
-                    // Each editor starts at a random time within the first step, so that they do not write in lockstep.
-                    let due = *next.get_or_insert_with(|| now + step.mul_f64(fastrand::f64()));
-                    if due > now {
-                        break;
-                    }
-                    *next = Some(due + *step);
-                    due
-                }
-                Pace::Silent | Pace::Closed => break,
+    /// Makes the edits that are due at the speed, if it writes at all, and sends pending requests.
+    fn act(
+        &mut self,
+        now: Instant,
+        speed: Option<f64>,
+        stats: &mut Stats,
+        socket: &mut Socket,
+    ) -> Result<()> {
+        if speed.is_none() {
+            self.pace.pause();
+        }
+        while let Some(speed) = speed
+            && self.waiting.len() < WAITING_MAX
+            // After a refusal the document is fetched anew. What is due meanwhile stays due.
+            && let Some(content) = self.client.content()
+        {
+            let is_settled = self.client.is_settled();
+            let Some(due) = self.pace.take_due(now, speed, is_settled) else {
+                break;
             };
-            let content = self
-                .client
-                .content()
-                .context("write into a document that is not there")?;
             let op = self.writer.edit(content);
             self.edit(op, due)?;
+            stats.made(due, now);
         }
         self.send_pending(socket);
         Ok(())
@@ -205,7 +260,11 @@ impl Editor {
 
     fn due(&self) -> Option<Instant> {
         match self.pace {
-            Pace::Rate { next, .. } if self.waiting.len() < WAITING_MAX => next,
+            Pace::Rate { next, .. }
+                if self.waiting.len() < WAITING_MAX && self.client.content().is_some() =>
+            {
+                next
+            }
             Pace::Rate { .. } | Pace::Silent | Pace::Closed => None,
         }
     }
@@ -221,6 +280,10 @@ pub(crate) struct Reader {
     /// Hash of all commits since it connected: equal for all readers that connected at the same revision.
     pub(crate) hash: u64,
     asked: bool,
+    /// Whether the server has answered its subscription.
+    pub(crate) is_subscribed: bool,
+    /// Whether `hash` covers all commits: false after a reconnect that was answered with a snapshot.
+    pub(crate) is_comparable: bool,
 }
 
 impl Reader {
@@ -231,10 +294,19 @@ impl Reader {
             revision: None,
             hash: 0,
             asked: false,
+            is_subscribed: false,
+            is_comparable: true,
         }
     }
 
-    fn receive(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
+    /// Continues on a new connection, on which the server issued this id.
+    pub(crate) fn reconnected(&mut self, id: ClientId) {
+        self.id = id;
+        self.asked = false;
+        self.is_subscribed = false;
+    }
+
+    pub(crate) fn receive(&mut self, frame: &[u8], now: Instant, stats: &mut Stats) -> Result<()> {
         let next = self.revision.unwrap_or_default().next();
         let told = self.recorder.borrow_mut().read(next, frame)?;
         match told {
@@ -252,17 +324,25 @@ impl Reader {
                     (self.hash.rotate_left(5) ^ commit.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 stats.delivered(commit.due, now);
             }
-            Received::Other(ServerFrame::Shown { revision, .. }) => self.revision = Some(revision),
+            Received::Other(ServerFrame::Shown { revision, .. }) => {
+                self.is_comparable &= self.revision.is_none();
+                self.revision = self.revision.max(Some(revision));
+                self.is_subscribed = true;
+            }
+            Received::Other(ServerFrame::Done) => self.is_subscribed = true,
             Received::Other(ServerFrame::Refused(_, said)) => bail!("the server refused: {said}"),
             Received::Other(_) => {}
         }
         Ok(())
     }
 
-    fn act(&mut self, socket: &mut Socket) {
+    /// Subscribes, from the revision that it has.
+    pub(crate) fn act(&mut self, socket: &mut Socket) {
         if !std::mem::replace(&mut self.asked, true) {
             let mut json = Vec::new();
-            let request = ClientRequest::Subscribe { since: None };
+            let request = ClientRequest::Subscribe {
+                since: self.revision,
+            };
             wire::write(&self.recorder.borrow().doc, &self.id, &request, &mut json);
             socket.send(&json);
         }
@@ -277,10 +357,16 @@ impl SimulatedClient {
         }
     }
 
-    /// Does what is due, now that it may write or not.
-    pub(crate) fn act(&mut self, now: Instant, writing: bool, socket: &mut Socket) -> Result<()> {
+    /// Does what is due at the speed; without one it does not write.
+    pub(crate) fn act(
+        &mut self,
+        now: Instant,
+        speed: Option<f64>,
+        stats: &mut Stats,
+        socket: &mut Socket,
+    ) -> Result<()> {
         match self {
-            Self::Editor(editor) => editor.act(now, writing, socket),
+            Self::Editor(editor) => editor.act(now, speed, stats, socket),
             Self::Reader(reader) => {
                 reader.act(socket);
                 Ok(())
@@ -301,6 +387,21 @@ impl SimulatedClient {
         match self {
             Self::Editor(editor) => editor.client.revision(),
             Self::Reader(reader) => reader.revision,
+        }
+    }
+
+    /// Continues on a new connection, on which the server issued this id. Only readers do.
+    pub(crate) fn reconnected(&mut self, id: ClientId) {
+        if let Self::Reader(reader) = self {
+            reader.reconnected(id);
+        }
+    }
+
+    /// Returns true if the server has answered its subscription.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        match self {
+            Self::Editor(editor) => editor.client.revision().is_some(),
+            Self::Reader(reader) => reader.is_subscribed,
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::options::Common;
+use crate::server::listener_of;
 
 /// Where the server listens, or each node of a cluster.
 #[derive(Debug, Clone)]
@@ -68,6 +69,29 @@ impl Target {
     fn endpoint(&self, index: usize) -> &Endpoint {
         &self.endpoints[index % self.endpoints.len()]
     }
+
+    /// Number of addresses.
+    pub(crate) fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The server's processes: those that were given, else those that are found on this machine, one for each address.
+    pub(crate) fn server_pids(&self, options: &Common) -> Vec<u32> {
+        if !options.server_pid.is_empty() {
+            return options.server_pid.clone();
+        }
+        let mut pids = Vec::new();
+        for pid in self
+            .endpoints
+            .iter()
+            .filter_map(|it| listener_of(it.address))
+        {
+            if !pids.contains(&pid) {
+                pids.push(pid);
+            }
+        }
+        pids
+    }
 }
 
 impl Endpoint {
@@ -99,12 +123,17 @@ impl Endpoint {
         })
     }
 
-    /// Where the `index`th connection comes from. One loopback address has too few ports for tens of thousands.
+    /// Where the `index`th connection to a loopback address comes from, within 127.0.0.0/8. One address has too few ports for
+    /// tens of thousands of connections, and the server's limits for each address are not to be measured.
     fn source(&self, index: usize) -> Option<IpAddr> {
-        const PORTS: usize = 20_000;
-        let loopback = self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let address = u8::try_from(index / PORTS).ok()?.checked_add(1)?;
-        (loopback && address > 1).then(|| Ipv4Addr::new(127, 0, 0, address).into())
+        const CONNECTIONS_PER_ADDRESS: usize = 200;
+        let IpAddr::V4(address) = self.address.ip() else {
+            return None;
+        };
+        let block = u32::try_from(index / CONNECTIONS_PER_ADDRESS).ok()?;
+        let source = u32::from(Ipv4Addr::LOCALHOST).checked_add(block)?;
+        let is_spread = address.is_loopback() && block > 0;
+        is_spread.then(|| Ipv4Addr::from_bits(source).into())
     }
 }
 
@@ -132,9 +161,9 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Connects and shakes hands.
-    pub(crate) async fn open(target: &Target, index: usize) -> Result<Self> {
-        let endpoint = target.endpoint(index);
+    /// Connects to one of the addresses and shakes hands. `index` counts the sockets: it selects the source address.
+    pub(crate) async fn open(target: &Target, endpoint: usize, index: usize) -> Result<Self> {
+        let endpoint = target.endpoint(endpoint);
         timeout(CONNECT_PATIENCE, Self::connect(endpoint, index))
             .await
             .with_context(|| format!("connect to {}: no answer in time", endpoint.address))?
@@ -298,6 +327,11 @@ impl Socket {
         Ok(())
     }
 
+    /// Resets the connection, as if its network had failed. Its local port is free at once.
+    pub(crate) fn reset(self) -> Result<()> {
+        self.stream.set_zero_linger().context("reset a connection")
+    }
+
     /// How many bytes were taken in since the last call.
     pub(crate) fn take_received(&mut self) -> u64 {
         std::mem::take(&mut self.received)
@@ -410,23 +444,4 @@ async fn upgrade(stream: &mut TcpStream, endpoint: &Endpoint) -> Result<Vec<u8>>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_measured_by_their_headers() {
-        assert_eq!(frame_length(&[0x81]).unwrap(), None);
-        assert_eq!(frame_length(&[0x81, 5]).unwrap(), Some(7));
-        assert_eq!(frame_length(&[0x81, 126, 1]).unwrap(), None);
-        assert_eq!(frame_length(&[0x81, 126, 1, 0]).unwrap(), Some(260));
-        assert_eq!(
-            frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0]).unwrap(),
-            None
-        );
-        assert_eq!(
-            frame_length(&[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]).unwrap(),
-            Some(65_546)
-        );
-        assert!(frame_length(&[0x81, 0x85]).is_err());
-    }
-}
+mod tests;

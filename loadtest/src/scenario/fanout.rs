@@ -31,15 +31,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
-    let plan = Plan {
-        scenario: "fanout",
-        docs: 1,
-        kind: options.kind,
-        chars: options.chars,
-        editors: options.writers,
-        readers: options.readers,
-        rate: (options.rate > 0.0).then_some(options.rate),
-        typing: true,
-    };
-    run::run(common, &plan).await
+    let plan = Plan::new("fanout", options.kind, options.chars, 1);
+    let rate = (options.rate > 0.0).then_some(options.rate);
+    let plan = plan.uniform(options.writers, options.readers, rate);
+    run::run(common, plan).await
 }

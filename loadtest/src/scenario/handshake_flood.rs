@@ -60,7 +60,7 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         until: began + common.seconds(),
         started: Cell::new(0),
         answers: RefCell::default(),
-        times: RefCell::new(Latencies::new()),
+        times: RefCell::new(Latencies::default()),
     });
     let (bar, interrupted) = (bar(), interrupted());
     let mut tasks = JoinSet::new();
@@ -79,11 +79,7 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     let times = flood.times.borrow();
     let rate = times.len() as f64 / began.elapsed().as_secs_f64();
     report.figure("handshakes_per_second", "handshakes", rate, Unit::PerSecond);
-    report.latencies(
-        ["answer_p50_us", "answer_p99_us", "answer_max_us"],
-        ["answer p50", "answer p99", "answer max"],
-        &times,
-    );
+    report.latencies("answer", "answer", &times);
     let answers = flood.answers.borrow();
     let answers = answers
         .iter()

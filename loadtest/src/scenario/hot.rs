@@ -25,15 +25,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
-    let plan = Plan {
-        scenario: "hot",
-        docs: 1,
-        kind: options.kind,
-        chars: options.chars,
-        editors: options.writers,
-        readers: 0,
-        rate: None,
-        typing: false,
-    };
-    run::run(common, &plan).await
+    let plan = Plan::new("hot", options.kind, options.chars, 1);
+    let mut plan = plan.uniform(options.writers, 0, None);
+    plan.typing = false;
+    run::run(common, plan).await
 }

@@ -10,8 +10,8 @@ use crate::run::{self, Plan};
 /// Connections that have subscribed and say nothing.
 ///
 /// With --server-pid the report tells what each costs the server in memory (what it has grown by since before the first,
-/// divided by their number), and what the server does meanwhile. More than 20,000 to 127.0.0.1 come from several loopback
-/// addresses, because one has too few ports.
+/// divided by their number), and what the server does meanwhile. Connections to 127.0.0.1 come from several loopback addresses,
+/// because one has too few ports.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How many connections.
@@ -27,15 +27,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     let docs = options.docs.max(1);
-    let plan = Plan {
-        scenario: "idle",
-        docs,
-        kind: Kind::TextUnicode,
-        chars: options.chars,
-        editors: 0,
-        readers: options.connections.div_ceil(docs),
-        rate: Some(0.0),
-        typing: false,
-    };
-    run::run(common, &plan).await
+    let plan = Plan::new("idle", Kind::TextUnicode, options.chars, docs);
+    let readers = options.connections.div_ceil(docs);
+    run::run(common, plan.uniform(0, readers, Some(0.0))).await
 }

@@ -31,15 +31,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
-    let plan = Plan {
-        scenario: "many",
-        docs: options.docs,
-        kind: options.kind,
-        chars: options.chars,
-        editors: options.clients,
-        readers: 0,
-        rate: (options.rate > 0.0).then_some(options.rate),
-        typing: true,
-    };
-    run::run(common, &plan).await
+    let plan = Plan::new("many", options.kind, options.chars, options.docs);
+    let rate = (options.rate > 0.0).then_some(options.rate);
+    run::run(common, plan.uniform(options.clients, 0, rate)).await
 }

@@ -54,8 +54,9 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         options.kind,
     )));
     let mut editor = Typist::new(&target, recorder, rng, options).await?;
-    let (mut times, mut bytes, bar) = (Latencies::new(), 0, bar());
-    let before = common.server_pid.map(Cost::of).transpose()?;
+    let (mut times, mut bytes, bar) = (Latencies::default(), 0, bar());
+    let pids = target.server_pids(common);
+    let before = Cost::of_all(&pids)?;
     let began = Instant::now();
     let interrupted = interrupted();
     while times.len() == 0 || (began.elapsed() < common.seconds() && !interrupted.get()) {
@@ -75,19 +76,15 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     report.parameter("chars", options.chars);
     report.parameter("edited", !options.untouched);
     report.figure("openings", "openings", times.len() as f64, Unit::Count);
-    report.latencies(
-        ["open_p50_us", "open_p99_us", "open_max_us"],
-        ["open p50", "open p99", "open max"],
-        &times,
-    );
+    report.latencies("open", "open", &times);
     report.figure(
         "opening_bytes",
         "bytes of an opening",
         bytes as f64,
         Unit::Bytes,
     );
-    if let (Some(before), Some(pid)) = (before, common.server_pid) {
-        let after = Cost::of(pid)?;
+    if !pids.is_empty() {
+        let (before, after) = (Cost::sum(&before), Cost::sum(&Cost::of_all(&pids)?));
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
         report.figure(
             "server_cpu_us_per_open",
@@ -120,7 +117,7 @@ impl Typist {
         mut rng: Rng,
         options: &Options,
     ) -> Result<Self> {
-        let (socket, id) = connect(target, 0).await?;
+        let (socket, id) = connect(target, 0, 0).await?;
         let writer = |rng| Writer::new(rng, options.chars, Habit::Anywhere);
         let spare = writer(rng.fork());
         let editor = Editor::new(id, recorder, spare, Pace::Silent);
@@ -148,7 +145,7 @@ impl Typist {
     }
 
     async fn settle(&mut self, done: impl Fn(&Editor) -> bool) -> Result<()> {
-        let mut stats = crate::stats::Stats::new();
+        let mut stats = crate::stats::Stats::default();
         loop {
             self.editor.send_pending(&mut self.socket);
             self.socket.flush()?;
@@ -161,14 +158,18 @@ impl Typist {
             timeout(PATIENCE, read)
                 .await
                 .context("no answer in time")??;
-            ensure!(stats.failed == 0, "{}", stats.failures.join("; "));
+            ensure!(
+                stats.failures.count == 0,
+                "{}",
+                stats.failures.told.join("; ")
+            );
         }
     }
 
     /// Opens the document on a new connection; how long it took, and how many bytes it was. A snapshot may be followed by
     /// the newest commits: then it is open when they have come.
     async fn time_opening(&self, target: &Target) -> Result<(Duration, u64)> {
-        let (mut socket, id) = connect(target, 1).await?;
+        let (mut socket, id) = connect(target, 1, 1).await?;
         let (doc, kind) = self.editor.doc();
         let mut json = Vec::new();
         wire::write(

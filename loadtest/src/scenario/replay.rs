@@ -68,13 +68,16 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
         Kind::TextUnicode,
     )));
     let mut session = Session::new(&target, &trace, recorder).await?;
-    let mut stats = Stats::new();
-    stats.open = true;
-    let before = common.server_pid.map(Cost::of).transpose()?;
+    let mut stats = Stats {
+        open: true,
+        ..Stats::default()
+    };
+    let pids = target.server_pids(common);
+    let before = Cost::of_all(&pids)?;
     let began = Instant::now();
     let played = play(&mut session, &trace, &mut stats).await?;
     let took = began.elapsed();
-    let after = common.server_pid.map(Cost::of).transpose()?;
+    let after = Cost::of_all(&pids)?;
 
     let mut report = Report::new("replay", took);
     report.parameter(
@@ -86,10 +89,9 @@ pub(crate) async fn run(common: &Common, options: &Options) -> Result<Report> {
     );
     report.parameter("agents", trace.agents);
     report.parameter("transactions", played);
-    report.counts(&stats);
-    if let (Some(before), Some(after)) = (before, after) {
-        report.cost(before, after, &stats);
-    }
+    let counts = stats.take_window();
+    report.counts(&counts);
+    report.cost(&before, &after, &counts);
     report.figure(
         "concurrent_submits",
         "submits on an older revision",

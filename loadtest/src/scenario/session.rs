@@ -242,7 +242,7 @@ impl Agent {
         agents: usize,
         recorder: &SharedRecorder,
     ) -> Result<Self> {
-        let (socket, id) = connect(target, index).await?;
+        let (socket, id) = connect(target, index, index).await?;
         let mut client = Client::new(id);
         client.connected();
         let mut agent = Self {
