@@ -14,9 +14,9 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, Result, ensure};
 use copydesk::auth::{AuthMode, AuthService, AuthSettings, ClientIdIssuer};
-use copydesk::gateway::{self, Gateway, GatewaySettings, ShareDbEncoder};
+use copydesk::gateway::{self, Gateway, GatewayMetrics, GatewaySettings, ShareDbEncoder};
 use copydesk::id::NodeId;
-use copydesk::node::{Node, NodeEnvironment, NodeSettings};
+use copydesk::node::{Node, NodeEnvironment, NodeMetrics, NodeSettings};
 use copydesk::store::{SqliteSettings, SqliteStore, Store};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -55,6 +55,7 @@ impl Server {
             transport: None,
             encoder: &ShareDbEncoder,
             runtime: Handle::current(),
+            metrics: NodeMetrics::default(),
         };
         let node = Node::new((id, "embedded"), NodeSettings::default(), environment);
         node.begin_log_history(store.history().await?);
@@ -64,7 +65,13 @@ impl Server {
         };
         let auth = AuthService::open(open, Some(store.clone()), &secret)?;
         let client_ids = ClientIdIssuer::new(&secret);
-        let gateway = Gateway::new(node, client_ids, auth, GatewaySettings::default());
+        let gateway = Gateway::new(
+            node,
+            client_ids,
+            auth,
+            GatewaySettings::default(),
+            GatewayMetrics::default(),
+        );
         let listener = TcpListener::bind(listen)?;
         let (address, handle, server) = gateway::serve(gateway.clone(), listener, None)?;
         Ok(Self {

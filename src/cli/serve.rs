@@ -9,10 +9,10 @@ use copydesk::admin::AdminServer;
 use copydesk::auth::{AuthMode, AuthService, ClientIdIssuer};
 use copydesk::cluster::ClusterTransport;
 use copydesk::config::Config;
-use copydesk::gateway::{self, Certificate, Gateway, ShareDbEncoder};
+use copydesk::gateway::{self, Certificate, Gateway, GatewayMetrics, ShareDbEncoder};
 use copydesk::id::NodeId;
 use copydesk::metrics::{MetricsRegistry, ProcessMetrics};
-use copydesk::node::{Node, NodeEnvironment};
+use copydesk::node::{Node, NodeEnvironment, NodeMetrics};
 use copydesk::telemetry;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Handle;
@@ -34,13 +34,13 @@ pub(crate) async fn serve(
     // Bound first: an address in use is an error before anything else is opened.
     let address = config.server.listen;
     let socket = bind(address).with_context(|| format!("listen on {address}"))?;
-    let metrics = Arc::new(start_metrics());
-    let admin = AdminServer::start(&config.admin, metrics.clone())?;
+    let metrics = ServerMetrics::start();
+    let admin = AdminServer::start(&config.admin, metrics.registry.clone())?;
     if let Some(admin) = &admin {
         tracing::info!(address = %admin.address(), "the admin listener serves metrics: http://{}/metrics", admin.address());
     }
     let store = OpenStore::open(&config, id).await?;
-    let services = Services::start(&config, (id, &name), &store).await?;
+    let services = Services::start(&config, (id, &name), &store, &metrics).await?;
     if config.auth.mode == AuthMode::Open {
         tracing::warn!(
             "open mode: every client that reaches {address} may read and write every document; serve without --open for accounts"
@@ -82,14 +82,39 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// The metrics of all parts of the server, which measure nothing yet.
-fn start_metrics() -> MetricsRegistry {
-    let mut registry = MetricsRegistry::new();
-    let process = ProcessMetrics::start();
-    registry.add(&process);
-    let runtime = Handle::current();
-    registry.sample(move || process.sample(&runtime));
-    registry
+/// The metrics of all parts of the server.
+struct ServerMetrics {
+    registry: Arc<MetricsRegistry>,
+    node: NodeMetrics,
+    gateway: GatewayMetrics,
+}
+
+impl ServerMetrics {
+    /// The metrics of a server whose parts have not started.
+    fn start() -> Self {
+        let mut registry = MetricsRegistry::new();
+        let process = ProcessMetrics::start();
+        let (node, gateway) = (NodeMetrics::default(), GatewayMetrics::default());
+        registry.add(&process);
+        registry.add(&gateway);
+        registry.add(&node);
+        let runtime = Handle::current();
+        registry.sample(move || process.sample(&runtime));
+        Self {
+            registry: Arc::new(registry),
+            node,
+            gateway,
+        }
+    }
+
+    /// Samples the state of the parts that have started.
+    fn sample(&self, node: &Arc<Node>, gateway: &Arc<Gateway>) {
+        let (node, gateway) = (node.clone(), gateway.clone());
+        self.registry.sample(move || {
+            node.sample_metrics();
+            gateway.sample_metrics();
+        });
+    }
 }
 
 /// The parts of a running server behind HTTP.
@@ -105,7 +130,12 @@ struct Services {
 }
 
 impl Services {
-    async fn start(config: &Config, (id, name): (NodeId, &str), store: &OpenStore) -> Result<Self> {
+    async fn start(
+        config: &Config,
+        (id, name): (NodeId, &str),
+        store: &OpenStore,
+        metrics: &ServerMetrics,
+    ) -> Result<Self> {
         let secret = store.get().secret().await?;
         let (transport, inbox) = match &config.redis.url {
             None => (None, None),
@@ -123,6 +153,7 @@ impl Services {
             transport,
             encoder: &ShareDbEncoder,
             runtime: Handle::current(),
+            metrics: metrics.node.clone(),
         };
         let node = Node::new((id, name), config.node.clone(), environment);
         node.begin_log_history(store.get().history().await?);
@@ -140,7 +171,9 @@ impl Services {
             client_ids,
             auth.clone(),
             config.gateway.clone(),
+            metrics.gateway.clone(),
         );
+        metrics.sample(&node, &gateway);
         let mut balancing = JoinSet::new();
         let isolated = gateway.clone();
         balancing.spawn(async move { isolated.yield_while_stranded().await });

@@ -134,6 +134,12 @@ impl Membership {
         self.members.iter().copied().filter(|node| *node != self.me)
     }
 
+    /// How many members are left out of the ring because they do not answer.
+    #[must_use]
+    pub fn suspected_count(&self) -> usize {
+        self.awaited.values().filter(|reply| reply.suspect).count()
+    }
+
     /// Returns true if this node is not in its own ring: the store answers other nodes and not this one, or other nodes do
     /// not understand its messages.
     #[must_use]

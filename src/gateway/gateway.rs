@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::rt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::metrics::GatewayMetrics;
 use super::rate_limits::RateLimits;
 use super::rebalance::RebalanceQueue;
 use super::settings::GatewaySettings;
@@ -36,6 +37,7 @@ pub struct Gateway {
     client_ids: ClientIdIssuer,
     auth: Arc<AuthService>,
     settings: GatewaySettings,
+    metrics: GatewayMetrics,
     limits: RateLimits,
     /// Permits for reads of earlier revisions.
     histories: Semaphore,
@@ -56,6 +58,7 @@ impl Gateway {
         client_ids: ClientIdIssuer,
         auth: Arc<AuthService>,
         settings: GatewaySettings,
+        metrics: GatewayMetrics,
     ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         Arc::new(Self {
@@ -66,6 +69,7 @@ impl Gateway {
             histories: Semaphore::new(HISTORIES_AT_ONCE),
             lists: Semaphore::new(LISTS_AT_ONCE),
             settings,
+            metrics,
             phase,
             sockets: watch::Sender::new(0),
             rebalance_queue: RebalanceQueue::new(),
@@ -168,6 +172,17 @@ impl Gateway {
         &self.auth
     }
 
+    pub(super) fn metrics(&self) -> &GatewayMetrics {
+        &self.metrics
+    }
+
+    /// Sets the gauges of the gateway's metrics to the current state. Does not wait.
+    pub fn sample_metrics(&self) {
+        let sockets = i64::try_from(self.sockets()).unwrap_or(i64::MAX);
+        self.metrics.sockets_open.set(sockets);
+        self.metrics.serving.set(i64::from(self.is_serving()));
+    }
+
     pub(super) fn settings(&self) -> &GatewaySettings {
         &self.settings
     }
@@ -217,7 +232,7 @@ mod tests {
     use crate::auth::{AuthMode, AuthSettings};
     use crate::gateway::ShareDbEncoder;
     use crate::id::NodeId;
-    use crate::node::{NodeEnvironment, NodeSettings};
+    use crate::node::{NodeEnvironment, NodeMetrics, NodeSettings};
     use crate::store::MemoryStore;
 
     #[tokio::test]
@@ -227,6 +242,7 @@ mod tests {
             transport: None,
             encoder: &ShareDbEncoder,
             runtime: tokio::runtime::Handle::current(),
+            metrics: NodeMetrics::default(),
         };
         let node = Node::new((NodeId(1), "a"), NodeSettings::default(), environment);
         let settings = GatewaySettings {
@@ -238,7 +254,13 @@ mod tests {
             ..AuthSettings::default()
         };
         let auth = AuthService::open(open, None, &[7; 32]).unwrap();
-        let gateway = Gateway::new(node, ClientIdIssuer::new(&[7; 32]), auth, settings);
+        let gateway = Gateway::new(
+            node,
+            ClientIdIssuer::new(&[7; 32]),
+            auth,
+            settings,
+            GatewayMetrics::default(),
+        );
         let first = SocketGuard::new(&gateway);
         assert!(first.is_some());
         assert!(SocketGuard::new(&gateway).is_none());

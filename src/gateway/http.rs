@@ -21,6 +21,7 @@ use super::health;
 use super::origin_check;
 use super::request_auth;
 use super::request_limits;
+use super::request_metrics;
 use super::server::{self, ServerLimits};
 use super::socket_admission;
 use super::store_availability;
@@ -64,6 +65,7 @@ pub fn serve(
             .wrap(from_fn(request_auth::limit_request_rate))
             .wrap(from_fn(request_limits::enforce))
             .wrap(default_headers(is_secure))
+            .wrap(from_fn(request_metrics::measure))
     };
     let server = server::serve(app, listener, tls, &limits)?;
     Ok((address, server.handle(), server))

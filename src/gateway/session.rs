@@ -173,6 +173,8 @@ impl Session {
             }
         };
         self.outbox.close(reason);
+        let metrics = self.gateway.metrics();
+        metrics.socket_closed(self.outbox.close_reason());
         Box::pin(self.leave_documents()).await;
         messages.end(&self.outbox, close_timeout).await;
     }

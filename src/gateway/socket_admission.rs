@@ -91,7 +91,9 @@ pub(super) async fn open(
     gateway: Data<Gateway>,
 ) -> actix_web::Result<HttpResponse> {
     let gateway = gateway.into_inner();
-    let admission = AdmittedSocket::check(&request, &gateway).await?;
+    let admission = AdmittedSocket::check(&request, &gateway)
+        .await
+        .inspect_err(|error| gateway.metrics().socket_refused(error))?;
     let history = gateway.node().log_history();
     let client = new_client_id(&gateway, &admission.identity, history)?;
     let outbox = new_outbox(&gateway, history);
@@ -116,6 +118,7 @@ pub(super) async fn open(
         "rights" => ClientKind::Extended,
         _ => ClientKind::ShareDb,
     };
+    gateway.metrics().sockets_accepted.inc();
     let session = Session::new(gateway, permissions, client_kind, client, outbox, limits);
     rt::spawn(async move {
         session.run(messages).await;

@@ -20,7 +20,6 @@ pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use registry::{ExpositionFormat, MetricSet, MetricsRegistry};
 
-#[cfg(test)]
 pub(crate) use crate::__labels as labels;
 pub(crate) use crate::__metrics as metrics;
 

@@ -12,9 +12,11 @@ mod clock;
 mod cluster;
 mod delivery;
 mod document;
+mod metrics;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
 mod presence;
+mod sampling;
 mod services;
 mod settings;
 #[cfg(debug_assertions)]
@@ -31,6 +33,7 @@ pub use delivery::snapshot_budget::SnapshotBudget;
 pub use delivery::wake_queue::{WakeQueue, WakeTask};
 pub use document::registry::AskError;
 pub use document::repair::{RepairMode, repair};
+pub use metrics::NodeMetrics;
 pub use node::Node;
 pub use presence::registry::PresenceRequester;
 pub use presence::service::PresenceService;

@@ -291,6 +291,7 @@ mod tests {
             transport: None,
             encoder: &ShareDbEncoder,
             runtime: Handle::current(),
+            metrics: crate::node::NodeMetrics::default(),
         };
         let node = Node::new((NodeId(1), "a"), settings, environment);
         let outbox = Arc::new(Outbox::new(1 << 20, &ShareDbEncoder, None));

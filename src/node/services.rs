@@ -14,6 +14,7 @@ use super::delivery::snapshot_budget::SnapshotBudget;
 use super::document::loader::DocumentLoader;
 use super::document::mailbox::Mailboxes;
 use super::document::slices::SlicePool;
+use super::metrics::NodeMetrics;
 use super::presence::service::PresenceService;
 use super::settings::NodeSettings;
 use crate::cluster::Transport;
@@ -31,6 +32,8 @@ pub struct NodeEnvironment {
     pub encoder: &'static dyn FrameEncoder,
     /// Where the tasks of documents run: not on the single-threaded runtime of a socket.
     pub runtime: Handle,
+    /// Where the node measures.
+    pub metrics: NodeMetrics,
 }
 
 /// What the parts of a node share: the documents' tasks, the background tasks and the requests of the gateway.
@@ -51,6 +54,7 @@ pub(super) struct NodeServices {
     pub(super) snapshots: Arc<SnapshotBudget>,
     pub(super) presence: Arc<PresenceService>,
     pub(super) encoder: &'static dyn FrameEncoder,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl NodeServices {
@@ -60,9 +64,16 @@ impl NodeServices {
             transport,
             encoder,
             runtime,
+            metrics,
         } = environment;
+        let metrics = Arc::new(metrics);
         let me = (id, settings.version.clone());
-        let peers = Arc::new(Peers::new(me, transport, settings.dead_after()));
+        let peers = Arc::new(Peers::new(
+            me,
+            transport,
+            settings.dead_after(),
+            metrics.clone(),
+        ));
         let documents = Arc::new(Mailboxes::new());
         let snapshots = Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max));
         let store_status = Arc::new(StoreStatus::default());
@@ -72,6 +83,7 @@ impl NodeServices {
             documents.clone(),
             (snapshots.clone(), encoder),
             settings.claims_max,
+            metrics.clone(),
         );
         let presence = PresenceService::new(peers.clone(), documents.clone(), encoder);
         Self {
@@ -90,6 +102,7 @@ impl NodeServices {
             snapshots,
             presence: Arc::new(presence),
             encoder,
+            metrics,
         }
     }
 }

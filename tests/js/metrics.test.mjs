@@ -4,14 +4,22 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { Client, TEXT } from './client.mjs';
 import { Server } from './server.mjs';
-import { until } from './wait.mjs';
+import { called, until } from './wait.mjs';
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
 if (!hasPromtool && process.env.COPYDESK_SKIP_LOG) appendFileSync(process.env.COPYDESK_SKIP_LOG, 'promtool is missing\n');
 
 /** The address of a server's admin listener, from its log. */
 const adminOf = (server) => /the admin listener serves metrics: (http:\/\/[^/]+)\//.exec(server.log)?.[1];
+
+/** The value of each series of an admin listener, by name and labels. */
+async function seriesOf(address) {
+  const text = await (await fetch(`${address}/metrics`, { signal: AbortSignal.timeout(5_000) })).text();
+  const lines = text.split('\n').filter((line) => line && !line.startsWith('#'));
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
+}
 
 /** The status line of a raw request. */
 function statusOf(address, request) {
@@ -72,6 +80,48 @@ describe('the admin listener', () => {
     ]) {
       assert.equal(await statusOf(admin, request(headers)), `HTTP/1.1 ${status}`, headers);
     }
+  });
+
+  test('counts what clients do', async () => {
+    const [writer, reader] = [await Client.connect(server.ws), await Client.connect(server.ws)];
+    const doc = writer.doc('measured');
+    await called((done) => doc.create('a', TEXT.uri, done), 'create');
+    const seen = reader.doc('measured');
+    await called((done) => seen.subscribe(done), 'subscribe');
+    for (let edit = 0; edit < 20; edit += 1) await called((done) => doc.submitOp([`${edit}`], done), 'edit');
+    await until(() => seen.version === doc.version, 'the reader has every edit');
+    const series = await seriesOf(admin);
+    assert.equal(series['copydesk_sockets_open'], 2);
+    assert.equal(series['copydesk_documents_open'], 1);
+    assert.equal(series['copydesk_documents_owned'], 1);
+    assert.equal(series['copydesk_owner_changes_total{reason="claimed"}'], 1);
+    assert.equal(series['copydesk_claims_total{result="ok"}'], 1);
+    assert.equal(series['copydesk_submits_total{result="committed"}'], 21);
+    assert.equal(series['copydesk_ack_seconds_count{path="owner"}'], 21);
+    assert.equal(series['copydesk_ack_seconds_count{path="forwarded"}'], 0);
+    assert.ok(series['copydesk_appends_total{result="appended"}'] >= 1);
+    assert.equal(series['copydesk_append_entries_sum'], 21);
+    assert.ok(series['copydesk_deliveries_total'] >= 20);
+    assert.ok(series['copydesk_delivery_seconds_count'] >= 1);
+    assert.ok(series['copydesk_client_messages_total'] >= 23);
+    assert.ok(series['copydesk_http_requests_total{route="/healthz",status="2xx"}'] >= 1, 'readyz was asked');
+    assert.equal(series['copydesk_serving'], 1);
+    writer.close();
+    reader.close();
+    await until(async () => (await seriesOf(admin))['copydesk_sockets_open'] === 0, 'both sockets are closed');
+    assert.equal((await seriesOf(admin))['copydesk_sockets_closed_total{reason="client"}'], 2);
+  });
+
+  test('counts a submit that is rejected', async () => {
+    const [first, second] = [await Client.connect(server.ws), await Client.connect(server.ws)];
+    await called((done) => first.doc('taken').create('a', TEXT.uri, done), 'create');
+    await assert.rejects(
+      called((done) => second.doc('taken').create('b', TEXT.uri, done), 'create'),
+      /already/i,
+    );
+    assert.equal((await seriesOf(admin))['copydesk_submits_total{result="rejected"}'], 1);
+    first.close();
+    second.close();
   });
 
   test('is not on the address of the clients', async () => {

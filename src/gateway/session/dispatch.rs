@@ -9,6 +9,7 @@ use actix_ws::AggregatedMessage;
 use super::{ClientKind, RequestError, Session, SessionEnd};
 use crate::access::{HOME_TENANT, tenant_of};
 use crate::doc::SessionRequest;
+use crate::gateway::metrics::ThrottleLimit;
 use crate::gateway::upgrade;
 use crate::id::DocId;
 use crate::node::{AskError, ReplyTo};
@@ -32,6 +33,13 @@ impl Session {
         let wait = self
             .limits
             .take_messages(self.extra_frames.saturating_add(1));
+        let metrics = self.gateway.metrics();
+        metrics.throttled(ThrottleLimit::Socket, wait);
+        let bytes = match &message {
+            Ok(AggregatedMessage::Text(text)) => text.len(),
+            _ => 0,
+        };
+        metrics.message_received(bytes);
         if !wait.is_zero() {
             self.wait_for(sleep(wait)).await?;
         }
@@ -91,6 +99,8 @@ impl Session {
         let wait = self
             .take_shared(&message, weight)
             .ok_or_else(Refusal::busy)?;
+        let metrics = self.gateway.metrics();
+        metrics.throttled(ThrottleLimit::Shared, wait);
         if !wait.is_zero() {
             self.delay(wait).await?;
         }

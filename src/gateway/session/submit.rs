@@ -1,6 +1,6 @@
 //! Submits: their client id, whether the user may make them, and how many may be unanswered.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::rt::time::timeout;
 
@@ -22,6 +22,7 @@ impl Session {
         submit: SubmitRequest,
         echo: &EchoedFields,
     ) -> Result<(), RequestError> {
+        let received = Instant::now();
         if let Some(outdated) = &mut self.outdated {
             outdated.admit_submit(&doc, submit.base, &submit.proposal)?;
         }
@@ -44,7 +45,12 @@ impl Session {
             base: submit.base,
             proposal: submit.proposal,
         };
-        let reply = ReplyTo::Submit(Box::new(echo.clone()), permit, slot);
+        let reply = ReplyTo::Submit {
+            encoder: Box::new(echo.clone()),
+            permit,
+            slot,
+            received,
+        };
         Ok(self
             .ask(&doc, SessionRequest::Submit(submit), reply)
             .await?)

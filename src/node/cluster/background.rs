@@ -191,6 +191,7 @@ impl Node {
         let services = self.services();
         let reply = self.heartbeat_and_compare().await;
         services.store_status.set_away(reply.is_err());
+        services.metrics.heartbeat_ended(&reply);
         match &reply {
             Ok(_) => services.peers.heartbeat_succeeded(),
             Err(_) => services.peers.heartbeat_failed(),

@@ -13,9 +13,10 @@ use super::codec::MessageDecodeError;
 use super::message::NodeMessage;
 use super::peer_versions::PeerVersions;
 use super::wire_version::{self, Received};
-use crate::cluster::{HashRing, Membership, Transport};
+use crate::cluster::{HashRing, Membership, Transport, TransportStats};
 use crate::doc::PeerMessage;
 use crate::id::{DocId, Name, NodeId};
+use crate::node::metrics::{Direction, NodeMetrics};
 use crate::store::LiveNode;
 use crate::sync::lock;
 use crate::version::{Capabilities, NodeVersion};
@@ -57,6 +58,24 @@ pub(in crate::node) struct Peers {
     shared_since: Mutex<Option<Duration>>,
     dead_after: Duration,
     started: Instant,
+    metrics: Arc<NodeMetrics>,
+}
+
+/// What a node knows of the others, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) struct PeersStatus {
+    /// The live nodes, as the store last listed them.
+    pub(in crate::node) alive: usize,
+    /// Those that are left out of the ring because they do not answer.
+    pub(in crate::node) suspected: usize,
+    /// Whether the store answers other nodes and not this one.
+    pub(in crate::node) is_isolated: bool,
+    /// Whether the store is known to be away.
+    pub(in crate::node) is_store_away: bool,
+    /// Whether messages pass, or there is no other node.
+    pub(in crate::node) is_heard: bool,
+    /// What the transport counted; `None` without one.
+    pub(in crate::node) messages: Option<TransportStats>,
 }
 
 /// What the store last said of the other live nodes.
@@ -76,6 +95,7 @@ impl Peers {
         (me, version): (NodeId, NodeVersion),
         transport: Option<Arc<dyn Transport>>,
         dead_after: Duration,
+        metrics: Arc<NodeMetrics>,
     ) -> Self {
         let membership = Membership::new(me, dead_after);
         Self {
@@ -97,6 +117,7 @@ impl Peers {
             shared_since: Mutex::default(),
             dead_after,
             started: Instant::now(),
+            metrics,
         }
     }
 
@@ -118,6 +139,21 @@ impl Peers {
     #[cfg(test)]
     pub(super) fn undecoded_total(&self) -> u64 {
         self.versions().undecoded_total()
+    }
+
+    /// What is known of the other nodes, for metrics.
+    pub(in crate::node) fn status(&self) -> PeersStatus {
+        // Each lock is released before the next one is taken.
+        let suspected = self.membership().suspected_count();
+        let alive = lock(&self.others).live;
+        PeersStatus {
+            alive,
+            suspected,
+            is_isolated: *self.is_isolated.borrow(),
+            is_store_away: self.is_store_away(),
+            is_heard: self.is_heard(),
+            messages: self.transport.as_ref().map(|transport| transport.counts()),
+        }
     }
 
     /// The live nodes that share no wire version with this one.
@@ -181,7 +217,12 @@ impl Peers {
         }
         let version = self.versions().for_node(to);
         match version {
-            Some(version) => transport.send(to, wire_version::encode(message, version)),
+            Some(version) => {
+                let bytes = wire_version::encode(message, version);
+                let sent = self.metrics.peer_message_bytes.of(Direction::Sent);
+                sent.inc_by(bytes.len() as u64);
+                transport.send(to, bytes);
+            }
             None => tracing::debug!(peer = %to, "no common wire version: a message is not sent"),
         }
     }
@@ -212,6 +253,8 @@ impl Peers {
     /// Decodes a message of a node. Bytes that cannot be decoded are logged, and answered with the versions of this node; they do
     /// not show that the node serves its documents.
     pub(super) fn decode(&self, from: NodeId, bytes: &[u8]) -> Option<NodeMessage> {
+        let received = self.metrics.peer_message_bytes.of(Direction::Received);
+        received.inc_by(bytes.len() as u64);
         match wire_version::decode(bytes, self.version.wire) {
             Ok(Received::Message(message)) => Some(message),
             Ok(Received::Notice(version)) => {

@@ -4,6 +4,7 @@ pub(in crate::node) mod byte_budget;
 pub(in crate::node) mod encoder;
 pub(in crate::node) mod outbox;
 pub(in crate::node) mod outbox_budget;
+pub(in crate::node) mod probe;
 pub(in crate::node) mod reply;
 pub(in crate::node) mod snapshot_budget;
 pub(in crate::node) mod throttle;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use self::pending_presences::{PendingPresences, PresenceKey};
 use super::encoder::FrameEncoder;
 use super::outbox_budget::OutboxBudget;
+use super::probe::DeliveryProbe;
 use super::wake_queue::{WakeBatch, WakeQueue};
 use crate::protocol::CloseReason;
 use crate::store::History;
@@ -56,8 +57,10 @@ struct OutboxState {
     /// The bytes that are counted in the shared budget.
     charged: usize,
     phase: OutboxPhase,
+    close_reason: Option<CloseReason>,
     /// The waker of the writer, if it waits for frames.
     writer: Option<Waker>,
+    probe: Option<Box<DeliveryProbe>>,
 }
 
 /// The bytes of each kind.
@@ -208,6 +211,14 @@ impl Outbox {
         Ok(must_wake)
     }
 
+    /// Measures how long the frames that are queued now take to be written, unless a measurement is under way.
+    pub(in crate::node) fn measure(&self, probe: DeliveryProbe) {
+        let mut state = lock(&self.state);
+        if state.waiting.all() > 0 {
+            state.probe.get_or_insert_with(|| Box::new(probe));
+        }
+    }
+
     /// Wakes the writer, if it waits, together with the others in the batch.
     pub(in crate::node) fn wake_with(&self, batch: &mut WakeBatch) {
         let writer = lock(&self.state).writer.take();
@@ -240,6 +251,12 @@ impl Outbox {
         if state.phase == OutboxPhase::Open && bytes > self.bytes_max {
             self.close_full(state);
         }
+    }
+
+    /// Why the outbox was closed; `None` if it is open.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        lock(&self.state).close_reason
     }
 
     /// Returns true if further frames are dropped.
@@ -296,6 +313,7 @@ impl Outbox {
         };
         *state.writing.of(kind) += first.len();
         if first.len() >= WRITE_BYTES || (state.queue.is_empty() && state.presences.is_empty()) {
+            state.probe_taken();
             return Poll::Ready(Some(first));
         }
         let mut write = BytesMut::from(first.as_ref());
@@ -307,6 +325,7 @@ impl Outbox {
             write.extend_from_slice(&next);
             *state.writing.of(kind) += next.len();
         }
+        state.probe_taken();
         Poll::Ready(Some(write.freeze()))
     }
 
@@ -357,6 +376,7 @@ impl Outbox {
 
     fn begin_closing(&self, mut state: MutexGuard<'_, OutboxState>, reason: CloseReason) {
         state.phase = OutboxPhase::Closing;
+        state.close_reason = Some(reason);
         state.presences = PendingPresences::default();
         let frame = self.encoder.close(reason);
         state.queue.push_back((FrameKind::Pushed, frame));
@@ -370,6 +390,7 @@ impl Outbox {
         let before = state.waiting.all();
         let written = std::mem::take(&mut state.writing);
         state.waiting.subtract(written);
+        state.probe.take_if(|probe| probe.written());
         if before > DRAINED_BYTES {
             self.charge(state);
             if state.waiting.all() <= DRAINED_BYTES {
@@ -396,6 +417,13 @@ fn wake_writer(mut state: MutexGuard<'_, OutboxState>) {
 }
 
 impl OutboxState {
+    /// Tells the measurement, if there is one, that all frames have been taken, if they have.
+    fn probe_taken(&mut self) {
+        if let Some(probe) = self.probe.as_mut().filter(|_| self.queue.is_empty()) {
+            probe.taken();
+        }
+    }
+
     /// The next piece to write: queued frames first, then pending presence values.
     fn next_piece(&mut self) -> Option<(FrameKind, Bytes)> {
         if let Some(piece) = self.queue.pop_front() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -38,7 +39,16 @@ pub enum ReplyTo {
     Read(Box<dyn ReplyEncoder>, RequestSlot),
     /// The socket, as the reply to a submit. After a rejection, the client drops its user's edit: a temporary rejection
     /// closes the socket instead, and the client reconnects and sends the submit again.
-    Submit(Box<dyn ReplyEncoder>, BytePermit, RequestSlot),
+    Submit {
+        /// Encodes the reply.
+        encoder: Box<dyn ReplyEncoder>,
+        /// The bytes of the submit in the budgets of its socket and its node.
+        permit: BytePermit,
+        /// One of its socket's unanswered submits.
+        slot: RequestSlot,
+        /// When its frame was read.
+        received: Instant,
+    },
     /// The caller on this node that awaits the commit of its submit. The channel closes without an answer if the document's
     /// task ends first: the submit may then be committed or not.
     Commit(oneshot::Sender<Result<Arc<Entry>, Rejection>>, BytePermit),
@@ -65,7 +75,7 @@ impl ReplyTo {
     pub(in crate::node) fn reply(self, outbox: &Outbox, reply: SessionReply) -> ReplyFrames {
         let closes_socket = match (&self, &reply) {
             (Self::Unrequested, SessionReply::Rejected(_)) => true,
-            (Self::Submit(..), SessionReply::Rejected(rejection)) => rejection.is_transient(),
+            (Self::Submit { .. }, SessionReply::Rejected(rejection)) => rejection.is_transient(),
             _ => false,
         };
         match (self, reply) {
@@ -88,19 +98,28 @@ impl ReplyTo {
                 ReplyFrames::None
             }
             (Self::Unrequested, _) | (_, SessionReply::Committed(_)) => ReplyFrames::None,
-            (Self::Socket(encoder) | Self::Read(encoder, _) | Self::Submit(encoder, ..), reply) => {
-                match reply {
-                    SessionReply::Snapshot(snapshot) => {
-                        ReplyFrames::Content(encoder.snapshot(&snapshot))
-                    }
-                    SessionReply::Rejected(rejection) => {
-                        ReplyFrames::Pushed(encoder.rejection(rejection))
-                    }
-                    SessionReply::Done | SessionReply::Committed(_) => {
-                        ReplyFrames::Pushed(encoder.done())
-                    }
+            (
+                Self::Socket(encoder) | Self::Read(encoder, _) | Self::Submit { encoder, .. },
+                reply,
+            ) => match reply {
+                SessionReply::Snapshot(snapshot) => {
+                    ReplyFrames::Content(encoder.snapshot(&snapshot))
                 }
-            }
+                SessionReply::Rejected(rejection) => {
+                    ReplyFrames::Pushed(encoder.rejection(rejection))
+                }
+                SessionReply::Done | SessionReply::Committed(_) => {
+                    ReplyFrames::Pushed(encoder.done())
+                }
+            },
+        }
+    }
+
+    /// When the frame of a submit was read; `None` for other requests.
+    pub(in crate::node) fn submit_received(&self) -> Option<Instant> {
+        match self {
+            Self::Submit { received, .. } => Some(*received),
+            _ => None,
         }
     }
 
@@ -110,7 +129,7 @@ impl ReplyTo {
             Self::Bulk(bulk, ..) => bulk.has_snapshots.then(|| bulk.clone()),
             Self::Socket(_)
             | Self::Read(..)
-            | Self::Submit(..)
+            | Self::Submit { .. }
             | Self::Commit(..)
             | Self::Unrequested => None,
         }

@@ -1,7 +1,7 @@
 //! Loads documents from the store and encodes them for readers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use crate::node::cluster::store_status::StoreStatus;
 use crate::node::delivery::encoder::{FrameEncoder, SnapshotNotice};
 use crate::node::delivery::outbox::Outbox;
 use crate::node::delivery::snapshot_budget::SnapshotBudget;
+use crate::node::metrics::{CallResult, NodeMetrics};
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
 use crate::store::{AppendError, Batch, LoadRange, Store, StoreError, StoreErrorKind};
@@ -35,6 +36,7 @@ pub(in crate::node) struct DocumentLoader {
     /// Held while a page of the log is read for a client that catches up.
     catch_ups: Semaphore,
     damage_reports: DamageReports,
+    metrics: Arc<NodeMetrics>,
 }
 
 /// How many pages of the log are read at once for clients that catch up.
@@ -51,6 +53,7 @@ impl DocumentLoader {
         documents: Arc<Mailboxes>,
         (snapshots, encoder): (Arc<SnapshotBudget>, &'static dyn FrameEncoder),
         claims_max: usize,
+        metrics: Arc<NodeMetrics>,
     ) -> Self {
         Self {
             me,
@@ -62,6 +65,7 @@ impl DocumentLoader {
             claims: Semaphore::new(claims_max),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             damage_reports: DamageReports::default(),
+            metrics,
         }
     }
 
@@ -114,8 +118,11 @@ impl DocumentLoader {
 
     /// Claims a document and loads it as of the claim.
     pub(super) async fn claim(&self, doc: &DocId) -> Event {
+        let begun = Instant::now();
         let claimed = within_patience("claim", self.claim_and_load(doc));
         let claimed = self.store_status.unless_away("claim", claimed).await;
+        self.metrics.claim_seconds.observe(begun.elapsed());
+        self.metrics.claims.of(CallResult::of(&claimed)).inc();
         claimed.unwrap_or_else(|error| Event::Claimed(Err(error)))
     }
 
@@ -147,15 +154,22 @@ impl DocumentLoader {
 
     /// Appends entries of one document. The inner error: the append was rejected. The outer error: its outcome is unknown.
     pub(super) async fn append(&self, batch: Batch) -> Result<Result<(), AppendError>, StoreError> {
+        let begun = Instant::now();
+        let bytes = batch.entries.iter().map(|entry| entry.size()).sum();
+        let size = (batch.entries.len(), bytes);
         let answers = within_patience("append", self.store.append(vec![batch])).await;
         let missing = || StoreError::new("append", "no answer for the batch");
-        answers.and_then(|mut answers| answers.pop().ok_or_else(missing))
+        let result = answers.and_then(|mut answers| answers.pop().ok_or_else(missing));
+        self.metrics.append_ended(size, begun.elapsed(), &result);
+        result
     }
 
     /// Saves a snapshot. A failure is logged: the document's next snapshot is saved instead.
     pub(super) async fn save_snapshot(&self, doc: &DocId, fence: Fence, snapshot: Snapshot) {
         static LIMIT: LineLimit = LineLimit::new();
-        if let Err(error) = self.store.save_snapshot(doc, fence, snapshot).await
+        let saved = self.store.save_snapshot(doc, fence, snapshot).await;
+        self.metrics.snapshot_saved(&saved);
+        if let Err(error) = saved
             && let Some(left_out) = LIMIT.pass()
         {
             tracing::warn!(%doc, %error, left_out, "a snapshot was not saved: the document's next one is tried");

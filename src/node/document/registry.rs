@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 
 use super::mailbox::{DocumentMessage, Mailbox, Mailboxes};
@@ -15,6 +15,7 @@ use crate::doc::{PeerMessage, SessionRequest};
 use crate::id::{DocId, NodeId, SessionId};
 use crate::node::delivery::outbox::Outbox;
 use crate::node::delivery::reply::ReplyTo;
+use crate::node::metrics::MessageDrop;
 use crate::node::services::NodeServices;
 
 /// Opens documents on demand: each gets a task, which closes the document when it is idle.
@@ -97,7 +98,10 @@ impl DocumentRegistry {
         };
         if let Some(mailbox) = mailbox {
             let message = DocumentMessage::Peer { from, message };
-            let _ = mailbox.sender.try_send(message);
+            if let Err(TrySendError::Full(_)) = mailbox.sender.try_send(message) {
+                let dropped = &self.services.metrics.peer_messages_dropped;
+                dropped.of(MessageDrop::MailboxFull).inc();
+            }
         }
     }
 

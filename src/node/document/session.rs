@@ -1,6 +1,7 @@
 //! A session of this node as its document's task knows it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -70,12 +71,13 @@ impl DocumentSession {
         Some(self.requests.swap_remove(at).1)
     }
 
-    /// Answers a request.
-    pub(super) fn reply(&mut self, ticket: Ticket, reply: SessionReply) {
-        if let Some(reply_to) = self.take_request(ticket) {
-            let frames = reply_to.reply(&self.outbox, reply);
-            self.send(frames);
-        }
+    /// Answers a request. If it is a submit, returns when its frame was read.
+    pub(super) fn reply(&mut self, ticket: Ticket, reply: SessionReply) -> Option<Instant> {
+        let reply_to = self.take_request(ticket)?;
+        let received = reply_to.submit_received();
+        let frames = reply_to.reply(&self.outbox, reply);
+        self.send(frames);
+        received
     }
 
     /// Sends the frames of a reply, behind everything that is held back.

@@ -29,6 +29,7 @@ use crate::node::delivery::outbox::Outbox;
 use crate::node::delivery::reply::ReplyTo;
 use crate::node::delivery::throttle::DeliveryThrottle;
 use crate::node::delivery::timer::CoarseTimer;
+use crate::node::metrics::{OwnershipChange, OwnershipMeter};
 use crate::node::presence::registry::PresenceUpdate;
 use crate::node::services::NodeServices;
 use crate::protocol::CloseReason;
@@ -73,6 +74,9 @@ pub(super) struct DocumentTask {
     answered: Vec<SessionId>,
     /// The session of the read that is being handled: commits for it alone are part of the answer.
     reader: Option<SessionId>,
+    ownership: OwnershipMeter,
+    /// Deliveries since the last one that was measured.
+    unmeasured_deliveries: u32,
 }
 
 /// A completed request to the store or to the encoder.
@@ -132,6 +136,7 @@ impl DocumentTask {
         let me = services.id;
         let owner = services.peers.owner(&doc);
         let settings = services.settings.document.clone();
+        let ownership_metrics = services.metrics.clone();
         let mut document = Document::new(me, owner, settings);
         let mut store_away = services.store_status.watch();
         if *store_away.borrow_and_update() {
@@ -174,6 +179,8 @@ impl DocumentTask {
             idle_since: None,
             answered: Vec::new(),
             reader: None,
+            ownership: OwnershipMeter::new(ownership_metrics),
+            unmeasured_deliveries: 0,
         }
     }
 
@@ -331,6 +338,7 @@ impl DocumentTask {
         let _slice = self.slice.take();
         let is_long = may_take_long(&event);
         self.reader = reader_of(&event);
+        let change = OwnershipChange::of(&event);
         if let Event::SessionClosed(session) = &event {
             self.end_session(*session);
         }
@@ -344,6 +352,7 @@ impl DocumentTask {
         };
         if handled.is_err() {
             tracing::error!(doc = %self.doc, "the document's machine panicked: it is closed and opened anew");
+            self.services.metrics.document_panics.inc();
             self.reject_poison_submit();
             return Err(Panicked);
         }
@@ -352,6 +361,8 @@ impl DocumentTask {
             self.perform(action);
         }
         self.remove_finished_sessions();
+        self.ownership
+            .set(self.document.owned_epoch().is_some(), change);
         self.report_status();
         Ok(())
     }

@@ -354,6 +354,11 @@ impl<S: Clone> PresenceRegistry<S> {
         effects.extend(refresh_messages(subscribed, digests));
     }
 
+    /// How many channels are in use on this node.
+    pub(super) fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
     /// How many sessions of this node subscribe to the channel.
     pub(super) fn subscriber_count(&self, name: &Name) -> usize {
         self.channels

@@ -129,6 +129,11 @@ impl PresenceService {
         });
     }
 
+    /// How many channels are in use on this node.
+    pub(in crate::node) fn channel_count(&self) -> usize {
+        lock(&self.state).registry.channel_count()
+    }
+
     /// How many sockets on this node a value on the channel is sent to.
     #[must_use]
     pub fn subscriber_count(&self, channel: &Name) -> usize {

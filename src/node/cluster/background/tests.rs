@@ -15,7 +15,7 @@ use crate::gateway::ShareDbEncoder;
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
 use crate::node::cluster::wire_version;
-use crate::node::{NodeEnvironment, NodeSettings, Outbox, ReplyTo};
+use crate::node::{NodeEnvironment, NodeMetrics, NodeSettings, Outbox, ReplyTo};
 use crate::ot::{Content, Kind, Op};
 use crate::store::{
     AppendError, Batch, ChangeCursor, Changes, DeadLetter, DeadLetterFilter, DeadLetterSize,
@@ -182,6 +182,7 @@ fn of_version(
         transport,
         encoder: &ShareDbEncoder,
         runtime: Handle::current(),
+        metrics: NodeMetrics::default(),
     };
     Node::new((NodeId(id), "n"), settings, environment)
 }

@@ -11,11 +11,16 @@ use crate::id::{DocId, NodeId, SessionId};
 use crate::log::{Entry, Fence, Revision, Snapshot};
 use crate::node::cluster::message::NodeMessage;
 use crate::node::delivery::encoder::CommitAuthor;
+use crate::node::delivery::probe::DeliveryProbe;
 use crate::node::delivery::reply::ReplyFrames;
 use crate::node::document::blocking::{IN_PLACE_BYTES, work_in_place};
+use crate::node::metrics::{PageReader, SubmitPath, SubmitResult};
 use crate::node::services::NodeServices;
 use crate::protocol::CloseReason;
 use crate::store::Batch;
+
+/// One delivery in so many is measured: measuring takes about a hundredth of a delivery to one socket.
+const DELIVERIES_PER_PROBE: u32 = 8;
 
 impl DocumentTask {
     /// Performs an action. Never waits: answers come back as events.
@@ -39,6 +44,7 @@ impl DocumentTask {
                 if let Some(known) = self.sessions.get_mut(&session) {
                     known.take_request(ticket);
                     let service = &self.services.presence;
+                    self.services.metrics.presences_published.inc();
                     service.publish(session, &client, &known.outbox, presence);
                 }
                 self.answered.push(session);
@@ -86,7 +92,15 @@ impl DocumentTask {
         if let SessionReply::Committed(_) = reply {
             self.throttle.wake_at_next_flush(&known.outbox);
         }
-        known.reply(ticket, reply);
+        let result = SubmitResult::of(&reply);
+        if let Some(received) = known.reply(ticket, reply) {
+            let path = match self.document.owned_epoch() {
+                Some(_) => SubmitPath::Owner,
+                None => SubmitPath::Forwarded,
+            };
+            let metrics = &self.services.metrics;
+            metrics.submit_answered(received, path, result);
+        }
         self.answered.push(session);
     }
 
@@ -99,6 +113,8 @@ impl DocumentTask {
     /// Encodes commits once, and puts the same bytes into each session's outbox.
     pub(super) fn deliver(&mut self, to: &[SessionId], entries: &[Arc<Entry>]) {
         let for_all = self.encode(entries, None);
+        let metrics = &self.services.metrics;
+        metrics.deliveries.inc_by((to.len() * entries.len()) as u64);
         for id in to {
             let Some(session) = self.sessions.get(id) else {
                 continue;
@@ -113,10 +129,26 @@ impl DocumentTask {
                 && session.deliver(&mut self.throttle, frames).is_err()
             {
                 tracing::info!(doc = %self.doc, session = id.0, "a slow reader was closed");
+                self.services.metrics.slow_readers_closed.inc();
             }
         }
+        self.measure_delivery(to);
         if let [session] = to {
             self.answered.push(*session);
+        }
+    }
+
+    /// Measures one delivery in [`DELIVERIES_PER_PROBE`], on its first socket.
+    fn measure_delivery(&mut self, to: &[SessionId]) {
+        self.unmeasured_deliveries += 1;
+        if self.unmeasured_deliveries < DELIVERIES_PER_PROBE {
+            return;
+        }
+        let first = to.first().and_then(|id| self.sessions.get(id));
+        if let Some(session) = first {
+            self.unmeasured_deliveries = 0;
+            let seconds = self.services.metrics.delivery_seconds.clone();
+            session.outbox.measure(DeliveryProbe::start(seconds));
         }
     }
 
@@ -144,6 +176,8 @@ impl DocumentTask {
 
     /// Reads a page of the log. Rebasing over it may take the sequencer long.
     fn load_page(&mut self, requester: PageRequester, since: Revision) {
+        let pages = &self.services.metrics.log_pages_read;
+        pages.of(PageReader::of(&requester)).inc();
         let reader = match requester {
             PageRequester::CatchUp(session) => self.sessions.get(&session),
             PageRequester::Gap | PageRequester::Sequencer(_) => None,

@@ -13,7 +13,7 @@ use crate::id::{ClientId, Name, UserId};
 use crate::log::{Change, Entry, Epoch, Snapshot, SubmitId};
 use crate::node::delivery::reply::BulkReply;
 use crate::node::document::session::READS_MAX;
-use crate::node::{Node, NodeEnvironment, NodeSettings, RepairMode, repair};
+use crate::node::{Node, NodeEnvironment, NodeMetrics, NodeSettings, RepairMode, repair};
 use crate::ot::{Content, Kind, Op};
 use crate::protocol::{self, BadRequest, Code, EchoedFields, Refusal, encode_snapshot};
 use crate::store::{Batch, LoadRange, MemoryStore, Store};
@@ -24,6 +24,7 @@ fn environment(store: &Arc<MemoryStore>) -> NodeEnvironment {
         transport: None,
         encoder: &ShareDbEncoder,
         runtime: Handle::current(),
+        metrics: NodeMetrics::default(),
     }
 }
 

@@ -58,7 +58,7 @@ fn channel() -> Name {
 
 fn service() -> Arc<PresenceService> {
     let me = (NodeId(1), NodeVersion::default());
-    let peers = Arc::new(Peers::new(me, None, Duration::MAX));
+    let peers = Arc::new(Peers::new(me, None, Duration::MAX, Arc::default()));
     let documents = Arc::new(Mailboxes::new());
     Arc::new(PresenceService::new(peers, documents, &ShareDbEncoder))
 }
