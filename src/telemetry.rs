@@ -133,7 +133,7 @@ impl NodeLabelled<Format<Full>> {
 impl NodeLabelled<Format<Json>> {
     fn json(format: Format, label: &'static OnceLock<NodeLabel>) -> Self {
         Self {
-            format: format.json(),
+            format: format.json().with_span_list(false),
             label,
             add: |line, label| {
                 let object = line.trim_end();
@@ -228,6 +228,31 @@ mod tests {
         assert_eq!(line["level"], "WARN");
         assert_eq!(line["fields"]["node"], "another");
         assert_eq!(line["fields"]["message"], "it does not answer");
+    }
+
+    #[test]
+    fn json_lines_have_the_fields_of_the_span_that_they_are_written_in() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt()
+            .with_env_filter("warn")
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(NodeLabelled::json(Format::default(), label()))
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            let doc = tracing::error_span!("document", doc = "c/d");
+            doc.in_scope(|| tracing::warn!(revision = 7, "first"));
+            tracing::warn!("second");
+        });
+        let text = lines.text();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines[0]["span"]["doc"], "c/d");
+        assert_eq!(lines[0]["fields"]["revision"], 7);
+        assert_eq!(lines[1]["span"], Value::Null);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::gateway::Gateway;
 use super::health;
 use super::origin_check;
 use super::request_auth;
+use super::request_id;
 use super::request_limits;
 use super::request_metrics;
 use super::server::{self, ServerLimits};
@@ -66,6 +67,7 @@ pub fn serve(
             .wrap(from_fn(request_limits::enforce))
             .wrap(default_headers(is_secure))
             .wrap(from_fn(request_metrics::measure))
+            .wrap(from_fn(request_id::assign))
     };
     let server = server::serve(app, listener, tls, &limits)?;
     Ok((address, server.handle(), server))

@@ -24,6 +24,7 @@ mod permission_cache;
 mod rate_limits;
 mod rebalance;
 mod request_auth;
+mod request_id;
 mod request_limits;
 mod request_metrics;
 mod request_source;

@@ -21,6 +21,7 @@ use actix_web::rt::time::{Instant, sleep_until};
 use futures_util::FutureExt;
 use tokio::select;
 use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
 
 use self::outdated_client::OutdatedClient;
 use self::presence_quota::PresenceQuota;
@@ -156,7 +157,15 @@ impl Session {
     }
 
     /// Serves the socket until the client disconnects or the server closes it.
-    pub(super) async fn run(mut self, mut messages: MessageStream) {
+    pub(super) async fn run(self, messages: MessageStream) {
+        // Of the level of errors: lines of all levels have its fields.
+        let (session, client) = (self.id.0, &self.client);
+        let resumed = tracing::field::Empty;
+        let span = tracing::error_span!(parent: None, "socket", session, client = client.as_str(), resumed);
+        self.run_in_span(messages).instrument(span).await;
+    }
+
+    async fn run_in_span(mut self, mut messages: MessageStream) {
         let _release = ReleaseOutbox(self.outbox.clone());
         self.send(protocol::handshake("init", &self.client));
         let mut phase = self.gateway.phase();

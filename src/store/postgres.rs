@@ -427,8 +427,9 @@ impl Store for PostgresStore {
         &'a self,
         open: &'a OpenDocuments,
     ) -> BoxFuture<'a, Result<DocumentChanges, StoreError>> {
-        let news = open_documents::compare_open(&self.urgent, &self.numbers, open);
-        news.map(|it| it.map_err(|error| error.into_store_error("news")))
+        let changes = open_documents::compare_open(&self.urgent, &self.numbers, open);
+        changes
+            .map(|it| it.map_err(|error| error.into_store_error("compare open documents")))
             .boxed()
     }
 

@@ -362,6 +362,35 @@ describe('the rate limit per address', () => {
   });
 });
 
+describe('request ids', () => {
+  let server;
+  before(async () => {
+    server = await Server.start({ open: false });
+  });
+  after(() => server?.stop());
+
+  test('every answer has an id of its own, and an id or a trace of a client is ignored', async () => {
+    const ids = new Set();
+    const headers = {
+      'x-request-id': 'chosen-by-a-client',
+      traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+      origin: 'https://elsewhere.example.org',
+    };
+    for (const path of ['/healthz', '/ws', '/no/such/path', '/api/documents']) {
+      const id = (await ask(server, 'GET', path, { headers })).headers['x-request-id'];
+      assert.match(id, /^[0-9a-f]{16}$/, path);
+      ids.add(id);
+    }
+    assert.equal(ids.size, 4);
+    // The rejection of the page's origin is logged with the id of its request.
+    const line = () => server.log.split('\n').find((line) => line.includes('request of another origin rejected'));
+    await until(line, 'the rejection is logged');
+    const { span } = JSON.parse(line());
+    assert.ok(span.name === 'request' && ids.has(span.request_id), line());
+    assert.ok(!server.log.includes('chosen-by-a-client') && !server.log.includes('4bf92f3577b34da6'));
+  });
+});
+
 describe('behind a proxy', () => {
   let server;
   before(async () => {
@@ -419,6 +448,15 @@ describe('behind a proxy', () => {
     }
     await until(() => server.log.includes('request of another origin rejected'), 'the log says so');
     assert.match(server.log, /https:\/\/desk\.example\.org.*8443|desk\.example\.org:8443/);
+  });
+
+  test('the request id of the proxy is taken over if it is well-formed', async () => {
+    const idOf = async (sent) => {
+      const headers = { 'x-request-id': sent, 'x-forwarded-for': '198.51.100.77' };
+      return (await ask(server, 'GET', '/healthz', { headers })).headers['x-request-id'];
+    };
+    assert.equal(await idOf('7f3e-09_A.b'), '7f3e-09_A.b');
+    for (const bad of ['a'.repeat(65), 'two words', 'quo"ted', 'a,b']) assert.match(await idOf(bad), /^[0-9a-f]{16}$/);
   });
 
   test('a chain of proxies in X-Forwarded-Proto that begins with https makes cookies secure', async () => {

@@ -1,5 +1,7 @@
 //! The client's handshake: which client id it resumes.
 
+use tracing::Span;
+
 use super::outdated_client::OutdatedClient;
 use super::{ClientKind, Session, SessionEnd};
 use crate::id::{ClientId, DocId};
@@ -35,6 +37,9 @@ impl Session {
                 let author = &self.permissions.identity().author;
                 self.client = issuer.replacement(author, &claimed, history);
             }
+        }
+        if self.has_returned {
+            Span::current().record("resumed", self.client.as_str());
         }
         self.send(protocol::handshake("hs", &self.client));
         Ok(())

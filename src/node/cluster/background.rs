@@ -1,5 +1,6 @@
 //! The background tasks of a node in a cluster: messages, heartbeats, checks of the other nodes, the feed of changes.
 
+mod beat;
 mod join;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,15 +12,16 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::change_follower::ChangeFollower;
 use super::message::NodeMessage;
-use super::peers::{CHECK_INTERVAL, Participation};
-use super::store_status::AWAY_AFTER;
+use super::peers::CHECK_INTERVAL;
 use crate::cluster::{Delivery, Inbox};
 use crate::id::NodeId;
 use crate::node::Node;
 use crate::node::presence::registry::REFRESH_EVERY;
 use crate::outage::Outage;
-use crate::store::{Heartbeat, HeartbeatReply, StoreError};
+use crate::store::StoreError;
 
+pub(in crate::node) use beat::BeatError;
+use beat::BeatOutages;
 pub use join::JoinError;
 
 /// How long a node waits before it asks the store about a node that it does not know: others may come at the same time.
@@ -27,12 +29,6 @@ const UNKNOWN_NODE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the log line about a suspected node waits for the node's name.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long one heartbeat may take.
-const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long it may take to compare the log with what the node has. The next heartbeat tries again.
-const COMPARE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Receives the messages of other nodes.
@@ -138,7 +134,7 @@ impl Node {
     async fn heartbeat_loop(self: Arc<Self>) {
         let services = self.services();
         let mut ticks = ticks(self.settings().heartbeat());
-        let outage = Outage::new();
+        let outages = BeatOutages::default();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -146,18 +142,8 @@ impl Node {
                 () = services.peers.unknown_node_heard() => sleep(UNKNOWN_NODE_PAUSE).await,
                 () = services.log_history.suspected() => sleep(UNKNOWN_NODE_PAUSE).await,
             }
-            match attempt("heartbeat", self.beat()).await {
-                Err(error) if outage.begins() => {
-                    tracing::warn!(%error, "the store did not answer the heartbeat");
-                }
-                Err(_) => {}
-                Ok(()) => {
-                    if let Some(past) = outage.ends() {
-                        let (failures, seconds) = (past.failures, past.lasted.as_secs());
-                        tracing::info!(failures, seconds, "the store answers the heartbeat again");
-                    }
-                }
-            }
+            let outcome = attempt("heartbeat", self.beat()).await;
+            outages.log(&outcome);
         }
     }
 
@@ -184,51 +170,6 @@ impl Node {
             }
         }
     }
-
-    /// Writes this node's heartbeat, and applies the reply.
-    pub(super) async fn beat(&self) -> Result<(), StoreError> {
-        let _permit = self.heartbeat_permit().await;
-        let services = self.services();
-        let reply = self.heartbeat_and_compare().await;
-        services.store_status.set_away(reply.is_err());
-        services.metrics.heartbeat_ended(&reply);
-        match &reply {
-            Ok(_) => services.peers.heartbeat_succeeded(),
-            Err(_) => services.peers.heartbeat_failed(),
-        }
-        let reply = reply?;
-        services.peers.set_addresses(&reply.addresses);
-        if services.peers.apply_heartbeat(&reply) == Participation::StepDown {
-            services.documents.step_down_all();
-        }
-        Ok(())
-    }
-
-    /// The reply to one heartbeat, after the history that it names has been compared: before this node takes documents of nodes
-    /// that are gone.
-    async fn heartbeat_and_compare(&self) -> Result<HeartbeatReply, StoreError> {
-        let clock = &self.services().clock;
-        let (heartbeat, asked) = (self.next_heartbeat(), clock.now().clock);
-        let reply = self.heartbeat(&heartbeat).await?;
-        if let Some(store_ms) = reply.store_ms {
-            clock.learn(store_ms, asked);
-        }
-        let compared = timeout(COMPARE_PATIENCE, self.compare_history(&reply)).await;
-        compared
-            .unwrap_or_else(|_| Err(StoreError::new("compare history", "no answer in time")))?;
-        Ok(reply)
-    }
-
-    /// Writes a heartbeat. If it takes long, the store counts as away before the heartbeat is given up.
-    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, StoreError> {
-        let mut reply = self.store().heartbeat(heartbeat);
-        if let Ok(reply) = timeout(AWAY_AFTER, &mut reply).await {
-            return reply;
-        }
-        self.services().store_status.set_away(true);
-        let reply = timeout(HEARTBEAT_PATIENCE - AWAY_AFTER, reply).await;
-        reply.unwrap_or_else(|_| Err(StoreError::new("heartbeat", "no answer in time")))
-    }
 }
 
 fn ticks(period: Duration) -> Interval {
@@ -249,17 +190,17 @@ fn survive(step: &'static str, run: impl FnOnce()) {
 }
 
 /// Awaits one request to the store. A panic counts as a failure of `verb`.
-async fn attempt(
+async fn attempt<E: From<StoreError>>(
     verb: &'static str,
-    request: impl Future<Output = Result<(), StoreError>>,
-) -> Result<(), StoreError> {
+    request: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
     let outcome = AssertUnwindSafe(request).catch_unwind().await;
     outcome.unwrap_or_else(|_| {
         tracing::error!(
             step = verb,
             "a step of the node panicked: it goes on with the next"
         );
-        Err(StoreError::new(verb, "it panicked"))
+        Err(StoreError::new(verb, "it panicked").into())
     })
 }
 

@@ -172,7 +172,7 @@ impl DocumentLoader {
         if let Err(error) = saved
             && let Some(left_out) = LIMIT.pass()
         {
-            tracing::warn!(%doc, %error, left_out, "a snapshot was not saved: the document's next one is tried");
+            tracing::warn!(%error, left_out, "a snapshot was not saved: the document's next one is tried");
         }
     }
 
@@ -301,7 +301,7 @@ impl DocumentLoader {
         let at = readable.as_ref().map(|it| it.revision);
         match cause {
             ReadOnlyCause::Oversized => tracing::error!(
-                %doc, readable = %at.unwrap_or_default(), %head,
+                readable = %at.unwrap_or_default(), %head,
                 "the document is larger than {CONTENT_BYTES_MAX} bytes: it is read-only until `copydesk repair {doc}` is run"
             ),
             ReadOnlyCause::Damaged { entry } => self.damage_reports.report(doc, entry, at),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::mailbox::{DocumentMessage, Mailbox, Mailboxes};
 use super::ownership::OwnershipStatus;
@@ -162,7 +163,9 @@ impl DocumentRegistry {
         let opened = (incarnation, history);
         let services = self.services.clone();
         let task = DocumentTask::new(doc.clone(), opened, services, receiver, status);
-        self.services.runtime.spawn(task.run());
+        // Of the level of errors: lines of all levels have its fields.
+        let span = tracing::error_span!(parent: None, "document", %doc);
+        self.services.runtime.spawn(task.run().instrument(span));
         Ok(mailbox)
     }
 }

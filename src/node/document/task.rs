@@ -188,7 +188,7 @@ impl DocumentTask {
     pub(super) async fn run(mut self) {
         loop {
             if let Some(end) = self.turn().await {
-                return tracing::debug!(doc = %self.doc, ?end, "document closed");
+                return tracing::debug!(?end, "document closed");
             }
         }
     }
@@ -351,7 +351,7 @@ impl DocumentTask {
             handle()
         };
         if handled.is_err() {
-            tracing::error!(doc = %self.doc, "the document's machine panicked: it is closed and opened anew");
+            tracing::error!("the document's machine panicked: it is closed and opened anew");
             self.services.metrics.document_panics.inc();
             self.reject_poison_submit();
             return Err(Panicked);
@@ -376,7 +376,7 @@ impl DocumentTask {
             is_claiming: self.document.is_claiming(),
         });
         if self.document.take_ahead_of_log() {
-            tracing::warn!(doc = %self.doc, known = %self.document.known_revision(), "a claim found fewer revisions than this node knows: the log is compared");
+            tracing::warn!(known = %self.document.known_revision(), "a claim found fewer revisions than this node knows: the log is compared");
             self.services.log_history.suspect();
         }
         let revision = self.document.known_revision();
@@ -400,7 +400,7 @@ impl DocumentTask {
         }));
         match rebased {
             Ok(()) => self.services.presence.deliver(update),
-            Err(_) => tracing::error!(doc = %self.doc, "moving a position panicked"),
+            Err(_) => tracing::error!("moving a position panicked"),
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::Inbox;
 use crate::node::Node;
+use crate::node::cluster::background::BeatError;
 use crate::node::cluster::message::NodeMessage;
 use crate::node::cluster::peers::names;
 use crate::outage::Outage;
@@ -74,7 +75,8 @@ impl Node {
         let peers = &self.services().peers;
         peers.node_leaves(self.id());
         peers.send_all(&NodeMessage::Leaving);
-        if let Err(error) = self.beat().await {
+        // After `NotCompared` the heartbeat is written.
+        if let Err(BeatError::NotAnswered(error)) = self.beat().await {
             tracing::warn!(%error, "the store was not told that this node leaves");
         }
     }
@@ -84,7 +86,7 @@ impl Node {
         let outage = Outage::new();
         while let Err(error) = self.beat().await {
             if Instant::now() > deadline {
-                return Err(error.into());
+                return Err(StoreError::from(error).into());
             }
             if outage.begins() {
                 tracing::warn!(%error, "the store does not answer yet: the start waits for it");

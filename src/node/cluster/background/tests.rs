@@ -32,6 +32,8 @@ struct StoreConnection {
     is_cut: Arc<AtomicBool>,
     /// Whether claims fail because a row that they need is damaged.
     is_fence_damaged: Arc<AtomicBool>,
+    /// Whether the fingerprints of commits cannot be read.
+    is_log_unreadable: Arc<AtomicBool>,
     /// How many heartbeats were made.
     heartbeats: Arc<AtomicU64>,
     /// How often all open documents were compared with the store.
@@ -102,6 +104,13 @@ macro_rules! by_connection {
                 self.store.compare_open(open)
             }
 
+            fn fingerprints<'a>(&'a self, entries: &'a [(DocId, Revision)]) -> BoxFuture<'a, Result<Vec<Option<u64>>, StoreError>> {
+                if self.is_log_unreadable.load(Ordering::SeqCst) {
+                    return cut();
+                }
+                self.store.fingerprints(entries)
+            }
+
             fn heartbeat<'a>(&'a self, beat: &'a Heartbeat) -> BoxFuture<'a, Result<HeartbeatReply, StoreError>> {
                 if self.is_cut.load(Ordering::SeqCst) {
                     return cut();
@@ -124,7 +133,6 @@ by_connection! {
     fn check_writes() -> ();
     fn history() -> History;
     fn renew_history(known: History, next: History) -> History;
-    fn fingerprints(entries: &'a [(DocId, Revision)]) -> Vec<Option<u64>>;
     fn highest_revision(doc: &'a DocId) -> Revision;
     fn restore_fence(doc: &'a DocId) -> bool;
     fn secret() -> [u8; 32];
@@ -728,6 +736,23 @@ async fn node_that_fewer_nodes_understand_gives_up_its_documents() {
     .await;
     old.leave_ring().await;
     assert!(!old.is_incompatible());
+}
+
+#[tokio::test]
+async fn log_that_cannot_be_compared_is_not_a_heartbeat_without_an_answer() {
+    let way = StoreConnection::default();
+    let node = alone(1, &way, None);
+    node.beat().await.unwrap();
+    way.is_log_unreadable.store(true, Ordering::SeqCst);
+    node.services().log_history.suspect();
+    let error = node.beat().await.unwrap_err();
+    assert!(matches!(error, BeatError::NotCompared(_)), "{error:?}");
+    way.is_cut.store(true, Ordering::SeqCst);
+    let error = node.beat().await.unwrap_err();
+    assert!(matches!(error, BeatError::NotAnswered(_)), "{error:?}");
+    way.is_cut.store(false, Ordering::SeqCst);
+    way.is_log_unreadable.store(false, Ordering::SeqCst);
+    node.beat().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::{Completion, DocumentTask};
 use crate::doc::{Action, Event, PageRequester, PeerMessage, SessionReply, Ticket};
@@ -128,7 +129,7 @@ impl DocumentTask {
             if let Some(session) = self.sessions.get_mut(id)
                 && session.deliver(&mut self.throttle, frames).is_err()
             {
-                tracing::info!(doc = %self.doc, session = id.0, "a slow reader was closed");
+                tracing::info!(session = id.0, "a slow reader was closed");
                 self.services.metrics.slow_readers_closed.inc();
             }
         }
@@ -221,10 +222,11 @@ impl DocumentTask {
     /// Saves a snapshot beside the task. The store bounds how many it accepts.
     fn save_snapshot(&self, fence: Fence, snapshot: Snapshot) {
         let (services, doc) = (self.services.clone(), self.doc.clone());
-        tokio::spawn(async move {
+        let save = async move {
             let loader = &services.loader;
             loader.save_snapshot(&doc, fence, snapshot).await;
-        });
+        };
+        tokio::spawn(save.in_current_span());
     }
 
     /// Starts a request. Its completion is handled as an event.
