@@ -9,6 +9,10 @@
 // Copydesk and Postgres both wait for it. The load comes from copydesk-loadtest, which shares the processors with the
 // server: where it is the slower of the two, Copydesk's figure is a lower bound.
 //
+// Hocuspocus is driven by real Yjs clients (yjs-load.mjs), with the same scenarios. What is not the same: its acks are of memory and
+// Copydesk's of the disk; its clients all run in one process of Node, which may be the limit before the server is
+// (`client_cpu` near 1). Processor time of the server per delivery is comparable, since clients do not count in it.
+//
 // Exits with 1 when a run failed, and with --strict also when a target was missed.
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -49,7 +53,9 @@ const { values: options } = parseArgs({
 
 const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target');
 const binary = (name) => join(target, 'release', name);
-const chosen = (options.servers ?? (options.cluster ? 'nodes,peers' : 'copydesk,sharedb,postgres,bare')).split(',');
+const chosen = (
+  options.servers ?? (options.cluster ? 'nodes,peers' : 'copydesk,sharedb,postgres,hocuspocus,bare')
+).split(',');
 const work = mkdtempSync(join(options.data, 'copydesk-bench-'));
 /** What has to be stopped, newest last. */
 const running = [];
@@ -81,6 +87,16 @@ const servers = {
     async start(port) {
       const url = await freshDatabase();
       const child = run('node', [join(here, 'sharedb.mjs'), '--port', `${port}`, '--postgres', url]);
+      await answers(port, child);
+      return { child, url: `ws://127.0.0.1:${port}/` };
+    },
+  },
+  hocuspocus: {
+    name: 'Hocuspocus, memory',
+    // It speaks Yjs' protocol: its clients are Yjs', in one process of Node.
+    loader: ['node', join(here, 'yjs-load.mjs')],
+    async start(port) {
+      const child = run('node', [join(here, 'hocuspocus.mjs'), '--port', `${port}`]);
       await answers(port, child);
       return { child, url: `ws://127.0.0.1:${port}/` };
     },
@@ -167,7 +183,7 @@ const alone = [
     id: `hot-${writers}`,
     name: `${writers} writer${writers > 1 ? 's' : ''}, one document of 2,000 letters`,
     arguments: ['hot', '--writers', `${writers}`],
-    servers: stores,
+    servers: [...stores, 'hocuspocus'],
     figures: [opsPerSecond, millis('ack_p99_us')],
   })),
   {
@@ -188,7 +204,7 @@ const alone = [
     id: 'fanout',
     name: '3,000 readers, 10 ops/s',
     arguments: ['fanout', '--readers', '3000', '--rate', '10'],
-    servers: ['copydesk', 'sharedb', 'bare'],
+    servers: ['copydesk', 'sharedb', 'hocuspocus', 'bare'],
     figures: [perDelivery, millis('delivery_p99_us')],
   },
   {
@@ -380,7 +396,8 @@ async function loaded(scenario, server, { child, url }, folder) {
   const file = join(folder, 'report.json');
   const common = ['--url', url, '--seconds', options.seconds, '--json', file, '--server-pid', `${child.pid}`];
   const unchecked = servers[server].unchecked ? ['--unchecked'] : [];
-  await finished(run(binary('copydesk-loadtest'), [...scenario.arguments, ...common, ...unchecked]));
+  const [program, ...script] = servers[server].loader ?? [binary('copydesk-loadtest')];
+  await finished(run(program, [...script, ...scenario.arguments, ...common, ...unchecked]));
   return JSON.parse(readFileSync(file));
 }
 
