@@ -5,7 +5,10 @@ import { SEED } from '../js/random.mjs';
 import { chaos, summary } from './chaos.mjs';
 import { missing } from './cluster.mjs';
 
-test(`faults of all kinds lose and duplicate nothing (SEED=${SEED})`, { skip: missing(), timeout: 180_000 }, async (t) => {
+test(`faults of all kinds lose and duplicate nothing (SEED=${SEED})`, {
+  skip: missing(),
+  timeout: 180_000,
+}, async (t) => {
   const story = [];
   const run = { seconds: 25, seed: SEED, clients: 100, documents: 12 };
   const result = await chaos({ ...run, tell: (what) => story.push(what) });

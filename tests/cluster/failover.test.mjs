@@ -119,47 +119,51 @@ describe('exactly once', { skip }, () => {
     ['at the owner', true],
     ['at another node', false],
   ]) {
-    test(`an edit ${where} whose ack was lost with its owner is committed once when it is resent to a third node`, LIMIT, async (t) => {
-      const stage = Stage.on(cluster, t);
-      const maker = await stage.person(cluster.nodes[0]);
-      const ids = await stage.documentsOf(maker, 2);
-      for (const id of ids) {
-        const { owner, epoch } = await cluster.where(id);
-        const others = cluster.nodes.filter((node) => node !== owner);
-        const proxy = await FaultProxy.to(isOwner ? owner : others[0]);
-        t.after(() => proxy.close());
-        const third = isOwner ? stage.r.pick(others) : others[1];
-        const ann = await stage.person(proxy, third);
-        const doc = await ann.subscribed(id);
-        let killed;
-        proxy.rule = (message, towards) => {
-          if (killed || towards !== 'client' || message.a !== 'op') return 'pass';
-          killed = owner.kill();
-          return 'drop';
-        };
-        let acks = 0;
-        doc.submitOp(
-          doc.type.name === 'rich-text' ? [{ insert: '[once]' }] : ['[once]'],
-          (error) => (acks += error ? 100 : 1),
-        );
-        await until(() => killed, 'the ack is on its way');
-        await until(() => acks, 'the ack comes by the third node', 30_000);
-        assert.equal(acks, 1);
-        assert.ok(![owner.ws, isOwner && proxy.ws].includes(ann.url), 'it came by a node that lives');
-        const log = await logIn(cluster.postgres, id);
-        assert.equal(log.length, 2, 'it is in the log once');
-        await killed;
-        // Without a new edit the ack may come without a new epoch; the next edit needs a live owner.
-        doc.submitOp(
-          doc.type.name === 'rich-text' ? [{ insert: '[twice]' }] : ['[twice]'],
-          (error) => (acks += error ? 100 : 1),
-        );
-        await until(() => acks === 2, 'the next edit is acknowledged', 30_000);
-        assert.ok((await cluster.where(id)).epoch > epoch);
-        await cluster.calm();
-      }
-      await stage.assertSound();
-    });
+    test(
+      `an edit ${where} whose ack was lost with its owner is committed once when it is resent to a third node`,
+      LIMIT,
+      async (t) => {
+        const stage = Stage.on(cluster, t);
+        const maker = await stage.person(cluster.nodes[0]);
+        const ids = await stage.documentsOf(maker, 2);
+        for (const id of ids) {
+          const { owner, epoch } = await cluster.where(id);
+          const others = cluster.nodes.filter((node) => node !== owner);
+          const proxy = await FaultProxy.to(isOwner ? owner : others[0]);
+          t.after(() => proxy.close());
+          const third = isOwner ? stage.r.pick(others) : others[1];
+          const ann = await stage.person(proxy, third);
+          const doc = await ann.subscribed(id);
+          let killed;
+          proxy.rule = (message, towards) => {
+            if (killed || towards !== 'client' || message.a !== 'op') return 'pass';
+            killed = owner.kill();
+            return 'drop';
+          };
+          let acks = 0;
+          doc.submitOp(
+            doc.type.name === 'rich-text' ? [{ insert: '[once]' }] : ['[once]'],
+            (error) => (acks += error ? 100 : 1),
+          );
+          await until(() => killed, 'the ack is on its way');
+          await until(() => acks, 'the ack comes by the third node', 30_000);
+          assert.equal(acks, 1);
+          assert.ok(![owner.ws, isOwner && proxy.ws].includes(ann.url), 'it came by a node that lives');
+          const log = await logIn(cluster.postgres, id);
+          assert.equal(log.length, 2, 'it is in the log once');
+          await killed;
+          // Without a new edit the ack may come without a new epoch; the next edit needs a live owner.
+          doc.submitOp(
+            doc.type.name === 'rich-text' ? [{ insert: '[twice]' }] : ['[twice]'],
+            (error) => (acks += error ? 100 : 1),
+          );
+          await until(() => acks === 2, 'the next edit is acknowledged', 30_000);
+          assert.ok((await cluster.where(id)).epoch > epoch);
+          await cluster.calm();
+        }
+        await stage.assertSound();
+      },
+    );
   }
 
   test(

@@ -79,38 +79,34 @@ async function idle() {
 }
 
 describe('the store', { skip }, () => {
-  test(
-    `${IDLE} idle open documents cost ${STATEMENTS_A_BEAT} statements a heartbeat, as ten do`,
-    LIMIT,
-    async (t) => {
-      const stage = Stage.on(cluster, t);
-      const people = [await stage.person(cluster.nodes[0]), await stage.person(cluster.nodes[1])];
-      const open = async (count) => {
-        const ids = await stage.documentsOf(people[0], count, TEXT);
-        people[1].connection.startBulk();
-        const subscribed = ids.map((id) => called((done) => people[1].doc(id).subscribe(done), 'subscribe', 30_000));
-        people[1].connection.endBulk();
-        await Promise.all(subscribed);
-      };
-      for (const [more, count] of [
-        [10, 10],
-        [IDLE - 10, IDLE],
-      ]) {
-        await open(more);
-        const statements = await idle();
-        assert.deepEqual(besides(statements), [], 'nothing but heartbeats');
-        const beats = statements.filter((text) => text.includes('INSERT INTO nodes')).length;
-        t.diagnostic(`${statements.length} statements of ${beats} heartbeats with ${count} documents`);
-        // The first and the last heartbeat of each node are incomplete.
-        const ofBeats = statements.length - trims(statements).length;
-        assert.ok(
-          ofBeats <= (beats + cluster.nodes.length) * STATEMENTS_A_BEAT,
-          `${ofBeats} statements of ${beats} heartbeats`,
-        );
-        assert.ok(trims(statements).length <= 2 * cluster.nodes.length, `${trims(statements).length} trims`);
-      }
-    },
-  );
+  test(`${IDLE} idle open documents cost ${STATEMENTS_A_BEAT} statements a heartbeat, as ten do`, LIMIT, async (t) => {
+    const stage = Stage.on(cluster, t);
+    const people = [await stage.person(cluster.nodes[0]), await stage.person(cluster.nodes[1])];
+    const open = async (count) => {
+      const ids = await stage.documentsOf(people[0], count, TEXT);
+      people[1].connection.startBulk();
+      const subscribed = ids.map((id) => called((done) => people[1].doc(id).subscribe(done), 'subscribe', 30_000));
+      people[1].connection.endBulk();
+      await Promise.all(subscribed);
+    };
+    for (const [more, count] of [
+      [10, 10],
+      [IDLE - 10, IDLE],
+    ]) {
+      await open(more);
+      const statements = await idle();
+      assert.deepEqual(besides(statements), [], 'nothing but heartbeats');
+      const beats = statements.filter((text) => text.includes('INSERT INTO nodes')).length;
+      t.diagnostic(`${statements.length} statements of ${beats} heartbeats with ${count} documents`);
+      // The first and the last heartbeat of each node are incomplete.
+      const ofBeats = statements.length - trims(statements).length;
+      assert.ok(
+        ofBeats <= (beats + cluster.nodes.length) * STATEMENTS_A_BEAT,
+        `${ofBeats} statements of ${beats} heartbeats`,
+      );
+      assert.ok(trims(statements).length <= 2 * cluster.nodes.length, `${trims(statements).length} trims`);
+    }
+  });
 
   test('the connections of a node do not grow with the load', LIMIT, async (t) => {
     const stage = Stage.on(cluster, t);

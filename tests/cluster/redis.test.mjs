@@ -153,31 +153,35 @@ describe('Redis without direct links between the nodes', { skip }, () => {
   );
   after(() => skip || cluster.stop());
 
-  test(`is killed and restarted: local clients of the owner continue, the others wait (SEED=${SEED})`, LIMIT, async (t) => {
-    const stage = Stage.on(cluster, t);
-    const writers = await underWay(cluster, stage);
-    await cluster.redis.kill();
-    const told = () => Promise.all(cluster.nodes.map((node) => node.readiness()));
-    const areDegraded = async () => {
-      const answers = await told();
-      assert.ok(!answers.every(({ status }) => status === 503), 'no balancer loses all nodes at once');
-      return answers.every(
-        ({ status, reason }) => status === 200 && reason === 'degraded: the other nodes are not heard\n',
-      );
-    };
-    await until(areDegraded, 'all nodes say so, and stay with the balancer', 20_000);
-    const owners = await stage.settledOwners();
-    const own = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
-    assert.ok(own.length, 'somebody writes where the document is owned');
-    t.diagnostic(`two edits of each of the owner's own people took ${Math.round(await stage.allResume(own))} ms`);
-    const elsewhere = writers.filter((writer) => !own.includes(writer));
-    await until(() => elsewhere.every(({ isWaiting }) => isWaiting), 'the others wait');
-    const passes = /Redis carries messages/g;
-    const before = cluster.nodes.map((node) => node.countLogged(passes));
-    await cluster.redis.start();
-    await until(() => cluster.nodes.every((node, n) => node.countLogged(passes) > before[n]), 'messages pass again');
-    t.diagnostic(`all went on ${Math.round(await stage.allResume())} ms after that`);
-    await until(async () => (await told()).every(({ reason }) => reason === 'ready\n'), 'all nodes are ready');
-    t.diagnostic(`${await stage.assertSound()} edits`);
-  });
+  test(
+    `is killed and restarted: local clients of the owner continue, the others wait (SEED=${SEED})`,
+    LIMIT,
+    async (t) => {
+      const stage = Stage.on(cluster, t);
+      const writers = await underWay(cluster, stage);
+      await cluster.redis.kill();
+      const told = () => Promise.all(cluster.nodes.map((node) => node.readiness()));
+      const areDegraded = async () => {
+        const answers = await told();
+        assert.ok(!answers.every(({ status }) => status === 503), 'no balancer loses all nodes at once');
+        return answers.every(
+          ({ status, reason }) => status === 200 && reason === 'degraded: the other nodes are not heard\n',
+        );
+      };
+      await until(areDegraded, 'all nodes say so, and stay with the balancer', 20_000);
+      const owners = await stage.settledOwners();
+      const own = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
+      assert.ok(own.length, 'somebody writes where the document is owned');
+      t.diagnostic(`two edits of each of the owner's own people took ${Math.round(await stage.allResume(own))} ms`);
+      const elsewhere = writers.filter((writer) => !own.includes(writer));
+      await until(() => elsewhere.every(({ isWaiting }) => isWaiting), 'the others wait');
+      const passes = /Redis carries messages/g;
+      const before = cluster.nodes.map((node) => node.countLogged(passes));
+      await cluster.redis.start();
+      await until(() => cluster.nodes.every((node, n) => node.countLogged(passes) > before[n]), 'messages pass again');
+      t.diagnostic(`all went on ${Math.round(await stage.allResume())} ms after that`);
+      await until(async () => (await told()).every(({ reason }) => reason === 'ready\n'), 'all nodes are ready');
+      t.diagnostic(`${await stage.assertSound()} edits`);
+    },
+  );
 });

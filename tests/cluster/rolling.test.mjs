@@ -175,7 +175,10 @@ describe('a rolling restart', { skip }, () => {
   });
 });
 
-test(`growing from 3 nodes to 6 and shrinking to 3 under load loses nothing (SEED=${SEED})`, { ...LIMIT, skip }, async (t) => {
+test(`growing from 3 nodes to 6 and shrinking to 3 under load loses nothing (SEED=${SEED})`, {
+  ...LIMIT,
+  skip,
+}, async (t) => {
   const stage = Stage.on(cluster, t);
   const [old, ids] = [[...cluster.nodes], []];
   const people = await Promise.all(Array.from({ length: 12 }, (_, n) => stage.person(old[n % 3])));

@@ -176,11 +176,7 @@ const TABLE = {
     ['a close', (wire) => wire.write(frame('', { opcode: close })), [1000, 1005]],
     ['a close with a status', (wire) => wire.write(frame(status(1001, 'bye'), { opcode: close })), [1000, 1001]],
     ['a close of one byte', (wire) => wire.write(frame('x', { opcode: close })), [1000, ...BROKEN]],
-    [
-      'a close with an invalid status',
-      (wire) => wire.write(frame(status(999), { opcode: close })),
-      [1000, ...BROKEN],
-    ],
+    ['a close with an invalid status', (wire) => wire.write(frame(status(999), { opcode: close })), [1000, ...BROKEN]],
     [
       'a close with a reason that is not UTF-8',
       (wire) => wire.write(frame(Buffer.concat([status(1000), Buffer.from([0xff])]), { opcode: close })),

@@ -78,7 +78,9 @@ describe('a full disk', () => {
     }
   });
 
-  test('is reported by readiness, does not prevent a start, and loses no acknowledged edit', { skip: noDisk }, async () => {
+  test('is reported by readiness, does not prevent a start, and loses no acknowledged edit', {
+    skip: noDisk,
+  }, async () => {
     await until(async () => (await server.probe()) === 200, 'it is ready');
     const client = await Client.connect(server.ws);
     const doc = client.doc('full');
