@@ -27,7 +27,7 @@ const EVE: NodeId = NodeId(0xe);
 
 const SECRET: [u8; 32] = [7; 32];
 
-/// A Redis that nothing listens for.
+/// The settings of a Redis that is not running.
 fn nowhere() -> RedisSettings {
     at(&format!("redis://127.0.0.1:{}", free_port()))
 }
@@ -110,7 +110,7 @@ async fn until(condition: impl Fn() -> bool) {
 // ---- Links alone ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn link_carries_messages_in_order_whatever_their_size() {
+async fn link_carries_messages_of_any_size_in_order() {
     let (mut ann, mut bob) = linked().await;
     for number in 0..3_000 {
         ann.send(BOB, number);
@@ -138,7 +138,7 @@ async fn link_carries_messages_in_order_whatever_their_size() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_that_takes_nothing_holds_up_no_other_and_costs_a_bounded_queue() {
+async fn node_that_receives_nothing_delays_no_other_and_has_a_bounded_queue() {
     let (ann, bob) = linked().await;
     let mut eve = open(&nowhere(), EVE).await;
     introduce(&[&ann, &bob, &eve]);
@@ -158,7 +158,7 @@ async fn node_that_takes_nothing_holds_up_no_other_and_costs_a_bounded_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_that_ends_says_so_and_what_was_queued_arrives() {
+async fn closing_node_announces_its_end_and_sends_its_queue() {
     let (ann, mut bob) = linked().await;
     ann.send(BOB, 1);
     ann.transport.close().await;
@@ -174,7 +174,7 @@ async fn node_of_another_store_gets_no_link() {
     let (ann, mut bob) = linked().await;
     let stranger = open_with(&nowhere(), EVE, &[8; 32]).await;
     introduce(&[&ann, &bob, &stranger]);
-    // Time for several attempts, in which the others go on.
+    // Time for several attempts, during which the other nodes continue.
     for number in 0..20 {
         stranger.send(ANN, 9);
         ann.insist(&mut bob, number).await;
@@ -186,7 +186,7 @@ async fn node_of_another_store_gets_no_link() {
 // ---- Hostile and broken connections ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_and_silence_are_cut_off_and_disturb_no_link() {
+async fn malformed_and_silent_connections_are_closed_and_affect_no_link() {
     let (ann, mut bob) = linked().await;
     let address = bob.address();
     let mut silent = Vec::new();
@@ -220,7 +220,7 @@ async fn ended(stream: &mut TcpStream) {
     timeout(LIMIT, end).await.expect("the connection ends");
 }
 
-/// A way to a node that records what goes through it, and can be made to swallow everything.
+/// A proxy before a node that records the traffic, and can be made to drop everything.
 struct Proxy {
     address: SocketAddr,
     swallows: watch::Sender<bool>,
@@ -290,7 +290,7 @@ async fn linked_by_proxy() -> (Peer, Peer, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_open_link_is_noticed_by_both_ends_and_made_anew() {
+async fn half_open_link_is_detected_by_both_ends_and_replaced() {
     let (mut ann, mut bob, proxy) = linked_by_proxy().await;
     bob.insist(&mut ann, 1).await;
     proxy.swallows.send_replace(true);
@@ -304,7 +304,7 @@ async fn half_open_link_is_noticed_by_both_ends_and_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recorded_connection_is_refused_and_shows_no_text() {
+async fn replayed_connection_is_rejected_and_its_traffic_is_encrypted() {
     let (ann, mut bob, proxy) = linked_by_proxy().await;
     let text = Bytes::from_static(b"a text that must not be readable");
     ann.transport.send(BOB, text.clone());
@@ -387,9 +387,9 @@ fn entries(server: &RedisServer, node: NodeId) -> u64 {
     server.ask(&["EVAL", script, "1", &inbox]).parse().unwrap()
 }
 
-/// The sender's Redis is well: it is the other node that says that it hears nothing there.
+/// The sender's Redis works: the other node reports that it receives nothing from its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_that_alone_lost_redis_sends_and_receives() {
+async fn node_that_alone_lost_redis_sends_and_receives_over_links() {
     let Some(server) = RedisServer::start(RedisAccess::Open) else {
         return;
     };
@@ -410,19 +410,19 @@ async fn node_that_alone_lost_redis_sends_and_receives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_without_a_link_works_by_redis_alone() {
+async fn node_without_links_works_over_redis_alone() {
     let Some(server) = RedisServer::start(RedisAccess::Open) else {
         return;
     };
     let settings = at(&server.url(""));
     let (ann, mut bob) = (open(&settings, ANN).await, open(&settings, BOB).await);
-    // Where nothing listens.
+    // A port without a listener.
     let closed = format!("127.0.0.1:{}", free_port());
     ann.transport.learn(&[(BOB, closed.into())]);
     ann.good().await;
     bob.good().await;
     ann.insist(&mut bob, 1).await;
-    // What goes every way is sent once where there is one way.
+    // A message for every path is sent once if there is one path.
     ann.transport
         .send_every_way(BOB, 7_u32.to_le_bytes().to_vec().into());
     while number(&bob.receive().await.messages[0]) != 7 {}

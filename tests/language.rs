@@ -478,7 +478,7 @@ fn comments_texts_and_code_are_told_apart() {
 }
 
 #[test]
-fn sql_is_no_prose() {
+fn sql_is_not_counted_as_prose() {
     let source = Source::parse(
         "let a = \"SELECT who FROM audit\"; let b = \"nobody is signed in\"; let c = \"who\";",
     );

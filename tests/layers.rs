@@ -117,7 +117,7 @@ fn modules_import_what_their_row_allows() {
 }
 
 #[test]
-fn an_import_is_seen_wherever_it_stands() {
+fn imports_are_found_at_any_place() {
     let text = "use crate::store::Store;\nfn f() { let x = crate::node::y(); }\n// crate::gateway\n#[cfg(test)]\nmod tests { use crate::cluster::Z; }";
     assert_eq!(imports(text), ["store", "node"]);
 }
@@ -249,7 +249,7 @@ fn files_do_not_import_each_other() {
 }
 
 #[test]
-fn circles_are_found_through_exports_and_nested_imports() {
+fn cycles_are_found_through_exports_and_nested_imports() {
     let sources = [
         ("m", "mod a;\npub use a::A;"),
         ("m::a", "use super::b::{B, c::{C, D}};"),

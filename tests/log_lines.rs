@@ -146,7 +146,7 @@ fn every_warning_and_error_is_in_the_operators_table() {
 }
 
 #[test]
-fn the_text_of_a_call_is_found_among_its_fields() {
+fn log_text_is_found_among_the_fields_of_a_call() {
     let source = r#"
         tracing::warn!("alone");
         warn!(%reason, "by itself");

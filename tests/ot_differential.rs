@@ -1,6 +1,6 @@
-//! Holds `copydesk::ot` to the npm packages that the clients run: seeded random cases, answered by both.
+//! Compares `copydesk::ot` with the npm packages that the clients run, on seeded random cases.
 //!
-//! `OT_SEED` (default 1) picks the stories, `OT_CASES` (default 20000) their number; a failure prints the whole case.
+//! `OT_SEED` (default 1) selects the cases, `OT_CASES` (default 20000) their number; a failure prints the whole case.
 //! Node and npm are needed; see `servers/skip.rs` for what happens without them.
 
 use std::fs::File;
@@ -22,14 +22,14 @@ mod skip;
 const BATCH: u64 = 500;
 
 #[test]
-fn same_as_the_npm_packages() {
+fn random_cases_have_the_results_of_the_npm_packages() {
     let Some(oracle) = oracle() else { return };
     let (seed, cases) = (setting("OT_SEED", 1), setting("OT_CASES", 20_000));
     let mut node = node(oracle);
     let mut questions = node.stdin.take().expect("node's stdin");
     let answers = BufReader::new(node.stdout.take().expect("node's stdout"));
 
-    // The generator runs ahead of the comparison, and both of node.
+    // Generator, node and comparison run at the same time.
     let (ahead, asked) = sync_channel::<Vec<Case>>(4);
     let generator = thread::spawn(move || {
         for start in (0..cases).step_by(BATCH as usize) {
@@ -64,7 +64,7 @@ fn same_as_the_npm_packages() {
 }
 
 #[test]
-fn values_are_written_as_javascript_writes_them() {
+fn values_are_printed_as_javascript_prints_them() {
     let Some(oracle) = oracle() else { return };
     let (seed, cases) = (setting("OT_SEED", 1), setting("OT_CASES", 20_000));
     let mut dice = Dice(seed ^ 0x7A15);
@@ -127,7 +127,7 @@ fn node(oracle: &Path) -> Child {
         .expect("start node")
 }
 
-/// The oracle's folder with its packages installed: by whichever test asks first, be it in this process or in another.
+/// The folder of the oracle with its packages, which the first test that needs them installs, in this process or another.
 fn oracle() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let folder = FOLDER.get_or_init(install).as_deref();
@@ -149,11 +149,11 @@ fn install() -> Option<PathBuf> {
     if !runs("node") || !runs("npm") {
         return None;
     }
-    // A test is a process of its own under some runners: one installs, the others wait for it.
+    // Some runners start a process for each test: one installs, the others wait for it.
     let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle.lock");
     let lock = File::create(lock).expect("create the lock file");
     lock.lock().expect("lock the oracle's folder");
-    // npm writes this file when everything else is in its place.
+    // npm writes this file last.
     if !folder.join("node_modules/.package-lock.json").exists() {
         let installed = Command::new("npm")
             .arg("ci")
@@ -169,7 +169,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Two ops on one content, a third after the first, and what we make of them.
+/// Two ops on one content, a third one after the first, and this crate's results.
 struct Case {
     question: String,
     answer: Vec<(&'static str, String)>,
@@ -196,7 +196,7 @@ impl Case {
         let (a, b) = (parse(kind, &a_json), parse(kind, &b_json));
         let after = applied(&content, &[&a]);
         let inverse = a.invert(&content).expect("the inverse");
-        // What undoes it, so that much cancels, or anything.
+        // The inverse of the first, so that components cancel out, or a random op.
         let c_json = if dice.one_in(10) {
             written(&inverse)
         } else {
@@ -265,7 +265,7 @@ impl Case {
             }
             answer.push(("quill5", "true".to_owned()));
         }
-        // All as it was sent: what the server makes of it must not reach the packages, or they agree to everything.
+        // The ops as sent, not as this crate normalises them, so that the packages are independent of it.
         let question = format!(
             r#"{{"kind":"{}","doc":{doc},"a":{a_json},"b":{b_json},"c":{c_json},"at":{at},"length":{length}}}"#,
             kind.name(),
@@ -281,7 +281,7 @@ impl Case {
                 .get(verb)
                 .unwrap_or_else(|| panic!("{verb}: {theirs:?} for {}", self.question))
                 .get();
-            // Keys may stand in another order.
+            // Keys may be in another order.
             let same = ours == theirs || value(ours) == value(theirs);
             assert!(
                 same,
@@ -292,7 +292,7 @@ impl Case {
     }
 }
 
-/// An op as `{ops}` or as an array: the package answers with either.
+/// An op as `{ops}` or as an array: the package returns either form.
 fn value(json: &str) -> Value {
     match serde_json::from_str(json).expect("JSON") {
         Value::Object(mut map) if map.contains_key("ops") => map.remove("ops").expect("ops"),
@@ -321,7 +321,7 @@ fn applied(content: &Content, ops: &[&Op]) -> Content {
     after
 }
 
-/// A null that an insert came with is not brought back by an inverse: no retain can set one.
+/// An inverse does not restore a null attribute of an insert: no retain can set one.
 fn without_nulls(content: &Content) -> Content {
     let Value::Array(mut inserts) = value(&written_content(content)) else {
         return content.clone();
@@ -414,7 +414,7 @@ const CHARS: [&str; 30] = [
     "\u{10ffff}",
 ];
 
-/// Mostly of few letters, so that equal texts meet.
+/// Mostly of few letters, so that equal texts are frequent.
 fn text(dice: &mut Dice, max: u64) -> String {
     let range = if dice.one_in(3) { 2 } else { CHARS.len() };
     (0..=dice.below(max))
@@ -422,7 +422,7 @@ fn text(dice: &mut Dice, max: u64) -> String {
         .collect()
 }
 
-/// Whatever stands for nothing somewhere is there too.
+/// Includes the values that count as empty in some language.
 const EMBEDS: [&str; 14] = [
     "1",
     r#"{"video":1,"image":{"b":1,"a":2}}"#,
@@ -472,7 +472,7 @@ const ATTRIBUTES: [(&str, &[&str]); 10] = [
     ("é\\n", &["1", "[0]"]),
 ];
 
-/// `"attributes":{..}` or nothing. A null in an insert is an attribute like others.
+/// `"attributes":{..}` or nothing. A null in an insert is an ordinary attribute.
 fn attributes(dice: &mut Dice) -> Option<String> {
     if dice.one_in(2) {
         return None;
@@ -502,7 +502,7 @@ fn attributes(dice: &mut Dice) -> Option<String> {
     Some(format!(r#""attributes":{{{}}}"#, pairs.join(",")))
 }
 
-/// A string as any JSON writer may spell it.
+/// A string in one of its JSON spellings.
 fn spelled(text: &str, dice: &mut Dice) -> String {
     if !dice.one_in(10) {
         return json!(text).to_string();
@@ -514,7 +514,7 @@ fn spelled(text: &str, dice: &mut Dice) -> String {
     format!(r#""{escaped}""#)
 }
 
-/// A count likewise: to JavaScript `5.0` is 5.
+/// A count in one of its JSON spellings: for JavaScript `5.0` is 5.
 fn count_spelled(count: u64, dice: &mut Dice) -> String {
     match dice.below(40) {
         0 => format!("{count}.0"),
@@ -554,7 +554,7 @@ fn delta(components: &[String], dice: &mut Dice) -> String {
     }
 }
 
-/// The data of a new document; some are so large that they are kept in many pieces.
+/// The data of a new document; some are so large that they are stored as many spans.
 fn data(kind: Kind, dice: &mut Dice) -> String {
     let is_large = dice.one_in(100);
     match kind {
@@ -573,7 +573,7 @@ fn data(kind: Kind, dice: &mut Dice) -> String {
     }
 }
 
-/// The lengths of what no op may cut, in the kind's unit.
+/// The lengths of the parts that no op may split, in the kind's unit.
 fn atoms(content: &Content) -> Vec<u64> {
     let of_text = |text: &str| -> Vec<u64> {
         match content.kind() {
@@ -615,7 +615,7 @@ fn text_op(base: &str, dice: &mut Dice) -> String {
             let reach = if dice.one_in(12) { left } else { left.min(5) };
             1 + dice.below(reach as u64) as usize
         };
-        // Keep, insert, delete; never one after its like: that is the normal form.
+        // Keep, insert, delete; never two of one kind in succession: that is the normal form.
         let (was_keep, was_insert) = (
             parts.last().is_some_and(Value::is_u64),
             parts.last().is_some_and(Value::is_string),
@@ -645,7 +645,7 @@ fn text_op(base: &str, dice: &mut Dice) -> String {
     Value::Array(parts).to_string()
 }
 
-/// Components as they come: neighbours of one sort, inserts after deletes, and a plain retain at the end or beyond it.
+/// Components not in normal form: neighbours of one kind, inserts after deletes, and a plain retain at the end or beyond it.
 fn rich_op(atoms: &[u64], dice: &mut Dice) -> String {
     let mut at = 0;
     let mut parts = Vec::new();
@@ -656,7 +656,7 @@ fn rich_op(atoms: &[u64], dice: &mut Dice) -> String {
             parts.push(insert(dice));
             continue;
         }
-        // Now and then far along.
+        // Sometimes far into the document.
         let reach = if dice.one_in(12) { left } else { left.min(6) };
         let count = (1 + dice.below(reach)) as usize;
         let len: u64 = atoms[at..at + count].iter().sum();
@@ -670,7 +670,7 @@ fn rich_op(atoms: &[u64], dice: &mut Dice) -> String {
             }
         });
     }
-    // Nothing is kept beyond the end, so this is nothing.
+    // A retain beyond the end has no effect.
     if dice.one_in(20) {
         parts.push(format!(r#"{{"retain":{}}}"#, 1 + dice.below(50)));
     }

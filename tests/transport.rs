@@ -1,4 +1,4 @@
-//! One suite that every transport passes, and what only one with a server in between can go through.
+//! One suite for every transport, and tests of failures that only a transport over a server has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,17 +92,17 @@ macro_rules! suite {
 }
 
 suite![
-    order_is_kept_between_two_nodes,
-    many_send_to_one_and_each_keeps_its_order,
-    a_node_hears_itself,
-    big_messages_arrive_whole,
+    messages_between_two_nodes_arrive_in_order,
+    messages_of_each_of_many_senders_arrive_in_order,
+    message_to_the_own_node_arrives,
+    large_messages_arrive_unchanged,
     empty_messages_arrive,
-    who_takes_nothing_holds_up_nobody,
-    a_node_that_never_was_holds_up_nobody,
-    what_is_closed_says_so,
+    node_that_receives_nothing_delays_no_other,
+    unknown_receiver_delays_no_other,
+    closed_transport_drops_sends_and_ends_its_inbox,
 ];
 
-async fn order_is_kept_between_two_nodes(lab: impl Lab) {
+async fn messages_between_two_nodes_arrive_in_order(lab: impl Lab) {
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     for number in 0..3_000 {
         ann.send(BOB, number);
@@ -116,7 +116,7 @@ async fn order_is_kept_between_two_nodes(lab: impl Lab) {
     assert_eq!(ann.transport.counts().dropped, 0);
 }
 
-async fn many_send_to_one_and_each_keeps_its_order(lab: impl Lab) {
+async fn messages_of_each_of_many_senders_arrive_in_order(lab: impl Lab) {
     let mut bob = lab.open(BOB).await;
     let mut senders = Vec::new();
     for name in 100..108 {
@@ -146,14 +146,14 @@ async fn many_send_to_one_and_each_keeps_its_order(lab: impl Lab) {
     }
 }
 
-async fn a_node_hears_itself(lab: impl Lab) {
+async fn message_to_the_own_node_arrives(lab: impl Lab) {
     let mut ann = lab.open(ANN).await;
     ann.send(ANN, 7);
     assert_eq!(ann.numbers(ANN, 1).await, [7]);
     ann.good().await;
 }
 
-async fn big_messages_arrive_whole(lab: impl Lab) {
+async fn large_messages_arrive_unchanged(lab: impl Lab) {
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     let big = |byte: u8| -> Bytes { (0..2 << 20).map(|at| byte ^ (at % 251) as u8).collect() };
     for byte in 0..5 {
@@ -181,7 +181,7 @@ async fn empty_messages_arrive(lab: impl Lab) {
     assert_eq!(received, [&[][..], &[0]]);
 }
 
-async fn who_takes_nothing_holds_up_nobody(lab: impl Lab) {
+async fn node_that_receives_nothing_delays_no_other(lab: impl Lab) {
     let (ann, mut bob, eve) = (
         lab.open(ANN).await,
         lab.open(BOB).await,
@@ -189,7 +189,7 @@ async fn who_takes_nothing_holds_up_nobody(lab: impl Lab) {
     );
     let flood = Bytes::from(vec![0; 16 << 10]);
     for number in 0..1_000 {
-        // 80 MB in all for Eve, which is more than anybody keeps for her.
+        // 80 MB in total for Eve, which is more than any queue holds.
         for _ in 0..5 {
             ann.transport.send(EVE, flood.clone());
         }
@@ -203,7 +203,7 @@ async fn who_takes_nothing_holds_up_nobody(lab: impl Lab) {
     drop(eve);
 }
 
-async fn a_node_that_never_was_holds_up_nobody(lab: impl Lab) {
+async fn unknown_receiver_delays_no_other(lab: impl Lab) {
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     for number in 0..100 {
         ann.send(NodeId(0xdead), number);
@@ -212,7 +212,7 @@ async fn a_node_that_never_was_holds_up_nobody(lab: impl Lab) {
     assert_eq!(bob.numbers(ANN, 100).await, (0..100).collect::<Vec<_>>());
 }
 
-async fn what_is_closed_says_so(lab: impl Lab) {
+async fn closed_transport_drops_sends_and_ends_its_inbox(lab: impl Lab) {
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
     ann.send(BOB, 1);
     ann.transport.close().await;
@@ -230,10 +230,10 @@ async fn what_is_closed_says_so(lab: impl Lab) {
     assert_eq!(timeout(LIMIT, inbox.receive()).await.unwrap(), None);
 }
 
-// ---- In memory: as bad as a network ----
+// ---- In memory, with the faults of a network ----
 
 #[tokio::test]
-async fn an_exchange_loses_doubles_and_cuts_as_it_is_told() {
+async fn memory_network_loses_duplicates_and_partitions_as_configured() {
     let exchange = MemoryNetwork::new();
     let lab = InMemory(exchange.clone());
     let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
@@ -248,7 +248,10 @@ async fn an_exchange_loses_doubles_and_cuts_as_it_is_told() {
     exchange.cut(BOB, ANN);
     ann.send(BOB, 1);
     ann.send(ANN, 1);
-    assert!(bob.transport.health().borrow().is_good(), "nobody tells it");
+    assert!(
+        bob.transport.health().borrow().is_good(),
+        "the network does not report it"
+    );
     exchange.heal();
     ann.send(BOB, 2);
     assert_eq!(bob.numbers(ANN, 1).await, [2]);
@@ -266,9 +269,9 @@ async fn an_exchange_loses_doubles_and_cuts_as_it_is_told() {
     bob.good().await;
 }
 
-// ---- Redis: what a server can do to us ----
+// ---- Redis: failures of the server ----
 
-/// A test of its own over Redis.
+/// Declares tests over Redis.
 macro_rules! over_redis {
     ($(async fn $test:ident($lab:ident) $body:block)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,7 +283,7 @@ macro_rules! over_redis {
 }
 
 over_redis! {
-    async fn what_is_sent_after_a_flush_arrives(lab) {
+    async fn messages_after_a_flush_of_redis_arrive(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         let flushing = async {
             loop {
@@ -288,14 +291,14 @@ over_redis! {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        // Between two flushes there is room for many, and whoever waits asks again.
+        // Many messages pass between two flushes, and a sender repeats what is not answered.
         let talking = async {
             for number in 0..100 {
                 ann.insist(&mut bob, number).await;
             }
         };
         tokio::select! {
-            () = flushing => unreachable!("it flushes for ever"),
+            () = flushing => unreachable!("the loop does not end"),
             () = talking => {}
         }
         ann.good().await;
@@ -306,7 +309,7 @@ over_redis! {
         assert!((1..=60_000).contains(&expiry), "{expiry}");
     }
 
-    async fn ids_that_go_back_are_noticed(lab) {
+    async fn stream_ids_that_go_back_are_detected(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         // A server whose clock is an hour ahead, and another in its place that has the right time.
         let now = lab.server.ask(&["TIME"]);
@@ -319,14 +322,14 @@ over_redis! {
         bob.good().await;
     }
 
-    async fn a_server_that_is_killed_and_started_again(lab) {
+    async fn messages_pass_again_after_redis_was_killed(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         ann.insist(&mut bob, 1).await;
         lab.server.kill();
         let reason = ann.bad().await;
         assert!(reason.contains("redis"), "{reason}");
         bob.bad().await;
-        // What is sent meanwhile has its bound, and is not kept for later.
+        // Messages sent meanwhile are bounded and not kept for later.
         let flood = Bytes::from(vec![0; 1 << 20]);
         (0..100).for_each(|_| ann.transport.send(BOB, flood.clone()));
         assert!(ann.transport.counts().dropped >= 80);
@@ -337,13 +340,13 @@ over_redis! {
         assert_eq!(bob.transport.counts().poison, 0);
     }
 
-    async fn a_server_that_is_stopped_and_goes_on(lab) {
+    async fn messages_pass_again_after_redis_was_suspended(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         lab.server.signal("STOP");
         ann.bad().await;
         bob.bad().await;
         ann.send(BOB, 1);
-        // Longer than any of our limits for an answer.
+        // Longer than any time limit for an answer.
         sleep(Duration::from_secs(3)).await;
         lab.server.signal("CONT");
         ann.good().await;
@@ -351,10 +354,10 @@ over_redis! {
         ann.insist(&mut bob, 2).await;
     }
 
-    async fn a_slow_reader_loses_the_oldest_and_holds_up_nobody(lab) {
+    async fn slow_reader_loses_the_oldest_messages(lab) {
         lab.settings.inbox_entries_max = 300;
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-        // One entry each, because each waits for the one before to be out.
+        // One entry per message, because each is sent after the previous one has left.
         for number in 0..1_500_u32 {
             ann.send(BOB, number);
             until(|| ann.transport.counts().sent > u64::from(number)).await;
@@ -372,11 +375,11 @@ over_redis! {
         assert!(numbers.len() < 1_500, "the oldest are gone");
         bob.good().await;
         ann.insist(&mut bob, 5_000).await;
-        // What was read is cleared away.
+        // Entries that were read are deleted.
         until(|| lab.server.ask(&["XLEN", &lab.key(BOB)]).parse::<u32>().unwrap() < 5).await;
     }
 
-    async fn an_inbox_that_nobody_reads_holds_so_many_bytes(lab) {
+    async fn unread_inbox_is_bounded_in_bytes(lab) {
         lab.settings.inbox_bytes_max = 1 << 20;
         let ann = lab.open(ANN).await;
         let large = Bytes::from(vec![7; 200_000]);
@@ -386,7 +389,7 @@ over_redis! {
         }
         let held = || -> usize { lab.server.ask(&["MEMORY", "USAGE", &lab.key(EVE)]).parse().unwrap() };
         assert!((800_000..1_500_000).contains(&held()), "{}", held());
-        // Small ones do not wait behind the large.
+        // Small messages are not delayed by large ones.
         for sent in 40..140_u64 {
             ann.send(EVE, 1);
             until(|| ann.transport.counts().sent > sent).await;
@@ -395,7 +398,7 @@ over_redis! {
         ann.good().await;
     }
 
-    async fn a_server_that_is_full_loses_messages_and_says_so(lab) {
+    async fn full_redis_drops_messages_and_health_reports_it(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         ann.insist(&mut bob, 1).await;
         lab.server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
@@ -411,7 +414,7 @@ over_redis! {
         ann.insist(&mut bob, 3).await;
     }
 
-    async fn poison_is_skipped_and_counted(lab) {
+    async fn malformed_entries_are_skipped_and_counted(lab) {
         let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
         let poison: [&[&str]; 7] = [
             &["x", "y"],
@@ -434,7 +437,7 @@ over_redis! {
         bob.good().await;
     }
 
-    async fn an_inbox_that_is_no_stream_spoils_nothing_else(lab) {
+    async fn inbox_key_of_another_type_affects_only_its_node(lab) {
         let (ann, bob, mut eve) = (lab.open(ANN).await, lab.open(BOB).await, lab.open(EVE).await);
         lab.server.ask(&["SET", &lab.key(BOB), "what"]);
         let reason = bob.bad().await;
@@ -446,20 +449,20 @@ over_redis! {
         bob.good().await;
     }
 
-    async fn a_node_that_leaves_takes_its_inbox_along(lab) {
+    async fn inbox_of_a_closed_node_is_deleted(lab) {
         let (ann, bob) = (lab.open(ANN).await, lab.open(BOB).await);
         bob.transport.close().await;
         assert_eq!(lab.server.ask(&["KEYS", "*"]), lab.key(ANN));
-        // One that is killed leaves it to expire, even when others still write to it.
+        // The inbox of a killed node expires, even if others still write to it.
         ann.send(BOB, 1);
         until(|| lab.server.ask(&["EXISTS", &lab.key(BOB)]) == "1").await;
         until(|| lab.server.ask(&["PTTL", &lab.key(BOB)]).parse::<i64>().unwrap() > 0).await;
     }
 }
 
-/// The replica that takes over has the inboxes of before, less what had not reached it.
+/// The promoted replica has the inboxes, without the entries that had not been replicated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sentinel_names_the_server_that_took_over() {
+async fn sentinel_names_the_promoted_server() {
     let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
@@ -493,9 +496,9 @@ async fn a_sentinel_names_the_server_that_took_over() {
     bob.good().await;
 }
 
-/// Inboxes lie on different servers; a round goes to all of them.
+/// Inboxes are on different servers; a batch is sent to all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_cluster_carries_messages_too() {
+async fn messages_pass_over_a_redis_cluster() {
     let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
@@ -538,7 +541,7 @@ async fn a_redis_cluster_carries_messages_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_server_is_no_obstacle_to_a_start() {
+async fn transport_starts_without_redis() {
     let settings = RedisSettings {
         url: format!("redis://127.0.0.1:{}", free_port()).parse().ok(),
         ..RedisSettings::default()
@@ -552,7 +555,7 @@ async fn no_server_is_no_obstacle_to_a_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_opens_the_door() {
+async fn password_is_required_and_accepted() {
     let Some(mut lab) = OverRedis::start(RedisAccess::Password("s3cret/@:#")) else {
         return;
     };
@@ -568,7 +571,7 @@ async fn a_password_opens_the_door() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_with_an_authority_of_our_own() {
+async fn tls_connection_needs_the_configured_authority() {
     let Some(mut lab) = OverRedis::start(RedisAccess::Tls) else {
         return;
     };
@@ -601,12 +604,12 @@ fn open(settings: &RedisSettings, node: NodeId) -> Peer {
 }
 
 impl Peer {
-    /// Waits until nothing passes; the reason.
+    /// Waits until no messages pass; returns the reason.
     async fn bad(&self) -> String {
         self.bad_for("").await
     }
 
-    /// Waits until nothing passes for a reason with this word in it; the reason.
+    /// Waits until no messages pass for a reason that contains this word; returns the reason.
     async fn bad_for(&self, word: &str) -> String {
         let mut health = self.transport.health();
         let so = |health: &Health| matches!(health, Health::Bad(reason) if reason.contains(word));
@@ -625,7 +628,10 @@ impl Peer {
 async fn until(condition: impl Fn() -> bool) {
     let since = Instant::now();
     while !condition() {
-        assert!(since.elapsed() < LIMIT, "it does not come to pass");
+        assert!(
+            since.elapsed() < LIMIT,
+            "the condition does not hold in time"
+        );
         sleep(Duration::from_millis(1)).await;
     }
 }

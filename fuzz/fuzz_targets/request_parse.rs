@@ -1,4 +1,4 @@
-//! Whatever a client's frame holds: no panic, and what answers it is JSON that names what the client waits for.
+//! Parses arbitrary text as a client's message: no panic, and the error reply is JSON that identifies the request.
 
 #![no_main]
 
@@ -9,8 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The members of the JSON object within one frame. Unread: what is repeated as it came may hold numbers like 1e400, which
-/// is JSON, and more than a float can hold.
+/// The members of the JSON object within one frame, not parsed: repeated members may contain numbers like 1e400, which is
+/// valid JSON and too large for a float.
 fn payload(frame: &[u8]) -> BTreeMap<String, Box<RawValue>> {
     let header = match frame[1] {
         126 => 4,
@@ -28,7 +28,7 @@ fuzz_target!(|text: &str| {
     let refusal = Refusal::new(Code::Busy, "no");
     match parse(text) {
         Ok((_, echo)) => {
-            // Lone surrogates are legal in a request's JSON text and repeated as they came.
+            // Lone surrogates are valid in the JSON of a request and repeated unchanged.
             if !text.contains("\\u") {
                 payload(&done(&echo));
                 assert!(said_error(&error(&echo, &refusal)).is_object());

@@ -1,4 +1,4 @@
-//! Whatever the bytes are: no panic, and what is accepted is written and read again unchanged.
+//! Parses arbitrary bytes as a plain-text op: no panic, and an accepted op is written and parsed again unchanged.
 
 #![no_main]
 
@@ -28,7 +28,7 @@ fuzz_target!(|json: &str| {
         let mut out = Vec::new();
         edit.write_json(&mut out);
         let out = String::from_utf8(out).expect("JSON is UTF-8");
-        // Neighbours were merged, so counts may now be beyond the limit of a single one.
+        // Neighbours were merged, so counts may exceed the limit of a single component.
         if let Ok(again) = Edit::parse(&out) {
             assert_eq!(again, edit);
         }

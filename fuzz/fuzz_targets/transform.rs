@@ -1,4 +1,5 @@
-//! A content and two ops out of bytes: what does not apply changes nothing, what applies converges, composes and inverts.
+//! A content and two ops from arbitrary bytes: an op that does not apply changes nothing; ops that apply converge, compose and
+//! invert.
 
 #![no_main]
 
@@ -30,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let (after_a, after_b) = (applied(&content, &a), applied(&content, &b));
     for (side, other) in [(Side::Left, Side::Right), (Side::Right, Side::Left)] {
-        // Also ops that do not fit must transform.
+        // Ops that do not fit must transform as well.
         let (late_a, late_b) = (
             a.transform(&b, side).expect("one kind"),
             b.transform(&a, other).expect("one kind"),
@@ -38,7 +39,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (Some(after_a), Some(after_b)) = (&after_a, &after_b) else {
             continue;
         };
-        // An op may imagine the final newline that is missing; concurrently imagined or made, it may be one too many.
+        // An op may rely on the implied final newline; if both ops insert it, there may be one newline too many.
         let exact = fits(&content, &a) && fits(&content, &b);
         match (applied(after_a, &late_b), applied(after_b, &late_a)) {
             (Some(one), Some(two)) => assert!(one == two || !exact, "diverged: {one:?} {two:?}"),
@@ -47,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(after_a) = after_a {
         let inverse = a.invert(&content).expect("what applies can be undone");
-        // A null that an insert came with is content, and no retain can set it again: the length tells.
+        // A null attribute of an insert is not restored by an inverse, so that only the lengths are compared.
         let undone = applied(&after_a, &inverse).expect("an inverse applies");
         assert_eq!(undone.len(), content.len());
         if let Some(after_c) = applied(&after_a, &c)
@@ -65,7 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = a.compose(&b);
 });
 
-/// The content after `op`; nothing, and nothing changed, when it does not apply.
+/// The content after `op`; `None` if it does not apply, in which case the content is unchanged.
 fn applied(content: &Content, op: &Op) -> Option<Content> {
     let mut after = content.clone();
     match after.apply(op) {
@@ -77,7 +78,7 @@ fn applied(content: &Content, op: &Op) -> Option<Content> {
     }
 }
 
-/// Whether `op` applies without the newline that is only imagined.
+/// Returns true if `op` applies without the implied final newline.
 fn fits(content: &Content, op: &Op) -> bool {
     let mut json = Vec::new();
     op.write_json(&mut json);

@@ -28,7 +28,7 @@ fn runs(count: usize) -> Content {
     ))
 }
 
-fn is_refused(content: &Content, op: &Op, bytes_max: usize, error: &OtError) {
+fn is_rejected(content: &Content, op: &Op, bytes_max: usize, error: &OtError) {
     let mut after = content.clone();
     let refused = after.apply_within(op, &ContentBounds::of_new(bytes_max));
     assert_eq!(refused.as_ref(), Err(error));
@@ -36,17 +36,17 @@ fn is_refused(content: &Content, op: &Op, bytes_max: usize, error: &OtError) {
 }
 
 #[test]
-fn attributes_that_multiply_over_runs_are_refused() {
+fn attributes_that_multiply_over_runs_are_rejected() {
     let content = runs(9_999);
     let set = op(&format!(
         r#"[{{"retain":9999,"attributes":{}}}]"#,
         attributes(60_000)
     ));
-    is_refused(&content, &set, 10 * MIB, &OtError::ContentTooLarge);
-    // The same by many small retains, and by what an older version put into the log.
+    is_rejected(&content, &set, 10 * MIB, &OtError::ContentTooLarge);
+    // The same with many small retains, and with an op that an older version logged.
     let small = format!(r#"{{"retain":1,"attributes":{}}}"#, attributes(5_000));
     let small = op(&format!("[{}]", vec![small; 300].join(",")));
-    is_refused(&content, &small, MIB, &OtError::ContentTooLarge);
+    is_rejected(&content, &small, MIB, &OtError::ContentTooLarge);
     let logged = format!(
         r#"[{{"retain":9999,"attributes":{}}}]"#,
         attributes(2 * MIB)
@@ -58,7 +58,7 @@ fn attributes_that_multiply_over_runs_are_refused() {
 }
 
 #[test]
-fn inserts_that_cut_runs_with_large_attributes_are_refused() {
+fn inserts_that_cut_runs_with_large_attributes_are_rejected() {
     let text = "x".repeat(2_000);
     let content = rich(&format!(
         r#"[{{"insert":"{text}","attributes":{}}}]"#,
@@ -69,12 +69,12 @@ fn inserts_that_cut_runs_with_large_attributes_are_refused() {
         r#"{"retain":1},{"delete":1},{"insert":{"i":1}}"#,
     ] {
         let cuts = op(&format!("[{}]", vec![cut; 900].join(",")));
-        is_refused(&content, &cuts, 10 * MIB, &OtError::ContentTooLarge);
+        is_rejected(&content, &cuts, 10 * MIB, &OtError::ContentTooLarge);
     }
 }
 
 #[test]
-fn the_attributes_of_a_run_do_not_grow_without_bound() {
+fn attributes_of_a_run_are_bounded() {
     let mut content = rich(r#"[{"insert":"abc"}]"#);
     let set = |key: &str, value: usize| {
         let value = "x".repeat(value);
@@ -88,14 +88,14 @@ fn the_attributes_of_a_run_do_not_grow_without_bound() {
     let refused = after.apply_within(&set("b", 40_000), &bounds);
     assert!(matches!(refused, Err(OtError::TooLarge(_))), "{refused:?}");
     assert!(after == content);
-    // A content of an older version beyond the bound may be made smaller.
+    // A content beyond the bound, stored by an older version, may be made smaller.
     content.apply(&set("b", 40_000)).unwrap();
     content.apply_within(&set("b", 39_000), &bounds).unwrap();
     assert!(content.size_bytes() > 79_000);
 }
 
 #[test]
-fn what_makes_a_content_smaller_is_applied_beyond_its_bound() {
+fn op_that_shrinks_an_oversized_content_is_applied() {
     let content = runs(2_000);
     let bound = content.size_bytes() / 2;
     for (json, fits) in [
@@ -127,7 +127,7 @@ fn what_makes_a_content_smaller_is_applied_beyond_its_bound() {
 }
 
 #[test]
-fn a_size_counts_what_json_escapes() {
+fn size_includes_json_escapes() {
     let written = |content: &Content| {
         let mut out = Vec::new();
         content.write_json(&mut out);
@@ -149,7 +149,7 @@ fn a_size_counts_what_json_escapes() {
 }
 
 #[test]
-fn sent_attributes_and_embeds_are_bounded_and_stored_ones_are_read() {
+fn large_attributes_and_embeds_are_rejected_from_clients_and_read_from_the_store() {
     let keys = |count: usize| {
         let pairs: Vec<_> = (0..count).map(|at| format!(r#""k{at}":1"#)).collect();
         pairs.join(",")
@@ -239,7 +239,7 @@ fn sent_attributes_and_embeds_are_bounded_and_stored_ones_are_read() {
 }
 
 #[test]
-fn a_stored_content_beyond_the_hard_bound_is_refused_while_it_is_read() {
+fn stored_content_beyond_the_hard_bound_is_rejected_while_it_is_read() {
     let run = format!(r#"{{"insert":"a","attributes":{}}}"#, attributes(MIB));
     let other = format!(r#"{{"insert":"b","attributes":{}}}"#, attributes(MIB - 1));
     let stored = format!("[{}]", vec![format!("{run},{other}"); 33].join(","));
@@ -274,7 +274,7 @@ fn exceed(a: &Op, b: &Op, steps: u64) {
 }
 
 #[test]
-fn what_other_ops_cut_into_many_pieces_is_refused_while_it_is_cut() {
+fn op_cut_into_too_many_pieces_by_another_is_rejected() {
     let large = op(&format!(
         r#"[{{"retain":10000,"attributes":{}}}]"#,
         attributes(60_000)

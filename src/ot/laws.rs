@@ -75,7 +75,7 @@ fn is_normal(op: &Op) {
     );
 }
 
-/// A null that an insert came with is not brought back by an inverse: no retain can set one.
+/// An inverse does not restore a null attribute of an insert: no retain can set one.
 fn without_nulls(base: &Content) -> Content {
     let mut json: serde_json::Value = serde_json::from_str(&data(base)).expect("sound JSON");
     let inserts = json
@@ -92,7 +92,7 @@ fn without_nulls(base: &Content) -> Content {
     content(base.kind(), &json.to_string())
 }
 
-/// Every way to go along `len` units, doing one of `steps` to each and one of `gaps` between them.
+/// All ops over `len` units, with one of `steps` at each unit and one of `gaps` between units.
 fn every_op(kind: Kind, len: usize, steps: &[&str], gaps: &[&str]) -> Vec<Op> {
     let mut paths = vec![String::new()];
     for at in 0..=2 * len {
@@ -197,7 +197,7 @@ fn every_pair_of_deltas_on_three_units_converges() {
     }
 }
 
-// ---- random ones ---------------------------------------------------------------------------------------------------
+// ---- Random ops ----------------------------------------------------------------------------------------------------
 
 /// One random step of an op: a distance, and an edit after it.
 #[derive(Debug, Clone)]
@@ -244,7 +244,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..9)
 }
 
-/// The steps as an op that applies to `content` and cuts no pair: what goes beyond the end is left out.
+/// The steps as an op that applies to `content` and splits no surrogate pair. Steps beyond the end are left out.
 fn along(content: &Content, steps: &[Step]) -> Op {
     match content {
         Content::Text(_) => text_along(&content.to_text(), steps),
@@ -296,7 +296,7 @@ fn text_along(text: &str, steps: &[Step]) -> Op {
         });
         match parts.last_mut().filter(|_| same_sort) {
             _ if is_empty => {}
-            // A skipped step would shift the places; keeps add up, the others simply do not happen twice.
+            // Adjacent components of one kind are not in normal form: counts are added up, a second insert is skipped.
             Some(last) if part.is_u64() => {
                 *last = serde_json::json!(last.as_u64().unwrap() + part.as_u64().unwrap())
             }
@@ -352,7 +352,7 @@ proptest! {
     }
 
     #[test]
-    fn a_composition_does_what_both_do(base in base(), a in steps(), b in steps(), c in steps()) {
+    fn composed_op_has_the_effect_of_both(base in base(), a in steps(), b in steps(), c in steps()) {
         let a = along(&base, &a);
         let after_a = applied(&base, &[&a]);
         let b = along(&after_a, &b);
@@ -366,7 +366,7 @@ proptest! {
     }
 
     #[test]
-    fn an_inverse_undoes(base in base(), a in steps()) {
+    fn inverse_restores_the_content(base in base(), a in steps()) {
         let a = along(&base, &a);
         let inverse = a.invert(&base).unwrap();
         is_normal(&inverse);
@@ -374,7 +374,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(base in base(), a in steps()) {
+    fn written_ops_are_parsed_unchanged(base in base(), a in steps()) {
         is_normal(&along(&base, &a));
         let again = content(base.kind(), &data(&base));
         prop_assert!(again == base);
@@ -382,9 +382,9 @@ proptest! {
         prop_assert!(again.size_bytes() >= base.to_text().len());
     }
 
-    /// A document is a Delta of inserts and apply is compose: two ways that share no code.
+    /// A document is a Delta of inserts, and apply equals compose: two implementations that share no code.
     #[test]
-    fn the_tree_is_as_the_plain_list(base in base(), a in steps()) {
+    fn tree_equals_composition_as_a_list(base in base(), a in steps()) {
         if base.kind() == Kind::RichText {
             let a = along(&base, &a);
             let list = op(Kind::RichText, &data(&base)).compose(&a).unwrap();
@@ -392,15 +392,15 @@ proptest! {
         }
     }
 
-    /// The crate puts inserts before deletes; where an op has that form, both must agree.
+    /// The crate places inserts before deletes; for ops of that form both must agree.
     #[test]
-    fn as_the_crate_has_it(base in base(), a in steps(), b in steps()) {
+    fn results_equal_those_of_the_operational_transform_crate(base in base(), a in steps(), b in steps()) {
         if base.kind() == Kind::TextUnicode {
             let edit = |op: &Op, base: &Content| match op {
                 Op::Text(op) => Edit::from_text_op(op, base.len()).unwrap(),
                 Op::Rich(_) => unreachable!("a plain text's op"),
             };
-            // Through the crate once, for the order that it has.
+            // Converted by the crate once, so that the op has its order.
             let (a, b) = (edit(&along(&base, &a), &base), edit(&along(&base, &b), &base));
             let (op_a, op_b) = (Op::Text(a.to_text_op()), Op::Text(b.to_text_op()));
             let (after_a, after_b) = (applied(&base, &[&op_a]), applied(&base, &[&op_b]));

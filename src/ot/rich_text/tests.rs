@@ -48,7 +48,7 @@ fn delta(short: &str) -> String {
 }
 
 #[test]
-fn transforms_as_the_package_does() {
+fn transform_equals_the_npm_package() {
     // text, a, b, a left, a right, a then b, b then a
     let table = [
         (
@@ -82,7 +82,7 @@ fn transforms_as_the_package_does() {
             "iaYd",
         ),
         ("a😀b", "r3 iX", "r1 d2", "r1 iX", "r1 iX", "iaXb", "iaXb"),
-        // An insert behind a delete stays behind it until a transform or compose has built the op anew.
+        // An insert after a delete keeps its place until a transform or compose rebuilds the op.
         ("ab", "d1 iX", "r1 iY", "d1 r1 iX", "iX d1", "iXYb", "iYXb"),
     ];
     for (text, a, b, left, right, a_then_b, b_then_a) in table {
@@ -103,7 +103,7 @@ fn transforms_as_the_package_does() {
 }
 
 #[test]
-fn cursors_and_selections_move() {
+fn cursors_and_selections_are_transformed() {
     let edit = op(&delta("r2 iXY"));
     for (at, own, other) in [(1, 1, 1), (2, 4, 2), (3, 5, 5)] {
         assert_eq!(
@@ -158,7 +158,7 @@ fn cursors_and_selections_move() {
 }
 
 #[test]
-fn what_the_package_would_take_otherwise_is_brought_into_form() {
+fn ops_are_normalised_where_the_npm_package_does_not() {
     let table = [
         (r#"[]"#, r#"{"ops":[]}"#),
         (r#" { "ops" : [ ] } "#, r#"{"ops":[]}"#),
@@ -198,7 +198,7 @@ fn what_the_package_would_take_otherwise_is_brought_into_form() {
             r#"[{"insert":5},{"insert":-0.50}]"#,
             r#"{"ops":[{"insert":5},{"insert":-0.5}]}"#,
         ),
-        // Quill takes an embed's first key for its kind.
+        // For Quill the first key of an embed is its kind.
         (
             r#"[{"insert":{"video":{"b":1,"a":2},"image":1}}]"#,
             r#"{"ops":[{"insert":{"video":{"a":2,"b":1},"image":1}}]}"#,
@@ -214,7 +214,7 @@ fn what_the_package_would_take_otherwise_is_brought_into_form() {
 }
 
 #[test]
-fn what_would_ruin_a_document_is_refused() {
+fn ops_that_would_corrupt_a_document_are_rejected() {
     let deep = format!(
         r#"[{{"insert":"a","attributes":{{"x":{}{}}}}}]"#,
         "[".repeat(101),
@@ -303,7 +303,7 @@ fn what_would_ruin_a_document_is_refused() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing() {
+fn op_that_does_not_fit_changes_nothing() {
     let base = r#"[{"insert":"a😀b"},{"insert":{"i":1}}]"#;
     let too_long = [
         "r7 iX",
@@ -347,9 +347,9 @@ fn what_does_not_fit_changes_nothing() {
     );
 }
 
-/// Quill shows a final newline that the document need not have, and formats it.
+/// Quill shows and formats a final newline that the document may not have.
 #[test]
-fn a_retain_over_the_imagined_newline_makes_it_real() {
+fn retain_over_the_implied_final_newline_inserts_it() {
     let table = [
         (
             r#"[{"insert":"Hi!"}]"#,
@@ -389,7 +389,7 @@ fn a_retain_over_the_imagined_newline_makes_it_real() {
 }
 
 #[test]
-fn inverts_as_the_package_does() {
+fn invert_equals_the_npm_package() {
     let base = content(
         r#"[{"insert":"ab","attributes":{"b":true,"f":{"x":1}}},{"insert":"c"},{"insert":{"i":1}}]"#,
     );
@@ -421,9 +421,9 @@ fn inverts_as_the_package_does() {
     }
 }
 
-/// A null that an insert came with is an attribute like others; one that is composed onto an insert only removes.
+/// A null attribute that an insert was created with is an ordinary attribute; composed onto an insert it removes another.
 #[test]
-fn nulls_of_inserts_are_kept() {
+fn null_attributes_of_inserts_are_kept() {
     // base, a, b made on what a makes: after a, after both, both in one
     let table = [
         (
@@ -486,7 +486,7 @@ fn nulls_of_inserts_are_kept() {
 }
 
 #[test]
-fn a_rich_text_begins_with_inserts() {
+fn rich_text_is_created_from_inserts() {
     let nothing = r#"[{"insert":""}]"#;
     for data in [
         None,
@@ -526,7 +526,7 @@ fn a_rich_text_begins_with_inserts() {
 }
 
 #[test]
-fn the_size_is_about_that_of_the_json() {
+fn size_is_close_to_that_of_the_json() {
     let text = "wörld";
     let run = |at: usize| serde_json::json!({"insert": text, "attributes": {"link": format!("http://x/{at}")}});
     let content = content(&(0..200).map(run).collect::<serde_json::Value>().to_string());
@@ -539,7 +539,7 @@ fn the_size_is_about_that_of_the_json() {
 }
 
 #[test]
-fn others_are_told_the_newline_that_an_op_makes_real() {
+fn implied_newline_is_sent_to_other_clients_as_an_insert() {
     use Newline::{IsFirst, MayBeSecond};
     let (bare, ended) = (r#"[{"insert":"Hi!"}]"#, r#"[{"insert":"Hi!\n"}]"#);
     let table = [

@@ -21,7 +21,7 @@ fn content(text: &str) -> Content {
 }
 
 #[test]
-fn transforms_as_the_package_does() {
+fn transform_equals_the_npm_package() {
     // text, a, b, a left, a right, a then b, b then a
     let table = [
         (
@@ -104,7 +104,7 @@ fn transforms_as_the_package_does() {
 }
 
 #[test]
-fn composes_as_the_package_does() {
+fn compose_equals_the_npm_package() {
     let table = [
         (r#"[1,"xy"]"#, r#"[2,{"d":1}]"#, r#"[1,"x"]"#),
         (r#"[1,{"d":1}]"#, r#"[1,"z"]"#, r#"[1,"z",{"d":1}]"#),
@@ -119,7 +119,7 @@ fn composes_as_the_package_does() {
 }
 
 #[test]
-fn inverts_by_the_text_that_stood_there() {
+fn inverse_inserts_the_deleted_text() {
     let content = content("a😀b");
     for (edit, inverse) in [
         (r#"[1,{"d":1},"x"]"#, r#"[1,"😀",{"d":"x"}]"#),
@@ -132,7 +132,7 @@ fn inverts_by_the_text_that_stood_there() {
 }
 
 #[test]
-fn a_cursor_stays_before_what_is_inserted_at_it() {
+fn insert_at_a_cursor_is_placed_after_it() {
     let edit = op(r#"[2,"XY",1,{"d":2}]"#);
     for (before, after) in [(0, 0), (2, 2), (3, 5), (4, 5), (5, 5), (6, 6)] {
         assert_eq!(edit.transform_position(before, true), after);
@@ -218,7 +218,7 @@ fn only_normal_form_is_accepted() {
 }
 
 #[test]
-fn the_log_may_hold_more_components_than_a_client_may_send() {
+fn limit_of_components_applies_to_clients_and_not_to_the_log() {
     let json = format!("[{}\"x\"]", "\"x\",1,".repeat(75_000));
     assert!(Op::parse(Kind::TextUnicode, &json).is_err());
     let op = Op::parse_logged(Kind::TextUnicode, &json).unwrap();
@@ -226,7 +226,7 @@ fn the_log_may_hold_more_components_than_a_client_may_send() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing() {
+fn op_that_does_not_fit_changes_nothing() {
     let mut text = content("a😀b");
     for json in [r#"["x",3,"y",1,"z"]"#, r#"["x",{"d":4}]"#, r#"[4,"x"]"#] {
         assert_eq!(
@@ -243,7 +243,7 @@ fn what_does_not_fit_changes_nothing() {
 }
 
 #[test]
-fn a_text_begins_with_a_string() {
+fn text_is_created_from_a_string() {
     assert_eq!(
         Content::create(Kind::TextUnicode, None).unwrap().to_text(),
         ""
