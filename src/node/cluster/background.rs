@@ -158,13 +158,17 @@ impl Node {
             ticks.tick().await;
             match attempt("changes", follower.follow(documents, self.store())).await {
                 Err(error) if outage.begins() => {
-                    tracing::warn!(%error, "the store did not answer what changed");
+                    tracing::warn!(%error, "the change feed was not read from the store");
                 }
                 Err(_) => {}
                 Ok(()) => {
                     if let Some(past) = outage.ends() {
                         let (failures, seconds) = (past.failures, past.lasted.as_secs());
-                        tracing::info!(failures, seconds, "the store answers what changed again");
+                        tracing::info!(
+                            failures,
+                            seconds,
+                            "the change feed is read from the store again"
+                        );
                     }
                 }
             }
@@ -184,7 +188,7 @@ fn survive(step: &'static str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!(
             step,
-            "a step of the node panicked: it goes on with the next"
+            "a background step of the node panicked: continuing with the next one"
         );
     }
 }
@@ -198,7 +202,7 @@ async fn attempt<E: From<StoreError>>(
     outcome.unwrap_or_else(|_| {
         tracing::error!(
             step = verb,
-            "a step of the node panicked: it goes on with the next"
+            "a background step of the node panicked: continuing with the next one"
         );
         Err(StoreError::new(verb, "it panicked").into())
     })

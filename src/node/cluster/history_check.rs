@@ -50,7 +50,7 @@ impl Node {
             tracing::error!(
                 known = known.generation,
                 found = reply.history.generation,
-                "the store has a history from before the one that this node knows: an older backup was restored"
+                "the store has an older history than this node: an older backup was restored"
             );
             return self.renew_history(reply).await;
         }

@@ -366,7 +366,11 @@ async fn within_patience<T>(
     let late = |_| {
         static LIMIT: LineLimit = LineLimit::new();
         if let Some(left_out) = LIMIT.pass() {
-            tracing::warn!(verb, left_out, "the store gave no answer at all");
+            tracing::warn!(
+                verb,
+                left_out,
+                "a request to the store got no answer within its time limit"
+            );
         }
         Err(StoreError::new(verb, "no answer in time"))
     };

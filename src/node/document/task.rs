@@ -351,7 +351,9 @@ impl DocumentTask {
             handle()
         };
         if handled.is_err() {
-            tracing::error!("the document's machine panicked: it is closed and opened anew");
+            tracing::error!(
+                "a document's state machine panicked: the document is closed and loaded again"
+            );
             self.services.metrics.document_panics.inc();
             self.reject_poison_submit();
             return Err(Panicked);
@@ -376,7 +378,7 @@ impl DocumentTask {
             is_claiming: self.document.is_claiming(),
         });
         if self.document.take_ahead_of_log() {
-            tracing::warn!(known = %self.document.known_revision(), "a claim found fewer revisions than this node knows: the log is compared");
+            tracing::warn!(known = %self.document.known_revision(), "a claim returned fewer revisions than this node knows: comparing the log");
             self.services.log_history.suspect();
         }
         let revision = self.document.known_revision();
@@ -400,7 +402,7 @@ impl DocumentTask {
         }));
         match rebased {
             Ok(()) => self.services.presence.deliver(update),
-            Err(_) => tracing::error!("moving a position panicked"),
+            Err(_) => tracing::error!("transforming a presence position panicked"),
         }
     }
 

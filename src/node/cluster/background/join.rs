@@ -77,7 +77,7 @@ impl Node {
         peers.send_all(&NodeMessage::Leaving);
         // After `NotCompared` the heartbeat is written.
         if let Err(BeatError::NotAnswered(error)) = self.beat().await {
-            tracing::warn!(%error, "the store was not told that this node leaves");
+            tracing::warn!(%error, "the end of this node was not written to the store");
         }
     }
 

@@ -155,7 +155,9 @@ impl Peers {
         let was_isolated = membership.is_isolated();
         let actions = membership.poll(now);
         if was_isolated && !membership.is_isolated() {
-            tracing::warn!("the store answers no other node either: this one is in the ring again");
+            tracing::warn!(
+                "the store answers no other node either: this node is in the hash ring again"
+            );
             self.publish(&membership);
         } else if actions.ring_changed {
             self.publish(&membership);
@@ -184,7 +186,7 @@ impl Peers {
             return false;
         }
         tracing::warn!(
-            "the store answers others and not this node: it gives up what it owns until it is answered"
+            "the store answers other nodes and not this one: its documents move to other nodes until it does"
         );
         self.publish(&membership);
         true
@@ -226,7 +228,7 @@ impl Peers {
             *since = Some(Duration::MAX);
             tracing::error!(
                 others,
-                "other nodes stand on this Postgres, and this one cannot hear them: set redis.url on all of them"
+                "other nodes use this Postgres, and no messages from them arrive: set redis.url on all of them"
             );
         }
     }
