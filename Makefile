@@ -21,7 +21,7 @@ DOCS ?= 24
 # alone, and the others side by side.
 TIMED_CLIENTS := greedy.test.mjs people.test.mjs
 UNTIMED_CLIENTS := $(filter-out $(TIMED_CLIENTS),$(notdir $(wildcard tests/js/*.test.mjs)))
-UNTIMED_CLUSTER := $(addsuffix .test.mjs,balancers deploy history idle ledger manifests rebalance)
+UNTIMED_CLUSTER := $(addsuffix .test.mjs,balancers deploy history idle ledger manifests metrics rebalance)
 TIMED_CLUSTER := $(filter-out $(UNTIMED_CLUSTER),$(notdir $(wildcard tests/cluster/*.test.mjs)))
 CLUSTER_PACKAGES := tests/js/node_modules/.stamp tests/cluster/node_modules/.stamp
 export COPYDESK_BIN ?= $(abspath $(TARGET))/debug/copydesk

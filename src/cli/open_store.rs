@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use copydesk::config::Config;
 use copydesk::id::NodeId;
-use copydesk::store::{AccessStore, PostgresStore, SqliteSettings, SqliteStore, Store};
+use copydesk::store::{
+    AccessStore, PostgresStore, SqliteSettings, SqliteStore, Store, StoreMetrics,
+};
 
 /// An open store.
 pub(super) enum OpenStore {
@@ -29,8 +31,18 @@ impl OpenStore {
     }
 
     pub(super) async fn open(config: &Config, me: NodeId) -> Result<Self> {
+        Self::open_measured(config, me, StoreMetrics::default()).await
+    }
+
+    /// Opens the store, which measures into `metrics`.
+    pub(super) async fn open_measured(
+        config: &Config,
+        me: NodeId,
+        metrics: StoreMetrics,
+    ) -> Result<Self> {
         if config.is_shared() {
-            let store = PostgresStore::open(&config.postgres, me, &node_name(config)).await?;
+            let (settings, name) = (&config.postgres, node_name(config));
+            let store = PostgresStore::open_measured(settings, me, &name, metrics).await?;
             return Ok(Self::Postgres(Arc::new(store)));
         }
         let settings = SqliteSettings {
@@ -38,7 +50,9 @@ impl OpenStore {
             size_max_mib: config.server.data_mib_max,
             ..SqliteSettings::default()
         };
-        Ok(Self::Sqlite(Arc::new(SqliteStore::open(&settings)?)))
+        Ok(Self::Sqlite(Arc::new(SqliteStore::open_measured(
+            &settings, metrics,
+        )?)))
     }
 
     pub(super) fn get(&self) -> Arc<dyn Store> {

@@ -13,6 +13,7 @@ use copydesk::gateway::{self, Certificate, Gateway, GatewayMetrics, ShareDbEncod
 use copydesk::id::NodeId;
 use copydesk::metrics::{MetricsRegistry, ProcessMetrics};
 use copydesk::node::{Node, NodeEnvironment, NodeMetrics};
+use copydesk::store::StoreMetrics;
 use copydesk::telemetry;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Handle;
@@ -39,7 +40,7 @@ pub(crate) async fn serve(
     if let Some(admin) = &admin {
         tracing::info!(address = %admin.address(), "the admin listener serves metrics: http://{}/metrics", admin.address());
     }
-    let store = OpenStore::open(&config, id).await?;
+    let store = OpenStore::open_measured(&config, id, metrics.store.clone()).await?;
     let services = Services::start(&config, (id, &name), &store, &metrics).await?;
     if config.auth.mode == AuthMode::Open {
         tracing::warn!(
@@ -87,6 +88,7 @@ struct ServerMetrics {
     registry: Arc<MetricsRegistry>,
     node: NodeMetrics,
     gateway: GatewayMetrics,
+    store: StoreMetrics,
 }
 
 impl ServerMetrics {
@@ -95,15 +97,18 @@ impl ServerMetrics {
         let mut registry = MetricsRegistry::new();
         let process = ProcessMetrics::start();
         let (node, gateway) = (NodeMetrics::default(), GatewayMetrics::default());
+        let store = StoreMetrics::default();
         registry.add(&process);
         registry.add(&gateway);
         registry.add(&node);
+        registry.add(&store);
         let runtime = Handle::current();
         registry.sample(move || process.sample(&runtime));
         Self {
             registry: Arc::new(registry),
             node,
             gateway,
+            store,
         }
     }
 
@@ -112,6 +117,7 @@ impl ServerMetrics {
         let (node, gateway) = (node.clone(), gateway.clone());
         self.registry.sample(move || {
             node.sample_metrics();
+            node.store().sample_metrics();
             gateway.sample_metrics();
         });
     }

@@ -10,12 +10,12 @@ use super::metrics::GatewayMetrics;
 use super::rate_limits::RateLimits;
 use super::rebalance::RebalanceQueue;
 use super::settings::GatewaySettings;
-use crate::auth::{AuthService, ClientIdIssuer};
+use crate::auth::{AuthService, ClientIdIssuer, Credentials, Identity};
 use crate::doc::EncodedSnapshot;
 use crate::id::DocId;
 use crate::node::Node;
 use crate::protocol::Refusal;
-use crate::store::LoadRange;
+use crate::store::{LoadRange, StoreError};
 
 /// The phase of the server's shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,22 @@ impl Gateway {
 
     pub(super) fn auth(&self) -> &Arc<AuthService> {
         &self.auth
+    }
+
+    /// The identity that `credentials` prove; `None` if they prove none. Counts tokens that prove none.
+    pub(super) async fn identify(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<Identity>, StoreError> {
+        let identity = self.auth.identify(credentials).await?;
+        let has_token = credentials
+            .access
+            .as_ref()
+            .is_some_and(|token| !token.is_empty());
+        if identity.is_none() && has_token {
+            self.metrics.credentials_refused.inc();
+        }
+        Ok(identity)
     }
 
     pub(super) fn metrics(&self) -> &GatewayMetrics {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 
 use super::api_error::ApiError;
+use crate::auth::AuthError;
 use crate::metrics::{Counter, Gauge, Labelled, Seconds, labels, metrics};
 use crate::protocol::CloseReason;
 
@@ -89,6 +90,20 @@ labels! {
 }
 
 labels! {
+    /// How an attempt to sign in with a password ended.
+    pub enum SignInResult: "result" {
+        /// The user is signed in.
+        Succeeded = "ok",
+        /// The name or the password is wrong, or the account is disabled.
+        Rejected = "rejected",
+        /// Too many attempts of the account or the address.
+        Throttled = "throttled",
+        /// Too many passwords wait to be checked, or the store does not answer.
+        Unavailable = "unavailable",
+    }
+}
+
+labels! {
     /// What delayed a socket's messages.
     pub enum ThrottleLimit: "limit" {
         /// The messages of the socket itself.
@@ -119,6 +134,10 @@ metrics! {
         pub http_requests: Labelled<(RequestKind, StatusClass), Counter>;
         /// Time to answer an HTTP request, without the time to write it.
         pub http_request_seconds: Labelled<RequestKind, Seconds>;
+        /// Attempts to sign in with a password.
+        pub sign_ins: Labelled<SignInResult, Counter>;
+        /// Requests and sockets with a token or cookie that proves no identity.
+        pub credentials_refused: Counter;
         /// 1 while the node accepts sockets and edits, 0 while it starts or stops.
         pub serving: Gauge;
     }
@@ -155,6 +174,20 @@ impl GatewayMetrics {
     pub(super) fn throttled(&self, limit: ThrottleLimit, wait: Duration) {
         if !wait.is_zero() {
             self.messages_throttled.of(limit).inc();
+        }
+    }
+}
+
+impl SignInResult {
+    /// The result of an attempt.
+    pub(super) fn of<T>(attempt: &Result<T, AuthError>) -> Self {
+        match attempt {
+            Ok(_) => Self::Succeeded,
+            Err(AuthError::Throttled(_)) => Self::Throttled,
+            Err(AuthError::Overloaded | AuthError::Store(_)) => Self::Unavailable,
+            Err(AuthError::Rejected(_) | AuthError::Invalid(_) | AuthError::Quota(_)) => {
+                Self::Rejected
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ impl AdmittedSocket {
         // The identity, and its user's rate of handshakes over all sessions.
         let generation = gateway.auth().revocation_generation();
         let credentials = request_auth::credentials(request);
-        let identity = gateway.auth().identify(&credentials).await?;
+        let identity = gateway.identify(&credentials).await?;
         let identity = identity.ok_or(ApiError::SignInRequired)?;
         if !gateway.limits().allow_connect(&identity) {
             return Err(too_many_handshakes(gateway).await);

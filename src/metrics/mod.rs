@@ -7,12 +7,14 @@
 //!
 //! Names start with `copydesk_`, and have base units: seconds and bytes. Counters are exported with `_total`.
 
+mod call_result;
 mod declare;
 mod instruments;
 mod labels;
 mod process;
 mod registry;
 
+pub use call_result::CallResult;
 pub use instruments::{Bytes, Count, Labelled, Seconds, SecondsGauge, set_counter};
 pub use labels::{Label, LabelSet};
 pub use process::ProcessMetrics;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::doc::{Event, PageRequester, SessionReply};
 use crate::metrics::{
-    Bytes, Count, Counter, Gauge, Labelled, Seconds, SecondsGauge, labels, metrics,
+    Bytes, CallResult, Count, Counter, Gauge, Labelled, Seconds, SecondsGauge, labels, metrics,
 };
 use crate::store::{AppendError, StoreError};
 
@@ -42,16 +42,6 @@ labels! {
         Gap = "gap",
         /// The store failed or did not answer in time: the entries may be durable.
         Unknown = "unknown",
-    }
-}
-
-labels! {
-    /// How a call ended.
-    pub enum CallResult: "result" {
-        /// It succeeded.
-        Succeeded = "ok",
-        /// It failed.
-        Failed = "failed",
     }
 }
 
@@ -254,16 +244,6 @@ impl SubmitResult {
             SessionReply::Committed(_) | SessionReply::Done | SessionReply::Snapshot(_) => {
                 Self::Committed
             }
-        }
-    }
-}
-
-impl CallResult {
-    pub(super) fn of<T, E>(result: &Result<T, E>) -> Self {
-        if result.is_ok() {
-            Self::Succeeded
-        } else {
-            Self::Failed
         }
     }
 }

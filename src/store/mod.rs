@@ -11,6 +11,7 @@ mod faults;
 mod history;
 mod list;
 mod memory;
+mod metrics;
 mod migration;
 mod postgres;
 mod revision_search;
@@ -35,6 +36,7 @@ pub use faults::{
 pub use history::{History, HistoryMark};
 pub use list::{ListPage, ListQuery, ListedDocument};
 pub use memory::MemoryStore;
+pub use metrics::StoreMetrics;
 pub use migration::{MigrationPhase, MigrationStatus};
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{SqliteFaults, SqliteSettings, SqliteStore, WriterCounts};

@@ -53,14 +53,15 @@ use self::pool::Pool;
 pub use self::settings::PostgresSettings;
 use self::updated_at_queue::UpdatedAtQueue;
 use self::verify::PostgresRows;
+use super::metrics::PoolName;
 use super::snapshot_codec::Packing;
 use super::stored_entry::EncodedBatch;
 use super::verify::{verify, verify_document};
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
     HeartbeatReply, History, Lease, ListPage, ListQuery, ListedDocument, LiveNode, LoadRange,
-    Loaded, MigrationPhase, MigrationStatus, OpenDocuments, Store, StoreError, VerifyEvent,
-    VerifyRange, VerifyTotals,
+    Loaded, MigrationPhase, MigrationStatus, OpenDocuments, Store, StoreError, StoreMetrics,
+    VerifyEvent, VerifyRange, VerifyTotals,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -99,6 +100,7 @@ pub struct PostgresStore {
     /// The task that fills the index over titles.
     indexer: JoinHandle<()>,
     secret: [u8; 32],
+    metrics: StoreMetrics,
     node_dead_after: Duration,
     /// The place that answered the last heartbeat.
     place: Mutex<Arc<str>>,
@@ -118,10 +120,23 @@ impl PostgresStore {
         me: NodeId,
         name: &str,
     ) -> Result<Self, StoreError> {
+        Self::open_measured(settings, me, name, StoreMetrics::default()).await
+    }
+
+    /// The same, with the metrics that the store measures into.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_measured(
+        settings: &PostgresSettings,
+        me: NodeId,
+        name: &str,
+        metrics: StoreMetrics,
+    ) -> Result<Self, StoreError> {
         let connector =
             |url: &str, purpose| PostgresConnector::new(url, settings, (me, name), purpose);
         let pool = |name, connector, size| {
-            Pool::new(name, connector, size, settings)
+            Pool::new((name, metrics.clone()), connector, size, settings)
                 .map_err(|error| error.into_store_error("open"))
         };
         let ms = Duration::from_millis;
@@ -130,16 +145,20 @@ impl PostgresStore {
         let appending = connector(&settings.url, SessionPurpose::Append)?;
         schema::prepare(&claiming, ms(settings.open_patience_ms)).await?;
         let claim_connections = settings.claim_connections.max(3);
-        let urgent = pool("claim", claiming, claim_connections)?;
-        let people = pool("people", reading.clone(), settings.people_connections)?;
-        let watch = pool("revocations", reading.clone(), 1)?;
-        let reads = pool("read", reading, settings.read_connections)?;
+        let urgent = pool(PoolName::Claim, claiming, claim_connections)?;
+        let people = pool(
+            PoolName::People,
+            reading.clone(),
+            settings.people_connections,
+        )?;
+        let watch = pool(PoolName::Revocations, reading.clone(), 1)?;
+        let reads = pool(PoolName::Read, reading, settings.read_connections)?;
         let listing = connector(&settings.url, SessionPurpose::List)?;
-        let lists = pool("list", listing, settings.list_connections)?;
+        let lists = pool(PoolName::List, listing, settings.list_connections)?;
         let replica = match settings.replica_url.as_str() {
             "" => None,
             url => Some(pool(
-                "replica",
+                PoolName::Replica,
                 connector(url, SessionPurpose::Past)?,
                 settings.read_connections,
             )?),
@@ -153,7 +172,8 @@ impl PostgresStore {
         let patience = ms(settings.statement_timeout_ms);
         let lane = |_| {
             let (numbers, updated_at) = (Arc::clone(&numbers), Arc::clone(&updated_at));
-            AppendWorker::start(appending.clone(), patience, numbers, updated_at)
+            let written = (numbers, updated_at);
+            AppendWorker::start(appending.clone(), patience, written, metrics.clone())
         };
         Ok(Self {
             append_workers: (0..settings.append_connections.max(1)).map(lane).collect(),
@@ -179,6 +199,7 @@ impl PostgresStore {
             numbers,
             updated_at,
             secret,
+            metrics,
             node_dead_after,
             place: Mutex::default(),
             beat_at: Mutex::default(),
@@ -311,6 +332,22 @@ impl fmt::Debug for PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn sample_metrics(&self) {
+        for pool in [
+            &self.urgent,
+            &self.reads,
+            &self.lists,
+            &self.people,
+            &self.watch,
+        ] {
+            pool.sample_metrics();
+        }
+        self.reader.sample_metrics();
+        let queued: usize = self.append_workers.iter().map(AppendWorker::queued).sum();
+        let gauge = &self.metrics.store_queued_jobs;
+        gauge.set(i64::try_from(queued).unwrap_or(i64::MAX));
+    }
+
     fn load<'a>(
         &'a self,
         doc: &'a DocId,

@@ -45,7 +45,8 @@ use super::verify::{verify, verify_document};
 use super::{
     AppendError, Batch, ChangeCursor, Changes, DocumentChanges, DocumentLocation, Heartbeat,
     HeartbeatReply, History, Lease, ListPage, ListQuery, ListedDocument, LoadRange, Loaded,
-    MigrationStatus, OpenDocuments, Store, StoreError, VerifyEvent, VerifyRange, VerifyTotals,
+    MigrationStatus, OpenDocuments, Store, StoreError, StoreMetrics, VerifyEvent, VerifyRange,
+    VerifyTotals,
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
@@ -57,7 +58,7 @@ use crate::sync::lock;
 pub struct SqliteSettings {
     /// The data folder. It is created if it does not exist, and serves one process at a time.
     pub folder: PathBuf,
-    /// The largest size of the database in MiB; 0: no limit. When it is rangeed, writes fail and reads go on.
+    /// The largest size of the database in MiB; 0: no limit. When it is reached, writes fail and reads go on.
     pub size_max_mib: u64,
     /// How many reads may run at once; further reads wait.
     pub readers: usize,
@@ -92,6 +93,17 @@ impl SqliteStore {
     /// # Errors
     /// If another process uses the folder, it cannot be written, or its database is of another program, damaged or newer.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
+        Self::open_measured(settings, StoreMetrics::default())
+    }
+
+    /// The same, with the metrics that the store measures into.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_measured(
+        settings: &SqliteSettings,
+        metrics: StoreMetrics,
+    ) -> Result<Self, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new("open", error);
         let (folder, lock) = DataDir::lock(&settings.folder)?;
         let db = folder.open()?;
@@ -107,8 +119,8 @@ impl SqliteStore {
                 .limit(settings.size_max_mib.saturating_mul(1 << 20))
                 .map_err(error)?;
         }
-        let writer =
-            WriterThread::start(connection).map_err(|error| StoreError::new("open", error))?;
+        let writer = WriterThread::start(connection, metrics)
+            .map_err(|error| StoreError::new("open", error))?;
         Ok(Self {
             writer: Arc::new(writer),
             readers: ReadPool::new(folder, settings.readers.max(1)),

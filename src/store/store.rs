@@ -85,6 +85,9 @@ pub trait Store: FaultStore {
         ready(Ok(Vec::new())).boxed()
     }
 
+    /// Sets the gauges of the store's metrics to its current state. Does not wait.
+    fn sample_metrics(&self) {}
+
     /// The name of a node; `None` if the store has no such node.
     ///
     /// # Errors

@@ -5,21 +5,13 @@ import { appendFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { Client, TEXT } from './client.mjs';
+import { adminOf, seriesOf } from './metrics.mjs';
 import { Server } from './server.mjs';
 import { called, until } from './wait.mjs';
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
-if (!hasPromtool && process.env.COPYDESK_SKIP_LOG) appendFileSync(process.env.COPYDESK_SKIP_LOG, 'promtool is missing\n');
-
-/** The address of a server's admin listener, from its log. */
-const adminOf = (server) => /the admin listener serves metrics: (http:\/\/[^/]+)\//.exec(server.log)?.[1];
-
-/** The value of each series of an admin listener, by name and labels. */
-async function seriesOf(address) {
-  const text = await (await fetch(`${address}/metrics`, { signal: AbortSignal.timeout(5_000) })).text();
-  const lines = text.split('\n').filter((line) => line && !line.startsWith('#'));
-  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
-}
+if (!hasPromtool && process.env.COPYDESK_SKIP_LOG)
+  appendFileSync(process.env.COPYDESK_SKIP_LOG, 'promtool is missing\n');
 
 /** The status line of a raw request. */
 function statusOf(address, request) {
@@ -50,7 +42,10 @@ describe('the admin listener', () => {
   test('exports metrics that promtool accepts', { skip: !hasPromtool && 'promtool is missing' }, async () => {
     const answer = await fetch(`${admin}/metrics`);
     assert.equal(answer.headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8');
-    execFileSync('promtool', ['check', 'metrics'], { input: await answer.text(), stdio: ['pipe', 'inherit', 'inherit'] });
+    execFileSync('promtool', ['check', 'metrics'], {
+      input: await answer.text(),
+      stdio: ['pipe', 'inherit', 'inherit'],
+    });
   });
 
   test('exports OpenMetrics to those that ask for it', async () => {
@@ -91,24 +86,27 @@ describe('the admin listener', () => {
     for (let edit = 0; edit < 20; edit += 1) await called((done) => doc.submitOp([`${edit}`], done), 'edit');
     await until(() => seen.version === doc.version, 'the reader has every edit');
     const series = await seriesOf(admin);
-    assert.equal(series['copydesk_sockets_open'], 2);
-    assert.equal(series['copydesk_documents_open'], 1);
-    assert.equal(series['copydesk_documents_owned'], 1);
+    assert.equal(series.copydesk_sockets_open, 2);
+    assert.equal(series.copydesk_documents_open, 1);
+    assert.equal(series.copydesk_documents_owned, 1);
     assert.equal(series['copydesk_owner_changes_total{reason="claimed"}'], 1);
     assert.equal(series['copydesk_claims_total{result="ok"}'], 1);
     assert.equal(series['copydesk_submits_total{result="committed"}'], 21);
     assert.equal(series['copydesk_ack_seconds_count{path="owner"}'], 21);
     assert.equal(series['copydesk_ack_seconds_count{path="forwarded"}'], 0);
     assert.ok(series['copydesk_appends_total{result="appended"}'] >= 1);
-    assert.equal(series['copydesk_append_entries_sum'], 21);
-    assert.ok(series['copydesk_deliveries_total'] >= 20);
-    assert.ok(series['copydesk_delivery_seconds_count'] >= 1);
-    assert.ok(series['copydesk_client_messages_total'] >= 23);
+    assert.equal(series.copydesk_append_entries_sum, 21);
+    assert.ok(series.copydesk_deliveries_total >= 20);
+    assert.ok(series.copydesk_delivery_seconds_count >= 1);
+    assert.ok(series.copydesk_client_messages_total >= 23);
     assert.ok(series['copydesk_http_requests_total{route="/healthz",status="2xx"}'] >= 1, 'readyz was asked');
-    assert.equal(series['copydesk_serving'], 1);
+    assert.equal(series.copydesk_serving, 1);
+    assert.ok(series['copydesk_store_transactions_total{result="ok"}'] >= 1);
+    assert.equal(series['copydesk_store_transactions_total{result="failed"}'], 0);
+    assert.equal(series.copydesk_store_transaction_jobs_count, series.copydesk_store_transaction_seconds_count);
     writer.close();
     reader.close();
-    await until(async () => (await seriesOf(admin))['copydesk_sockets_open'] === 0, 'both sockets are closed');
+    await until(async () => (await seriesOf(admin)).copydesk_sockets_open === 0, 'both sockets are closed');
     assert.equal((await seriesOf(admin))['copydesk_sockets_closed_total{reason="client"}'], 2);
   });
 
@@ -169,6 +167,34 @@ describe('the admin listener with a token', () => {
 
   test('does not log the token', () => {
     assert.ok(!server.log.includes(token));
+  });
+});
+
+describe('the metrics of a server with accounts', () => {
+  test('count sign-ins by their result, and tokens that prove nothing', async () => {
+    const server = await Server.start({ open: false });
+    try {
+      const admin = await until(() => adminOf(server), 'the address is logged');
+      const headers = { 'content-type': 'application/json', 'x-copydesk': '1' };
+      const post = async (path, body) => {
+        const answer = await fetch(server.http + path, { method: 'POST', headers, body: JSON.stringify(body) });
+        await answer.arrayBuffer();
+        return answer.status;
+      };
+      const [login, password] = ['ann@example.org', 'a long password of 30 characters'];
+      assert.equal(await post('/api/register', { login, password, name: 'Ann' }), 200);
+      assert.equal(await post('/api/sign-in', { login, password }), 200);
+      assert.equal(await post('/api/sign-in', { login, password: `${password}!` }), 403);
+      const forged = await fetch(`${server.http}/api/documents`, { headers: { cookie: 'copydesk_access=forged' } });
+      assert.equal(forged.status, 401);
+      const series = await seriesOf(admin);
+      assert.equal(series['copydesk_sign_ins_total{result="ok"}'], 1);
+      assert.equal(series['copydesk_sign_ins_total{result="rejected"}'], 1);
+      assert.equal(series.copydesk_credentials_refused_total, 1);
+      assert.equal(series['copydesk_http_requests_total{route="/api/accounts",status="2xx"}'], 2);
+    } finally {
+      await server.stop();
+    }
   });
 });
 

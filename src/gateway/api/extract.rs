@@ -245,7 +245,7 @@ impl FromRequest for DocumentOwner {
 
 async fn identify(request: &HttpRequest, gateway: &Gateway) -> Result<Identity, ApiError> {
     let credentials = request_auth::credentials(request);
-    let identity = gateway.auth().identify(&credentials).await?;
+    let identity = gateway.identify(&credentials).await?;
     let identity = identity.ok_or(ApiError::SignInRequired)?;
     if gateway.limits().allow_user_request(&identity) {
         Ok(identity)

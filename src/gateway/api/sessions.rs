@@ -17,6 +17,8 @@ use crate::auth::{
 };
 use crate::gateway::api_error::ApiError;
 use crate::gateway::cookies;
+use crate::gateway::gateway::Gateway;
+use crate::gateway::metrics::SignInResult;
 
 /// The state of the session, for the page.
 pub(super) async fn me(
@@ -87,10 +89,14 @@ pub(super) async fn sign_in(
     InOrder(Json(body), Accounts(auth)): InOrder<Json<SignInRequest>, Accounts>,
     credentials: Credentials,
     ClientAddress(address): ClientAddress,
+    gateway: Data<Gateway>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let tokens = auth.sign_in(&body.login, &body.password, &credentials, address);
-    Ok(signed_in(&request, &auth, &tokens.await?))
+    let tokens = tokens.await;
+    let sign_ins = &gateway.metrics().sign_ins;
+    sign_ins.of(SignInResult::of(&tokens)).inc();
+    Ok(signed_in(&request, &auth, &tokens?))
 }
 
 /// Keeps another application's token in a cookie, for the page. Answers 409 `other_session` if the cookie signs in another

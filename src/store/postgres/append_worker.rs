@@ -20,7 +20,7 @@ use super::outages::Outages;
 use super::updated_at_queue::UpdatedAtQueue;
 use crate::id::DocId;
 use crate::store::stored_entry::EncodedBatch;
-use crate::store::{AppendError, StoreError};
+use crate::store::{AppendError, StoreError, StoreMetrics};
 use crate::sync::lock;
 
 /// How many appends may wait in the inbox of a worker, and about how many batches in its queue. If both are full,
@@ -72,8 +72,8 @@ impl AppendWorker {
     pub(super) fn start(
         connector: PostgresConnector,
         patience: Duration,
-        numbers: Arc<NumberCache>,
-        updated_at: Arc<UpdatedAtQueue>,
+        (numbers, updated_at): (Arc<NumberCache>, Arc<UpdatedAtQueue>),
+        metrics: StoreMetrics,
     ) -> Self {
         let (inbox, outbox) = mpsc::channel(QUEUE_MAX);
         let runner = AppendTask {
@@ -85,11 +85,19 @@ impl AppendWorker {
             numbers,
             updated_at,
             outages: Outages::new("append"),
+            metrics,
         };
         Self {
             inbox: Mutex::new(Some(inbox)),
             task: Mutex::new(Some(tokio::spawn(runner.run()))),
         }
+    }
+
+    /// How many requests wait for the worker.
+    pub(super) fn queued(&self) -> usize {
+        let inbox = lock(&self.inbox);
+        let inbox = inbox.as_ref();
+        inbox.map_or(0, |inbox| inbox.max_capacity() - inbox.capacity())
     }
 
     /// Queues batches together; they share a statement if it has room. Each is answered, unless the worker ends before.
@@ -144,6 +152,7 @@ struct AppendTask {
     numbers: Arc<NumberCache>,
     updated_at: Arc<UpdatedAtQueue>,
     outages: Outages,
+    metrics: StoreMetrics,
 }
 
 impl AppendTask {
@@ -247,7 +256,10 @@ impl AppendTask {
             Some(connection) => connection,
             None => AppendConnection::open(&self.connector, self.patience).await?,
         };
+        let begun = Instant::now();
         let outcome = self.append(&connection, picked).await;
+        let metrics = &self.metrics;
+        metrics.transaction_ended(picked.len(), begun.elapsed(), &outcome);
         let is_known = outcome
             .as_ref()
             .map_or_else(|error| error.kind() != FailureKind::Unknown, |_| true);

@@ -140,6 +140,13 @@ impl DocumentReader {
         }
     }
 
+    /// Sets the gauges of the replica's pool to its current state.
+    pub(super) fn sample_metrics(&self) {
+        if let Some(replica) = &self.replica {
+            replica.sample_metrics();
+        }
+    }
+
     pub(super) async fn load(
         &self,
         doc: &DocId,

@@ -1,7 +1,7 @@
 //! Connection pools.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 use futures_util::future::join;
@@ -13,6 +13,8 @@ use super::PostgresSettings;
 use super::connect::PostgresConnector;
 use super::error::PostgresError;
 use super::outages::Outages;
+use crate::metrics::{Counter, Label, Seconds};
+use crate::store::metrics::{PoolConnectionState, PoolName, StoreMetrics};
 
 /// A pool with a fixed number of connections. If all are in use, callers wait for one.
 #[derive(Debug, Clone)]
@@ -22,12 +24,14 @@ pub(super) struct Pool {
     /// The time limit of a statement: somewhat longer than the server's.
     patience: Duration,
     outages: Arc<Outages>,
+    name: PoolName,
+    metrics: StoreMetrics,
 }
 
 impl Pool {
-    /// Creates a pool; `name` identifies it in log lines.
+    /// Creates a pool; `name` identifies it in log lines and metrics.
     pub(super) fn new(
-        name: &'static str,
+        (name, metrics): (PoolName, StoreMetrics),
         connector: PostgresConnector,
         size: usize,
         settings: &PostgresSettings,
@@ -51,7 +55,9 @@ impl Pool {
             pool,
             acquire,
             patience: Duration::from_millis(settings.statement_timeout_ms) + Duration::from_secs(1),
-            outages: Arc::new(Outages::new(name)),
+            outages: Arc::new(Outages::new(name.value())),
+            name,
+            metrics,
         })
     }
 
@@ -64,6 +70,8 @@ impl Pool {
                 in_transaction: false,
                 patience: self.patience,
                 outages: Arc::clone(&self.outages),
+                seconds: self.metrics.store_statement_seconds.of(self.name).clone(),
+                failures: self.metrics.store_statement_failures.of(self.name).clone(),
             }),
             Err(error) => {
                 let error = PostgresError::from_pool(error, self.acquire);
@@ -82,6 +90,22 @@ impl Pool {
         self.acquire().await?.query(sql, values).await
     }
 
+    /// Sets the gauges of the pool to its current state.
+    pub(super) fn sample_metrics(&self) {
+        let status = self.pool.status();
+        let idle = status.available;
+        let as_i64 = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        for (state, connections) in [
+            (PoolConnectionState::Busy, status.size.saturating_sub(idle)),
+            (PoolConnectionState::Idle, idle),
+        ] {
+            let gauge = self.metrics.store_connections.of((self.name, state));
+            gauge.set(as_i64(connections));
+        }
+        let waiters = self.metrics.store_connection_waiters.of(self.name);
+        waiters.set(as_i64(status.waiting));
+    }
+
     /// Closes all connections. Later calls fail.
     pub(super) fn close(&self) {
         self.pool.close();
@@ -98,6 +122,8 @@ pub(super) struct PooledConnection {
     pub(super) in_transaction: bool,
     patience: Duration,
     outages: Arc<Outages>,
+    seconds: Seconds,
+    failures: Counter,
 }
 
 /// A statement and its values.
@@ -119,8 +145,9 @@ impl PooledConnection {
             let statement = object.prepare_cached(sql).await?;
             object.query(&statement, values).await
         };
+        let begun = Instant::now();
         let rows = tokio::time::timeout(self.patience, rows).await;
-        self.finish(rows)
+        self.finish(begun, rows)
     }
 
     /// Runs two statements in one round trip. The second one runs even if the first one fails, so this is for the
@@ -148,25 +175,31 @@ impl PooledConnection {
             .await;
             Ok::<_, tokio_postgres::Error>([first?, second?])
         };
+        let begun = Instant::now();
         let rows = tokio::time::timeout(self.patience, rows).await;
-        self.finish(rows)
+        self.finish(begun, rows)
     }
 
     /// Records the result of a statement.
     fn finish<T>(
         &mut self,
+        begun: Instant,
         outcome: Result<Result<T, tokio_postgres::Error>, Elapsed>,
     ) -> Result<T, PostgresError> {
         let outcome = match outcome {
             Ok(answer) => answer.map_err(PostgresError::Sql),
             Err(_) => Err(PostgresError::Late(self.patience)),
         };
+        self.seconds.observe(begun.elapsed());
         match &outcome {
             Ok(_) => {
                 self.is_clean = true;
                 self.outages.record_success();
             }
-            Err(error) => self.outages.record_failure(error),
+            Err(error) => {
+                self.failures.inc();
+                self.outages.record_failure(error);
+            }
         }
         outcome
     }

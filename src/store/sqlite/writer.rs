@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::write_connection::WriteConnection;
 use crate::outage::Outage;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreMetrics};
 use crate::sync::lock;
 
 /// How many jobs may wait. While the queue is full, callers wait.
@@ -72,14 +72,17 @@ pub(super) struct WriterThread {
 
 impl WriterThread {
     /// Starts the thread.
-    pub(super) fn start(connection: WriteConnection) -> std::io::Result<Self> {
+    pub(super) fn start(
+        connection: WriteConnection,
+        metrics: StoreMetrics,
+    ) -> std::io::Result<Self> {
         let runtime = RuntimeBuilder::new_current_thread().enable_time().build()?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let counters = Arc::new(WriterCounters::default());
         let shared = Arc::clone(&counters);
         let thread = Builder::new()
             .name("store-writer".into())
-            .spawn(move || write(connection, receiver, &runtime, &shared))?;
+            .spawn(move || write(connection, receiver, &runtime, (&shared, &metrics)))?;
         Ok(Self {
             jobs: Mutex::new(Some(sender)),
             counters,
@@ -152,7 +155,7 @@ fn write(
     mut connection: WriteConnection,
     mut queue: mpsc::Receiver<Box<dyn QueuedJob>>,
     runtime: &Runtime,
-    counters: &WriterCounters,
+    (counters, metrics): (&WriterCounters, &StoreMetrics),
 ) -> rusqlite::Result<()> {
     let outage = Outage::new();
     loop {
@@ -161,7 +164,10 @@ fn write(
             Next::Due => Vec::new(),
             Next::End => return connection.close(),
         };
+        metrics.store_queued_jobs.set(queue.len() as i64);
+        let begun = Instant::now();
         let outcome = connection.commit(&mut jobs);
+        metrics.transaction_ended(jobs.len(), begun.elapsed(), &outcome);
         let counter = if outcome.is_ok() {
             &counters.transactions
         } else {
