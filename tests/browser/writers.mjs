@@ -217,7 +217,7 @@ export async function stored(url, id, text) {
   for (;;) {
     const found = textOf(await contentOf(url, id));
     if (found === text) return;
-    // Long texts are not shown: a report of some megabytes helps nobody.
+    // Long texts are not printed: a report of some megabytes cannot be read.
     assert.ok(
       Date.now() < deadline,
       `the server has ${found.length} characters, not the ${text.length} that were written`,

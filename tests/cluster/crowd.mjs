@@ -53,7 +53,7 @@ export class Person extends Client {
 
   static async arrive(route, options) {
     const person = new Person(route, options);
-    await until(() => person.connection.state === 'connected', 'somebody is connected', 30_000);
+    await until(() => person.connection.state === 'connected', 'the client is connected', 30_000);
     return person;
   }
 

@@ -183,6 +183,6 @@ test('cluster.sh and HAProxy serve the page, also while a node is frozen, and Ct
         () => false,
         () => true,
       ),
-    'nobody listens',
+    'no process listens',
   );
 });

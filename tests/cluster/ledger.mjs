@@ -45,9 +45,9 @@ export class Findings {
   doubled = [];
   /** Rejected and nevertheless in the log. */
   denied = [];
-  /** In the log, and sent by nobody. */
+  /** In the log, and sent by no client. */
   unsent = [];
-  /** Told to somebody, and not in the log, or elsewhere. */
+  /** Sent to a client as a commit, and not in the log or at another version. */
   untrue = [];
   /** A missing version, or an epoch lower than the one before. */
   disorder = [];

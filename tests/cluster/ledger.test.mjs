@@ -5,7 +5,7 @@ import { TEXT } from '../js/client.mjs';
 import { Hearsay } from './crowd.mjs';
 import { audit, compare, Findings } from './ledger.mjs';
 
-/** Ann makes a document and types into it, so does bob; all is acknowledged, and told to everybody. */
+/** Ann creates a document and edits it, Bob edits it; all is acknowledged and sent to both. */
 function story() {
   const log = [
     { v: 0, epoch: 1, src: 'ann', seq: 1, create: { type: TEXT.uri, data: '' } },
@@ -45,9 +45,9 @@ for (const [what, spoil, kinds] of [
     ['lost', 'doubled', 'untrue'],
   ],
   ['an edit that no client sent', ({ clients }) => clients[1].sent.clear(), ['unsent']],
-  ['a refused edit is there', ({ clients }) => (clients[1].refused = new Set(['bob/1'])), ['denied']],
+  ['a rejected edit is in the log', ({ clients }) => (clients[1].refused = new Set(['bob/1'])), ['denied']],
   [
-    'something was told that is not in the log',
+    'a commit was sent that is not in the log',
     ({ hearsay }) => hearsay.hear({ c: 'docs', d: 'doc', v: 4, src: 'bob', seq: 2 }),
     ['untrue'],
   ],

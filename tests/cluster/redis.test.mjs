@@ -171,7 +171,7 @@ describe('Redis without direct links between the nodes', { skip }, () => {
       await until(areDegraded, 'all nodes say so, and stay with the balancer', 20_000);
       const owners = await stage.settledOwners();
       const own = writers.filter(({ person, doc }) => cluster.node(owners.get(doc.id)).ws === person.url);
-      assert.ok(own.length, 'somebody writes where the document is owned');
+      assert.ok(own.length, 'a client writes at the owner of a document');
       t.diagnostic(`two edits of each of the owner's own people took ${Math.round(await stage.allResume(own))} ms`);
       const elsewhere = writers.filter((writer) => !own.includes(writer));
       await until(() => elsewhere.every(({ isWaiting }) => isWaiting), 'the others wait');

@@ -169,7 +169,7 @@ const TABLE = {
     ['half a ping', (wire) => wire.write(frame('x', { opcode: ping, fin: false })), BROKEN],
     ['an unsolicited pong', (wire) => wire.write(frame('x', { opcode: pong })), ['served']],
     [
-      '10,000 pongs that nobody asked for',
+      '10,000 unsolicited pongs',
       (wire) => wire.write(Buffer.concat(Array.from({ length: 10_000 }, () => frame('', { opcode: pong })))),
       ['served'],
     ],

@@ -313,7 +313,7 @@ const TABLE = {
     ['an id that is a number', presence({ id: 5 }), FORM],
     ['a seq that is a string', { a: 'ps', ch: 'room', seq: 'x' }, FORM],
     ['a document without a collection', presence({ d: 'text', v: 1, t: RICH.uri }), FORM],
-    ['a type that nobody knows', presence({ c: 'docs', d: 'rich', v: 0, t: 'nope' }), TYPE],
+    ['an unknown type', presence({ c: 'docs', d: 'rich', v: 0, t: 'nope' }), TYPE],
     [
       'a type without positions',
       presence({ c: 'docs', d: 'text', v: 0, t: TEXT.uri }),
