@@ -157,12 +157,13 @@ impl Session {
     }
 
     /// Serves the socket until the client disconnects or the server closes it.
-    pub(super) async fn run(self, messages: MessageStream) {
+    /// Not async itself: its future would hold the session and the messages twice.
+    pub(super) fn run(self, messages: MessageStream) -> impl Future<Output = ()> {
         // Of the level of errors: lines of all levels have its fields.
         let (session, client) = (self.id.0, &self.client);
         let resumed = tracing::field::Empty;
         let span = tracing::error_span!(parent: None, "socket", session, client = client.as_str(), resumed);
-        self.run_in_span(messages).instrument(span).await;
+        self.run_in_span(messages).instrument(span)
     }
 
     async fn run_in_span(mut self, mut messages: MessageStream) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix_web::error::ErrorInternalServerError;
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse, rt};
+use futures_util::FutureExt;
 
 use super::api_error::ApiError;
 use super::frame_encoder::ShareDbEncoder;
@@ -120,10 +121,9 @@ pub(super) async fn open(
     };
     gateway.metrics().sockets_accepted.inc();
     let session = Session::new(gateway, permissions, client_kind, client, outbox, limits);
-    rt::spawn(async move {
-        session.run(messages).await;
-        drop((guard, reservations));
-    });
+    // Not an async block: its future would hold the session twice.
+    let served = session.run(messages);
+    rt::spawn(served.map(|()| drop((guard, reservations))));
     Ok(response)
 }
 
