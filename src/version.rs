@@ -52,8 +52,16 @@ impl Capabilities {
     /// Reads snapshots that are compressed by zstd.
     pub const ZSTD_SNAPSHOTS: Self = Self(1 << 1);
 
+    /// Reads messages about a document in a renewed history, requests to save a snapshot, and questions whether edits can be
+    /// saved. They are older than the statement of capabilities, so every program that states one reads them.
+    pub const HISTORY_AND_SAVING: Self = Self::VERSION_NOTICE;
+
+    /// Reads submits with the fingerprint of the entry at their base, and the answer that the entries differ.
+    pub const BASE_FINGERPRINTS: Self = Self(1 << 2);
+
     /// The capabilities of this program.
-    pub const ALL: Self = Self(Self::VERSION_NOTICE.0 | Self::ZSTD_SNAPSHOTS.0);
+    pub const ALL: Self =
+        Self(Self::VERSION_NOTICE.0 | Self::ZSTD_SNAPSHOTS.0 | Self::BASE_FINGERPRINTS.0);
 
     /// The capabilities that both have.
     #[must_use]

@@ -1,6 +1,7 @@
 //! One document on one node: always a forwarder, and a sequencer while the node owns the document.
 
 mod damage;
+mod divergence;
 mod ownership;
 mod waiting_submits;
 
@@ -64,13 +65,22 @@ pub struct Document {
     /// as many one by one, and so finds the entry that cannot be appended.
     one_by_one: usize,
     timers: RetryTimers,
-    /// Whether a claim found a log that ends before what this node knew of it, since the caller asked last.
-    is_ahead_of_log: bool,
+    /// What was found since the caller asked last.
+    contradiction: Option<Contradiction>,
     settings: DocumentSettings,
     /// Empty between calls of [`handle`](Self::handle).
     effects: Effects,
     /// What the caller is to do.
     actions: VecDeque<Action>,
+}
+
+/// A sign that the store went back in time: this node has an entry that the log may not have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Contradiction {
+    /// A claim found a log that ends before what this node knew of it.
+    LogIsShorter,
+    /// Another node, or the log, has another entry than this one at its revision.
+    EntryDiffers(Arc<Entry>),
 }
 
 /// What this node is to the document.
@@ -118,7 +128,7 @@ impl Document {
             waiting_submits: WaitingSubmits::default(),
             one_by_one: 0,
             timers: RetryTimers::default(),
-            is_ahead_of_log: false,
+            contradiction: None,
             settings,
             effects: Effects::new(me),
             actions: VecDeque::new(),
@@ -149,7 +159,9 @@ impl Document {
                     if attempt == Attempt::First {
                         self.timers.submit_sent(now);
                     }
-                    self.submit(self.me, submit, now);
+                    let base = submit.base.and_then(|base| self.forwarder.entry(base));
+                    let fingerprint = base.map(|entry| entry.fingerprint());
+                    self.submit(self.me, submit, fingerprint, now);
                 }
                 Effect::RequestSnapshot => match &mut self.role {
                     OwnershipState::Owning(sequencer) => {
@@ -276,10 +288,9 @@ impl Document {
         self.forwarder.newest()
     }
 
-    /// Returns true if a claim found a log that ends before what this node knew of it, since the last call: the store went back
-    /// in time.
-    pub fn take_ahead_of_log(&mut self) -> bool {
-        std::mem::take(&mut self.is_ahead_of_log)
+    /// The newest sign since the last call that the store went back in time.
+    pub fn take_contradiction(&mut self) -> Option<Contradiction> {
+        self.contradiction.take()
     }
 
     /// Drops the encoded snapshot that is kept for the next reader. It is loaded again when needed.
@@ -385,7 +396,9 @@ impl Document {
     /// Handles a message of another node, or of this node to itself.
     fn peer_message(&mut self, from: NodeId, message: PeerMessage, now: Now) {
         match message {
-            PeerMessage::Submit(submit) => self.submit(from, submit, now),
+            PeerMessage::Submit(submit, base_fingerprint) => {
+                self.submit(from, submit, base_fingerprint, now);
+            }
             PeerMessage::Subscribe { since } => match &mut self.role {
                 OwnershipState::Owning(sequencer) => {
                     sequencer.subscribe(from, since, now, &mut self.effects);
@@ -400,8 +413,13 @@ impl Document {
                     self.request_rescue();
                 }
             }
+            PeerMessage::Diverged { revision } => {
+                let mine = self.forwarder.entry(revision).cloned();
+                self.entry_differs(mine);
+            }
             PeerMessage::Commits { head, entries } => {
                 self.step_down_if_behind(head, now);
+                self.compare_commits(&entries);
                 self.forwarder.commits(head, &entries, &mut self.effects);
             }
             PeerMessage::Reject { id, rejection } => {

@@ -143,6 +143,11 @@ impl Forwarder {
         self.tail.as_ref()?.newest()
     }
 
+    /// The delivered commit of this revision; `None` if it is not held in memory.
+    pub(super) fn entry(&self, revision: Revision) -> Option<&Arc<Entry>> {
+        self.tail.as_ref()?.entry(revision)
+    }
+
     /// This node's own sequencer begins to send the commits.
     pub(super) fn owner_started_here(&mut self) {
         self.is_owner_here = true;

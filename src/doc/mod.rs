@@ -39,7 +39,7 @@ mod settings;
 mod submit;
 
 pub use action::{Action, SessionReply};
-pub use document::{Document, PoisonSubmit};
+pub use document::{Contradiction, Document, PoisonSubmit};
 pub use encoded_snapshot::EncodedSnapshot;
 pub use event::{
     Event, Now, PageRequester, ReadMode, ReadOnly, ReadOnlyCause, SessionRequest, Ticket,

@@ -17,8 +17,9 @@ pub enum PeerMessage {
         /// The newest revision that the forwarder has.
         since: Revision,
     },
-    /// To the owner: a client's change.
-    Submit(Submit),
+    /// To the owner: a client's change, and the [fingerprint](Entry::fingerprint) of the entry at its base that the forwarder
+    /// has, if it has one. If the owner has another entry there, it answers with [`Diverged`](Self::Diverged).
+    Submit(Submit, Option<u64>),
     /// From the owner: durable entries, without a gap; without entries, only the head.
     Commits {
         /// The newest durable revision.
@@ -36,4 +37,10 @@ pub enum PeerMessage {
     /// To the owner: the stored log is damaged. The owner saves a snapshot of what it holds in memory, from which the document
     /// can be loaded again.
     SaveSnapshot,
+    /// From the owner: it has another entry at the base of a submit than the forwarder, so one of them has entries that the
+    /// store has lost. The submit was neither accepted nor rejected.
+    Diverged {
+        /// The submit's base.
+        revision: Revision,
+    },
 }

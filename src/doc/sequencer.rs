@@ -145,6 +145,17 @@ impl Sequencer {
         &mut self.subscriptions
     }
 
+    /// The entry at the base of a submit, if it is in memory and is not the one with `fingerprint`, which the submit's sender
+    /// has: the submit was made on another history of the document.
+    pub(super) fn other_base(
+        &self,
+        submit: &Submit,
+        fingerprint: Option<u64>,
+    ) -> Option<Arc<Entry>> {
+        let mine = self.log.tail().entry(submit.base?)?;
+        (mine.fingerprint() != fingerprint?).then(|| mine.clone())
+    }
+
     /// Gives a submit the next revision, or answers it as its first copy was.
     pub(super) fn submit(
         &mut self,

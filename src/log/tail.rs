@@ -48,6 +48,13 @@ impl Tail {
         self.entries.back()
     }
 
+    /// The entry that leads to `revision`; `None` if it is not held.
+    #[must_use]
+    pub fn entry(&self, revision: Revision) -> Option<&Arc<Entry>> {
+        let place = revision.0.checked_sub(self.start.0 + 1)?;
+        self.entries.get(usize::try_from(place).ok()?)
+    }
+
     /// The oldest revision after which all entries are held.
     #[must_use]
     pub fn start(&self) -> Revision {

@@ -45,7 +45,7 @@ impl World {
         let clock = self.clock;
         let asks = matches!(
             message,
-            NodeMessage::Link(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. })
+            NodeMessage::Link(_, PeerMessage::Submit(..) | PeerMessage::Subscribe { .. })
         );
         if let Some(node) = self.node_of(from).filter(|_| asks) {
             self.nodes[node].membership.request_sent(to, clock);

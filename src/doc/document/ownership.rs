@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::waiting_submits::{Arrival, WaitingSubmit};
-use super::{Document, OwnershipState};
+use super::{Contradiction, Document, OwnershipState};
 use crate::doc::action::Action;
 use crate::doc::event::Now;
 use crate::doc::forwarder::OwnerPlace;
@@ -20,7 +20,15 @@ impl Document {
     ///
     /// A node that is sent a submit by another node is the owner or becomes it: a forwarded submit is not forwarded again. Until
     /// this node owns the document, its own forwarder keeps its submits, and those of other nodes wait here.
-    pub(super) fn submit(&mut self, from: NodeId, submit: Submit, now: Now) {
+    ///
+    /// `base_fingerprint` is that of the entry at the base that the sender has.
+    pub(super) fn submit(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        base_fingerprint: Option<u64>,
+        now: Now,
+    ) {
         let owner = match from == self.me && self.owner != self.me {
             true => OwnerPlace::Elsewhere,
             false => OwnerPlace::Here,
@@ -30,39 +38,46 @@ impl Document {
             return self.effects.reject(from, submit.id, rejection.clone());
         }
         if owner == OwnerPlace::Elsewhere {
-            return self.effects.send(self.owner, PeerMessage::Submit(submit));
+            let message = PeerMessage::Submit(submit, base_fingerprint);
+            return self.effects.send(self.owner, message);
         }
         match &mut self.role {
             OwnershipState::Owning(sequencer) => {
+                if let Some(mine) = sequencer.other_base(&submit, base_fingerprint) {
+                    return self.submit_diverged(from, mine);
+                }
                 match sequencer.submit(from, submit, now, &mut self.effects) {
                     SubmitOutcome::Settled => {}
-                    SubmitOutcome::FutureBase(submit) => self.reclaim(from, submit, now),
+                    SubmitOutcome::FutureBase(submit) => {
+                        self.reclaim(from, submit, base_fingerprint, now);
+                    }
                 }
             }
-            OwnershipState::Claiming => self.wait_for_claim(from, submit),
+            OwnershipState::Claiming => self.wait_for_claim(from, submit, base_fingerprint),
             OwnershipState::Following => {
-                self.wait_for_claim(from, submit);
+                self.wait_for_claim(from, submit, base_fingerprint);
                 self.claim();
             }
         }
     }
 
     /// Keeps another node's submit until this node owns the document. This node's forwarder keeps its own.
-    fn wait_for_claim(&mut self, from: NodeId, submit: Submit) {
+    fn wait_for_claim(&mut self, from: NodeId, submit: Submit, base_fingerprint: Option<u64>) {
         if from != self.me {
-            self.add_waiting_submit(from, submit);
+            self.add_waiting_submit(from, submit, base_fingerprint);
         }
     }
 
-    fn add_waiting_submit(&mut self, from: NodeId, submit: Submit) {
+    fn add_waiting_submit(&mut self, from: NodeId, submit: Submit, base_fingerprint: Option<u64>) {
         let bytes_max = self.settings.staged_bytes_max;
-        self.waiting_submits.add(from, submit, bytes_max);
+        self.waiting_submits
+            .add(from, submit, base_fingerprint, bytes_max);
     }
 
     /// Claims again because of a base beyond the head. Either the client is faulty, or another node has appended since the
     /// last claim.
-    fn reclaim(&mut self, from: NodeId, submit: Submit, now: Now) {
-        self.add_waiting_submit(from, submit);
+    fn reclaim(&mut self, from: NodeId, submit: Submit, base_fingerprint: Option<u64>, now: Now) {
+        self.add_waiting_submit(from, submit, base_fingerprint);
         self.reclaim_if_due(now);
     }
 
@@ -115,13 +130,16 @@ impl Document {
         }
         self.timers.store_answered();
         let durable = head.revision;
-        self.is_ahead_of_log |= durable < self.forwarder.head();
+        if durable < self.forwarder.head() {
+            self.contradiction = Some(Contradiction::LogIsShorter);
+        }
         let entries: Vec<Arc<Entry>> = tail
             .since(tail.start())
             .into_iter()
             .flatten()
             .cloned()
             .collect();
+        self.compare_commits(&entries);
         // Start the sequencer with the subscriptions that waited for it.
         let subscriptions = std::mem::take(&mut self.subscriptions);
         let settings = self.settings.clone();
@@ -144,19 +162,29 @@ impl Document {
         let WaitingSubmit {
             from,
             submit,
+            base_fingerprint,
             arrival,
         } = waiting;
         match arrival {
-            Arrival::DuringClaim => self.submit(from, submit, now),
-            Arrival::BeforeClaim => self.submit_or_reject(from, submit, now),
+            Arrival::DuringClaim => self.submit(from, submit, base_fingerprint, now),
+            Arrival::BeforeClaim => self.submit_or_reject(from, submit, base_fingerprint, now),
         }
     }
 
     /// Sequences a submit, and rejects it if its base is beyond the head.
-    fn submit_or_reject(&mut self, from: NodeId, submit: Submit, now: Now) {
+    fn submit_or_reject(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        base_fingerprint: Option<u64>,
+        now: Now,
+    ) {
         let OwnershipState::Owning(sequencer) = &mut self.role else {
             return;
         };
+        if let Some(mine) = sequencer.other_base(&submit, base_fingerprint) {
+            return self.submit_diverged(from, mine);
+        }
         if let SubmitOutcome::FutureBase(submit) =
             sequencer.submit(from, submit, now, &mut self.effects)
         {

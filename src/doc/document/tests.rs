@@ -1,5 +1,6 @@
 mod bounds;
 mod damage;
+mod divergence;
 mod outage;
 
 use std::collections::BTreeMap;
@@ -1072,7 +1073,7 @@ fn owner_not_named_by_the_ring_ends_when_quiet() {
     assert_eq!(test.log().last().map(String::as_str), Some("ann/1"));
     test.messages.clear();
     test.submit(1, edit("ann", 2, 3));
-    let (to, PeerMessage::Submit(submit)) = &test.messages[0] else {
+    let (to, PeerMessage::Submit(submit, _)) = &test.messages[0] else {
         panic!("{:?}", test.messages);
     };
     assert_eq!((*to, submit.id.seq), (OTHER, 2));
@@ -1143,7 +1144,7 @@ fn unanswered_submit_is_sent_again() {
     test.messages.clear();
     test.wait(RESEND_FIRST);
     assert!(
-        matches!(test.messages[0], (OTHER, PeerMessage::Submit(_))),
+        matches!(test.messages[0], (OTHER, PeerMessage::Submit(..))),
         "{:?}",
         test.messages
     );
@@ -1195,7 +1196,7 @@ fn pending_submit_is_sent_at_once_on_reconnect() {
     test.messages.clear();
     test.handle(Event::Reconnected);
     assert!(
-        matches!(test.messages[..], [(OTHER, PeerMessage::Submit(_))]),
+        matches!(test.messages[..], [(OTHER, PeerMessage::Submit(..))]),
         "{:?}",
         test.messages
     );
@@ -1322,8 +1323,10 @@ fn submits_waiting_for_a_claim_are_bounded_in_bytes() {
     let mut document = Document::new(ME, ME, settings);
     let long = format!(r#"["{}"]"#, "x".repeat(600));
     for client in ["ann", "cat", "dan"] {
-        let message =
-            PeerMessage::Submit(submit(client, 1, 0, Proposal::Edit(long.as_str().into())));
+        let message = PeerMessage::Submit(
+            submit(client, 1, 0, Proposal::Edit(long.as_str().into())),
+            None,
+        );
         document.handle(
             Event::PeerMessage {
                 from: OTHER,

@@ -17,6 +17,8 @@ pub(super) struct WaitingSubmit {
     /// The node that sent it.
     pub(super) from: NodeId,
     pub(super) submit: Submit,
+    /// The fingerprint of the entry at its base that its sender has.
+    pub(super) base_fingerprint: Option<u64>,
     pub(super) arrival: Arrival,
 }
 
@@ -41,7 +43,13 @@ impl WaitingSubmits {
     }
 
     /// Adds a submit unless it waits already, or too many submits wait, or `bytes_max` bytes of them.
-    pub(super) fn add(&mut self, from: NodeId, submit: Submit, bytes_max: usize) {
+    pub(super) fn add(
+        &mut self,
+        from: NodeId,
+        submit: Submit,
+        base_fingerprint: Option<u64>,
+        bytes_max: usize,
+    ) {
         let is_known =
             |waiting: &WaitingSubmit| waiting.from == from && waiting.submit.id == submit.id;
         let bytes = |waiting: &WaitingSubmit| waiting.submit.proposal.size();
@@ -51,6 +59,7 @@ impl WaitingSubmits {
             self.0.push(WaitingSubmit {
                 from,
                 submit,
+                base_fingerprint,
                 arrival: Arrival::DuringClaim,
             });
         }

@@ -222,7 +222,10 @@ fn message_sentence(to: &str, message: &PeerMessage) -> String {
             let (client, seq) = (id.client.as_str(), id.seq);
             format!("{to}: {client}/{seq} {:?}", rejection.reason)
         }
-        PeerMessage::Subscribe { .. } | PeerMessage::Submit(_) | PeerMessage::SaveSnapshot => {
+        PeerMessage::Subscribe { .. }
+        | PeerMessage::Submit(..)
+        | PeerMessage::SaveSnapshot
+        | PeerMessage::Diverged { .. } => {
             unreachable!("an owner sends no such message")
         }
     }

@@ -76,6 +76,8 @@ enum Wire<'a> {
     SaveProbe,
     SaveConfirmed,
     SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
+    SubmitOn(#[serde(borrow)] WireDoc<'a>, WireSubmit<'a>, u64),
+    Diverged(#[serde(borrow)] WireDoc<'a>, Revision),
 }
 
 impl<'a> Wire<'a> {
@@ -118,6 +120,12 @@ impl<'a> Wire<'a> {
             Self::SaveProbe => NodeMessage::SaveProbe,
             Self::SaveConfirmed => NodeMessage::SaveConfirmed,
             Self::SaveSnapshot(doc) => WirePeerMessage::SaveSnapshot(doc).decode(None)?,
+            Self::SubmitOn(doc, submit, base) => {
+                WirePeerMessage::SubmitOn(doc, submit, base).decode(None)?
+            }
+            Self::Diverged(doc, revision) => {
+                WirePeerMessage::Diverged(doc, revision).decode(None)?
+            }
             Self::Refresh(subscribed, digests) => {
                 let subscribed = subscribed.into_iter().map(decode_name);
                 let digests = digests.into_iter().map(WireDigest::decode);

@@ -43,7 +43,7 @@ pub(in crate::node) struct LogHistory {
     is_suspect: AtomicBool,
     /// Notified when `is_suspect` is set.
     suspicion: Notify,
-    /// The newest commits of the documents that were closed last: they may be lost too.
+    /// The newest commits of the documents that were closed last, and commits that other nodes contradict: they may be lost.
     closed: Mutex<VecDeque<(DocId, NewestCommit)>>,
 }
 
@@ -73,16 +73,21 @@ impl LogHistory {
         self.history.send_replace(history);
     }
 
-    /// Keeps the newest commit of a document that is closed.
-    pub(in crate::node) fn document_closed(&self, doc: DocId, newest: NewestCommit) {
+    /// Keeps a commit, to be compared with the log: the newest of a document that is closed, or one of which another node has
+    /// another entry.
+    pub(in crate::node) fn keep_commit(&self, doc: DocId, commit: NewestCommit) {
         let mut closed = lock(&self.closed);
         if closed.len() >= CLOSED_MAX {
             closed.pop_front();
         }
-        closed.push_back((doc, newest));
+        let commit = (doc, commit);
+        // A forwarder repeats a submit, and with it the same finding.
+        if closed.back() != Some(&commit) {
+            closed.push_back(commit);
+        }
     }
 
-    /// The newest commits of the documents that were closed last.
+    /// The newest commits of the documents that were closed last, and commits that other nodes contradict.
     pub(super) fn closed(&self) -> Vec<(DocId, NewestCommit)> {
         lock(&self.closed).iter().cloned().collect()
     }

@@ -1,9 +1,12 @@
 //! The versions of the other nodes, as their heartbeats and notices state them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::message::NodeMessage;
+use crate::doc::PeerMessage;
 use crate::id::NodeId;
 use crate::store::LiveNode;
 use crate::version::{Capabilities, NodeVersion};
@@ -86,6 +89,28 @@ impl PeerVersions {
         }
     }
 
+    /// A message in the form that a node can read, by its capabilities: as it is, or with less in it; `None` if the node would not
+    /// know what to do with it. A node that has stated nothing yet has no capabilities.
+    pub(in crate::node) fn readable<'a>(
+        &self,
+        node: NodeId,
+        message: &'a NodeMessage,
+    ) -> Option<Cow<'a, NodeMessage>> {
+        let version = self.version_of(node);
+        let theirs = version.map_or(Capabilities::default(), |it| it.capabilities);
+        if !theirs.contain(needed(message)) {
+            return None;
+        }
+        let NodeMessage::Document(doc, PeerMessage::Submit(submit, Some(_)), mark) = message else {
+            return Some(Cow::Borrowed(message));
+        };
+        if theirs.contain(Capabilities::BASE_FINGERPRINTS) {
+            return Some(Cow::Borrowed(message));
+        }
+        let plain = PeerMessage::Submit(submit.clone(), None);
+        Some(Cow::Owned(NodeMessage::Document(doc.clone(), plain, *mark)))
+    }
+
     /// The node's name and versions, as far as they are known.
     pub(in crate::node) fn describe(&self, node: NodeId) -> (Arc<str>, Option<NodeVersion>) {
         let name = self.named.get(&node).map(|node| node.name.clone());
@@ -145,9 +170,32 @@ impl PeerVersions {
     }
 }
 
+/// The capabilities without which a node cannot read any form of a message.
+fn needed(message: &NodeMessage) -> Capabilities {
+    match message {
+        NodeMessage::Document(_, PeerMessage::Diverged { .. }, _) => {
+            Capabilities::BASE_FINGERPRINTS
+        }
+        NodeMessage::Document(_, _, Some(_))
+        | NodeMessage::Document(_, PeerMessage::SaveSnapshot, None)
+        | NodeMessage::SaveProbe
+        | NodeMessage::SaveConfirmed => Capabilities::HISTORY_AND_SAVING,
+        NodeMessage::Document(..)
+        | NodeMessage::Ping
+        | NodeMessage::Pong
+        | NodeMessage::Leaving
+        | NodeMessage::HasStore
+        | NodeMessage::StoreAnswers
+        | NodeMessage::Presence(_) => Capabilities::default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doc::{Proposal, Submit};
+    use crate::id::{ClientId, DocId, UserId};
+    use crate::log::{Revision, SubmitId};
     use crate::version::WireRange;
 
     const OLD: NodeId = NodeId(1);
@@ -191,6 +239,67 @@ mod tests {
         assert_eq!(versions.for_node(FAR), None, "its heartbeat says otherwise");
         assert_eq!(versions.not_understood(), [live(FAR, version(4, 5, 0b1))]);
         assert_eq!(versions.common_capabilities(), Capabilities(0b01));
+    }
+
+    #[test]
+    fn message_is_sent_in_a_form_that_its_receiver_can_read() {
+        const UNSTATED: NodeId = NodeId(4);
+        let mut versions = PeerVersions::new(version(1, 1, Capabilities::ALL.0));
+        versions.named(&[
+            live(OLD, version(1, 1, 0)),
+            live(FAR, version(1, 1, Capabilities::HISTORY_AND_SAVING.0)),
+            live(NEW, version(1, 1, Capabilities::ALL.0)),
+        ]);
+        let doc = DocId::parse("c", "d").unwrap();
+        let about = |message, mark| NodeMessage::Document(doc.clone(), message, mark);
+        let submit = |fingerprint| {
+            let id = SubmitId {
+                author: UserId::anyone(),
+                client: ClientId::parse("ann").unwrap(),
+                seq: 1,
+            };
+            let proposal = Proposal::Delete;
+            let base = Some(Revision(1));
+            PeerMessage::Submit(Submit { id, base, proposal }, fingerprint)
+        };
+        let diverged = PeerMessage::Diverged {
+            revision: Revision(1),
+        };
+        // For a node without capabilities, with the older ones, and with all: whether it is sent the message, and as it is.
+        for (message, expected) in [
+            (NodeMessage::Ping, ["as it is"; 3]),
+            (NodeMessage::SaveProbe, ["not", "as it is", "as it is"]),
+            (NodeMessage::SaveConfirmed, ["not", "as it is", "as it is"]),
+            (
+                about(PeerMessage::SaveSnapshot, None),
+                ["not", "as it is", "as it is"],
+            ),
+            (
+                about(submit(None), Some([7; 6])),
+                ["not", "as it is", "as it is"],
+            ),
+            (about(submit(None), None), ["as it is"; 3]),
+            (
+                about(submit(Some(9)), None),
+                ["with less", "with less", "as it is"],
+            ),
+            (
+                about(submit(Some(9)), Some([7; 6])),
+                ["not", "with less", "as it is"],
+            ),
+            (about(diverged, None), ["not", "not", "as it is"]),
+        ] {
+            let form = |node| match versions.readable(node, &message) {
+                None => "not",
+                Some(Cow::Borrowed(_)) => "as it is",
+                Some(Cow::Owned(NodeMessage::Document(_, PeerMessage::Submit(_, None), _))) => {
+                    "with less"
+                }
+                Some(Cow::Owned(other)) => panic!("{other:?}"),
+            };
+            assert_eq!([OLD, FAR, NEW].map(form), expected, "{message:?}");
+            assert_eq!(form(UNSTATED), expected[0], "{message:?}");
+        }
     }
 
     #[test]

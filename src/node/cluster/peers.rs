@@ -210,20 +210,31 @@ impl Peers {
         let Some(transport) = &self.transport else {
             return;
         };
-        if let NodeMessage::Document(_, PeerMessage::Submit(_) | PeerMessage::Subscribe { .. }, _) =
-            message
+        if let NodeMessage::Document(
+            _,
+            PeerMessage::Submit(..) | PeerMessage::Subscribe { .. },
+            _,
+        ) = message
         {
             self.membership().request_sent(to, self.started.elapsed());
         }
-        let version = self.versions().for_node(to);
-        match version {
-            Some(version) => {
-                let bytes = wire_version::encode(message, version);
+        let (version, readable) = {
+            let versions = self.versions();
+            (versions.for_node(to), versions.readable(to, message))
+        };
+        match (version, readable) {
+            (Some(version), Some(message)) => {
+                let bytes = wire_version::encode(&message, version);
                 let sent = self.metrics.peer_message_bytes.of(Direction::Sent);
                 sent.inc_by(bytes.len() as u64);
                 transport.send(to, bytes);
             }
-            None => tracing::debug!(peer = %to, "no common wire version: a message is not sent"),
+            (None, _) => {
+                tracing::debug!(peer = %to, "no common wire version: a message is not sent");
+            }
+            (_, None) => {
+                tracing::debug!(peer = %to, "a message that the node cannot read is not sent");
+            }
         }
     }
 

@@ -90,7 +90,7 @@ impl DocumentRegistry {
     pub(in crate::node) fn receive(&self, from: NodeId, doc: &DocId, message: PeerMessage) {
         let opens = matches!(
             message,
-            PeerMessage::Submit(_) | PeerMessage::Subscribe { .. }
+            PeerMessage::Submit(..) | PeerMessage::Subscribe { .. }
         );
         let mailbox = if opens {
             self.open(doc).ok()

@@ -19,7 +19,8 @@ use super::ownership::{Ownership, OwnershipStatus};
 use super::session::{DocumentSession, is_read};
 use super::slices::SlicePermit;
 use crate::doc::{
-    Document, Event, PageRequester, PeerMessage, Rejection, SessionReply, SessionRequest, Ticket,
+    Contradiction, Document, Event, PageRequester, PeerMessage, Rejection, SessionReply,
+    SessionRequest, Ticket,
 };
 use crate::id::{DocId, NodeId, SessionId};
 use crate::log::Revision;
@@ -32,6 +33,7 @@ use crate::node::delivery::timer::CoarseTimer;
 use crate::node::metrics::{OwnershipChange, OwnershipMeter};
 use crate::node::presence::registry::PresenceUpdate;
 use crate::node::services::NodeServices;
+use crate::outage::LineLimit;
 use crate::protocol::CloseReason;
 use crate::store::History;
 
@@ -377,9 +379,8 @@ impl DocumentTask {
             followed: self.document.followed_revision(),
             is_claiming: self.document.is_claiming(),
         });
-        if self.document.take_ahead_of_log() {
-            tracing::warn!(known = %self.document.known_revision(), "a claim returned fewer revisions than this node knows: comparing the log");
-            self.services.log_history.suspect();
+        if let Some(contradiction) = self.document.take_contradiction() {
+            self.report_contradiction(contradiction);
         }
         let revision = self.document.known_revision();
         if revision == self.reported_revision {
@@ -391,6 +392,28 @@ impl DocumentTask {
             revision,
             fingerprint,
         });
+    }
+
+    /// Has the log compared, because the store may have gone back in time.
+    fn report_contradiction(&self, contradiction: Contradiction) {
+        let log_history = &self.services.log_history;
+        match contradiction {
+            Contradiction::LogIsShorter => {
+                tracing::warn!(known = %self.document.known_revision(), "a claim returned fewer revisions than this node knows: comparing the log");
+            }
+            Contradiction::EntryDiffers(mine) => {
+                static LIMIT: LineLimit = LineLimit::new();
+                if let Some(left_out) = LIMIT.pass() {
+                    tracing::warn!(revision = %mine.revision, left_out, "two nodes, or a node and the log, have different entries of a revision: comparing the log");
+                }
+                let commit = NewestCommit {
+                    revision: mine.revision,
+                    fingerprint: Some(mine.fingerprint()),
+                };
+                log_history.keep_commit(self.doc.clone(), commit);
+            }
+        }
+        log_history.suspect();
     }
 
     /// Transforms a position to the revision that this node's readers have been sent, and delivers it. A position that cannot
@@ -455,7 +478,7 @@ impl Drop for DocumentTask {
         } else {
             if let Some(newest) = self.status.newest_commit() {
                 let log_history = &self.services.log_history;
-                log_history.document_closed(self.doc.clone(), newest);
+                log_history.keep_commit(self.doc.clone(), newest);
             }
             CloseReason::DocumentClosed
         };
@@ -496,7 +519,7 @@ fn may_take_long(event: &Event) -> bool {
             ..
         }
         | Event::PeerMessage {
-            message: PeerMessage::Submit(submit),
+            message: PeerMessage::Submit(submit, _),
             ..
         } => submit,
         Event::PageLoaded { .. } | Event::SliceGranted(_) => return true,

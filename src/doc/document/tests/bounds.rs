@@ -27,7 +27,7 @@ fn pending_submits_of_a_session_are_bounded() {
 fn submits_waiting_for_a_claim_are_bounded() {
     let mut document = Document::new(ME, ME, DocumentSettings::default());
     for seq in 0..=SUBMITS_MAX as u64 {
-        let message = PeerMessage::Submit(edit("ann", seq, 0));
+        let message = PeerMessage::Submit(edit("ann", seq, 0), None);
         document.handle(
             Event::PeerMessage {
                 from: OTHER,
@@ -44,7 +44,7 @@ fn forwarded_submit_is_not_forwarded_again() {
     let mut test = TestDocument::of(2);
     // The sender's ring names this node; this node's ring names another one.
     test.handle(Event::OwnerChanged(OTHER));
-    let message = PeerMessage::Submit(edit("ann", 1, 2));
+    let message = PeerMessage::Submit(edit("ann", 1, 2), None);
     test.handle(Event::PeerMessage {
         from: THIRD,
         message,
@@ -53,7 +53,7 @@ fn forwarded_submit_is_not_forwarded_again() {
     assert_eq!(test.log(), ["maker/1", "bob/1", "ann/1"]);
     let to: Vec<_> = test.messages.iter().map(|(to, _)| *to).collect();
     assert!(to.contains(&THIRD), "the sender is answered: {to:?}");
-    let submits = |(_, message): &&(_, PeerMessage)| matches!(message, PeerMessage::Submit(_));
+    let submits = |(_, message): &&(_, PeerMessage)| matches!(message, PeerMessage::Submit(..));
     assert_eq!(test.messages.iter().filter(submits).count(), 0);
 }
 
@@ -70,7 +70,7 @@ fn claim_rejects_only_submits_that_came_before_it() {
     let mut tail = Tail::new(Revision::ZERO);
     entries.into_iter().for_each(|entry| tail.push(entry));
     test.append_elsewhere(3, 4);
-    let message = PeerMessage::Submit(edit("cat", 1, 4));
+    let message = PeerMessage::Submit(edit("cat", 1, 4), None);
     test.handle(Event::PeerMessage {
         from: OTHER,
         message,

@@ -20,6 +20,10 @@ pub(super) enum WirePeerMessage<'a> {
     Commits(#[serde(borrow)] WireDoc<'a>, Revision, Vec<WireEntry<'a>>),
     Reject(#[serde(borrow)] WireDoc<'a>, WireId<'a>, &'a str, &'a str),
     SaveSnapshot(#[serde(borrow)] WireDoc<'a>),
+    /// A submit with the fingerprint of the entry at its base. Nodes need `Capabilities::BASE_FINGERPRINTS` to read it and the
+    /// next one.
+    SubmitOn(#[serde(borrow)] WireDoc<'a>, WireSubmit<'a>, u64),
+    Diverged(#[serde(borrow)] WireDoc<'a>, Revision),
 }
 
 impl<'a> From<WirePeerMessage<'a>> for Wire<'a> {
@@ -30,6 +34,8 @@ impl<'a> From<WirePeerMessage<'a>> for Wire<'a> {
             WirePeerMessage::Commits(doc, head, entries) => Self::Commits(doc, head, entries),
             WirePeerMessage::Reject(doc, id, code, message) => Self::Reject(doc, id, code, message),
             WirePeerMessage::SaveSnapshot(doc) => Self::SaveSnapshot(doc),
+            WirePeerMessage::SubmitOn(doc, submit, base) => Self::SubmitOn(doc, submit, base),
+            WirePeerMessage::Diverged(doc, revision) => Self::Diverged(doc, revision),
         }
     }
 }
@@ -77,7 +83,7 @@ impl<'a> WirePeerMessage<'a> {
     ) -> Self {
         match message {
             PeerMessage::Subscribe { since } => Self::Subscribe(doc_names(doc), *since),
-            PeerMessage::Submit(submit) => {
+            PeerMessage::Submit(submit, base_fingerprint) => {
                 if let Proposal::Create(content) = &submit.proposal {
                     changes.push(Change::Create(content.clone()).encode());
                 }
@@ -89,7 +95,11 @@ impl<'a> WirePeerMessage<'a> {
                     (Proposal::Delete, _) => WireProposal::Delete,
                 };
                 let (id, base) = (WireId::of(&submit.id), submit.base);
-                Self::Submit(doc_names(doc), WireSubmit { id, base, proposal })
+                let wire = WireSubmit { id, base, proposal };
+                match base_fingerprint {
+                    Some(fingerprint) => Self::SubmitOn(doc_names(doc), wire, *fingerprint),
+                    None => Self::Submit(doc_names(doc), wire),
+                }
             }
             PeerMessage::Commits { head, entries } => {
                 changes.extend(entries.iter().map(|entry| entry.change.encode()));
@@ -104,6 +114,7 @@ impl<'a> WirePeerMessage<'a> {
                 Self::Commits(doc_names(doc), *head, entries.collect())
             }
             PeerMessage::SaveSnapshot => Self::SaveSnapshot(doc_names(doc)),
+            PeerMessage::Diverged { revision } => Self::Diverged(doc_names(doc), *revision),
             PeerMessage::Reject { id, rejection } => {
                 let code = Code::from(rejection.reason).as_str();
                 let message = &rejection.message;
@@ -118,7 +129,11 @@ impl<'a> WirePeerMessage<'a> {
     ) -> Result<NodeMessage, MessageDecodeError> {
         let (doc, message) = match self {
             Self::Subscribe(doc, since) => (doc, PeerMessage::Subscribe { since }),
-            Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.decode()?)),
+            Self::Submit(doc, submit) => (doc, PeerMessage::Submit(submit.decode()?, None)),
+            Self::SubmitOn(doc, submit, base) => {
+                (doc, PeerMessage::Submit(submit.decode()?, Some(base)))
+            }
+            Self::Diverged(doc, revision) => (doc, PeerMessage::Diverged { revision }),
             Self::Commits(doc, head, entries) => {
                 let entries = entries
                     .into_iter()

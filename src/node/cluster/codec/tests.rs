@@ -21,11 +21,17 @@ fn all() -> Vec<NodeMessage> {
     let content = Content::create(Kind::RichText, Some(r#"[{"insert":"a\n"}]"#)).unwrap();
     let op = Op::parse(Kind::TextUnicode, r#"[1,"😀",{"d":2}]"#).unwrap();
     let submit = |proposal| {
-        about_doc(PeerMessage::Submit(Submit {
+        let submit = Submit {
             id: id(u64::MAX),
             base: Some(Revision(7)),
             proposal,
-        }))
+        };
+        about_doc(PeerMessage::Submit(submit, None))
+    };
+    let edit = Submit {
+        id: id(8),
+        base: Some(Revision(7)),
+        proposal: Proposal::Edit(r#"["x"]"#.into()),
     };
     let entries = [
         Change::Create(content.clone()),
@@ -76,6 +82,11 @@ fn all() -> Vec<NodeMessage> {
         about_doc(PeerMessage::Commits {
             head: Revision(4),
             entries: entries.collect(),
+        }),
+        about_doc(PeerMessage::SaveSnapshot),
+        about_doc(PeerMessage::Submit(edit, Some(u64::MAX))),
+        about_doc(PeerMessage::Diverged {
+            revision: Revision(7),
         }),
         about_doc(PeerMessage::Reject {
             id: id(1),

@@ -244,7 +244,7 @@ fn large_submits_may_take_long() {
         let id = commit(1).id.clone();
         let proposal = Proposal::Edit(" ".repeat(bytes).into());
         let (from, base) = (NodeId(2), None);
-        let message = PeerMessage::Submit(Submit { id, base, proposal });
+        let message = PeerMessage::Submit(Submit { id, base, proposal }, None);
         Event::PeerMessage { from, message }
     };
     assert!(may_take_long(&edit(IN_PLACE_BYTES + 1)));
