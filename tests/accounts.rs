@@ -297,7 +297,7 @@ async fn role(accounts: &dyn AccessStore, principal: &Principal, doc: DocId) -> 
 }
 
 /// A user who owns the tenant according to their token.
-fn boss() -> Principal {
+fn tenant_owner() -> Principal {
     Principal {
         role: Some(Role::Owner),
         ..member("boss", "home")
@@ -802,12 +802,12 @@ async fn the_highest_role_counts(factory: impl Factory) {
         doc("plan"),
         subject("bob"),
         Some(Role::Viewer),
-        boss(),
+        tenant_owner(),
         MANY,
     );
     assert_eq!(given.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Viewer));
-    let made = accounts.create_link(link("l", Role::Editor, 5), boss());
+    let made = accounts.create_link(link("l", Role::Editor, 5), tenant_owner());
     assert_eq!(made.await.unwrap(), Ok(()));
     bob.links.push(subject("l"));
     assert_eq!(role(accounts, &bob, doc("plan")).await, Some(Role::Editor));
@@ -822,7 +822,7 @@ async fn the_highest_role_counts(factory: impl Factory) {
         role(accounts, &bob, doc("other")).await,
         Some(Role::Commenter)
     );
-    let taken = accounts.set_role(doc("plan"), subject("bob"), None, boss(), MANY);
+    let taken = accounts.set_role(doc("plan"), subject("bob"), None, tenant_owner(), MANY);
     assert_eq!(taken.await.unwrap(), Ok(()));
     let tenant = accounts.set_tenant_role(subject("bob"), None, subject("ann"));
     assert!(tenant.await.unwrap());
@@ -845,7 +845,7 @@ async fn roles_do_not_reach_into_another_tenant(factory: impl Factory) {
         ours.clone(),
         subject("eve"),
         Some(Role::Editor),
-        boss(),
+        tenant_owner(),
         MANY,
     );
     assert_eq!(given.await.unwrap(), Ok(()));
@@ -896,9 +896,9 @@ async fn ownership_changes_only_by_transfer(factory: impl Factory) {
     add(accounts, "ann").await;
     add(accounts, "bob").await;
     own(accounts, "plan", "ann").await;
-    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, boss(), MANY);
+    let demoted = accounts.set_role(doc("plan"), subject("ann"), None, tenant_owner(), MANY);
     assert_eq!(demoted.await.unwrap(), Err(ShareError::OwnerMustTransfer));
-    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), boss());
+    let handed = accounts.transfer_ownership(doc("plan"), subject("bob"), tenant_owner());
     assert_eq!(handed.await.unwrap(), Ok(()));
     let holders = accounts.grants(doc("plan")).await.unwrap();
     let named = |at: usize| (holders[at].subject.0.as_str(), holders[at].role);
@@ -914,7 +914,7 @@ async fn ownership_changes_only_by_transfer(factory: impl Factory) {
 
 async fn a_link_opens_its_document_until_it_is_deleted(factory: impl Factory) {
     let accounts = factory.accounts();
-    let made = accounts.create_link(link("l", Role::Owner, 5), boss());
+    let made = accounts.create_link(link("l", Role::Owner, 5), tenant_owner());
     assert_eq!(made.await.unwrap(), Ok(()));
     let found = accounts.link_by_secret(hash(5)).await.unwrap().unwrap();
     // A link does not give ownership.
@@ -925,9 +925,9 @@ async fn a_link_opens_its_document_until_it_is_deleted(factory: impl Factory) {
         Some(Role::Editor)
     );
     assert_eq!(role(accounts, &guest("l"), doc("other")).await, None);
-    let elsewhere = accounts.delete_link(doc("other"), subject("l"), boss());
+    let elsewhere = accounts.delete_link(doc("other"), subject("l"), tenant_owner());
     assert_eq!(elsewhere.await.unwrap(), Err(ShareError::LinkNotFound));
-    let ended = accounts.delete_link(doc("plan"), subject("l"), boss());
+    let ended = accounts.delete_link(doc("plan"), subject("l"), tenant_owner());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(role(accounts, &guest("l"), doc("plan")).await, None);
     assert_eq!(accounts.links(doc("plan")).await.unwrap(), []);
@@ -943,8 +943,14 @@ async fn a_link_expires(factory: impl Factory) {
         lasts: Some(DAY),
         ..link("new", Role::Viewer, 6)
     };
-    assert_eq!(accounts.create_link(expired, boss()).await.unwrap(), Ok(()));
-    assert_eq!(accounts.create_link(lasting, boss()).await.unwrap(), Ok(()));
+    assert_eq!(
+        accounts.create_link(expired, tenant_owner()).await.unwrap(),
+        Ok(())
+    );
+    assert_eq!(
+        accounts.create_link(lasting, tenant_owner()).await.unwrap(),
+        Ok(())
+    );
     assert_eq!(role(accounts, &guest("old"), doc("plan")).await, None);
     assert_eq!(accounts.link_by_secret(hash(5)).await.unwrap(), None);
     let right = accounts
@@ -971,7 +977,13 @@ async fn a_list_shows_readable_documents(factory: impl Factory) {
         create(factory.store(), &doc(id)).await;
     }
     create(factory.store(), &doc("free")).await;
-    let given = accounts.set_role(doc("two"), subject("bob"), Some(Role::Viewer), boss(), MANY);
+    let given = accounts.set_role(
+        doc("two"),
+        subject("bob"),
+        Some(Role::Viewer),
+        tenant_owner(),
+        MANY,
+    );
     assert_eq!(given.await.unwrap(), Ok(()));
     let list = async |principal: Principal| -> Vec<String> {
         let query = ListQuery {
@@ -1000,11 +1012,14 @@ async fn a_list_shows_readable_documents(factory: impl Factory) {
             lasts,
             ..link(id, Role::Viewer, secret)
         };
-        assert_eq!(accounts.create_link(link, boss()).await.unwrap(), Ok(()));
+        assert_eq!(
+            accounts.create_link(link, tenant_owner()).await.unwrap(),
+            Ok(())
+        );
     }
     assert_eq!(list(by_link("live")).await, ["one", "two"]);
     assert_eq!(list(by_link("over")).await, ["two"]);
-    let ended = accounts.delete_link(doc("one"), subject("live"), boss());
+    let ended = accounts.delete_link(doc("one"), subject("live"), tenant_owner());
     assert_eq!(ended.await.unwrap(), Ok(()));
     assert_eq!(list(by_link("live")).await, ["two"]);
     let tenant = accounts.set_tenant_role(subject("bob"), Some(Role::Viewer), subject("ann"));
@@ -1016,7 +1031,13 @@ async fn revocations_are_returned_in_order(factory: impl Factory) {
     let accounts = factory.accounts();
     assert_eq!(accounts.last_revocation().await.unwrap(), 0);
     for name in ["ann", "bob", "eve"] {
-        let set = accounts.set_role(doc("plan"), subject(name), Some(Role::Viewer), boss(), MANY);
+        let set = accounts.set_role(
+            doc("plan"),
+            subject(name),
+            Some(Role::Viewer),
+            tenant_owner(),
+            MANY,
+        );
         assert_eq!(set.await.unwrap(), Ok(()));
     }
     let all = accounts.revocations(0).await.unwrap();
@@ -1185,7 +1206,7 @@ async fn ids_with_a_nul_character_are_not_found(factory: impl Factory) {
         role(accounts, &member(odd, "home"), doc("plan")).await,
         None
     );
-    let ended = accounts.delete_link(doc("plan"), subject(odd), boss());
+    let ended = accounts.delete_link(doc("plan"), subject(odd), tenant_owner());
     assert_eq!(ended.await.unwrap(), Err(ShareError::LinkNotFound));
 }
 
@@ -1215,7 +1236,7 @@ async fn concurrent_changes_are_applied_one_after_another(factory: impl Factory)
         .filter(|it| matches!(it, Ok(DocumentRegistration::Registered)));
     assert_eq!(owners.count(), 1, "{owned:?}");
     for _ in 0..10 {
-        let hand = |name| accounts.transfer_ownership(doc("plan"), subject(name), boss());
+        let hand = |name| accounts.transfer_ownership(doc("plan"), subject(name), tenant_owner());
         for handed in join_all(names.map(hand)).await {
             assert_eq!(handed.unwrap(), Ok(()));
         }
@@ -1309,7 +1330,7 @@ async fn revocations_are_read_without_gaps_while_nodes_write() {
             for at in 0..each {
                 let plan = doc(&format!("plan{writer}"));
                 let name = subject(&format!("{writer} {at}"));
-                let set = accounts.set_role(plan, name, Some(Role::Viewer), boss(), MANY);
+                let set = accounts.set_role(plan, name, Some(Role::Viewer), tenant_owner(), MANY);
                 assert_eq!(set.await.unwrap(), Ok(()));
             }
         }

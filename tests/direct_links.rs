@@ -28,7 +28,7 @@ const EVE: NodeId = NodeId(0xe);
 const SECRET: [u8; 32] = [7; 32];
 
 /// The settings of a Redis that is not running.
-fn nowhere() -> RedisSettings {
+fn unreachable_redis() -> RedisSettings {
     at(&format!("redis://127.0.0.1:{}", free_port()))
 }
 
@@ -56,7 +56,7 @@ async fn open_with(redis: &RedisSettings, id: NodeId, secret: &[u8; 32]) -> Peer
 }
 
 /// Tells each of the nodes where the others are, as the store does.
-fn introduce(nodes: &[&Peer]) {
+fn exchange_addresses(nodes: &[&Peer]) {
     let addresses: Vec<_> = nodes
         .iter()
         .map(|node| (node.id, node.transport.address().unwrap()))
@@ -69,10 +69,13 @@ fn introduce(nodes: &[&Peer]) {
 
 /// Two nodes with a live link and without a Redis.
 async fn linked() -> (Peer, Peer) {
-    let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
-    introduce(&[&ann, &bob]);
-    ann.good().await;
-    bob.good().await;
+    let (ann, bob) = (
+        open(&unreachable_redis(), ANN).await,
+        open(&unreachable_redis(), BOB).await,
+    );
+    exchange_addresses(&[&ann, &bob]);
+    ann.await_healthy().await;
+    bob.await_healthy().await;
     (ann, bob)
 }
 
@@ -81,7 +84,7 @@ impl Peer {
         self.transport.address().unwrap().parse().unwrap()
     }
 
-    async fn bad(&self) {
+    async fn await_unhealthy(&self) {
         let mut health = self.transport.health();
         let bad = timeout(LIMIT, health.wait_for(|it| !it.is_good())).await;
         bad.expect("no message passes").expect("it is open");
@@ -140,9 +143,9 @@ async fn link_carries_messages_of_any_size_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_receives_nothing_delays_no_other_and_has_a_bounded_queue() {
     let (ann, bob) = linked().await;
-    let mut eve = open(&nowhere(), EVE).await;
-    introduce(&[&ann, &bob, &eve]);
-    ann.insist(&mut eve, 1).await;
+    let mut eve = open(&unreachable_redis(), EVE).await;
+    exchange_addresses(&[&ann, &bob, &eve]);
+    ann.send_until_received(&mut eve, 1).await;
     let flood = Bytes::from(vec![0; 64 << 10]);
     for number in 0..1_000 {
         ann.transport.send(BOB, flood.clone());
@@ -163,7 +166,7 @@ async fn closing_node_announces_its_end_and_sends_its_queue() {
     ann.send(BOB, 1);
     ann.transport.close().await;
     assert_eq!(bob.numbers(ANN, 1).await, [1]);
-    bob.bad().await;
+    bob.await_unhealthy().await;
     ann.send(BOB, 2);
     bob.transport.close().await;
     assert_eq!(timeout(LIMIT, bob.inbox.receive()).await.unwrap(), None);
@@ -172,12 +175,12 @@ async fn closing_node_announces_its_end_and_sends_its_queue() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_of_another_store_gets_no_link() {
     let (ann, mut bob) = linked().await;
-    let stranger = open_with(&nowhere(), EVE, &[8; 32]).await;
-    introduce(&[&ann, &bob, &stranger]);
+    let stranger = open_with(&unreachable_redis(), EVE, &[8; 32]).await;
+    exchange_addresses(&[&ann, &bob, &stranger]);
     // Time for several attempts, during which the other nodes continue.
     for number in 0..20 {
         stranger.send(ANN, 9);
-        ann.insist(&mut bob, number).await;
+        ann.send_until_received(&mut bob, number).await;
         sleep(Duration::from_millis(50)).await;
     }
     assert!(!stranger.transport.health().borrow().is_good());
@@ -203,14 +206,14 @@ async fn malformed_and_silent_connections_are_closed_and_affect_no_link() {
         let _ = stream.write_all(garbage).await;
         ended(&mut stream).await;
     }
-    ann.insist(&mut bob, 1).await;
+    ann.send_until_received(&mut bob, 1).await;
     for stream in &mut silent {
         ended(stream).await;
     }
-    ann.insist(&mut bob, 2).await;
-    let eve = open(&nowhere(), EVE).await;
-    introduce(&[&ann, &bob, &eve]);
-    eve.insist(&mut bob, 3).await;
+    ann.send_until_received(&mut bob, 2).await;
+    let eve = open(&unreachable_redis(), EVE).await;
+    exchange_addresses(&[&ann, &bob, &eve]);
+    eve.send_until_received(&mut bob, 3).await;
 }
 
 /// Waits until the other end has closed a connection.
@@ -242,13 +245,13 @@ impl Proxy {
                 };
                 let (from_client, to_client) = stream.into_split();
                 let (from_node, to_node) = target.into_split();
-                tokio::spawn(pump(
+                tokio::spawn(forward(
                     from_client,
                     to_node,
                     switch.clone(),
                     Some(record.clone()),
                 ));
-                tokio::spawn(pump(from_node, to_client, switch.clone(), None));
+                tokio::spawn(forward(from_node, to_client, switch.clone(), None));
             }
         });
         Self {
@@ -259,7 +262,7 @@ impl Proxy {
     }
 }
 
-async fn pump(
+async fn forward(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     swallows: watch::Sender<bool>,
@@ -280,27 +283,30 @@ async fn pump(
 
 /// Ann reaches Bob only by the proxy, and Bob does not know where Ann is.
 async fn linked_by_proxy() -> (Peer, Peer, Proxy) {
-    let (ann, bob) = (open(&nowhere(), ANN).await, open(&nowhere(), BOB).await);
+    let (ann, bob) = (
+        open(&unreachable_redis(), ANN).await,
+        open(&unreachable_redis(), BOB).await,
+    );
     let proxy = Proxy::to(bob.address()).await;
     ann.transport
         .learn(&[(BOB, proxy.address.to_string().into())]);
-    ann.good().await;
-    bob.good().await;
+    ann.await_healthy().await;
+    bob.await_healthy().await;
     (ann, bob, proxy)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_link_is_detected_by_both_ends_and_replaced() {
     let (mut ann, mut bob, proxy) = linked_by_proxy().await;
-    bob.insist(&mut ann, 1).await;
+    bob.send_until_received(&mut ann, 1).await;
     proxy.swallows.send_replace(true);
-    ann.bad().await;
-    bob.bad().await;
+    ann.await_unhealthy().await;
+    bob.await_unhealthy().await;
     proxy.swallows.send_replace(false);
-    ann.good().await;
-    bob.good().await;
-    ann.insist(&mut bob, 2).await;
-    bob.insist(&mut ann, 3).await;
+    ann.await_healthy().await;
+    bob.await_healthy().await;
+    ann.send_until_received(&mut bob, 2).await;
+    bob.send_until_received(&mut ann, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -317,7 +323,7 @@ async fn replayed_connection_is_rejected_and_its_traffic_is_encrypted() {
     replay.write_all(&recorded).await.unwrap();
     ended(&mut replay).await;
     assert_eq!(bob.transport.counts().received, received);
-    ann.insist(&mut bob, 2).await;
+    ann.send_until_received(&mut bob, 2).await;
 }
 
 // ---- With Redis ----
@@ -329,10 +335,10 @@ async fn messages_pass_while_redis_is_killed_stopped_or_full() {
     };
     let settings = at(&server.url(""));
     let (ann, mut bob) = (open(&settings, ANN).await, open(&settings, BOB).await);
-    introduce(&[&ann, &bob]);
-    ann.good().await;
-    bob.good().await;
-    ann.insist(&mut bob, 0).await;
+    exchange_addresses(&[&ann, &bob]);
+    ann.await_healthy().await;
+    bob.await_healthy().await;
+    ann.send_until_received(&mut bob, 0).await;
     let mut next = 1;
     for how in ["killed", "stopped", "full"] {
         // Messages take Redis; otherwise its failure would not change the path.
@@ -348,11 +354,11 @@ async fn messages_pass_while_redis_is_killed_stopped_or_full() {
         }
         ann.reopened(before).await;
         for _ in 0..50 {
-            ann.insist(&mut bob, next).await;
+            ann.send_until_received(&mut bob, next).await;
             next += 1;
         }
-        ann.good().await;
-        bob.good().await;
+        ann.await_healthy().await;
+        bob.await_healthy().await;
         let before = ann.reopenings();
         match how {
             "killed" => server.restart(),
@@ -360,7 +366,7 @@ async fn messages_pass_while_redis_is_killed_stopped_or_full() {
             _ => drop(server.ask(&["CONFIG", "SET", "maxmemory", "0"])),
         }
         ann.reopened(before).await;
-        ann.insist(&mut bob, next).await;
+        ann.send_until_received(&mut bob, next).await;
         next += 1;
         // Redis carries messages again.
         takes_redis(&ann, &server).await;
@@ -394,11 +400,14 @@ async fn node_that_alone_lost_redis_sends_and_receives_over_links() {
         return;
     };
     let settings = at(&server.url(""));
-    let (mut ann, mut bob) = (open(&settings, ANN).await, open(&nowhere(), BOB).await);
-    introduce(&[&ann, &bob]);
-    bob.good().await;
-    ann.insist(&mut bob, 1).await;
-    bob.insist(&mut ann, 2).await;
+    let (mut ann, mut bob) = (
+        open(&settings, ANN).await,
+        open(&unreachable_redis(), BOB).await,
+    );
+    exchange_addresses(&[&ann, &bob]);
+    bob.await_healthy().await;
+    ann.send_until_received(&mut bob, 1).await;
+    bob.send_until_received(&mut ann, 2).await;
     for number in 10..60 {
         ann.send(BOB, number);
         bob.send(ANN, number);
@@ -419,9 +428,9 @@ async fn node_without_links_works_over_redis_alone() {
     // A port without a listener.
     let closed = format!("127.0.0.1:{}", free_port());
     ann.transport.learn(&[(BOB, closed.into())]);
-    ann.good().await;
-    bob.good().await;
-    ann.insist(&mut bob, 1).await;
+    ann.await_healthy().await;
+    bob.await_healthy().await;
+    ann.send_until_received(&mut bob, 1).await;
     // A message for every path is sent once if there is one path.
     ann.transport
         .send_every_way(BOB, 7_u32.to_le_bytes().to_vec().into());

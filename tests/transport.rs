@@ -24,13 +24,13 @@ const EVE: NodeId = NodeId(0xe);
 // ---- The suite ----
 
 /// A way to make transports that reach each other.
-trait Lab {
+trait TestNetwork {
     async fn open(&self, node: NodeId) -> Peer;
 }
 
 struct InMemory(MemoryNetwork);
 
-impl Lab for InMemory {
+impl TestNetwork for InMemory {
     async fn open(&self, node: NodeId) -> Peer {
         let (transport, inbox) = self.0.open(node);
         Peer {
@@ -47,8 +47,8 @@ struct OverRedis {
 }
 
 impl OverRedis {
-    fn start(door: RedisAccess) -> Option<Self> {
-        let server = RedisServer::start(door)?;
+    fn start(access: RedisAccess) -> Option<Self> {
+        let server = RedisServer::start(access)?;
         let settings = RedisSettings {
             url: Some(server.url("").parse().unwrap()),
             command_timeout_ms: 1_000,
@@ -63,10 +63,10 @@ impl OverRedis {
     }
 }
 
-impl Lab for OverRedis {
+impl TestNetwork for OverRedis {
     async fn open(&self, node: NodeId) -> Peer {
         let node = open(&self.settings, node);
-        node.good().await;
+        node.await_healthy().await;
         node
     }
 }
@@ -83,8 +83,8 @@ macro_rules! suite {
         mod over_redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                if let Some(lab) = super::OverRedis::start(super::RedisAccess::Open) {
-                    super::$test(lab).await;
+                if let Some(network) = super::OverRedis::start(super::RedisAccess::Open) {
+                    super::$test(network).await;
                 }
             })*
         }
@@ -102,8 +102,8 @@ suite![
     closed_transport_drops_sends_and_ends_its_inbox,
 ];
 
-async fn messages_between_two_nodes_arrive_in_order(lab: impl Lab) {
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+async fn messages_between_two_nodes_arrive_in_order(network: impl TestNetwork) {
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     for number in 0..3_000 {
         ann.send(BOB, number);
     }
@@ -116,11 +116,11 @@ async fn messages_between_two_nodes_arrive_in_order(lab: impl Lab) {
     assert_eq!(ann.transport.counts().dropped, 0);
 }
 
-async fn messages_of_each_of_many_senders_arrive_in_order(lab: impl Lab) {
-    let mut bob = lab.open(BOB).await;
+async fn messages_of_each_of_many_senders_arrive_in_order(network: impl TestNetwork) {
+    let mut bob = network.open(BOB).await;
     let mut senders = Vec::new();
     for name in 100..108 {
-        senders.push((NodeId(name), lab.open(NodeId(name)).await));
+        senders.push((NodeId(name), network.open(NodeId(name)).await));
     }
     let sending = senders.iter().map(|(_, sender)| {
         let transport = Arc::clone(&sender.transport);
@@ -146,15 +146,15 @@ async fn messages_of_each_of_many_senders_arrive_in_order(lab: impl Lab) {
     }
 }
 
-async fn message_to_the_own_node_arrives(lab: impl Lab) {
-    let mut ann = lab.open(ANN).await;
+async fn message_to_the_own_node_arrives(network: impl TestNetwork) {
+    let mut ann = network.open(ANN).await;
     ann.send(ANN, 7);
     assert_eq!(ann.numbers(ANN, 1).await, [7]);
-    ann.good().await;
+    ann.await_healthy().await;
 }
 
-async fn large_messages_arrive_unchanged(lab: impl Lab) {
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+async fn large_messages_arrive_unchanged(network: impl TestNetwork) {
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     let big = |byte: u8| -> Bytes { (0..2 << 20).map(|at| byte ^ (at % 251) as u8).collect() };
     for byte in 0..5 {
         ann.transport.send(BOB, big(byte));
@@ -170,8 +170,8 @@ async fn large_messages_arrive_unchanged(lab: impl Lab) {
     }
 }
 
-async fn empty_messages_arrive(lab: impl Lab) {
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+async fn empty_messages_arrive(network: impl TestNetwork) {
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     ann.transport.send(BOB, Bytes::new());
     ann.transport.send(BOB, Bytes::from_static(&[0]));
     let mut received = Vec::new();
@@ -181,11 +181,11 @@ async fn empty_messages_arrive(lab: impl Lab) {
     assert_eq!(received, [&[][..], &[0]]);
 }
 
-async fn node_that_receives_nothing_delays_no_other(lab: impl Lab) {
+async fn node_that_receives_nothing_delays_no_other(network: impl TestNetwork) {
     let (ann, mut bob, eve) = (
-        lab.open(ANN).await,
-        lab.open(BOB).await,
-        lab.open(EVE).await,
+        network.open(ANN).await,
+        network.open(BOB).await,
+        network.open(EVE).await,
     );
     let flood = Bytes::from(vec![0; 16 << 10]);
     for number in 0..1_000 {
@@ -203,8 +203,8 @@ async fn node_that_receives_nothing_delays_no_other(lab: impl Lab) {
     drop(eve);
 }
 
-async fn unknown_receiver_delays_no_other(lab: impl Lab) {
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+async fn unknown_receiver_delays_no_other(network: impl TestNetwork) {
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     for number in 0..100 {
         ann.send(NodeId(0xdead), number);
         ann.send(BOB, number);
@@ -212,8 +212,8 @@ async fn unknown_receiver_delays_no_other(lab: impl Lab) {
     assert_eq!(bob.numbers(ANN, 100).await, (0..100).collect::<Vec<_>>());
 }
 
-async fn closed_transport_drops_sends_and_ends_its_inbox(lab: impl Lab) {
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+async fn closed_transport_drops_sends_and_ends_its_inbox(network: impl TestNetwork) {
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     ann.send(BOB, 1);
     ann.transport.close().await;
     assert_eq!(bob.numbers(ANN, 1).await, [1], "what was queued went out");
@@ -235,8 +235,8 @@ async fn closed_transport_drops_sends_and_ends_its_inbox(lab: impl Lab) {
 #[tokio::test]
 async fn memory_network_loses_duplicates_and_partitions_as_configured() {
     let exchange = MemoryNetwork::new();
-    let lab = InMemory(exchange.clone());
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    let network = InMemory(exchange.clone());
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
     exchange.lose_one_in(3);
     (0..6).for_each(|number| ann.send(BOB, number));
     assert_eq!(bob.numbers(ANN, 4).await, [0, 1, 3, 4]);
@@ -266,128 +266,128 @@ async fn memory_network_loses_duplicates_and_partitions_as_configured() {
     exchange.heal();
     ann.send(BOB, 4);
     assert_eq!(bob.numbers(ANN, 1).await, [4]);
-    bob.good().await;
+    bob.await_healthy().await;
 }
 
 // ---- Redis: failures of the server ----
 
 /// Declares tests over Redis.
 macro_rules! over_redis {
-    ($(async fn $test:ident($lab:ident) $body:block)*) => {
+    ($(async fn $test:ident($network:ident) $body:block)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
             #[allow(unused_mut, reason = "some kill the server")]
-            if let Some(mut $lab) = OverRedis::start(RedisAccess::Open) $body
+            if let Some(mut $network) = OverRedis::start(RedisAccess::Open) $body
         })*
     };
 }
 
 over_redis! {
-    async fn messages_after_a_flush_of_redis_arrive(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    async fn messages_after_a_flush_of_redis_arrive(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
         let flushing = async {
             loop {
-                assert_eq!(lab.server.ask(&["FLUSHALL"]), "OK");
+                assert_eq!(network.server.ask(&["FLUSHALL"]), "OK");
                 sleep(Duration::from_millis(50)).await;
             }
         };
         // Many messages pass between two flushes, and a sender repeats what is not answered.
         let talking = async {
             for number in 0..100 {
-                ann.insist(&mut bob, number).await;
+                ann.send_until_received(&mut bob, number).await;
             }
         };
         tokio::select! {
             () = flushing => unreachable!("the loop does not end"),
             () = talking => {}
         }
-        ann.good().await;
-        bob.good().await;
+        ann.await_healthy().await;
+        bob.await_healthy().await;
         (0..100).for_each(|number| ann.send(BOB, 1_000 + number));
         while number(bob.receive().await.messages.last().unwrap()) != 1_099 {}
-        let expiry: i64 = lab.server.ask(&["PTTL", &lab.key(BOB)]).parse().unwrap();
+        let expiry: i64 = network.server.ask(&["PTTL", &network.key(BOB)]).parse().unwrap();
         assert!((1..=60_000).contains(&expiry), "{expiry}");
     }
 
-    async fn stream_ids_that_go_back_are_detected(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    async fn stream_ids_that_go_back_are_detected(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
         // A server whose clock is an hour ahead, and another in its place that has the right time.
-        let now = lab.server.ask(&["TIME"]);
+        let now = network.server.ask(&["TIME"]);
         let seconds: u64 = now.lines().next().unwrap().parse().unwrap();
         let ahead = format!("{}-0", (seconds + 3_600) * 1_000);
-        lab.server.ask(&["XADD", &lab.key(BOB), &ahead, "f", "poison"]);
+        network.server.ask(&["XADD", &network.key(BOB), &ahead, "f", "poison"]);
         until(|| bob.transport.counts().poison == 1).await;
-        assert_eq!(lab.server.ask(&["DEL", &lab.key(BOB)]), "1");
-        ann.insist(&mut bob, 1).await;
-        bob.good().await;
+        assert_eq!(network.server.ask(&["DEL", &network.key(BOB)]), "1");
+        ann.send_until_received(&mut bob, 1).await;
+        bob.await_healthy().await;
     }
 
-    async fn messages_pass_again_after_redis_was_killed(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-        ann.insist(&mut bob, 1).await;
-        lab.server.kill();
-        let reason = ann.bad().await;
+    async fn messages_pass_again_after_redis_was_killed(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+        ann.send_until_received(&mut bob, 1).await;
+        network.server.kill();
+        let reason = ann.await_unhealthy().await;
         assert!(reason.contains("redis"), "{reason}");
-        bob.bad().await;
+        bob.await_unhealthy().await;
         // Messages sent meanwhile are bounded and not kept for later.
         let flood = Bytes::from(vec![0; 1 << 20]);
         (0..100).for_each(|_| ann.transport.send(BOB, flood.clone()));
         assert!(ann.transport.counts().dropped >= 80);
-        lab.server.restart();
-        ann.good().await;
-        bob.good().await;
-        ann.insist(&mut bob, 2).await;
+        network.server.restart();
+        ann.await_healthy().await;
+        bob.await_healthy().await;
+        ann.send_until_received(&mut bob, 2).await;
         assert_eq!(bob.transport.counts().poison, 0);
     }
 
-    async fn messages_pass_again_after_redis_was_suspended(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-        lab.server.signal("STOP");
-        ann.bad().await;
-        bob.bad().await;
+    async fn messages_pass_again_after_redis_was_suspended(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+        network.server.signal("STOP");
+        ann.await_unhealthy().await;
+        bob.await_unhealthy().await;
         ann.send(BOB, 1);
         // Longer than any time limit for an answer.
         sleep(Duration::from_secs(3)).await;
-        lab.server.signal("CONT");
-        ann.good().await;
-        bob.good().await;
-        ann.insist(&mut bob, 2).await;
+        network.server.signal("CONT");
+        ann.await_healthy().await;
+        bob.await_healthy().await;
+        ann.send_until_received(&mut bob, 2).await;
     }
 
-    async fn slow_reader_loses_the_oldest_messages(lab) {
-        lab.settings.inbox_entries_max = 300;
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    async fn slow_reader_loses_the_oldest_messages(network) {
+        network.settings.inbox_entries_max = 300;
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
         // One entry per message, because each is sent after the previous one has left.
         for number in 0..1_500_u32 {
             ann.send(BOB, number);
             until(|| ann.transport.counts().sent > u64::from(number)).await;
         }
-        let kept: u32 = lab.server.ask(&["XLEN", &lab.key(BOB)]).parse().unwrap();
+        let kept: u32 = network.server.ask(&["XLEN", &network.key(BOB)]).parse().unwrap();
         // Redis trims whole nodes of its tree, which hold a hundred entries.
         assert!(kept <= 300 + 100, "{kept} entries");
-        bob.bad().await;
-        ann.good().await;
+        bob.await_unhealthy().await;
+        ann.await_healthy().await;
         let mut numbers = Vec::new();
         while numbers.last() != Some(&1_499) {
             numbers.extend(bob.receive().await.messages.iter().map(number));
         }
         assert!(numbers.is_sorted(), "{numbers:?}");
         assert!(numbers.len() < 1_500, "the oldest are gone");
-        bob.good().await;
-        ann.insist(&mut bob, 5_000).await;
+        bob.await_healthy().await;
+        ann.send_until_received(&mut bob, 5_000).await;
         // Entries that were read are deleted.
-        until(|| lab.server.ask(&["XLEN", &lab.key(BOB)]).parse::<u32>().unwrap() < 5).await;
+        until(|| network.server.ask(&["XLEN", &network.key(BOB)]).parse::<u32>().unwrap() < 5).await;
     }
 
-    async fn unread_inbox_is_bounded_in_bytes(lab) {
-        lab.settings.inbox_bytes_max = 1 << 20;
-        let ann = lab.open(ANN).await;
+    async fn unread_inbox_is_bounded_in_bytes(network) {
+        network.settings.inbox_bytes_max = 1 << 20;
+        let ann = network.open(ANN).await;
         let large = Bytes::from(vec![7; 200_000]);
         for sent in 0..40_u64 {
             ann.transport.send(EVE, large.clone());
             until(|| ann.transport.counts().sent > sent).await;
         }
-        let held = || -> usize { lab.server.ask(&["MEMORY", "USAGE", &lab.key(EVE)]).parse().unwrap() };
+        let held = || -> usize { network.server.ask(&["MEMORY", "USAGE", &network.key(EVE)]).parse().unwrap() };
         assert!((800_000..1_500_000).contains(&held()), "{}", held());
         // Small messages are not delayed by large ones.
         for sent in 40..140_u64 {
@@ -395,27 +395,27 @@ over_redis! {
             until(|| ann.transport.counts().sent > sent).await;
         }
         assert!(held() < 1_500_000, "{}", held());
-        ann.good().await;
+        ann.await_healthy().await;
     }
 
-    async fn full_redis_drops_messages_and_health_reports_it(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-        ann.insist(&mut bob, 1).await;
-        lab.server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-        lab.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-        let reason = ann.bad().await;
+    async fn full_redis_drops_messages_and_health_reports_it(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+        ann.send_until_received(&mut bob, 1).await;
+        network.server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        network.server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        let reason = ann.await_unhealthy().await;
         assert!(reason.contains("OOM"), "{reason}");
-        bob.bad().await;
+        bob.await_unhealthy().await;
         ann.send(BOB, 2);
         until(|| ann.transport.counts().dropped > 0).await;
-        lab.server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-        ann.good().await;
-        bob.good().await;
-        ann.insist(&mut bob, 3).await;
+        network.server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        ann.await_healthy().await;
+        bob.await_healthy().await;
+        ann.send_until_received(&mut bob, 3).await;
     }
 
-    async fn malformed_entries_are_skipped_and_counted(lab) {
-        let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    async fn malformed_entries_are_skipped_and_counted(network) {
+        let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
         let poison: [&[&str]; 7] = [
             &["x", "y"],
             &["f", "a"],
@@ -426,55 +426,57 @@ over_redis! {
             &["m", "\u{1}", "f", "a"],
         ];
         for fields in poison {
-            let id = lab.server.ask(&[&["XADD", &lab.key(BOB), "*"][..], fields].concat());
+            let id = network.server.ask(&[&["XADD", &network.key(BOB), "*"][..], fields].concat());
             assert!(id.contains('-'), "{id}");
         }
         let script = r"return redis.call('XADD', KEYS[1], '*', '\255\254', '\255', '\255', '\0')";
-        lab.server.ask(&["EVAL", script, "1", &lab.key(BOB)]);
+        network.server.ask(&["EVAL", script, "1", &network.key(BOB)]);
         ann.send(BOB, 1);
         assert_eq!(bob.numbers(ANN, 1).await, [1]);
         assert_eq!(bob.transport.counts().poison, 8);
-        bob.good().await;
+        bob.await_healthy().await;
     }
 
-    async fn inbox_key_of_another_type_affects_only_its_node(lab) {
-        let (ann, bob, mut eve) = (lab.open(ANN).await, lab.open(BOB).await, lab.open(EVE).await);
-        lab.server.ask(&["SET", &lab.key(BOB), "what"]);
-        let reason = bob.bad().await;
+    async fn inbox_key_of_another_type_affects_only_its_node(network) {
+        let (ann, bob, mut eve) = (network.open(ANN).await, network.open(BOB).await, network.open(EVE).await);
+        network.server.ask(&["SET", &network.key(BOB), "what"]);
+        let reason = bob.await_unhealthy().await;
         assert!(reason.contains("WRONGTYPE"), "{reason}");
         (0..10).for_each(|number| [BOB, EVE].iter().for_each(|&to| ann.send(to, number)));
         assert_eq!(eve.numbers(ANN, 10).await, (0..10).collect::<Vec<_>>());
-        ann.good().await;
-        lab.server.ask(&["DEL", &lab.key(BOB)]);
-        bob.good().await;
+        ann.await_healthy().await;
+        network.server.ask(&["DEL", &network.key(BOB)]);
+        bob.await_healthy().await;
     }
 
-    async fn inbox_of_a_closed_node_is_deleted(lab) {
-        let (ann, bob) = (lab.open(ANN).await, lab.open(BOB).await);
+    async fn inbox_of_a_closed_node_is_deleted(network) {
+        let (ann, bob) = (network.open(ANN).await, network.open(BOB).await);
         bob.transport.close().await;
-        assert_eq!(lab.server.ask(&["KEYS", "*"]), lab.key(ANN));
+        assert_eq!(network.server.ask(&["KEYS", "*"]), network.key(ANN));
         // The inbox of a killed node expires, even if others still write to it.
         ann.send(BOB, 1);
-        until(|| lab.server.ask(&["EXISTS", &lab.key(BOB)]) == "1").await;
-        until(|| lab.server.ask(&["PTTL", &lab.key(BOB)]).parse::<i64>().unwrap() > 0).await;
+        until(|| network.server.ask(&["EXISTS", &network.key(BOB)]) == "1").await;
+        until(|| network.server.ask(&["PTTL", &network.key(BOB)]).parse::<i64>().unwrap() > 0).await;
     }
 }
 
 /// The promoted replica has the inboxes, without the entries that had not been replicated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinel_names_the_promoted_server() {
-    let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
+    let Some(mut network) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
-    let first = lab.server.port.to_string();
-    let replica = lab.server.another(&["--replicaof", "127.0.0.1", &first]);
+    let first = network.server.port.to_string();
+    let replica = network
+        .server
+        .another(&["--replicaof", "127.0.0.1", &first]);
     until(|| {
         replica
             .ask(&["INFO", "replication"])
             .contains("master_link_status:up")
     })
     .await;
-    let sentinel = lab.server.sentinel();
+    let sentinel = network.server.sentinel();
     let seen = || {
         sentinel
             .ask(&["SENTINEL", "replicas", "main"])
@@ -485,25 +487,25 @@ async fn sentinel_names_the_promoted_server() {
         "redis-sentinel://127.0.0.1:{}?sentinelServiceName=main",
         sentinel.port
     );
-    lab.settings.url = url.parse::<RedisUrl>().unwrap().into();
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-    ann.insist(&mut bob, 1).await;
-    lab.server.kill();
+    network.settings.url = url.parse::<RedisUrl>().unwrap().into();
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+    ann.send_until_received(&mut bob, 1).await;
+    network.server.kill();
     let role = || replica.ask(&["INFO", "replication"]);
     until(|| role().contains("role:master")).await;
-    ann.insist(&mut bob, 2).await;
-    ann.good().await;
-    bob.good().await;
+    ann.send_until_received(&mut bob, 2).await;
+    ann.await_healthy().await;
+    bob.await_healthy().await;
 }
 
 /// Inboxes are on different servers; a batch is sent to all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_pass_over_a_redis_cluster() {
-    let Some(mut lab) = OverRedis::start(RedisAccess::Open) else {
+    let Some(mut network) = OverRedis::start(RedisAccess::Open) else {
         return;
     };
     let clustered = ["--cluster-enabled", "yes"];
-    let servers: Vec<RedisServer> = (0..3).map(|_| lab.server.another(&clustered)).collect();
+    let servers: Vec<RedisServer> = (0..3).map(|_| network.server.another(&clustered)).collect();
     for (server, slots) in
         servers
             .iter()
@@ -520,12 +522,12 @@ async fn messages_pass_over_a_redis_cluster() {
     };
     until(|| servers.iter().all(ready)).await;
     let url = format!("redis-cluster://127.0.0.1:{}", servers[0].port);
-    lab.settings.url = url.parse::<RedisUrl>().unwrap().into();
+    network.settings.url = url.parse::<RedisUrl>().unwrap().into();
     let mut nodes = Vec::new();
     for name in 0..12 {
-        nodes.push((NodeId(name), lab.open(NodeId(name)).await));
+        nodes.push((NodeId(name), network.open(NodeId(name)).await));
     }
-    let ann = lab.open(NodeId(99)).await;
+    let ann = network.open(NodeId(99)).await;
     for number in 0..50 {
         nodes.iter().for_each(|&(node, _)| ann.send(node, number));
     }
@@ -556,37 +558,41 @@ async fn transport_starts_without_redis() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn password_is_required_and_accepted() {
-    let Some(mut lab) = OverRedis::start(RedisAccess::Password("s3cret/@:#")) else {
+    let Some(mut network) = OverRedis::start(RedisAccess::Password("s3cret/@:#")) else {
         return;
     };
-    let stranger = open(&lab.settings, ANN);
-    let reason = stranger.bad_for("NOAUTH").await;
+    let stranger = open(&network.settings, ANN);
+    let reason = stranger.await_unhealthy_for("NOAUTH").await;
     assert!(!stranger.transport.health().borrow().is_good(), "{reason}");
-    lab.settings.url = Some(lab.server.url(":wr0ng@").parse().unwrap());
-    open(&lab.settings, ANN).bad_for("WRONGPASS").await;
-    lab.settings.url = Some(lab.server.url(":s3cret%2F%40%3A%23@").parse().unwrap());
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-    ann.insist(&mut bob, 1).await;
-    assert!(!format!("{:?} {:?}", lab.settings, ann.transport).contains("s3cret"));
+    network.settings.url = Some(network.server.url(":wr0ng@").parse().unwrap());
+    open(&network.settings, ANN)
+        .await_unhealthy_for("WRONGPASS")
+        .await;
+    network.settings.url = Some(network.server.url(":s3cret%2F%40%3A%23@").parse().unwrap());
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+    ann.send_until_received(&mut bob, 1).await;
+    assert!(!format!("{:?} {:?}", network.settings, ann.transport).contains("s3cret"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_connection_needs_the_configured_authority() {
-    let Some(mut lab) = OverRedis::start(RedisAccess::Tls) else {
+    let Some(mut network) = OverRedis::start(RedisAccess::Tls) else {
         return;
     };
-    let ca_file = lab.server.ca();
+    let ca_file = network.server.ca();
     let other = OverRedis::start(RedisAccess::Tls).expect("the first has started");
-    lab.settings.ca_file = other.server.ca();
-    open(&lab.settings, ANN).bad_for("InvalidCertificate").await;
-    lab.settings.ca_file = ca_file;
-    let (ann, mut bob) = (lab.open(ANN).await, lab.open(BOB).await);
-    ann.insist(&mut bob, 1).await;
+    network.settings.ca_file = other.server.ca();
+    open(&network.settings, ANN)
+        .await_unhealthy_for("InvalidCertificate")
+        .await;
+    network.settings.ca_file = ca_file;
+    let (ann, mut bob) = (network.open(ANN).await, network.open(BOB).await);
+    ann.send_until_received(&mut bob, 1).await;
     let big = Bytes::from(vec![9; 2 << 20]);
     ann.transport.send(BOB, big.clone());
     assert!(bob.receive().await.messages == [big]);
-    lab.settings.ca_file = "/nowhere/ca.pem".into();
-    let error = RedisTransport::open(&lab.settings, EVE)
+    network.settings.ca_file = "/nowhere/ca.pem".into();
+    let error = RedisTransport::open(&network.settings, EVE)
         .unwrap_err()
         .to_string();
     assert!(error.contains("/nowhere/ca.pem"), "{error}");
@@ -605,12 +611,12 @@ fn open(settings: &RedisSettings, node: NodeId) -> Peer {
 
 impl Peer {
     /// Waits until no messages pass; returns the reason.
-    async fn bad(&self) -> String {
-        self.bad_for("").await
+    async fn await_unhealthy(&self) -> String {
+        self.await_unhealthy_for("").await
     }
 
     /// Waits until no messages pass for a reason that contains this word; returns the reason.
-    async fn bad_for(&self, word: &str) -> String {
+    async fn await_unhealthy_for(&self, word: &str) -> String {
         let mut health = self.transport.health();
         let so = |health: &Health| matches!(health, Health::Bad(reason) if reason.contains(word));
         let bad = timeout(LIMIT, health.wait_for(so)).await;

@@ -41,7 +41,7 @@ impl Peer {
     }
 
     /// Sends a number until it arrives, as a request that waits for its answer does.
-    pub(crate) async fn insist(&self, to: &mut Self, number: u32) {
+    pub(crate) async fn send_until_received(&self, to: &mut Self, number: u32) {
         let since = Instant::now();
         while since.elapsed() < LIMIT {
             self.send(to.id, number);
@@ -58,7 +58,7 @@ impl Peer {
     }
 
     /// Waits until messages pass.
-    pub(crate) async fn good(&self) {
+    pub(crate) async fn await_healthy(&self) {
         let mut health = self.transport.health();
         let good = timeout(LIMIT, health.wait_for(Health::is_good)).await;
         good.expect("messages pass").expect("the transport is open");

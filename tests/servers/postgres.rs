@@ -100,12 +100,12 @@ impl OwnServer {
         }
         let mut own = Self::start_in(folder, &["min_wal_size=32MB", "max_wal_size=48MB"])?;
         own.is_mounted = true;
-        own.ballast(RESERVE_MIB);
+        own.fill_disk(RESERVE_MIB);
         Some(own)
     }
 
     /// Fills part of the disk.
-    fn ballast(&self, mib: u64) {
+    fn fill_disk(&self, mib: u64) {
         let path = self.folder.path().join("ballast");
         std::fs::write(path, vec![1; usize::try_from(mib << 20).unwrap()]).unwrap();
     }
@@ -131,7 +131,7 @@ impl OwnServer {
             missing("Postgres");
             return None;
         };
-        give_away(folder.path());
+        give_to_server_user(folder.path());
         initialise(&bin, folder.path());
         let mut own = Self {
             bin,
@@ -234,7 +234,7 @@ fn join(bin: &Path) -> (u16, File) {
     (env!("CARGO_MANIFEST_DIR"), std::env::var_os("USER")).hash(&mut hasher);
     let folder = std::env::temp_dir().join(format!("copydesk-tests-{:016x}", hasher.finish()));
     std::fs::create_dir_all(&folder).unwrap();
-    give_away(&folder);
+    give_to_server_user(&folder);
     let file = |name: &str| {
         let mut options = File::options();
         let options = options.create(true).truncate(false).write(true);
@@ -261,7 +261,7 @@ fn join(bin: &Path) -> (u16, File) {
         let mut process = serve(bin, &folder, port, &options);
         await_answer(port, &folder, &mut process);
         std::fs::write(folder.join("port"), port.to_string()).unwrap();
-        watch(&folder, process.id());
+        end_after_last_user(&folder, process.id());
         port
     });
     starting.unlock().unwrap();
@@ -270,7 +270,7 @@ fn join(bin: &Path) -> (u16, File) {
 
 /// Ends the shared server some seconds after its last user is gone. It is a process of its own, because the one that
 /// starts the server may end long before the last user.
-fn watch(folder: &Path, server: u32) {
+fn end_after_last_user(folder: &Path, server: u32) {
     let script = r#"
         cd "$1"
         while sleep 10; do
@@ -388,7 +388,7 @@ fn signal(name: &str, process: u32) {
 }
 
 /// The user of the server must be able to write here, if this process runs as root.
-fn give_away(folder: &Path) {
+fn give_to_server_user(folder: &Path) {
     if is_root() {
         std::fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
     }

@@ -109,7 +109,7 @@ const CASES: [Case; 17] = [
 ];
 
 /// The SQL of a case for the document of this number; `hex` writes bytes in the dialect.
-fn harm(sql: &str, number: usize, hex: fn(&str) -> String) -> String {
+fn damage_sql(sql: &str, number: usize, hex: fn(&str) -> String) -> String {
     let mut sql = sql.replace("{d}", &format!("doc = {number}"));
     for bytes in ["54", "62", "0101"] {
         sql = sql.replace(&format!("{{x}}{bytes}"), &hex(bytes));
@@ -135,7 +135,7 @@ fn damaged_entry(error: &StoreError) -> Option<Revision> {
     }
 }
 
-async fn look(store: &dyn Store, id: &str) -> Found {
+async fn load_head_and_before(store: &dyn Store, id: &str) -> Found {
     let damaged = match store.load(&doc(id), LoadRange::Head).await {
         Ok(_) => None,
         Err(error) => Some(damaged_entry(&error).expect("the entry is known").0),
@@ -160,9 +160,9 @@ async fn entries_before_the_damage_are_read_from_a_folder() {
         write_document(factory.store(), &id).await;
         // An author is a text in SQLite.
         let sql = sql.replace("author = {x}62", "author = 'b'");
-        let sql = harm(&sql, number, |bytes| format!("x'{bytes}'"));
+        let sql = damage_sql(&sql, number, |bytes| format!("x'{bytes}'"));
         factory.raw_connection().execute_batch(&sql).unwrap();
-        let found = look(factory.store(), &id).await;
+        let found = load_head_and_before(factory.store(), &id).await;
         assert_eq!(found, Found { damaged, readable }, "{sql}");
     }
 }
@@ -176,9 +176,9 @@ async fn entries_before_the_damage_are_read_from_postgres() {
     for (number, (sql, damaged, readable)) in (1..).zip(CASES) {
         let id = number.to_string();
         write_document(factory.store(), &id).await;
-        let sql = harm(sql, number, |bytes| format!("'\\x{bytes}'"));
+        let sql = damage_sql(sql, number, |bytes| format!("'\\x{bytes}'"));
         raw.batch_execute(&sql).await.unwrap();
-        let found = look(factory.store(), &id).await;
+        let found = load_head_and_before(factory.store(), &id).await;
         assert_eq!(found, Found { damaged, readable }, "{sql}");
     }
 }
@@ -350,7 +350,7 @@ async fn payload_that_cannot_be_decoded_is_damage_despite_its_checksum() {
     let sql = update.replace("{x}", &format!("x'{bytes}'"));
     let sql = sql.replace("{c}", &checksum.to_string());
     factory.raw_connection().execute_batch(&sql).unwrap();
-    assert_eq!(look(factory.store(), "a").await, expected);
+    assert_eq!(load_head_and_before(factory.store(), "a").await, expected);
     let Some(factory) = PostgresFactory::new().await else {
         return;
     };
@@ -364,7 +364,7 @@ async fn payload_that_cannot_be_decoded_is_damage_despite_its_checksum() {
         .batch_execute(&sql)
         .await
         .unwrap();
-    assert_eq!(look(factory.store(), "a").await, expected);
+    assert_eq!(load_head_and_before(factory.store(), "a").await, expected);
 }
 
 /// Without its row in `documents`, the entries of a document must not become those of the next new document.

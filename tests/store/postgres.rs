@@ -43,7 +43,7 @@ pub(super) fn node() -> NodeId {
 }
 
 /// The name of the connections of `me` at the server.
-fn named(me: NodeId) -> String {
+fn application_name(me: NodeId) -> String {
     format!("copydesk:here:{me}")
 }
 
@@ -91,7 +91,7 @@ async fn two_nodes_fence_each_other() {
             let stories = Arc::clone(&stories);
             tasks.push(tokio::spawn(async move {
                 for round in 0..25 {
-                    fight(&store, document, round, &seqs, &stories[document]).await;
+                    claim_and_append(&store, document, round, &seqs, &stories[document]).await;
                 }
             }));
         }
@@ -102,12 +102,12 @@ async fn two_nodes_fence_each_other() {
     let store = open_as(&settings(&url), node()).await;
     for (document, story) in stories.iter().enumerate() {
         let loaded = head(&store, &format!("d{document}")).await;
-        judge(&loaded, &story.lock().unwrap());
+        check_log(&loaded, &story.lock().unwrap());
     }
 }
 
 /// Claims a document and appends to it until another node has claimed it.
-async fn fight(
+async fn claim_and_append(
     store: &PostgresStore,
     document: usize,
     round: u64,
@@ -143,7 +143,7 @@ async fn fight(
 }
 
 /// Each acknowledged entry is in the log once, nothing else is, and no fence wrote after a later claim.
-fn judge(loaded: &Loaded, story: &Story) {
+fn check_log(loaded: &Loaded, story: &Story) {
     let found: BTreeMap<u64, u64> = loaded
         .entries
         .iter()
@@ -216,7 +216,10 @@ async fn terminated_append_is_unknown_and_the_claim_shows_its_outcome() {
     let kill = eventually("the append waits", async || {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                    WHERE application_name = $1 AND wait_event_type = 'Lock'";
-        killer.query_opt(sql, &[&named(me)]).await.unwrap()
+        killer
+            .query_opt(sql, &[&application_name(me)])
+            .await
+            .unwrap()
     });
     let (answer, _) = tokio::join!(store.append(vec![batch]), kill);
     let error = answer.unwrap_err().to_string();
@@ -246,7 +249,10 @@ async fn broken_connections_lose_and_duplicate_nothing() {
     while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                    WHERE application_name = $1 AND query LIKE '%INSERT INTO entries%'";
-        let row = killer.query_one(sql, &[&named(me)]).await.unwrap();
+        let row = killer
+            .query_one(sql, &[&application_name(me)])
+            .await
+            .unwrap();
         killed += row.get::<_, i64>(0);
         sleep(Duration::from_millis(15)).await;
     }
@@ -319,7 +325,7 @@ async fn append_without_a_standby_is_not_acknowledged() {
     standbys("absent").await;
     let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
                WHERE application_name = $1 AND wait_event = 'SyncRep'";
-    let name = named(me);
+    let name = application_name(me);
     let cancels = async || {
         loop {
             raw.query(sql, &[&name]).await.unwrap();
@@ -1029,7 +1035,7 @@ async fn number_of_connections_is_that_of_the_settings() {
     let mut most = 0;
     while !work.iter().all(tokio::task::JoinHandle::is_finished) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
-        let row = raw.query_one(sql, &[&named(me)]).await.unwrap();
+        let row = raw.query_one(sql, &[&application_name(me)]).await.unwrap();
         most = most.max(row.get::<_, i64>(0));
     }
     for task in work {
@@ -1143,7 +1149,7 @@ async fn connection_is_encrypted_and_its_certificate_verified() {
         claim(&store, "a").await;
         let raw = server::connect(&own.url()).await;
         let sql = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
-        let row = raw.query_one(sql, &[&named(me)]).await.unwrap();
+        let row = raw.query_one(sql, &[&application_name(me)]).await.unwrap();
         assert_eq!(row.get::<_, bool>(0), is_encrypted, "{mode}");
     }
     for (mode, ca_file) in [
