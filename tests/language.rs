@@ -1,4 +1,5 @@
-//! Holds comments, log lines, error texts and documents to plain technical English, and type names to one meaning each.
+//! Checks that comments, log lines, error texts and documents are plain technical English, and that each type name has one
+//! meaning.
 //!
 //! The measure of the language is the number of words of the kind "who", "whoever", "nobody" in 1,000 words. Text that is
 //! written about types, messages and nodes has almost none; text that personifies them has more than ten. To see the counts
@@ -52,7 +53,7 @@ const PERSONAL: [&str; 8] = [
     "everybody",
 ];
 
-/// Documents beside the sources; a folder stands for the Markdown files in it.
+/// Documents besides the sources; for a folder the Markdown files in it.
 const DOCUMENTS: &[&str] = &[
     ".",
     ".github",

@@ -1,10 +1,10 @@
-//! Holds the code to the layering table of ARCHITECTURE.md: a module imports what stands in its row, and nothing else.
+//! Checks the imports of each module against the layering table of ARCHITECTURE.md: only the modules of its row are allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The table as ARCHITECTURE.md prints it: module -> what it may import.
+/// The table of ARCHITECTURE.md: the modules that each module may import.
 fn table() -> BTreeMap<String, Vec<String>> {
     let page = read("ARCHITECTURE.md");
     let rows = page.lines().filter_map(|line| {
@@ -49,13 +49,13 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns true for a file of unit tests, which may import what it likes.
+/// Returns true for a file of unit tests, which may import any module.
 fn is_test(path: &Path) -> bool {
     path.iter()
         .any(|part| part == "tests" || part == "tests.rs")
 }
 
-/// What a file imports of ours: the first word behind each `crate::`. Its tests may import what they like.
+/// The modules that a file imports: the first word after each `crate::`. Its tests may import any module.
 fn imports(text: &str) -> Vec<String> {
     let code = text
         .split("#[cfg(test)]\nmod tests")
@@ -74,7 +74,7 @@ fn imports(text: &str) -> Vec<String> {
         line.split("crate::")
             .skip(1)
             .map(word)
-            // An exported macro stands at the root of the crate, under a name that begins with `__`.
+            // Exported macros are at the root of the crate, with names that begin with `__`.
             .filter(|word| !word.is_empty() && !word.starts_with("__"))
             .collect()
     };

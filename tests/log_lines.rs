@@ -63,7 +63,7 @@ fn written(source: &str) -> Vec<String> {
         .collect()
 }
 
-/// The text of a call: its last string literal that stands by itself, and not behind `=` or within other brackets.
+/// The text of a call: its last string literal that is an argument by itself, not after `=` or within other brackets.
 fn message(arguments: &str) -> String {
     let (mut depth, mut text, mut is_value) = (1, String::new(), false);
     let mut rest = arguments.chars();
@@ -88,7 +88,7 @@ fn message(arguments: &str) -> String {
     text
 }
 
-/// The rest of a string literal; a line that goes on after a backslash is one text.
+/// The rest of a string literal; a line that continues after a backslash is one text.
 fn literal(rest: &mut std::str::Chars<'_>) -> String {
     let mut text = String::new();
     while let Some(it) = rest.next() {

@@ -153,7 +153,7 @@ impl Membership {
             && self.rebuild_ring()
     }
 
-    /// Returns true if the store answered within half of `dead_after`: what this node replies to a node that asks.
+    /// Returns true if the store answered within half of `dead_after`. This node reports it to other nodes that ask.
     #[must_use]
     pub fn has_store(&self, now: Duration) -> bool {
         now < self.store_answered_at + self.dead_after / 2

@@ -96,8 +96,8 @@ impl Tail {
         Some(self.entries.range(skip..))
     }
 
-    /// Drops the oldest entries until at most so many entries and bytes are held. The newest is always kept. Passes each dropped
-    /// entry to `forgotten`.
+    /// Drops the oldest entries until at most `entries_max` entries and `bytes_max` bytes are held. The newest is always kept.
+    /// Passes each dropped entry to `forgotten`.
     pub fn trim(
         &mut self,
         entries_max: usize,

@@ -23,7 +23,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many steps, for outcomes of at most `bytes_max` bytes each (as [`Op::size`](super::Op::size) counts
+    /// A budget of `steps` steps, for results of at most `bytes_max` bytes each (as [`Op::size`](super::Op::size) counts
     /// them).
     #[must_use]
     pub const fn new(steps: u64, bytes_max: usize) -> Self {

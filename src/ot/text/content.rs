@@ -99,7 +99,7 @@ impl TextContent {
                     text: Some(text),
                 }),
                 Component::Delete { len, .. } => {
-                    // The text that is here, whatever text the op carries.
+                    // The deleted text of this content; the text in the op may differ.
                     let text = self.rope.slice(at..at + index(*len)).to_string();
                     inverse.push(Piece::Insert {
                         text: &text,
