@@ -504,6 +504,38 @@ test('pasted tables become lines with tabs, right-to-left lines are aligned, sho
   program.close();
 });
 
+test('Enter in a long list computes the style of a few elements', async () => {
+  const ITEMS = 1_000;
+  const items = Array.from({ length: ITEMS }, (_, at) => [
+    { insert: `item ${at}` },
+    { insert: '\n', attributes: { list: at % 3 ? 'bullet' : 'ordered' } },
+  ]);
+  const { ann, program } = await annIn([{ insert: 'Before\n' }, ...items.flat(), { insert: 'Behind\n' }]);
+  await cursorAt(ann, `item ${ITEMS / 2}`);
+  const session = await ann.page.context().newCDPSession(ann.page);
+  const events = [];
+  session.on('Tracing.dataCollected', ({ value }) => events.push(...value));
+  const isComplete = new Promise((resolve) => session.once('Tracing.tracingComplete', resolve));
+  await session.send('Tracing.start', {
+    transferMode: 'ReportEvents',
+    traceConfig: { includedCategories: ['devtools.timeline'] },
+  });
+  await ann.press('Enter');
+  await ann.type('new');
+  await ann.saved();
+  await session.send('Tracing.end');
+  await isComplete;
+  const counts = events.map(({ args }) => args?.elementCount).filter((count) => count !== undefined);
+  assert.ok(counts.length > 0, 'the trace has the computations of styles');
+  assert.ok(Math.max(...counts) < ITEMS / 4, `styles of ${Math.max(...counts)} elements at once`);
+  // Numbers still begin again behind a paragraph, in view or not.
+  const numbered = await ann.page.evaluate(
+    () => getComputedStyle(document.querySelector('.ql-editor > p + ol')).counterSet,
+  );
+  assert.match(numbered, /^list-0 0 list-1 0/);
+  program.close();
+});
+
 test('a picture on another server is loaded after the reader agreed, for this document and this server', async () => {
   const image = (host) => ({ insert: { image: `https://${host}/a.png` } });
   const { ann, id, program } = await annIn([
