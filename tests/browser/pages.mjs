@@ -159,6 +159,27 @@ test('documents with dots in their names are opened, named and listed', async ()
   }
 });
 
+test('a page of a plain text sends no cursor, because its type has none', async () => {
+  const client = await program('no cursors', 'Plain');
+  const [sent, warned] = [[], []];
+  const log = (message) => warned.push(message.text());
+  ann.page.once('websocket', (socket) => socket.on('framesent', ({ payload }) => sent.push(String(payload))));
+  ann.page.on('console', log);
+  await ann.page.goto(`${server.url}/d/${encodeURIComponent('no cursors')}`);
+  await shows('Plain');
+  await area.focus();
+  await ann.press('Control+End');
+  await ann.type(' text');
+  await holds(client, 'Plain text');
+  await ann.saved();
+  ann.page.off('console', log);
+  const isOf = (action) => (frame) => frame.includes(`"a":"${action}"`);
+  assert.ok(sent.some(isOf('op')), 'the frames are seen');
+  assert.deepEqual(sent.filter(isOf('p')), []);
+  assert.deepEqual(warned.filter((text) => /presence/i.test(text)), []);
+  client.close();
+});
+
 test('announced renames do not cause repeated requests', async () => {
   const id = await ann.begin((writer) => writer.typing('x'));
   let reads = 0;

@@ -8,6 +8,7 @@
 import type { Connection, Doc, DocPresence, LocalPresence } from 'sharedb/lib/client/index.js';
 import { randomId } from '../lib/ids';
 import { cleanColor, cleanName, GUEST, type Person } from '../lib/person';
+import { isPlainText } from './plain';
 
 export interface Peer extends Person {
   id: string;
@@ -48,7 +49,7 @@ export class Presence {
 
   constructor(
     private readonly connection: Connection,
-    doc: Doc,
+    private readonly doc: Doc,
     private readonly own: () => Own,
     private readonly onPeers: (peers: Peer[]) => void,
     onRenamed: () => void,
@@ -98,7 +99,8 @@ export class Presence {
       this.#stale = true;
       return;
     }
-    if (!this.connection.canSend) return;
+    // The type of a plain text moves no cursors: the server refuses presences in it.
+    if (!this.connection.canSend || isPlainText(this.doc)) return;
     this.#underway = true;
     this.#stale = false;
     const { person, range, titleRevision } = this.own();
