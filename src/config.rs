@@ -22,7 +22,7 @@ use crate::auth::AuthSettings;
 use crate::cluster::{ClusterSettings, RedisSettings};
 use crate::doc::DocumentSettings;
 use crate::gateway::{GatewaySettings, TlsSettings};
-use crate::node::NodeSettings;
+use crate::node::{DeadLetterSettings, NodeSettings};
 use crate::setting::{Section, settings};
 use crate::store::PostgresSettings;
 use crate::telemetry::LogSettings;
@@ -45,6 +45,8 @@ pub struct Config {
     pub gateway: GatewaySettings,
     /// Limits of a node.
     pub node: NodeSettings,
+    /// Bounds of the dead letters.
+    pub dead_letters: DeadLetterSettings,
     /// Limits of a document.
     pub document: DocumentSettings,
     /// The store of a cluster.
@@ -63,7 +65,7 @@ impl Config {
     }
 
     /// The sections by the names that they have in `config.toml`.
-    fn sections(&self) -> [(&'static str, &dyn Section); 11] {
+    fn sections(&self) -> [(&'static str, &dyn Section); 12] {
         [
             ("server", &self.server),
             ("auth", &self.auth),
@@ -73,6 +75,7 @@ impl Config {
             ("gateway", &self.gateway),
             ("node", &self.node),
             ("document", &self.document),
+            ("dead_letters", &self.dead_letters),
             ("postgres", &self.postgres),
             ("redis", &self.redis),
             ("cluster", &self.cluster),
@@ -84,6 +87,7 @@ impl Config {
         self.gateway.base_path = self.server.base_path.clone();
         self.gateway.socket_path = self.server.socket_path.clone();
         self.node.document = self.document.clone();
+        self.node.dead_letters = self.dead_letters.clone();
         self.node.dead_after_ms = self.postgres.node_dead_after_ms;
     }
 }

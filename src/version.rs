@@ -59,9 +59,16 @@ impl Capabilities {
     /// Reads submits with the fingerprint of the entry at their base, and the answer that the entries differ.
     pub const BASE_FINGERPRINTS: Self = Self(1 << 2);
 
+    /// Understands that a document in quarantine rejects changes (`ERR_DOC_QUARANTINED`).
+    pub const QUARANTINE: Self = Self(1 << 3);
+
     /// The capabilities of this program.
-    pub const ALL: Self =
-        Self(Self::VERSION_NOTICE.0 | Self::ZSTD_SNAPSHOTS.0 | Self::BASE_FINGERPRINTS.0);
+    pub const ALL: Self = Self(
+        Self::VERSION_NOTICE.0
+            | Self::ZSTD_SNAPSHOTS.0
+            | Self::BASE_FINGERPRINTS.0
+            | Self::QUARANTINE.0,
+    );
 
     /// The capabilities that both have.
     #[must_use]

@@ -81,6 +81,8 @@ pub enum Action {
     },
     /// Close the sockets of all sessions of the document: the commits that they need next cannot be read.
     CloseSessions,
+    /// Report that the store refuses this entry because of its values. Its submit is rejected. Not answered.
+    ReportRefused(Arc<Entry>),
     /// Save a snapshot. Not answered: without the snapshot, the next load reads more of the log.
     SaveSnapshot {
         /// The fence to save under.

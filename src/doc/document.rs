@@ -17,9 +17,11 @@ use super::forwarder::{Forwarder, ReadRequest};
 use super::peer_message::PeerMessage;
 use super::peer_subscriptions::PeerSubscriptions;
 use super::presence::Presence;
+use super::rejection::Rejection;
 use super::retry_timers::RetryTimers;
 use super::sequencer::Sequencer;
 use super::settings::DocumentSettings;
+use super::submit::Proposal;
 use crate::id::{ClientId, NodeId, SessionId};
 use crate::log::{Entry, Epoch, Revision, SubmitId};
 use crate::store::{StoreError, StoreErrorKind};
@@ -64,6 +66,8 @@ pub struct Document {
     /// The number of entries in an append that the log rejected although no other node had claimed. The next sequencer appends
     /// as many one by one, and so finds the entry that cannot be appended.
     one_by_one: usize,
+    /// Submits that caused a panic, or that the store refused. Each sequencer rejects their copies.
+    rejected: Vec<(SubmitId, Rejection)>,
     timers: RetryTimers,
     /// What was found since the caller asked last.
     contradiction: Option<Contradiction>,
@@ -101,6 +105,10 @@ pub struct PoisonSubmit {
     pub from: NodeId,
     /// The submit.
     pub id: SubmitId,
+    /// The revision that it was made on; `None` if its client named none.
+    pub base: Option<Revision>,
+    /// The change; `None` if it was a copy of a commit.
+    pub proposal: Option<Proposal>,
     /// The requests of this node's sessions that wait for it.
     pub requests: Vec<(SessionId, Ticket)>,
 }
@@ -127,6 +135,7 @@ impl Document {
             subscriptions: PeerSubscriptions::default(),
             waiting_submits: WaitingSubmits::default(),
             one_by_one: 0,
+            rejected: Vec::new(),
             timers: RetryTimers::default(),
             contradiction: None,
             settings,
@@ -340,9 +349,21 @@ impl Document {
         let OwnershipState::Owning(sequencer) = &self.role else {
             return None;
         };
-        let (from, id) = sequencer.in_progress()?.clone();
-        let requests = self.forwarder.requests_of(&id);
-        Some(PoisonSubmit { from, id, requests })
+        let submit = sequencer.in_progress()?.clone();
+        Some(PoisonSubmit {
+            requests: self.forwarder.requests_of(&submit.id),
+            from: submit.from,
+            id: submit.id,
+            base: submit.base,
+            proposal: submit.proposal,
+        })
+    }
+
+    /// Rejects every copy of these submits, which made an earlier state machine of this document panic.
+    pub fn reject_poison(&mut self, poison: impl IntoIterator<Item = SubmitId>) {
+        for id in poison {
+            self.reject_copies(id, Rejection::op_not_applied());
+        }
     }
 
     /// Handles a request of a session.

@@ -110,7 +110,8 @@ pub enum Event {
     /// [`Action::EncodeSnapshot`](super::Action::EncodeSnapshot): a snapshot, and the entries around it that were loaded with
     /// it.
     SnapshotEncoded(Result<(Arc<EncodedSnapshot>, Vec<Arc<Entry>>), StoreError>),
-    /// Instead of [`Event::SnapshotEncoded`] or [`Event::Claimed`]: only a part of the log can be folded.
+    /// Instead of [`Event::SnapshotEncoded`] or [`Event::Claimed`]: only a part of the log can be folded, or the document is in
+    /// quarantine.
     ReadOnly(ReadOnly),
     /// The store does not answer. New readers are served from memory until [`Event::StoreAvailable`].
     StoreUnavailable,
@@ -149,7 +150,8 @@ pub enum Event {
     Timeout,
 }
 
-/// A document of which only a part of the log can be folded. That part is served, and all changes are rejected.
+/// A document of which only a part of the log can be folded, or that is in quarantine. What can be folded is served, and all
+/// changes are rejected.
 #[derive(Debug, Clone)]
 pub struct ReadOnly {
     /// The newest readable state; `None` if there is none.
@@ -162,7 +164,7 @@ pub struct ReadOnly {
     pub cause: ReadOnlyCause,
 }
 
-/// The reason why only a part of a document's log can be folded.
+/// The reason why a document is read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnlyCause {
     /// The document grows beyond [`CONTENT_BYTES_MAX`](crate::ot::CONTENT_BYTES_MAX).
@@ -172,15 +174,28 @@ pub enum ReadOnlyCause {
         /// The first unreadable entry; `None` if the database cannot tell.
         entry: Option<Revision>,
     },
+    /// The whole log can be folded, but the document is in quarantine.
+    Quarantined,
 }
 
 impl ReadOnlyCause {
+    /// Returns true if an operator may end the state without a change of the log, so that the document is to be loaded again
+    /// after a while.
+    #[must_use]
+    pub fn may_end(self) -> bool {
+        match self {
+            Self::Oversized => false,
+            Self::Damaged { .. } | Self::Quarantined => true,
+        }
+    }
+
     /// The answer to requests that cannot be served while the document is shown as of `readable`.
     #[must_use]
     pub fn rejection(self, readable: Option<Revision>) -> Rejection {
         match self {
             Self::Oversized => Rejection::oversized(readable.unwrap_or_default()),
             Self::Damaged { entry } => Rejection::damaged(entry, readable),
+            Self::Quarantined => Rejection::quarantined(),
         }
     }
 }

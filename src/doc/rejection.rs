@@ -36,6 +36,8 @@ pub enum RejectionReason {
     Oversized,
     /// The stored log is damaged.
     Damaged,
+    /// The document is in quarantine after repeated faults of the server.
+    Quarantined,
 }
 
 /// The rejection of a request: a reason for programs, and one sentence for a user.
@@ -126,6 +128,22 @@ impl Rejection {
         Self::new(
             RejectionReason::NotApplicable,
             "The op could not be applied",
+        )
+    }
+
+    /// An op that the store refuses because of its values.
+    #[must_use]
+    pub fn not_stored() -> Self {
+        Self::new(RejectionReason::NotApplicable, "The op cannot be stored")
+    }
+
+    /// A change of a document in quarantine.
+    #[must_use]
+    pub fn quarantined() -> Self {
+        Self::new(
+            RejectionReason::Quarantined,
+            "This document caused repeated faults of the server. It can be read, and cannot be changed until an operator \
+             releases it",
         )
     }
 

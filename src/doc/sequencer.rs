@@ -22,10 +22,11 @@ use super::peer_message::PeerMessage;
 use super::peer_subscriptions::PeerSubscriptions;
 use super::rejection::Rejection;
 use super::settings::DocumentSettings;
-use super::submit::Submit;
+use super::submit::{Proposal, Submit};
 use crate::id::NodeId;
 use crate::log::{Change, Entry, Fence, FoldError, Revision, Snapshot, SubmitId, Tail};
 use crate::ot::{ContentBounds, OtError};
+use crate::store::AppendError;
 
 /// Gives every submit its place in the log: recognises copies, rebases to the head, stages, and appends in groups. Knows nodes,
 /// not sessions.
@@ -55,9 +56,20 @@ pub(super) struct Sequencer {
     /// The other nodes that are sent the commits.
     subscriptions: PeerSubscriptions,
     snapshots: SnapshotSchedule,
-    /// The submit that is being processed, and the node that sent it. After a panic it is the cause.
-    in_progress: Option<(NodeId, SubmitId)>,
+    /// The submit that is being processed. After a panic it is the cause.
+    in_progress: Option<SubmitInProgress>,
     settings: DocumentSettings,
+}
+
+/// The submit that is being processed.
+#[derive(Debug, Clone)]
+pub(super) struct SubmitInProgress {
+    /// The node that sent it.
+    pub(super) from: NodeId,
+    pub(super) id: SubmitId,
+    pub(super) base: Option<Revision>,
+    /// The change; `None` for a copy of a commit.
+    pub(super) proposal: Option<Proposal>,
 }
 
 /// A rejection that waits until entries are durable.
@@ -77,6 +89,15 @@ pub(super) enum SubmitOutcome {
     Settled,
     /// Its base is beyond this sequencer's durable head: the client is faulty, or another node has appended since the claim.
     FutureBase(Submit),
+}
+
+/// What a rejected append had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RejectedAppend {
+    /// One entry, whose submit was rejected.
+    One(SubmitId, Rejection),
+    /// So many entries. One of them is at fault.
+    Several(usize),
 }
 
 /// The entry after a revision.
@@ -130,9 +151,16 @@ impl Sequencer {
         self.log.is_durable() && self.rebasing.is_empty()
     }
 
-    /// The submit that was being processed when the sequencer panicked, and the node that sent it.
-    pub(super) fn in_progress(&self) -> Option<&(NodeId, SubmitId)> {
+    /// The submit that was being processed when the sequencer panicked.
+    pub(super) fn in_progress(&self) -> Option<&SubmitInProgress> {
         self.in_progress.as_ref()
+    }
+
+    /// Rejects every later copy of these submits.
+    pub(super) fn reject_copies(&mut self, rejected: &[(SubmitId, Rejection)]) {
+        for (id, rejection) in rejected {
+            self.duplicates.rejected(id.clone(), rejection.clone());
+        }
     }
 
     /// The nodes that are sent the commits.
@@ -182,7 +210,16 @@ impl Sequencer {
         if self.rebasing.has_copy(from, &submit.id, self.me) {
             return SubmitOutcome::Settled;
         }
-        self.in_progress = Some((from, submit.id.clone()));
+        self.in_progress = Some(SubmitInProgress {
+            from,
+            id: submit.id.clone(),
+            base: submit.base,
+            proposal: Some(submit.proposal.clone()),
+        });
+        assert!(
+            !self.settings.panics_on(&submit.proposal),
+            "a test provokes a panic"
+        );
         self.begin_rebase(from, submit, now, effects);
         self.in_progress = None;
         SubmitOutcome::Settled
@@ -307,7 +344,12 @@ impl Sequencer {
         let Some(rebase) = self.rebasing.take_first() else {
             return;
         };
-        self.in_progress = Some((rebase.from, rebase.id.clone()));
+        self.in_progress = Some(SubmitInProgress {
+            from: rebase.from,
+            id: rebase.id.clone(),
+            base: (!rebase.without_base).then_some(rebase.base),
+            proposal: rebase.proposal.clone(),
+        });
         match self.rebase_slice(rebase, now, effects) {
             Some(rebase) => self.rebasing.put_back(rebase),
             None => self.rebasing.clear_page(),
@@ -474,23 +516,37 @@ impl Sequencer {
         self.log.append_one_by_one(entries);
     }
 
-    /// The log rejected the append under way although this sequencer's claim holds: a submit in it is in the log already, where
-    /// neither memory nor the way from its base showed it.
+    /// The log rejected the append under way although this sequencer's claim holds. After [`AppendError::Gap`] a submit in it is
+    /// in the log already, where neither memory nor the way from its base showed it; after [`AppendError::Refused`] the store
+    /// refuses an entry because of its values.
     ///
-    /// A client that uses a `seq` twice must not keep others from writing. If the append has one entry, that submit is rejected
-    /// and 0 returned; otherwise the number of entries, for [`append_one_by_one`](Self::append_one_by_one) of the next sequencer.
-    pub(super) fn append_rejected(&self, effects: &mut Effects) -> usize {
+    /// One client must not keep others from writing. If the append has one entry, that submit is rejected, and a refused entry
+    /// is reported. Otherwise the number of entries is returned, for [`append_one_by_one`](Self::append_one_by_one) of the next
+    /// sequencer.
+    pub(super) fn append_rejected(
+        &self,
+        error: AppendError,
+        effects: &mut Effects,
+    ) -> RejectedAppend {
         let mut entries = self.log.appending();
         let (first, rest) = (entries.next(), entries.count());
+        let Some(entry) = first else {
+            return RejectedAppend::Several(0);
+        };
         if rest > 0 {
-            return rest + 1;
+            return RejectedAppend::Several(rest + 1);
         }
-        if let Some(entry) = first {
-            for node in self.subscriptions.nodes().chain([self.me]) {
-                effects.reject(node, entry.id.clone(), Rejection::seq_used());
+        let rejection = match error {
+            AppendError::Refused => {
+                effects.action(Action::ReportRefused(entry.clone()));
+                Rejection::not_stored()
             }
+            AppendError::Gap | AppendError::Fenced => Rejection::seq_used(),
+        };
+        for node in self.subscriptions.nodes().chain([self.me]) {
+            effects.reject(node, entry.id.clone(), rejection.clone());
         }
-        0
+        RejectedAppend::One(entry.id.clone(), rejection)
     }
 
     /// Rejects a submit, and every later copy of it.

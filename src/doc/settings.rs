@@ -1,5 +1,8 @@
 //! Limits of a document.
 
+use std::sync::Arc;
+
+use super::submit::Proposal;
 use crate::setting::settings;
 
 settings! {
@@ -32,5 +35,19 @@ settings! {
         pub staged_bytes_max: usize = 64 << 20, in 1 << 10..=1 << 40;
         /// Submits of one session that may wait for their commit.
         pub session_submits_max: usize = 64, in 1..=100_000;
+        derived {
+            /// The sequencer of a debug build panics when it processes an edit whose JSON contains this text. Set by tests.
+            pub panic_mark: Option<Arc<str>> = None;
+        }
+    }
+}
+
+impl DocumentSettings {
+    /// Returns true if a test wants the sequencer to panic on this proposal. Always false in a release build.
+    pub(super) fn panics_on(&self, proposal: &Proposal) -> bool {
+        match (&self.panic_mark, proposal) {
+            (Some(mark), Proposal::Edit(json)) => cfg!(debug_assertions) && json.contains(&**mark),
+            _ => false,
+        }
     }
 }

@@ -234,7 +234,9 @@ fn edit_status_and_code(code: Code) -> (StatusCode, &'static str) {
             (StatusCode::CONFLICT, "bad_base")
         }
         Code::HistoryChanged => (StatusCode::CONFLICT, "history_changed"),
-        Code::DocOversized | Code::DocDamaged => (StatusCode::CONFLICT, "read_only"),
+        Code::DocOversized | Code::DocDamaged | Code::DocQuarantined => {
+            (StatusCode::CONFLICT, "read_only")
+        }
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Code::Quota => (StatusCode::TOO_MANY_REQUESTS, "quota"),
         Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),

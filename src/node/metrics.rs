@@ -40,8 +40,20 @@ labels! {
         Fenced = "fenced",
         /// The entries do not follow the log.
         Gap = "gap",
+        /// The store refuses an entry because of its values.
+        Refused = "refused",
         /// The store failed or did not answer in time: the entries may be durable.
         Unknown = "unknown",
+    }
+}
+
+labels! {
+    /// What became of a dead letter.
+    pub enum DeadLetterResult: "result" {
+        /// It was written to the store.
+        Written = "written",
+        /// Too many waited, or the store did not take it.
+        Dropped = "dropped",
     }
 }
 
@@ -144,6 +156,10 @@ metrics! {
         pub claim_seconds: Seconds;
         /// Panics in the state machine of a document.
         pub document_panics: Counter;
+        /// Edits that were not committed because of a fault.
+        pub dead_letters: Labelled<DeadLetterResult, Counter>;
+        /// Documents that are read-only because of repeated panics, on all nodes.
+        pub documents_quarantined: Gauge;
 
         /// Pages of logs read from the store.
         pub log_pages_read: Labelled<PageReader, Counter>;
@@ -213,6 +229,7 @@ impl NodeMetrics {
             Ok(Ok(())) => AppendResult::Appended,
             Ok(Err(AppendError::Fenced)) => AppendResult::Fenced,
             Ok(Err(AppendError::Gap)) => AppendResult::Gap,
+            Ok(Err(AppendError::Refused)) => AppendResult::Refused,
             Err(_) => AppendResult::Unknown,
         };
         self.appends.of(result).inc();

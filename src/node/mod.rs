@@ -4,6 +4,7 @@
 //! - `document`: the tasks of open documents, loading, and repair
 //! - `delivery`: outboxes, replies, and the budgets and throttles of what is sent to sockets
 //! - `presence`: presence channels
+//! - `faults`: dead letters, and documents in quarantine
 //! - `cluster`: the other nodes, the store's heartbeats and feed of changes, the history of the log
 //!
 //! [`Node`] is what the gateway uses. Below it, `services` holds what all these parts share.
@@ -12,6 +13,7 @@ mod clock;
 mod cluster;
 mod delivery;
 mod document;
+mod faults;
 mod metrics;
 #[expect(clippy::module_inception, reason = "a node is the main type of `node`")]
 mod node;
@@ -33,6 +35,7 @@ pub use delivery::snapshot_budget::SnapshotBudget;
 pub use delivery::wake_queue::{WakeQueue, WakeTask};
 pub use document::registry::AskError;
 pub use document::repair::{RepairMode, repair};
+pub use faults::DeadLetterSettings;
 pub use metrics::NodeMetrics;
 pub use node::Node;
 pub use presence::registry::PresenceRequester;

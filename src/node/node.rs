@@ -47,7 +47,7 @@ impl Node {
     ) -> Arc<Self> {
         let submit_budget = ByteBudget::new(settings.submits_bytes_max);
         let outboxes = Arc::new(OutboxBudget::new(settings.outboxes_bytes_max));
-        let services = Arc::new(NodeServices::new(id, settings, environment));
+        let services = Arc::new(NodeServices::new((id, name), settings, environment));
         Arc::new(Self {
             name: name.into(),
             registry: DocumentRegistry::new(services.clone()),
@@ -233,7 +233,9 @@ impl Node {
     /// Opens no more documents, and waits until everything that was accepted is durable. Returns false if that takes longer
     /// than `patience`.
     pub async fn stop(&self, patience: Duration) -> bool {
-        self.registry.stop(patience).await
+        let is_durable = self.registry.stop(patience).await;
+        self.services.faults.flush().await;
+        is_durable
     }
 
     /// Closes the transport to the other nodes.

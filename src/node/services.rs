@@ -14,6 +14,7 @@ use super::delivery::snapshot_budget::SnapshotBudget;
 use super::document::loader::DocumentLoader;
 use super::document::mailbox::Mailboxes;
 use super::document::slices::SlicePool;
+use super::faults::FaultService;
 use super::metrics::NodeMetrics;
 use super::presence::service::PresenceService;
 use super::settings::NodeSettings;
@@ -50,6 +51,7 @@ pub(super) struct NodeServices {
     pub(super) peers: Arc<Peers>,
     pub(super) documents: Arc<Mailboxes>,
     pub(super) loader: DocumentLoader,
+    pub(super) faults: Arc<FaultService>,
     pub(super) slices: SlicePool,
     pub(super) snapshots: Arc<SnapshotBudget>,
     pub(super) presence: Arc<PresenceService>,
@@ -58,7 +60,11 @@ pub(super) struct NodeServices {
 }
 
 impl NodeServices {
-    pub(super) fn new(id: NodeId, settings: NodeSettings, environment: NodeEnvironment) -> Self {
+    pub(super) fn new(
+        (id, name): (NodeId, &str),
+        settings: NodeSettings,
+        environment: NodeEnvironment,
+    ) -> Self {
         let NodeEnvironment {
             store,
             transport,
@@ -77,8 +83,14 @@ impl NodeServices {
         let documents = Arc::new(Mailboxes::new());
         let snapshots = Arc::new(SnapshotBudget::new(settings.snapshots_bytes_max));
         let store_status = Arc::new(StoreStatus::default());
+        let faults = Arc::new(FaultService::start(
+            (id, name.into()),
+            settings.dead_letters.clone(),
+            (store.clone(), documents.clone()),
+            (metrics.clone(), &runtime),
+        ));
         let loader = DocumentLoader::new(
-            id,
+            (id, faults.clone()),
             (store.clone(), store_status.clone()),
             documents.clone(),
             (snapshots.clone(), encoder),
@@ -98,6 +110,7 @@ impl NodeServices {
             peers,
             documents,
             loader,
+            faults,
             slices: SlicePool::new(),
             snapshots,
             presence: Arc::new(presence),

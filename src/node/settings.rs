@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cluster::wire_version;
+use super::faults::DeadLetterSettings;
 use crate::doc::DocumentSettings;
 use crate::setting::settings;
 use crate::version::NodeVersion;
@@ -30,6 +31,8 @@ settings! {
             /// How long a node may miss heartbeats until its documents are given to other nodes: the value of
             /// `postgres.node_dead_after_ms`.
             pub dead_after_ms: u64 = 3_000;
+            /// Bounds of the dead letters.
+            pub dead_letters: DeadLetterSettings = DeadLetterSettings::default();
             /// Limits of each document.
             pub document: DocumentSettings = DocumentSettings::default();
             /// Added to this machine's clock, in milliseconds. Set by tests.

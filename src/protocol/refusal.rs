@@ -34,6 +34,7 @@ pub enum Code {
     DocOversized,
     HistoryChanged,
     DocDamaged,
+    DocQuarantined,
 }
 
 impl Code {
@@ -43,7 +44,7 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::MessageBadlyFormed,
         Self::OpBadlyFormed,
         Self::OpNotApplied,
@@ -65,6 +66,7 @@ impl Code {
         Self::DocOversized,
         Self::HistoryChanged,
         Self::DocDamaged,
+        Self::DocQuarantined,
     ];
 
     /// The reason that a document rejects a request for with this code; `None` if documents do not use the code.
@@ -85,6 +87,7 @@ impl Code {
             Self::StoreUnavailable => Some(RejectionReason::StoreUnavailable),
             Self::DocOversized => Some(RejectionReason::Oversized),
             Self::DocDamaged => Some(RejectionReason::Damaged),
+            Self::DocQuarantined => Some(RejectionReason::Quarantined),
             Self::MessageBadlyFormed
             | Self::TypeNotRecognized
             | Self::SeqOverflow
@@ -120,6 +123,7 @@ impl Code {
             Self::DocOversized => "ERR_DOC_OVERSIZED",
             Self::HistoryChanged => "ERR_HISTORY_CHANGED",
             Self::DocDamaged => "ERR_DOC_DAMAGED",
+            Self::DocQuarantined => "ERR_DOC_QUARANTINED",
         }
     }
 }
@@ -232,6 +236,7 @@ impl From<RejectionReason> for Code {
             RejectionReason::StoreUnavailable => Self::StoreUnavailable,
             RejectionReason::Oversized => Self::DocOversized,
             RejectionReason::Damaged => Self::DocDamaged,
+            RejectionReason::Quarantined => Self::DocQuarantined,
         }
     }
 }
@@ -264,6 +269,8 @@ mod tests {
             (Rejection::store_unavailable(), "ERR_STORE_UNAVAILABLE"),
             (Rejection::oversized(Revision(3)), "ERR_DOC_OVERSIZED"),
             (Rejection::damaged(revision, None), "ERR_DOC_DAMAGED"),
+            (Rejection::quarantined(), "ERR_DOC_QUARANTINED"),
+            (Rejection::not_stored(), "ERR_OT_OP_NOT_APPLIED"),
             (
                 OtError::NoPresence.into(),
                 "ERR_TYPE_DOES_NOT_SUPPORT_PRESENCE",

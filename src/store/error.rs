@@ -16,6 +16,9 @@ pub enum AppendError {
     /// store checks. What the appender holds of the log is wrong.
     #[error("the entries do not follow the log")]
     Gap,
+    /// The values of an entry violate a constraint of the table. The same entries would be refused again.
+    #[error("the store refuses the values of an entry")]
+    Refused,
 }
 
 /// A call to the store failed.

@@ -279,6 +279,10 @@ impl World {
             Action::CloseSessions => {
                 self.violation = Some("sessions were closed without a damaged entry".to_owned());
             }
+            Action::ReportRefused(_) => {
+                self.violation =
+                    Some("the store refused an entry because of its values".to_owned());
+            }
             Action::SaveSnapshot { fence, snapshot } => {
                 // Without this snapshot, the next load reads more entries.
                 if !self.fault(20) {

@@ -371,7 +371,7 @@ async fn faulty_batch_is_rejected_alone() {
         let seq = if at % 20 == 7 { 666 } else { at };
         batches.push(batch(&id, fence, vec![entry(1, seq, create(""))]));
         expected.push(if seq == 666 {
-            Err(AppendError::Gap)
+            Err(AppendError::Refused)
         } else {
             Ok(())
         });

@@ -1,4 +1,5 @@
-//! Documents with a damaged stored log, and documents that are larger than what is held in memory.
+//! Read-only documents: those with a damaged stored log, those that are larger than what is held in memory, and those in
+//! quarantine.
 
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use crate::log::Revision;
 /// How often a damaged document that another node may own is loaded again, in case its owner has saved it.
 const RESCUE_TRIES: u32 = 4;
 
-/// For how long a damaged document is not loaded again. An operator may have restored it in the meantime.
+/// For how long a damaged document, or one in quarantine, is not loaded again. An operator may have restored or released it
+/// in the meantime.
 pub(super) const RELOAD_AFTER: Duration = Duration::from_secs(5);
 
 impl Document {
-    /// Only a part of the stored log can be folded. That part is served, and every submit is rejected.
+    /// Only a part of the stored log can be folded, or the document is in quarantine. What can be folded is served, and every
+    /// submit is rejected.
     ///
     /// If an owner holds the whole document in memory it saves a snapshot first, and the requests are tried again.
     pub(super) fn read_only(&mut self, found: ReadOnly, now: Now) {
@@ -24,7 +27,11 @@ impl Document {
         let is_owner_elsewhere = self.owner != self.me;
         let may_be_rescued =
             is_damaged && is_owner_elsewhere && self.timers.store_failures() < RESCUE_TRIES;
-        if self.owned_epoch().is_some() || may_be_rescued {
+        let is_quarantined = found.cause == ReadOnlyCause::Quarantined;
+        if is_quarantined {
+            // Other nodes do not serve it either: there is no owner that has more of it.
+            self.end_sequencer();
+        } else if self.owned_epoch().is_some() || may_be_rescued {
             if is_damaged {
                 self.request_rescue();
             }
@@ -46,7 +53,7 @@ impl Document {
             true => PendingOnReadOnly::Keep,
             false => PendingOnReadOnly::Reject,
         };
-        let reload_at = is_damaged.then_some(now.clock + RELOAD_AFTER);
+        let reload_at = found.cause.may_end().then_some(now.clock + RELOAD_AFTER);
         self.forwarder
             .set_read_only(found, pending, reload_at, &mut self.effects);
     }

@@ -9,11 +9,14 @@ use crate::doc::event::Now;
 use crate::doc::forwarder::OwnerPlace;
 use crate::doc::peer_message::PeerMessage;
 use crate::doc::rejection::Rejection;
-use crate::doc::sequencer::{Sequencer, SubmitOutcome};
+use crate::doc::sequencer::{RejectedAppend, Sequencer, SubmitOutcome};
 use crate::doc::submit::Submit;
 use crate::id::NodeId;
-use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, Tail};
+use crate::log::{Entry, Epoch, Fence, Revision, Snapshot, SubmitId, Tail};
 use crate::store::{AppendError, StoreError, StoreErrorKind};
+
+/// The most submits of which every later copy is rejected, beyond what one sequencer remembers.
+const REJECTED_MAX: usize = 100;
 
 impl Document {
     /// Brings a submit to the owner.
@@ -145,6 +148,7 @@ impl Document {
         let settings = self.settings.clone();
         let mut sequencer = Sequencer::new(self.me, fence, head, tail, subscriptions, settings);
         sequencer.append_one_by_one(std::mem::take(&mut self.one_by_one));
+        sequencer.reject_copies(&self.rejected);
         self.role = OwnershipState::Owning(Box::new(sequencer));
         self.forwarder.owner_started_here();
         self.forwarder.commits(durable, &entries, &mut self.effects);
@@ -211,8 +215,12 @@ impl Document {
         match result {
             Ok(Ok(())) => sequencer.appended(&mut self.effects),
             Ok(Err(AppendError::Fenced)) => self.step_down(now),
-            Ok(Err(AppendError::Gap)) => {
-                self.one_by_one = sequencer.append_rejected(&mut self.effects);
+            Ok(Err(error @ (AppendError::Gap | AppendError::Refused))) => {
+                let rejected = sequencer.append_rejected(*error, &mut self.effects);
+                match rejected {
+                    RejectedAppend::One(id, rejection) => self.reject_copies(id, rejection),
+                    RejectedAppend::Several(entries) => self.one_by_one = entries,
+                }
                 self.step_down(now);
             }
             Err(_) => {
@@ -255,9 +263,21 @@ impl Document {
         }
     }
 
-    /// Ends the sequencer. What it had staged is dropped.
-    fn step_down(&mut self, now: Now) {
+    /// Rejects every later copy of this submit: the same would happen again.
+    pub(super) fn reject_copies(&mut self, id: SubmitId, rejection: Rejection) {
+        if self.rejected.len() < REJECTED_MAX {
+            self.rejected.push((id, rejection));
+        }
+    }
+
+    /// Ends the sequencer, if there is one. What it had staged is dropped.
+    pub(super) fn end_sequencer(&mut self) {
         self.change_role(OwnershipState::Following);
+    }
+
+    /// Ends the sequencer, and claims again soon if submits wait.
+    fn step_down(&mut self, now: Now) {
+        self.end_sequencer();
         self.timers.retry_soon(now);
     }
 

@@ -163,6 +163,7 @@ impl TestDocument {
             | Action::Claim
             | Action::Append { .. }
             | Action::CloseSessions
+            | Action::ReportRefused(_)
             | Action::RefoldSnapshot { .. }
             | Action::SaveSnapshot { .. } => self.requests.push_back(action),
         }

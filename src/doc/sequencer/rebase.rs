@@ -39,6 +39,8 @@ pub(super) struct Rebase {
     /// Whether it was made without a base. Then the entries on its way are only searched for its first copy.
     pub(super) without_base: bool,
     pub(super) change: RebasedChange,
+    /// The change as it was submitted, for a dead letter; `None` for a copy, of which only the id is looked for.
+    pub(super) proposal: Option<Proposal>,
 }
 
 /// The change of a submit, as far as it is parsed.
@@ -83,11 +85,11 @@ impl Rebase {
     ) -> Result<Self, (SubmitId, Rejection)> {
         let Submit { id, base, proposal } = submit;
         let bytes = proposal.size();
-        let change = match proposal {
-            Proposal::Create(content) => RebasedChange::Parsed(Change::Create(content)),
+        let change = match &proposal {
+            Proposal::Create(content) => RebasedChange::Parsed(Change::Create(content.clone())),
             Proposal::Delete => RebasedChange::Parsed(Change::Delete),
-            Proposal::Edit(json) if bytes > LARGE_OP_BYTES => RebasedChange::Unparsed(json),
-            Proposal::Edit(json) => match RebasedChange::parse(&json, head) {
+            Proposal::Edit(json) if bytes > LARGE_OP_BYTES => RebasedChange::Unparsed(json.clone()),
+            Proposal::Edit(json) => match RebasedChange::parse(json, head) {
                 Ok(change) => change,
                 Err(rejection) => return Err((id, rejection)),
             },
@@ -103,6 +105,7 @@ impl Rebase {
             at: base.unwrap_or(past),
             without_base: base.is_none(),
             change,
+            proposal: Some(proposal),
         })
     }
 
@@ -123,6 +126,7 @@ impl Rebase {
             at: revision.before(),
             without_base: false,
             change: RebasedChange::Untyped,
+            proposal: None,
         }
     }
 

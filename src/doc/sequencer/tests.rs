@@ -207,6 +207,7 @@ fn sentence(effect: &Effect) -> String {
         Action::Send { message, .. } => message_sentence("other", message),
         Action::LoadPage { since, .. } => format!("page {since}"),
         Action::SaveSnapshot { snapshot, .. } => format!("save {}", snapshot.revision),
+        Action::ReportRefused(entry) => format!("refused {}", entry.revision),
         Action::EncodeSnapshot(snapshot) => format!("encode {}", snapshot.revision),
         other => format!("{other:?}"),
     }
@@ -815,7 +816,14 @@ fn rejected_append_is_repeated_one_by_one() {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
     owner.appended();
-    assert_eq!(owner.sequencer.append_rejected(&mut owner.effects), 0);
+    let rejected = |owner: &mut TestSequencer, error| {
+        owner.sequencer.append_rejected(error, &mut owner.effects)
+    };
+    let bob = submit("bob", 1, 1, edit("")).id;
+    assert_eq!(
+        rejected(&mut owner, AppendError::Gap),
+        RejectedAppend::One(bob, Rejection::seq_used())
+    );
     assert_eq!(
         owner.take_output(),
         ["me: commits [2]", "me: bob/1 Malformed"],
@@ -828,8 +836,37 @@ fn rejected_append_is_repeated_one_by_one() {
         owner.submit(submit(client, 1, 1, edit(r#"["x"]"#)));
     }
     owner.appended();
-    assert_eq!(owner.sequencer.append_rejected(&mut owner.effects), 2);
+    assert_eq!(
+        rejected(&mut owner, AppendError::Gap),
+        RejectedAppend::Several(2)
+    );
     assert_eq!(owner.take_output(), ["me: commits [2]"]);
+}
+
+#[test]
+fn entry_that_the_store_refuses_is_reported_and_its_submit_rejected() {
+    let mut owner = TestSequencer::of("");
+    owner.submit(submit("ann", 1, 1, edit(r#"["x"]"#)));
+    let sequencer = &owner.sequencer;
+    let rejected = sequencer.append_rejected(AppendError::Refused, &mut owner.effects);
+    let ann = submit("ann", 1, 1, edit("")).id;
+    assert_eq!(rejected, RejectedAppend::One(ann, Rejection::not_stored()));
+    assert_eq!(
+        owner.take_output(),
+        ["refused 2", "me: ann/1 NotApplicable"]
+    );
+}
+
+#[test]
+fn copies_of_a_submit_that_another_sequencer_rejected_are_rejected() {
+    let mut owner = TestSequencer::of("");
+    let poison = submit("ann", 1, 1, edit(r#"["x"]"#));
+    let rejected = [(poison.id.clone(), Rejection::op_not_applied())];
+    owner.sequencer.reject_copies(&rejected);
+    owner.submit(poison);
+    assert_eq!(owner.take_output(), ["me: ann/1 NotApplicable"]);
+    owner.submit(submit("ann", 2, 1, edit(r#"["x"]"#)));
+    assert_eq!(owner.appends.last(), Some(&vec![2]));
 }
 
 fn rich_owner(data: &str) -> TestSequencer {

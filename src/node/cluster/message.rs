@@ -1,6 +1,6 @@
 //! The messages between nodes. A message may be lost: its receiver or its sender makes up for it later.
 
-use crate::doc::{PeerMessage, Presence};
+use crate::doc::{PeerMessage, Presence, Rejection, RejectionReason};
 use crate::id::{ClientId, DocId, Name, NodeId};
 use crate::store::HistoryMark;
 
@@ -27,6 +27,24 @@ pub(in crate::node) enum NodeMessage {
     SaveConfirmed,
     /// A message about presence channels.
     Presence(PresenceMessage),
+}
+
+impl NodeMessage {
+    /// The message for a node that does not know of quarantine, if it differs: it knows of damaged documents, which are
+    /// read-only too.
+    pub(in crate::node) fn without_quarantine(&self) -> Option<Self> {
+        match self {
+            Self::Document(doc, PeerMessage::Reject { id, rejection }, mark)
+                if rejection.reason == RejectionReason::Quarantined =>
+            {
+                let rejection = Rejection::new(RejectionReason::Damaged, &*rejection.message);
+                let id = id.clone();
+                let message = PeerMessage::Reject { id, rejection };
+                Some(Self::Document(doc.clone(), message, *mark))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A message about presence channels, to a channel's home or from it.

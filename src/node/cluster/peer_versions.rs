@@ -101,6 +101,11 @@ impl PeerVersions {
         if !theirs.contain(needed(message)) {
             return None;
         }
+        if !theirs.contain(Capabilities::QUARANTINE)
+            && let Some(older) = message.without_quarantine()
+        {
+            return Some(Cow::Owned(older));
+        }
         let NodeMessage::Document(doc, PeerMessage::Submit(submit, Some(_)), mark) = message else {
             return Some(Cow::Borrowed(message));
         };

@@ -13,11 +13,11 @@ use crate::store::Loaded;
 pub(super) enum Folded {
     /// The document at its head, and the entries that were loaded with it.
     Whole(Snapshot, Vec<Arc<Entry>>),
-    /// Only a part of the log can be folded.
+    /// Only a part of the log can be folded, or the document is in quarantine.
     ReadOnly(ReadablePart),
 }
 
-/// The readable part of a document, if its log cannot be folded to its head.
+/// The readable part of a read-only document.
 #[derive(Debug)]
 pub(super) struct ReadablePart {
     /// The newest readable state; `None` if there is none.
@@ -36,6 +36,17 @@ impl Folded {
             readable: snapshot.content.is_some().then_some(snapshot),
             head,
             cause: ReadOnlyCause::Damaged { entry },
+        })
+    }
+}
+
+impl Folded {
+    /// The document is in quarantine, and stands at `head`.
+    pub(super) fn quarantined(head: Snapshot) -> Self {
+        Self::ReadOnly(ReadablePart {
+            head: head.revision,
+            readable: head.content.is_some().then_some(head),
+            cause: ReadOnlyCause::Quarantined,
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::node::cluster::store_status::StoreStatus;
 use crate::node::delivery::encoder::{FrameEncoder, SnapshotNotice};
 use crate::node::delivery::outbox::Outbox;
 use crate::node::delivery::snapshot_budget::SnapshotBudget;
+use crate::node::faults::FaultService;
 use crate::node::metrics::NodeMetrics;
 use crate::ot::CONTENT_BYTES_MAX;
 use crate::outage::LineLimit;
@@ -27,6 +28,7 @@ use crate::store::{AppendError, Batch, LoadRange, Store, StoreError, StoreErrorK
 #[derive(Debug)]
 pub(in crate::node) struct DocumentLoader {
     me: NodeId,
+    faults: Arc<FaultService>,
     store: Arc<dyn Store>,
     store_status: Arc<StoreStatus>,
     documents: Arc<Mailboxes>,
@@ -49,7 +51,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(20);
 
 impl DocumentLoader {
     pub(in crate::node) fn new(
-        me: NodeId,
+        (me, faults): (NodeId, Arc<FaultService>),
         (store, store_status): (Arc<dyn Store>, Arc<StoreStatus>),
         documents: Arc<Mailboxes>,
         (snapshots, encoder): (Arc<SnapshotBudget>, &'static dyn FrameEncoder),
@@ -58,6 +60,7 @@ impl DocumentLoader {
     ) -> Self {
         Self {
             me,
+            faults,
             store,
             store_status,
             documents,
@@ -207,6 +210,11 @@ impl DocumentLoader {
     /// Claims a document. The head that is loaded after the claim is the head under its fence.
     async fn claim_and_load(&self, doc: &DocId) -> Result<Event, StoreError> {
         let _permit = self.claims.acquire().await.ok();
+        if self.faults.is_quarantined(doc).await
+            && let Folded::ReadOnly(part) = self.load_folded(doc).await?
+        {
+            return Ok(self.read_only(doc, part).await);
+        }
         let lease = match self.store.claim(doc, self.me).await {
             Ok(lease) => lease,
             Err(StoreError {
@@ -244,8 +252,20 @@ impl DocumentLoader {
         Ok(self.read_only(doc, part).await)
     }
 
-    /// Loads a document's head and folds it; of a damaged document, what is before the damage.
+    /// Loads a document's head and folds it; of a damaged document, what is before the damage. A document in quarantine is
+    /// read-only.
     async fn load_folded(&self, doc: &DocId) -> Result<Folded, StoreError> {
+        let folded = self.load_readable(doc).await?;
+        Ok(match folded {
+            Folded::Whole(head, _) if self.faults.is_quarantined(doc).await => {
+                Folded::quarantined(head)
+            }
+            folded => folded,
+        })
+    }
+
+    /// Loads a document's head and folds it, as far as it can be read.
+    async fn load_readable(&self, doc: &DocId) -> Result<Folded, StoreError> {
         match self.store.load(doc, LoadRange::Head).await {
             Ok(loaded) => return Ok(fold(loaded).await),
             Err(error) if !is_damage(&error) => return Err(error),
@@ -306,6 +326,8 @@ impl DocumentLoader {
                 "the document is larger than {CONTENT_BYTES_MAX} bytes: it is read-only until `copydesk repair {doc}` is run"
             ),
             ReadOnlyCause::Damaged { entry } => self.damage_reports.report(doc, entry, at),
+            // Logged when the quarantine began.
+            ReadOnlyCause::Quarantined => {}
         }
         let rejection = cause.rejection(at);
         let readable = match readable {

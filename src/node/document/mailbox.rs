@@ -36,6 +36,8 @@ pub(in crate::node) enum DocumentMessage {
     Changed(Event),
     /// A position in the document that no session of this node publishes.
     Presence(PresenceUpdate),
+    /// The quarantine of the document began or ended: the task ends, so that the document is opened anew.
+    Reload,
     /// The node stops: the task ends as soon as everything that was accepted is durable.
     Finish,
 }
@@ -99,6 +101,16 @@ impl Mailboxes {
         };
         let sent = mailbox.sender.try_send(message);
         sent.err().map(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Lets a document be opened anew if it is open: its sockets are closed, and their clients reconnect with their revisions.
+    /// Returns false if its mailbox is full.
+    pub(in crate::node) fn reload(&self, doc: &DocId) -> bool {
+        let open = self.get(doc);
+        open.is_none_or(|mailbox| {
+            let sent = mailbox.sender.try_send(DocumentMessage::Reload);
+            !matches!(sent, Err(mpsc::error::TrySendError::Full(_)))
+        })
     }
 
     /// Reports a change to a document if it is open. A report that does not fit into its mailbox is dropped: it is made again

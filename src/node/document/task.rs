@@ -1,6 +1,7 @@
 //! The task of an open document: it passes messages to the document's state machine and performs the machine's actions.
 
 mod actions;
+mod faults;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +20,7 @@ use super::ownership::{Ownership, OwnershipStatus};
 use super::session::{DocumentSession, is_read};
 use super::slices::SlicePermit;
 use crate::doc::{
-    Contradiction, Document, Event, PageRequester, PeerMessage, Rejection, SessionReply,
-    SessionRequest, Ticket,
+    Contradiction, Document, Event, PageRequester, PeerMessage, SessionRequest, Ticket,
 };
 use crate::id::{DocId, NodeId, SessionId};
 use crate::log::Revision;
@@ -71,6 +71,8 @@ pub(super) struct DocumentTask {
     /// The permit for long work on the event that came with it.
     slice: Option<SlicePermit>,
     is_finishing: bool,
+    /// Whether the document is to be opened anew: its quarantine began or ended.
+    is_reloading: bool,
     idle_since: Option<Instant>,
     /// The sessions that were answered since they were last looked at.
     answered: Vec<SessionId>,
@@ -116,15 +118,13 @@ enum TaskEnd {
     Idle,
     /// The node stops, and everything that was accepted is durable.
     Finished,
-    /// The state machine panicked.
+    /// The state machine or one of its actions panicked.
     Panicked,
+    /// The quarantine of the document began or ended.
+    Reloading,
     /// The log has another history, in which the machine's state may never have existed.
     HistoryChanged,
 }
-
-/// The state machine panicked.
-#[derive(Debug)]
-struct Panicked;
 
 impl DocumentTask {
     /// A task for a document that was opened as this `incarnation` in this `history`.
@@ -140,6 +140,7 @@ impl DocumentTask {
         let settings = services.settings.document.clone();
         let ownership_metrics = services.metrics.clone();
         let mut document = Document::new(me, owner, settings);
+        document.reject_poison(services.faults.poison_of(&doc));
         let mut store_away = services.store_status.watch();
         if *store_away.borrow_and_update() {
             document.handle(Event::StoreUnavailable, services.clock.now());
@@ -178,6 +179,7 @@ impl DocumentTask {
             pending: FuturesUnordered::new(),
             slice: None,
             is_finishing: false,
+            is_reloading: false,
             idle_since: None,
             answered: Vec::new(),
             reader: None,
@@ -186,10 +188,15 @@ impl DocumentTask {
         }
     }
 
-    /// Runs until the document is closed.
+    /// Runs until the document is closed. A panic ends this document and no other.
     pub(super) async fn run(mut self) {
         loop {
-            if let Some(end) = self.turn().await {
+            let turn = AssertUnwindSafe(self.turn()).catch_unwind().await;
+            let end = turn.unwrap_or_else(|cause| {
+                self.panicked(&*cause);
+                Some(TaskEnd::Panicked)
+            });
+            if let Some(end) = end {
                 return tracing::debug!(?end, "document closed");
             }
         }
@@ -199,6 +206,9 @@ impl DocumentTask {
     async fn turn(&mut self) -> Option<TaskEnd> {
         if self.is_outdated() {
             return Some(TaskEnd::HistoryChanged);
+        }
+        if self.is_reloading {
+            return Some(TaskEnd::Reloading);
         }
         self.throttle.flush(Instant::now());
         let timeout = self.document.timeout();
@@ -239,9 +249,7 @@ impl DocumentTask {
                 Event::Timeout
             }
         };
-        if self.handle(event).is_err() {
-            return Some(TaskEnd::Panicked);
-        }
+        self.handle(event);
         self.check_end()
     }
 
@@ -297,6 +305,10 @@ impl DocumentTask {
                 self.deliver_presence(update);
                 None
             }
+            DocumentMessage::Reload => {
+                self.is_reloading = true;
+                None
+            }
             DocumentMessage::Finish => {
                 self.is_finishing = true;
                 Some(Event::Timeout)
@@ -332,9 +344,8 @@ impl DocumentTask {
         })
     }
 
-    /// Passes an event to the state machine, and performs its actions. A panic ends this machine and nothing else: the submit
-    /// that caused it is rejected, so that it does not cause the next one.
-    fn handle(&mut self, event: Event) -> Result<(), Panicked> {
+    /// Passes an event to the state machine, and performs its actions.
+    fn handle(&mut self, event: Event) {
         let now = self.services.clock.now();
         // Held until all actions are performed.
         let _slice = self.slice.take();
@@ -346,19 +357,11 @@ impl DocumentTask {
         }
 
         let document = &mut self.document;
-        let handle = || catch_unwind(AssertUnwindSafe(|| document.handle(event, now)));
-        let handled = if is_long {
-            work_in_place(handle)
+        let handle = || document.handle(event, now);
+        if is_long {
+            work_in_place(handle);
         } else {
-            handle()
-        };
-        if handled.is_err() {
-            tracing::error!(
-                "a document's state machine panicked: the document is closed and loaded again"
-            );
-            self.services.metrics.document_panics.inc();
-            self.reject_poison_submit();
-            return Err(Panicked);
+            handle();
         }
 
         while let Some(action) = self.document.poll() {
@@ -368,7 +371,6 @@ impl DocumentTask {
         self.ownership
             .set(self.document.owned_epoch().is_some(), change);
         self.report_status();
-        Ok(())
     }
 
     /// Reports to the node what it has of the document. The node compares the newest commit with the log if the store may have
@@ -426,21 +428,6 @@ impl DocumentTask {
         match rebased {
             Ok(()) => self.services.presence.deliver(update),
             Err(_) => tracing::error!("transforming a presence position panicked"),
-        }
-    }
-
-    /// Rejects the submit that caused a panic, wherever it came from: it would cause the next panic.
-    fn reject_poison_submit(&mut self) {
-        let Some(poison) = self.document.poison_submit() else {
-            return;
-        };
-        let rejection = Rejection::op_not_applied();
-        for (session, ticket) in poison.requests {
-            self.reply(session, ticket, SessionReply::Rejected(rejection.clone()));
-        }
-        if poison.from != self.services.id {
-            let id = poison.id;
-            self.send_to_peer(poison.from, PeerMessage::Reject { id, rejection });
         }
     }
 

@@ -334,12 +334,21 @@ impl AppendTask {
     }
 }
 
+/// What a data error means. A revision that the log has already violates the primary key.
+fn refusal(error: &PostgresError) -> AppendError {
+    if error.is_duplicate() {
+        AppendError::Gap
+    } else {
+        AppendError::Refused
+    }
+}
+
 /// Answers a batch that was certainly not appended: its data is faulty, or the row of its document was locked.
 fn reject(pending: PendingAppend, error: &PostgresError) {
     let answer = match error.kind() {
         FailureKind::Data => {
             tracing::error!(doc = %pending.batch.doc, %error, "append rejected: its values violate a constraint of the table");
-            Ok(Err(AppendError::Gap))
+            Ok(Err(refusal(error)))
         }
         FailureKind::Lock | FailureKind::Unknown => Err(error.to_string().into()),
     };

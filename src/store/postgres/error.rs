@@ -87,6 +87,11 @@ impl PostgresError {
         }
     }
 
+    /// Returns true if a row with the same key exists.
+    pub(super) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+
     /// What the failure means for the changes of the statement.
     pub(super) fn kind(&self) -> FailureKind {
         let Self::Sql(error) = self else {

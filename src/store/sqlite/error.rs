@@ -1,6 +1,6 @@
 //! Errors of SQLite and of the rows in it.
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
 use crate::store::StoreError;
@@ -46,4 +46,13 @@ pub(super) fn is_data_error(error: &rusqlite::Error) -> bool {
             Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
         ),
     }
+}
+
+/// Returns true if a row with the same key exists.
+pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|it| it.extended_code);
+    matches!(
+        code,
+        Some(ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE)
+    )
 }

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::documents::{claimed_epoch, head, last_entry};
+use super::error::is_duplicate;
 use super::write_connection::WriteConnection;
 use super::writer::WriteJob;
 use crate::id::DocId;
@@ -35,10 +36,13 @@ impl WriteJob for AppendJob {
     fn run(&self, connection: &mut WriteConnection) -> rusqlite::Result<Self::Output> {
         let append = |batch: &EncodedBatch| {
             let appended = connection.isolated(|connection| append(connection, batch))?;
-            // A revision that the log has already violates the primary key, which is what `Gap` means.
             Ok(appended.unwrap_or_else(|error| {
                 tracing::error!(doc = %batch.doc, %error, "append rejected: its values violate a constraint of the table");
-                Err(AppendError::Gap)
+                // A revision that the log has already violates the primary key, which is what `Gap` means.
+                Err(match is_duplicate(&error) {
+                    true => AppendError::Gap,
+                    false => AppendError::Refused,
+                })
             }))
         };
         self.0.iter().map(append).collect()

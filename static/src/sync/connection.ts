@@ -190,7 +190,7 @@ function rightsIn(message: unknown): Rights | null {
 }
 
 /** Codes of documents that can be read in part, and not changed. */
-const UNWRITABLE = ['ERR_DOC_DAMAGED', 'ERR_DOC_OVERSIZED'];
+const UNWRITABLE = ['ERR_DOC_DAMAGED', 'ERR_DOC_OVERSIZED', 'ERR_DOC_QUARANTINED'];
 
 export function isUnwritable(code: string): boolean {
   return UNWRITABLE.includes(code);

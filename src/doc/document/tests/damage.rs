@@ -234,3 +234,60 @@ fn unreadable_gap_closes_the_sessions() {
     }
     panic!("the sessions wait for ever");
 }
+
+/// The answer of the store to a load or a claim of a document in quarantine.
+fn quarantined(test: &TestDocument) -> Event {
+    let (snapshot, entries) = test.head();
+    Event::ReadOnly(ReadOnly {
+        readable: Some(Arc::new(encoded(&snapshot))),
+        head: Revision(entries.len() as u64),
+        rejection: ReadOnlyCause::Quarantined.rejection(None),
+        cause: ReadOnlyCause::Quarantined,
+    })
+}
+
+#[test]
+fn document_in_quarantine_is_read_and_not_changed_until_it_is_released() {
+    for owner in [ME, OTHER] {
+        let mut test = TestDocument::of(6);
+        test.handle(Event::OwnerChanged(owner));
+        test.subscribe(1, None);
+        let answer = quarantined(&test);
+        test.requests.clear();
+        test.handle(answer);
+        assert_eq!(test.sent(1), ["shown 6"]);
+        test.messages.clear();
+        test.submit(2, edit("ann", 1, 6));
+        assert_eq!(test.sent(2), ["Quarantined"]);
+        for (session, since, answer) in [(3, Some(6), "done"), (4, Some(2), "Quarantined")] {
+            test.subscribe(session, since);
+            assert_eq!(test.sent(session), [answer], "since {since:?}");
+        }
+        assert!(test.messages.is_empty(), "no owner elsewhere is asked");
+        assert!(test.requests.is_empty(), "the store is not asked again");
+    }
+    let mut test = TestDocument::of(6);
+    test.subscribe(1, None);
+    let answer = quarantined(&test);
+    test.requests.clear();
+    test.handle(answer);
+    assert_eq!(test.sent(1), ["shown 6"]);
+    test.clock += RELOAD_AFTER;
+    test.submit(1, edit("ann", 2, 6));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 7"], "it was released");
+}
+
+#[test]
+fn owner_ends_when_its_document_is_in_quarantine() {
+    let mut test = TestDocument::of(6);
+    test.submit(1, edit("ann", 1, 6));
+    test.settle();
+    assert!(test.document.owned_epoch().is_some());
+    let answer = quarantined(&test);
+    test.handle(answer);
+    assert_eq!(test.document.owned_epoch(), None);
+    test.sent(2);
+    test.submit(2, edit("bob", 100, 6));
+    assert_eq!(test.sent(2), ["Quarantined"]);
+}

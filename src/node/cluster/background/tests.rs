@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::cluster::MemoryNetwork;
 use crate::cluster::Transport;
-use crate::doc::{Proposal, SessionRequest, Submit};
+use crate::doc::{PeerMessage, Proposal, SessionRequest, Submit};
 use crate::gateway::ShareDbEncoder;
 use crate::id::{ClientId, DocId, SessionId, UserId};
 use crate::log::{Change, Entry, Fence, Revision, Snapshot, SubmitId};
@@ -151,6 +151,9 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 const DEAD_AFTER_MS: u64 = 300;
 
+/// An edit with this text makes its document panic.
+const PANIC_MARK: &str = "poison";
+
 /// A node that has joined the cluster.
 async fn node(id: u64, way: &StoreConnection, network: &MemoryNetwork) -> Arc<Node> {
     join(id, way, network, WireRange::UNSTATED).await.unwrap()
@@ -185,6 +188,7 @@ fn of_version(
         ..NodeSettings::default()
     };
     settings.version.wire = wire;
+    settings.document.panic_mark = Some(PANIC_MARK.into());
     let environment = NodeEnvironment {
         store: Arc::new(way.clone()),
         transport,
@@ -811,4 +815,5 @@ fn step_that_panics_does_not_end_what_repeats_it() {
 }
 
 mod damage;
+mod quarantine;
 mod readiness;

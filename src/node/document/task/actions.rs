@@ -81,6 +81,7 @@ impl DocumentTask {
                 }
             }
             Action::SaveSnapshot { fence, snapshot } => self.save_snapshot(fence, snapshot),
+            Action::ReportRefused(entry) => self.report_refused(&entry),
         }
     }
 

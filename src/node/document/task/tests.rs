@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::doc::{Proposal, Submit};
+use crate::doc::{Proposal, SessionReply, Submit};
 use crate::gateway::ShareDbEncoder;
 use crate::id::{ClientId, Name, UserId};
 use crate::log::{Change, Entry, Epoch, Snapshot, SubmitId};
@@ -35,7 +35,7 @@ fn node(store: &Arc<MemoryStore>) -> Arc<Node> {
 
 fn task() -> (DocumentTask, mpsc::Sender<DocumentMessage>) {
     let environment = environment(&Arc::new(MemoryStore::new()));
-    let services = NodeServices::new(NodeId(1), NodeSettings::default(), environment);
+    let services = NodeServices::new((NodeId(1), "a"), NodeSettings::default(), environment);
     let (sender, receiver) = mpsc::channel(8);
     let doc = DocId::parse("c", "a").unwrap();
     let opened = (1, History::default());
@@ -270,14 +270,14 @@ async fn requests_of_a_session_that_ended_are_dropped() {
     let accepted = task.accept_request(SessionId(1), own.clone(), to_socket(), fetch());
     assert!(accepted.is_some());
     own.close(CloseReason::ReadsTooSlowly);
-    task.handle(Event::SessionClosed(SessionId(1))).unwrap();
+    task.handle(Event::SessionClosed(SessionId(1)));
     let accepted = task.accept_request(SessionId(1), own.clone(), to_socket(), fetch());
     assert!(accepted.is_none(), "it was sent before the session ended");
     let other = outbox(100_000);
     let accepted = task.accept_request(SessionId(2), other, to_socket(), fetch());
     assert!(accepted.is_some());
     drop(own);
-    task.handle(Event::SessionClosed(SessionId(2))).unwrap();
+    task.handle(Event::SessionClosed(SessionId(2)));
     let ended: Vec<_> = task.ended.keys().copied().collect();
     assert_eq!(
         ended,
