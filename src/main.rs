@@ -13,7 +13,7 @@ use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 
 use self::cli::arguments::{Cli, Command, ConfigCommand};
-use self::cli::{database, documents, serve};
+use self::cli::{database, dead_letters, documents, serve};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -67,6 +67,14 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Restored(restored) => {
             let config = restored.file.load(&restored.store.flags())?;
             runtime(1)?.block_on(database::renew_history(&config))?;
+        }
+        Command::DeadLetters(command) => {
+            let config = command.source().load()?;
+            runtime(1)?.block_on(dead_letters::dead_letters(&command, &config))?;
+        }
+        Command::Quarantine(command) => {
+            let config = command.source().load()?;
+            runtime(1)?.block_on(dead_letters::quarantine(&command, &config))?;
         }
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load(&[])?;

@@ -1,8 +1,9 @@
 //! The arguments of the command line, and the settings that they set.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use copydesk::auth::AuthMode;
 use copydesk::config::{self, Config, Flag};
@@ -29,6 +30,8 @@ Examples:
                                                after restoring a backup: clients load their documents again
   copydesk verify --data backup                check every row of a database or of a backup
   COPYDESK__LOG__LEVEL=debug copydesk serve    any setting by an environment variable
+  copydesk dead-letters list --newer-than 1d   edits that were not committed because of a fault of the program
+  copydesk quarantine release documents/abc    make a document writable again after repeated panics
   copydesk config check --config my.toml       check a configuration file";
 
 #[derive(Debug, Subcommand)]
@@ -59,9 +62,157 @@ pub(crate) enum Command {
     /// The database gets a new history: clients that reconnect with state from before are told to load their documents
     /// again. With --store nodes may be running; without it the server must be stopped first.
     Restored(Restored),
+    /// List, show, export or delete the edits that were not committed because of a fault of the program
+    ///
+    /// Nodes may be running. Payloads are text that users wrote.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// List or release the documents that are read-only because they panicked twice within a minute (ERR_DOC_QUARANTINED)
+    ///
+    /// Nodes may be running.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Inspect the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// Print the newest dead letters as a table, without their payloads
+    List(ListLetters),
+    /// Print one dead letter with its payload
+    Show(ShowLetter),
+    /// Print dead letters with their payloads, one JSON object a line, newest first
+    Export(ExportLetters),
+    /// Delete dead letters
+    Purge(PurgeLetters),
+}
+
+impl DeadLettersCommand {
+    pub(crate) fn source(&self) -> &StoreSource {
+        match self {
+            Self::List(list) => &list.source,
+            Self::Show(show) => &show.source,
+            Self::Export(export) => &export.source,
+            Self::Purge(purge) => &purge.source,
+        }
+    }
+}
+
+/// Selects dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct LetterSelection {
+    /// Only those of this document
+    #[arg(long, value_name = "COLLECTION/ID")]
+    pub(crate) doc: Option<String>,
+    /// Only those that are at most so old: 90s, 15m, 12h, 7d
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) newer_than: Option<Duration>,
+    /// Only those that are older: 90s, 15m, 12h, 7d
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) older_than: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListLetters {
+    #[command(flatten)]
+    pub(crate) selection: LetterSelection,
+    /// How many to print
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = parse_limit)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    source: StoreSource,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowLetter {
+    /// The number in the first column of the list
+    #[arg(value_name = "ID", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    pub(crate) id: u64,
+    #[command(flatten)]
+    source: StoreSource,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportLetters {
+    #[command(flatten)]
+    pub(crate) selection: LetterSelection,
+    #[command(flatten)]
+    source: StoreSource,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PurgeLetters {
+    #[command(flatten)]
+    pub(crate) selection: LetterSelection,
+    /// Delete all dead letters
+    #[arg(long, conflicts_with_all = ["doc", "newer_than", "older_than"])]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    source: StoreSource,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Print the documents in quarantine
+    List(StoreSource),
+    /// Make a document writable again; running nodes notice it within about a second
+    Release(ReleaseDocument),
+}
+
+impl QuarantineCommand {
+    pub(crate) fn source(&self) -> &StoreSource {
+        match self {
+            Self::List(source) => source,
+            Self::Release(release) => &release.source,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseDocument {
+    /// The document: its collection and its id
+    #[arg(value_name = "COLLECTION/ID")]
+    pub(crate) doc: String,
+    #[command(flatten)]
+    source: StoreSource,
+}
+
+/// Where the store is.
+#[derive(Debug, Args)]
+pub(crate) struct StoreSource {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    #[command(flatten)]
+    pub(crate) store: StoreChoice,
+}
+
+impl StoreSource {
+    /// The configuration that names the store.
+    pub(crate) fn load(&self) -> Result<Config> {
+        self.file.load(&self.store.flags())
+    }
+}
+
+/// Parses how many rows to print.
+fn parse_limit(text: &str) -> Result<usize> {
+    let limit = text.parse().ok().filter(|it| (1..=100_000).contains(it));
+    limit.with_context(|| format!("{text:?} is not a number from 1 to 100000"))
+}
+
+/// Parses an age: `90s`, `15m`, `12h` or `7d`.
+fn parse_age(text: &str) -> Result<Duration> {
+    let wrong = || format!("{text:?} is no age: write 90s, 15m, 12h or 7d");
+    let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
+    let parts = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
+    let (number, unit_seconds) = parts.with_context(wrong)?;
+    ensure!(number.bytes().all(|it| it.is_ascii_digit()), wrong());
+    let number: u64 = number.parse().ok().with_context(wrong)?;
+    let seconds = number.checked_mul(unit_seconds).with_context(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 #[derive(Debug, Subcommand)]
@@ -304,6 +455,47 @@ mod tests {
                 ("--open", "auth.mode", "open"),
             ]
         );
+    }
+
+    #[test]
+    fn ages_have_a_number_and_a_unit() {
+        for (text, seconds) in [
+            ("0s", Some(0)),
+            ("90s", Some(90)),
+            ("15m", Some(900)),
+            ("12h", Some(43_200)),
+            ("7d", Some(604_800)),
+            ("", None),
+            ("7", None),
+            ("d", None),
+            ("-1d", None),
+            ("1.5h", None),
+            ("7é", None),
+            ("99999999999999999999d", None),
+            ("9999999999999999999d", None),
+        ] {
+            let parsed = parse_age(text).ok();
+            assert_eq!(parsed, seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_of_dead_letters_get_an_error() {
+        for (arguments, error) in [
+            (
+                "dead-letters list --newer-than 7",
+                "write 90s, 15m, 12h or 7d",
+            ),
+            ("dead-letters list --limit 0", "from 1 to 100000"),
+            ("dead-letters show", "<ID>"),
+            ("dead-letters show 0", "not in 1.."),
+            ("dead-letters purge --all --doc a/b", "cannot be used with"),
+            ("quarantine release", "<COLLECTION/ID>"),
+        ] {
+            let arguments = ["copydesk"].into_iter().chain(arguments.split(' '));
+            let found = Cli::try_parse_from(arguments).expect_err(error).to_string();
+            assert!(found.contains(error), "{found}");
+        }
     }
 
     #[test]

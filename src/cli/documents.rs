@@ -88,7 +88,8 @@ async fn repair_fence_and_log(
     Ok((fence_restored, node::repair(store, doc, me, mode).await?))
 }
 
-fn parse_doc(doc: &str) -> Result<DocId> {
+/// Parses `COLLECTION/ID`.
+pub(super) fn parse_doc(doc: &str) -> Result<DocId> {
     let (collection, id) = doc.split_once('/').context("a document is COLLECTION/ID")?;
     DocId::parse(collection, id).context(format!("{doc:?} is not the name of a document"))
 }
