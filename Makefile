@@ -215,6 +215,7 @@ balancers:
 	PATH=$$PATH:/usr/sbin command -v ip >/dev/null || $(call debian,iproute2,ip)
 	command -v curl >/dev/null || $(call debian,curl,curl)
 	command -v promtool >/dev/null || $(call debian,prometheus,promtool)
+	command -v amtool >/dev/null || $(call debian,prometheus-alertmanager,amtool)
 
 # $(call debian,package,program): installs a package, or fails with its name.
 define debian
