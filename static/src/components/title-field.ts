@@ -5,7 +5,11 @@ import { h } from '../lib/dom';
 import type { Store } from '../lib/store';
 import { type EditorState, mayWrite } from '../pages/state';
 
-export function titleField(store: Store<EditorState>, rename: (title: string, shown: string) => void, leave: () => void): HTMLElement {
+export function titleField(
+  store: Store<EditorState>,
+  rename: (title: string, shown: string) => void,
+  leave: () => void,
+): HTMLElement {
   const input = h('input', {
     class: 'title-field',
     type: 'text',
