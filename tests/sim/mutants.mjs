@@ -157,7 +157,7 @@ export const MUTANTS = [
     { table: 'fenced_owner_claims_again_and_keeps_the_order', unseen: 'a heartbeat ends it later' }),
   document('ownership', "an answer to another claim's append is ignored", 'if sequencer.fence() != fence {', 'if false {',
     { table: 'append_answer_of_an_older_claim_is_ignored', unseen: 'rarer than one scenario in 1,500' }),
-  document('ownership', 'a sequencer that ends is dropped', 'self.change_role(OwnershipState::Following);\n        self.timers.retry_soon(now);',
+  document('ownership', 'a sequencer that ends is dropped', 'self.end_sequencer();\n        self.timers.retry_soon(now);',
     'self.timers.retry_soon(now);', { table: 'fenced_owner_claims_again_and_keeps_the_order' }),
   sequencer('', 'a submit on another entry than the one in the log is not sequenced', '(mine.fingerprint() != fingerprint?)', '(fingerprint? == 0)',
     { table: 'submit_on_another_entry_than_the_owners_is_not_sequenced', unseen: 'its store does not go back in time' }),
