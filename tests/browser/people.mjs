@@ -216,8 +216,17 @@ test('changes of a role between viewer and editor apply at once on both pages', 
   await ben.saved();
   await ann.sees(", and Ben's");
 
+  // With the cursor in a link the page offers to edit it; to a reader it offers nothing.
+  const pencil = ben.page.getByRole('button', { name: 'Edit link' });
+  await ben.type(' https://example.org ');
+  await ben.press('ArrowLeft');
+  await ben.press('ArrowLeft');
+  await pencil.waitFor();
+  await ben.saved();
+
   await role.selectOption('viewer');
   await ben.page.getByText('You may no longer change this document, only read it.').waitFor();
+  await pencil.waitFor({ state: 'hidden', timeout: 10_000 });
   assert.equal(await ben.text.getAttribute('contenteditable'), 'false');
 
   await dialog.getByRole('button', { name: 'Remove Ben Ray' }).click();

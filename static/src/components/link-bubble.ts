@@ -31,5 +31,7 @@ export function linkBubble(quill: Quill, edit: () => void): HTMLElement {
     bubble.style.top = `${bounds.bottom + 6 - page.top}px`;
   };
   quill.on('editor-change', () => requestAnimationFrame(draw));
+  // A user who may no longer write has no cursor, which no event of the editor tells.
+  new MutationObserver(() => requestAnimationFrame(draw)).observe(quill.root, { attributeFilter: ['contenteditable'] });
   return bubble;
 }
