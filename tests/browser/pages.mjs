@@ -176,7 +176,10 @@ test('a page of a plain text sends no cursor, because its type has none', async 
   const isOf = (action) => (frame) => frame.includes(`"a":"${action}"`);
   assert.ok(sent.some(isOf('op')), 'the frames are seen');
   assert.deepEqual(sent.filter(isOf('p')), []);
-  assert.deepEqual(warned.filter((text) => /presence/i.test(text)), []);
+  assert.deepEqual(
+    warned.filter((text) => /presence/i.test(text)),
+    [],
+  );
   client.close();
 });
 
