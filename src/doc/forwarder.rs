@@ -304,9 +304,12 @@ impl Forwarder {
         if was_delivered {
             return;
         }
-        // The session is sent the entries from the submit's base to its commit, except those that it was sent before.
-        let base = pending.submit.base.unwrap_or(entry.revision);
-        let at = self.sent_ranges.extend(session, base, entry.revision);
+        // The session is sent the entries from the submit's base to its commit, except those that it was sent before. A submit
+        // without a base is answered by its commit alone, which its client may not be able to apply: it does not count as sent.
+        let at = match pending.submit.base {
+            Some(base) => self.sent_ranges.extend(session, base, entry.revision),
+            None => entry.revision.before(),
+        };
         if self
             .catch_ups
             .extend_own_commit(session, at, entry.revision)

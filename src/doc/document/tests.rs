@@ -879,6 +879,17 @@ fn submit_repeated_by_a_client_without_a_subscription_is_answered_with_its_commi
 }
 
 #[test]
+fn commit_of_a_submit_without_a_base_is_sent_again_to_an_older_base() {
+    let mut test = TestDocument::of(3);
+    test.submit(1, edit("ann", 1, None));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 4"]);
+    test.submit(1, edit("ann", 2, 3));
+    test.settle();
+    assert_eq!(test.sent(1), ["op 4", "op 5"]);
+}
+
+#[test]
 fn submit_repeated_on_a_new_socket_is_answered_there() {
     let mut test = TestDocument::of(2);
     test.submit(1, edit("ann", 1, 2));

@@ -77,8 +77,12 @@ impl Forwarder {
             .take_while(|entry| entry.revision <= until)
             .cloned()
             .collect();
+        let sent_until = rest.last().map_or(at, |entry| entry.revision);
         if !rest.is_empty() {
             effects.deliver(session, rest);
+        }
+        if matches!(goal, CatchUpGoal::OwnCommit(revision) if sent_until < revision) {
+            self.sent_ranges.forget(session);
         }
         let CatchUpGoal::Read { ticket, mode, has } = goal else {
             return;
@@ -181,6 +185,7 @@ impl Forwarder {
                 effects.reply(session, ticket, rejected);
             }
             CatchUpGoal::OwnCommit(revision) => {
+                self.sent_ranges.forget(session);
                 let tail = self.tail.as_ref();
                 let own = tail.and_then(|tail| tail.since(revision.before()));
                 let own: Vec<_> = own.into_iter().flatten().take(1).cloned().collect();

@@ -64,6 +64,7 @@ impl Forwarder {
         }
         let rejection = &read_only.found.rejection;
         self.catch_ups.reject_all(rejection, effects);
+        self.sent_ranges.clear();
         if pending == PendingOnReadOnly::Reject {
             self.pending_submits.reject_all(rejection, effects);
         }

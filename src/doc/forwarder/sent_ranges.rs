@@ -43,6 +43,11 @@ impl SentRanges {
         start
     }
 
+    /// Forgets what all sessions were sent: entries that were to be sent are not.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Forgets what the session was sent: it has ended, or reads the document anew.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.0.remove(&session);
