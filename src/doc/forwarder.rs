@@ -306,16 +306,26 @@ impl Forwarder {
         }
         // The session is sent the entries from the submit's base to its commit, except those that it was sent before. A submit
         // without a base is answered by its commit alone, which its client may not be able to apply: it does not count as sent.
+        let before = entry.revision.before();
         let at = match pending.submit.base {
-            Some(base) => self.sent_ranges.extend(session, base, entry.revision),
-            None => entry.revision.before(),
+            Some(base) => {
+                let sent = self.sent_ranges.extend(session, base, entry.revision);
+                if self
+                    .catch_ups
+                    .extend_own_commit(session, sent, entry.revision)
+                {
+                    return;
+                }
+                // What another catch-up is to send has not been sent yet.
+                let is_catching_up = self.catch_ups.has_session(session);
+                if is_catching_up {
+                    base.min(before)
+                } else {
+                    sent
+                }
+            }
+            None => before,
         };
-        if self
-            .catch_ups
-            .extend_own_commit(session, at, entry.revision)
-        {
-            return;
-        }
         let catch_up = CatchUp::new(session, at, CatchUpGoal::OwnCommit(entry.revision));
         let tail = self.tail.as_ref();
         if tail.is_some_and(|tail| tail.since(at).is_some()) {
