@@ -16,6 +16,9 @@ const STATEMENTS_A_BEAT = 2;
 /** Deletes old rows of the feed of changes: every 5 s at each node, which is every tenth heartbeat. */
 const TRIM = /UPDATE change_feed/;
 
+/** Reads the list of quarantined documents: once a second at each node, which is every other heartbeat. */
+const QUARANTINE = /FROM quarantine WHERE/;
+
 const IDLE = 1_000;
 
 /**
@@ -58,7 +61,8 @@ async function watched(beatsEach) {
 }
 
 const trims = (statements) => statements.filter((text) => TRIM.test(text));
-const besides = (statements) => statements.filter((text) => !OF_A_BEAT.test(text) && !TRIM.test(text));
+const quarantines = (statements) => statements.filter((text) => QUARANTINE.test(text));
+const besides = (statements) => statements.filter((text) => ![OF_A_BEAT, TRIM, QUARANTINE].some((it) => it.test(text)));
 
 /**
  * The statements of `BEATS` heartbeats of each node, after earlier work is written. None is left out, so that rare
@@ -99,11 +103,13 @@ describe('the store', { skip }, () => {
       const beats = statements.filter((text) => text.includes('INSERT INTO nodes')).length;
       t.diagnostic(`${statements.length} statements of ${beats} heartbeats with ${count} documents`);
       // The first and the last heartbeat of each node are incomplete.
-      const ofBeats = statements.length - trims(statements).length;
+      const listed = quarantines(statements).length;
+      const ofBeats = statements.length - trims(statements).length - listed;
       assert.ok(
         ofBeats <= (beats + cluster.nodes.length) * STATEMENTS_A_BEAT,
         `${ofBeats} statements of ${beats} heartbeats`,
       );
+      assert.ok(listed <= beats / 2 + 2 * cluster.nodes.length, `${listed} lists of quarantined documents`);
       assert.ok(trims(statements).length <= 2 * cluster.nodes.length, `${trims(statements).length} trims`);
     }
   });
