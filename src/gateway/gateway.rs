@@ -13,6 +13,7 @@ use super::settings::GatewaySettings;
 use crate::auth::{AuthService, ClientIdIssuer, Credentials, Identity};
 use crate::doc::EncodedSnapshot;
 use crate::id::DocId;
+use crate::metrics::set_gauge;
 use crate::node::Node;
 use crate::protocol::Refusal;
 use crate::store::{LoadRange, StoreError};
@@ -194,8 +195,7 @@ impl Gateway {
 
     /// Sets the gauges of the gateway's metrics to the current state. Does not wait.
     pub fn sample_metrics(&self) {
-        let sockets = i64::try_from(self.sockets()).unwrap_or(i64::MAX);
-        self.metrics.sockets_open.set(sockets);
+        set_gauge(&self.metrics.sockets_open, self.sockets());
         self.metrics.serving.set(i64::from(self.is_serving()));
     }
 

@@ -24,6 +24,11 @@ pub fn set_counter(counter: &Counter, value: u64) {
     counter.inner().store(value, Ordering::Relaxed);
 }
 
+/// Sets a gauge to a number of things or bytes.
+pub fn set_gauge(gauge: &Gauge, number: usize) {
+    gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+}
+
 /// Declares a histogram with fixed buckets.
 macro_rules! histogram {
     ($(#[$meta:meta])* $name:ident: $buckets:expr) => {

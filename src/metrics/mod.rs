@@ -15,7 +15,7 @@ mod process;
 mod registry;
 
 pub use call_result::CallResult;
-pub use instruments::{Bytes, Count, Labelled, Seconds, SecondsGauge, set_counter};
+pub use instruments::{Bytes, Count, Labelled, Seconds, SecondsGauge, set_counter, set_gauge};
 pub use labels::{Label, LabelSet};
 pub use process::ProcessMetrics;
 pub use prometheus_client::metrics::counter::Counter;

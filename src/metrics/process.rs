@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 
-use super::{Gauge, SecondsGauge, metrics};
+use super::{Gauge, SecondsGauge, metrics, set_gauge};
 
 metrics! {
     /// What the process uses. On systems other than Linux, the values that the system tells are zero.
@@ -54,10 +54,9 @@ impl ProcessMetrics {
     fn sample_runtime(&self, runtime: &Handle) {
         let of_runtime = runtime.metrics();
         let workers = of_runtime.num_workers();
-        self.runtime_workers.set(as_i64(workers));
-        self.runtime_tasks.set(as_i64(of_runtime.num_alive_tasks()));
-        self.runtime_queued_tasks
-            .set(as_i64(of_runtime.global_queue_depth()));
+        set_gauge(&self.runtime_workers, workers);
+        set_gauge(&self.runtime_tasks, of_runtime.num_alive_tasks());
+        set_gauge(&self.runtime_queued_tasks, of_runtime.global_queue_depth());
         let busy = (0..workers).map(|worker| of_runtime.worker_total_busy_duration(worker));
         let busy: std::time::Duration = busy.sum();
         set_seconds(&self.runtime_busy_seconds, busy.as_secs_f64());
@@ -79,7 +78,7 @@ impl ProcessMetrics {
             self.process_threads.set(stat.num_threads);
         }
         if let Ok(open) = process.fd_count() {
-            self.process_open_fds.set(as_i64(open));
+            set_gauge(&self.process_open_fds, open);
         }
         if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
             self.process_max_fds
@@ -94,10 +93,6 @@ fn set_seconds(
 ) {
     use std::sync::atomic::Ordering;
     counter.inner().store(seconds.to_bits(), Ordering::Relaxed);
-}
-
-fn as_i64(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use super::metrics::{BudgetKind, Direction, MessageDrop};
 use super::node::Node;
-use crate::metrics::set_counter;
+use crate::metrics::{set_counter, set_gauge};
 
 impl Node {
     /// Sets the gauges of the node's metrics to its current state. Does not wait.
     pub fn sample_metrics(&self) {
         let services = self.services();
         let metrics = &services.metrics;
-        metrics.documents_open.set(as_i64(self.documents_open()));
+        set_gauge(&metrics.documents_open, self.documents_open());
         let channels = services.presence.channel_count();
-        metrics.presence_channels.set(as_i64(channels));
+        set_gauge(&metrics.presence_channels, channels);
         self.sample_budgets();
         self.sample_peers();
     }
@@ -30,16 +30,16 @@ impl Node {
                 settings.snapshots_bytes_max,
             ),
         ] {
-            metrics.budget_used_bytes.of(budget).set(as_i64(used));
-            metrics.budget_limit_bytes.of(budget).set(as_i64(limit));
+            set_gauge(metrics.budget_used_bytes.of(budget), used);
+            set_gauge(metrics.budget_limit_bytes.of(budget), limit);
         }
     }
 
     fn sample_peers(&self) {
         let metrics = &self.services().metrics;
         let peers = self.services().peers.status();
-        metrics.peers_alive.set(as_i64(peers.alive));
-        metrics.peers_suspected.set(as_i64(peers.suspected));
+        set_gauge(&metrics.peers_alive, peers.alive);
+        set_gauge(&metrics.peers_suspected, peers.suspected);
         metrics.node_isolated.set(i64::from(peers.is_isolated));
         metrics.store_away.set(i64::from(peers.is_store_away));
         metrics.transport_healthy.set(i64::from(peers.is_heard));
@@ -59,8 +59,4 @@ impl Node {
             set_counter(metrics.peer_messages_dropped.of(reason), count);
         }
     }
-}
-
-fn as_i64(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

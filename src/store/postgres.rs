@@ -65,6 +65,7 @@ use super::{
 };
 use crate::id::{DocId, NodeId};
 use crate::log::{Fence, Revision, Snapshot};
+use crate::metrics::set_gauge;
 use crate::sync::lock;
 use crate::version::Capabilities;
 
@@ -344,8 +345,7 @@ impl Store for PostgresStore {
         }
         self.reader.sample_metrics();
         let queued: usize = self.append_workers.iter().map(AppendWorker::queued).sum();
-        let gauge = &self.metrics.store_queued_jobs;
-        gauge.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        set_gauge(&self.metrics.store_queued_jobs, queued);
     }
 
     fn load<'a>(

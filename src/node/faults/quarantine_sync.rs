@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::panics::Panics;
 use crate::id::DocId;
+use crate::metrics::set_gauge;
 use crate::node::document::mailbox::Mailboxes;
 use crate::node::metrics::NodeMetrics;
 use crate::outage::{LineLimit, Outage};
@@ -94,8 +95,7 @@ impl QuarantineSync {
     async fn exchange(&mut self, panics: &Mutex<Panics>) -> Result<(), StoreError> {
         let stored = self.store_pending(panics).await;
         let listed = within_patience(self.store.quarantined()).await?;
-        let count = i64::try_from(listed.len()).unwrap_or(i64::MAX);
-        self.metrics.documents_quarantined.set(count);
+        set_gauge(&self.metrics.documents_quarantined, listed.len());
         let changes = lock_panics(panics).refreshed(listed);
         for doc in &changes.begun {
             tracing::warn!(%doc, "a document is in quarantine: it is read-only on this node");

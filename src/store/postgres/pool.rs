@@ -13,7 +13,7 @@ use super::PostgresSettings;
 use super::connect::PostgresConnector;
 use super::error::PostgresError;
 use super::outages::Outages;
-use crate::metrics::{Counter, Label, Seconds};
+use crate::metrics::{Counter, Label, Seconds, set_gauge};
 use crate::store::metrics::{PoolConnectionState, PoolName, StoreMetrics};
 
 /// A pool with a fixed number of connections. If all are in use, callers wait for one.
@@ -94,16 +94,15 @@ impl Pool {
     pub(super) fn sample_metrics(&self) {
         let status = self.pool.status();
         let idle = status.available;
-        let as_i64 = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         for (state, connections) in [
             (PoolConnectionState::Busy, status.size.saturating_sub(idle)),
             (PoolConnectionState::Idle, idle),
         ] {
             let gauge = self.metrics.store_connections.of((self.name, state));
-            gauge.set(as_i64(connections));
+            set_gauge(gauge, connections);
         }
         let waiters = self.metrics.store_connection_waiters.of(self.name);
-        waiters.set(as_i64(status.waiting));
+        set_gauge(waiters, status.waiting);
     }
 
     /// Closes all connections. Later calls fail.

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::write_connection::WriteConnection;
+use crate::metrics::set_gauge;
 use crate::outage::Outage;
 use crate::store::{StoreError, StoreMetrics};
 use crate::sync::lock;
@@ -164,7 +165,7 @@ fn write(
             Next::Due => Vec::new(),
             Next::End => return connection.close(),
         };
-        metrics.store_queued_jobs.set(queue.len() as i64);
+        set_gauge(&metrics.store_queued_jobs, queue.len());
         let begun = Instant::now();
         let outcome = connection.commit(&mut jobs);
         metrics.transaction_ended(jobs.len(), begun.elapsed(), &outcome);
